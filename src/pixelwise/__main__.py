@@ -1,0 +1,6 @@
+"""`python -m pixelwise`, as torchrun starts it."""
+
+from pixelwise.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What a system, a metric and a recipe promise.
+
+Protocols, not base classes: a system is any `nn.Module` with these three methods, a metric any object with these
+three. Recipes are plain values whose every number is visible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from pixelwise.types import Annotation, Batch
+
+
+class Term(NamedTuple):
+    """One part of a loss.
+
+    `fit` adds up `sum` and `count` over all processes and divides once, so that N processes give the gradients of one.
+
+    Attributes:
+        sum: scalar with a gradient, summed over what was counted.
+        count: scalar, how many were counted (pixels, boxes); 0 gives a term of 0.
+        weight: factor of the term in the total.
+    """
+
+    sum: Float[Tensor, ""]
+    count: Float[Tensor, ""] | Int64[Tensor, ""]
+    weight: float = 1.0
+
+
+@runtime_checkable
+class System(Protocol):
+    """A model of one paper: `forward` computes, `loss` judges, `decode` answers.
+
+    `loss` and `decode` own no parameters and call no submodule, so DDP, torch.compile and export wrap `forward` alone.
+    """
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Any = None,
+    ) -> Any:
+        """A NamedTuple of the model's file whose type never changes with `.training`.
+
+        Args:
+            images: RGB in [0, 1]; normalisation is part of the model.
+            sizes: valid height and width of each image, where padding matters.
+            truth: only where the network itself samples or is teacher-forced.
+            memory: what a video system returned for the frames before.
+        """
+        ...
+
+    def loss(self, output: Any, batch: Batch) -> dict[str, Term]:
+        """The named terms of the training loss."""
+        ...
+
+    def decode(self, output: Any, batch: Batch) -> list[Annotation]:
+        """What the scores say, one annotation for each image, at its original size."""
+        ...
+
+
+class Metric(Protocol):
+    """A measure that is fed image by image and whose state does not grow with the size of the images."""
+
+    def update(
+        self,
+        predicted: Annotation,
+        truth: Annotation,
+        *,
+        id: str,
+        clip: str | None = None,
+        frame: int | None = None,
+    ) -> None:
+        """Count one image. Raises DataError for an id that was counted before or sizes that differ."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Add what another metric of the same kind counted, exactly."""
+        ...
+
+    def compute(self) -> dict[str, Any]:
+        """The metrics as fractions of 1, and `per_class`: class name → its metrics."""
+        ...
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How the weights move.
+
+    Attributes:
+        name: `sgd` or `adamw`.
+        lr: learning rate of the backbone at step 0.
+        head_lr_multiplier: factor for everything that is not the backbone.
+        weight_decay: of convolution and linear weights.
+        norm_weight_decay: of biases and normalisation layers.
+        momentum: SGD's momentum, or AdamW's first beta.
+        clip_norm: largest norm of the whole gradient, 0 for none.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.007
+    head_lr_multiplier: float = 1.0
+    weight_decay: float = 1e-4
+    norm_weight_decay: float = 1e-4
+    momentum: float = 0.9
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is drawn for each training image.
+
+    Attributes:
+        scale_min: smallest factor on the input size.
+        scale_max: largest factor on the input size.
+        flip: probability of a mirror image.
+        brightness: largest relative change.
+        contrast: largest relative change.
+        saturation: largest relative change.
+        hue: largest turn, in fractions of the colour circle.
+    """
+
+    scale_min: float = 0.5
+    scale_max: float = 2.0
+    flip: float = 0.5
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One gradient fit.
+
+    Attributes:
+        name: how the stage is called in the log.
+        steps: optimizer steps.
+        batch_size: images in each step of one process.
+        crop_size: height and width of training crops, pixels.
+        optimizer: see Optimizer.
+        augmentation: see Augmentation.
+        poly_power: the rate falls as (1 - step / steps) ** poly_power, by step.
+        warmup_steps: steps over which the rate first rises from 0.
+        freeze_batch_norm: keep batch-norm statistics and weights as they are.
+        ema_decay: decay of the running average of weights that is evaluated and shipped; 0 for none.
+    """
+
+    name: str = "fit"
+    steps: int = 30_000
+    batch_size: int = 16
+    crop_size: int = 513
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    poly_power: float = 0.9
+    warmup_steps: int = 0
+    freeze_batch_norm: bool = False
+    ema_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a system is trained.
+
+    Attributes:
+        stages: what runs, in order.
+        input_size: long side in pixels at which images are judged and around which they are scaled; 0 takes the median
+            long side of the validation images.
+        seed: of the order, the augmentation, the new weights and the dropout.
+        paper: the paper's value of each number that differs here, by its dotted name.
+    """
+
+    stages: tuple[Stage, ...]
+    input_size: int = 0
+    seed: int = 0
+    paper: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,20 @@
+"""What goes wrong on the user's side, as exceptions whose text is one line with the mend in it.
+
+The command line prints the text and no traceback. Anything else that escapes is a bug of ours.
+"""
+
+
+class PixelwiseError(Exception):
+    """Base of every error that bad input, bad options or bad files cause."""
+
+
+class DataError(PixelwiseError):
+    """An image, a mask, an annotation or a data set is not what it should be. Names the file and the id."""
+
+
+class RecipeError(PixelwiseError):
+    """An option or a recipe value is unknown or impossible. Names the valid ones."""
+
+
+class CheckpointError(PixelwiseError):
+    """A model folder, a weight file or a training state cannot be used. Names the file and the first keys that differ."""

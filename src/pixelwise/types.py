@@ -1,0 +1,374 @@
+"""The types that travel between the parts.
+
+Truth and prediction are the same type. Axis letters: B images, F frames, K classes, N instances, S segments,
+C channels, H W pixels, P pixels of crops. Shapes and dtypes are checked where data enters from outside (readers,
+`from_dense`, `from_coco`), not at every move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int32, Int64, Shaped, UInt8
+from torch import Tensor
+
+from pixelwise.errors import DataError
+from pixelwise.ops import rle
+
+
+class _Movable:
+    """`to` and `pin_memory` for a dataclass whose fields hold tensors, or other movable values, or plain data."""
+
+    __slots__ = ()
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same value with every tensor on `device`."""
+        return self._moved(lambda value: value.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """The same value in page-locked memory, for fast copies to a GPU."""
+        return self._moved(lambda value: value.pin_memory())
+
+    def _moved(self, move: Any) -> Self:
+        changes: dict[str, Any] = {}
+        for field in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor | _Movable):
+                changes[field.name] = move(value)
+            elif isinstance(value, tuple) and value and isinstance(value[0], _Movable):
+                changes[field.name] = tuple(move(item) for item in value)
+        return replace(self, **changes)  # pyright: ignore[reportType]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Masks(_Movable):
+    """N binary masks of one image, each stored as the crop of its box: memory follows the boxes' area, never N·H·W.
+
+    Attributes:
+        crops: 0 or 1, the crops row by row, one after the other.
+        offsets: where in `crops` each begins.
+        boxes: x1 y1 x2 y2 in pixels, x2 y2 exclusive; an empty mask has the box 0 0 0 0.
+        size: height and width of the image.
+    """
+
+    crops: UInt8[Tensor, " P"]
+    offsets: Int64[Tensor, " N"]
+    boxes: Int32[Tensor, "N 4"]
+    size: tuple[int, int]
+
+    @classmethod
+    def from_crops(
+        cls, crops: Sequence[UInt8[Tensor, "h w"]], boxes: Sequence[Sequence[int]], size: tuple[int, int]
+    ) -> Masks:
+        """Pack crops that already lie in their boxes.
+
+        Raises DataError when a crop does not have its box's size, or a box leaves the image.
+        """
+        height, width = size
+        for index, (crop, (x1, y1, x2, y2)) in enumerate(zip(crops, boxes, strict=True)):
+            if crop.shape != (y2 - y1, x2 - x1):
+                raise DataError(f"mask {index}: a crop of {tuple(crop.shape)} in the box {[x1, y1, x2, y2]}")
+            if not (0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height):
+                raise DataError(f"mask {index}: the box {[x1, y1, x2, y2]} leaves the image of {height}×{width}")
+        areas = torch.tensor([crop.numel() for crop in crops], dtype=torch.int64)
+        return cls(
+            crops=torch.cat([crop.reshape(-1).to(torch.uint8) for crop in crops])
+            if len(crops)
+            else torch.zeros(0, dtype=torch.uint8),
+            offsets=areas.cumsum(0) - areas,
+            boxes=torch.tensor([list(box) for box in boxes], dtype=torch.int32).reshape(-1, 4),
+            size=size,
+        )
+
+    @classmethod
+    def from_arrays(cls, masks: Iterable[np.ndarray], size: tuple[int, int]) -> Masks:
+        """Pack masks [H, W] that come one by one, each cropped to the tight box of what is not zero."""
+        crops: list[Tensor] = []
+        boxes: list[tuple[int, int, int, int]] = []
+        for index, mask in enumerate(masks):
+            if mask.shape != tuple(size):
+                raise DataError(f"mask {index}: {mask.shape[0]}×{mask.shape[1]} in an image of {size[0]}×{size[1]}")
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            box = (0, 0, 0, 0)
+            if rows.size:
+                box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+            boxes.append(box)
+            crops.append(torch.from_numpy((mask[box[1] : box[3], box[0] : box[2]] != 0).astype(np.uint8)))
+        return cls.from_crops(crops, boxes, size)
+
+    @classmethod
+    def from_dense(cls, masks: Shaped[Tensor, "N H W"]) -> Masks:
+        """Pack a dense stack, each mask cropped to its tight box."""
+        if masks.ndim != 3:
+            raise DataError(f"dense masks are N×H×W, not {tuple(masks.shape)}")
+        return cls.from_arrays((mask.cpu().numpy() for mask in masks), (masks.shape[1], masks.shape[2]))
+
+    @classmethod
+    def from_coco(cls, segmentations: Sequence[Any], size: tuple[int, int], *, source: str = "annotation") -> Masks:
+        """Read COCO's three forms: polygons, a list of run lengths, and compressed RLE.
+
+        Raises DataError for an RLE of another size or a polygon under three points; starts with `source`.
+        """
+
+        def arrays() -> Iterable[np.ndarray]:
+            for index, segmentation in enumerate(segmentations):
+                name = f"{source} {index}"
+                if isinstance(segmentation, dict):
+                    mask = rle.decode(segmentation, source=name)
+                    if mask.shape != tuple(size):
+                        raise DataError(f"{name}: RLE of size {mask.shape} in an image of {tuple(size)}")
+                    yield mask
+                else:
+                    yield rle.from_polygons(segmentation, size, source=name)
+
+        return cls.from_arrays(arrays(), size)
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """Compressed COCO RLE of each mask at the full size; holds one H×W at a time."""
+        encoded: list[dict[str, Any]] = []
+        for index in range(len(self)):
+            encoded.append(rle.encode(self.dense_one(index).cpu().numpy()))
+        return encoded
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+    def crop(self, index: int) -> UInt8[Tensor, "h w"]:
+        """The mask inside its box, a view."""
+        x1, y1, x2, y2 = self.boxes[index].tolist()
+        start = int(self.offsets[index])
+        return self.crops[start : start + (y2 - y1) * (x2 - x1)].view(y2 - y1, x2 - x1)
+
+    def dense_one(self, index: int) -> Bool[Tensor, "H W"]:
+        """One mask at the image's size."""
+        mask = torch.zeros(self.size, dtype=torch.bool, device=self.crops.device)
+        x1, y1, x2, y2 = self.boxes[index].tolist()
+        mask[y1:y2, x1:x2] = self.crop(index).bool()
+        return mask
+
+    def dense(self) -> Bool[Tensor, "N H W"]:
+        """All masks at the image's size: N·H·W bytes, for small images and tests."""
+        if not len(self):
+            return torch.zeros(0, *self.size, dtype=torch.bool, device=self.crops.device)
+        return torch.stack([self.dense_one(index) for index in range(len(self))])
+
+    def __getitem__(self, which: Shaped[Tensor, " M"] | Sequence[int]) -> Masks:
+        """The masks of the given indices, or of the true places of a bool tensor, in that order."""
+        index = torch.as_tensor(which, device=self.boxes.device)
+        if index.dtype == torch.bool:
+            index = index.nonzero().flatten()
+        index = index.long()
+        areas = self._box_areas()[index]
+        starts = areas.cumsum(0) - areas
+        # position of every pixel of the selection in `crops`: its mask's offset, plus its place inside the mask
+        place = torch.arange(int(areas.sum()), device=index.device) - starts.repeat_interleave(areas)
+        return Masks(
+            crops=self.crops[self.offsets[index].repeat_interleave(areas) + place],
+            offsets=starts,
+            boxes=self.boxes[index],
+            size=self.size,
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Masks]) -> Masks:
+        """Masks of the same image joined in order."""
+        shifts = np.cumsum([0, *(part.crops.numel() for part in parts)])[:-1]
+        return Masks(
+            crops=torch.cat([part.crops for part in parts]),
+            offsets=torch.cat([part.offsets + int(shift) for part, shift in zip(parts, shifts, strict=True)]),
+            boxes=torch.cat([part.boxes for part in parts]),
+            size=parts[0].size,
+        )
+
+    def areas(self) -> Int64[Tensor, " N"]:
+        """Pixels that are one, of each mask."""
+        owner = torch.arange(len(self), device=self.boxes.device).repeat_interleave(self._box_areas())
+        counts = torch.zeros(len(self), dtype=torch.int64, device=self.boxes.device)
+        # crops lie in order of `offsets`, which need not be the order of the masks only in hand-made values
+        return counts.index_add_(0, owner, self.crops.long())
+
+    def sample(self, boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N h w"]:
+        """Cut a box out of each mask and resample it: the mask targets of RoI heads, without dense masks.
+
+        Args:
+            boxes: one box for each mask, x1 y1 x2 y2 in pixels of the image, need not lie inside it.
+            size: height and width of the result.
+
+        Returns:
+            values in [0, 1]: each cell's centre read bilinearly between pixel centres, zero outside the mask's box.
+        """
+        height, width = size
+        steps_y = (torch.arange(height, device=boxes.device) + 0.5) / height
+        steps_x = (torch.arange(width, device=boxes.device) + 0.5) / width
+        # coordinates relative to the crop, in units of pixels with centres at integers
+        y = boxes[:, 1:2] + (boxes[:, 3:4] - boxes[:, 1:2]) * steps_y - 0.5 - self.boxes[:, 1:2]
+        x = boxes[:, 0:1] + (boxes[:, 2:3] - boxes[:, 0:1]) * steps_x - 0.5 - self.boxes[:, 0:1]
+        heights = (self.boxes[:, 3] - self.boxes[:, 1])[:, None, None]
+        widths = (self.boxes[:, 2] - self.boxes[:, 0])[:, None, None]
+        y0, x0 = y.floor(), x.floor()
+        sampled = torch.zeros(len(self), height, width, device=boxes.device)
+        if not self.crops.numel():
+            return sampled
+        for row, weight_y in ((y0, 1 - (y - y0)), (y0 + 1, y - y0)):
+            for column, weight_x in ((x0, 1 - (x - x0)), (x0 + 1, x - x0)):
+                yy, xx = row[:, :, None].long(), column[:, None, :].long()
+                inside = (yy >= 0) & (yy < heights) & (xx >= 0) & (xx < widths)
+                place = torch.where(inside, self.offsets[:, None, None] + yy * widths + xx, 0)
+                values = self.crops[place] * inside
+                sampled += values * weight_y[:, :, None] * weight_x[:, None, :]
+        return sampled
+
+    def _box_areas(self) -> Int64[Tensor, " N"]:
+        boxes = self.boxes.long()
+        return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Instances(_Movable):
+    """The countable objects of one image.
+
+    Attributes:
+        boxes: x1 y1 x2 y2 in pixels, x2 y2 exclusive.
+        labels: class id of each.
+        masks: their masks, if there are any.
+        scores: in [0, 1], of predictions.
+        track_ids: the same number for the same object within a clip.
+        crowd: whether the region stands for many objects that nobody told apart.
+    """
+
+    boxes: Float[Tensor, "N 4"]
+    labels: Int64[Tensor, " N"]
+    masks: Masks | None = None
+    scores: Float[Tensor, " N"] | None = None
+    track_ids: Int64[Tensor, " N"] | None = None
+    crowd: Bool[Tensor, " N"] | None = None
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def __getitem__(self, which: Shaped[Tensor, " M"] | Sequence[int]) -> Instances:
+        """The objects of the given indices, or of the true places of a bool tensor, in that order."""
+        index = torch.as_tensor(which, device=self.labels.device)
+        index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
+        chosen = {
+            field.name: value[index]
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return Instances(**chosen)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Panoptic(_Movable):
+    """Every pixel in exactly one segment.
+
+    Attributes:
+        ids: the segment of each pixel, 0 = void. Within a clip the same id is the same object.
+        segment_ids: the ids that have an entry in the fields below.
+        labels: class id of each segment.
+        crowd: whether the segment is a region of many objects.
+        scores: in [0, 1], of predictions.
+    """
+
+    ids: Int32[Tensor, "H W"]
+    segment_ids: Int32[Tensor, " S"]
+    labels: Int64[Tensor, " S"]
+    crowd: Bool[Tensor, " S"]
+    scores: Float[Tensor, " S"] | None = None
+
+    def __len__(self) -> int:
+        return self.segment_ids.shape[0]
+
+    def areas(self) -> Int64[Tensor, " S"]:
+        """Pixels of each segment."""
+        found, counts = self.ids.unique(return_counts=True)
+        place = torch.searchsorted(found, self.segment_ids)
+        place = place.clamp(max=len(found) - 1)
+        return torch.where(found[place] == self.segment_ids, counts[place], 0)
+
+    def to_semantic(self, ignore_id: int) -> UInt8[Tensor, "H W"] | Int32[Tensor, "H W"]:
+        """The class of each pixel, `ignore_id` where void: u8, or i32 where a class or `ignore_id` needs it."""
+        order = self.segment_ids.argsort()
+        place = torch.searchsorted(self.segment_ids[order], self.ids).clamp(max=max(len(self) - 1, 0))
+        semantic = torch.full(self.ids.shape, ignore_id, dtype=torch.int32, device=self.ids.device)
+        if len(self):
+            known = self.segment_ids[order][place] == self.ids
+            semantic = torch.where(known & (self.ids != 0), self.labels[order][place].int(), semantic)
+        fits = ignore_id == 255 and (not len(self) or int(self.labels.max()) < 255)
+        return semantic.to(torch.uint8) if fits else semantic
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Annotation(_Movable):
+    """What a person or a model says of one image; every part is optional.
+
+    Attributes:
+        semantic: class id of each pixel (u8; i32 where K > 255), `ignore_id` where nobody judges.
+        confidence: probability of that class, in [0, 1].
+        instances: the objects.
+        panoptic: the segments.
+        saliency: in [0, 1].
+        classes: whether each class occurs in the image.
+        class_scores: score of each class for the image.
+        captions: (text, log-probability) pairs, best first.
+    """
+
+    semantic: UInt8[Tensor, "H W"] | Int32[Tensor, "H W"] | None = None
+    confidence: Float[Tensor, "H W"] | None = None
+    instances: Instances | None = None
+    panoptic: Panoptic | None = None
+    saliency: Float[Tensor, "H W"] | None = None
+    classes: Bool[Tensor, " K"] | None = None
+    class_scores: Float[Tensor, " K"] | None = None
+    captions: tuple[tuple[str, float], ...] | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sample(_Movable):
+    """One image of a data set with its truth.
+
+    Attributes:
+        image: RGB, 0-255.
+        truth: what is known of it, at the size of `image`.
+        id: names the image within its data set, and in every error.
+        original_size: height and width on disk, after EXIF rotation.
+        clip: the video it belongs to.
+        frame: its place in the clip.
+    """
+
+    image: UInt8[Tensor, "3 H W"]
+    truth: Annotation
+    id: str
+    original_size: tuple[int, int]
+    clip: str | None = None
+    frame: int | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Batch(_Movable):
+    """Samples as the network takes them.
+
+    Attributes:
+        images: RGB in [0, 1], padded on the right and at the bottom to one size; frames of a clip follow each other.
+        valid_sizes: height and width of each image without its padding.
+        original_sizes: height and width that `decode` answers at.
+        truth: one for each image.
+        ids: one for each image.
+        clip_index: which clip of the batch each image belongs to.
+        frame_index: its place in that clip.
+    """
+
+    images: Float[Tensor, "B 3 H W"]
+    valid_sizes: Int64[Tensor, "B 2"]
+    original_sizes: Int64[Tensor, "B 2"]
+    truth: tuple[Annotation, ...]
+    ids: tuple[str, ...]
+    clip_index: Int64[Tensor, " B"]
+    frame_index: Int64[Tensor, " B"]
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
