@@ -172,10 +172,16 @@ class Recipe:
         input_size: long side in pixels at which images are judged and around which they are scaled; 0 takes the median
             long side of the validation images.
         seed: of the order, the augmentation, the new weights and the dropout.
+        precision: `float32`, `bfloat16` (in forward), or `auto`: bfloat16 where the processor computes in it.
+        evaluate_every: steps between two evaluations; 0 for one at the end.
+        checkpoint_every: steps between two training states, beside those at evaluations.
         paper: the paper's value of each number that differs here, by its dotted name.
     """
 
     stages: tuple[Stage, ...]
     input_size: int = 0
     seed: int = 0
+    precision: str = "auto"
+    evaluate_every: int = 500
+    checkpoint_every: int = 100
     paper: dict[str, str] = field(default_factory=dict)

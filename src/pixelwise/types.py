@@ -7,7 +7,7 @@ C channels, H W pixels, P pixels of crops. Shapes and dtypes are checked where d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -27,20 +27,22 @@ class _Movable:
 
     def to(self, device: torch.device | str) -> Self:
         """The same value with every tensor on `device`."""
-        return self._moved(lambda value: value.to(device, non_blocking=True))
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
         """The same value in page-locked memory, for fast copies to a GPU."""
-        return self._moved(lambda value: value.pin_memory())
+        return self._moved(lambda tensor: tensor.pin_memory())
 
-    def _moved(self, move: Any) -> Self:
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Self:
         changes: dict[str, Any] = {}
         for field in fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name)
-            if isinstance(value, Tensor | _Movable):
+            if isinstance(value, Tensor):
                 changes[field.name] = move(value)
+            elif isinstance(value, _Movable):
+                changes[field.name] = value._moved(move)
             elif isinstance(value, tuple) and value and isinstance(value[0], _Movable):
-                changes[field.name] = tuple(move(item) for item in value)
+                changes[field.name] = tuple(item._moved(move) for item in value)
         return replace(self, **changes)  # pyright: ignore[reportType]
 
 

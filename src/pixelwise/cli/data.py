@@ -1,0 +1,2 @@
+import typer
+data_app = typer.Typer()

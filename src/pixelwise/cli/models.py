@@ -1,0 +1,63 @@
+"""`pixelwise models`: the systems there are, and each one's recipe beside its paper's numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from pixelwise.cli.options import JsonOption
+
+
+def models(
+    system: Annotated[str | None, typer.Argument(help="Show this one's recipe and the paper's numbers.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the systems and the weights that ship, or show one system's recipe."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = _recipe_rows(system) if system else _system_rows()
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _system_rows() -> list[dict[str, Any]]:
+    from pixelwise.inference.load import find_model, shipped_models
+    from pixelwise.inference.model_folder import read_card, system_module, system_names
+
+    shipped = {name: read_card(find_model(name)).system for name in shipped_models()}
+    rows: list[dict[str, Any]] = []
+    for name in system_names():
+        module = system_module(name)
+        rows.append(
+            {
+                "system": name,
+                "task": module.TASK,
+                "paper": (module.__doc__ or "").split(": ", 1)[1].split(".\n")[0].replace("\n", " "),
+                "variants": list(module.VARIANTS),
+                "shipped weights": [weights for weights, system in shipped.items() if system == name],
+            }
+        )
+    return rows
+
+
+def _recipe_rows(system: str) -> list[dict[str, Any]]:
+    from pixelwise.inference.model_folder import system_module
+    from pixelwise.training.recipes import model_values, recipe_values
+
+    module = system_module(system)
+    values = recipe_values(module.RECIPE) | {f"model.{name}": value for name, value in model_values(module).items()}
+    paper = module.RECIPE.paper
+    return [
+        {"--set": name, "here": "" if value is None else value, "paper": paper.get(name, "")}
+        for name, value in values.items()
+    ]

@@ -1,0 +1,3 @@
+def predict() -> int:
+    """x"""
+    return 2

@@ -1,0 +1,212 @@
+"""`pixelwise train`: fit a system to data, into a run folder that can be resumed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pixelwise.cli.options import Device, DeviceOption, QuietOption, WorkersOption
+from pixelwise.errors import RecipeError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from pixelwise.training.run import Event, Plan
+    from pixelwise.training.sources import TrainingData
+
+
+def train(
+    system: Annotated[str | None, typer.Argument(help="What to train; see pixelwise models.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="FORMAT:PATH[@SPLIT][?option=value]; may be given several times.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder to make.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run folder.")] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="Such as resnet50 or mobilenet_v2.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", help="A backbone file, a run or model folder, or torchvision (its own download)."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, such as steps=4000; see pixelwise models SYSTEM.")
+    ] = None,
+    label_map: Annotated[
+        str | None, typer.Option("--map", help="How other label sets become the first one's: names, or a TOML file.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.")] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write OUT/tensorboard (needs pixelwise[track]).")
+    ] = False,
+    device: DeviceOption = Device.auto,
+    workers: WorkersOption = 2,
+    quiet: QuietOption = False,
+) -> int:
+    """Train a system, or go on where a run stopped."""
+    if resume is not None:
+        given = [name for name, value in (("SYSTEM", system), ("--data", data), ("--out", out)) if value]
+        if given or settings or init or backbone or label_map or seed is not None:
+            raise RecipeError(
+                f"--resume {resume} takes everything from its recipe.json; leave out "
+                f"{', '.join([*given, *(['the options that change it'] if not given else [])])}"
+            )
+        folder, plan, sources = _resume(resume)
+    else:
+        if system is None or not data or out is None:
+            raise RecipeError("train wants SYSTEM, --data and --out, or --resume RUN; see pixelwise train --help")
+        all_settings = [*(settings or []), *([f"seed={seed}"] if seed is not None else [])]
+        folder = out
+        plan, sources = _start(system, data, out, backbone, init, all_settings, label_map)
+    if not quiet:
+        for line in _remarks(plan, sources, folder):
+            print(line, file=sys.stderr)
+    return _carry_on(folder, plan, sources, device=device, workers=workers, quiet=quiet, tensorboard=tensorboard)
+
+
+def _resume(folder: Path) -> tuple[Path, Plan, TrainingData]:
+    from pixelwise.training.run import resume
+
+    plan, sources = resume(folder)
+    return folder, plan, sources
+
+
+def _start(
+    system: str,
+    data: list[str],
+    out: Path,
+    backbone: str | None,
+    init: str | None,
+    settings: list[str],
+    label_map: str | None,
+) -> tuple[Plan, TrainingData]:
+    from pixelwise.inference.model_folder import system_module
+    from pixelwise.training.recipes import model_values, resolve_sets
+    from pixelwise.training.run import check_init, start
+
+    module = system_module(system)
+    arguments = model_values(module)
+    if backbone is not None:
+        if "backbone" not in arguments:
+            raise RecipeError(f"--backbone: {system} has none to choose")
+        arguments["backbone"] = backbone
+    recipe, arguments = resolve_sets(settings, module.RECIPE, arguments)
+    return start(
+        out,
+        system=system,
+        arguments=arguments,
+        recipe=recipe,
+        data=tuple(data),
+        label_map=label_map,
+        init=None if init is None else check_init(init),
+        command=shlex.join(["pixelwise", *sys.argv[1:]]),
+    )
+
+
+def _remarks(plan: Plan, sources: TrainingData, folder: Path) -> Iterator[str]:
+    chosen = f"{len(sources.val):,} to choose on" if sources.val else "none to choose on: the last weights are the best"
+    yield f"{plan.system}: {len(sources.train):,} images to learn from, {chosen}; {len(sources.labels)} classes; {folder}"
+    if plan.init is None:
+        yield "the backbone starts at random; --init FILE or --init torchvision starts from ImageNet"
+    yield from plan.remarks
+    import torch
+
+    if plan.threads != torch.get_num_threads():
+        yield f"{torch.get_num_threads()} threads, not {plan.threads} as at the start: the result will differ in the last digits"
+
+
+def _carry_on(
+    folder: Path, plan: Plan, sources: TrainingData, *, device: Device, workers: int, quiet: bool, tensorboard: bool
+) -> int:
+    from pixelwise.inference.predictor import choose_device
+    from pixelwise.training.interruption import Interruption
+    from pixelwise.training.run import Evaluated, run
+    from pixelwise.training.tensorboard import Board
+
+    board = Board(folder / "tensorboard") if tensorboard else None
+    display = _Display(plan, shown=not quiet and sys.stderr.isatty())
+    last: Evaluated | None = None
+    with Interruption() as interruption, display:
+        events = run(
+            folder, plan, sources, device=choose_device(device.value).type, workers=workers, interruption=interruption
+        )
+        for event in events:
+            display.show(event)
+            if board:
+                board.add(event)
+            if isinstance(event, Evaluated):
+                last = event
+    if interruption.exit_code is not None:
+        print(f"stopped; the state is saved: pixelwise train --resume {folder}", file=sys.stderr)
+        return interruption.exit_code
+    if not quiet:
+        score = f"val mean IoU {last.metrics['mean_iou'] or 0:.4f} at the end" if last else "done"
+        print(f"{folder}/  best/, last/, log.jsonl; {score}")
+    return 0
+
+
+class _Display:
+    """The line of a training run: step, loss, images per second, the last evaluation, time left."""
+
+    def __init__(self, plan: Plan, *, shown: bool) -> None:
+        self.shown = shown
+        self.total = sum(stage.steps for stage in plan.recipe.stages)
+        self.times: deque[tuple[float, int]] = deque(maxlen=50)
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.judged = ""
+        self.line = ""
+
+    def __enter__(self) -> _Display:
+        if self.shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self.progress = Progress(
+                TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}"),
+                console=Console(stderr=True),
+            )
+            self.task = self.progress.add_task("starting", total=self.total)
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def show(self, event: Event) -> None:
+        """Bring the line up to date."""
+        if self.progress is None or self.task is None:
+            return
+        from pixelwise.training.fit import Step
+        from pixelwise.training.run import Evaluated
+
+        if isinstance(event, Step):
+            self.times.append((time.perf_counter(), event.images))
+            terms = " ".join(f"{name} {value:.3f}" for name, value in event.terms.items())
+            self.line = f"loss {event.loss:.3f} ({terms}) · {self._speed(event.number)}"
+            self.progress.update(self.task, completed=event.number, description=self.line + self.judged)
+        elif isinstance(event, Evaluated):
+            self.times.clear()
+            score = event.metrics["mean_iou"] or 0.0
+            self.judged = f" · val mean IoU {score:.3f} at {event.step:,}{' (best)' if event.best else ''}"
+            self.progress.update(self.task, description=self.line + self.judged)
+        else:
+            text = f"{self.line} · evaluating {event.done}/{event.of}"
+            self.progress.update(self.task, description=text)
+
+    def _speed(self, step: int) -> str:
+        if len(self.times) < 2:
+            return "…"
+        seconds = self.times[-1][0] - self.times[0][0]
+        images = sum(count for _, count in self.times) - self.times[0][1]
+        left = seconds / (len(self.times) - 1) * (self.total - step)
+        hours, rest = divmod(int(left), 3600)
+        return f"{images / seconds:.1f} images/s · {hours}:{rest // 60:02}:{rest % 60:02} left"

@@ -1,0 +1,209 @@
+"""The JSON files of COCO's family: reading them, and everything that can be wrong with what stands in them.
+
+The same findings serve opening a set, which refuses or leaves out, and checking it, which reports them all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet, published, voc_colour
+
+Entry = Mapping[str, Any]
+"""One image, annotation or category of the JSON."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with one entry.
+
+    Attributes:
+        kind: a few words, the same for all problems of the kind.
+        where: the entry, as errors name it.
+        text: what is wrong.
+        fatal: whether a set with it cannot be opened; otherwise the annotation is left out.
+    """
+
+    kind: str
+    where: str
+    text: str
+    fatal: bool
+
+
+def read_json(path: Path) -> dict[str, list[Entry]]:
+    """The lists `images`, `annotations` and `categories` of a file. Raises DataError when it has no such form."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: COCO JSON is an object with images, annotations and categories, not a list")
+    lists: dict[str, list[Entry]] = {}
+    for name in ("images", "annotations", "categories"):
+        values = content.get(name)
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise DataError(f"{path}: no list '{name}' of objects; images, annotations and categories are wanted")
+        lists[name] = values
+    return lists
+
+
+def labels_of(categories: Sequence[Entry], *, source: Path) -> tuple[LabelSet, dict[int, int]]:
+    """The label set of a JSON's categories, and category id → class id.
+
+    Categories that are those of COCO 2017 give the published set. Others follow `background` in the order of their
+    ids; a category that is itself called `background` is taken for it.
+
+    Raises:
+        DataError: a category without integer id and name, or an id or name twice.
+    """
+    if not categories:
+        raise DataError(f"{source}: no categories in it")
+    for category in categories:
+        if not _is_integer(category.get("id")) or not isinstance(category.get("name"), str):
+            raise DataError(f"{source}: category {dict(category)} needs an integer id and a name")
+    named = sorted((int(category["id"]), str(category["name"])) for category in categories)
+    for place, what in ((0, "id"), (1, "name")):
+        value, count = Counter(pair[place] for pair in named).most_common(1)[0]
+        if count > 1:
+            raise DataError(f"{source}: {count} categories have the {what} '{value}'")
+    coco = published("coco")
+    if named == sorted(zip(coco.native_ids[1:], coco.names[1:], strict=True)):
+        labels = coco
+    else:
+        labels = _labels_from(named, name=source.stem.removeprefix("instances_"))
+    return labels, {id: labels.native_ids.index(id) for id, _ in named}
+
+
+def image_problems(images: Sequence[Entry]) -> Iterator[Problem]:
+    """What is wrong with the entries of images."""
+    seen_ids: set[Any] = set()
+    seen_files: set[str] = set()
+    for position, image in enumerate(images):
+        name, id = image.get("file_name"), image.get("id")
+        if not isinstance(name, str) or not name or not isinstance(id, int | str):
+            yield Problem("image entry", f"image number {position + 1}", "an id and a file_name are wanted", True)
+            continue
+        where = f"image {id} '{name}'"
+        if not all(_is_integer(image.get(side)) and image[side] > 0 for side in ("height", "width")):
+            size = f"height {image.get('height')} and width {image.get('width')}"
+            yield Problem("image entry", where, f"{size}; whole numbers of pixels are wanted", True)
+        if id in seen_ids:
+            yield Problem("repeated id", where, "another image has the same id", True)
+        if name in seen_files:
+            yield Problem("repeated file", where, "another image has the same file", False)
+        seen_ids.add(id)
+        seen_files.add(name)
+
+
+def annotation_problems(
+    annotations: Iterable[Entry], images: Mapping[int | str, Entry], class_of: Mapping[int, int]
+) -> Iterator[Problem]:
+    """What is wrong with annotations, as far as it can be told without rasterising them.
+
+    Args:
+        annotations: the entries.
+        images: id → entry.
+        class_of: category id → class id.
+    """
+    seen: set[int] = set()
+    for annotation in annotations:
+        where = annotation_name(annotation, images)
+        id = annotation.get("id")
+        if not _is_integer(id):
+            yield Problem("annotation entry", where, f"its id is {id!r}, a whole number is wanted", True)
+        elif id in seen:
+            yield Problem("repeated id", where, "another annotation has the same id", False)
+        seen.add(id)
+        if annotation.get("image_id") not in images:
+            yield Problem("unknown image", where, f"image {annotation.get('image_id')} is not in images", True)
+        if annotation.get("category_id") not in class_of:
+            text = f"category {annotation.get('category_id')} is not in categories"
+            yield Problem("unknown category", where, text, True)
+        yield from _box_problems(annotation.get("bbox"), where)
+        yield from _segmentation_problems(annotation.get("segmentation"), where)
+
+
+def annotation_name(annotation: Entry, images: Mapping[int | str, Entry]) -> str:
+    """How errors name an annotation: its id, and the id and the file of its image."""
+    image = images.get(annotation.get("image_id", ""))
+    file = f", '{image['file_name']}'" if image else ""
+    return f"annotation {annotation.get('id')} (image {annotation.get('image_id')}{file})"
+
+
+def has_extent(annotation: Entry) -> bool:
+    """Whether a sound annotation covers anything: its box has width and height, and a polygon has three points."""
+    segmentation = annotation["segmentation"]
+    has_shape = isinstance(segmentation, dict) or any(len(polygon) >= 6 for polygon in segmentation)
+    return has_shape and annotation["bbox"][2] > 0 and annotation["bbox"][3] > 0
+
+
+def _labels_from(named: Sequence[tuple[int, str]], *, name: str) -> LabelSet:
+    ids = [id for id, _ in named]
+    background = next((id for id, category in named if category == "background"), None)
+    if background is None:
+        background = 0 if 0 not in ids else min(ids) - 1
+    objects = [(id, category) for id, category in named if category != "background"]
+    count = len(objects) + 1
+    native_ids = (background, *(id for id, _ in objects))
+    return LabelSet(
+        name=name,
+        names=("background", *(category for _, category in objects)),
+        is_thing=(False, *(True for _ in objects)),
+        palette=tuple(voc_colour(index) for index in range(count)),
+        native_ids=native_ids,
+        void_ids=(255,) if 255 not in native_ids else (max(native_ids) + 1,),
+    )
+
+
+def _box_problems(box: Any, where: str) -> Iterator[Problem]:
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
+        yield Problem("box", where, f"box {box} is not four numbers x, y, width, height", True)
+        return
+    for side, length in (("width", box[2]), ("height", box[3])):
+        if length <= 0:
+            text = ",".join(f"{value:g}" for value in box)
+            yield Problem("box without extent", where, f"box [{text}] has no {side}", False)
+
+
+def _segmentation_problems(segmentation: Any, where: str) -> Iterator[Problem]:
+    if not segmentation:
+        yield Problem("no segmentation", where, "no segmentation; a box alone does not say which pixels", True)
+    elif isinstance(segmentation, dict):
+        if not _is_rle(segmentation):
+            yield Problem("segmentation", where, "its RLE needs size [height, width] and counts", True)
+    elif not isinstance(segmentation, list):
+        yield Problem("segmentation", where, f"its segmentation is a {type(segmentation).__name__}", True)
+    else:
+        for number, polygon in enumerate(segmentation, start=1):
+            yield from _polygon_problems(polygon, f"polygon {number}", where)
+
+
+def _polygon_problems(polygon: Any, name: str, where: str) -> Iterator[Problem]:
+    if not isinstance(polygon, list) or len(polygon) % 2 or not all(_is_finite(value) for value in polygon):
+        yield Problem("segmentation", where, f"{name} is not a list of numbers x1, y1, x2, y2, …", True)
+    elif len(polygon) < 6:
+        yield Problem("polygon without extent", where, f"{name} has {len(polygon) // 2} points, not three", False)
+
+
+def _is_rle(segmentation: Mapping[str, Any]) -> bool:
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(size, list) or len(size) != 2 or not all(_is_integer(side) and side > 0 for side in size):
+        return False
+    return isinstance(counts, str) or (
+        isinstance(counts, list) and all(_is_integer(count) and count >= 0 for count in counts)
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

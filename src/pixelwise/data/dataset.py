@@ -1,0 +1,276 @@
+"""What every data set offers, and the shapes that the formats on disk take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pixelwise.data.images import image_size, read_ids, read_image
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelMap, LabelSet
+from pixelwise.types import Annotation, Sample
+
+
+class Dataset(Protocol):
+    """Images with their truth, by number. Can be pickled, so that other processes may read.
+
+    Attributes:
+        name: the specification it was opened by, such as `camvid:./CamVid@train`.
+        format: the format on disk.
+        labels: what the class ids of the truth mean.
+        ids: one for each image, unique.
+        remark: what was decided when it was opened and the user should know, or None.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def format(self) -> str: ...  # noqa: D102
+
+    @property
+    def labels(self) -> LabelSet: ...  # noqa: D102
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def remark(self) -> str | None: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image and its truth. Raises DataError with the file and the id."""
+        ...
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of the upright image, from its header."""
+        ...
+
+    def image_path(self, index: int) -> Path:
+        """The file of the image."""
+        ...
+
+    def truth_path(self, index: int) -> Path:
+        """The file that holds its truth."""
+        ...
+
+
+@dataclass(frozen=True)
+class SemanticPairs:
+    """Images, each with a mask file of the same size that holds ids. See Dataset for the attributes.
+
+    Attributes:
+        images: the image files.
+        masks: the mask file of each.
+    """
+
+    name: str
+    format: str
+    labels: LabelSet
+    ids: tuple[str, ...]
+    images: tuple[Path, ...] = field(repr=False)
+    masks: tuple[Path, ...] = field(repr=False)
+    remark: str | None = None
+
+    def __post_init__(self) -> None:
+        require_unique(self.ids, source=self.name)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image and its mask. Raises DataError when either is unusable, or their sizes differ."""
+        image_path, mask_path = self.images[index], self.masks[index]
+        try:
+            image = read_image(image_path)
+            semantic = read_semantic(mask_path, self.labels)
+        except DataError as error:
+            raise DataError(f"{error} (image '{self.ids[index]}')") from None
+        size = (image.shape[1], image.shape[2])
+        if semantic.shape != size:
+            raise DataError(
+                f"{mask_path}: the mask is {semantic.shape[0]}×{semantic.shape[1]}, "
+                f"its image {image_path} {size[0]}×{size[1]} (image '{self.ids[index]}')"
+            )
+        truth = Annotation(semantic=torch.from_numpy(semantic))
+        return Sample(image=image, truth=truth, id=self.ids[index], original_size=size)
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of the upright image, from its header."""
+        return image_size(self.images[index])
+
+    def image_path(self, index: int) -> Path:
+        """The file of the image."""
+        return self.images[index]
+
+    def truth_path(self, index: int) -> Path:
+        """The mask file."""
+        return self.masks[index]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Several sets over one label set, one after the other.
+
+    Where an id stands in more than one of them, every id is prefixed with the number of its set: `2/0001`.
+    """
+
+    parts: tuple[Dataset, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise DataError("no data set to merge")
+        first = self.parts[0]
+        for other in self.parts[1:]:
+            first.labels.require_same(other.labels, mine=f"data {first.name}", theirs=f"data {other.name}")
+
+    @property
+    def name(self) -> str:
+        """The specifications of the parts, joined by ` + `."""
+        return " + ".join(part.name for part in self.parts)
+
+    @property
+    def format(self) -> str:
+        """The formats of the parts, joined by `+`, each once."""
+        return "+".join(dict.fromkeys(part.format for part in self.parts))
+
+    @property
+    def labels(self) -> LabelSet:
+        """The label set of the first part; the names are those of all."""
+        return self.parts[0].labels
+
+    @property
+    def remark(self) -> str | None:
+        """The remarks of the parts, joined."""
+        return "; ".join(part.remark for part in self.parts if part.remark) or None
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all parts, in order."""
+        plain = [id for part in self.parts for id in part.ids]
+        if len(set(plain)) == len(plain):
+            return tuple(plain)
+        return tuple(f"{number}/{id}" for number, part in enumerate(self.parts, start=1) for id in part.ids)
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum([0, *(len(part) for part in self.parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of the part that the index falls into, under its id here."""
+        part, inner = self._find(index)
+        return replace(part[inner], id=self.ids[index])
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of the upright image, from its header."""
+        part, inner = self._find(index)
+        return part.size_of(inner)
+
+    def image_path(self, index: int) -> Path:
+        """The file of the image."""
+        part, inner = self._find(index)
+        return part.image_path(inner)
+
+    def truth_path(self, index: int) -> Path:
+        """The file that holds its truth."""
+        part, inner = self._find(index)
+        return part.truth_path(inner)
+
+    def _find(self, index: int) -> tuple[Dataset, int]:
+        index = range(len(self))[index]  # negative and too large indices as in a list
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.parts[part], index - int(self._starts[part])
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A set whose classes are those of another label set.
+
+    Objects whose class the map ignores are left out of `instances`.
+    """
+
+    dataset: Dataset
+    label_map: LabelMap
+
+    def __post_init__(self) -> None:
+        self.dataset.labels.require_same(
+            self.label_map.source, mine=f"data {self.dataset.name}", theirs="the source of the label map"
+        )
+
+    @property
+    def name(self) -> str:
+        """As the set that is mapped."""
+        return self.dataset.name
+
+    @property
+    def format(self) -> str:
+        """As the set that is mapped."""
+        return self.dataset.format
+
+    @property
+    def labels(self) -> LabelSet:
+        """The target of the map."""
+        return self.label_map.target
+
+    @property
+    def remark(self) -> str | None:
+        """As the set that is mapped."""
+        return self.dataset.remark
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """As the set that is mapped."""
+        return self.dataset.ids
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample with the classes of the target."""
+        sample = self.dataset[index]
+        return replace(sample, truth=self._mapped(sample.truth))
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of the upright image, from its header."""
+        return self.dataset.size_of(index)
+
+    def image_path(self, index: int) -> Path:
+        """The file of the image."""
+        return self.dataset.image_path(index)
+
+    def truth_path(self, index: int) -> Path:
+        """The file that holds its truth."""
+        return self.dataset.truth_path(index)
+
+    def _mapped(self, truth: Annotation) -> Annotation:
+        if truth.semantic is not None:
+            semantic = self.label_map.apply(truth.semantic.numpy())
+            truth = replace(truth, semantic=torch.from_numpy(semantic))
+        if truth.instances is not None:
+            labels = torch.tensor(self.label_map.table)[truth.instances.labels]
+            kept = (labels != self.label_map.target.ignore_id).nonzero().flatten()
+            truth = replace(truth, instances=replace(truth.instances[kept], labels=labels[kept]))
+        return truth
+
+
+def read_semantic(path: Path, labels: LabelSet) -> np.ndarray:
+    """Read a mask file of ids on disk as class ids [H, W]. Raises DataError for a file or a value that cannot be."""
+    return labels.class_ids(read_ids(path), source=str(path))
+
+
+def require_unique(ids: Sequence[str], *, source: str) -> None:
+    """Raise DataError, beginning with `source`, when an id stands more than once."""
+    repeated = [id for id, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise DataError(f"{source}: id '{repeated[0]}' stands more than once; {len(repeated)} such ids in all")

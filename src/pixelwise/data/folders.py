@@ -1,0 +1,167 @@
+"""What the formats that are folders of files share: listing, pairing by name, and label files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from pixelwise.data.dataset import SemanticPairs
+from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet, published
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a split as its folders or its list have it, before any file is read.
+
+    Attributes:
+        id: the name without suffix; may stand more than once in a faulty list.
+        image: its file, or None where it is missing.
+        mask: the file of its mask, or None where it is missing.
+    """
+
+    id: str
+    image: Path | None
+    mask: Path | None
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder by name; hidden files and other suffixes are passed over."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def by_stem(folder: Path, *, suffix: str = "") -> dict[str, Path]:
+    """The image files of a folder by their names without the file suffix and without `suffix` before it.
+
+    Files whose names lack `suffix` are passed over. Raises DataError when two files share a name.
+    """
+    found: dict[str, Path] = {}
+    for path in list_images(folder):
+        if not path.stem.endswith(suffix):
+            continue
+        stem = path.stem.removesuffix(suffix)
+        if stem in found:
+            raise DataError(f"{path}: {found[stem].name} has the same name; which of the two is meant is not clear")
+        found[stem] = path
+    return found
+
+
+def pair_folders(images: Path, masks: Path, *, suffix: str = "") -> tuple[Entry, ...]:
+    """Every image and every mask of two folders, paired by name, in order of the names.
+
+    Args:
+        images: the folder of images.
+        masks: the folder of masks; may be the same folder if there is a suffix.
+        suffix: what a mask's name has after the image's, such as `_mask`.
+    """
+    mask_of = by_stem(masks, suffix=suffix)
+    image_of = by_stem(images)
+    if images == masks and suffix:
+        image_of = {stem: path for stem, path in image_of.items() if not stem.endswith(suffix)}
+    return tuple(Entry(id, image_of.get(id), mask_of.get(id)) for id in sorted(image_of.keys() | mask_of.keys()))
+
+
+def require_complete(entries: Sequence[Entry], *, source: str) -> None:
+    """Raise DataError with the first id that lacks its image or its mask, and the number of such ids."""
+    halves = [entry for entry in entries if entry.image is None or entry.mask is None]
+    if halves:
+        first = halves[0]
+        missing = "image" if first.image is None else "mask"
+        raise DataError(
+            f"{source}: no {missing} for '{first.id}'; {len(halves)} of {len(entries)} ids lack image or mask: "
+            "see pixelwise data check"
+        )
+    if not entries:
+        raise DataError(f"{source}: no images in this split")
+
+
+def pairs_dataset(
+    entries: Iterable[Entry], labels: LabelSet, *, name: str, format: str, remark: str | None = None
+) -> SemanticPairs:
+    """The data set of the entries that have image and mask."""
+    whole = [(entry.id, entry.image, entry.mask) for entry in entries if entry.image and entry.mask]
+    return SemanticPairs(
+        name=name,
+        format=format,
+        labels=labels,
+        ids=tuple(id for id, _, _ in whole),
+        images=tuple(image for _, image, _ in whole),
+        masks=tuple(mask for _, _, mask in whole),
+        remark=remark,
+    )
+
+
+def annot_splits(path: Path) -> tuple[str, ...]:
+    """The splits of the layout with SPLIT/ and SPLITannot/ side by side."""
+    if not path.is_dir():
+        return ()
+    return in_reading_order(
+        folder.name.removesuffix("annot")
+        for folder in path.iterdir()
+        if folder.is_dir() and folder.name.endswith("annot") and (path / folder.name.removesuffix("annot")).is_dir()
+    )
+
+
+def in_reading_order(splits: Iterable[str]) -> tuple[str, ...]:
+    """Train before val before test, then the others by name."""
+    order = ("train", "val", "test")
+    return tuple(sorted(splits, key=lambda split: (order.index(split) if split in order else len(order), split)))
+
+
+def published_names() -> tuple[str, ...]:
+    """The label sets that come with the package."""
+    files = resources.files("pixelwise.labels").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def labels_for(path: Path, options: Mapping[str, str], *, default: str | None = None) -> LabelSet:
+    """The label set of a folder: the option `labels`, else its own labels.toml or labels.txt, else `default`.
+
+    Args:
+        path: the folder of the data set.
+        options: of the specification; `labels` is the name of a published set, or a file, relative to `path`.
+        default: a published set, or None where there is no natural one.
+
+    Raises:
+        DataError: there is none, or the file is faulty; tells what can be written.
+    """
+    wanted = options.get("labels")
+    if wanted in published_names():
+        return published(wanted)
+    if wanted:
+        return read_labels(path / wanted)
+    for name in ("labels.toml", "labels.txt"):
+        if (path / name).exists():
+            return read_labels(path / name)
+    if default:
+        return published(default)
+    raise DataError(
+        f"{path}: no labels.txt and no labels.toml says what the ids in the masks mean; write labels.txt with one "
+        f"class name a line (the first is id 0), or add ?labels={'|'.join(published_names())} to the specification"
+    )
+
+
+def read_labels(path: Path) -> LabelSet:
+    """A label set from a .toml file (see LabelSet.from_toml) or from a text file with one name a line, ids from 0."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such label file; published label sets are {', '.join(published_names())}")
+    if path.suffix == ".toml":
+        return LabelSet.from_toml(path)
+    try:
+        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable text file ({error})") from None
+    names = [name.strip() for name in names]
+    if not names:
+        raise DataError(f"{path}: no class names in it; one a line is wanted, the first is id 0")
+    if "" in names:
+        raise DataError(f"{path}: line {names.index('') + 1} is empty; every line is a class, the first is id 0")
+    try:
+        return LabelSet.from_names(path.resolve().parent.name, names)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None

@@ -1,0 +1,286 @@
+"""COCO instances: annotations/instances_SPLIT*.json and the folder SPLIT*/ of images.
+
+The truth of an image is its objects and, painted from them, the class of each pixel: the largest object first, so that
+small ones stay on top; what no object covers is `background`; a crowd region that no object covers is void.
+
+Where the JSON's categories are those of COCO 2017, the label set is the published one; else it is made from the
+categories, in the order of their ids, after `background`. An annotation without extent (a box without width or height,
+no polygon of three points) is left out, and the set's remark counts them; other faults are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelwise.data.coco_json import (
+    Entry,
+    Problem,
+    annotation_problems,
+    has_extent,
+    image_problems,
+    labels_of,
+    read_json,
+)
+from pixelwise.data.folders import in_reading_order
+from pixelwise.data.images import read_image
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+from pixelwise.ops import rle
+from pixelwise.types import Annotation, Instances, Masks, Sample
+
+OPTIONS: Mapping[str, str] = {
+    "annotations": "a JSON file in the folder, instead of annotations/instances_SPLIT*.json",
+    "images": "the folder of images, instead of SPLIT*/",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The annotations of many images in flat arrays: small, and shared with worker processes without copies.
+
+    Attributes:
+        starts: objects starts[i] … starts[i+1]-1 belong to image i.
+        annotation_ids: as in the JSON.
+        class_ids: 0…K-1.
+        boxes: x1 y1 x2 y2, pixels.
+        crowd: whether the region is of many objects.
+        polygon_starts: polygons polygon_starts[n] … polygon_starts[n+1]-1 belong to object n.
+        point_starts: where in `coordinates` each polygon begins, and the end of the last.
+        coordinates: x, y of all polygons, pixels.
+        runs: object → its RLE, of those that have no polygons.
+    """
+
+    starts: np.ndarray
+    annotation_ids: np.ndarray
+    class_ids: np.ndarray
+    boxes: np.ndarray
+    crowd: np.ndarray
+    polygon_starts: np.ndarray
+    point_starts: np.ndarray
+    coordinates: np.ndarray
+    runs: Mapping[int, Mapping[str, Any]]
+
+    @classmethod
+    def from_annotations(
+        cls, annotations: Iterable[Entry], images: Sequence[Entry], class_of: Mapping[int, int]
+    ) -> Objects:
+        """Pack sound annotations, those of an image in the order of the file."""
+        image_index = {image["id"]: index for index, image in enumerate(images)}
+        ordered = sorted(annotations, key=lambda annotation: image_index[annotation["image_id"]])
+        owners = [image_index[annotation["image_id"]] for annotation in ordered]
+        polygons = [_polygons(annotation["segmentation"]) for annotation in ordered]
+        flat = [polygon for of_one in polygons for polygon in of_one]
+        boxes = np.array([annotation["bbox"] for annotation in ordered], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        return cls(
+            starts=np.searchsorted(np.array(owners, dtype=np.int64), np.arange(len(images) + 1)),
+            annotation_ids=np.array([annotation["id"] for annotation in ordered], dtype=np.int64),
+            class_ids=np.array([class_of[annotation["category_id"]] for annotation in ordered], dtype=np.int64),
+            boxes=boxes.astype(np.float32),
+            crowd=np.array([bool(annotation.get("iscrowd", 0)) for annotation in ordered], dtype=np.bool_),
+            polygon_starts=np.cumsum([0, *(len(of_one) for of_one in polygons)]),
+            point_starts=np.cumsum([0, *(len(polygon) for polygon in flat)]),
+            coordinates=np.concatenate([np.zeros(0), *flat]),
+            runs={
+                number: annotation["segmentation"]
+                for number, annotation in enumerate(ordered)
+                if isinstance(annotation["segmentation"], dict)
+            },
+        )
+
+    def mask(self, number: int, size: tuple[int, int], *, source: str) -> np.ndarray:
+        """One object as u8 [H, W]. Raises DataError, beginning with `source` and the annotation's id."""
+        name = f"{source}, annotation {self.annotation_ids[number]}"
+        if number in self.runs:
+            runs = dict(self.runs[number])
+            if tuple(runs["size"]) != size:
+                height, width = runs["size"]
+                raise DataError(f"{name}: its RLE is {height}×{width}, the image {size[0]}×{size[1]} (height×width)")
+            return rle.decode(runs, source=name)
+        polygons = [
+            self.coordinates[self.point_starts[polygon] : self.point_starts[polygon + 1]].tolist()
+            for polygon in range(self.polygon_starts[number], self.polygon_starts[number + 1])
+        ]
+        return rle.from_polygons(polygons, size, source=name)
+
+
+@dataclass(frozen=True, eq=False)
+class CocoInstances:
+    """Images with the objects in them. See Dataset for the attributes; ids are the JSON's image ids.
+
+    Attributes:
+        annotation_file: the JSON file.
+        images: the image files.
+        sizes: height and width of each, by the JSON.
+        objects: the annotations.
+    """
+
+    name: str
+    labels: LabelSet
+    ids: tuple[str, ...]
+    annotation_file: Path
+    images: tuple[Path, ...] = field(repr=False)
+    sizes: tuple[tuple[int, int], ...] = field(repr=False)
+    objects: Objects = field(repr=False)
+    remark: str | None = None
+    format: str = "coco"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image and rasterise its objects. Raises DataError with the file, image id and annotation id."""
+        try:
+            image = read_image(self.images[index])
+        except DataError as error:
+            raise DataError(f"{error} (image {self.ids[index]})") from None
+        size = (image.shape[1], image.shape[2])
+        if size != self.sizes[index]:
+            height, width = self.sizes[index]
+            raise DataError(
+                f"{self.images[index]}: {size[0]}×{size[1]} pixels (height×width, upright), "
+                f"{self.annotation_file.name} says {height}×{width} (image {self.ids[index]})"
+            )
+        return Sample(image=image, truth=self.truth(index), id=self.ids[index], original_size=size)
+
+    def truth(self, index: int) -> Annotation:
+        """The objects of one image and the classes painted from them, without reading the image."""
+        objects, size = self.objects, self.sizes[index]
+        numbers = range(objects.starts[index], objects.starts[index + 1])
+        source = f"{self.annotation_file}: image {self.ids[index]}"
+        masks = Masks.from_arrays((objects.mask(number, size, source=source) for number in numbers), size)
+        chosen = slice(numbers.start, numbers.stop)
+        instances = Instances(
+            boxes=torch.from_numpy(objects.boxes[chosen].copy()),
+            labels=torch.from_numpy(objects.class_ids[chosen].copy()),
+            masks=masks,
+            crowd=torch.from_numpy(objects.crowd[chosen].copy()),
+        )
+        semantic = painted(masks, objects.class_ids[chosen], objects.crowd[chosen], self.labels)
+        return Annotation(semantic=torch.from_numpy(semantic), instances=instances)
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of the upright image, by the JSON."""
+        return self.sizes[index]
+
+    def image_path(self, index: int) -> Path:
+        """The file of the image."""
+        return self.images[index]
+
+    def truth_path(self, index: int) -> Path:  # noqa: ARG002
+        """The JSON file."""
+        return self.annotation_file
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """What stands between `instances_` and `.json`, without the year where that leaves it clear."""
+    if "annotations" in options:
+        return ("all",)
+    full = [file.stem.removeprefix("instances_") for file in path.glob("annotations/instances_*.json")]
+    if not full:
+        raise DataError(f"{path}: no annotations/instances_SPLIT.json in it, such as instances_train2017.json")
+    short = [re.sub(r"(?<=.)\d{4}$", "", name) for name in full]
+    return in_reading_order(
+        name if short.count(name) == 1 else longer for name, longer in zip(short, full, strict=True)
+    )
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> CocoInstances:
+    """The images of one JSON file. Raises DataError for a malformed file, an unusable annotation, a missing image."""
+    file = annotation_file(path, split, options)
+    content = read_json(file)
+    images, annotations = content["images"], content["annotations"]
+    if not images:
+        raise DataError(f"{file}: no images in it")
+    labels, class_of = labels_of(content["categories"], source=file)
+    _refuse(image_problems(images), source=file)
+    _refuse(annotation_problems(annotations, {image["id"]: image for image in images}, class_of), source=file)
+    files = image_files(path, split, options, images)
+    missing = [image for image in files if not image.is_file()]
+    if missing:
+        raise DataError(f"{missing[0]}: no such file; {len(missing)} of the {len(files)} images of {name} are missing")
+    whole = [annotation for annotation in annotations if has_extent(annotation)]
+    lost = len(annotations) - len(whole)
+    return CocoInstances(
+        name=name,
+        labels=labels,
+        ids=tuple(str(image["id"]) for image in images),
+        annotation_file=file,
+        images=files,
+        sizes=tuple((image["height"], image["width"]) for image in images),
+        objects=Objects.from_annotations(whole, images, class_of),
+        remark=f"left out: {lost} annotations without extent, see pixelwise data check" if lost else None,
+    )
+
+
+def annotation_file(path: Path, split: str, options: Mapping[str, str]) -> Path:
+    """The JSON file of a split. Raises DataError when there is none, or more than one that it could be."""
+    if "annotations" in options:
+        return path / options["annotations"]
+    exact = path / "annotations" / f"instances_{split}.json"
+    if exact.is_file():
+        return exact
+    found = sorted(path.glob(f"annotations/instances_{split}*.json"))
+    with_year = [file for file in found if re.fullmatch(r"\d{4}", file.stem.removeprefix(f"instances_{split}"))]
+    found = with_year or found
+    if len(found) > 1:
+        names = ", ".join(f"@{file.stem.removeprefix('instances_')}" for file in found)
+        raise DataError(f"{path}: split '{split}' could be any of {names}; write one of them")
+    if not found:
+        raise DataError(f"{path}: no split '{split}'; there are {', '.join(splits(path, options))}")
+    return found[0]
+
+
+def image_files(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> tuple[Path, ...]:
+    """The files that the entries name, in the folder of the split. Raises DataError when there is no such folder."""
+    folder = _image_folder(path, split, options, images)
+    return tuple(folder / image["file_name"] for image in images)
+
+
+def painted(masks: Masks, class_ids: np.ndarray, crowd: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Class ids [H, W] of objects painted over each other: crowds first, as void, then objects from large to small."""
+    semantic = np.full(masks.size, labels.background_id or 0, dtype=np.uint8 if len(labels) <= 255 else np.int32)
+    areas = masks.areas().numpy()
+    for number in sorted(range(len(masks)), key=lambda number: (not crowd[number], -areas[number])):
+        x1, y1, x2, y2 = masks.boxes[number].tolist()
+        inside = masks.crop(number).numpy().astype(bool)
+        semantic[y1:y2, x1:x2][inside] = labels.ignore_id if crowd[number] else class_ids[number]
+    return semantic
+
+
+def _image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:
+    if "images" in options:
+        folder = path / options["images"]
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder, named by ?images={options['images']}")
+        return folder
+    year = annotation_file(path, split, options).stem.removeprefix("instances_")
+    named = [parent / name for parent in (path, path / "images") for name in (year, split)]
+    starting = sorted(folder for folder in path.glob(f"{split}*") if folder.is_dir())
+    folder = next((folder for folder in (*named, *starting) if folder.is_dir()), None)
+    if folder is not None:
+        return folder
+    for folder in (path / "images", path):  # file names with folders of their own, or one folder for all splits
+        if images and (folder / images[0]["file_name"]).is_file():
+            return folder
+    raise DataError(f"{path}: no folder {year}/, {split}/ or images/ with the images; name it by ?images=…")
+
+
+def _polygons(segmentation: Any) -> list[np.ndarray]:
+    """The polygons of three points or more; none of an RLE."""
+    if isinstance(segmentation, dict):
+        return []
+    return [np.array(polygon, dtype=np.float64) for polygon in segmentation if len(polygon) >= 6]
+
+
+def _refuse(problems: Iterable[Problem], *, source: Path) -> None:
+    problem = next((problem for problem in problems if problem.fatal), None)
+    if problem is not None:
+        raise DataError(f"{source}: {problem.where}: {problem.text}; pixelwise data check lists all such faults")

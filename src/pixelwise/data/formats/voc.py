@@ -1,0 +1,59 @@
+"""PASCAL VOC: JPEGImages/ID.jpg, SegmentationClass/ID.png, and ImageSets/Segmentation/SPLIT.txt with one id a line.
+
+PATH is the folder of one year, such as VOC2012, or the VOCdevkit around it. Without a label file of its own the set has
+the 20 classes and the background of VOC 2012.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pixelwise.data.dataset import SemanticPairs
+from pixelwise.data.folders import Entry, by_stem, in_reading_order, labels_for, pairs_dataset, require_complete
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+
+OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
+
+_LISTS = Path("ImageSets", "Segmentation")
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
+    """The lists in ImageSets/Segmentation."""
+    return in_reading_order(file.stem for file in (_year(path) / _LISTS).glob("*.txt"))
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
+    """The images of one list. Raises DataError when a listed id lacks its image or its mask."""
+    found = entries(path, split)
+    require_complete(found, source=name)
+    return pairs_dataset(found, labels(path, options), name=name, format="voc")
+
+
+def entries(path: Path, split: str) -> tuple[Entry, ...]:
+    """The listed ids in the list's order, with the files that are there."""
+    year = _year(path)
+    listed = (year / _LISTS / f"{split}.txt").read_text(encoding="utf-8").split()
+    images, masks = by_stem(year / "JPEGImages"), by_stem(year / "SegmentationClass")
+    return tuple(Entry(id, images.get(id), masks.get(id)) for id in listed)
+
+
+def labels(path: Path, options: Mapping[str, str]) -> LabelSet:
+    """What the ids in the masks mean."""
+    return labels_for(_year(path), options, default="voc")
+
+
+def _year(path: Path) -> Path:
+    """The folder with the images: `path` itself, or the one year in a VOCdevkit."""
+    wanted = ("JPEGImages", "SegmentationClass", str(_LISTS))
+    missing = [name for name in wanted if not (path / name).is_dir()]
+    if not missing:
+        return path
+    devkit = path / "VOCdevkit" if (path / "VOCdevkit").is_dir() else path
+    years = [folder for folder in sorted(devkit.glob("VOC*")) if all((folder / name).is_dir() for name in wanted)]
+    if len(years) == 1:
+        return years[0]
+    if years:
+        raise DataError(f"{path}: several years in it ({', '.join(year.name for year in years)}); name one of them")
+    raise DataError(f"{path}: not a VOC folder: {', '.join(f'{name}/' for name in missing)} is missing")

@@ -1,0 +1,292 @@
+"""Reading images and id masks from files: every kind of file that Pillow knows, or one line that says why not.
+
+Decisions, the same everywhere in the program:
+
+- EXIF rotation is applied to images, and to a mask only if the mask's own file carries the tag. A PNG's tag counts
+  where it stands before the pixels.
+- Transparent pixels are laid over white, as viewers do; the colours hidden below full transparency mean nothing.
+- Grey of 16 bits becomes 8 bits by value / 257; floating-point grey must lie in [0, 1] or in [0, 255].
+- Of an animation or a multi-page file the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from pixelwise.errors import DataError
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".ppm", ".pgm", ".pbm")
+)
+"""Suffixes, in lower case, of the files that count as images when a folder is listed."""
+
+MAX_MEGAPIXELS = 200.0
+"""Images with more pixels than this are refused before they are decoded, unless a caller allows more."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+# neither formats without a signature (TGA takes any file for its own) nor those that run another program (EPS)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings an image of that EXIF orientation upright; from 5 on height and width change places."""
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
+
+_PILLOW_LIMIT = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a worker forked while another thread holds the lock would wait for ever
+    os.register_at_fork(
+        before=_PILLOW_LIMIT.acquire,
+        after_in_parent=_PILLOW_LIMIT.release,
+        after_in_child=_PILLOW_LIMIT.release,
+    )
+
+
+def read_image(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> UInt8[Tensor, "3 H W"]:
+    """Read an image file as RGB, upright by its EXIF tag.
+
+    Raises:
+        DataError: no file, an empty, truncated or damaged one, not an image, one of more than `max_megapixels`
+            millions of pixels, or one whose channels do not make a colour. Names the file.
+    """
+    with _opened(Path(path), max_megapixels) as image:
+        orientation = _orientation(image)
+        _load(image, Path(path))
+        return rgb_tensor(_turned(image, orientation), source=str(path))
+
+
+def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """Read a mask file as the integers that stand in it, [H, W] of u8, u16 or i32.
+
+    Of a palette file the indices are taken, of a grey one the values as stored, at every bit depth.
+
+    Raises:
+        DataError: as `read_image`; also a mask of colours, one with transparency, or one stored as JPEG.
+    """
+    path = Path(path)
+    with _opened(path, max_megapixels) as image:
+        if image.format in ("JPEG", "MPO"):
+            raise DataError(f"{path}: a JPEG mask: its compression changes ids; store masks as PNG")
+        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            _load(image, path)
+            raise DataError(f"{path}: {_why_no_ids(image)}")
+        orientation, spacing = _orientation(image), _grey_spacing(path, image)
+        _load(image, path)
+        ids = np.array(_turned(image, orientation))
+    if ids.dtype == np.bool_:
+        return ids.astype(np.uint8)
+    return ids // ids.dtype.type(spacing)
+
+
+def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
+    """Height and width of the upright image, from the file's header alone. Raises DataError as `read_image`."""
+    with _opened(Path(path), max_megapixels) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def exif_rotation(path: Path | str) -> int:
+    """Degrees clockwise by which the EXIF tag turns the stored image: 0, 90, 180 or 270; mirroring is not told."""
+    with _opened(Path(path), MAX_MEGAPIXELS) as image:
+        return {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}.get(_orientation(image), 0)
+
+
+def rgb_tensor(image: Image.Image, *, source: str) -> UInt8[Tensor, "3 H W"]:
+    """Any Pillow image as RGB; it is not rotated. Raises DataError, beginning with `source`, for impossible values."""
+    if image.mode.startswith("I"):
+        pixels = _grey_from_integers(np.asarray(image), source)
+    elif image.mode == "F":
+        pixels = _grey_from_floats(np.asarray(image), source)
+    else:
+        pixels = np.array(_opaque(image))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
+    """The image of which only the header is read; closes the file at the end."""
+    try:
+        length = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, not an image")
+    if not length:
+        raise DataError(f"{path}: the file is empty")
+    image = _open_header(path, length)
+    with image:
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise DataError(f"{path}: the image is {height}×{width}, it has no pixels")
+        if width * height > max_megapixels * 1e6:
+            raise DataError(
+                f"{path}: {width * height / 1e6:,.1f} megapixels ({height:,}×{width:,}), "
+                f"at most {max_megapixels:,g} are allowed; raise --max-megapixels if the file is to be trusted"
+            )
+        yield image
+
+
+def _open_header(path: Path, length: int) -> Image.Image:
+    with _PILLOW_LIMIT:  # our own limit replaces Pillow's, which is one for the whole process and lower than ours
+        saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=_FORMATS)
+        except UnidentifiedImageError:
+            raise DataError(f"{path}: {_why_unidentified(path, length)}") from None
+        except Exception as error:  # Pillow's readers let all sorts of exceptions out of a broken header
+            raise DataError(f"{path}: {_signature(path)} with a broken header, {length:,} bytes ({error})") from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = saved
+
+
+def _load(image: Image.Image, path: Path) -> None:
+    """Decode the pixels."""
+    length = path.stat().st_size
+    kind = image.format or "image"
+    try:
+        image.load()
+    except Exception as error:  # as above: OSError, SyntaxError, ValueError, zlib.error, struct.error …
+        text = str(error)
+        if "bytes not processed" in text:
+            left = int(text.partition("(")[2].split()[0])
+            raise DataError(f"{path}: truncated {kind}, {length - left:,} of {length:,} bytes decodable") from None
+        if "truncated" in text.lower():
+            raise DataError(f"{path}: truncated {kind}, the file ends after {length:,} bytes") from None
+        raise DataError(f"{path}: damaged {kind} ({text})") from None
+    if kind in ("JPEG", "MPO"):
+        _require_written_to_the_end(path, length)
+
+
+def _require_written_to_the_end(path: Path, length: int) -> None:
+    """Refuse a JPEG whose end is nothing but zeros: space that an interrupted copy reserved and never filled.
+
+    The decoder takes those zeros for grey pixels and does not complain.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, length - 64))
+        if file.read().strip(b"\0"):
+            return
+    content = path.read_bytes().rstrip(b"\0")
+    start_of_scan, end_of_image = content.rfind(b"\xff\xda"), content.rfind(b"\xff\xd9")
+    if end_of_image < start_of_scan:
+        raise DataError(f"{path}: truncated JPEG, {len(content):,} of {length:,} bytes decodable, the rest is zeros")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1-8, without decoding pixels; 1 where there is none or the tag is unreadable."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # getexif would decode the whole file to look behind the pixels
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _grey_from_integers(values: np.ndarray, source: str) -> np.ndarray:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise DataError(f"{source}: grey values {low}-{high}; integers of more than 8 bits must lie in 0-65535")
+    return _three_channels(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _grey_from_floats(values: np.ndarray, source: str) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise DataError(f"{source}: {int((~np.isfinite(values)).sum()):,} pixels are not a finite number")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 255:
+        raise DataError(f"{source}: floating-point values {low:g}-{high:g}; they must lie in 0-1 or in 0-255")
+    return _three_channels(np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8))
+
+
+def _three_channels(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _grey_spacing(path: Path, image: Image.Image) -> int:
+    """Pillow spreads grey PNGs of 2 and 4 bits over 0-255; this is the factor, 1 for every other file."""
+    if image.format != "PNG" or image.mode != "L":
+        return 1
+    with path.open("rb") as file:
+        bits = file.read(26)[24]
+    return {2: 85, 4: 17}.get(bits, 1)
+
+
+def _why_no_ids(image: Image.Image) -> str:
+    if image.mode in ("LA", "PA", "La"):
+        return f"a mask with transparency (mode {image.mode}); store the ids alone, as greyscale or palette PNG"
+    if image.mode == "F":
+        return "a mask of floating-point numbers; store integer ids, as greyscale or palette PNG"
+    pixels = np.asarray(image.convert("RGB"))
+    if (pixels == pixels[:, :, :1]).all():
+        return f"a colour mask (mode {image.mode}) whose channels are all equal; store one of them, as greyscale PNG"
+    return f"a colour mask (mode {image.mode}), ids are wanted; turn its colours into ids, as greyscale or palette PNG"
+
+
+def _signature(path: Path) -> str:
+    with path.open("rb") as file:
+        beginning = file.read(16)
+    return next((name for signature, name in _SIGNATURES if beginning.startswith(signature)), "file")
+
+
+def _why_unidentified(path: Path, length: int) -> str:
+    kind = _signature(path)
+    with path.open("rb") as file:
+        beginning = file.read(16)
+    if beginning[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
+        return "a HEIC image, which cannot be read here; convert it to JPEG or PNG"
+    if kind == "TIFF":
+        return _why_unusable_tiff(path)
+    if kind == "file":
+        return f"not an image ({length:,} bytes of something else)"
+    return f"truncated or damaged {kind}, {length:,} bytes"
+
+
+def _why_unusable_tiff(path: Path) -> str:
+    """Pillow does not say what it cannot read; the TIFF's own tags do."""
+    try:
+        with path.open("rb") as file:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+        channels = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    except Exception:  # whatever a damaged directory makes Pillow raise
+        return "a damaged TIFF"
+    if channels > 4:
+        return f"a TIFF of {channels} channels; 1 to 4 (grey, colour, transparency) can be used: extract three"
+    return f"a TIFF of {channels} channels with {'/'.join(str(value) for value in bits)} bits, which Pillow cannot read"

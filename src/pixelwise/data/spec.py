@@ -1,0 +1,156 @@
+"""How data sets are named on the command line, `FORMAT:PATH[@SPLIT][?option=value&…]`, and opened.
+
+A format is a module of `pixelwise.data.formats`, found by its file name (`instance-masks` is `instance_masks.py`). It
+offers `OPTIONS`, name → meaning; `splits(path, options)`; `open_split(path, split, options, *, name)`; and
+`check_split(path, split, options)`, see `pixelwise.data.check`.
+
+The text after the last `@` is the split, unless it holds a slash: a folder `photos@2x` is written `photos@2x/`. The text
+after the first `?` are options; in their names and values `%26` stands for `&`, and so on. A folder with `?` in its name
+cannot be written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import quote, unquote
+
+from pixelwise.data import formats
+from pixelwise.data.dataset import Dataset
+from pixelwise.errors import DataError
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A parsed specification.
+
+    Attributes:
+        format: such as `voc`.
+        path: as written, without a slash at the end.
+        split: such as `train`, or None where it was left open.
+        options: name and value of each, in order.
+    """
+
+    format: str
+    path: str
+    split: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> DataSpec:
+        """Take a specification apart; nothing is looked up. Raises DataError for text of another form."""
+        format, colon, rest = text.partition(":")
+        if not colon or not format or not rest:
+            raise DataError(
+                f"'{text}' is not a data set; FORMAT:PATH[@SPLIT][?option=value&…] is wanted, "
+                f"such as masks:./scans@train (formats: {', '.join(format_names())})"
+            )
+        location, question, query = rest.partition("?")
+        path, at, split = location.rpartition("@")
+        if not at or "/" in split:
+            path, split = location, None
+        if split == "":
+            raise DataError(f"'{text}': nothing follows the @; a split is wanted, such as @train")
+        path = path.rstrip("/") or path[:1]
+        if not path:
+            raise DataError(f"'{text}': no folder between {format}: and what follows")
+        return cls(format, path, split, tuple(_options(text, query)) if question else ())
+
+    def __str__(self) -> str:
+        """The text that parses to this value."""
+        last_name = self.path.rpartition("/")[2]
+        slash = "/" if self.split is None and "@" in last_name else ""
+        split = f"@{self.split}" if self.split is not None else ""
+        query = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in self.options)
+        return f"{self.format}:{self.path}{slash}{split}{'?' + query if query else ''}"
+
+
+class Format(Protocol):
+    """What a module of `pixelwise.data.formats` offers, besides `check_split`."""
+
+    OPTIONS: Mapping[str, str]
+
+    def splits(self, path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+        """The splits that the folder has."""
+        ...
+
+    def open_split(self, path: Path, split: str, options: Mapping[str, str], *, name: str) -> Dataset:
+        """The data set of one split. Raises DataError."""
+        ...
+
+
+def format_names() -> tuple[str, ...]:
+    """The formats there are, as they are written in a specification."""
+    modules = pkgutil.iter_modules(formats.__path__)
+    return tuple(sorted(module.name.replace("_", "-") for module in modules))
+
+
+def format_of(spec: DataSpec) -> Format:
+    """The module of the format. Raises DataError for an unknown format or option, with the known ones."""
+    known = format_names()
+    if spec.format not in known:
+        raise DataError(f"data format '{spec.format}' is not known; there are {', '.join(known)}")
+    format = importlib.import_module(f"{formats.__name__}.{spec.format.replace('-', '_')}")
+    for name, _ in spec.options:
+        if name not in format.OPTIONS:
+            valid = ", ".join(f"{option} ({meaning})" for option, meaning in format.OPTIONS.items())
+            raise DataError(f"{spec}: {spec.format} has no option '{name}'; it has {valid or 'none'}")
+    return cast(Format, format)
+
+
+def folder_of(spec: DataSpec) -> Path:
+    """The folder of the specification, `~` expanded. Raises DataError if it is not there."""
+    path = Path(spec.path).expanduser()
+    if not path.exists():
+        there = next(parent for parent in (*path.absolute().parents,) if parent.is_dir())
+        raise DataError(f"{spec}: no folder {path}; of its path {there} is there")
+    if not path.is_dir():
+        raise DataError(f"{spec}: {path} is a file; the folder of the data set is wanted")
+    return path
+
+
+def splits_of(spec: DataSpec | str) -> tuple[str, ...]:
+    """The splits of a data set, train first. Raises DataError if it is not a set of its format."""
+    spec = DataSpec.parse(spec) if isinstance(spec, str) else spec
+    format = format_of(spec)
+    return format.splits(folder_of(spec), dict(spec.options))
+
+
+def open_dataset(spec: DataSpec | str, *, default_split: str) -> Dataset:
+    """Open one split of a data set.
+
+    Args:
+        spec: the specification.
+        default_split: taken where the specification names none.
+
+    Raises:
+        DataError: unknown format, option or split, no such folder, or a folder of another layout.
+    """
+    spec = DataSpec.parse(spec) if isinstance(spec, str) else spec
+    format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
+    split = spec.split or default_split
+    splits = format.splits(path, options)
+    if split not in splits:
+        raise DataError(f"{spec}: no split '{split}' in {path}; there are {', '.join(splits) or 'none'}")
+    named = spec if spec.split else DataSpec(spec.format, spec.path, split, spec.options)
+    return format.open_split(path, split, options, name=str(named))
+
+
+def _options(text: str, query: str) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        if not name or not equals:
+            raise DataError(f"'{text}': after the ? stands '{part}'; option=value is wanted, several joined by &")
+        if name in seen:
+            raise DataError(f"'{text}': option '{name}' stands more than once")
+        seen.add(name)
+        yield unquote(name), unquote(value)
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe=" /:,.@~!()'*+;[]?=äöüß")

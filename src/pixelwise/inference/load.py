@@ -1,0 +1,79 @@
+"""Finding a trained model by the name under which it ships, or by its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pixelwise
+from pixelwise.errors import CheckpointError
+from pixelwise.inference.model_folder import is_model_folder, read_card, read_model
+from pixelwise.inference.predictor import Predictor
+
+WEIGHTS_FOLDER = Path(pixelwise.__file__).parent / "weights"
+"""Where the models that come with the package lie, a folder each; `default_TASK` is the default of another task."""
+
+
+def load(name_or_path: str | Path = "default", *, task: str | None = None, device: str = "auto") -> Predictor:
+    """Load a trained model.
+
+    Args:
+        name_or_path: `default` or another shipped name; or the path of a model folder or of a run folder, of which
+            `best` is taken, or `last` if there is no best. A shipped name goes before a folder so called: give such
+            a folder as `./default`.
+        task: which default is meant (semantic if none is named), and what a model found by its path must do.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        CheckpointError: nothing of that name or at that path, a model of another task, or damaged files.
+        RecipeError: the device is not there.
+    """
+    folder = find_model(name_or_path, task=task)
+    module, card = read_model(folder)
+    return Predictor(module, card, device=device, name=str(name_or_path))
+
+
+def find_model(name_or_path: str | Path, *, task: str | None = None) -> Path:
+    """The model folder that `load` would take; see there."""
+    name = str(name_or_path)
+    folder = _shipped_default(task or "semantic") if name == "default" else _named(name)
+    found = read_card(folder).task
+    if task is not None and found != task:
+        raise CheckpointError(f"{name}: a model for {found} segmentation, {task} was asked for; choose another --model")
+    return folder
+
+
+def shipped_models() -> dict[str, str]:
+    """The names of the models that come with the package, each with its task."""
+    if not WEIGHTS_FOLDER.is_dir():
+        return {}
+    folders = sorted(path for path in WEIGHTS_FOLDER.iterdir() if is_model_folder(path))
+    return {folder.name: read_card(folder).task for folder in folders}
+
+
+def _shipped_default(task: str) -> Path:
+    folder = WEIGHTS_FOLDER / ("default" if task == "semantic" else f"default_{task}")
+    if not is_model_folder(folder):
+        raise CheckpointError(
+            f"no model for the task '{task}' comes with the package; {_shipped()}; "
+            "give the path of your own with --model"
+        )
+    return folder
+
+
+def _named(name: str) -> Path:
+    if name in shipped_models():
+        return WEIGHTS_FOLDER / name
+    path = Path(name)
+    for folder in (path, path / "best", path / "last"):
+        if is_model_folder(folder):
+            return folder
+    what = "holds no model" if path.exists() else "no such model"
+    raise CheckpointError(
+        f"{name}: {what}; {_shipped()}; a path must be a folder with model.safetensors and model.json, "
+        "or a run folder with best/ or last/"
+    )
+
+
+def _shipped() -> str:
+    names = [f"{name} ({task})" for name, task in shipped_models().items()]
+    return f"shipped: {', '.join(names)}" if names else "none are shipped"

@@ -1,0 +1,267 @@
+"""A trained model as a folder: `model.safetensors`, the weights, and `model.json`, everything else about it.
+
+No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import pixelwise
+import pixelwise.models
+from pixelwise.errors import CheckpointError, DataError
+from pixelwise.inference.folder_swap import current_folder, recover_folder, replace_folder
+from pixelwise.labels import LabelSet
+
+FORMAT_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "model.json"
+PREPROCESSING = {"channels": "RGB", "range": "0 to 1", "resize": "long side to input_size, bilinear, antialiased"}
+"""What every model of ours is given; normalisation is a buffer inside the model."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What `model.json` says of the weights beside it.
+
+    Attributes:
+        task: `semantic`, `instance`, …: what the model answers.
+        system: the file under `models/` whose `build` makes the network.
+        labels: the classes; their number is `build`'s `num_classes`.
+        arguments: the other keyword arguments of `build`, as JSON values.
+        input_size: long side, in pixels, to which images were brought in validation.
+        licence: under which the weights may be used.
+        preprocessing: what happens to an image before the network, in words.
+        scores: metrics of the weights, fractions of 1.
+        training: where the weights come from: data, steps, command, revision.
+        pixelwise_version: which version wrote the folder.
+    """
+
+    task: str
+    system: str
+    labels: LabelSet
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    input_size: int = 512
+    licence: str = "unknown"
+    preprocessing: Mapping[str, str] = field(default_factory=lambda: dict(PREPROCESSING))
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    pixelwise_version: str = pixelwise.__version__
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `model.json`."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "pixelwise_version": self.pixelwise_version,
+            "task": self.task,
+            "system": self.system,
+            "arguments": dict(self.arguments),
+            "labels": self.labels.to_json(),
+            "input_size": self.input_size,
+            "preprocessing": dict(self.preprocessing),
+            "licence": self.licence,
+            "scores": dict(self.scores),
+            "training": dict(self.training),
+        }
+
+
+class _StoredCard(BaseModel, strict=True):
+    """`model.json` as it comes from outside."""
+
+    pixelwise_version: str = ""
+    task: str
+    system: str
+    arguments: dict[str, Any]
+    labels: dict[str, Any]
+    input_size: int = Field(ge=1)
+    preprocessing: dict[str, str] = {}
+    licence: str = "unknown"
+    scores: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+
+
+def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: ModelCard, *, half: bool = False) -> None:
+    """Write a model folder; a kill at any moment leaves the former complete model or this one.
+
+    Args:
+        folder: written anew if it is there.
+        state_dict: the weights, on any device.
+        card: written as `model.json`.
+        half: store float32 as float16, except tensors with values beyond its range.
+
+    Raises:
+        CheckpointError: the place cannot be written.
+    """
+    folder = Path(folder)
+    tensors = {name: _stored_tensor(tensor, half=half) for name, tensor in state_dict.items()}
+    text = json.dumps(card.to_json(), indent=2, ensure_ascii=False) + "\n"
+
+    def fill(temporary: Path) -> None:
+        save_file(tensors, temporary / WEIGHTS_NAME, metadata={"format": "pt"})
+        (temporary / CARD_NAME).write_text(text, encoding="utf-8")
+
+    try:
+        replace_folder(folder, fill)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: the model cannot be written ({error}); free some room there") from error
+
+
+def recover_model(folder: Path | str) -> None:
+    """Finish a replacement of the folder that was interrupted; for the process that writes it."""
+    recover_folder(Path(folder))
+
+
+def is_model_folder(folder: Path | str) -> bool:
+    """Whether the folder holds a model, complete or with one of its two files missing."""
+    found = current_folder(Path(folder))
+    return found is not None and ((found / CARD_NAME).exists() or (found / WEIGHTS_NAME).exists())
+
+
+def read_model(folder: Path | str) -> tuple[nn.Module, ModelCard]:
+    """Build the network that `model.json` names and load its weights, widened to float32.
+
+    Returns:
+        the module in evaluation mode on the CPU, and its card.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the system is unknown, or the weights do not fit it.
+    """
+    found = _existing(Path(folder))
+    card = read_card(found)
+    state = _read_weights(found / WEIGHTS_NAME)
+    module = _build(card, found / CARD_NAME)
+    _require_fit(module.state_dict(), state, found / WEIGHTS_NAME, card.system)
+    module.load_state_dict(state)
+    return module.eval(), card
+
+
+def read_card(folder: Path | str) -> ModelCard:
+    """Read `model.json` alone. Raises CheckpointError naming the file and the field."""
+    path = _existing(Path(folder)) / CARD_NAME
+    content = _read_json(path)
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {version}, this pixelwise {pixelwise.__version__} reads {FORMAT_VERSION}; "
+            "use the pixelwise that wrote it"
+        )
+    try:
+        stored = _StoredCard.model_validate(content)
+        labels = LabelSet.from_json(stored.labels)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{path}: {place}: {first['msg']}; write the model again") from None
+    except DataError as error:
+        raise CheckpointError(f"{path}: {error}; write the model again") from None
+    return ModelCard(**{**dict(stored), "labels": labels})
+
+
+def model_digest(folder: Path | str) -> str:
+    """16 hexadecimal digits that differ when the folder's content does. Raises CheckpointError if it is incomplete."""
+    found = _existing(Path(folder))
+    digest = hashlib.sha256((found / CARD_NAME).read_bytes())
+    with (found / WEIGHTS_NAME).open("rb") as file:
+        hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()[:16]
+
+
+def system_names() -> list[str]:
+    """The systems that can be built: the files under `models/`."""
+    return sorted(module.name for module in pkgutil.iter_modules(pixelwise.models.__path__))
+
+
+def system_module(name: str) -> ModuleType:
+    """The file of a system. Raises CheckpointError listing those there are."""
+    if name not in system_names():
+        raise CheckpointError(f"there is no system '{name}'; there are: {', '.join(system_names())}")
+    return importlib.import_module(f"pixelwise.models.{name}")
+
+
+def _stored_tensor(tensor: Tensor, *, half: bool) -> Tensor:
+    stored = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    if half and stored.dtype == torch.float32:
+        narrow = stored.half()
+        return narrow if torch.equal(narrow.isfinite(), stored.isfinite()) else stored
+    return stored
+
+
+def _existing(folder: Path) -> Path:
+    found = current_folder(folder)
+    if found is None:
+        raise CheckpointError(f"{folder}: no such model folder")
+    for name in (CARD_NAME, WEIGHTS_NAME):
+        if not (found / name).is_file():
+            raise CheckpointError(f"{found}: {name} is missing; a model folder holds {CARD_NAME} and {WEIGHTS_NAME}")
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error}); the file is damaged, copy or write it again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: a JSON object is wanted, not a {type(content).__name__}")
+    return content
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        size = path.stat().st_size
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({error}; {size:,} bytes); copy or write it again"
+        ) from None
+    return {
+        name: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        for name, tensor in stored.items()
+    }
+
+
+def _build(card: ModelCard, source: Path) -> nn.Module:
+    try:
+        build = system_module(card.system).build
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    arguments = {**card.arguments, "num_classes": len(card.labels)}
+    try:
+        return build(**arguments)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{source}: {card.system} cannot be built with {arguments}: {error}") from error
+
+
+def _require_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, system: str) -> None:
+    """Raise CheckpointError with the first differences unless names and shapes agree."""
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    shapes = [
+        f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    differences = [f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds if names]
+    if differences:
+        raise CheckpointError(f"{path}: not the weights of {system} as {CARD_NAME} has it: {'; '.join(differences)}")
+
+
+def _first(names: list[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

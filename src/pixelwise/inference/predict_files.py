@@ -1,0 +1,176 @@
+"""Predicting many files: reading ahead and writing behind while the network computes, and carrying on where a run ended.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from pixelwise.data.images import read_image
+from pixelwise.errors import DataError
+from pixelwise.inference.image_files import ImageFile
+from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.inference.results_file import ResultsFile, as_line
+from pixelwise.inference.scene import OVERLAY_SUFFIX, Scene
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run does with each image.
+
+    Attributes:
+        predictor: the model.
+        weights: a digest of the model's folder, so that a model written anew is another model.
+        options: how images are looked at.
+        out: the folder of results.
+        max_megapixels: images with more pixels are refused.
+        workers: how many images are read ahead, and how many are written behind, at most; 0 does all in turn.
+    """
+
+    predictor: Predictor
+    weights: str
+    options: Options
+    out: Path
+    max_megapixels: float
+    workers: int
+
+    def identity(self, image: ImageFile) -> dict[str, Any]:
+        """What must agree for an image to count as done: path, size, time, model and options."""
+        status = image.path.stat()
+        options = asdict(self.options)
+        return {
+            "image": image.path.as_posix(),
+            "file": {"bytes": status.st_size, "modified": status.st_mtime},
+            "model": self.predictor.name,
+            "weights": self.weights,
+            "options": {**options, "input_size": self.options.input_size or self.predictor.card.input_size},
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image.
+
+    Attributes:
+        image: which.
+        files: what was written, relative to the folder of results; empty after a failure.
+        line: its line in `results.jsonl`.
+        failure: why there is none, one line that names the file.
+    """
+
+    image: ImageFile
+    files: tuple[str, ...] = ()
+    line: str = ""
+    failure: str = ""
+
+
+def undone(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> list[ImageFile]:
+    """The images that `results` does not hold as done by the same model, with the same options, in the same file."""
+    return [image for image in images if not _is_done(image, job, results)]
+
+
+def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> Iterator[Outcome]:
+    """Predict images and write their results, one line of `results` each.
+
+    Results of these images that are there already are replaced. When the generator is closed or interrupted, what the
+    network has answered is still written.
+
+    Raises:
+        DataError: the folder of results cannot be written.
+    """
+    results.forget([image.path.as_posix() for image in images], files=[_overlay_name(image) for image in images])
+    waiting = deque(images)
+    reading: deque[tuple[ImageFile, Future[UInt8[Tensor, "3 H W"]]]] = deque()
+    writing: deque[Future[Outcome]] = deque()
+    with _threads(job.workers) as readers, _threads(job.workers) as writers:
+        while waiting or reading:
+            while waiting and len(reading) < max(1, job.workers):
+                image = waiting.popleft()
+                reading.append((image, readers.submit(read_image, image.path, max_megapixels=job.max_megapixels)))
+            image, future = reading.popleft()
+            try:
+                identity = job.identity(image)
+                scene = _look(job, future.result(), image)
+            except (DataError, OSError) as error:
+                yield _failure(image, error)
+                continue
+            while len(writing) >= max(1, job.workers):
+                yield writing.popleft().result()
+            writing.append(writers.submit(_write, scene, identity, image, job, results))
+        while writing:
+            yield writing.popleft().result()
+
+
+def _is_done(image: ImageFile, job: Job, results: ResultsFile) -> bool:
+    try:
+        identity = job.identity(image)
+    except OSError:  # gone since it was found; reading it will say so
+        return False
+    return results.holds(identity, files=[_overlay_name(image)])
+
+
+def _look(job: Job, pixels: UInt8[Tensor, "3 H W"], image: ImageFile) -> Scene:
+    try:
+        return job.predictor.scene(pixels, job.options, name=image.path.as_posix())
+    except (MemoryError, torch.OutOfMemoryError):
+        height, width = pixels.shape[1:]
+        raise DataError(
+            f"{image.path}: {height:,}×{width:,} pixels need more memory than there is; use a smaller --input-size"
+        ) from None
+
+
+def _write(scene: Scene, identity: dict[str, Any], image: ImageFile, job: Job, results: ResultsFile) -> Outcome:
+    """Write the files, then the line that says they are whole."""
+    try:
+        paths = scene.save(job.out / image.stem)
+        files = tuple(path.relative_to(job.out).as_posix() for path in paths)
+        record = {**scene.record(), **identity, "files": list(files)}
+        results.append(record)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _failure(image, error)
+        raise DataError(
+            f"{job.out}: results cannot be written ({error.strerror or error}); free some room or choose another --out"
+        ) from None
+    return Outcome(image, files=files, line=as_line(record))
+
+
+def _failure(image: ImageFile, error: Exception) -> Outcome:
+    text = str(error) if isinstance(error, DataError) else f"{image.path}: {getattr(error, 'strerror', None) or error}"
+    return Outcome(image, failure=" ".join(text.split()))
+
+
+def _overlay_name(image: ImageFile) -> str:
+    return f"{image.stem.as_posix()}{OVERLAY_SUFFIX}"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[Executor]:
+    """Threads that, when left, finish what they have begun or been given to write and forget what was not begun."""
+    executor = ThreadPoolExecutor(count) if count else _ThisThread()
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True)
+
+
+class _ThisThread(Executor):
+    """Does the work when it is submitted."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future

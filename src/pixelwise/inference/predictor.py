@@ -1,0 +1,280 @@
+"""A trained model that answers for images of any size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from pixelwise.errors import RecipeError
+from pixelwise.inference.image_input import ImageInput, image_tensor
+from pixelwise.inference.model_folder import ModelCard
+from pixelwise.inference.scene import Scene
+from pixelwise.labels import LabelSet
+from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.tiles import join_windows, window_starts
+from pixelwise.types import Annotation, Batch
+
+TTA_SCALES = (0.75, 1.0, 1.25)
+"""Factors on the input size whose answers `tta` averages, each with its mirror image."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an image is looked at.
+
+    Attributes:
+        score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
+        max_detections: most objects for each image; only of models that find objects.
+        input_size: long side in pixels to which the image is brought, or the side of the windows with `tile`;
+            None takes the one at which the model was validated.
+        tile: look at the image at its own size through overlapping windows, and average where they overlap.
+        tta: average over three scales and mirror images; six times the work.
+    """
+
+    score_threshold: float | None = None
+    max_detections: int | None = None
+    input_size: int | None = None
+    tile: bool = False
+    tta: bool = False
+
+    def __post_init__(self) -> None:
+        if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
+            raise RecipeError(f"score threshold {self.score_threshold}: a probability from 0 to 1 is wanted")
+        if self.input_size is not None and self.input_size < 1:
+            raise RecipeError(f"input size {self.input_size}: at least 1 pixel is wanted")
+
+    def require_fit(self, task: str) -> None:
+        """Raise RecipeError for an option that means nothing to a model of `task`."""
+        if task == "semantic" and self.max_detections is not None:
+            raise RecipeError("max detections: this model is semantic and finds no objects; leave the option out")
+
+
+class Predictor:
+    """A model with its card, ready for images.
+
+    Args:
+        module: the system; it is moved to the device and put in evaluation mode.
+        card: what is known of it.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        name: what results call the model; its system's name if none is given.
+
+    Attributes:
+        model: the stored module, with its own keys.
+        card: as given.
+        device: where it computes.
+        name: as given.
+
+    Raises:
+        RecipeError: the device is not there.
+    """
+
+    def __init__(
+        self, module: nn.Module, card: ModelCard, *, device: str | torch.device = "auto", name: str | None = None
+    ) -> None:
+        self.device = choose_device(device)
+        self.model = module.eval().to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.card = card
+        self.name = name or card.system
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes of the model, in the order of its scores."""
+        return self.card.labels
+
+    @overload
+    def __call__(
+        self,
+        image: ImageInput,
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        input_size: int | None = None,
+        tile: bool = False,
+        tta: bool = False,
+    ) -> Scene: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Sequence[ImageInput],
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        input_size: int | None = None,
+        tile: bool = False,
+        tta: bool = False,
+    ) -> list[Scene]: ...
+
+    def __call__(
+        self,
+        image: ImageInput | Sequence[ImageInput],
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        input_size: int | None = None,
+        tile: bool = False,
+        tta: bool = False,
+    ) -> Scene | list[Scene]:
+        """Say what an image shows.
+
+        Args:
+            image: a path, a Pillow image, an array u8[H,W,3] or u8[H,W], a tensor u8[3,H,W] or f32[3,H,W] in [0, 1];
+                or a list of them.
+            score_threshold: see Options, as for the others.
+            max_detections: only of models that find objects.
+            input_size: long side in pixels, or the side of the windows.
+            tile: through windows at the image's own size.
+            tta: average over scales and mirror images.
+
+        Returns:
+            the scene, on the CPU and at the size of the image; for a list a list.
+
+        Raises:
+            DataError: an image cannot be used.
+            RecipeError: an option is impossible, or means nothing to a model of this task.
+        """
+        options = Options(score_threshold, max_detections, input_size, tile, tta)
+        if isinstance(image, list | tuple):
+            return [self.scene(image_tensor(one), options, name=_name_of(one)) for one in image]
+        return self.scene(image_tensor(image), options, name=_name_of(image))  # pyright: ignore[reportArgumentType]
+
+    def scene(self, image: UInt8[Tensor, "3 H W"], options: Options, *, name: str | None = None) -> Scene:
+        """The same for an image that was read before.
+
+        Args:
+            image: RGB on the CPU.
+            options: how to look at it.
+            name: what results call it, such as its path.
+        """
+        begin = time.perf_counter()
+        annotation = self._annotate(image, options).to("cpu")
+        seconds = time.perf_counter() - begin
+        return Scene(
+            image=image, annotation=annotation, labels=self.labels, seconds=seconds, model=self.name, name=name
+        )
+
+    def annotate(
+        self,
+        image: UInt8[Tensor, "3 H W"],
+        *,
+        score_threshold: float | None = None,
+        max_detections: int | None = None,
+        input_size: int | None = None,
+        tile: bool = False,
+        tta: bool = False,
+    ) -> Annotation:
+        """The answer alone, at the size of the image and on the predictor's device: what evaluation needs.
+
+        The options are those of a call.
+        """
+        return self._annotate(image, Options(score_threshold, max_detections, input_size, tile, tta))
+
+    @torch.no_grad()
+    def logits(self, image: ImageInput, size: tuple[int, int] | None = None) -> Float[Tensor, "K h w"]:
+        """The scores before the softmax, on the predictor's device.
+
+        Args:
+            image: as in a call.
+            size: height and width to which they are enlarged bilinearly; None leaves them at the size at which the
+                network gives them. All K×H×W of them are held.
+        """
+        logits = self._look(image_tensor(image), self.card.input_size).logits.float()
+        if size is None:
+            return logits[0].clone()
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
+
+    @torch.no_grad()
+    def _annotate(self, image: UInt8[Tensor, "3 H W"], options: Options) -> Annotation:
+        options.require_fit(self.card.task)
+        input_size = options.input_size or self.card.input_size
+        if options.tile:
+            size = (image.shape[1], image.shape[2])
+            windows = self._window_logits(image, input_size, tta=options.tta)
+            semantic, confidence = join_windows(windows, size_hw=size, window=input_size)
+            annotation = Annotation(semantic=semantic, confidence=confidence)
+        else:
+            annotation = self.model.decode(self._scores(image, input_size, tta=options.tta), _batch_of(image))[0]  # pyright: ignore[reportCallIssue]
+        if options.score_threshold is not None:
+            annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
+        return annotation
+
+    def _window_logits(
+        self, image: UInt8[Tensor, "3 H W"], window: int, *, tta: bool
+    ) -> Iterator[list[Float[Tensor, "K h w"]]]:
+        """The scores of each row of windows, computed when they are asked for."""
+        for top in window_starts(image.shape[1], window):
+            row: list[Tensor] = []
+            for left in window_starts(image.shape[2], window):
+                cut = image[:, top : top + window, left : left + window]
+                row.append(self._scores(cut, max(cut.shape[1:]), tta=tta).logits[0])
+            yield row
+
+    def _scores(self, image: UInt8[Tensor, "3 H W"], long_side: int, *, tta: bool) -> Any:
+        """The network's output; with `tta` its logits are the logarithms of the mean probabilities."""
+        output = self._look(image, long_side)
+        if not tta:
+            return output
+        grid = output.logits.shape[2:]
+        total = torch.zeros_like(output.logits, dtype=torch.float32)
+        for scale in TTA_SCALES:
+            for mirrored in (False, True):
+                logits = self._look(image, max(1, round(scale * long_side)), mirrored=mirrored).logits.float()
+                logits = logits.flip(3) if mirrored else logits
+                total += F.interpolate(logits, size=grid, mode="bilinear", align_corners=False).softmax(dim=1)
+        mean = total / (2 * len(TTA_SCALES))
+        return output._replace(logits=mean.clamp_min(torch.finfo(torch.float32).tiny).log())
+
+    @torch.inference_mode()  # here alone: its tensors refuse changes in place, which users may make on what they get
+    def _look(self, image: UInt8[Tensor, "3 H W"], long_side: int, *, mirrored: bool = False) -> Any:
+        """The network's output for the image at a long side of so many pixels."""
+        resized = resize_image(image, long_side_size((image.shape[1], image.shape[2]), long_side))
+        pixels = resized.to(self.device).float().div_(255)[None]
+        pixels = pixels.flip(3) if mirrored else pixels
+        return self.model(pixels.contiguous(memory_format=torch.channels_last))
+
+
+def choose_device(wanted: str | torch.device) -> torch.device:
+    """The device of that name; `auto` is a GPU if there is one. Raises RecipeError if it is not there."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise RecipeError(f"device '{wanted}': auto, cpu, cuda or cuda:N is wanted") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RecipeError(f"device '{wanted}': torch finds {torch.cuda.device_count()} GPUs here; use cpu or auto")
+    return device
+
+
+def _batch_of(image: UInt8[Tensor, "3 H W"]) -> Batch:
+    """A batch that tells `decode` the size to answer at; the pixels are not used again."""
+    size = torch.tensor([[image.shape[1], image.shape[2]]])
+    zero = torch.zeros(1, dtype=torch.int64)
+    return Batch(
+        images=torch.zeros(1, 3, 0, 0),
+        valid_sizes=size,
+        original_sizes=size,
+        truth=(Annotation(),),
+        ids=("",),
+        clip_index=zero,
+        frame_index=zero,
+    )
+
+
+def _without_doubtful(annotation: Annotation, threshold: float, ignore_id: int) -> Annotation:
+    if annotation.semantic is None or annotation.confidence is None:
+        return annotation
+    doubtful = annotation.confidence < threshold
+    return replace(annotation, semantic=annotation.semantic.masked_fill(doubtful, ignore_id))
+
+
+def _name_of(image: ImageInput) -> str | None:
+    return str(image) if isinstance(image, str | Path) else None

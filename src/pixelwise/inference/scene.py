@@ -1,0 +1,190 @@
+"""What a call of the predictor returns: an image and what the model says of it, to look at or to store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int32, UInt8
+from PIL import Image
+from torch import Tensor
+
+from pixelwise.errors import PixelwiseError
+from pixelwise.inference.draw import draw
+from pixelwise.labels import LabelSet, voc_colour
+from pixelwise.ops import rle
+from pixelwise.types import Annotation, Instances, Panoptic
+
+VOID_COLOUR = voc_colour(255)
+"""Colour of pixels that nobody judged in palette files, as PASCAL VOC has it."""
+
+OVERLAY_SUFFIX = ".overlay.png"
+SEMANTIC_SUFFIX = ".semantic.png"
+RESULT_SUFFIXES = (OVERLAY_SUFFIX, SEMANTIC_SUFFIX)
+"""What the names of the pictures that `save` writes end with."""
+
+
+class MissingPartError(PixelwiseError, AttributeError):
+    """The model's task does not give that part. Names the parts it gives."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image and what a model says of it, at the image's own size and on the CPU.
+
+    Asking for a part that the task does not give raises MissingPartError.
+
+    Attributes:
+        image: RGB, 0-255.
+        annotation: what the model says.
+        labels: the classes.
+        seconds: what the answer took, without reading and writing.
+        model: the model's name.
+        name: the image's name, such as its path; None for an image that came without one.
+    """
+
+    image: UInt8[Tensor, "3 H W"]
+    annotation: Annotation
+    labels: LabelSet
+    seconds: float
+    model: str
+    name: str | None = None
+
+    @property
+    def semantic(self) -> UInt8[Tensor, "H W"] | Int32[Tensor, "H W"]:
+        """Class id of each pixel, `labels.ignore_id` where the model does not say."""
+        return self._part("semantic")
+
+    @property
+    def confidence(self) -> Float[Tensor, "H W"]:
+        """Probability of that class, in [0, 1]."""
+        return self._part("confidence")
+
+    @property
+    def instances(self) -> Instances:
+        """The objects."""
+        return self._part("instances")
+
+    @property
+    def panoptic(self) -> Panoptic:
+        """The segments."""
+        return self._part("panoptic")
+
+    @property
+    def saliency(self) -> Float[Tensor, "H W"]:
+        """How much each pixel catches the eye, in [0, 1]."""
+        return self._part("saliency")
+
+    @property
+    def captions(self) -> tuple[tuple[str, float], ...]:
+        """(text, log-probability) pairs, best first."""
+        return self._part("captions")
+
+    def draw(self, *, legend: bool = True) -> Image.Image:
+        """The image in the colours of its classes, with outlines and, beside or beneath it, a legend."""
+        return draw(self.image, self.annotation, self.labels, legend=legend)
+
+    def save(self, stem: str | Path) -> list[Path]:
+        """Write the overlay and the parts that the task gives.
+
+        Args:
+            stem: path without suffix: `out/photo` gives `out/photo.overlay.png`, `out/photo.semantic.png`. Folders on
+                the way are made.
+
+        Returns:
+            the files, the overlay first. Each is there whole or not at all.
+
+        Raises:
+            OSError: the place cannot be written.
+        """
+        overlay = Path(f"{stem}{OVERLAY_SUFFIX}")
+        overlay.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(overlay, lambda path: self.draw().save(path, format="PNG", compress_level=1))
+        files = [overlay]
+        if self.annotation.semantic is not None:
+            files.append(Path(f"{stem}{SEMANTIC_SUFFIX}"))
+            picture = ids_picture(self.annotation.semantic.numpy(), self.labels)
+            _write_whole(files[-1], lambda path: picture.save(path, format="PNG"))
+        return files
+
+    def record(self) -> dict[str, Any]:
+        """The scene as JSON values: the line of `results.jsonl`.
+
+        A semantic scene has one segment for each class that occurs, background left out; its `id` is the class id,
+        its `score` the mean probability, its `box` x1 y1 x2 y2 with x2 y2 exclusive.
+        """
+        return {
+            "image": self.name,
+            "size": [self.image.shape[1], self.image.shape[2]],
+            "model": self.model,
+            "labels": list(self.labels.names),
+            "segments": _semantic_segments(self.annotation, self.labels),
+            "seconds": round(self.seconds, 4),
+        }
+
+    def _part(self, name: str) -> Any:
+        part = getattr(self.annotation, name)
+        if part is None:
+            given = [field.name for field in fields(Annotation) if getattr(self.annotation, field.name) is not None]
+            raise MissingPartError(f"{self.model} gives no {name}; it gives {', '.join(given) or 'nothing'}")
+        return part
+
+
+def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
+    """A mask as a picture of the label set's ids on disk, void as its first void id.
+
+    For VOC, and every set whose ids on disk are 0…K-1, these are the class ids. The picture has the set's palette;
+    where an id needs more than 8 bits it is grey of 16 bits.
+    """
+    native = labels.native_of(semantic)
+    native[native < 0] = 255  # sets such as Cityscapes call a void class -1
+    if max(labels.native_ids) > 255 or native.max() > 255:
+        return Image.fromarray(native.astype(np.uint16))
+    picture = Image.fromarray(native.astype(np.uint8))
+    palette = [VOID_COLOUR] * 256
+    for native_id, colour in zip(labels.native_ids, labels.palette, strict=True):
+        palette[native_id] = colour
+    picture.putpalette([channel for colour in palette for channel in colour])  # makes it a palette picture
+    return picture
+
+
+def _semantic_segments(annotation: Annotation, labels: LabelSet) -> list[dict[str, Any]]:
+    if annotation.semantic is None:
+        return []
+    # down the columns, as RLE counts: the mask of each class is then encoded without turning it
+    semantic = np.asfortranarray(annotation.semantic.numpy())
+    confidence = None if annotation.confidence is None else np.asfortranarray(annotation.confidence.numpy())
+    segments: list[dict[str, Any]] = []
+    for class_id in np.unique(semantic).tolist():
+        if class_id in (labels.ignore_id, labels.background_id):
+            continue
+        mask = semantic == class_id
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        segments.append(
+            {
+                "id": class_id,
+                "label": class_id,
+                "name": labels.names[class_id],
+                "area": int(mask.sum()),
+                "box": [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1],
+                "score": None if confidence is None else round(float(confidence[mask].mean(dtype=np.float64)), 4),
+                "track_id": None,
+                "rle": rle.encode(mask),
+            }
+        )
+    return segments
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside the file and rename, so that a kill leaves no half one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

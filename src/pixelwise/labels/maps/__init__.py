@@ -1,0 +1,1 @@
+"""Maps between published label sets, for `--map`."""

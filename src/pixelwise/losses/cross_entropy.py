@@ -1,0 +1,31 @@
+"""Cross-entropy of every labelled pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from pixelwise.contracts import Term
+from pixelwise.types import Annotation
+
+
+def stack_semantic(truth: Sequence[Annotation]) -> Int64[Tensor, "B H W"]:
+    """The class maps of a batch of equal sizes."""
+    maps = [annotation.semantic for annotation in truth if annotation.semantic is not None]
+    return torch.stack(maps).long()
+
+
+def pixel_cross_entropy(
+    logits: Float[Tensor, "B K h w"], truth: Int64[Tensor, "B H W"], *, ignore_id: int, weight: float = 1.0
+) -> Term:
+    """Enlarge the scores bilinearly to the truth's size and sum the cross-entropy of all pixels but the ignored.
+
+    The scores are enlarged and the labels kept full-size (DeepLab v3, section 3.3), so that no label is lost.
+    """
+    logits = F.interpolate(logits.float(), size=truth.shape[1:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(logits, truth, ignore_index=ignore_id, reduction="sum")
+    return Term(total, (truth != ignore_id).sum(), weight)

@@ -1,0 +1,1 @@
+"""Measures of how well predictions agree with the truth."""

@@ -1,0 +1,103 @@
+"""Atrous spatial pyramid pooling with image-level features.
+
+Source: Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution" (DeepLab v3, 2017), section 3.3; the separable
+form is that of DeepLab v3+ (ECCV 2018), section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ConvNormRelu(nn.Sequential):
+    """Convolution without bias, batch norm, ReLU; padded so that the size is kept.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: side of the kernel.
+        dilation: between its taps.
+        separable: factorise into a depthwise and a pointwise convolution, each with batch norm and ReLU.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int = 3, dilation: int = 1, separable: bool = False
+    ) -> None:
+        padding = dilation * (kernel - 1) // 2
+        layers: list[nn.Module] = []
+        if separable:
+            layers += [
+                nn.Conv2d(
+                    in_channels,
+                    in_channels,
+                    kernel,
+                    padding=padding,
+                    dilation=dilation,
+                    groups=in_channels,
+                    bias=False,
+                ),
+                nn.BatchNorm2d(in_channels),
+                nn.ReLU(inplace=True),
+            ]
+            kernel, padding, dilation = 1, 0, 1
+        layers += [
+            nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        ]
+        super().__init__(*layers)
+
+
+class ImagePooling(nn.Module):
+    """The mean of the whole map through a 1×1 convolution, spread over the map again."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = ConvNormRelu(in_channels, out_channels, kernel=1)
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
+        """One vector for each image, repeated at every place."""
+        pooled = self.conv(x.mean(dim=(2, 3), keepdim=True))
+        return pooled.expand(-1, -1, *x.shape[2:])
+
+
+class ASPP(nn.Module):
+    """One 1×1 and several dilated 3×3 convolutions and image pooling side by side, joined by a 1×1 convolution.
+
+    Args:
+        in_channels: of the backbone's deepest map.
+        rates: dilations of the 3×3 branches; the paper's 6, 12, 18 belong to output stride 16 and double at 8.
+        channels: of each branch and of the result.
+        separable: factorise the 3×3 branches.
+        dropout: probability after the joining convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        rates: Sequence[int],
+        channels: int = 256,
+        separable: bool = False,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [
+                ConvNormRelu(in_channels, channels, kernel=1),
+                *(ConvNormRelu(in_channels, channels, dilation=rate, separable=separable) for rate in rates),
+                ImagePooling(in_channels, channels),
+            ]
+        )
+        self.project = ConvNormRelu(channels * len(self.branches), channels, kernel=1)
+        self.dropout = dropout
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
+        """Features that see several scales."""
+        x = self.project(torch.cat([branch(x) for branch in self.branches], dim=1))
+        return F.dropout(x, self.dropout, self.training)

@@ -1,0 +1,69 @@
+"""Bringing images to a network's scale and its scores back."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int32, Num, Shaped, UInt8
+from torch import Tensor
+
+SLAB_BYTES = 64 * 2**20
+"""How much of the enlarged scores is held at once."""
+
+
+def long_side_size(size_hw: tuple[int, int], long_side: int) -> tuple[int, int]:
+    """Height and width of an image of `size_hw` whose long side becomes `long_side`; at least one pixel each."""
+    height, width = size_hw
+    scale = long_side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize_image(image: UInt8[Tensor, "C H W"], size_hw: tuple[int, int]) -> UInt8[Tensor, "C h w"]:
+    """Resize with bilinear weights over the source pixels that a target pixel covers (no aliasing when shrinking)."""
+    if tuple(image.shape[1:]) == tuple(size_hw):
+        return image
+    return F.interpolate(image[None], size=size_hw, mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def argmax_resized(
+    logits: Float[Tensor, "K h w"], size_hw: tuple[int, int]
+) -> tuple[UInt8[Tensor, "H W"] | Int32[Tensor, "H W"], Float[Tensor, "H W"]]:
+    """Enlarge scores bilinearly (half-pixel centres) and reduce them to ids, slab of rows by slab of rows.
+
+    The result equals `interpolate(logits, size, align_corners=False).softmax(0).max(0)`, but K×H×W is never held.
+
+    Returns:
+        ids u8 (i32 where K > 255), and the probability of that class.
+    """
+    classes, (height, width) = logits.shape[0], size_hw
+    dtype = torch.uint8 if classes <= 255 else torch.int32
+    ids = torch.empty(height, width, dtype=dtype, device=logits.device)
+    confidence = torch.empty(height, width, device=logits.device)
+    # columns first, on the few rows of the source; then each slab of rows is a weighting of two of them
+    wide = F.interpolate(logits.float()[None], size=(logits.shape[1], width), mode="bilinear", align_corners=False)[0]
+    rows = max(1, SLAB_BYTES // (4 * classes * width))
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        slab = interpolate_rows(wide, start, stop, height)
+        top, best = slab.max(dim=0)
+        ids[start:stop] = best.to(dtype)
+        confidence[start:stop] = (top - slab.logsumexp(dim=0)).exp_()
+    return ids, confidence
+
+
+def interpolate_rows(
+    source: Float[Tensor, "K h W"], start: int, stop: int, height: int
+) -> Float[Tensor, "K rows W"]:
+    """Rows start…stop-1 of `source` enlarged to `height` rows, bilinearly with half-pixel centres."""
+    h = source.shape[1]
+    y = ((torch.arange(start, stop, device=source.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+    above = y.floor().long()
+    below = (above + 1).clamp(max=h - 1)
+    weight = (y - above)[None, :, None]
+    return source[:, above].lerp_(source[:, below], weight)
+
+
+def paste_top_left(values: Num[Tensor, "*lead h w"], size_hw: tuple[int, int], fill: float) -> Shaped[Tensor, "*lead H W"]:
+    """Pad on the right and at the bottom with `fill` up to `size_hw`."""
+    height, width = size_hw
+    return F.pad(values, (0, width - values.shape[-1], 0, height - values.shape[-2]), value=fill)

@@ -1,0 +1,1 @@
+"""Fitting a system to data and judging it."""

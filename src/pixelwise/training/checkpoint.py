@@ -1,0 +1,121 @@
+"""The state of a fit on disk: safetensors and JSON, each state whole or not there, the last two kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pixelwise.errors import CheckpointError
+from pixelwise.inference.folder_swap import recover_folder, replace_folder
+from pixelwise.training.fit import Fit
+
+KEPT = 2
+
+
+def save_state(folder: Path, fitting: Fit, progress: dict[str, Any]) -> None:
+    """Write `folder/step-N`, then remove all but the last two.
+
+    Args:
+        folder: of the states, such as `runs/psp/state`.
+        fitting: where it stands.
+        progress: JSON values that the caller wants back.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; earlier states are untouched.
+    """
+
+    def fill(new: Path) -> None:
+        save_file(_contiguous(fitting.system.state_dict()), new / "network.safetensors")
+        save_file(_contiguous(_optimizer_tensors(fitting.optimizer)), new / "optimizer.safetensors")
+        if fitting.average:
+            save_file(_contiguous(fitting.average.tensors), new / "average.safetensors")
+        content = {"step": fitting.step, "progress": progress}
+        (new / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    try:
+        replace_folder(folder / f"step-{fitting.step:08}", fill)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder}: the training state cannot be written ({error}); the one before it is whole: free some room and "
+            "resume"
+        ) from error
+    for old in _states(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
+    """Continue from the newest state.
+
+    Returns:
+        the caller's progress, or None where nothing was ever saved; then `fitting` is as it was.
+
+    Raises:
+        CheckpointError: a state is damaged or belongs to another network.
+    """
+    if folder.is_dir():
+        for leftover in folder.glob(".step-*"):
+            recover_folder(folder / leftover.name[1:].rsplit(".", 1)[0])
+    states = _states(folder)
+    if not states:
+        return None
+    newest = states[-1]
+    try:
+        content = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        fitting.system.load_state_dict(load_file(newest / "network.safetensors"))
+        _load_optimizer(fitting.optimizer, load_file(newest / "optimizer.safetensors"))
+        if fitting.average:
+            _copy_into(fitting.average.tensors, load_file(newest / "average.safetensors"))
+        fitting.step = int(content["step"])
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{newest}: this training state cannot be used ({first_line}); remove the folder to continue from the one before"
+        ) from None
+    return content["progress"]
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of each parameter as `NUMBER.NAME`, numbered in the order of the groups."""
+    tensors: dict[str, Tensor] = {}
+    for number, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"{number}.{name}"] = torch.as_tensor(value)
+    return tensors
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = _parameters(optimizer)
+    optimizer.state.clear()
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        parameter = parameters[int(number)]
+        # in the parameter's own memory layout, so that the next step adds up in the same order
+        layout = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else torch.empty_like(value)
+        optimizer.state[parameter][name] = layout.copy_(value)
+
+
+def _copy_into(target: dict[str, Tensor], source: dict[str, Tensor]) -> None:
+    if target.keys() != source.keys():
+        raise KeyError("the averaged weights have other names")
+    for key, value in source.items():
+        target[key].copy_(value)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in tensors.items()}

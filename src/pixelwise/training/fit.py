@@ -1,0 +1,171 @@
+"""The training loop, as a generator: logging, evaluation and checkpoints are the body of an ordinary `for`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pixelwise.contracts import Stage, Term
+from pixelwise.data.transforms import TrainingCrop
+from pixelwise.errors import RecipeError
+from pixelwise.nn.backbones import freeze_batch_norm
+from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
+from pixelwise.training.order import AugmentedSamples, Samples, StepSampler, dropout_seed, training_batches
+
+
+class Step(NamedTuple):
+    """One optimizer step that has been made.
+
+    Attributes:
+        number: steps made so far, from 1.
+        loss: the weighted total.
+        terms: each named part, before its weight.
+        lr: rate of the backbone.
+        gradient_norm: of the whole gradient before clipping; 0 where it was not asked for.
+        images: images in the step, over all processes.
+    """
+
+    number: int
+    loss: float
+    terms: dict[str, float]
+    lr: float
+    gradient_norm: float
+    images: int
+
+
+@dataclass(eq=False)
+class Fit:
+    """What changes while a stage is fitted: everything that a checkpoint must hold, beside the step.
+
+    Attributes:
+        system: the network in training.
+        stage: what was asked for.
+        optimizer: with its momenta.
+        average: running average of the weights, if the stage asks for one.
+        step: steps made so far.
+    """
+
+    system: nn.Module
+    stage: Stage
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    step: int = 0
+
+    @classmethod
+    def start(cls, system: nn.Module, stage: Stage) -> Fit:
+        """A fit before its first step. Freezes batch norm if the stage says so."""
+        if stage.freeze_batch_norm:
+            freeze_batch_norm(system)
+        optimizer = build_optimizer(system, stage.optimizer)
+        average = WeightAverage(system, stage.ema_decay) if stage.ema_decay else None
+        return cls(system, stage, optimizer, average)
+
+    def shipped_state(self) -> dict[str, Tensor]:
+        """The weights to judge and to ship: the average if there is one."""
+        return self.average.tensors if self.average else self.system.state_dict()
+
+
+def fit(
+    fitting: Fit,
+    samples: Samples,
+    *,
+    accelerator: Accelerator,
+    input_size: int,
+    ignore_id: int,
+    seed: int,
+    workers: int,
+) -> Iterator[Step]:
+    """Make the remaining steps of a stage, one for each item.
+
+    Between two items `fitting` is consistent and may be saved; what follows depends on it and on the arguments alone.
+
+    Args:
+        fitting: where it stands; its step, weights and optimizer move.
+        samples: what is learnt from.
+        accelerator: device, precision and processes.
+        input_size: long side around which images are scaled.
+        ignore_id: what the truth holds where nobody judges.
+        seed: of order, augmentation and dropout.
+        workers: processes that read images.
+
+    Raises:
+        RecipeError: the loss is not finite; says in which step and which images.
+    """
+    stage, system = fitting.stage, fitting.system
+    system.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = accelerator.prepare(system) if accelerator.num_processes > 1 else system
+    augment = TrainingCrop(stage.augmentation, stage.crop_size, input_size, ignore_id)
+    sampler = StepSampler(
+        len(samples),
+        batch_size=stage.batch_size,
+        steps=(fitting.step, stage.steps),
+        seed=seed,
+        process=(accelerator.process_index, accelerator.num_processes),
+    )
+    batches = training_batches(
+        AugmentedSamples(samples, augment, seed=seed),
+        sampler,
+        workers=workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    for batch in batches:
+        system.train()
+        if stage.freeze_batch_norm:
+            freeze_batch_norm(system)
+        torch.manual_seed(dropout_seed(seed, fitting.step, accelerator.process_index))
+        factor = schedule_factor(stage, fitting.step)
+        set_rates(fitting.optimizer, factor)
+        batch = batch.to(accelerator.device)
+        with accelerator.autocast():
+            output = network(
+                batch.images.contiguous(memory_format=torch.channels_last), batch.valid_sizes, truth=batch.truth
+            )
+        total, terms = total_loss(system.loss(output, batch), accelerator)  # pyright: ignore[reportCallIssue]
+        if not math.isfinite(terms["loss"]):
+            raise RecipeError(
+                f"step {fitting.step + 1}: the loss is {terms['loss']} on images {', '.join(batch.ids[:4])} …; "
+                "lower optimizer.lr or set optimizer.clip_norm"
+            )
+        fitting.optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(total)
+        norm = _clip(system, stage.optimizer.clip_norm)
+        fitting.optimizer.step()
+        if fitting.average:
+            fitting.average.update(system, fitting.step)
+        fitting.step += 1
+        yield Step(
+            number=fitting.step,
+            loss=terms.pop("loss"),
+            terms=terms,
+            lr=stage.optimizer.lr * factor,
+            gradient_norm=norm,
+            images=len(batch) * accelerator.num_processes,
+        )
+
+
+def total_loss(terms: dict[str, Term], accelerator: Accelerator) -> tuple[Tensor, dict[str, float]]:
+    """Divide each term by its count over all processes and add up.
+
+    Returns:
+        what to call backward on (DDP averages gradients over processes, so it carries their number as a factor), and the
+        values of the terms over all processes with the total as `loss`.
+    """
+    counts = torch.stack([torch.as_tensor(term.count, device=accelerator.device).double() for term in terms.values()])
+    counts = accelerator.reduce(counts, "sum").clamp(min=1)  # pyright: ignore[reportAttributeAccessIssue]
+    parts = [term.sum / count.to(term.sum.dtype) for term, count in zip(terms.values(), counts, strict=True)]
+    total = torch.stack([part * term.weight for part, term in zip(parts, terms.values(), strict=True)]).sum()
+    values: Any = accelerator.reduce(torch.stack([*(part.detach() for part in parts), total.detach()]), "sum")
+    return total * accelerator.num_processes, dict(zip((*terms, "loss"), values.tolist(), strict=True))
+
+
+def _clip(system: nn.Module, largest: float) -> float:
+    if not largest:
+        return 0.0
+    parameters = [parameter for parameter in system.parameters() if parameter.grad is not None]
+    return float(nn.utils.clip_grad_norm_(parameters, largest))

@@ -1,0 +1,81 @@
+"""Parameter groups, the schedule, and the running average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.contracts import Optimizer, Stage
+from pixelwise.errors import RecipeError
+
+
+def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
+    """SGD or AdamW over four groups: backbone or head, decayed (weights) or not (biases and normalisation).
+
+    A system says which part is its backbone by the attribute `backbone`; the rest is head. Each group keeps its rate at
+    step 0 as `base_lr`.
+    """
+    groups = [
+        {"params": parameters, "base_lr": lr, "lr": lr, "weight_decay": decay, "name": name}
+        for name, parameters, lr, decay in _groups(system, optimizer)
+        if parameters
+    ]
+    if optimizer.name == "sgd":
+        return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum)
+    if optimizer.name == "adamw":
+        return torch.optim.AdamW(groups, lr=optimizer.lr, betas=(optimizer.momentum, 0.999))
+    raise RecipeError(f"optimizer.name '{optimizer.name}': sgd or adamw")
+
+
+def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list[nn.Parameter], float, float]]:
+    backbone = getattr(system, "backbone", None)
+    in_backbone = {id(parameter) for parameter in backbone.parameters()} if isinstance(backbone, nn.Module) else set()
+    head_lr = optimizer.lr * optimizer.head_lr_multiplier
+    parameters = [parameter for parameter in system.parameters() if parameter.requires_grad]
+    for part, lr, of_backbone in (("backbone", optimizer.lr, True), ("head", head_lr, False)):
+        chosen = [parameter for parameter in parameters if (id(parameter) in in_backbone) == of_backbone]
+        # one-dimensional parameters are biases and the scales and shifts of normalisation layers
+        yield f"{part} weights", [p for p in chosen if p.ndim > 1], lr, optimizer.weight_decay
+        yield f"{part} biases and norms", [p for p in chosen if p.ndim <= 1], lr, optimizer.norm_weight_decay
+
+
+def schedule_factor(stage: Stage, step: int) -> float:
+    """Factor on every rate in a step (from 0): a linear rise over the warm-up, and poly decay by step all along.
+
+    Source: the "poly" policy of Liu et al. (ParseNet), as DeepLab v2 uses it, section 4.1.
+    """
+    rise = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
+    return rise * (1 - step / stage.steps) ** stage.poly_power
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each group's rate to `factor` times its rate at step 0."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+class WeightAverage:
+    """Exponential moving average of weights and batch-norm statistics, in float32.
+
+    Source: Polyak & Juditsky (1992); with the warm-up min(decay, (1 + n) / (10 + n)) of TensorFlow's implementation, so
+    that early averages do not remember the start.
+
+    Attributes:
+        tensors: averaged state, by the network's own keys; counters are copied.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.tensors: dict[str, Tensor] = {key: value.detach().clone() for key, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move towards the network's weights after step `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.tensors[key].lerp_(value, 1 - decay)
+            else:
+                self.tensors[key].copy_(value)

@@ -1,0 +1,106 @@
+"""Which sample comes when, and with which random numbers: functions of the seed and the place alone.
+
+So any step can be repeated without having run those before it, with any number of worker processes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pixelwise.data.collate import collate
+from pixelwise.types import Batch, Sample
+
+
+class Samples(Protocol):
+    """What is learnt from."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """The (epoch, index) pairs of each step, from any step on.
+
+    The order is endless: epoch after epoch, each a permutation of (seed, epoch); batches may straddle two epochs.
+
+    Args:
+        length: number of samples.
+        batch_size: of each process.
+        steps: first step and the step after the last.
+        seed: of the permutations.
+        process: rank of this process and number of all; together they read what one would with the larger batch.
+    """
+
+    def __init__(
+        self, length: int, *, batch_size: int, steps: tuple[int, int], seed: int, process: tuple[int, int] = (0, 1)
+    ) -> None:
+        self.length, self.batch_size, self.steps, self.seed, self.process = length, batch_size, steps, seed, process
+
+    def __len__(self) -> int:
+        return self.steps[1] - self.steps[0]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        rank, world = self.process
+        epoch_of_order, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(*self.steps):
+            pairs: list[tuple[int, int]] = []
+            for place in range(self.batch_size):
+                position = (step * world + rank) * self.batch_size + place
+                epoch, index = divmod(position, self.length)
+                if epoch != epoch_of_order:
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+                    epoch_of_order = epoch
+                pairs.append((epoch, int(order[index])))
+            yield pairs
+
+
+class AugmentedSamples(Dataset[Sample]):
+    """Samples by (epoch, index), each augmented with a generator of (seed, epoch, index)."""
+
+    def __init__(
+        self, samples: Samples, augment: Callable[[Sample, np.random.Generator], Sample], *, seed: int
+    ) -> None:
+        self.samples, self.augment, self.seed = samples, augment, seed
+
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
+        epoch, index = place
+        return self.augment(self.samples[index], np.random.default_rng((self.seed, epoch, index, 1)))
+
+
+def training_batches(
+    samples: AugmentedSamples, sampler: StepSampler, *, workers: int, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """The batches of the sampler's steps, read by `workers` processes, or by this one if 0."""
+    loader: DataLoader[Batch] = DataLoader(
+        samples,  # pyright: ignore[reportArgumentType]
+        batch_sampler=sampler,  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_interrupts_to_parent if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )
+    yield from loader
+
+
+def leave_interrupts_to_parent(_worker: int) -> None:
+    """Ctrl-C reaches the whole process group; only the parent answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of everything that the network draws in one step of one process."""
+    return int(np.random.SeedSequence((seed, step, rank, 2)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def sizes_median(sizes: Sequence[tuple[int, int]]) -> int:
+    """Median long side, in pixels."""
+    return int(np.median([max(size) for size in sizes]))

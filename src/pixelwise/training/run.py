@@ -1,0 +1,441 @@
+"""A run folder: what was asked for, what happened, the best and the last weights, and the state to resume from.
+
+    recipe.json   every resolved number, data, revision
+    log.jsonl     a line for each step and each evaluation
+    best/ last/   models, to load
+    state/        for resuming; see `checkpoint`
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+import pixelwise
+from pixelwise.contracts import Recipe, Stage
+from pixelwise.errors import CheckpointError, RecipeError
+from pixelwise.inference.model_folder import ModelCard, read_model, recover_model, system_module, write_model
+from pixelwise.inference.predictor import Predictor
+from pixelwise.metrics.mean_iou import MeanIoU
+from pixelwise.nn.backbones import load_backbone
+from pixelwise.training.checkpoint import load_state, save_state
+from pixelwise.training.evaluate import evaluate, model_answers
+from pixelwise.training.fit import Fit, Step, fit
+from pixelwise.training.interruption import Interruption
+from pixelwise.training.order import sizes_median
+from pixelwise.training.sources import TrainingData, open_training_data
+
+CHOSEN_BY = "mean_iou"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do; the content of recipe.json.
+
+    Attributes:
+        system: name of the file under models/.
+        arguments: of its `build`, beside the number of classes.
+        recipe: every number.
+        data: data set specifications.
+        label_map: `--map`, or None.
+        init: where the weights begin: a file, a run or model folder, `torchvision`, or None for random ones.
+        threads: of torch on the CPU; resuming with another number is not bit-exact.
+        command: that started the run.
+        revision: of pixelwise.
+        remarks: what was decided about the data.
+    """
+
+    system: str
+    arguments: Mapping[str, Any]
+    recipe: Recipe
+    data: tuple[str, ...]
+    label_map: str | None = None
+    init: str | None = None
+    threads: int = field(default_factory=torch.get_num_threads)
+    command: str = ""
+    revision: str = ""
+    remarks: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write recipe.json whole or not at all."""
+        content = {"format_version": 1, **asdict(self)}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / ".recipe.json.new"
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(content, file, indent=2, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(folder / "recipe.json")
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """Read recipe.json. Raises CheckpointError naming the file and the field."""
+        path = folder / "recipe.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content.pop("format_version")
+            return TypeAdapter(cls).validate_python(content)
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder}: no recipe.json; --resume wants a folder that train --out made") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise CheckpointError(f"{path}: {place}: {first['msg']}") from None
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{path}: not a recipe of pixelwise ({error!r})") from None
+
+
+class Evaluated(NamedTuple):
+    """An evaluation that ended.
+
+    Attributes:
+        step: at which.
+        metrics: see MeanIoU.compute.
+        best: whether these weights are the best so far.
+    """
+
+    step: int
+    metrics: dict[str, Any]
+    best: bool
+
+
+class Evaluating(NamedTuple):
+    """One image of an evaluation that was judged."""
+
+    done: int
+    of: int
+
+
+Event = Step | Evaluated | Evaluating
+
+
+def resolved(plan: Plan, data: TrainingData) -> Plan:
+    """The plan with what depends on data and machine put in: input size, precision, remarks."""
+    recipe = plan.recipe
+    judged = data.val or data.train
+    input_size = recipe.input_size or sizes_median([judged.size_of(index) for index in range(len(judged))])
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bfloat16" if _computes_bfloat16() else "float32"
+    values = {**recipe.__dict__, "input_size": input_size, "precision": precision}
+    return Plan(**{**plan.__dict__, "recipe": Recipe(**values), "remarks": data.remarks})
+
+
+def run(
+    folder: Path, plan: Plan, data: TrainingData, *, device: str, workers: int, interruption: Interruption
+) -> Iterator[Event]:
+    """Carry a run on from wherever it stands to its end, or to an interruption.
+
+    After an interruption the state is saved and the iteration ends; `interruption.signal` says why.
+    """
+    torch.manual_seed(plan.recipe.seed)
+    system = system_module(plan.system).build(num_classes=len(data.labels), **plan.arguments)
+    accelerator = Accelerator(
+        cpu=device == "cpu", mixed_precision="bf16" if plan.recipe.precision == "bfloat16" else "no"
+    )
+    for name in ("best", "last"):
+        recover_model(folder / name)
+    started = False
+    offset = 0
+    for number, stage in enumerate(plan.recipe.stages):
+        states = folder / "state" / f"{number}-{stage.name}"
+        fitting = Fit.start(system, stage)
+        progress = load_state(states, fitting)
+        if progress is None and not started and plan.init:
+            initialise(system, plan)
+            fitting = Fit.start(system, stage)
+        started = True
+        judge = _Judge(folder, plan, data, fitting, offset, progress or {"best": None, "evaluated": -1})
+        log = Log(folder / "log.jsonl", keep_steps=offset + fitting.step, keep_evaluation=judge.evaluated + offset)
+        yield from _run_stage(
+            stage, fitting, judge, log, states, data, plan, accelerator=accelerator, workers=workers, stop=interruption
+        )
+        if interruption.signal is not None:
+            return
+        offset += stage.steps
+
+
+def _run_stage(
+    stage: Stage,
+    fitting: Fit,
+    judge: _Judge,
+    log: Log,
+    states: Path,
+    data: TrainingData,
+    plan: Plan,
+    *,
+    accelerator: Accelerator,
+    workers: int,
+    stop: Interruption,
+) -> Iterator[Event]:
+    main = accelerator.is_main_process
+
+    def evaluation_is_due() -> bool:
+        every = plan.recipe.evaluate_every
+        at_end = fitting.step == stage.steps
+        return judge.evaluated != fitting.step and (at_end or bool(every and fitting.step and fitting.step % every == 0))
+
+    def judged() -> Iterator[Event]:
+        # the state comes first, so that a kill inside the evaluation costs no step; the evaluation is then done again
+        save_state(states, fitting, judge.progress)
+        yield from judge.evaluate(log, stop=stop, device=accelerator.device, workers=workers)
+        if stop.signal is None:
+            save_state(states, fitting, judge.progress)
+
+    if main and evaluation_is_due():
+        yield from judged()
+    if stop.signal is not None:
+        return
+    clock = time.perf_counter()
+    steps = fit(
+        fitting,
+        data.train,
+        accelerator=accelerator,
+        input_size=plan.recipe.input_size,
+        ignore_id=data.labels.ignore_id,
+        seed=plan.recipe.seed,
+        workers=workers,
+    )
+    for step in steps if fitting.step < stage.steps else ():
+        now = time.perf_counter()
+        if main:
+            log.step(step, judge.offset, seconds=now - clock)
+        yield step
+        if main and evaluation_is_due():
+            yield from judged()
+        elif main and (stop.signal is not None or step.number % plan.recipe.checkpoint_every == 0):
+            save_state(states, fitting, judge.progress)
+        if stop.signal is not None:
+            judge.write_last()
+            return
+        clock = time.perf_counter()
+
+
+class _Judge:
+    """Evaluates the shipped weights, and keeps the best and the last on disk."""
+
+    def __init__(
+        self, folder: Path, plan: Plan, data: TrainingData, fitting: Fit, offset: int, progress: dict[str, Any]
+    ) -> None:
+        self.folder, self.plan, self.data, self.fitting, self.offset = folder, plan, data, fitting, offset
+        self.best: float | None = progress["best"]
+        self.evaluated: int = progress["evaluated"]
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        return {"best": self.best, "evaluated": self.evaluated}
+
+    def evaluate(self, log: Log, *, stop: Interruption, device: torch.device, workers: int) -> Iterator[Event]:
+        if self.data.val is None:
+            self._write("best", {})
+            self._write("last", {})
+            self.evaluated = self.fitting.step
+            return
+        started = time.perf_counter()
+        system = copy.deepcopy(self.fitting.system)
+        system.load_state_dict(self.fitting.shipped_state())
+        metric = MeanIoU(self.data.labels)
+        answers = model_answers(Predictor(system.eval(), self._card({}), device=str(device)))
+        for done, _ in enumerate(evaluate(answers, self.data.val, metric, workers=workers), start=1):
+            yield Evaluating(done, len(self.data.val))
+            if stop.signal is not None:
+                return
+        metrics = metric.compute()
+        scores = {name: value for name, value in metrics.items() if name != "per_class"}
+        value = metrics[CHOSEN_BY] or 0.0
+        is_best = self.best is None or value > self.best
+        if is_best:
+            self.best = value
+            self._write("best", scores)
+        self._write("last", scores)
+        self.evaluated = self.fitting.step
+        step = self.offset + self.fitting.step
+        log.evaluation(step, metrics, seconds=time.perf_counter() - started)
+        yield Evaluated(step, metrics, is_best)
+
+    def write_last(self) -> None:
+        self._write("last", {})
+
+    def _write(self, name: str, scores: dict[str, Any]) -> None:
+        write_model(self.folder / name, self.fitting.shipped_state(), self._card(scores))
+
+    def _card(self, scores: dict[str, Any]) -> ModelCard:
+        val = {"data": self.data.val.name} if self.data.val and scores else {}
+        return ModelCard(
+            task=type(self.fitting.system).task,  # pyright: ignore[reportAttributeAccessIssue]
+            system=self.plan.system,
+            labels=self.data.labels,
+            arguments=self.plan.arguments,
+            input_size=self.plan.recipe.input_size,
+            scores={**scores, **val},
+            training={
+                "data": list(self.plan.data),
+                "label_map": self.plan.label_map,
+                "init": self.plan.init,
+                "step": self.offset + self.fitting.step,
+                "command": self.plan.command,
+                "revision": self.plan.revision,
+            },
+        )
+
+
+class Log:
+    """log.jsonl, to which lines are added; lines after the state that a run resumes from are dropped first.
+
+    Args:
+        path: of the file.
+        keep_steps: the last step whose line stays.
+        keep_evaluation: the last evaluation whose line stays.
+    """
+
+    def __init__(self, path: Path, *, keep_steps: int, keep_evaluation: int) -> None:
+        self.path = path
+        kept: list[str] = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                content = json.loads(line)
+            except ValueError:  # torn by a kill
+                continue
+            limit = keep_evaluation if content["event"] == "evaluation" else keep_steps
+            if content["step"] <= limit:
+                kept.append(line)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(path)
+
+    def step(self, step: Step, offset: int, *, seconds: float) -> None:
+        """Add the line of a step."""
+        self._add(
+            {
+                "event": "step",
+                "step": offset + step.number,
+                "loss": step.loss,
+                "terms": step.terms,
+                "lr": step.lr,
+                "gradient_norm": step.gradient_norm,
+                "images_per_second": step.images / seconds,
+            }
+        )
+
+    def evaluation(self, step: int, metrics: Mapping[str, Any], *, seconds: float) -> None:
+        """Add the line of an evaluation."""
+        self._add({"event": "evaluation", "step": step, "metrics": dict(metrics), "seconds": seconds})
+
+    def _add(self, content: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def initialise(system: nn.Module, plan: Plan) -> None:
+    """Fill a new system with the weights that the plan begins from.
+
+    `torchvision` or a file fills the backbone; a run or model folder fills everything whose name and shape agree, so
+    that a head for other classes is dropped.
+
+    Raises:
+        CheckpointError: nothing there, or it does not fit; names the first differences.
+    """
+    source = str(plan.init)
+    if source == "torchvision" or Path(source).is_file():
+        backbone = getattr(system, "backbone", None)
+        if backbone is None:
+            raise RecipeError(f"--init {source}: {plan.system} has no backbone to fill")
+        place = "torchvision" if source == "torchvision" else Path(source)
+        load_backbone(backbone, str(plan.arguments.get("backbone")), place)
+        return
+    folder = next((Path(source) / name for name in ("best", "last") if (Path(source) / name).is_dir()), Path(source))
+    module, card = read_model(folder)
+    wanted, found = system.state_dict(), module.state_dict()
+    fitting = {key: value for key, value in found.items() if key in wanted and wanted[key].shape == value.shape}
+    if len(fitting) < len(wanted) // 2:
+        strange = next(key for key in wanted if key not in fitting)
+        raise CheckpointError(f"--init {source}: a {card.system}, not a {plan.system} with these arguments; no '{strange}'")
+    system.load_state_dict(fitting, strict=False)
+
+
+def check_init(init: str) -> str:
+    """The place that `--init` names, absolute. Raises CheckpointError when nothing is there."""
+    if init == "torchvision":
+        return init
+    if not Path(init).exists():
+        raise CheckpointError(f"--init {init}: no such file or folder; a backbone file, a run, or torchvision is wanted")
+    return str(Path(init).absolute())
+
+
+def start(
+    folder: Path,
+    *,
+    system: str,
+    arguments: Mapping[str, Any],
+    recipe: Recipe,
+    data: tuple[str, ...],
+    label_map: str | None,
+    init: str | None,
+    command: str,
+) -> tuple[Plan, TrainingData]:
+    """Open the data of a new run and write its recipe. Raises RecipeError when the folder holds a run already."""
+    if (folder / "recipe.json").exists():
+        raise RecipeError(f"{folder}: holds a run already; --resume {folder} goes on with it, or choose another --out")
+    opened = open_training_data(data, label_map)
+    plan = Plan(
+        system=system,
+        arguments=arguments,
+        recipe=recipe,
+        data=data,
+        label_map=label_map,
+        init=init,
+        command=command,
+        revision=revision(),
+    )
+    plan = resolved(plan, opened)
+    plan.write(folder)
+    return plan, opened
+
+
+def resume(folder: Path) -> tuple[Plan, TrainingData]:
+    """Open a run that was started before."""
+    plan = Plan.read(folder)
+    return plan, open_training_data(plan.data, plan.label_map)
+
+
+def revision() -> str:
+    """The version, and the commit where the package lies in a git checkout."""
+    folder = Path(pixelwise.__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return pixelwise.__version__
+    commit = answer.stdout.strip()
+    return f"{pixelwise.__version__} ({commit})" if answer.returncode == 0 and commit else pixelwise.__version__
+
+
+def _computes_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware; without, it is slower than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
