@@ -18,6 +18,9 @@ from pixelwise.labels import LabelSet, published, voc_colour
 Entry = Mapping[str, Any]
 """One image, annotation or category of the JSON."""
 
+_FARTHEST = 100_000
+"""Pixels; rasterising walks along the edges of a polygon, and one that leads far away takes minutes and gigabytes."""
+
 
 class Problem(NamedTuple):
     """What is wrong with one entry.
@@ -26,13 +29,15 @@ class Problem(NamedTuple):
         kind: a few words, the same for all problems of the kind.
         where: the entry, as errors name it.
         text: what is wrong.
-        fatal: whether a set with it cannot be opened; otherwise the annotation is left out.
+        fatal: whether the entry is unusable, and a set with it cannot be opened.
+        entry: the entry itself.
     """
 
     kind: str
     where: str
     text: str
     fatal: bool
+    entry: Entry
 
 
 def read_json(path: Path) -> dict[str, list[Entry]]:
@@ -85,55 +90,58 @@ def image_problems(images: Sequence[Entry]) -> Iterator[Problem]:
     """What is wrong with the entries of images."""
     seen_ids: set[Any] = set()
     seen_files: set[str] = set()
-    for position, image in enumerate(images):
+    for position, image in enumerate(images, start=1):
         name, id = image.get("file_name"), image.get("id")
         if not isinstance(name, str) or not name or not isinstance(id, int | str):
-            yield Problem("image entry", f"image number {position + 1}", "an id and a file_name are wanted", True)
+            where = f"image number {position}"
+            yield Problem("image entry", where, "an id and a file_name are wanted", True, image)
             continue
         where = f"image {id} '{name}'"
         if not all(_is_integer(image.get(side)) and image[side] > 0 for side in ("height", "width")):
-            size = f"height {image.get('height')} and width {image.get('width')}"
-            yield Problem("image entry", where, f"{size}; whole numbers of pixels are wanted", True)
+            text = f"height {image.get('height')}, width {image.get('width')}; whole numbers of pixels are wanted"
+            yield Problem("image entry", where, text, True, image)
         if id in seen_ids:
-            yield Problem("repeated id", where, "another image has the same id", True)
+            yield Problem("repeated id", where, "another image has the same id", True, image)
         if name in seen_files:
-            yield Problem("repeated file", where, "another image has the same file", False)
+            yield Problem("repeated file", where, "another image has the same file", False, image)
         seen_ids.add(id)
         seen_files.add(name)
 
 
 def annotation_problems(
-    annotations: Iterable[Entry], images: Mapping[int | str, Entry], class_of: Mapping[int, int]
+    annotation: Entry, images: Mapping[int | str, Entry], class_of: Mapping[int, int]
 ) -> Iterator[Problem]:
-    """What is wrong with annotations, as far as it can be told without rasterising them.
+    """What is wrong with one annotation, as far as it can be told without rasterising it.
 
     Args:
-        annotations: the entries.
+        annotation: the entry.
         images: id → entry.
         class_of: category id → class id.
     """
-    seen: set[int] = set()
+    where = annotation_name(annotation, images)
+    for kind, text, fatal in (
+        *_reference_problems(annotation, images, class_of),
+        *_box_problems(annotation.get("bbox")),
+        *_segmentation_problems(annotation.get("segmentation")),
+    ):
+        yield Problem(kind, where, text, fatal, annotation)
+
+
+def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str, Entry]) -> Iterator[Problem]:
+    """Annotations with the id of one before."""
+    seen: set[Any] = set()
     for annotation in annotations:
-        where = annotation_name(annotation, images)
         id = annotation.get("id")
-        if not _is_integer(id):
-            yield Problem("annotation entry", where, f"its id is {id!r}, a whole number is wanted", True)
-        elif id in seen:
-            yield Problem("repeated id", where, "another annotation has the same id", False)
+        if id is not None and id in seen:
+            where = annotation_name(annotation, images)
+            yield Problem("repeated id", where, "another annotation has the same id", False, annotation)
         seen.add(id)
-        if annotation.get("image_id") not in images:
-            yield Problem("unknown image", where, f"image {annotation.get('image_id')} is not in images", True)
-        if annotation.get("category_id") not in class_of:
-            text = f"category {annotation.get('category_id')} is not in categories"
-            yield Problem("unknown category", where, text, True)
-        yield from _box_problems(annotation.get("bbox"), where)
-        yield from _segmentation_problems(annotation.get("segmentation"), where)
 
 
 def annotation_name(annotation: Entry, images: Mapping[int | str, Entry]) -> str:
     """How errors name an annotation: its id, and the id and the file of its image."""
     image = images.get(annotation.get("image_id", ""))
-    file = f", '{image['file_name']}'" if image else ""
+    file = f", '{image.get('file_name')}'" if image else ""
     return f"annotation {annotation.get('id')} (image {annotation.get('image_id')}{file})"
 
 
@@ -162,34 +170,47 @@ def _labels_from(named: Sequence[tuple[int, str]], *, name: str) -> LabelSet:
     )
 
 
-def _box_problems(box: Any, where: str) -> Iterator[Problem]:
+def _reference_problems(
+    annotation: Entry, images: Mapping[int | str, Entry], class_of: Mapping[int, int]
+) -> Iterator[tuple[str, str, bool]]:
+    id, image_id, category_id = (annotation.get(name) for name in ("id", "image_id", "category_id"))
+    if not _is_integer(id):
+        yield "annotation entry", f"its id is {id!r}, a whole number is wanted", True
+    if not isinstance(image_id, int | str) or image_id not in images:
+        yield "unknown image", f"image {image_id} is not in images", True
+    if not isinstance(category_id, int) or category_id not in class_of:
+        yield "unknown category", f"category {category_id} is not in categories", True
+
+
+def _box_problems(box: Any) -> Iterator[tuple[str, str, bool]]:
     if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
-        yield Problem("box", where, f"box {box} is not four numbers x, y, width, height", True)
+        yield "box", f"box {box} is not four numbers x, y, width, height", True
         return
     for side, length in (("width", box[2]), ("height", box[3])):
         if length <= 0:
-            text = ",".join(f"{value:g}" for value in box)
-            yield Problem("box without extent", where, f"box [{text}] has no {side}", False)
+            yield "box without extent", f"box [{','.join(f'{value:g}' for value in box)}] has no {side}", False
 
 
-def _segmentation_problems(segmentation: Any, where: str) -> Iterator[Problem]:
+def _segmentation_problems(segmentation: Any) -> Iterator[tuple[str, str, bool]]:
     if not segmentation:
-        yield Problem("no segmentation", where, "no segmentation; a box alone does not say which pixels", True)
+        yield "no segmentation", "no segmentation; a box alone does not say which pixels", True
     elif isinstance(segmentation, dict):
         if not _is_rle(segmentation):
-            yield Problem("segmentation", where, "its RLE needs size [height, width] and counts", True)
+            yield "segmentation", "its RLE needs size [height, width] and counts", True
     elif not isinstance(segmentation, list):
-        yield Problem("segmentation", where, f"its segmentation is a {type(segmentation).__name__}", True)
+        yield "segmentation", f"its segmentation is a {type(segmentation).__name__}, not polygons or an RLE", True
     else:
         for number, polygon in enumerate(segmentation, start=1):
-            yield from _polygon_problems(polygon, f"polygon {number}", where)
+            yield from _polygon_problems(polygon, f"polygon {number}")
 
 
-def _polygon_problems(polygon: Any, name: str, where: str) -> Iterator[Problem]:
+def _polygon_problems(polygon: Any, name: str) -> Iterator[tuple[str, str, bool]]:
     if not isinstance(polygon, list) or len(polygon) % 2 or not all(_is_finite(value) for value in polygon):
-        yield Problem("segmentation", where, f"{name} is not a list of numbers x1, y1, x2, y2, …", True)
+        yield "segmentation", f"{name} is not a list of numbers x1, y1, x2, y2, …", True
+    elif any(abs(value) > _FARTHEST for value in polygon):
+        yield "segmentation", f"{name} has a coordinate of {max(polygon, key=abs):g} pixels", True
     elif len(polygon) < 6:
-        yield Problem("polygon without extent", where, f"{name} has {len(polygon) // 2} points, not three", False)
+        yield "polygon without extent", f"{name} has {len(polygon) // 2} points, not three", False
 
 
 def _is_rle(segmentation: Mapping[str, Any]) -> bool:

@@ -107,6 +107,12 @@ def annot_splits(path: Path) -> tuple[str, ...]:
     )
 
 
+def require_split(split: str, splits: Sequence[str], *, source: Path | str) -> None:
+    """Raise DataError with the splits there are unless `split` is one of them."""
+    if split not in splits:
+        raise DataError(f"{source}: no split '{split}'; there are {', '.join(splits) or 'none'}")
+
+
 def in_reading_order(splits: Iterable[str]) -> tuple[str, ...]:
     """Train before val before test, then the others by name."""
     order = ("train", "val", "test")

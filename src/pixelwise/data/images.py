@@ -56,6 +56,11 @@ _SIGNATURES = (
     (b"MM\0*", "TIFF"),
 )
 
+
+class ColourMaskError(DataError):
+    """A file has colours or transparency where ids are wanted."""
+
+
 _PILLOW_LIMIT = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a worker forked while another thread holds the lock would wait for ever
     os.register_at_fork(
@@ -92,7 +97,7 @@ def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.
             raise DataError(f"{path}: a JPEG mask: its compression changes ids; store masks as PNG")
         if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             _load(image, path)
-            raise DataError(f"{path}: {_why_no_ids(image)}")
+            raise ColourMaskError(f"{path}: {_why_no_ids(image)}")
         orientation, spacing = _orientation(image), _grey_spacing(path, image)
         _load(image, path)
         ids = np.array(_turned(image, orientation))

@@ -1,11 +1,10 @@
 """How data sets are named on the command line, `FORMAT:PATH[@SPLIT][?option=value&…]`, and opened.
 
-A format is a module of `pixelwise.data.formats`, found by its file name (`instance-masks` is `instance_masks.py`). It
-offers `OPTIONS`, name → meaning; `splits(path, options)`; `open_split(path, split, options, *, name)`; and
-`check_split(path, split, options)`, see `pixelwise.data.check`.
+A format is a module of `pixelwise.data.formats`, found by its file name (`instance-masks` is `instance_masks.py`); what
+it offers is `Format`.
 
-The text after the last `@` is the split, unless it holds a slash: a folder `photos@2x` is written `photos@2x/`. The text
-after the first `?` are options; in their names and values `%26` stands for `&`, and so on. A folder with `?` in its name
+The text after the last `@` is the split, unless it holds a slash: a folder `photos@2x` is written `photos@2x/`. What
+follows the first `?` are options; in their values `%26` stands for `&` and `%25` for `%`. A folder with `?` in its name
 cannot be written.
 """
 
@@ -14,13 +13,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from pixelwise.data import formats
 from pixelwise.data.dataset import Dataset
+from pixelwise.data.faults import SplitReport
+from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
 
 
@@ -65,21 +66,31 @@ class DataSpec:
         last_name = self.path.rpartition("/")[2]
         slash = "/" if self.split is None and "@" in last_name else ""
         split = f"@{self.split}" if self.split is not None else ""
-        query = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in self.options)
+        query = "&".join(f"{name}={value.replace('%', '%25').replace('&', '%26')}" for name, value in self.options)
         return f"{self.format}:{self.path}{slash}{split}{'?' + query if query else ''}"
 
 
 class Format(Protocol):
-    """What a module of `pixelwise.data.formats` offers, besides `check_split`."""
+    """What a module of `pixelwise.data.formats` offers.
+
+    Attributes:
+        OPTIONS: the options a specification may have, and the meaning of each.
+    """
 
     OPTIONS: Mapping[str, str]
 
     def splits(self, path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
-        """The splits that the folder has."""
+        """The splits that the folder has, train first. Raises DataError if the folder has another layout."""
         ...
 
     def open_split(self, path: Path, split: str, options: Mapping[str, str], *, name: str) -> Dataset:
-        """The data set of one split. Raises DataError."""
+        """The data set of one split. Raises DataError for an unknown split, and for what makes the set unusable."""
+        ...
+
+    def check_split(
+        self, path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress
+    ) -> SplitReport:
+        """Read every file of one split and report every fault. Raises DataError where no file can be looked at."""
         ...
 
 
@@ -106,7 +117,7 @@ def folder_of(spec: DataSpec) -> Path:
     """The folder of the specification, `~` expanded. Raises DataError if it is not there."""
     path = Path(spec.path).expanduser()
     if not path.exists():
-        there = next(parent for parent in (*path.absolute().parents,) if parent.is_dir())
+        there = next(parent for parent in path.absolute().parents if parent.is_dir())
         raise DataError(f"{spec}: no folder {path}; of its path {there} is there")
     if not path.is_dir():
         raise DataError(f"{spec}: {path} is a file; the folder of the data set is wanted")
@@ -132,12 +143,8 @@ def open_dataset(spec: DataSpec | str, *, default_split: str) -> Dataset:
     """
     spec = DataSpec.parse(spec) if isinstance(spec, str) else spec
     format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
-    split = spec.split or default_split
-    splits = format.splits(path, options)
-    if split not in splits:
-        raise DataError(f"{spec}: no split '{split}' in {path}; there are {', '.join(splits) or 'none'}")
-    named = spec if spec.split else DataSpec(spec.format, spec.path, split, spec.options)
-    return format.open_split(path, split, options, name=str(named))
+    spec = replace(spec, split=spec.split or default_split)
+    return format.open_split(path, str(spec.split), options, name=str(spec))
 
 
 def _options(text: str, query: str) -> Iterator[tuple[str, str]]:
@@ -149,8 +156,4 @@ def _options(text: str, query: str) -> Iterator[tuple[str, str]]:
         if name in seen:
             raise DataError(f"'{text}': option '{name}' stands more than once")
         seen.add(name)
-        yield unquote(name), unquote(value)
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe=" /:,.@~!()'*+;[]?=äöüß")
+        yield name, unquote(value)

@@ -126,9 +126,7 @@ def _told_apart(absolutes: Sequence[Path], relatives: Sequence[Path]) -> list[Pa
 def _unique_stems(relatives: Sequence[Path]) -> list[Path]:
     stems = [relative.with_suffix("") for relative in relatives]
     while repeated := _repeated(stems):
-        kept = [
-            relative if _key(stem) in repeated else stem for stem, relative in zip(stems, relatives, strict=True)
-        ]
+        kept = [relative if _key(stem) in repeated else stem for stem, relative in zip(stems, relatives, strict=True)]
         if kept == stems:
             break
         stems = kept

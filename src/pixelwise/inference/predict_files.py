@@ -1,18 +1,16 @@
-"""Predicting many files: reading ahead and writing behind while the network computes, and carrying on where a run ended.
-"""
+"""Predicting many files: reading ahead and writing behind while the network computes, and resuming a run."""
 
 from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -74,16 +72,25 @@ class Outcome:
     failure: str = ""
 
 
-def undone(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> list[ImageFile]:
-    """The images that `results` does not hold as done by the same model, with the same options, in the same file."""
-    return [image for image in images if not _is_done(image, job, results)]
+def done_before(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> Iterator[Outcome]:
+    """The images that `results` holds as done with the same model and options, in the file as it is now."""
+    for image in images:
+        try:
+            identity = job.identity(image)
+        except OSError:  # gone since it was found; reading it will say so
+            continue
+        if results.holds(identity, files=[_overlay_name(image)]):
+            yield Outcome(image, files=results.files_of(identity["image"]), line=results.line_of(identity["image"]))
 
 
-def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> Iterator[Outcome]:
+def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> Generator[Outcome]:
     """Predict images and write their results, one line of `results` each.
 
     Results of these images that are there already are replaced. When the generator is closed or interrupted, what the
     network has answered is still written.
+
+    Yields:
+        what became of each image, once it is on the disk.
 
     Raises:
         DataError: the folder of results cannot be written.
@@ -111,18 +118,12 @@ def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -
             yield writing.popleft().result()
 
 
-def _is_done(image: ImageFile, job: Job, results: ResultsFile) -> bool:
-    try:
-        identity = job.identity(image)
-    except OSError:  # gone since it was found; reading it will say so
-        return False
-    return results.holds(identity, files=[_overlay_name(image)])
-
-
 def _look(job: Job, pixels: UInt8[Tensor, "3 H W"], image: ImageFile) -> Scene:
     try:
         return job.predictor.scene(pixels, job.options, name=image.path.as_posix())
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch has no class of its own for the CPU
+            raise
         height, width = pixels.shape[1:]
         raise DataError(
             f"{image.path}: {height:,}×{width:,} pixels need more memory than there is; use a smaller --input-size"

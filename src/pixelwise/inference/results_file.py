@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -39,7 +39,7 @@ class ResultsFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / RESULTS_NAME
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
         self._lock = threading.Lock()
         self._entries = _scan(self.path)
 
@@ -92,15 +92,15 @@ class ResultsFile:
             os.fsync(target.fileno())
         self._file.close()
         os.replace(temporary, self.path)
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
         self._entries = _scan(self.path)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line and hand it to the system."""
-        line = as_line(record).encode("utf-8") + b"\n"
+        rest = memoryview(as_line(record).encode("utf-8") + b"\n")
         with self._lock:
-            self._file.write(line)
-            self._file.flush()
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
 
 def as_line(record: Mapping[str, Any]) -> str:

@@ -33,10 +33,10 @@ def decode(rle: dict[str, Any], *, source: str = "RLE") -> np.ndarray:
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{source}: an RLE needs size [h, w] and counts") from None
     if isinstance(counts, str | bytes):
-        mask = coco_mask.decode({"size": [height, width], "counts": counts})
-        if _run_total(counts) != height * width:
-            raise DataError(f"{source}: the runs of the RLE do not fill its size {height}×{width}")
-        return mask
+        try:
+            return coco_mask.decode({"size": [height, width], "counts": counts})
+        except (ValueError, RuntimeError) as error:  # runs that are malformed, too long or too short
+            raise DataError(f"{source}: the runs of the RLE do not fill its size {height}×{width} ({error})") from None
     if sum(counts) != height * width:
         raise DataError(f"{source}: the runs add up to {sum(counts):,}, the size {height}×{width} has {height * width:,}")
     values = np.arange(len(counts), dtype=np.uint8) % 2
@@ -56,24 +56,3 @@ def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int], *,
 
 def _text(counts: str | bytes) -> str:
     return counts.decode("ascii") if isinstance(counts, bytes) else counts
-
-
-def _run_total(counts: str | bytes) -> int:
-    """Sum of the runs in a compressed string: base-32 digits, low first; from the third run on differences to the
-    run two before."""
-    text = counts.encode("ascii") if isinstance(counts, str) else counts
-    runs: list[int] = []
-    value = shift = 0
-    for byte in text:
-        digit = byte - 48
-        value |= (digit & 0x1F) << shift
-        shift += 5
-        if digit & 0x20:
-            continue
-        if digit & 0x10:
-            value -= 1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        runs.append(value)
-        value = shift = 0
-    return sum(runs)

@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pixelwise.data.dataset import SemanticPairs
-from pixelwise.data.folders import Entry, annot_splits, labels_for, pair_folders, pairs_dataset, require_complete
+from pixelwise.data.faults import SplitReport, check_pairs
+from pixelwise.data.folders import (
+    Entry,
+    annot_splits,
+    labels_for,
+    pair_folders,
+    pairs_dataset,
+    require_complete,
+    require_split,
+)
+from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 
@@ -26,16 +36,21 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
     """The images of one folder. Raises DataError when an image lacks its mask, or a mask its image."""
-    found = entries(path, split)
-    require_complete(found, source=name)
-    return pairs_dataset(found, labels(path, options), name=name, format="camvid")
+    entries = _entries(path, split)
+    require_complete(entries, source=name)
+    return pairs_dataset(entries, _labels(path, options), name=name, format="camvid")
 
 
-def entries(path: Path, split: str) -> tuple[Entry, ...]:
-    """The files of both folders, by name."""
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Read every image and every mask of both folders and report every fault."""
+    entries, labels = _entries(path, split), _labels(path, options)
+    return check_pairs(entries, labels, split=split, source=path / split, workers=workers, progress=progress)
+
+
+def _entries(path: Path, split: str) -> tuple[Entry, ...]:
+    require_split(split, splits(path, {}), source=path)
     return pair_folders(path / split, path / f"{split}annot")
 
 
-def labels(path: Path, options: Mapping[str, str]) -> LabelSet:
-    """What the ids in the masks mean."""
+def _labels(path: Path, options: Mapping[str, str]) -> LabelSet:
     return labels_for(path, options, default="camvid")

@@ -11,8 +11,9 @@ no polygon of three points) is left out, and the set's remark counts them; other
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,13 @@ from pixelwise.data.coco_json import (
     image_problems,
     labels_of,
     read_json,
+    repeated_annotations,
 )
+from pixelwise.data.dataset import require_unique
+from pixelwise.data.faults import Fault, Findings, SplitReport, count, readable_image, remarks, size_fault
 from pixelwise.data.folders import in_reading_order
 from pixelwise.data.images import read_image
+from pixelwise.data.parallel import Progress, apply
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
@@ -152,8 +157,7 @@ class CocoInstances:
 
     def truth(self, index: int) -> Annotation:
         """The objects of one image and the classes painted from them, without reading the image."""
-        objects, size = self.objects, self.sizes[index]
-        numbers = range(objects.starts[index], objects.starts[index + 1])
+        objects, size, numbers = self.objects, self.sizes[index], self.numbers(index)
         source = f"{self.annotation_file}: image {self.ids[index]}"
         masks = Masks.from_arrays((objects.mask(number, size, source=source) for number in numbers), size)
         chosen = slice(numbers.start, numbers.stop)
@@ -165,6 +169,10 @@ class CocoInstances:
         )
         semantic = painted(masks, objects.class_ids[chosen], objects.crowd[chosen], self.labels)
         return Annotation(semantic=torch.from_numpy(semantic), instances=instances)
+
+    def numbers(self, index: int) -> range:
+        """Where the objects of one image stand in `objects`."""
+        return range(self.objects.starts[index], self.objects.starts[index + 1])
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width of the upright image, by the JSON."""
@@ -201,23 +209,75 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
         raise DataError(f"{file}: no images in it")
     labels, class_of = labels_of(content["categories"], source=file)
     _refuse(image_problems(images), source=file)
-    _refuse(annotation_problems(annotations, {image["id"]: image for image in images}, class_of), source=file)
+    require_unique([str(image["id"]) for image in images], source=str(file))
+    _refuse(_all_annotation_problems(annotations, images, class_of), source=file)
     files = image_files(path, split, options, images)
     missing = [image for image in files if not image.is_file()]
     if missing:
         raise DataError(f"{missing[0]}: no such file; {len(missing)} of the {len(files)} images of {name} are missing")
-    whole = [annotation for annotation in annotations if has_extent(annotation)]
-    lost = len(annotations) - len(whole)
-    return CocoInstances(
-        name=name,
+    return _packed(annotations, images, class_of, name=name, labels=labels, file=file, files=files)
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Look at every entry of the JSON file, read every image and rasterise every object; report every fault.
+
+    Raises DataError where the file as a whole is unusable, or there is no folder of images.
+    """
+    file = annotation_file(path, split, options)
+    content = read_json(file)
+    images, annotations = content["images"], content["annotations"]
+    labels, class_of = labels_of(content["categories"], source=file)
+    problems = [*image_problems(images), *_all_annotation_problems(annotations, images, class_of)]
+    broken = {id(problem.entry) for problem in problems if problem.fatal}
+    sound = [image for image in images if id(image) not in broken]
+    dataset = _packed(
+        [annotation for annotation in annotations if id(annotation) not in broken],
+        sound,
+        class_of,
+        name=split,
         labels=labels,
-        ids=tuple(str(image["id"]) for image in images),
-        annotation_file=file,
-        images=files,
-        sizes=tuple((image["height"], image["width"]) for image in images),
-        objects=Objects.from_annotations(whole, images, class_of),
-        remark=f"left out: {lost} annotations without extent, see pixelwise data check" if lost else None,
+        file=file,
+        files=image_files(path, split, options, sound),
     )
+    faults = [Fault(problem.kind, problem.where, problem.text) for problem in problems]
+    if not images:
+        faults.append(Fault("empty split", str(file), "no images in it"))
+    findings: list[Findings] = []
+    read = apply(partial(inspect_image, dataset=dataset), range(len(dataset)), workers=workers)
+    for found in progress(read, total=len(dataset), what=split):
+        findings.append(found)
+        faults.extend(found.faults)
+    return SplitReport(
+        split=split,
+        title=str(file),
+        counts=(
+            count(len(images), "image"),
+            count(len(annotations), "annotation"),
+            count(len(class_of), "category", "categories"),
+        ),
+        ids=dataset.ids,
+        images=dataset.images,
+        faults=tuple(faults),
+        remarks=tuple(remarks(findings, labels)),
+    )
+
+
+def inspect_image(index: int, *, dataset: CocoInstances) -> Findings:
+    """Read one image, compare its size with the JSON's, and rasterise its objects."""
+    faults: list[Fault] = []
+    path, stated = dataset.images[index], dataset.sizes[index]
+    name = f"{dataset.ids[index]} '{path.name}'"
+    size, degrees, fault = readable_image(path, f"image {name}")
+    if fault is not None:
+        faults.append(fault)
+    if size is not None and size != stated:
+        faults.append(size_fault(f"image {name}", size, degrees, stated=stated, by="JSON"))
+    numbers = dataset.numbers(index)
+    for number in numbers:
+        where = f"annotation {dataset.objects.annotation_ids[number]} (image {dataset.ids[index]}, '{path.name}')"
+        faults.extend(_object_faults(dataset.objects, number, stated, where))
+    class_ids = frozenset(dataset.objects.class_ids[numbers.start : numbers.stop].tolist())
+    return Findings(tuple(faults), class_ids | {dataset.labels.background_id or 0}, turned=degrees != 0)
 
 
 def annotation_file(path: Path, split: str, options: Mapping[str, str]) -> Path:
@@ -271,6 +331,57 @@ def _image_folder(path: Path, split: str, options: Mapping[str, str], images: Se
         if images and (folder / images[0]["file_name"]).is_file():
             return folder
     raise DataError(f"{path}: no folder {year}/, {split}/ or images/ with the images; name it by ?images=…")
+
+
+def _packed(
+    annotations: Sequence[Entry],
+    images: Sequence[Entry],
+    class_of: Mapping[int, int],
+    *,
+    name: str,
+    labels: LabelSet,
+    file: Path,
+    files: tuple[Path, ...],
+) -> CocoInstances:
+    """The data set of sound entries; annotations without extent or image are left out."""
+    known = {image["id"] for image in images}
+    whole = [annotation for annotation in annotations if has_extent(annotation) and annotation["image_id"] in known]
+    lost = len(annotations) - len(whole)
+    return CocoInstances(
+        name=name,
+        labels=labels,
+        ids=tuple(str(image["id"]) for image in images),
+        annotation_file=file,
+        images=files,
+        sizes=tuple((image["height"], image["width"]) for image in images),
+        objects=Objects.from_annotations(whole, images, class_of),
+        remark=f"left out: {lost} annotations without extent, see pixelwise data check" if lost else None,
+    )
+
+
+def _all_annotation_problems(
+    annotations: Sequence[Entry], images: Sequence[Entry], class_of: Mapping[int, int]
+) -> Iterator[Problem]:
+    image_of = {image["id"]: image for image in images if isinstance(image.get("id"), int | str)}
+    for annotation in annotations:
+        yield from annotation_problems(annotation, image_of, class_of)
+    yield from repeated_annotations(annotations, image_of)
+
+
+def _object_faults(objects: Objects, number: int, size: tuple[int, int], where: str) -> Iterator[Fault]:
+    source = "object"
+    try:
+        mask = objects.mask(number, size, source=source)
+    except DataError as error:
+        text = str(error).removeprefix(f"{source}, annotation {objects.annotation_ids[number]}: ")
+        yield Fault("segmentation", where, text)
+        return
+    if not mask.any():
+        yield Fault("object without pixels", where, "its segmentation covers no pixel of the image")
+    x1, y1, x2, y2 = (float(value) for value in objects.boxes[number])
+    if min(x1, y1) < -1 or x2 > size[1] + 1 or y2 > size[0] + 1:
+        text = f"box [{x1:g},{y1:g},{x2:g},{y2:g}] (x1,y1,x2,y2) leaves the image of {size[0]}×{size[1]} (height×width)"
+        yield Fault("box outside", where, text)
 
 
 def _polygons(segmentation: Any) -> list[np.ndarray]:

@@ -1,20 +1,23 @@
 """One's own images with masks of class ids, paired by name.
 
 Layouts, the first that fits: `images/SPLIT/` and `masks/SPLIT/`; `images/` and `masks/` without splits; `SPLIT/` and
-`SPLITannot/`. `?images=` and `?masks=` give other names than `images` and `masks`, `?suffix=_mask` what a mask's name has
-after its image's. A `labels.txt` (one name a line, from id 0; 255 is void) or a `labels.toml` says what the ids mean, or
-`?labels=voc` takes a published label set.
+`SPLITannot/`. `?images=` and `?masks=` give other names than `images` and `masks`, `?suffix=_mask` what a mask's name
+has after its image's. A `labels.txt` (one name a line, from id 0; 255 is void) or a `labels.toml` says what the ids
+mean, or `?labels=voc` takes a published label set.
 
-Without splits every fifth image by name goes to `val`, the others to `train`, and the set's remark says so. Images without
-a mask and masks without an image are left out, and the remark counts them: a half-labelled folder is a common thing.
+Without splits every fifth pair by name goes to `val`, the others to `train`, and the set's remark says so. Images
+without a mask and masks without an image are left out, and the remark counts them: a half-labelled folder is a common
+thing. `check_split` reports them as faults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pixelwise.data.dataset import SemanticPairs
+from pixelwise.data.faults import SplitReport, check_pairs
 from pixelwise.data.folders import (
     Entry,
     annot_splits,
@@ -23,9 +26,10 @@ from pixelwise.data.folders import (
     list_images,
     pair_folders,
     pairs_dataset,
+    require_split,
 )
+from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
-from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
     "images": "the folder of images",
@@ -35,6 +39,7 @@ OPTIONS: Mapping[str, str] = {
 }
 
 _EVERY = 5
+"""Of how many pairs one goes to val; the remark says `fifth`."""
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -53,17 +58,30 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
     """The pairs of one split. Raises DataError when there are none, or the labels are not said."""
-    found = entries(path, split, options)
-    remarks = [_split_remark(path, options), _half_remark(found)]
-    whole = [entry for entry in found if entry.image and entry.mask]
-    if not whole:
-        raise DataError(f"{name}: no image of this split has a mask; {len(found)} files were looked at by name")
+    entries = _entries(path, split, options)
+    if not any(entry.image and entry.mask for entry in entries):
+        raise DataError(
+            f"{name}: no image of this split has a mask; {len(entries)} names were compared"
+            + (", every fifth pair is val" if _divided_here(path, options) else "")
+        )
+    remarks = (_split_remark(path, options), _half_remark(entries))
     remark = "; ".join(text for text in remarks if text)
-    return pairs_dataset(whole, labels(path, options), name=name, format="masks", remark=remark or None)
+    return pairs_dataset(entries, labels_for(path, options), name=name, format="masks", remark=remark or None)
 
 
-def entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Read every image and every mask and report every fault. Raises DataError when the labels are not said."""
+    entries, labels = _entries(path, split, options), labels_for(path, options)
+    report = check_pairs(
+        entries, labels, split=split, source=_source(path, split, options), workers=workers, progress=progress
+    )
+    remark = _split_remark(path, options)
+    return replace(report, remarks=(remark, *report.remarks)) if remark else report
+
+
+def _entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
     """The images and masks of one split, also those without partner, by name."""
+    require_split(split, splits(path, options), source=path)
     suffix = options.get("suffix", "")
     if not _has_two_folders(path, options):
         return pair_folders(path / split, path / f"{split}annot", suffix=suffix)
@@ -76,9 +94,12 @@ def entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, 
     return tuple(entry for entry in found if (entry.id in val) == (split == "val"))
 
 
-def labels(path: Path, options: Mapping[str, str]) -> LabelSet:
-    """What the ids in the masks mean."""
-    return labels_for(path, options)
+def _source(path: Path, split: str, options: Mapping[str, str]) -> Path:
+    """The folder in which the images of a split lie."""
+    if not _has_two_folders(path, options):
+        return path / split
+    images, _ = _folders(path, options)
+    return images if _divided_here(path, options) else images / split
 
 
 def _folders(path: Path, options: Mapping[str, str]) -> tuple[Path, Path]:
@@ -99,10 +120,15 @@ def _sub_splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
+def _divided_here(path: Path, options: Mapping[str, str]) -> bool:
+    """Whether the set has no splits of its own."""
+    return _has_two_folders(path, options) and not _sub_splits(path, options)
+
+
 def _split_remark(path: Path, options: Mapping[str, str]) -> str | None:
-    if not _has_two_folders(path, options) or _sub_splits(path, options):
+    if not _divided_here(path, options):
         return None
-    return "the set has no splits: every fifth image by name is val, the others are train"
+    return "the set has no splits: every fifth pair by name is val, the others are train"
 
 
 def _half_remark(entries: Sequence[Entry]) -> str | None:

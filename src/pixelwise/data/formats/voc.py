@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pixelwise.data.dataset import SemanticPairs
-from pixelwise.data.folders import Entry, by_stem, in_reading_order, labels_for, pairs_dataset, require_complete
+from pixelwise.data.faults import SplitReport, check_pairs
+from pixelwise.data.folders import (
+    Entry,
+    by_stem,
+    in_reading_order,
+    labels_for,
+    pairs_dataset,
+    require_complete,
+    require_split,
+)
+from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 
@@ -26,21 +36,39 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
     """The images of one list. Raises DataError when a listed id lacks its image or its mask."""
-    found = entries(path, split)
-    require_complete(found, source=name)
-    return pairs_dataset(found, labels(path, options), name=name, format="voc")
+    entries = _entries(path, split)
+    require_complete(entries, source=name)
+    return pairs_dataset(entries, _labels(path, options), name=name, format="voc")
 
 
-def entries(path: Path, split: str) -> tuple[Entry, ...]:
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Read every listed image and its mask and report every fault. Raises DataError when there is no such list."""
+    return check_pairs(
+        _entries(path, split),
+        _labels(path, options),
+        split=split,
+        source=_list(path, split),
+        workers=workers,
+        progress=progress,
+    )
+
+
+def _entries(path: Path, split: str) -> tuple[Entry, ...]:
     """The listed ids in the list's order, with the files that are there."""
-    year = _year(path)
-    listed = (year / _LISTS / f"{split}.txt").read_text(encoding="utf-8").split()
-    images, masks = by_stem(year / "JPEGImages"), by_stem(year / "SegmentationClass")
+    require_split(split, splits(path, {}), source=path)
+    try:
+        listed = _list(path, split).read_text(encoding="utf-8-sig").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{_list(path, split)}: not a readable text file ({error})") from None
+    images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
     return tuple(Entry(id, images.get(id), masks.get(id)) for id in listed)
 
 
-def labels(path: Path, options: Mapping[str, str]) -> LabelSet:
-    """What the ids in the masks mean."""
+def _list(path: Path, split: str) -> Path:
+    return _year(path) / _LISTS / f"{split}.txt"
+
+
+def _labels(path: Path, options: Mapping[str, str]) -> LabelSet:
     return labels_for(_year(path), options, default="voc")
 
 

@@ -1,0 +1,111 @@
+"""The search for faults in a whole data set: each split by its format, then what splits must not have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from pixelwise.data.faults import Fault, SplitReport, count
+from pixelwise.data.parallel import Progress, silent
+from pixelwise.data.spec import DataSpec, folder_of, format_of
+from pixelwise.errors import DataError
+
+_UNIONS = ("trainval", "all")
+"""Splits that are made of others, by the custom of VOC, and may share images with them."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in a data set.
+
+    Attributes:
+        name: its specification.
+        splits: what was found in each split.
+        across: faults of several splits at once.
+        remarks: what is no fault, of several splits at once.
+    """
+
+    name: str
+    splits: tuple[SplitReport, ...]
+    across: tuple[Fault, ...]
+    remarks: tuple[str, ...] = ()
+
+    def faults(self) -> tuple[Fault, ...]:
+        """All faults, those of several splits last."""
+        return (*(fault for split in self.splits for fault in split.faults), *self.across)
+
+
+def check_dataset(spec: DataSpec, *, workers: int = 0, progress: Progress = silent) -> Report:
+    """Read every file of a data set, of one split or, where the specification names none, of all.
+
+    Raises:
+        DataError: nothing could be looked at: an unknown format, no such folder, no split that can be read.
+    """
+    format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
+    splits = (spec.split,) if spec.split else format.splits(path, options)
+    reports: list[SplitReport] = []
+    unusable: list[DataError] = []
+    for split in splits:
+        try:
+            reports.append(format.check_split(path, split, options, workers=workers, progress=progress))
+        except DataError as error:
+            unusable.append(error)
+            fault = Fault("unusable split", split, str(error))
+            reports.append(SplitReport(split, str(path), (), (), (), (fault,)))
+    if len(unusable) == len(reports):
+        raise unusable[0]
+    across = (*_shared_files(reports), *_identical_files(reports))
+    return Report(str(spec), tuple(reports), across, tuple(_shared_ids(reports)))
+
+
+def _separate(reports: Sequence[SplitReport]) -> Iterator[tuple[SplitReport, SplitReport]]:
+    """Pairs of splits that should have nothing in common."""
+    yield from combinations([report for report in reports if report.split not in _UNIONS], 2)
+
+
+def _shared_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
+    for first, second in _separate(reports):
+        known = set(first.images)
+        for id, image in zip(second.ids, second.images, strict=True):
+            if image is not None and image in known:
+                text = f"'{id}' is in {first.split} and in {second.split}; take it out of one of them"
+                yield Fault("image in two splits", str(image), text)
+
+
+def _shared_ids(reports: Sequence[SplitReport]) -> Iterator[str]:
+    """The same name for different files may be a numbering of each split, so it is only a remark."""
+    for first, second in _separate(reports):
+        known = dict(zip(first.ids, first.images, strict=True))
+        shared = [id for id, image in zip(second.ids, second.images, strict=True) if id in known and known[id] != image]
+        if shared:
+            names = count(len(shared), f"id of {second.split} stands", f"ids of {second.split} stand")
+            yield f"{names} in {first.split} too, for another file, such as '{shared[0]}'"
+
+
+def _identical_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
+    """Images that are byte for byte the same as one before. Only files of equal length are read."""
+    split_of = {
+        image: report.split
+        for report in reports
+        if report.split not in _UNIONS
+        for image in report.images
+        if image is not None and image.is_file()
+    }
+    by_length: defaultdict[int, list[Path]] = defaultdict(list)
+    for image in split_of:
+        by_length[image.stat().st_size].append(image)
+    for images in by_length.values():
+        firsts: dict[bytes, Path] = {}
+        for image in images if len(images) > 1 else ():
+            first = firsts.setdefault(hashlib.blake2b(image.read_bytes()).digest(), image)
+            if first is image:
+                continue
+            if split_of[first] == split_of[image]:
+                yield Fault("image twice", str(image), f"byte for byte the same as {first}")
+            else:
+                text = f"in {split_of[image]}, byte for byte the same as {first} in {split_of[first]}"
+                yield Fault("image in two splits", str(image), f"{text}; take one of them out")
