@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 import pixelwise
@@ -56,16 +55,15 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        code = 2
-    except click.ClickException as error:
-        print(f"pixelwise: {' '.join(error.format_message().split())}", file=sys.stderr)
+    except typer.TyperException as error:  # typer carries its own click: those of the click package are not raised
+        message = error.format_message()
+        is_help = type(error).__name__ == "NoArgsIsHelpError"  # typer tells it so too
+        print(message if is_help else f"pixelwise: {' '.join(message.split())}", file=sys.stderr)
         code = 2
     except PixelwiseError as error:
         print(f"pixelwise: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:  # the reader of our stdout has gone, as with `| head`
         sys.stderr.close()

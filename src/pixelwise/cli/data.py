@@ -1,2 +1,248 @@
+"""`pixelwise data`: look at a data set before a model does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
 import typer
-data_app = typer.Typer()
+
+from pixelwise.cli.options import JsonOption, QuietOption, WorkersOption
+from pixelwise.errors import DataError
+
+if TYPE_CHECKING:
+    from pixelwise.data.check import Report
+    from pixelwise.data.dataset import Dataset
+    from pixelwise.data.faults import Fault
+    from pixelwise.data.parallel import Progress
+    from pixelwise.data.statistics import Statistics
+    from pixelwise.types import Sample
+
+Item = TypeVar("Item")
+
+SHOWN_OF_A_KIND = 10
+"""How many faults of one kind are printed for each split; --json holds them all."""
+
+data_app = typer.Typer(help="Check, show and count data sets.", no_args_is_help=True)
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="FORMAT:PATH[@SPLIT][?option=value&…], such as voc:./VOC2012@val.")
+]
+
+
+@data_app.command()
+def check(
+    spec: SpecArgument,
+    *,
+    workers: WorkersOption = 2,
+    quiet: QuietOption = False,
+    json_report: JsonOption = False,
+) -> int:
+    """Read every file of a data set and list what is wrong with it.
+
+    Without @SPLIT all splits are read, and compared with each other. Exit code 1 if there are faults.
+    """
+    from pixelwise.data.check import check_dataset
+    from pixelwise.data.spec import DataSpec
+
+    report = check_dataset(DataSpec.parse(spec), workers=workers, progress=_bar(hidden=quiet or json_report))
+    if json_report:
+        print(json.dumps(_report_json(report), ensure_ascii=False))
+    else:
+        _print_report(report, remarks=not quiet)
+    return 1 if report.faults() else 0
+
+
+@data_app.command()
+def show(
+    spec: SpecArgument,
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The picture to write.")] = Path("sheet.png"),
+    count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Of the choice of images.")] = 0,
+    quiet: QuietOption = False,
+) -> int:
+    """Draw images with their truth on one sheet, with the names of the classes.
+
+    Without @SPLIT the images are those of train, or of the first split there is.
+    """
+    import numpy as np
+
+    from pixelwise.cli.contact_sheet import contact_sheet
+
+    _require_picture_name(out)
+    dataset = _opened(spec, quiet=quiet)
+    order = np.random.default_rng(seed).permutation(len(dataset))[:count]
+    failures: list[str] = []
+    sheet = contact_sheet(_readable(dataset, sorted(order.tolist()), failures), dataset.labels)
+    try:
+        sheet.save(out)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
+    _print_failures(failures, len(order))
+    print(f"{out}: {len(order) - len(failures)} of the {len(dataset):,} images of {dataset.name}")
+    return 1 if failures else 0
+
+
+@data_app.command()
+def stats(
+    spec: SpecArgument,
+    *,
+    workers: WorkersOption = 2,
+    quiet: QuietOption = False,
+    json_report: JsonOption = False,
+) -> int:
+    """Count images, sizes, classes and colours.
+
+    Without @SPLIT the images are those of train, or of the first split there is.
+    """
+    from pixelwise.data.statistics import statistics_of
+
+    dataset = _opened(spec, quiet=quiet or json_report)
+    statistics = statistics_of(dataset, workers=workers, progress=_bar(hidden=quiet or json_report))
+    if json_report:
+        content = {"data": dataset.name, "labels": dataset.labels.name, "remark": dataset.remark}
+        print(json.dumps(content | statistics.to_json(), ensure_ascii=False))
+    else:
+        _print_statistics(dataset, statistics)
+    _print_failures(statistics.failures, len(dataset))
+    return 1 if statistics.failures else 0
+
+
+def _opened(text: str, *, quiet: bool) -> Dataset:
+    """The set, and on stderr what was decided about it."""
+    from pixelwise.data.spec import DataSpec, open_dataset, splits_of
+
+    spec = DataSpec.parse(text)
+    dataset = open_dataset(spec, default_split=spec.split or splits_of(spec)[0])
+    if dataset.remark and not quiet:
+        print(f"{dataset.name}: {dataset.remark}", file=sys.stderr)
+    return dataset
+
+
+def _readable(dataset: Dataset, indices: Sequence[int], failures: list[str]) -> Iterator[Sample]:
+    for index in indices:
+        try:
+            yield dataset[index]
+        except DataError as error:
+            failures.append(str(error))
+
+
+def _require_picture_name(path: Path) -> None:
+    from PIL import Image
+
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise DataError(f"{path}: the name of a picture is wanted, such as sheet.png")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: no folder {path.parent} to write it to")
+
+
+def _print_failures(failures: Sequence[str], total: int) -> None:
+    if failures:
+        print(f"{len(failures)} of {total} failed:", file=sys.stderr)
+    for failure in failures:
+        print(f"  {failure}; skipped", file=sys.stderr)
+
+
+def _print_report(report: Report, *, remarks: bool) -> None:
+    for split in report.splits:
+        print(f"{split.title}: {', '.join(split.counts) or 'unusable'}")
+        _print_faults(split.faults)
+        _print_remarks(split.remarks if remarks else ())
+    if report.across or (remarks and report.remarks):
+        print("between the splits:")
+        _print_faults(report.across)
+        _print_remarks(report.remarks if remarks else ())
+    faults = report.faults()
+    kinds = len({fault.kind for fault in faults})
+    print(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of fault, {len(faults):,} in all" if faults else "no faults")
+
+
+def _print_faults(faults: Sequence[Fault]) -> None:
+    """One line each, those of a kind together, and no more than some of each kind."""
+    for kind in dict.fromkeys(fault.kind for fault in faults):
+        same = [fault for fault in faults if fault.kind == kind]
+        for fault in same[:SHOWN_OF_A_KIND]:
+            print(f"  {fault.where}: {fault.text}")
+        if len(same) > SHOWN_OF_A_KIND:
+            print(f"  … {len(same) - SHOWN_OF_A_KIND:,} more ({kind})")
+
+
+def _print_remarks(remarks: Sequence[str]) -> None:
+    for remark in remarks:
+        print(f"  note: {remark}")
+
+
+def _report_json(report: Report) -> dict[str, object]:
+    from collections import Counter
+
+    faults = report.faults()
+    return {
+        "data": report.name,
+        "splits": [
+            {
+                "split": split.split,
+                "title": split.title,
+                "counts": list(split.counts),
+                "images": len(split.ids),
+                "faults": [_fault_json(fault) for fault in split.faults],
+                "remarks": list(split.remarks),
+            }
+            for split in report.splits
+        ],
+        "between_splits": {
+            "faults": [_fault_json(fault) for fault in report.across],
+            "remarks": list(report.remarks),
+        },
+        "kinds": dict(Counter(fault.kind for fault in faults)),
+        "faults": len(faults),
+    }
+
+
+def _fault_json(fault: Fault) -> dict[str, str]:
+    return {"kind": fault.kind, "where": fault.where, "text": fault.text}
+
+
+def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))
+    print(f"{dataset.name}: {statistics.images:,} images, {statistics.pixels:,} pixels, {len(dataset.labels)} classes")
+    for side, (low, median, high) in (("height", statistics.heights), ("width", statistics.widths)):
+        print(f"{side}: {low:,} to {high:,}, median {median:,g}")
+    print(f"colour (R G B, 0 to 1): mean {rgb[0]}, standard deviation {rgb[1]}")
+    table = Table("id", "class", "share of pixels", "images", box=None, pad_edge=False)
+    for column in (table.columns[0], *table.columns[2:]):
+        column.justify = "right"
+    for index, one in enumerate(statistics.classes):
+        table.add_row(str(index), one.name, f"{one.share:.2%}", f"{one.images:,}")
+    table.add_row("", "void", f"{statistics.void_share:.2%}", "")
+    Console(file=sys.stdout, highlight=False, markup=False).print(table)
+
+
+def _bar(*, hidden: bool) -> Progress:
+    """A bar on stderr, if that is a terminal."""
+    from pixelwise.data.parallel import silent
+
+    if hidden or not sys.stderr.isatty():
+        return silent
+
+    def bar(items: Iterable[Item], *, total: int, what: str) -> Iterable[Item]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("images ·"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            yield from progress.track(items, total=total, description=what)
+
+    return bar

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pixelwise.data.images import MAX_MEGAPIXELS
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published, voc_colour
 
@@ -100,6 +101,9 @@ def image_problems(images: Sequence[Entry]) -> Iterator[Problem]:
         if not all(_is_integer(image.get(side)) and image[side] > 0 for side in ("height", "width")):
             text = f"height {image.get('height')}, width {image.get('width')}; whole numbers of pixels are wanted"
             yield Problem("image entry", where, text, True, image)
+        elif image["height"] * image["width"] > MAX_MEGAPIXELS * 1e6:
+            text = f"{image['height']:,}×{image['width']:,} pixels; at most {MAX_MEGAPIXELS:g} megapixels are read"
+            yield Problem("image entry", where, text, True, image)
         if id in seen_ids:
             yield Problem("repeated id", where, "another image has the same id", True, image)
         if name in seen_files:
@@ -132,7 +136,9 @@ def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str
     seen: set[Any] = set()
     for annotation in annotations:
         id = annotation.get("id")
-        if id is not None and id in seen:
+        if not _is_integer(id):
+            continue  # a fault of its own
+        if id in seen:
             where = annotation_name(annotation, images)
             yield Problem("repeated id", where, "another annotation has the same id", False, annotation)
         seen.add(id)
@@ -140,9 +146,10 @@ def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str
 
 def annotation_name(annotation: Entry, images: Mapping[int | str, Entry]) -> str:
     """How errors name an annotation: its id, and the id and the file of its image."""
-    image = images.get(annotation.get("image_id", ""))
+    image_id = annotation.get("image_id")
+    image = images.get(image_id) if isinstance(image_id, int | str) else None
     file = f", '{image.get('file_name')}'" if image else ""
-    return f"annotation {annotation.get('id')} (image {annotation.get('image_id')}{file})"
+    return f"annotation {annotation.get('id')} (image {image_id}{file})"
 
 
 def has_extent(annotation: Entry) -> bool:

@@ -173,6 +173,10 @@ def _list_faults(entries: Sequence[Entry], source: Path | str) -> Iterator[Fault
     for id, times in Counter(entry.id for entry in entries).items():
         if times > 1:
             yield Fault("repeated id", str(source), f"'{id}' stands {times} times in it")
+    for entry in entries:
+        for rival in entry.rivals:
+            text = f"another file has the name '{entry.id}' too; take away one of them"
+            yield Fault("two files of one name", str(rival), text)
 
 
 def _inspect_image(path: Path, faults: list[Fault]) -> tuple[tuple[int, int] | None, int]:

@@ -12,6 +12,9 @@ from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 
+FilesByStem = Mapping[str, tuple[Path, ...]]
+"""Name without suffix → the files of that name, which should be one."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -21,33 +24,48 @@ class Entry:
         id: the name without suffix; may stand more than once in a faulty list.
         image: its file, or None where it is missing.
         mask: the file of its mask, or None where it is missing.
+        rivals: further files of the same name, so that it is not clear which is meant.
     """
 
     id: str
     image: Path | None
     mask: Path | None
+    rivals: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_files(cls, id: str, images: FilesByStem, masks: FilesByStem) -> Entry:
+        """What two folders hold under a name."""
+        of_image, of_mask = images.get(id, ()), masks.get(id, ())
+        return cls(
+            id=id,
+            image=of_image[0] if of_image else None,
+            mask=of_mask[0] if of_mask else None,
+            rivals=(*of_image[1:], *of_mask[1:]),
+        )
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder by name; hidden files and other suffixes are passed over."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    """The image files of a folder by name; hidden files and other suffixes are passed over.
+
+    Raises DataError when the folder cannot be listed.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
 
 
-def by_stem(folder: Path, *, suffix: str = "") -> dict[str, Path]:
+def by_stem(folder: Path, *, suffix: str = "") -> FilesByStem:
     """The image files of a folder by their names without the file suffix and without `suffix` before it.
 
-    Files whose names lack `suffix` are passed over. Raises DataError when two files share a name.
+    Files whose names lack `suffix` are passed over.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[Path, ...]] = {}
     for path in list_images(folder):
-        if not path.stem.endswith(suffix):
-            continue
-        stem = path.stem.removesuffix(suffix)
-        if stem in found:
-            raise DataError(f"{path}: {found[stem].name} has the same name; which of the two is meant is not clear")
-        found[stem] = path
+        if path.stem.endswith(suffix):
+            stem = path.stem.removesuffix(suffix)
+            found[stem] = (*found.get(stem, ()), path)
     return found
 
 
@@ -59,11 +77,12 @@ def pair_folders(images: Path, masks: Path, *, suffix: str = "") -> tuple[Entry,
         masks: the folder of masks; may be the same folder if there is a suffix.
         suffix: what a mask's name has after the image's, such as `_mask`.
     """
-    mask_of = by_stem(masks, suffix=suffix)
-    image_of = by_stem(images)
+    masks_of = by_stem(masks, suffix=suffix)
+    images_of = by_stem(images)
     if images == masks and suffix:
-        image_of = {stem: path for stem, path in image_of.items() if not stem.endswith(suffix)}
-    return tuple(Entry(id, image_of.get(id), mask_of.get(id)) for id in sorted(image_of.keys() | mask_of.keys()))
+        images_of = {stem: paths for stem, paths in images_of.items() if not stem.endswith(suffix)}
+    ids = sorted(images_of.keys() | masks_of.keys())
+    return tuple(Entry.from_files(id, images_of, masks_of) for id in ids)
 
 
 def require_complete(entries: Sequence[Entry], *, source: str) -> None:
@@ -83,7 +102,11 @@ def require_complete(entries: Sequence[Entry], *, source: str) -> None:
 def pairs_dataset(
     entries: Iterable[Entry], labels: LabelSet, *, name: str, format: str, remark: str | None = None
 ) -> SemanticPairs:
-    """The data set of the entries that have image and mask."""
+    """The data set of the entries that have image and mask. Raises DataError when two files share a name."""
+    entries = tuple(entries)
+    for entry in entries:
+        if entry.rivals:
+            raise DataError(f"{entry.rivals[0]}: another file has the name '{entry.id}' too; take away one of them")
     whole = [(entry.id, entry.image, entry.mask) for entry in entries if entry.image and entry.mask]
     return SemanticPairs(
         name=name,

@@ -93,9 +93,9 @@ def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.
     """
     path = Path(path)
     with _opened(path, max_megapixels) as image:
-        if image.format in ("JPEG", "MPO"):
+        if _kind(image) == "JPEG":
             raise DataError(f"{path}: a JPEG mask: its compression changes ids; store masks as PNG")
-        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             _load(image, path)
             raise ColourMaskError(f"{path}: {_why_no_ids(image)}")
         orientation, spacing = _orientation(image), _grey_spacing(path, image)
@@ -162,7 +162,9 @@ def _open_header(path: Path, length: int) -> Image.Image:
         except UnidentifiedImageError:
             raise DataError(f"{path}: {_why_unidentified(path, length)}") from None
         except Exception as error:  # Pillow's readers let all sorts of exceptions out of a broken header
-            raise DataError(f"{path}: {_signature(path)} with a broken header, {length:,} bytes ({error})") from None
+            if "truncated" in str(error).lower():
+                raise DataError(f"{path}: truncated {_signature(path)}, the file ends after {length:,} bytes") from None
+            raise DataError(f"{path}: {_signature(path)} with a broken header ({error})") from None
         finally:
             Image.MAX_IMAGE_PIXELS = saved
 
@@ -170,7 +172,7 @@ def _open_header(path: Path, length: int) -> Image.Image:
 def _load(image: Image.Image, path: Path) -> None:
     """Decode the pixels."""
     length = path.stat().st_size
-    kind = image.format or "image"
+    kind = _kind(image)
     try:
         image.load()
     except Exception as error:  # as above: OSError, SyntaxError, ValueError, zlib.error, struct.error …
@@ -181,8 +183,13 @@ def _load(image: Image.Image, path: Path) -> None:
         if "truncated" in text.lower():
             raise DataError(f"{path}: truncated {kind}, the file ends after {length:,} bytes") from None
         raise DataError(f"{path}: damaged {kind} ({text})") from None
-    if kind in ("JPEG", "MPO"):
+    if kind == "JPEG":
         _require_written_to_the_end(path, length)
+
+
+def _kind(image: Image.Image) -> str:
+    """The format by its common name; a JPEG that holds several pictures is a JPEG all the same."""
+    return "JPEG" if image.format == "MPO" else image.format or "image"
 
 
 def _require_written_to_the_end(path: Path, length: int) -> None:

@@ -116,11 +116,11 @@ def format_of(spec: DataSpec) -> Format:
 def folder_of(spec: DataSpec) -> Path:
     """The folder of the specification, `~` expanded. Raises DataError if it is not there."""
     path = Path(spec.path).expanduser()
-    if not path.exists():
+    if path.is_file():
+        raise DataError(f"{spec}: {path} is a file; the folder of the data set is wanted")
+    if not path.is_dir():
         there = next(parent for parent in path.absolute().parents if parent.is_dir())
         raise DataError(f"{spec}: no folder {path}; of its path {there} is there")
-    if not path.is_dir():
-        raise DataError(f"{spec}: {path} is a file; the folder of the data set is wanted")
     return path
 
 

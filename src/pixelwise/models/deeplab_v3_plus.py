@@ -132,7 +132,7 @@ def build(
     num_classes: int,
     backbone: str = "resnet101",
     output_stride: int = 16,
-    multi_grid: Sequence[int] = (1, 2, 4),
+    multi_grid: Sequence[int] | None = None,
     first_block: FirstBlock = "previous",
     channels: int = 256,
     separable: bool | None = None,
@@ -144,7 +144,8 @@ def build(
         num_classes: background included.
         backbone: see `nn.backbones.NAMES`.
         output_stride: of the encoder, 8 or 16; ASPP's rates 6, 12, 18 double at 8.
-        multi_grid: factors on the dilations of a ResNet's last stage.
+        multi_grid: factors on the dilations of a ResNet's last stage; by default 1, 2, 4 for the ResNets whose last
+            stage has three blocks of three convolutions (DeepLab v3, table 5).
         first_block: see `nn.backbones.FirstBlock`.
         channels: of ASPP and decoder.
         separable: factorise their 3×3 convolutions; by default with MobileNet V2 alone.
@@ -152,6 +153,8 @@ def build(
     """
     if output_stride not in (8, 16):
         raise RecipeError(f"output_stride {output_stride}: deeplab_v3_plus has 8 or 16")
+    if multi_grid is None and backbone in ("resnet50", "resnet101", "resnet152"):
+        multi_grid = (1, 2, 4)
     return DeepLabV3Plus(
         build_backbone(backbone, output_stride=output_stride, multi_grid=multi_grid, first_block=first_block),
         num_classes=num_classes,

@@ -68,7 +68,7 @@ class ResNetBackbone(Backbone):
     Args:
         network: a torchvision ResNet.
         output_stride: 8, 16 or 32.
-        multi_grid: factors on the dilation of the last stage's blocks, where that stage is dilated.
+        multi_grid: factors on the dilation of the last stage's blocks, where that stage is dilated; None for 1.
         first_block: see FirstBlock.
     """
 
@@ -77,7 +77,7 @@ class ResNetBackbone(Backbone):
         network: torchvision.models.ResNet,
         *,
         output_stride: int,
-        multi_grid: Sequence[int] = (1, 1, 1),
+        multi_grid: Sequence[int] | None = None,
         first_block: FirstBlock = "previous",
     ) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class ResNetBackbone(Backbone):
             network.layer4,
         )
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        grids = {4: tuple(multi_grid)}
+        grids = {4: tuple(multi_grid)} if multi_grid else None
         self.strides = _dilate_stages(stages, (4, 8, 16, 32), output_stride, grids=grids, first_block=first_block)
         self.channels = tuple(_last_channels(stage) for stage in stages)
 
@@ -140,7 +140,7 @@ def build_backbone(
     name: str,
     *,
     output_stride: int = 16,
-    multi_grid: Sequence[int] = (1, 1, 1),
+    multi_grid: Sequence[int] | None = None,
     first_block: FirstBlock = "previous",
 ) -> Backbone:
     """A backbone with random weights.
@@ -148,7 +148,7 @@ def build_backbone(
     Args:
         name: one of NAMES.
         output_stride: of the deepest map: 8, 16 or 32.
-        multi_grid: factors on the dilation of a ResNet's last stage.
+        multi_grid: factors on the dilation of a ResNet's last stage, None for 1.
         first_block: see FirstBlock.
 
     Raises:
@@ -238,23 +238,27 @@ def _dilate_stages(
         dilation = max(1, stride // output_stride)
         if dilation > 1:
             blocks = list(stage.children())
-            grid = (grids or {}).get(number, (1,) * len(blocks))
+            grid = (grids or {}).get(number) or (1,) * len(blocks)
             if len(grid) != len(blocks):
-                grid = (1,) * len(blocks)
+                raise RecipeError(f"multi_grid {tuple(grid)}: one factor for each of the last stage's {len(blocks)} blocks")
             for index, (block, factor) in enumerate(zip(blocks, grid, strict=True)):
-                base = previous if index == 0 and first_block == "previous" else dilation
-                _dilate_block(block, base * factor)
+                before = previous if index == 0 and first_block == "previous" else dilation
+                _dilate_block(block, before * factor, dilation * factor)
         previous = dilation
     return tuple(min(stride, output_stride) for stride in strides)
 
 
-def _dilate_block(block: nn.Module, dilation: int) -> None:
-    for module in block.modules():
-        if isinstance(module, nn.Conv2d):
-            module.stride = (1, 1)
-            if module.kernel_size != (1, 1):
-                module.dilation = (dilation, dilation)
-                module.padding = tuple(dilation * (side - 1) // 2 for side in module.kernel_size)
+def _dilate_block(block: nn.Module, before: int, after: int) -> None:
+    """Undo a block's stride; its convolutions are dilated by `before` up to the one that was strided, then by `after`."""
+    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+    strided = [index for index, module in enumerate(convolutions) if module.stride != (1, 1)]
+    last_before = strided[0] if strided else -1
+    for index, module in enumerate(convolutions):
+        dilation = before if index <= last_before else after
+        module.stride = (1, 1)
+        if module.kernel_size != (1, 1):
+            module.dilation = (dilation, dilation)
+            module.padding = tuple(dilation * (side - 1) // 2 for side in module.kernel_size)
 
 
 def _last_channels(stage: nn.Module) -> int:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Subset
 
 from pixelwise.contracts import Metric
 from pixelwise.inference.predictor import Predictor
-from pixelwise.training.order import Samples, leave_interrupts_to_parent
+from pixelwise.training.order import Samples, prepare_reader, reader_start_method
 from pixelwise.types import Annotation, Sample
 
 
@@ -58,8 +58,8 @@ def read_in_order(samples: Samples, *, workers: int) -> Iterator[Sample]:
         Subset(samples, range(len(samples))),  # pyright: ignore[reportArgumentType]
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=leave_interrupts_to_parent,
-        multiprocessing_context="fork",
+        worker_init_fn=prepare_reader,
+        multiprocessing_context=reader_start_method(),
     )
     yield from loader
 

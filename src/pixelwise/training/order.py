@@ -6,6 +6,7 @@ So any step can be repeated without having run those before it, with any number 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -83,17 +84,25 @@ def training_batches(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=leave_interrupts_to_parent if workers else None,
-        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=prepare_reader if workers else None,
+        multiprocessing_context=reader_start_method() if workers else None,
     )
     yield from loader
 
 
-def leave_interrupts_to_parent(_worker: int) -> None:
-    """Ctrl-C reaches the whole process group; only the parent answers it."""
+def prepare_reader(_worker: int) -> None:
+    """For a reading process: Ctrl-C and SIGTERM reach the whole group, and only the parent answers them.
+
+    The parent ends its readers itself, and they end by themselves when it is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def reader_start_method() -> str | None:
+    """`fork` where it is safe, since it starts at once; None for Python's own choice."""
+    return "fork" if sys.platform == "linux" else None
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

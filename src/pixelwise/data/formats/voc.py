@@ -31,7 +31,11 @@ _LISTS = Path("ImageSets", "Segmentation")
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
     """The lists in ImageSets/Segmentation."""
-    return in_reading_order(file.stem for file in (_year(path) / _LISTS).glob("*.txt"))
+    lists = _year(path) / _LISTS
+    found = in_reading_order(file.stem for file in lists.glob("*.txt"))
+    if not found:
+        raise DataError(f"{lists}: no list in it; train.txt or val.txt with one id a line is wanted")
+    return found
 
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
@@ -61,7 +65,7 @@ def _entries(path: Path, split: str) -> tuple[Entry, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{_list(path, split)}: not a readable text file ({error})") from None
     images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
-    return tuple(Entry(id, images.get(id), masks.get(id)) for id in listed)
+    return tuple(Entry.from_files(id, images, masks) for id in listed)
 
 
 def _list(path: Path, split: str) -> Path:

@@ -1,0 +1,169 @@
+"""What a data set is made of: sizes, classes and colours, counted exactly, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.parallel import Progress, apply, silent
+from pixelwise.errors import DataError
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One image.
+
+    Attributes:
+        size: height and width, pixels.
+        class_pixels: of each class, K numbers, and of void, the last.
+        colour_sum: of R, G and B, values 0-255.
+        colour_square_sum: of their squares.
+        failure: why the image could not be read, or None.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    class_pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    colour_sum: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
+    colour_square_sum: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """One class.
+
+    Attributes:
+        name: of the class.
+        pixels: of it in all images.
+        share: of all pixels, void included.
+        images: that contain it.
+    """
+
+    name: str
+    pixels: int
+    share: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A data set.
+
+    Attributes:
+        images: that could be read.
+        failures: one line for each that could not.
+        heights: smallest, median and largest, pixels.
+        widths: smallest, median and largest, pixels.
+        pixels: of all images.
+        classes: in the order of the label set.
+        void_share: of all pixels.
+        mean_rgb: of all pixels, as fractions of 255.
+        std_rgb: of all pixels around the mean, as fractions of 255.
+    """
+
+    images: int
+    failures: tuple[str, ...]
+    heights: tuple[int, float, int]
+    widths: tuple[int, float, int]
+    pixels: int
+    classes: tuple[ClassShare, ...]
+    void_share: float
+    mean_rgb: tuple[float, float, float]
+    std_rgb: tuple[float, float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers, lists and texts under the names of the fields; `per_class` by the name of the class."""
+        return {
+            "images": self.images,
+            "failures": list(self.failures),
+            "size": {
+                side: dict(zip(("min", "median", "max"), values, strict=True))
+                for side, values in (("height", self.heights), ("width", self.widths))
+            },
+            "pixels": self.pixels,
+            "void_share": self.void_share,
+            "mean_rgb": list(self.mean_rgb),
+            "std_rgb": list(self.std_rgb),
+            "per_class": {
+                one.name: {"pixels": one.pixels, "share": one.share, "images": one.images} for one in self.classes
+            },
+        }
+
+
+def statistics_of(dataset: Dataset, *, workers: int = 0, progress: Progress = silent) -> Statistics:
+    """Read every image of a set with semantic truth and count.
+
+    Args:
+        dataset: one split.
+        workers: processes that read; 0 reads in this one.
+        progress: is told of each image.
+
+    Raises:
+        DataError: not one image could be read.
+    """
+    read = apply(partial(measure, dataset=dataset), range(len(dataset)), workers=workers)
+    found = list(progress(read, total=len(dataset), what=dataset.name))
+    whole = [measurement for measurement in found if measurement.failure is None]
+    failures = tuple(measurement.failure for measurement in found if measurement.failure is not None)
+    if not whole:
+        raise DataError(f"{dataset.name}: none of {len(dataset)} images could be read; the first: {failures[0]}")
+    return _summed(whole, failures, dataset.labels.names)
+
+
+def measure(index: int, *, dataset: Dataset) -> Measurement:
+    """Read and count one image; a DataError becomes its `failure`."""
+    try:
+        sample = dataset[index]
+    except DataError as error:
+        return Measurement(failure=str(error))
+    if sample.truth.semantic is None:
+        return Measurement(failure=f"image '{sample.id}': its truth has no class for each pixel to count")
+    classes = len(dataset.labels)
+    semantic = sample.truth.semantic.numpy().astype(np.int64).ravel()
+    class_pixels = np.bincount(np.where(semantic == dataset.labels.ignore_id, classes, semantic), minlength=classes + 1)
+    values = np.arange(256, dtype=np.int64)
+    histograms = [np.bincount(channel.numpy().ravel(), minlength=256) for channel in sample.image]
+    return Measurement(
+        size=(sample.image.shape[1], sample.image.shape[2]),
+        class_pixels=class_pixels,
+        colour_sum=np.array([histogram @ values for histogram in histograms]),
+        colour_square_sum=np.array([histogram @ values**2 for histogram in histograms]),
+    )
+
+
+def _summed(whole: Sequence[Measurement], failures: tuple[str, ...], names: Sequence[str]) -> Statistics:
+    sizes = np.array([measurement.size for measurement in whole])
+    pixels = int(sizes.prod(axis=1).sum())
+    class_pixels = np.stack([measurement.class_pixels for measurement in whole])
+    totals, images = class_pixels.sum(axis=0), (class_pixels > 0).sum(axis=0)
+    mean = np.sum([measurement.colour_sum for measurement in whole], axis=0) / pixels
+    square_mean = np.sum([measurement.colour_square_sum for measurement in whole], axis=0) / pixels
+    std = np.sqrt(np.maximum(square_mean - mean**2, 0))
+    return Statistics(
+        images=len(whole),
+        failures=failures,
+        heights=_spread(sizes[:, 0]),
+        widths=_spread(sizes[:, 1]),
+        pixels=pixels,
+        classes=tuple(
+            ClassShare(name, int(totals[index]), float(totals[index] / pixels), int(images[index]))
+            for index, name in enumerate(names)
+        ),
+        void_share=float(totals[-1] / pixels),
+        mean_rgb=_fractions(mean),
+        std_rgb=_fractions(std),
+    )
+
+
+def _spread(lengths: np.ndarray) -> tuple[int, float, int]:
+    return int(lengths.min()), float(np.median(lengths)), int(lengths.max())
+
+
+def _fractions(values: np.ndarray) -> tuple[float, float, float]:
+    red, green, blue = (float(value) / 255 for value in values)
+    return red, green, blue

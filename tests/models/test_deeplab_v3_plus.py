@@ -1,0 +1,113 @@
+"""DeepLab v3+ against torchvision's ASPP, a literal decoder, and what the paper says of its shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.segmentation.deeplabv3 import ASPP as TorchvisionASPP
+
+from pixelwise.data.collate import collate
+from pixelwise.errors import RecipeError
+from pixelwise.models.deeplab_v3_plus import build
+from pixelwise.nn.aspp import ASPP
+from pixelwise.types import Annotation, Sample
+from tests.nn.test_backbones import perturb_batch_norm
+
+
+@torch.no_grad()
+def test_aspp_equals_torchvision() -> None:
+    ours = ASPP(64, rates=(6, 12, 18), channels=32).eval()
+    theirs = TorchvisionASPP(64, [6, 12, 18], 32).eval()
+    perturb_batch_norm(theirs)
+    state = theirs.state_dict()
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        parts = key.split(".")
+        if key.startswith("convs.4."):  # theirs: pooling, convolution, norm, ReLU
+            renamed[f"branches.4.conv.{int(parts[2]) - 1}.{parts[3]}"] = value
+        else:
+            renamed[key.replace("convs", "branches")] = value
+    ours.load_state_dict(renamed)
+    x = torch.randn(2, 64, 21, 17)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_forward_equals_the_paper_read_aloud() -> None:
+    """Section 3.1 step by step, with the modules' weights and functional calls."""
+    model = build(num_classes=5, backbone="resnet18", channels=24).eval()
+    perturb_batch_norm(model)
+    images = torch.rand(2, 3, 70, 90)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    maps = model.backbone((images - mean[:, None, None]) / std[:, None, None])
+
+    def conv(x: Tensor, layers: nn.Sequential, dilation: int = 1) -> Tensor:
+        weight, norm = layers[0].weight, layers[1]
+        padding = dilation * (weight.shape[2] - 1) // 2
+        x = F.conv2d(x, weight, padding=padding, dilation=dilation)
+        return F.relu(F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias))
+
+    deep, branches = maps[-1], model.aspp.branches
+    pooled = F.adaptive_avg_pool2d(deep, 1)
+    pyramid = [conv(deep, branches[0])]
+    pyramid += [conv(deep, branches[index], rate) for index, rate in ((1, 6), (2, 12), (3, 18))]
+    pyramid += [conv(pooled, branches[4].conv).repeat(1, 1, *deep.shape[2:])]
+    encoded = conv(torch.cat(pyramid, 1), model.aspp.project)
+    early = conv(maps[0], model.decoder.project)
+    assert early.shape[1] == 48
+    joined = torch.cat([F.interpolate(encoded, size=early.shape[2:], mode="bilinear"), early], 1)
+    refined = conv(conv(joined, model.decoder.refine[0]), model.decoder.refine[1])
+    expected = F.conv2d(refined, model.classifier.weight, model.classifier.bias)
+    torch.testing.assert_close(model(images).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("output_stride", "rates"), [(16, [6, 12, 18]), (8, [12, 24, 36])])
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
+def test_rates_double_when_the_stride_halves(backbone: str, output_stride: int, rates: list[int]) -> None:
+    model = build(num_classes=3, backbone=backbone, output_stride=output_stride, channels=16)
+    found = [module.dilation[0] for module in model.aspp.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    assert found == rates
+    model.eval()
+    images = torch.rand(1, 3, 128, 192)
+    assert model.backbone(images)[-1].shape[2:] == (128 // output_stride, 192 // output_stride)
+    assert model(images).logits.shape == (1, 3, 32, 48)
+
+
+def test_the_separable_form_has_one_depthwise_convolution_for_each_3x3() -> None:
+    model = build(num_classes=3, backbone="mobilenet_v2")
+    outside = [*model.aspp.modules(), *model.decoder.modules()]
+    kernels = [module for module in outside if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    assert len(kernels) == 5
+    assert all(module.groups == module.in_channels for module in kernels)
+
+
+def test_loss_is_the_mean_over_judged_pixels_of_the_enlarged_scores() -> None:
+    model = build(num_classes=3, backbone="resnet18", channels=8).eval()
+    truth = torch.randint(0, 3, (2, 40, 48), dtype=torch.uint8)
+    truth[0, :9] = 255
+    batch = collate(
+        [
+            Sample(torch.randint(0, 255, (3, 40, 48), dtype=torch.uint8), Annotation(semantic=ids), str(number), (40, 48))
+            for number, ids in enumerate(truth)
+        ]
+    )
+    with torch.no_grad():
+        output = model(batch.images)
+    term = model.loss(output, batch)["main"]
+    enlarged = F.interpolate(output.logits, size=(40, 48), mode="bilinear", align_corners=False).softmax(1)
+    total = 0.0
+    for image in range(2):
+        for y in range(40):
+            for x in range(48):
+                label = int(truth[image, y, x])
+                if label != 255:
+                    total -= float(enlarged[image, label, y, x].log())
+    assert int(term.count) == 2 * 40 * 48 - 9 * 48
+    assert float(term.sum) == pytest.approx(total, rel=1e-4)
+
+
+def test_impossible_strides_are_refused() -> None:
+    with pytest.raises(RecipeError, match="8 or 16"):
+        build(num_classes=3, backbone="resnet18", output_stride=32)
