@@ -1,15 +1,16 @@
 """The types that travel between the parts.
 
 Truth and prediction are the same type. Axis letters: B images, F frames, K classes, N instances, S segments,
-C channels, H W pixels, P pixels of crops. Shapes and dtypes are checked where data enters from outside (readers,
-`from_dense`, `from_coco`), not at every move.
+C channels, H W pixels, M chosen of N, P pixels of crops. Shapes and dtypes are checked where data enters from outside
+(readers, `from_crops`, `from_dense`, `from_coco`), not at every move; tests check every annotation below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from itertools import accumulate
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,21 +20,25 @@ from torch import Tensor
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
 
+Moved = TypeVar("Moved", bound="_Movable")
+
 
 class _Movable:
     """`to` and `pin_memory` for a dataclass whose fields hold tensors, or other movable values, or plain data."""
 
     __slots__ = ()
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: Moved, device: torch.device | str) -> Moved:
         """The same value with every tensor on `device`."""
-        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
+        # a copy to the CPU that does not wait may be read before it has arrived
+        waits = torch.device(device).type == "cpu"
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=not waits))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: Moved) -> Moved:
         """The same value in page-locked memory, for fast copies to a GPU."""
         return self._moved(lambda tensor: tensor.pin_memory())
 
-    def _moved(self, move: Callable[[Tensor], Tensor]) -> Self:
+    def _moved(self: Moved, move: Callable[[Tensor], Tensor]) -> Moved:
         changes: dict[str, Any] = {}
         for field in fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name)
@@ -43,7 +48,17 @@ class _Movable:
                 changes[field.name] = value._moved(move)
             elif isinstance(value, tuple) and value and isinstance(value[0], _Movable):
                 changes[field.name] = tuple(item._moved(move) for item in value)
-        return replace(self, **changes)  # pyright: ignore[reportType]
+        return replace(self, **changes)  # pyright: ignore[reportArgumentType, reportType]
+
+
+def _places(which: Shaped[Tensor, " M"] | Sequence[int], length: int, device: torch.device) -> Int64[Tensor, " M2"]:
+    """The indices that indices, or a bool for each of `length` things, choose."""
+    index = torch.as_tensor(which, device=device)
+    if index.dtype != torch.bool:
+        return index.long()
+    if index.shape != (length,):
+        raise DataError(f"a choice of {len(index)} bools among {length}; one for each is wanted")
+    return index.nonzero().flatten()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,9 +66,9 @@ class Masks(_Movable):
     """N binary masks of one image, each stored as the crop of its box: memory follows the boxes' area, never N·H·W.
 
     Attributes:
-        crops: 0 or 1, the crops row by row, one after the other.
+        crops: 0 or 1, the crops row by row, one after the other in the order of the masks.
         offsets: where in `crops` each begins.
-        boxes: x1 y1 x2 y2 in pixels, x2 y2 exclusive; an empty mask has the box 0 0 0 0.
+        boxes: x1 y1 x2 y2 in pixels, x2 y2 exclusive; tight but for `from_crops`. An empty mask has 0 0 0 0.
         size: height and width of the image.
     """
 
@@ -64,9 +79,9 @@ class Masks(_Movable):
 
     @classmethod
     def from_crops(
-        cls, crops: Sequence[UInt8[Tensor, "h w"]], boxes: Sequence[Sequence[int]], size: tuple[int, int]
+        cls, crops: Sequence[Shaped[Tensor, "_h _w"]], boxes: Sequence[Sequence[int]], size: tuple[int, int]
     ) -> Masks:
-        """Pack crops that already lie in their boxes.
+        """Pack crops, what is not zero counting as one, that already lie in their boxes, tight or not.
 
         Raises DataError when a crop does not have its box's size, or a box leaves the image.
         """
@@ -77,13 +92,12 @@ class Masks(_Movable):
             if not (0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height):
                 raise DataError(f"mask {index}: the box {[x1, y1, x2, y2]} leaves the image of {height}×{width}")
         areas = torch.tensor([crop.numel() for crop in crops], dtype=torch.int64)
+        flat = [(crop != 0).to(torch.uint8).flatten() for crop in crops]
         return cls(
-            crops=torch.cat([crop.reshape(-1).to(torch.uint8) for crop in crops])
-            if len(crops)
-            else torch.zeros(0, dtype=torch.uint8),
+            crops=torch.cat(flat) if flat else torch.zeros(0, dtype=torch.uint8),
             offsets=areas.cumsum(0) - areas,
             boxes=torch.tensor([list(box) for box in boxes], dtype=torch.int32).reshape(-1, 4),
-            size=size,
+            size=(height, width),
         )
 
     @classmethod
@@ -93,7 +107,8 @@ class Masks(_Movable):
         boxes: list[tuple[int, int, int, int]] = []
         for index, mask in enumerate(masks):
             if mask.shape != tuple(size):
-                raise DataError(f"mask {index}: {mask.shape[0]}×{mask.shape[1]} in an image of {size[0]}×{size[1]}")
+                shape = "×".join(str(side) for side in mask.shape)
+                raise DataError(f"mask {index}: {shape} in an image of {size[0]}×{size[1]}")
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             box = (0, 0, 0, 0)
             if rows.size:
@@ -113,28 +128,21 @@ class Masks(_Movable):
     def from_coco(cls, segmentations: Sequence[Any], size: tuple[int, int], *, source: str = "annotation") -> Masks:
         """Read COCO's three forms: polygons, a list of run lengths, and compressed RLE.
 
-        Raises DataError for an RLE of another size or a polygon under three points; starts with `source`.
+        One mask at the image's size is held at a time. Raises DataError, starting with `source` and the number of the
+        segmentation, for an RLE of another size or broken runs, and for a polygon under three points.
         """
 
-        def arrays() -> Iterable[np.ndarray]:
-            for index, segmentation in enumerate(segmentations):
-                name = f"{source} {index}"
-                if isinstance(segmentation, dict):
-                    mask = rle.decode(segmentation, source=name)
-                    if mask.shape != tuple(size):
-                        raise DataError(f"{name}: RLE of size {mask.shape} in an image of {tuple(size)}")
-                    yield mask
-                else:
-                    yield rle.from_polygons(segmentation, size, source=name)
+        def mask(index: int, segmentation: Any) -> np.ndarray:
+            name = f"{source} {index}"
+            if isinstance(segmentation, Mapping):
+                return rle.decode(segmentation, size=size, source=name)
+            return rle.from_polygons(segmentation, size, source=name)
 
-        return cls.from_arrays(arrays(), size)
+        return cls.from_arrays((mask(index, one) for index, one in enumerate(segmentations)), size)
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Compressed COCO RLE of each mask at the full size; holds one H×W at a time."""
-        encoded: list[dict[str, Any]] = []
-        for index in range(len(self)):
-            encoded.append(rle.encode(self.dense_one(index).cpu().numpy()))
-        return encoded
+        return [rle.encode(self.dense_one(index).cpu().numpy()) for index in range(len(self))]
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -160,10 +168,7 @@ class Masks(_Movable):
 
     def __getitem__(self, which: Shaped[Tensor, " M"] | Sequence[int]) -> Masks:
         """The masks of the given indices, or of the true places of a bool tensor, in that order."""
-        index = torch.as_tensor(which, device=self.boxes.device)
-        if index.dtype == torch.bool:
-            index = index.nonzero().flatten()
-        index = index.long()
+        index = _places(which, len(self), self.boxes.device)
         areas = self._box_areas()[index]
         starts = areas.cumsum(0) - areas
         # position of every pixel of the selection in `crops`: its mask's offset, plus its place inside the mask
@@ -177,11 +182,14 @@ class Masks(_Movable):
 
     @staticmethod
     def concatenate(parts: Sequence[Masks]) -> Masks:
-        """Masks of the same image joined in order."""
-        shifts = np.cumsum([0, *(part.crops.numel() for part in parts)])[:-1]
+        """Masks of the same image joined in order. Raises DataError for none, or when sizes differ."""
+        sizes = {part.size for part in parts}
+        if len(sizes) != 1:
+            raise DataError(f"masks of images of the sizes {sorted(sizes)} to join; one and the same size is wanted")
+        starts = accumulate((part.crops.numel() for part in parts), initial=0)
         return Masks(
             crops=torch.cat([part.crops for part in parts]),
-            offsets=torch.cat([part.offsets + int(shift) for part, shift in zip(parts, shifts, strict=True)]),
+            offsets=torch.cat([part.offsets + start for part, start in zip(parts, starts, strict=False)]),
             boxes=torch.cat([part.boxes for part in parts]),
             size=parts[0].size,
         )
@@ -190,7 +198,6 @@ class Masks(_Movable):
         """Pixels that are one, of each mask."""
         owner = torch.arange(len(self), device=self.boxes.device).repeat_interleave(self._box_areas())
         counts = torch.zeros(len(self), dtype=torch.int64, device=self.boxes.device)
-        # crops lie in order of `offsets`, which need not be the order of the masks only in hand-made values
         return counts.index_add_(0, owner, self.crops.long())
 
     def sample(self, boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N h w"]:
@@ -212,9 +219,10 @@ class Masks(_Movable):
         heights = (self.boxes[:, 3] - self.boxes[:, 1])[:, None, None]
         widths = (self.boxes[:, 2] - self.boxes[:, 0])[:, None, None]
         y0, x0 = y.floor(), x.floor()
-        sampled = torch.zeros(len(self), height, width, device=boxes.device)
+        sampled = torch.zeros(len(self), height, width, dtype=boxes.dtype, device=boxes.device)
         if not self.crops.numel():
             return sampled
+        # the four pixels around each cell's centre; those outside the crop count as zero
         for row, weight_y in ((y0, 1 - (y - y0)), (y0 + 1, y - y0)):
             for column, weight_x in ((x0, 1 - (x - x0)), (x0 + 1, x - x0)):
                 yy, xx = row[:, :, None].long(), column[:, None, :].long()
@@ -254,14 +262,9 @@ class Instances(_Movable):
 
     def __getitem__(self, which: Shaped[Tensor, " M"] | Sequence[int]) -> Instances:
         """The objects of the given indices, or of the true places of a bool tensor, in that order."""
-        index = torch.as_tensor(which, device=self.labels.device)
-        index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
-        chosen = {
-            field.name: value[index]
-            for field in fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        return Instances(**chosen)
+        index = _places(which, len(self), self.labels.device)
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Instances(**{name: part[index] for name, part in parts.items() if part is not None})
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -270,7 +273,7 @@ class Panoptic(_Movable):
 
     Attributes:
         ids: the segment of each pixel, 0 = void. Within a clip the same id is the same object.
-        segment_ids: the ids that have an entry in the fields below.
+        segment_ids: the ids that have an entry in the fields below, each once and none 0; some may have no pixel.
         labels: class id of each segment.
         crowd: whether the segment is a region of many objects.
         scores: in [0, 1], of predictions.
@@ -288,20 +291,20 @@ class Panoptic(_Movable):
     def areas(self) -> Int64[Tensor, " S"]:
         """Pixels of each segment."""
         found, counts = self.ids.unique(return_counts=True)
-        place = torch.searchsorted(found, self.segment_ids)
-        place = place.clamp(max=len(found) - 1)
+        place = torch.searchsorted(found, self.segment_ids).clamp(max=len(found) - 1)
         return torch.where(found[place] == self.segment_ids, counts[place], 0)
 
     def to_semantic(self, ignore_id: int) -> UInt8[Tensor, "H W"] | Int32[Tensor, "H W"]:
-        """The class of each pixel, `ignore_id` where void: u8, or i32 where a class or `ignore_id` needs it."""
-        order = self.segment_ids.argsort()
-        place = torch.searchsorted(self.segment_ids[order], self.ids).clamp(max=max(len(self) - 1, 0))
-        semantic = torch.full(self.ids.shape, ignore_id, dtype=torch.int32, device=self.ids.device)
-        if len(self):
-            known = self.segment_ids[order][place] == self.ids
-            semantic = torch.where(known & (self.ids != 0), self.labels[order][place].int(), semantic)
-        fits = ignore_id == 255 and (not len(self) or int(self.labels.max()) < 255)
-        return semantic.to(torch.uint8) if fits else semantic
+        """The class of each pixel; `ignore_id` where it is void, or of a segment without entry.
+
+        u8 where `ignore_id` is 255, so that classes are 0-254, else i32.
+        """
+        dtype = torch.uint8 if ignore_id == 255 else torch.int32
+        if not len(self):
+            return torch.full_like(self.ids, ignore_id, dtype=dtype)
+        known, order = self.segment_ids.sort()
+        place = torch.searchsorted(known, self.ids).clamp(max=len(self) - 1)
+        return torch.where(known[place] == self.ids, self.labels[order][place], ignore_id).to(dtype)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

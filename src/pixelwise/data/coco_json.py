@@ -15,12 +15,10 @@ from typing import Any, NamedTuple
 from pixelwise.data.images import MAX_MEGAPIXELS
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published, voc_colour
+from pixelwise.ops.rle import FARTHEST_PX
 
 Entry = Mapping[str, Any]
 """One image, annotation or category of the JSON."""
-
-_FARTHEST = 100_000
-"""Pixels; rasterising walks along the edges of a polygon, and one that leads far away takes minutes and gigabytes."""
 
 
 class Problem(NamedTuple):
@@ -214,7 +212,7 @@ def _segmentation_problems(segmentation: Any) -> Iterator[tuple[str, str, bool]]
 def _polygon_problems(polygon: Any, name: str) -> Iterator[tuple[str, str, bool]]:
     if not isinstance(polygon, list) or len(polygon) % 2 or not all(_is_finite(value) for value in polygon):
         yield "segmentation", f"{name} is not a list of numbers x1, y1, x2, y2, …", True
-    elif any(abs(value) > _FARTHEST for value in polygon):
+    elif any(abs(value) > FARTHEST_PX for value in polygon):
         yield "segmentation", f"{name} has a coordinate of {max(polygon, key=abs):g} pixels", True
     elif len(polygon) < 6:
         yield "polygon without extent", f"{name} has {len(polygon) // 2} points, not three", False

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
-from pixelwise.ops.resize import paste_top_left
 from pixelwise.types import Batch, Sample
 
 
@@ -14,7 +14,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Join samples to one batch, padded on the right and at the bottom with zeros to the largest size."""
     sizes = torch.tensor([sample.image.shape[1:] for sample in samples])
     height, width = (int(side) for side in sizes.amax(dim=0))
-    images = torch.stack([paste_top_left(sample.image, (height, width), 0) for sample in samples])
+    images = torch.stack(
+        [
+            F.pad(sample.image, (0, width - sample.image.shape[2], 0, height - sample.image.shape[1]))
+            for sample in samples
+        ]
+    )
     return Batch(
         images=images.float().div_(255),
         valid_sizes=sizes,

@@ -126,7 +126,10 @@ def annot_splits(path: Path) -> tuple[str, ...]:
     return in_reading_order(
         folder.name.removesuffix("annot")
         for folder in path.iterdir()
-        if folder.is_dir() and folder.name.endswith("annot") and (path / folder.name.removesuffix("annot")).is_dir()
+        if folder.name.endswith("annot")
+        and folder.name != "annot"
+        and folder.is_dir()
+        and (path / folder.name.removesuffix("annot")).is_dir()
     )
 
 

@@ -97,10 +97,13 @@ class ResultsFile:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line and hand it to the system."""
-        rest = memoryview(as_line(record).encode("utf-8") + b"\n")
+        content = as_line(record).encode("utf-8")
+        rest = memoryview(content + b"\n")
         with self._lock:
+            entry = _entry(record, self._file.tell(), len(content))
             while rest:
                 rest = rest[self._file.write(rest) :]
+            self._entries[entry.identity["image"]] = entry
 
 
 def as_line(record: Mapping[str, Any]) -> str:
@@ -129,9 +132,13 @@ def _entries(path: Path) -> Iterator[_Entry]:
             content = line.rstrip(b"\r\n")
             try:
                 record = json.loads(content)
-                identity = {name: record.get(name) for name in IDENTITY_FIELDS}
                 if isinstance(record["image"], str):
-                    yield _Entry(offset, len(content), identity, tuple(record.get("files", ())))
+                    yield _entry(record, offset, len(content))
             except (ValueError, TypeError, KeyError, AttributeError):
                 pass  # cut short, or not a line of ours
             offset += len(line)
+
+
+def _entry(record: Mapping[str, Any], offset: int, length: int) -> _Entry:
+    identity = {name: record.get(name) for name in IDENTITY_FIELDS}
+    return _Entry(offset, length, identity, tuple(record.get("files", ())))

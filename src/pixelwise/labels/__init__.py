@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelwise.errors import DataError
 
 Colour = tuple[int, int, int]
+
+LARGEST_ID = 2**24
+"""Ids on disk are smaller than this, and larger than its negative: three channels of 8 bits hold no more."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,14 @@ class LabelSet:
 
     Attributes:
         name: what errors and reports call the set, such as `voc`.
-        names: the K class names, unique.
+        names: the K class names, unique; at least one.
         is_thing: whether objects of the class can be counted; K claims.
         palette: K colours, RGB 0-255.
         native_ids: the id on disk of each class; K unique integers.
         void_ids: ids on disk that mean "not judged"; they become `ignore_id`.
+
+    Raises:
+        DataError: the fields do not fit each other.
     """
 
     name: str
@@ -41,23 +49,33 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         count = len(self.names)
+        if not count:
+            raise DataError(f"label set '{self.name}': no classes; at least one is wanted")
         for field in ("is_thing", "palette", "native_ids"):
             if len(getattr(self, field)) != count:
                 raise DataError(
                     f"label set '{self.name}': {len(getattr(self, field))} values in {field} for {count} names"
                 )
         for field in ("names", "native_ids"):
-            values = getattr(self, field)
-            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            repeated = [str(value) for value, times in Counter(getattr(self, field)).items() if times > 1]
             if repeated:
                 raise DataError(f"label set '{self.name}': {', '.join(repeated)} stands more than once in {field}")
         both = sorted(set(self.native_ids) & set(self.void_ids))
         if both:
             raise DataError(f"label set '{self.name}': ids {both} are both a class and void")
+        too_large = [id for id in (*self.native_ids, *self.void_ids) if abs(id) >= LARGEST_ID]
+        if too_large:
+            raise DataError(f"label set '{self.name}': id {too_large[0]}; ids on disk are below {LARGEST_ID:,}")
+        for colour in self.palette:
+            if len(colour) != 3 or not all(0 <= channel <= 255 for channel in colour):
+                raise DataError(f"label set '{self.name}': a colour is three numbers 0-255, not {list(colour)}")
 
     @classmethod
     def from_names(cls, name: str, names: tuple[str, ...] | list[str]) -> LabelSet:
-        """A set whose ids on disk are 0…K-1 and 255 for void, in the colours of PASCAL VOC's scheme."""
+        """A set whose ids on disk are 0…K-1, in the colours of PASCAL VOC's scheme.
+
+        Void is 255 on disk, or 65535 where 255 is needed for a class.
+        """
         count = len(names)
         return cls(
             name=name,
@@ -65,49 +83,38 @@ class LabelSet:
             is_thing=(False,) * count,
             palette=tuple(voc_colour(index) for index in range(count)),
             native_ids=tuple(range(count)),
+            void_ids=(255,) if count <= 255 else (65535,),
         )
 
     @classmethod
     def from_toml(cls, path: Path) -> LabelSet:
         """Read a set from a file: `name`, `void_ids`, and one `[[class]]` each with `name`, `id`, `colour`, `thing`.
 
-        Only the class names are required. Raises DataError naming the file.
+        Only the class names are required: ids then are 0…K-1 and 255 is void. Raises DataError naming the file.
         """
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise DataError(f"{path}: not a readable TOML file ({error})") from None
-        classes = content.get("class")
-        if not isinstance(classes, list) or not all(isinstance(entry, dict) and "name" in entry for entry in classes):
-            raise DataError(f"{path}: a label set needs one [[class]] with a name for each class")
+        stored = _read_toml(path, _TomlSet)
+        entries = stored.classes
         try:
             return cls(
-                name=str(content.get("name", path.stem)),
-                names=tuple(str(entry["name"]) for entry in classes),
-                is_thing=tuple(bool(entry.get("thing", False)) for entry in classes),
+                name=path.stem if stored.name is None else stored.name,
+                names=tuple(entry.name for entry in entries),
+                is_thing=tuple(entry.thing for entry in entries),
                 palette=tuple(
-                    _colour(entry.get("colour", voc_colour(index)), path) for index, entry in enumerate(classes)
+                    voc_colour(index) if entry.colour is None else entry.colour for index, entry in enumerate(entries)
                 ),
-                native_ids=tuple(int(entry.get("id", index)) for index, entry in enumerate(classes)),
-                void_ids=tuple(int(value) for value in content.get("void_ids", (255,))),
+                native_ids=tuple(index if entry.id is None else entry.id for index, entry in enumerate(entries)),
+                void_ids=stored.void_ids,
             )
-        except (TypeError, ValueError) as error:
+        except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> LabelSet:
         """The inverse of `to_json`. Raises DataError when a field is missing or of the wrong kind."""
         try:
-            return cls(
-                name=str(content["name"]),
-                names=tuple(str(value) for value in content["names"]),
-                is_thing=tuple(bool(value) for value in content["is_thing"]),
-                palette=tuple(_colour(value, "model.json") for value in content["palette"]),
-                native_ids=tuple(int(value) for value in content["native_ids"]),
-                void_ids=tuple(int(value) for value in content["void_ids"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"label set: {error!r} in its JSON form") from None
+            return cls(**dict(_JsonSet.model_validate(content)))
+        except ValidationError as error:
+            raise DataError(f"label set: {_first_fault(error)}") from None
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and strings, for model.json, recipe.json and replies."""
@@ -172,11 +179,11 @@ class LabelSet:
         table[np.array(self.native_ids) - low] = np.arange(len(self))
         if self.void_ids:
             table[np.array(self.void_ids) - low] = self.ignore_id
-        values = native.astype(np.int64) - low
-        outside = (values < 0) | (values >= table.size)
-        ids = np.where(outside, unknown, table[np.where(outside, 0, values)])
-        if (ids == unknown).any():
-            strange, counts = np.unique(native[ids == unknown], return_counts=True)
+        outside = (native < low) | (native > high)
+        ids = table[np.where(outside, 0, native.astype(np.int32, copy=False) - low)]
+        strange = native[outside | (ids == unknown)]
+        if strange.size:
+            strange, counts = np.unique(strange, return_counts=True)
             raise DataError(
                 f"{source}: value {strange[0]} ({counts[0]:,} pixels) is not in LabelSet '{self.name}' "
                 f"({self.describe_ids()}); {len(strange)} unknown value(s) in all; "
@@ -185,7 +192,7 @@ class LabelSet:
         return ids.astype(np.uint8 if len(self) <= 255 else np.int32)
 
     def native_of(self, class_ids: np.ndarray) -> np.ndarray:
-        """Turn class ids into ids on disk, i32; `ignore_id` becomes the first void id (255 if there is none)."""
+        """Turn class ids into ids on disk, i32; what is no class becomes the first void id (255 if there is none)."""
         table = np.full(len(self) + 1, self.void_ids[0] if self.void_ids else 255, dtype=np.int32)
         table[: len(self)] = self.native_ids
         ids = class_ids.astype(np.int64)
@@ -208,39 +215,45 @@ class LabelMap:
 
     @classmethod
     def by_names(
-        cls, source: LabelSet, target: LabelSet, names: Mapping[str, str] | None = None, default: str = "ignore"
+        cls, source: LabelSet, target: LabelSet, *, names: Mapping[str, str] | None = None, default: str = "ignore"
     ) -> LabelMap:
-        """Map equal names, then `names` (source name → target name), and all the others to `default`.
+        """Map each class of `source` to one of `target`.
 
-        `ignore` is a target name that every set has. Raises DataError when a name is in neither set.
+        Args:
+            source: the set of the data.
+            target: the set of the model.
+            names: source name → target name; goes before equal names. `ignore` is a target name that every set has.
+            default: target name of all the others.
+
+        Raises:
+            DataError: a name is in neither set, or every class would be ignored.
         """
-        names = names or {}
+        names, ignored = names or {}, target.ignore_id
         for name in names:
             if name not in source.names:
                 raise DataError(f"label map: '{name}' is not in '{source.name}' ({', '.join(source.names)})")
 
         def target_id(name: str) -> int:
             if name == "ignore":
-                return target.ignore_id
+                return ignored
             if name not in target.names:
                 raise DataError(f"label map: '{name}' is not in '{target.name}' ({', '.join(target.names)})")
             return target.names.index(name)
 
         table = [target_id(names.get(name, name if name in target.names else default)) for name in source.names]
+        if all(target == ignored for target in table):
+            raise DataError(
+                f"label map: no class of '{source.name}' ({_abridged(source.names)}) becomes one of '{target.name}' "
+                f"({_abridged(target.names)}); name pairs in a file, --map FILE.toml"
+            )
         return cls(source, target, tuple(table))
 
     @classmethod
     def from_toml(cls, path: Path, source: LabelSet, target: LabelSet) -> LabelMap:
         """Read `[names]` ("source name" = "target name") and `default` from a file; see `by_names`."""
+        stored = _read_toml(path, _TomlMap)
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise DataError(f"{path}: not a readable label map ({error})") from None
-        names = content.get("names", {})
-        if not isinstance(names, dict):
-            raise DataError(f"{path}: [names] must map source names to target names")
-        try:
-            return cls.by_names(source, target, names, str(content.get("default", "ignore")))
+            return cls.by_names(source, target, names=stored.names, default=stored.default)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
@@ -260,8 +273,11 @@ class LabelMap:
 
 
 def published(name: str) -> LabelSet:
-    """The label set of a published data set, from the .toml file of that name beside this module."""
-    with resources.as_file(resources.files(__package__).joinpath(f"{name}.toml")) as path:
+    """The label set of a published data set, from the .toml file of that name beside this module.
+
+    Raises DataError if there is none.
+    """
+    with resources.as_file(resources.files("pixelwise.labels").joinpath(f"{name}.toml")) as path:
         return LabelSet.from_toml(path)
 
 
@@ -276,11 +292,62 @@ def voc_colour(index: int) -> Colour:
     return red, green, blue
 
 
-def _colour(value: Any, source: Path | str) -> Colour:
-    values = tuple(int(channel) for channel in value)
-    if len(values) != 3 or not all(0 <= channel <= 255 for channel in values):
-        raise DataError(f"{source}: a colour is three numbers 0-255, not {list(values)}")
-    return values[0], values[1], values[2]
+class _TomlClass(BaseModel):
+    """One `[[class]]` of a label set's file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str
+    id: int | None = None
+    colour: Colour | None = Field(default=None, strict=False)
+    thing: bool = False
+
+
+class _TomlSet(BaseModel):
+    """A label set's file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: str | None = None
+    void_ids: tuple[int, ...] = Field(default=(255,), strict=False)
+    classes: tuple[_TomlClass, ...] = Field(alias="class", strict=False)
+
+
+class _TomlMap(BaseModel):
+    """A label map's file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    names: dict[str, str] = {}
+    default: str = "ignore"
+
+
+class _JsonSet(BaseModel):
+    """A label set in model.json, recipe.json and replies."""
+
+    name: str
+    names: tuple[str, ...]
+    is_thing: tuple[bool, ...]
+    palette: tuple[Colour, ...]
+    native_ids: tuple[int, ...]
+    void_ids: tuple[int, ...]
+
+
+Content = TypeVar("Content", bound=BaseModel)
+
+
+def _read_toml(path: Path, form: type[Content]) -> Content:
+    try:
+        return form.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path}: not a readable TOML file ({error})") from None
+    except ValidationError as error:
+        raise DataError(f"{path}: {_first_fault(error)}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a file's content: `class.3.colour: …`."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def _ranges(ids: tuple[int, ...]) -> str:

@@ -1,7 +1,9 @@
 """Mean intersection over union and its companions, by PASCAL VOC's definition.
 
 One confusion matrix over all pixels of all images. IoU = tp / (truth + predicted - tp); the mean is over all classes,
-background included. Pixels whose truth is void are not counted; predicting void where there is truth is an error.
+background included. Pixels whose truth is void are not counted, so what is predicted there costs nothing; predicting
+void where there is truth is an error. A class that neither truth nor predictions have is left out of the means, as the
+Cityscapes and FCN tools do; the ADE20K tool counts it as 0.
 Source: Everingham et al., the VOC 2012 development kit; companions: Long et al., FCN (2015), section 5.
 """
 
@@ -10,12 +12,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation
+
+DEFINITION = (
+    "mean IoU by PASCAL VOC's definition: one confusion matrix, void not judged, background included; "
+    "predicted void is an error, a class that neither truth nor predictions have does not count"
+)
+"""One line for people who compare numbers."""
+
+SLAB_PIXELS = 2**22
+"""How many pixels are counted at once: 8 bytes each, several times."""
 
 
 class MeanIoU:
@@ -42,33 +53,40 @@ class MeanIoU:
         frame: int | None = None,
     ) -> None:
         """Count the pixels of one image. Raises DataError for a second time, another size, or a class out of range."""
-        if clip is not None and frame is not None:
-            id = f"{clip}/{frame}/{id}"
+        id = "/".join(str(part) for part in (clip, frame, id) if part is not None)
         if id in self.images:
             raise DataError(f"image '{id}' was evaluated before; each id is counted once")
         if predicted.semantic is None or truth.semantic is None:
-            raise DataError(f"image '{id}': the {'prediction' if predicted.semantic is None else 'truth'} has no classes")
+            which = "prediction" if predicted.semantic is None else "truth"
+            raise DataError(f"image '{id}': the {which} says no class for each pixel; semantic annotations are wanted")
         if predicted.semantic.shape != truth.semantic.shape:
             raise DataError(
                 f"image '{id}': the prediction is {_size(predicted.semantic)}, the truth {_size(truth.semantic)}; "
                 "predictions must have the truth's size"
             )
-        classes = len(self.labels)
-        expected, answer = truth.semantic.flatten().long(), predicted.semantic.flatten().long()
-        for name, values in (("truth", expected), ("prediction", answer)):
-            strange = (values >= classes) & (values != self.labels.ignore_id)
-            if bool(strange.any()):
-                raise DataError(
-                    f"image '{id}': class {int(values[strange][0])} in the {name} is not one of the {classes} "
-                    f"of '{self.labels.name}'"
-                )
-        judged = expected != self.labels.ignore_id
-        expected, answer = expected[judged], answer[judged]
-        answer = torch.where(answer == self.labels.ignore_id, classes, answer)
-        pairs = torch.bincount(expected * (classes + 1) + answer, minlength=classes * (classes + 1))
-        confusion = pairs.view(classes, classes + 1).cpu()
+        answer = predicted.semantic.flatten()
+        expected = truth.semantic.to(answer.device).flatten()
+        confusion = torch.zeros_like(self.confusion)
+        for slab in zip(expected.split(SLAB_PIXELS), answer.split(SLAB_PIXELS), strict=True):
+            confusion += self._pairs(*slab, id=id).cpu()
         self.confusion += confusion
         self.images[id] = (int(confusion.diagonal().sum()), int(confusion.sum()))
+
+    def _pairs(self, expected: Shaped[Tensor, " P"], answer: Shaped[Tensor, " P"], *, id: str) -> Int64[Tensor, "K K1"]:
+        """How often each class of the truth is answered by each class, or by void."""
+        classes, ignore_id = len(self.labels), self.labels.ignore_id
+        expected, answer = expected.long(), answer.long()
+        for name, values in (("truth", expected), ("prediction", answer)):
+            strange = values[((values < 0) | (values >= classes)) & (values != ignore_id)]
+            if len(strange):
+                raise DataError(
+                    f"image '{id}': class {int(strange[0])} in the {name} is not one of the {classes} "
+                    f"of '{self.labels.name}'"
+                )
+        judged = expected != ignore_id
+        answer = torch.where(answer == ignore_id, classes, answer)
+        pairs = expected[judged] * (classes + 1) + answer[judged]
+        return pairs.bincount(minlength=classes * (classes + 1)).view(classes, classes + 1)
 
     def merge(self, other: MeanIoU) -> None:
         """Add what another one counted over other images. Raises DataError for an image in both."""

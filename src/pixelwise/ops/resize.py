@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int32, Num, Shaped, UInt8
+from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 
 SLAB_BYTES = 64 * 2**20
@@ -30,30 +30,29 @@ def argmax_resized(
 ) -> tuple[UInt8[Tensor, "H W"] | Int32[Tensor, "H W"], Float[Tensor, "H W"]]:
     """Enlarge scores bilinearly (half-pixel centres) and reduce them to ids, slab of rows by slab of rows.
 
-    The result equals `interpolate(logits, size, align_corners=False).softmax(0).max(0)`, but K×H×W is never held.
+    The result equals `interpolate(logits, size, align_corners=False).softmax(0).max(0)` to rounding; of the enlarged
+    scores only SLAB_BYTES are held at once.
 
     Returns:
         ids u8 (i32 where K > 255), and the probability of that class.
     """
     classes, (height, width) = logits.shape[0], size_hw
-    dtype = torch.uint8 if classes <= 255 else torch.int32
-    ids = torch.empty(height, width, dtype=dtype, device=logits.device)
+    ids = torch.empty(height, width, dtype=torch.uint8 if classes <= 255 else torch.int32, device=logits.device)
     confidence = torch.empty(height, width, device=logits.device)
-    # columns first, on the few rows of the source; then each slab of rows is a weighting of two of them
-    wide = F.interpolate(logits.float()[None], size=(logits.shape[1], width), mode="bilinear", align_corners=False)[0]
-    rows = max(1, SLAB_BYTES // (4 * classes * width))
+    source = logits.float()
+    rows = max(1, SLAB_BYTES // (4 * classes * max(width, logits.shape[2])))
     for start in range(0, height, rows):
         stop = min(start + rows, height)
-        slab = interpolate_rows(wide, start, stop, height)
+        # rows first, while they are narrow; then each is widened by itself
+        lines = interpolate_rows(source, start, stop, height)
+        slab = F.interpolate(lines[None], size=(stop - start, width), mode="bilinear", align_corners=False)[0]
         top, best = slab.max(dim=0)
-        ids[start:stop] = best.to(dtype)
+        ids[start:stop] = best.to(ids.dtype)
         confidence[start:stop] = (top - slab.logsumexp(dim=0)).exp_()
     return ids, confidence
 
 
-def interpolate_rows(
-    source: Float[Tensor, "K h W"], start: int, stop: int, height: int
-) -> Float[Tensor, "K rows W"]:
+def interpolate_rows(source: Float[Tensor, "K h W"], start: int, stop: int, height: int) -> Float[Tensor, "K rows W"]:
     """Rows start…stop-1 of `source` enlarged to `height` rows, bilinearly with half-pixel centres."""
     h = source.shape[1]
     y = ((torch.arange(start, stop, device=source.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
@@ -61,9 +60,3 @@ def interpolate_rows(
     below = (above + 1).clamp(max=h - 1)
     weight = (y - above)[None, :, None]
     return source[:, above].lerp_(source[:, below], weight)
-
-
-def paste_top_left(values: Num[Tensor, "*lead h w"], size_hw: tuple[int, int], fill: float) -> Shaped[Tensor, "*lead H W"]:
-    """Pad on the right and at the bottom with `fill` up to `size_hw`."""
-    height, width = size_hw
-    return F.pad(values, (0, width - values.shape[-1], 0, height - values.shape[-2]), value=fill)

@@ -1,15 +1,17 @@
-"""Judging a model on a data set, image by image."""
+"""Judging a model, or files that one wrote, on a data set, image by image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from pixelwise.contracts import Metric
+from pixelwise.errors import DataError
 from pixelwise.inference.predictor import Predictor
-from pixelwise.training.order import Samples, prepare_reader, reader_start_method
+from pixelwise.training.order import Samples, leave_interrupts_to_parent
 from pixelwise.types import Annotation, Sample
 
 
@@ -17,12 +19,33 @@ class Answers(Protocol):
     """Something that says what it sees in a sample: a model, or files that a model wrote."""
 
     def __call__(self, sample: Sample) -> Annotation:
-        """The prediction, at the sample's original size."""
+        """The prediction, at the sample's original size. Raises DataError when there is none."""
         ...
 
 
-def evaluate(answers: Answers, samples: Samples, metric: Metric, *, workers: int = 0) -> Iterator[str]:
-    """Predict and count every sample, and yield its id afterwards.
+@dataclass(frozen=True)
+class Judged:
+    """What became of an image.
+
+    Attributes:
+        index: its place in the data set.
+        failure: why it was not counted, one line that names the file; None if it was.
+    """
+
+    index: int
+    failure: str | None = None
+
+
+def evaluate(
+    answers: Answers,
+    samples: Samples,
+    metric: Metric,
+    *,
+    workers: int = 0,
+    indices: Sequence[int] | None = None,
+    go_on: bool = False,
+) -> Iterator[Judged]:
+    """Predict and count samples one after the other, and say so after each.
 
     One image is held at a time (and two for each worker), whatever the size of the set.
 
@@ -31,10 +54,23 @@ def evaluate(answers: Answers, samples: Samples, metric: Metric, *, workers: int
         samples: with the truth.
         metric: is updated once for each sample.
         workers: processes that read images.
+        indices: which samples; None takes all.
+        go_on: leave out an image that cannot be read or judged, and yield why.
+
+    Raises:
+        DataError: the first such image, unless `go_on`.
     """
-    for sample in read_in_order(samples, workers=workers):
-        metric.update(answers(sample), sample.truth, id=sample.id, clip=sample.clip, frame=sample.frame)
-        yield sample.id
+    chosen = range(len(samples)) if indices is None else indices
+    for index, read in zip(chosen, _read_each(samples, chosen, workers=workers), strict=True):
+        try:
+            sample = read.sample()
+            metric.update(answers(sample), sample.truth, id=sample.id, clip=sample.clip, frame=sample.frame)
+        except DataError as error:
+            if not go_on:
+                raise
+            yield Judged(index, " ".join(str(error).splitlines()))
+        else:
+            yield Judged(index)
 
 
 def model_answers(
@@ -48,19 +84,46 @@ def model_answers(
     return answer
 
 
-def read_in_order(samples: Samples, *, workers: int) -> Iterator[Sample]:
-    """Every sample once, in order, read by `workers` processes or by this one."""
+@dataclass(frozen=True)
+class _Read:
+    """A sample, or the error in its stead: an exception would leave a worker process with its traceback for text."""
+
+    content: Sample | DataError
+
+    def sample(self) -> Sample:
+        if isinstance(self.content, DataError):
+            raise self.content
+        return self.content
+
+
+class _Reader(Dataset[_Read]):
+    """Reads the chosen samples."""
+
+    def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
+        self.samples, self.indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> _Read:
+        try:
+            return _Read(self.samples[self.indices[place]])
+        except DataError as error:
+            return _Read(error)
+
+
+def _read_each(samples: Samples, indices: Sequence[int], *, workers: int) -> Iterator[_Read]:
+    """The chosen samples in order, read by `workers` processes or by this one."""
+    reader = _Reader(samples, indices)
     if not workers:
-        for index in range(len(samples)):
-            yield samples[index]
+        for place in range(len(reader)):
+            yield reader[place]
         return
-    loader: DataLoader[Sample] = DataLoader(
-        Subset(samples, range(len(samples))),  # pyright: ignore[reportArgumentType]
+    loader: DataLoader[_Read] = DataLoader(
+        reader,
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=prepare_reader,
-        multiprocessing_context=reader_start_method(),
+        worker_init_fn=leave_interrupts_to_parent,
+        multiprocessing_context="fork",
     )
     yield from loader
-
-

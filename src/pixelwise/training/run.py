@@ -131,7 +131,7 @@ def resolved(plan: Plan, data: TrainingData) -> Plan:
     input_size = recipe.input_size or sizes_median([judged.size_of(index) for index in range(len(judged))])
     precision = recipe.precision
     if precision == "auto":
-        precision = "bfloat16" if _computes_bfloat16() else "float32"
+        precision = "bfloat16" if computes_bfloat16() else "float32"
     values = {**recipe.__dict__, "input_size": input_size, "precision": precision}
     return Plan(**{**plan.__dict__, "recipe": Recipe(**values), "remarks": data.remarks})
 
@@ -430,7 +430,7 @@ def revision() -> str:
     return f"{pixelwise.__version__} ({commit})" if answer.returncode == 0 and commit else pixelwise.__version__
 
 
-def _computes_bfloat16() -> bool:
+def computes_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware; without, it is slower than float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()

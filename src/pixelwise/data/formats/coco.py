@@ -104,11 +104,7 @@ class Objects:
         """One object as u8 [H, W]. Raises DataError, beginning with `source` and the annotation's id."""
         name = f"{source}, annotation {self.annotation_ids[number]}"
         if number in self.runs:
-            runs = dict(self.runs[number])
-            if tuple(runs["size"]) != size:
-                height, width = runs["size"]
-                raise DataError(f"{name}: its RLE is {height}×{width}, the image {size[0]}×{size[1]} (height×width)")
-            return rle.decode(runs, source=name)
+            return rle.decode(self.runs[number], size=size, source=name)
         polygons = [
             self.coordinates[self.point_starts[polygon] : self.point_starts[polygon + 1]].tolist()
             for polygon in range(self.polygon_starts[number], self.polygon_starts[number + 1])

@@ -1,0 +1,352 @@
+"""COCO instances: what is painted, what counts as the same classes, and what is refused or left out."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pixelwise.data.coco_json import annotation_problems, image_problems
+from pixelwise.data.formats.coco import CocoInstances
+from pixelwise.data.spec import open_dataset, splits_of
+from pixelwise.errors import DataError
+from pixelwise.labels import published
+from pixelwise.ops import rle
+from pixelwise.types import Instances
+from tests.data import trees
+
+CRATE, TRUCK = 3, 9
+
+
+def opened(root: Path, split: str = "train", query: str = "") -> CocoInstances:
+    dataset = open_dataset(f"coco:{root}@{split}{query}", default_split="val")
+    assert isinstance(dataset, CocoInstances)
+    return dataset
+
+
+def semantic(dataset: CocoInstances, index: int = 0) -> list[list[int]]:
+    ids = dataset[index].truth.semantic
+    assert ids is not None
+    return ids.tolist()
+
+
+def instances(dataset: CocoInstances, index: int = 0) -> Instances:
+    found = dataset[index].truth.instances
+    assert found is not None
+    return found
+
+
+class TestPainting:
+    def test_small_objects_stay_on_top_whatever_their_order(self, tmp_path: Path) -> None:
+        large = trees.annotation(1, 7, TRUCK, (0, 0, 8, 4))
+        small = trees.annotation(2, 7, CRATE, (2, 1, 4, 3))
+        rows = [
+            [2, 2, 2, 2, 2, 2, 2, 2],
+            [2, 2, 1, 1, 2, 2, 2, 2],
+            [2, 2, 1, 1, 2, 2, 2, 2],
+            [2, 2, 2, 2, 2, 2, 2, 2],
+            *[[0] * 8] * 4,
+        ]
+        for place, annotations in enumerate(([large, small], [small, large])):
+            assert semantic(opened(trees.coco(tmp_path / str(place), annotations))) == rows
+
+    def test_the_painted_area_counts_not_the_stated_one(self, tmp_path: Path) -> None:
+        annotations = [
+            trees.annotation(1, 7, TRUCK, (0, 0, 8, 8), area=1),
+            trees.annotation(2, 7, CRATE, (0, 0, 1, 1), area=999),
+        ]
+        assert semantic(opened(trees.coco(tmp_path, annotations)))[0] == [1, 2, 2, 2, 2, 2, 2, 2]
+
+    def test_crowds_are_void_under_objects(self, tmp_path: Path) -> None:
+        crowd = np.zeros((8, 8), dtype=np.uint8)
+        crowd[:2, :6] = 1
+        annotations = [
+            trees.annotation(1, 7, CRATE, (0, 0, 1, 8)),
+            trees.annotation(2, 7, TRUCK, (0, 0, 6, 2), iscrowd=1, segmentation=run_lengths(crowd)),
+        ]
+        dataset = opened(trees.coco(tmp_path, annotations))
+        assert semantic(dataset) == [*[[1, 255, 255, 255, 255, 255, 0, 0]] * 2, *[[1, 0, 0, 0, 0, 0, 0, 0]] * 6]
+        assert instances(dataset).crowd is not None
+        assert instances(dataset).crowd.tolist() == [False, True]  # pyright: ignore[reportOptionalMemberAccess]
+
+    def test_all_three_forms_of_a_mask(self, tmp_path: Path) -> None:
+        mask = np.zeros((8, 8), dtype=np.uint8)
+        mask[1:3, 2:5] = 1
+        forms = ([trees.rectangle(2, 1, 5, 3)], run_lengths(mask), rle.encode(mask))
+        annotations = [
+            trees.annotation(number, 7, CRATE, (2, 1, 5, 3), segmentation=form) for number, form in enumerate(forms)
+        ]
+        found = instances(opened(trees.coco(tmp_path, annotations))).masks
+        assert found is not None
+        for number in range(3):
+            assert np.array_equal(found.dense_one(number).numpy(), mask == 1)
+
+    def test_the_polygons_of_one_object_are_joined(self, tmp_path: Path) -> None:
+        parts = [trees.rectangle(0, 0, 1, 1), [5, 5, 6, 6], trees.rectangle(6, 0, 8, 1)]
+        dataset = opened(trees.coco(tmp_path, [trees.annotation(1, 7, CRATE, (0, 0, 8, 1), segmentation=parts)]))
+        assert semantic(dataset)[0] == [1, 0, 0, 0, 0, 0, 1, 1]
+
+    def test_an_image_without_objects(self, tmp_path: Path) -> None:
+        dataset = opened(trees.coco(tmp_path, []))
+        assert semantic(dataset) == [[0] * 8] * 8
+        assert len(instances(dataset)) == 0
+
+
+class TestInstances:
+    def test_boxes_labels_and_order_of_the_file(self, tmp_path: Path) -> None:
+        images = [{"id": id, "file_name": f"{id}.png", "height": 8, "width": 8} for id in (40, 2)]
+        annotations = [
+            trees.annotation(11, 2, TRUCK, (1, 2, 4, 6)),
+            trees.annotation(12, 40, CRATE, (0, 0, 2, 2)),
+            trees.annotation(10, 2, CRATE, (0, 0, 8, 8)),
+        ]
+        dataset = opened(trees.coco(tmp_path, annotations, images=images))
+        assert dataset.ids == ("40", "2")
+        assert instances(dataset, 0).labels.tolist() == [1]
+        assert instances(dataset, 1).labels.tolist() == [2, 1]
+        assert instances(dataset, 1).boxes.tolist() == [[1, 2, 4, 6], [0, 0, 8, 8]]
+        assert instances(dataset, 1).boxes.dtype == torch.float32
+        masks = instances(dataset, 1).masks
+        assert masks is not None
+        assert masks.areas().tolist() == [12, 64]
+
+    def test_annotations_without_extent_are_left_out_and_counted(self, tmp_path: Path) -> None:
+        annotations = [
+            trees.annotation(1, 7, CRATE, (0, 0, 2, 2)),
+            trees.annotation(2, 7, CRATE, (0, 0, 2, 2), bbox=[1, 1, 0, 5]),
+            trees.annotation(3, 7, CRATE, (0, 0, 2, 2), segmentation=[[1, 1, 2, 2]]),
+        ]
+        dataset = opened(trees.coco(tmp_path, annotations))
+        assert len(instances(dataset)) == 1
+        assert dataset.remark == "left out: 2 annotations without extent, see pixelwise data check"
+
+    def test_pickle(self, tmp_path: Path) -> None:
+        dataset = opened(trees.coco(tmp_path, [trees.annotation(1, 7, CRATE, (0, 0, 2, 2))]))
+        assert semantic(pickle.loads(pickle.dumps(dataset))) == semantic(dataset)
+
+
+class TestLabels:
+    def test_categories_follow_background_by_id(self, tmp_path: Path) -> None:
+        categories = [{"id": 9, "name": "truck"}, {"id": 3, "name": "crate"}]
+        labels = opened(trees.coco(tmp_path, [], categories=categories)).labels
+        assert labels.names == ("background", "crate", "truck")
+        assert labels.native_ids == (0, 3, 9)
+        assert labels.is_thing == (False, True, True)
+        assert labels.background_id == 0
+
+    def test_a_category_may_be_zero(self, tmp_path: Path) -> None:
+        categories = [{"id": 0, "name": "crate"}, {"id": 1, "name": "truck"}]
+        dataset = opened(trees.coco(tmp_path, [trees.annotation(1, 7, 0, (0, 0, 8, 8))], categories=categories))
+        assert dataset.labels.names == ("background", "crate", "truck")
+        assert dataset.labels.native_ids == (-1, 0, 1)
+        assert semantic(dataset) == [[1] * 8] * 8
+
+    def test_a_category_called_background_is_the_background(self, tmp_path: Path) -> None:
+        categories = [{"id": 1, "name": "crate"}, {"id": 2, "name": "background"}]
+        labels = opened(trees.coco(tmp_path, [], categories=categories)).labels
+        assert labels.names == ("background", "crate")
+        assert labels.native_ids == (2, 1)
+
+    def test_the_categories_of_coco_are_recognised(self, tmp_path: Path) -> None:
+        coco = published("coco")
+        categories = [{"id": id, "name": name} for id, name in zip(coco.native_ids[1:], coco.names[1:], strict=True)]
+        dataset = opened(
+            trees.coco(tmp_path / "all", [trees.annotation(1, 7, 90, (0, 0, 8, 8))], categories=categories)
+        )
+        assert dataset.labels == coco
+        assert semantic(dataset) == [[80] * 8] * 8
+        fewer = opened(trees.coco(tmp_path / "few", [], categories=categories[:3])).labels
+        assert fewer.names == ("background", "person", "bicycle", "car")
+
+    def test_more_classes_than_a_byte_holds(self, tmp_path: Path) -> None:
+        categories = [{"id": id, "name": f"kind {id}"} for id in range(1, 400)]
+        dataset = opened(
+            trees.coco(
+                tmp_path,
+                [
+                    trees.annotation(1, 7, 300, (0, 0, 8, 4)),
+                    trees.annotation(2, 7, 255, (0, 4, 8, 6)),
+                    trees.annotation(3, 7, 1, (0, 6, 8, 8), iscrowd=1),
+                ],
+                categories=categories,
+            )
+        )
+        assert [row[0] for row in semantic(dataset)] == [300] * 4 + [255] * 2 + [-1] * 2
+
+    @pytest.mark.parametrize(
+        ("categories", "why"),
+        [
+            ([], "no categories"),
+            ([{"id": 1}], "needs an integer id and a name"),
+            ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "2 categories have the id '1'"),
+            ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "2 categories have the name 'a'"),
+        ],
+    )
+    def test_faulty_categories(self, tmp_path: Path, categories: list[dict[str, Any]], why: str) -> None:
+        with pytest.raises(DataError, match=f"instances_train.json: .*{why}"):
+            opened(trees.coco(tmp_path, [], categories=categories))
+
+
+class TestFiles:
+    def test_the_year_need_not_be_written(self, tmp_path: Path) -> None:
+        for split in ("train2017", "val2017"):
+            trees.coco(tmp_path, [], split=split)
+        assert splits_of(f"coco:{tmp_path}") == ("train", "val")
+        for split in ("val", "val2017"):
+            assert opened(tmp_path, split).image_path(0) == tmp_path / "val2017" / "a.png"
+
+    def test_two_years_must_be_told_apart(self, tmp_path: Path) -> None:
+        for split in ("train2014", "train2017"):
+            trees.coco(tmp_path, [], split=split)
+        assert splits_of(f"coco:{tmp_path}") == ("train2014", "train2017")
+        with pytest.raises(DataError, match="could be any of @train2014, @train2017"):
+            opened(tmp_path, "train")
+
+    @pytest.mark.parametrize("folder", ["train", "train_images", "images/train", "images", "."])
+    def test_where_images_may_lie(self, tmp_path: Path, folder: str) -> None:
+        trees.coco(tmp_path, [])
+        stored = trees.write_image(tmp_path / "elsewhere" / "a.png", size_hw=(8, 8))
+        (tmp_path / "train" / "a.png").unlink()
+        (tmp_path / "train").rmdir()
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        stored.rename(tmp_path / folder / "a.png")
+        assert opened(tmp_path)[0].image.shape == (3, 8, 8)
+
+    def test_file_names_with_folders(self, tmp_path: Path) -> None:
+        images = [{"id": 1, "file_name": "hall/north/a.png", "height": 8, "width": 8}]
+        assert opened(trees.coco(tmp_path, [], images=images))[0].id == "1"
+
+    def test_named_file_and_folder(self, tmp_path: Path) -> None:
+        trees.coco(tmp_path, [])
+        (tmp_path / "annotations" / "instances_train.json").rename(tmp_path / "boxes.json")
+        (tmp_path / "train").rename(tmp_path / "photos")
+        assert splits_of(f"coco:{tmp_path}?annotations=boxes.json&images=photos") == ("all",)
+        assert opened(tmp_path, "all", "?annotations=boxes.json&images=photos").ids == ("7",)
+
+    def test_missing_images_are_counted(self, tmp_path: Path) -> None:
+        images = [{"id": id, "file_name": f"{id}.png", "height": 8, "width": 8} for id in range(4)]
+        trees.coco(tmp_path, [], images=images)
+        for name in ("1.png", "3.png"):
+            (tmp_path / "train" / name).unlink()
+        with pytest.raises(DataError, match=r"1\.png: no such file; 2 of the 4 images"):
+            opened(tmp_path)
+
+    def test_no_folder_of_images(self, tmp_path: Path) -> None:
+        trees.coco(tmp_path, [])
+        (tmp_path / "train").rename(tmp_path / "photos")
+        with pytest.raises(DataError, match="name it by \\?images="):
+            opened(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("{", "not JSON"),
+            ("[]", "an object with images, annotations and categories"),
+            ('{"images": [], "categories": []}', "no list 'annotations'"),
+            ('{"images": [3], "annotations": [], "categories": []}', "no list 'images' of objects"),
+            ('{"images": [], "annotations": [], "categories": []}', "no images"),
+        ],
+    )
+    def test_other_json(self, tmp_path: Path, content: str, why: str) -> None:
+        trees.coco(tmp_path, [])
+        (tmp_path / "annotations" / "instances_train.json").write_text(content)
+        with pytest.raises(DataError, match=f"instances_train.json: .*{why}"):
+            opened(tmp_path)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("fields", "why"),
+        [
+            ({"segmentation": None}, "no segmentation"),
+            ({"segmentation": []}, "no segmentation"),
+            ({"segmentation": "x"}, "a str, not polygons or an RLE"),
+            ({"segmentation": [[1, 2, 3, 4, 5]]}, "polygon 1 is not a list of numbers"),
+            ({"segmentation": [[1, 2, 3, 4, "5", 6]]}, "polygon 1 is not a list of numbers"),
+            ({"segmentation": [[0, 0, 1e9, 0, 1, 1]]}, r"polygon 1 has a coordinate of 1e\+09 pixels"),
+            ({"segmentation": {"counts": [64]}}, "its RLE needs size"),
+            ({"segmentation": {"counts": [-1, 65], "size": [8, 8]}}, "its RLE needs size"),
+            ({"category_id": 4}, "category 4 is not in categories"),
+            ({"image_id": 5}, "image 5 is not in images"),
+            ({"bbox": [1, 2, 3]}, "is not four numbers"),
+            ({"bbox": None}, "is not four numbers"),
+        ],
+    )
+    def test_unusable_annotations(self, tmp_path: Path, fields: dict[str, Any], why: str) -> None:
+        annotations = [{**trees.annotation(5521, 7, CRATE, (0, 0, 2, 2)), **fields}]
+        with pytest.raises(DataError, match=rf"instances_train\.json: annotation 5521 \(image .*\): .*{why}"):
+            opened(trees.coco(tmp_path, annotations))
+
+    @pytest.mark.parametrize(
+        ("segmentation", "why"),
+        [
+            ({"size": [8, 8], "counts": [60, 2]}, "8×8"),
+            ({"size": [4, 4], "counts": [10, 6]}, "its RLE is 4×4, the image 8×8"),
+            ({"size": [8, 8], "counts": "not runs"}, "8×8"),
+            ({"size": [8, 8], "counts": "o" * 99}, "8×8"),
+        ],
+    )
+    def test_runs_that_do_not_fit_are_named_when_read(
+        self, tmp_path: Path, segmentation: dict[str, Any], why: str
+    ) -> None:
+        annotations = [trees.annotation(5521, 7, CRATE, (0, 0, 2, 2), segmentation=segmentation)]
+        dataset = opened(trees.coco(tmp_path, annotations))
+        with pytest.raises(DataError, match=f"image 7, annotation 5521: .*{why}"):
+            dataset[0]
+
+    @pytest.mark.parametrize(
+        ("image", "why"),
+        [
+            ({"id": 7}, "an id and a file_name are wanted"),
+            ({"file_name": "a.png"}, "an id and a file_name are wanted"),
+            ({"id": 7, "file_name": "a.png"}, "height None, width None"),
+            ({"id": 7, "file_name": "a.png", "height": 0, "width": 8}, "height 0, width 8"),
+            ({"id": 7, "file_name": "a.png", "height": 10**6, "width": 10**6}, "at most 200 megapixels"),
+        ],
+    )
+    def test_unusable_image_entries(self, image: dict[str, Any], why: str) -> None:
+        problems = list(image_problems([image]))
+        assert [problem.fatal for problem in problems] == [True]
+        assert why in problems[0].text
+
+    def test_one_id_for_two_images(self, tmp_path: Path) -> None:
+        images = [{"id": 7, "file_name": f"{name}.png", "height": 8, "width": 8} for name in "ab"]
+        with pytest.raises(DataError, match="image 7 'b.png': another image has the same id"):
+            opened(trees.coco(tmp_path, [], images=images))
+
+    def test_sizes_that_differ(self, tmp_path: Path) -> None:
+        trees.coco(tmp_path, [])
+        trees.write_image(tmp_path / "train" / "a.png", size_hw=(8, 9))
+        dataset = opened(tmp_path)
+        with pytest.raises(DataError, match=r"a\.png: 8×9 pixels .* says 8×8 \(image 7\)"):
+            dataset[0]
+
+    def test_an_unreadable_image(self, tmp_path: Path) -> None:
+        trees.coco(tmp_path, [])
+        (tmp_path / "train" / "a.png").write_bytes(b"")
+        with pytest.raises(DataError, match=r"a\.png: the file is empty \(image 7\)"):
+            opened(tmp_path)[0]
+
+    def test_nonsense_in_every_field_is_reported_not_raised(self) -> None:
+        for nonsense in (None, [], {}, "x", 1.5, -1, True, float("nan")):
+            for field in ("id", "image_id", "category_id", "bbox", "segmentation"):
+                entry = {**trees.annotation(1, 7, CRATE, (0, 0, 2, 2)), field: nonsense}
+                list(annotation_problems(entry, {7: {"id": 7, "file_name": "a.png"}}, {CRATE: 1}))
+            for field in ("id", "file_name", "height", "width"):
+                list(image_problems([{"id": 7, "file_name": "a.png", "height": 8, "width": 8, field: nonsense}]))
+
+
+def run_lengths(mask: np.ndarray) -> dict[str, Any]:
+    """Uncompressed RLE: down the columns, zeros first."""
+    counts, value, run = [], 0, 0
+    for bit in mask.T.ravel().tolist():
+        if bit == value:
+            run += 1
+        else:
+            counts.append(run)
+            value, run = bit, 1
+    return {"size": list(mask.shape), "counts": [*counts, run]}

@@ -1,0 +1,265 @@
+"""voc, camvid and masks: the layouts they read, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pixelwise.data.dataset import SemanticPairs
+from pixelwise.data.folders import published_names
+from pixelwise.data.spec import open_dataset, splits_of
+from pixelwise.errors import DataError
+from pixelwise.labels import published
+from tests.data import trees
+
+
+def opened(spec: str) -> SemanticPairs:
+    dataset = open_dataset(spec, default_split="train")
+    assert isinstance(dataset, SemanticPairs)
+    return dataset
+
+
+def test_published_label_sets_are_listed() -> None:
+    assert {"camvid", "coco", "voc"} <= set(published_names())
+    for name in published_names():
+        assert published(name).name == name
+
+
+class TestVoc:
+    def test_ids_come_in_the_order_of_the_list(self, tmp_path: Path) -> None:
+        trees.voc(tmp_path, {"train": ["2007_2", "2007_1"], "val": ["2007_3"]})
+        dataset = opened(f"voc:{tmp_path}@train")
+        assert dataset.ids == ("2007_2", "2007_1")
+        assert dataset.image_path(0) == tmp_path / "JPEGImages" / "2007_2.jpg"
+        assert dataset.truth_path(0) == tmp_path / "SegmentationClass" / "2007_2.png"
+        assert dataset.labels == published("voc")
+        assert dataset[1].id == "2007_1"
+
+    @pytest.mark.parametrize("below", ["", "VOCdevkit"])
+    def test_a_folder_around_one_year(self, tmp_path: Path, below: str) -> None:
+        trees.voc(tmp_path / below / "VOC2012", {"val": ["a"]})
+        assert opened(f"voc:{tmp_path}@val").ids == ("a",)
+
+    def test_a_folder_around_two_years(self, tmp_path: Path) -> None:
+        for year in ("VOC2007", "VOC2012"):
+            trees.voc(tmp_path / year, {"val": ["a"]})
+        with pytest.raises(DataError, match="several years in it \\(VOC2007, VOC2012\\)"):
+            opened(f"voc:{tmp_path}@val")
+
+    def test_missing_folders_are_named(self, tmp_path: Path) -> None:
+        (tmp_path / "JPEGImages").mkdir()
+        with pytest.raises(DataError, match="SegmentationClass/, ImageSets/Segmentation/ is missing"):
+            opened(f"voc:{tmp_path}@val")
+
+    def test_no_lists(self, tmp_path: Path) -> None:
+        trees.voc(tmp_path, {})
+        for folder in ("JPEGImages", "SegmentationClass"):
+            (tmp_path / folder).mkdir()
+        with pytest.raises(DataError, match="no list in it"):
+            splits_of(f"voc:{tmp_path}")
+
+    def test_listed_ids_without_files_are_counted(self, tmp_path: Path) -> None:
+        trees.voc(tmp_path, {"train": ["a", "b", "c"]})
+        (tmp_path / "SegmentationClass" / "b.png").unlink()
+        (tmp_path / "JPEGImages" / "c.jpg").unlink()
+        with pytest.raises(DataError, match="no mask for 'b'; 2 of 3 ids lack image or mask"):
+            opened(f"voc:{tmp_path}@train")
+
+    def test_repeated_ids_are_refused(self, tmp_path: Path) -> None:
+        trees.voc(tmp_path, {"train": ["a", "b", "a"]})
+        with pytest.raises(DataError, match="'a' stands more than once"):
+            opened(f"voc:{tmp_path}@train")
+
+    def test_an_empty_list_is_refused(self, tmp_path: Path) -> None:
+        trees.voc(tmp_path, {"train": ["a"], "val": []})
+        with pytest.raises(DataError, match="no images in this split"):
+            opened(f"voc:{tmp_path}@val")
+
+    def test_own_classes(self, tmp_path: Path) -> None:
+        trees.voc(tmp_path, {"train": ["a"]})
+        (tmp_path / "labels.txt").write_text("floor\nwall\n")
+        assert opened(f"voc:{tmp_path}@train").labels.names == ("floor", "wall")
+
+
+class TestCamvid:
+    def test_pairs_by_name(self, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        trees.write_turned(tmp_path / "train" / "extra.jpg", orientation=1)
+        trees.write_mask(tmp_path / "trainannot" / "extra.png")
+        dataset = opened(f"camvid:{tmp_path}")
+        assert dataset.ids == ("a", "b", "c", "extra")
+        assert dataset.image_path(3).name == "extra.jpg"
+        assert dataset.labels == published("camvid")
+        assert [dataset[index].id for index in range(4)] == list(dataset.ids)
+
+    def test_splits_are_those_with_masks(self, tmp_path: Path) -> None:
+        trees.camvid(tmp_path, {"val": ["a"], "train": ["b"], "test": ["c"], "night": ["d"]})
+        (tmp_path / "videos").mkdir()
+        assert splits_of(f"camvid:{tmp_path}") == ("train", "val", "test", "night")
+
+    def test_an_image_without_mask_is_refused(self, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        trees.write_image(tmp_path / "train" / "aa.png")
+        with pytest.raises(DataError, match="no mask for 'aa'; 1 of 4"):
+            opened(f"camvid:{tmp_path}")
+
+    def test_two_images_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        trees.write_turned(tmp_path / "train" / "a.jpg")
+        with pytest.raises(DataError, match=r"a\.png: another file has the name 'a' too"):
+            opened(f"camvid:{tmp_path}")
+
+    def test_hidden_and_other_files_are_passed_over(self, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        (tmp_path / "train" / ".a.png").touch()
+        (tmp_path / "train" / "Thumbs.db").touch()
+        assert opened(f"camvid:{tmp_path}").ids == ("a", "b", "c")
+
+
+class TestMasks:
+    def test_every_fifth_pair_is_val(self, tmp_path: Path) -> None:
+        names = [f"{number:02}" for number in range(1, 13)]
+        trees.masks(tmp_path, names)
+        train, val = (opened(f"masks:{tmp_path}@{split}") for split in ("train", "val"))
+        assert val.ids == ("05", "10")
+        assert train.ids == tuple(name for name in names if name not in val.ids)
+        for dataset in (train, val):
+            assert dataset.remark == "the set has no splits: every fifth pair by name is val, the others are train"
+
+    def test_four_pairs_make_no_val(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "abcd")
+        assert opened(f"masks:{tmp_path}@train").ids == ("a", "b", "c", "d")
+        with pytest.raises(DataError, match=r"no image of this split has a mask; .* every fifth pair is val"):
+            opened(f"masks:{tmp_path}@val")
+
+    def test_classes_by_line(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a")
+        trees.write_mask(tmp_path / "masks" / "a.png", [[0, 1, 255, 0, 1, 255]] * 4)
+        dataset = opened(f"masks:{tmp_path}")
+        assert dataset.labels.names == ("floor", "wall")
+        semantic = dataset[0].truth.semantic
+        assert semantic is not None
+        assert semantic.tolist() == [[0, 1, 255, 0, 1, 255]] * 4
+
+    def test_images_without_mask_are_left_out_and_counted(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "abc")
+        trees.write_image(tmp_path / "images" / "x.png")
+        trees.write_image(tmp_path / "images" / "y.png")
+        trees.write_mask(tmp_path / "masks" / "z.png")
+        dataset = opened(f"masks:{tmp_path}@train")
+        assert dataset.ids == ("a", "b", "c")
+        assert dataset.remark is not None
+        assert dataset.remark.endswith("left out: 2 images without a mask, 1 masks without an image")
+
+    def test_no_pair_at_all(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a")
+        (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / "a_mask.png")
+        with pytest.raises(DataError, match="no image of this split has a mask"):
+            opened(f"masks:{tmp_path}@train")
+        assert opened(f"masks:{tmp_path}@train?suffix=_mask").ids == ("a",)
+
+    def test_sub_folders_are_splits(self, tmp_path: Path) -> None:
+        for split, name in (("train", "a"), ("val", "b"), ("night", "c")):
+            trees.write_image(tmp_path / "images" / split / f"{name}.png")
+            trees.write_mask(tmp_path / "masks" / split / f"{name}.png")
+        (tmp_path / "labels.txt").write_text("floor\nwall")
+        assert splits_of(f"masks:{tmp_path}") == ("train", "val", "night")
+        dataset = opened(f"masks:{tmp_path}@night")
+        assert dataset.ids == ("c",)
+        assert dataset.remark is None
+
+    def test_folders_side_by_side(self, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        (tmp_path / "labels.txt").write_text("floor\nwall")
+        dataset = opened(f"masks:{tmp_path}@val")
+        assert dataset.ids == ("d", "e")
+        assert dataset.remark is None
+
+    def test_named_folders(self, tmp_path: Path) -> None:
+        trees.write_image(tmp_path / "photos" / "a.png")
+        trees.write_mask(tmp_path / "truth" / "ids" / "a.png")
+        (tmp_path / "labels.txt").write_text("floor\nwall")
+        assert opened(f"masks:{tmp_path}@train?images=photos&masks=truth/ids").ids == ("a",)
+
+    def test_one_folder_and_a_suffix(self, tmp_path: Path) -> None:
+        trees.write_image(tmp_path / "a.png")
+        trees.write_mask(tmp_path / "a_mask.png")
+        (tmp_path / "labels.txt").write_text("floor\nwall")
+        dataset = opened(f"masks:{tmp_path}@train?images=.&masks=.&suffix=_mask")
+        assert dataset.ids == ("a",)
+        assert dataset.truth_path(0) == tmp_path / "a_mask.png"
+        assert dataset.remark is not None
+        assert "left out" not in dataset.remark
+
+    def test_two_masks_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a")
+        trees.write_mask(tmp_path / "masks" / "a.tif")
+        with pytest.raises(DataError, match=r"a\.tif: another file has the name 'a' too"):
+            opened(f"masks:{tmp_path}@train")
+
+
+class TestLabelFiles:
+    def labels_error(self, root: Path, query: str = "") -> str:
+        with pytest.raises(DataError) as caught:
+            opened(f"masks:{root}@train{query}")
+        return str(caught.value)
+
+    def test_none(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a", labels=None)
+        message = self.labels_error(tmp_path)
+        assert "no labels.txt and no labels.toml" in message
+        assert "one class name a line" in message
+        assert "?labels=camvid|coco|voc" in message
+
+    def test_published(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a", labels=None)
+        assert opened(f"masks:{tmp_path}@train?labels=voc").labels == published("voc")
+
+    def test_published_goes_before_the_file(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a")
+        assert opened(f"masks:{tmp_path}@train?labels=voc").labels == published("voc")
+
+    def test_toml_goes_before_text(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a")
+        (tmp_path / "labels.toml").write_text('void_ids = [1]\n[[class]]\nname = "roof"\nid = 0\n')
+        dataset = opened(f"masks:{tmp_path}@train")
+        assert dataset.labels.names == ("roof",)
+        semantic = dataset[0].truth.semantic
+        assert semantic is not None
+        assert semantic.tolist() == [[0, 0, 0, 255, 255, 255]] * 4
+
+    def test_named_file(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a", labels=None)
+        (tmp_path / "classes.txt").write_text("x\ny\n")
+        assert opened(f"masks:{tmp_path}@train?labels=classes.txt").labels.names == ("x", "y")
+
+    def test_unknown_name(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a")
+        assert "no such label file; published label sets are camvid, coco, voc" in self.labels_error(
+            tmp_path, "?labels=vox"
+        )
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("", "no class names in it"),
+            ("floor\n\nwall\n", "line 2 is empty"),
+            ("floor\nwall\nfloor\n", "floor stands more than once"),
+        ],
+    )
+    def test_faulty_text(self, tmp_path: Path, content: str, why: str) -> None:
+        trees.masks(tmp_path, "a", labels=content)
+        message = self.labels_error(tmp_path)
+        assert message.startswith(f"{tmp_path / 'labels.txt'}: ")
+        assert why in message
+
+    def test_text_of_another_editor(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a", labels=None)
+        (tmp_path / "labels.txt").write_bytes("\ufeffstraße\r\nhaus \r\n\r\n".encode())
+        assert opened(f"masks:{tmp_path}@train").labels.names == ("straße", "haus")
+
+    def test_text_of_another_encoding(self, tmp_path: Path) -> None:
+        trees.masks(tmp_path, "a", labels=None)
+        (tmp_path / "labels.txt").write_bytes("straße".encode("latin-1"))
+        assert "not a readable text file" in self.labels_error(tmp_path)

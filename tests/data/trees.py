@@ -1,0 +1,111 @@
+"""Tiny data sets, drawn into a folder in the layouts of the formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SIZE_HW = (4, 6)
+
+
+def write_image(path: Path, *, seed: int = 0, size_hw: tuple[int, int] = SIZE_HW) -> Path:
+    """An image of noise; equal seeds give equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_mask(path: Path, ids: Any = None) -> Path:
+    """A greyscale PNG of ids; by default the left half is 0 and the right half 1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if ids is None:
+        ids = np.arange(SIZE_HW[1])[None].repeat(SIZE_HW[0], axis=0) >= SIZE_HW[1] // 2
+    Image.fromarray(np.asarray(ids).astype(np.uint8)).save(path)
+    return path
+
+
+def write_turned(path: Path, *, stored_hw: tuple[int, int] = SIZE_HW, orientation: int = 6, seed: int = 0) -> Path:
+    """A JPEG whose EXIF tag says that it is to be turned."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(seed).integers(0, 256, (*stored_hw, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+def camvid(root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> Path:
+    """SPLIT/NAME.png and SPLITannot/NAME.png; no two images are equal."""
+    seed = 0
+    for split, names in (splits or {"train": ("a", "b", "c"), "val": ("d", "e")}).items():
+        for name in names:
+            write_image(root / split / f"{name}.png", seed=(seed := seed + 1))
+            write_mask(root / f"{split}annot" / f"{name}.png")
+    return root
+
+
+def voc(root: Path, lists: Mapping[str, Sequence[str]]) -> Path:
+    """JPEGImages, SegmentationClass and the lists, with files for every listed id."""
+    for seed, name in enumerate(sorted({name for names in lists.values() for name in names})):
+        write_image(root / "JPEGImages" / f"{name}.jpg", seed=seed)
+        write_mask(root / "SegmentationClass" / f"{name}.png")
+    folder = root / "ImageSets" / "Segmentation"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, names in lists.items():
+        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return root
+
+
+def masks(root: Path, names: Sequence[str], *, labels: str | None = "floor\nwall\n") -> Path:
+    """images/ and masks/ without splits."""
+    for seed, name in enumerate(names):
+        write_image(root / "images" / f"{name}.png", seed=seed)
+        write_mask(root / "masks" / f"{name}.png")
+    if labels is not None:
+        (root / "labels.txt").write_text(labels)
+    return root
+
+
+def rectangle(x1: float, y1: float, x2: float, y2: float) -> list[float]:
+    """The corners of a polygon."""
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def annotation(id: int, image_id: int, category_id: int, box: Sequence[float], **fields: Any) -> dict[str, Any]:
+    """A rectangle x1 y1 x2 y2 as one polygon; `fields` replace what the entry would have."""
+    x1, y1, x2, y2 = box
+    entry = {
+        "id": id,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1),
+        "iscrowd": 0,
+        "segmentation": [rectangle(x1, y1, x2, y2)],
+    }
+    return {**entry, **fields}
+
+
+def coco(
+    root: Path,
+    annotations: Sequence[Mapping[str, Any]],
+    *,
+    split: str = "train",
+    images: Sequence[Mapping[str, Any]] = ({"id": 7, "file_name": "a.png", "height": 8, "width": 8},),
+    categories: Sequence[Mapping[str, Any]] = ({"id": 3, "name": "crate"}, {"id": 9, "name": "truck"}),
+) -> Path:
+    """annotations/instances_SPLIT.json, and SPLIT/ with an image for every entry."""
+    content = {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
+    file = root / "annotations" / f"instances_{split}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    for seed, image in enumerate(images):
+        if isinstance(image.get("height"), int) and "file_name" in image:
+            write_image(root / split / image["file_name"], seed=seed, size_hw=(image["height"], image["width"]))
+    return root

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import pixelwise.models
+from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.predictor import Predictor
+from pixelwise.labels import LabelSet
+
+LABELS = LabelSet.from_names("fruit", ["background", "apple", "pear"])
+
+
+@pytest.fixture(autouse=True)
+def test_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the systems of this folder importable as `pixelwise.models.NAME`."""
+    folder = str(Path(__file__).parent / "systems")
+    monkeypatch.setattr(pixelwise.models, "__path__", [*pixelwise.models.__path__, folder])
+
+
+def pointwise_card(**changes) -> ModelCard:
+    return ModelCard(**{"task": "semantic", "system": "pointwise", "labels": LABELS, "input_size": 32, **changes})
+
+
+def pointwise(*, stride: int = 1) -> torch.nn.Module:
+    """Red pixels are apples, green ones pears, dark ones background."""
+    module = system_module("pointwise").build(num_classes=3, stride=stride)
+    with torch.no_grad():
+        module.classifier.weight.copy_(torch.tensor([[-4.0, -4, 0], [6, -6, 0], [-6, 6, 0]]).view(3, 3, 1, 1))
+        module.classifier.bias.copy_(torch.tensor([1.0, 0, 0]))
+    return module
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(pointwise(), pointwise_card(), device="cpu")
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    write_model(folder, pointwise().state_dict(), pointwise_card())
+    return folder
+
+
+def noise(height: int, width: int, *, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)

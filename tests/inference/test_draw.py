@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+
+from pixelwise.inference.draw import OPACITY, draw
+from pixelwise.labels import LabelSet
+from pixelwise.types import Annotation
+from tests.inference.conftest import LABELS, noise
+
+
+def drawn(image: torch.Tensor, semantic: torch.Tensor, labels: LabelSet = LABELS, *, legend: bool = True) -> np.ndarray:
+    return np.asarray(draw(image, Annotation(semantic=semantic), labels, legend=legend)).astype(int)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (50, 37), (37, 50), (480, 640), (900, 200)])
+def test_the_picture_stands_at_the_top_left_pixel_for_pixel(size: tuple[int, int]):
+    image = noise(*size)
+    semantic = torch.zeros(size, dtype=torch.uint8)
+    y, x = size[0] // 2, size[1] // 3
+    semantic[y, x] = 1
+    result = drawn(image, semantic)
+    picture = result[: size[0], : size[1]]
+    if size != (1, 1):  # which has no edge
+        assert tuple(picture[y, x]) == LABELS.palette[1]
+    untouched = np.ones(size, dtype=bool)
+    untouched[y, x] = False
+    assert (picture[untouched] == image.permute(1, 2, 0).numpy()[untouched]).all()
+    assert result.shape[0] * result.shape[1] > size[0] * size[1]
+    assert np.array_equal(picture, drawn(image, semantic, legend=False))
+
+
+def test_colours_lie_over_the_image_and_edges_are_solid():
+    image = torch.full((3, 20, 20), 100, dtype=torch.uint8)
+    semantic = torch.zeros(20, 20, dtype=torch.uint8)
+    semantic[5:15, 5:10] = 1
+    semantic[5:15, 10:15] = 2
+    result = drawn(image, semantic, legend=False)
+    apple, pear = np.array(LABELS.palette[1]), np.array(LABELS.palette[2])
+    assert (abs(result[8, 7] - (100 + OPACITY * (apple - 100))) <= 0.5).all()
+    assert (result[8, 9] == apple).all()
+    assert (result[8, 10] == pear).all()
+    assert (result[5, 7] == apple).all()
+    assert (result[4, 7] == 100).all()
+
+
+def test_edges_grow_with_the_image():
+    image = torch.zeros(3, 4, 4000, dtype=torch.uint8)
+    semantic = torch.zeros(4, 4000, dtype=torch.uint8)
+    semantic[:, 2000:] = 1
+    solid = (drawn(image, semantic, legend=False) == LABELS.palette[1]).all(axis=2)
+    assert solid[0].sum() == 4
+    assert solid[0, 2000:2004].all()
+
+
+def test_pixels_that_nobody_judged_are_hatched_in_grey():
+    image = torch.full((3, 60, 60), 10, dtype=torch.uint8)
+    semantic = torch.full((60, 60), 255, dtype=torch.uint8)
+    result = drawn(image, semantic, legend=False)
+    assert (result == result[:, :, :1]).all()
+    changed = (result != 10).any(axis=2)
+    assert 0.2 < changed.mean() < 0.5
+
+
+def test_large_images_are_painted_in_slabs_without_a_seam(monkeypatch: pytest.MonkeyPatch):
+    image, semantic = noise(40, 30), noise(40, 30, seed=1)[0] % 4
+    semantic[semantic == 3] = 255
+    whole = drawn(image, semantic, legend=False)
+    monkeypatch.setattr("pixelwise.inference.draw.SLAB_PIXELS", 90)
+    assert np.array_equal(drawn(image, semantic, legend=False), whole)
+
+
+def test_a_legend_names_what_occurs(monkeypatch: pytest.MonkeyPatch):
+    texts = []
+    monkeypatch.setattr(
+        "pixelwise.inference.draw.add_legend",
+        lambda picture, rows: texts.extend((row.colour, row.text) for row in rows) or picture,
+    )
+    semantic = torch.zeros(10, 100, dtype=torch.uint8)
+    semantic[0, 0] = 1
+    semantic[1:4] = 2
+    semantic[5, :50] = 255
+    draw(noise(10, 100), Annotation(semantic=semantic), LABELS)
+    assert texts == [(LABELS.palette[2], "pear 30 %"), (LABELS.palette[1], "apple <1 %"), (None, "not judged 5 %")]
+
+
+def test_an_image_of_background_alone_and_an_empty_annotation_stay_as_they_are():
+    image = noise(10, 12)
+    for annotation in (Annotation(), Annotation(semantic=torch.zeros(10, 12, dtype=torch.uint8))):
+        result = np.asarray(draw(image, annotation, LABELS))
+        assert np.array_equal(result, image.permute(1, 2, 0).numpy())
+
+
+def test_many_classes_fit_beside_or_beneath():
+    labels = LabelSet.from_names("many", [f"class number {index}" for index in range(200)])
+    for size in ((400, 10), (10, 400), (400, 400)):
+        semantic = (torch.arange(size[0] * size[1]) % 200).to(torch.uint8).view(size)
+        result = drawn(noise(*size), semantic, labels)
+        panel = result.copy()
+        panel[: size[0], : size[1]] = 250
+        for colour in labels.palette[1:]:
+            assert (panel == colour).all(axis=2).sum() > 20, colour
+
+
+def test_more_than_255_classes_draw():
+    labels = LabelSet(
+        name="many",
+        names=tuple(f"class {index}" for index in range(300)),
+        is_thing=(False,) * 300,
+        palette=tuple((index % 256, index // 256, 90) for index in range(300)),
+        native_ids=tuple(range(300)),
+        void_ids=(65535,),
+    )
+    semantic = torch.tensor([[299, -1], [0, 7]], dtype=torch.int32)
+    result = drawn(noise(2, 2), semantic, labels)
+    assert tuple(result[0, 0]) == labels.palette[299]
+    assert tuple(result[1, 1]) == labels.palette[7]

@@ -1,0 +1,125 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from pixelwise.errors import PixelwiseError
+from pixelwise.inference.scene import MissingPartError, Scene
+from pixelwise.labels import LabelSet, published
+from pixelwise.types import Annotation
+from tests.inference.conftest import LABELS, noise
+
+SEMANTIC = torch.tensor(
+    [
+        [0, 0, 1, 1, 0],
+        [0, 1, 1, 0, 0],
+        [2, 0, 0, 0, 255],
+        [2, 2, 0, 0, 255],
+    ],
+    dtype=torch.uint8,
+)
+CONFIDENCE = torch.linspace(0.05, 1, 20).view(4, 5)
+
+
+def scene(labels: LabelSet = LABELS) -> Scene:
+    annotation = Annotation(semantic=SEMANTIC, confidence=CONFIDENCE)
+    return Scene(noise(4, 5), annotation, labels, seconds=0.25, model="fruit", name="a/b.jpg")
+
+
+def test_a_part_that_the_task_does_not_give_says_which_it_gives():
+    for part in ("instances", "panoptic", "saliency", "captions"):
+        with pytest.raises(MissingPartError, match=f"fruit gives no {part}; it gives semantic, confidence"):
+            getattr(scene(), part)
+        assert not hasattr(scene(), part)
+    assert issubclass(MissingPartError, PixelwiseError)
+    assert scene().semantic is SEMANTIC
+    assert scene().confidence is CONFIDENCE
+
+
+def test_the_record_has_the_fields_of_the_tour():
+    record = json.loads(json.dumps(scene().record()))
+    assert list(record) == ["image", "size", "model", "labels", "segments", "seconds"]
+    assert record["image"] == "a/b.jpg"
+    assert record["size"] == [4, 5]
+    assert record["model"] == "fruit"
+    assert record["labels"] == ["background", "apple", "pear"]
+    assert record["seconds"] == 0.25
+    apple, pear = record["segments"]
+    assert list(apple) == ["id", "label", "name", "area", "box", "score", "track_id", "rle"]
+    assert (apple["id"], apple["label"], apple["name"], apple["area"]) == (1, 1, "apple", 4)
+    assert apple["box"] == [1, 0, 4, 2]
+    assert apple["score"] == pytest.approx((0.15 + 0.2 + 0.35 + 0.4) / 4, abs=1e-4)
+    assert apple["track_id"] is None
+    assert (pear["name"], pear["box"], pear["area"]) == ("pear", [0, 2, 2, 4], 3)
+    for segment in record["segments"]:
+        assert segment["rle"]["size"] == [4, 5]
+        mask = coco_mask.decode({**segment["rle"], "counts": segment["rle"]["counts"].encode()})
+        assert np.array_equal(mask, (segment["id"] == SEMANTIC).numpy())
+
+
+def test_an_image_of_background_alone_has_no_segments():
+    empty = replace(scene(), annotation=Annotation(semantic=torch.zeros(4, 5, dtype=torch.uint8)))
+    assert empty.record()["segments"] == []
+
+
+def test_saving_writes_the_overlay_and_the_ids(tmp_path: Path):
+    files = scene().save(tmp_path / "new" / "photo.v2")
+    assert files == [tmp_path / "new" / "photo.v2.overlay.png", tmp_path / "new" / "photo.v2.semantic.png"]
+    assert sorted((tmp_path / "new").iterdir()) == sorted(files)
+    with Image.open(files[0]) as overlay:
+        assert overlay.mode == "RGB"
+        assert np.array_equal(np.asarray(overlay), np.asarray(scene().draw()))
+    with Image.open(files[1]) as mask:
+        assert mask.mode == "P"
+        assert np.array_equal(np.asarray(mask), SEMANTIC.numpy())
+        palette = np.array(mask.getpalette()).reshape(-1, 3)
+        assert [tuple(colour) for colour in palette[:3]] == list(LABELS.palette)
+        assert tuple(palette[255]) == (224, 224, 192)
+
+
+def test_masks_hold_the_ids_on_disk_of_the_label_set(tmp_path: Path):
+    labels = replace(LABELS, native_ids=(7, 24, 33), void_ids=(3, 255))
+    scene(labels).save(str(tmp_path / "a"))
+    with Image.open(tmp_path / "a.semantic.png") as mask:
+        ids = np.asarray(mask)
+        palette = np.array(mask.getpalette()).reshape(-1, 3)
+    native = np.array([7, 24, 33, 3])
+    assert np.array_equal(ids, native[np.where(SEMANTIC == 255, 3, SEMANTIC)])
+    assert tuple(palette[24]) == labels.palette[1]
+    assert np.array_equal(labels.class_ids(ids, source="a"), SEMANTIC.numpy())
+
+
+def test_a_void_id_below_zero_is_written_as_255(tmp_path: Path):
+    scene(replace(LABELS, void_ids=(-1,))).save(tmp_path / "a")
+    with Image.open(tmp_path / "a.semantic.png") as mask:
+        assert np.array_equal(np.asarray(mask), SEMANTIC.numpy())
+
+
+def test_ids_of_more_than_eight_bits_are_written_as_sixteen(tmp_path: Path):
+    labels = replace(LABELS, native_ids=(0, 1000, 5))
+    scene(labels).save(tmp_path / "a")
+    with Image.open(tmp_path / "a.semantic.png") as mask:
+        assert mask.mode == "I;16"
+        assert np.asarray(mask)[0, 2] == 1000
+
+
+def test_voc_masks_have_the_palette_of_voc(tmp_path: Path):
+    Scene(noise(4, 5), Annotation(semantic=SEMANTIC), published("voc"), 0.0, "m").save(tmp_path / "a")
+    with Image.open(tmp_path / "a.semantic.png") as mask:
+        assert mask.getpalette()[15 * 3 : 16 * 3] == [192, 128, 128]
+
+
+def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(self, path, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        scene().save(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,59 @@
+"""Run the command line, and kill the process with SIGKILL at a chosen moment: `python killed_run.py MOMENT N ARGUMENT…`.
+
+Moments: `step`, after the N-th step; `evaluation`, before the N-th image of an evaluation is counted; `write`, with half
+of the N-th file of a training state on the disk; `swap`, before the N-th rename of a finished folder into its place.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def kill_on_call(owner: Any, name: str, number: int, last_words: Callable[..., None] | None = None) -> None:
+    """Replace a function by one that kills the process at its `number`-th call."""
+    original, calls = getattr(owner, name), 0
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            if last_words:
+                last_words(original, *arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    setattr(owner, name, counting)
+
+
+def write_half(save_file: Callable[..., None], tensors: Any, path: Path) -> None:
+    save_file(tensors, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def main() -> None:
+    moment, number = sys.argv[1], int(sys.argv[2])
+    sys.argv = ["pixelwise", *sys.argv[3:]]
+    from pixelwise.cli.app import main as command_line
+    from pixelwise.metrics.mean_iou import MeanIoU
+    from pixelwise.training import checkpoint
+    from pixelwise.training.run import Log
+
+    if moment == "step":
+        kill_on_call(Log, "step", number)
+    elif moment == "evaluation":
+        kill_on_call(MeanIoU, "update", number)
+    elif moment == "write":
+        kill_on_call(checkpoint, "save_file", number, write_half)
+    elif moment == "swap":
+        kill_on_call(Path, "rename", number)
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Groups, schedule and average against their formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pixelwise.contracts import Optimizer, Stage
+from pixelwise.errors import RecipeError
+from pixelwise.models.deeplab_v3_plus import build
+from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
+
+
+def test_groups_hold_every_parameter_once_with_its_rate_and_decay() -> None:
+    model = build(num_classes=3, backbone="mobilenet_v2", channels=8)
+    wanted = Optimizer(lr=0.1, head_lr_multiplier=10, weight_decay=0.01, norm_weight_decay=0.002)
+    optimizer = build_optimizer(model, wanted)
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        lr = 0.1 if name.startswith("backbone.") else 1.0
+        decayed = name.endswith("weight") and parameter.ndim == 4
+        assert found[id(parameter)] == (pytest.approx(lr), 0.01 if decayed else 0.002), name
+
+
+def test_poly_falls_by_step() -> None:
+    stage = Stage(steps=100, poly_power=0.9)
+    assert [schedule_factor(stage, step) for step in (0, 50, 99)] == pytest.approx([1, 0.5**0.9, 0.01**0.9])
+    warm = Stage(steps=100, poly_power=0.9, warmup_steps=10)
+    assert schedule_factor(warm, 4) == pytest.approx(0.5 * 0.96**0.9)
+
+
+def test_rates_follow_the_factor_from_their_start() -> None:
+    optimizer = build_optimizer(nn.Conv2d(1, 1, 1), Optimizer(lr=0.2, head_lr_multiplier=2))
+    for factor in (0.5, 0.25):
+        set_rates(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.4 * factor] * 2)
+
+
+def test_sgd_step_equals_the_formula() -> None:
+    layer = nn.Linear(2, 1)
+    optimizer = build_optimizer(layer, Optimizer(lr=0.1, weight_decay=0.5, norm_weight_decay=0.0, momentum=0.9))
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    velocity = torch.zeros_like(weight)
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(torch.tensor([[1.0, 2.0]])).sum().backward()
+        optimizer.step()
+        velocity = 0.9 * velocity + torch.tensor([[1.0, 2.0]]) + 0.5 * weight
+        weight = weight - 0.1 * velocity
+    torch.testing.assert_close(layer.weight.detach(), weight)
+    torch.testing.assert_close(layer.bias.detach(), bias - 0.1 * (1 + 1.9 + 2.71))
+
+
+def test_average_equals_the_formula_and_counts_batches_exactly() -> None:
+    layer = nn.BatchNorm1d(1)
+    average = WeightAverage(layer, 0.9)
+    expected = float(layer.weight)
+    for step in range(40):
+        with torch.no_grad():
+            layer.weight.fill_(step)
+            layer.num_batches_tracked.fill_(step)
+        average.update(layer, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert float(average.tensors["weight"]) == pytest.approx(expected, rel=1e-5)
+    assert int(average.tensors["num_batches_tracked"]) == 39
+
+
+def test_unknown_optimizers_are_refused() -> None:
+    with pytest.raises(RecipeError, match="sgd or adamw"):
+        build_optimizer(nn.Linear(1, 1), Optimizer(name="adagrad"))
