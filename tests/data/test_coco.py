@@ -51,8 +51,8 @@ class TestPainting:
             [2, 2, 2, 2, 2, 2, 2, 2],
             *[[0] * 8] * 4,
         ]
-        for place, annotations in enumerate(([large, small], [small, large])):
-            assert semantic(opened(trees.coco(tmp_path / str(place), annotations))) == rows
+        for place, in_file in enumerate(([large, small], [small, large])):
+            assert semantic(opened(trees.coco(tmp_path / str(place), in_file))) == rows
 
     def test_the_painted_area_counts_not_the_stated_one(self, tmp_path: Path) -> None:
         annotations = [
@@ -285,7 +285,7 @@ class TestRefusals:
         ("segmentation", "why"),
         [
             ({"size": [8, 8], "counts": [60, 2]}, "8×8"),
-            ({"size": [4, 4], "counts": [10, 6]}, "its RLE is 4×4, the image 8×8"),
+            ({"size": [4, 4], "counts": [10, 6]}, "the RLE is 4×4, the image 8×8"),
             ({"size": [8, 8], "counts": "not runs"}, "8×8"),
             ({"size": [8, 8], "counts": "o" * 99}, "8×8"),
         ],
@@ -315,7 +315,7 @@ class TestRefusals:
 
     def test_one_id_for_two_images(self, tmp_path: Path) -> None:
         images = [{"id": 7, "file_name": f"{name}.png", "height": 8, "width": 8} for name in "ab"]
-        with pytest.raises(DataError, match="image 7 'b.png': another image has the same id"):
+        with pytest.raises(DataError, match=r"image 7 'b\.png': another image has the same id"):
             opened(trees.coco(tmp_path, [], images=images))
 
     def test_sizes_that_differ(self, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def test_windows_cover_a_side_with_at_least_a_third_in_common(window: int):
         side = min(window, length)
         assert starts[0] == 0
         assert starts[-1] + side == length
-        for before, after in zip(starts, starts[1:], strict=False):
+        for before, after in pairwise(starts):
             assert 0 < after - before <= math.ceil(2 * window / 3)
 
 

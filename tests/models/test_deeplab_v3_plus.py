@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.segmentation.deeplabv3 import ASPP as TorchvisionASPP
+from torchvision.models.segmentation import deeplabv3
 
 from pixelwise.data.collate import collate
 from pixelwise.errors import RecipeError
@@ -19,7 +19,7 @@ from tests.nn.test_backbones import perturb_batch_norm
 @torch.no_grad()
 def test_aspp_equals_torchvision() -> None:
     ours = ASPP(64, rates=(6, 12, 18), channels=32).eval()
-    theirs = TorchvisionASPP(64, [6, 12, 18], 32).eval()
+    theirs = deeplabv3.ASPP(64, [6, 12, 18], 32).eval()
     perturb_batch_norm(theirs)
     state = theirs.state_dict()
     renamed: dict[str, Tensor] = {}
@@ -67,7 +67,11 @@ def test_forward_equals_the_paper_read_aloud() -> None:
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
 def test_rates_double_when_the_stride_halves(backbone: str, output_stride: int, rates: list[int]) -> None:
     model = build(num_classes=3, backbone=backbone, output_stride=output_stride, channels=16)
-    found = [module.dilation[0] for module in model.aspp.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    found = [
+        module.dilation[0]
+        for module in model.aspp.modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    ]
     assert found == rates
     model.eval()
     images = torch.rand(1, 3, 128, 192)
@@ -89,7 +93,9 @@ def test_loss_is_the_mean_over_judged_pixels_of_the_enlarged_scores() -> None:
     truth[0, :9] = 255
     batch = collate(
         [
-            Sample(torch.randint(0, 255, (3, 40, 48), dtype=torch.uint8), Annotation(semantic=ids), str(number), (40, 48))
+            Sample(
+                torch.randint(0, 255, (3, 40, 48), dtype=torch.uint8), Annotation(semantic=ids), str(number), (40, 48)
+            )
             for number, ids in enumerate(truth)
         ]
     )

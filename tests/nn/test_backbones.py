@@ -51,7 +51,7 @@ def test_a_dilated_map_holds_the_strided_one(name: str, output_stride: int) -> N
 
 @torch.no_grad()
 def test_full_dilation_of_the_first_block_is_another_network() -> None:
-    plain, previous = pair("resnet50", 8)
+    _, previous = pair("resnet50", 8)
     _, full = pair("resnet50", 8, first_block="full")
     images = torch.randn(1, 3, 96, 96)
     assert (previous(images)[-1] - full(images)[-1]).abs().max() > 1e-2
@@ -87,7 +87,11 @@ def test_dilated_convolutions_are_counted(name: str, output_stride: int, expecte
 def test_multi_grid_multiplies_the_last_stage(output_stride: int, rates: list[int]) -> None:
     """Rates of the three 3×3 convolutions of layer4: base × (1, 2, 4), the first block at the former base."""
     backbone = build_backbone("resnet50", output_stride=output_stride, multi_grid=(1, 2, 4))
-    found = [module.dilation[0] for module in backbone.layer4.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    found = [
+        module.dilation[0]
+        for module in backbone.layer4.modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
+    ]
     assert found == rates
 
 
@@ -119,9 +123,13 @@ def test_mobilenet_equals_torchvision_at_stride_32(tmp_path) -> None:
 
 def test_other_weights_are_refused_with_the_first_keys(tmp_path) -> None:
     save_file(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.safetensors")
-    with pytest.raises(CheckpointError, match=r"resnet18\.safetensors: not the weights of torchvision's mobilenet_v2: no 'features"):
+    with pytest.raises(
+        CheckpointError, match=r"resnet18\.safetensors: not the weights of torchvision's mobilenet_v2: no 'features"
+    ):
         load_backbone(build_backbone("mobilenet_v2"), "mobilenet_v2", tmp_path / "resnet18.safetensors")
-    wide = torchvision.models.resnet.ResNet(torchvision.models.resnet.BasicBlock, [2, 2, 2, 2], zero_init_residual=False)
+    wide = torchvision.models.resnet.ResNet(
+        torchvision.models.resnet.BasicBlock, [2, 2, 2, 2], zero_init_residual=False
+    )
     wide.conv1 = nn.Conv2d(3, 64, 3)
     save_file(wide.state_dict(), tmp_path / "small_stem.safetensors")
     with pytest.raises(CheckpointError, match=r"'conv1.weight' is \(64, 3, 3, 3\), not \(64, 3, 7, 7\)"):

@@ -1,7 +1,9 @@
-"""Run the command line, and kill the process with SIGKILL at a chosen moment: `python killed_run.py MOMENT N ARGUMENT…`.
+"""Run the command line, and kill the process with SIGKILL at a chosen moment.
 
-Moments: `step`, after the N-th step; `evaluation`, before the N-th image of an evaluation is counted; `write`, with half
-of the N-th file of a training state on the disk; `swap`, before the N-th rename of a finished folder into its place.
+    python killed_run.py MOMENT N ARGUMENT…
+
+Moments: `step`, after the N-th step; `evaluation`, before the N-th image of an evaluation is counted; `write`, with
+half of the N-th file of a training state on the disk; `swap`, before the N-th rename of a finished folder.
 """
 
 from __future__ import annotations

@@ -17,15 +17,32 @@ from tests.drawn_scenes import write_masks_tree
 pytestmark = pytest.mark.slow
 
 KILLED_RUN = str(Path(__file__).with_name("killed_run.py"))
-SETTINGS = (
-    "steps=10 batch_size=4 crop_size=48 input_size=64 evaluate_every=4 checkpoint_every=2 model.channels=8 "
-    "warmup_steps=2 ema_decay=0.9"
-).split()
+SETTINGS = {
+    "steps": 10,
+    "batch_size": 4,
+    "crop_size": 48,
+    "input_size": 64,
+    "evaluate_every": 4,
+    "checkpoint_every": 2,
+    "model.channels": 8,
+    "warmup_steps": 2,
+    "ema_decay": 0.9,
+}
 
 
 def arguments(data: Path, out: Path) -> list[str]:
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    return ["train", "deeplab_v3_plus", "--data", f"masks:{data}", "--backbone", "mobilenet_v2", *settings, "--out", str(out)]
+    settings = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
+    return [
+        "train",
+        "deeplab_v3_plus",
+        "--data",
+        f"masks:{data}",
+        "--backbone",
+        "mobilenet_v2",
+        *settings,
+        "--out",
+        str(out),
+    ]
 
 
 def pixelwise(*words: str, killed_at: tuple[str, int] | None = None) -> subprocess.CompletedProcess[str]:

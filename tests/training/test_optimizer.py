@@ -56,7 +56,7 @@ def test_sgd_step_equals_the_formula() -> None:
 def test_average_equals_the_formula_and_counts_batches_exactly() -> None:
     layer = nn.BatchNorm1d(1)
     average = WeightAverage(layer, 0.9)
-    expected = float(layer.weight)
+    expected = float(layer.weight.detach())
     for step in range(40):
         with torch.no_grad():
             layer.weight.fill_(step)

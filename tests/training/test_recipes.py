@@ -14,7 +14,14 @@ ARGUMENTS = model_values(deeplab_v3_plus)
 
 def test_values_reach_their_places() -> None:
     recipe, arguments = resolve_sets(
-        ["steps=12,000", "optimizer.lr=2e-2", "augmentation.flip=0", "freeze_batch_norm=true", "seed=7", "model.separable=false"],
+        [
+            "steps=12,000",
+            "optimizer.lr=2e-2",
+            "augmentation.flip=0",
+            "freeze_batch_norm=true",
+            "seed=7",
+            "model.separable=false",
+        ],
         deeplab_v3_plus.RECIPE,
         ARGUMENTS,
     )
@@ -56,5 +63,5 @@ def test_stages_are_named_where_there_are_several() -> None:
     changed, _ = resolve_sets(["fine.steps=5", "coarse.optimizer.lr=0.5"], recipe, {})
     assert [stage.steps for stage in changed.stages] == [10, 5]
     assert changed.stages[0].optimizer.lr == 0.5
-    with pytest.raises(RecipeError, match="did you mean fine.steps"):
+    with pytest.raises(RecipeError, match=r"did you mean fine\.steps"):
         resolve_sets(["fin.steps=5"], recipe, {})

@@ -6,6 +6,7 @@ Exit codes: 0 done · 1 done, but something in the input failed or faults were f
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -55,17 +56,37 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
         code = app(standalone_mode=False)
-    except typer.TyperException as error:  # typer carries its own click: those of the click package are not raised
-        message = error.format_message()
-        is_help = type(error).__name__ == "NoArgsIsHelpError"  # typer tells it so too
-        print(message if is_help else f"pixelwise: {' '.join(message.split())}", file=sys.stderr)
-        code = 2
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        code = _refused(_usage_fault(error))
     except PixelwiseError as error:
-        print(f"pixelwise: {' '.join(str(error).split())}", file=sys.stderr)
-        code = 2
+        code = _refused(f"pixelwise: {' '.join(str(error).splitlines())}")
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:  # the reader of our stdout has gone, as with `| head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refused(text: str) -> int:
+    print(text, file=sys.stderr)
+    return 2
+
+
+def _usage_fault(error: typer.TyperException) -> str:
+    """What is wrong with the command line, as one line that says where to look; or the help that typer raises."""
+    message = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return message
+    context: typer.Context | None = getattr(error, "ctx", None)
+    hint = f" (see {context.command_path} --help)" if context else ""
+    text = " ".join(message.splitlines()).rstrip(".")
+    return f"pixelwise: {text}{_what_came(error, text)}{hint}"
+
+
+def _what_came(error: Exception, text: str) -> str:
+    """The value that pydantic refused on behalf of typer, whose message often tells only what was wanted."""
+    errors = getattr(error.__cause__, "errors", None)
+    value = repr(errors()[0]["input"]) if errors else ""
+    return f", not {value}" if value and value not in text else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pixelwise.cli.options import Device, DeviceOption, JsonOption, QuietOption, WorkersOption
+from pixelwise.cli.progress import image_bar
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def predict(
         todo = [image for image in images if image not in done]
         title = inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs"
         with (
-            _progress(title, len(todo), hidden=quiet or json_lines) as advance,
+            image_bar(title, len(todo), hidden=quiet or json_lines or not todo) as advance,
             closing(predict_files(todo, job, results)) as outcomes,
         ):
             for outcome in outcomes:
@@ -152,29 +153,3 @@ def _sigterm_as_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-@contextmanager
-def _progress(title: str, total: int, *, hidden: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr if that is a terminal; gives the function that moves it on."""
-    if hidden or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TextColumn("{task.completed}/{task.total} images · {task.fields[rate]:.1f} images/s ·", markup=False),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(title, total=total, rate=0.0)
-
-        def advance(count: int) -> None:
-            progress.advance(bar, count)
-            task = progress.tasks[bar]
-            progress.update(bar, rate=task.completed / max(task.elapsed or 0, 1e-3))
-
-        yield advance

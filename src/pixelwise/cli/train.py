@@ -109,15 +109,21 @@ def _start(
 
 
 def _remarks(plan: Plan, sources: TrainingData, folder: Path) -> Iterator[str]:
+    import torch
+
+    from pixelwise.training.sources import describe_label_map
+
     chosen = f"{len(sources.val):,} to choose on" if sources.val else "none to choose on: the last weights are the best"
-    yield f"{plan.system}: {len(sources.train):,} images to learn from, {chosen}; {len(sources.labels)} classes; {folder}"
+    learnt = f"{len(sources.train):,} images to learn from"
+    yield f"{plan.system}: {learnt}, {chosen}; {len(sources.labels)} classes; {folder}"
+    for label_map in sources.label_maps:
+        yield from describe_label_map(label_map)
     if plan.init is None:
         yield "the backbone starts at random; --init FILE or --init torchvision starts from ImageNet"
     yield from plan.remarks
-    import torch
-
-    if plan.threads != torch.get_num_threads():
-        yield f"{torch.get_num_threads()} threads, not {plan.threads} as at the start: the result will differ in the last digits"
+    threads = torch.get_num_threads()
+    if plan.threads != threads:
+        yield f"{threads} threads, not {plan.threads} as at the start: the result will differ in the last digits"
 
 
 def _carry_on(

@@ -87,7 +87,7 @@ def _shared_ids(reports: Sequence[SplitReport]) -> Iterator[str]:
 
 
 def _identical_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
-    """Images that are byte for byte the same as one before. Only files of equal length are read."""
+    """Images that are byte for byte the same as one before. Only files of equal length are read, and no empty ones."""
     split_of = {
         image: report.split
         for report in reports
@@ -98,9 +98,9 @@ def _identical_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
     by_length: defaultdict[int, list[Path]] = defaultdict(list)
     for image in split_of:
         by_length[image.stat().st_size].append(image)
-    for images in by_length.values():
+    for length, images in by_length.items():
         firsts: dict[bytes, Path] = {}
-        for image in images if len(images) > 1 else ():
+        for image in images if length and len(images) > 1 else ():
             first = firsts.setdefault(hashlib.blake2b(image.read_bytes()).digest(), image)
             if first is image:
                 continue

@@ -152,9 +152,13 @@ class Merged:
         """The remarks of the parts, joined."""
         return "; ".join(part.remark for part in self.parts if part.remark) or None
 
-    @cached_property
+    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of all parts, in order."""
+        return self._ids
+
+    @cached_property
+    def _ids(self) -> tuple[str, ...]:
         plain = [id for part in self.parts for id in part.ids]
         if len(set(plain)) == len(plain):
             return tuple(plain)

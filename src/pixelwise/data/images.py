@@ -54,6 +54,7 @@ _SIGNATURES = (
     (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"RIFF", "WEBP"),
 )
 
 

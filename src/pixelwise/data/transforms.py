@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageEnhance
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from pixelwise.contracts import Augmentation
 from pixelwise.ops.resize import long_side_size
@@ -111,15 +110,18 @@ def change_colours(
 
     Works on Pillow pictures, whose integer arithmetic gives the same answer with any number of threads.
     """
-    for size, adjust in (
-        (augmentation.brightness, TF.adjust_brightness),
-        (augmentation.contrast, TF.adjust_contrast),
-        (augmentation.saturation, TF.adjust_saturation),
+    for size, enhancer in (
+        (augmentation.brightness, ImageEnhance.Brightness),
+        (augmentation.contrast, ImageEnhance.Contrast),
+        (augmentation.saturation, ImageEnhance.Color),
     ):
         if size:
-            picture = adjust(picture, float(generator.uniform(max(0.0, 1 - size), 1 + size)))
+            picture = enhancer(picture).enhance(float(generator.uniform(max(0.0, 1 - size), 1 + size)))
     if augmentation.hue:
-        picture = TF.adjust_hue(picture, float(generator.uniform(-augmentation.hue, augmentation.hue)))
+        turn = round(float(generator.uniform(-augmentation.hue, augmentation.hue)) * 256)
+        hue, saturation, value = picture.convert("HSV").split()
+        turned = hue.point([(level + turn) % 256 for level in range(256)])
+        picture = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
     return picture
 
 

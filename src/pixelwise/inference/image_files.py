@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from pixelwise.data.images import IMAGE_SUFFIXES
@@ -33,17 +34,17 @@ def find_image_files(inputs: Sequence[str], *, out: Path) -> list[ImageFile]:
 
     Args:
         inputs: files, which are taken whatever their suffix; folders, searched with all below them for the suffixes of
-            images; and patterns (`*`, `?`, `[…]`, `**` for any folders). Names that begin with a dot are left out.
-        out: the folder of results. What lies in it is left out where it lies within an input, and results are never
-            taken for images.
+            images; and patterns (`*`, `?`, `[…]`, `**` for any folders). Folders and patterns never give names that
+            begin with a dot, nor pictures that are results.
+        out: the folder of results; those in it are left out even where they are named.
 
     Raises:
         DataError: an input is not there, or none of them holds an image.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for text in inputs:
-        for path, relative in _meant(text, out=out):
-            if not _is_result(path, out):
+        for path, relative in _meant(text):
+            if not (_is_result_name(path.name) and _lies_within(path, out)):
                 found.setdefault(Path(os.path.abspath(path)), (path, relative))
     if not found:
         raise DataError(
@@ -54,56 +55,38 @@ def find_image_files(inputs: Sequence[str], *, out: Path) -> list[ImageFile]:
     return [ImageFile(path, stem) for path, stem in zip(paths, _unique_stems(relatives), strict=True)]
 
 
-def _meant(text: str, *, out: Path) -> Iterator[tuple[Path, Path]]:
+def _meant(text: str) -> Iterator[tuple[Path, Path]]:
     """The files that one input means, each with its path below the input."""
     path = Path(text)
     if path.is_dir():
-        yield from ((file, file.relative_to(path)) for file in _below(path, out=out))
+        yield from ((file, file.relative_to(path)) for file in _below(path))
     elif path.exists():
         yield path, Path(path.name)
     elif glob.has_magic(text):
-        yield from _matching(text, out=out)
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        for match in sorted(Path(name) for name in glob.glob(text, recursive=True)):
+            files = _below(match) if match.is_dir() else [match] if _is_image_name(match.name) else []
+            yield from ((file, file.relative_to(root)) for file in files)
     else:
         raise DataError(f"{text}: no such file or folder")
 
 
-def _matching(pattern: str, *, out: Path) -> Iterator[tuple[Path, Path]]:
-    parts = Path(pattern).parts
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:fixed])
-    for match in sorted(Path(name) for name in glob.glob(pattern, recursive=True)):
-        if match.is_dir():
-            files = _below(match, out=out) if not _lies_within(match, out) else iter(())
-        else:
-            files = iter([match] if _is_image_name(match.name) else [])
-        for file in files:
-            if not (_lies_within(out, root) and _lies_within(file, out)):
-                yield file, file.relative_to(root)
-
-
-def _below(folder: Path, *, out: Path) -> Iterator[Path]:
-    """The images in a folder and below it, without those in a folder of results that lies below it."""
+def _below(folder: Path) -> Iterator[Path]:
+    """The images in a folder and below it."""
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not _is_same(Path(place, name), out)
-        )
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(place, name) for name in sorted(files) if _is_image_name(name))
 
 
 def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES and not _is_result_name(name)
 
 
-def _is_result(path: Path, out: Path) -> bool:
-    return path.name.endswith(RESULT_SUFFIXES) and _lies_within(path.parent / "x", out)
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+def _is_result_name(name: str) -> bool:
+    return name.endswith(RESULT_SUFFIXES)
 
 
 def _lies_within(path: Path, folder: Path) -> bool:
-    """Whether `path` lies below `folder`; a folder does not lie within itself."""
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 

@@ -95,7 +95,10 @@ def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -
     Raises:
         DataError: the folder of results cannot be written.
     """
-    results.forget([image.path.as_posix() for image in images], files=[_overlay_name(image) for image in images])
+    try:
+        results.forget([image.path.as_posix() for image in images], files=[_overlay_name(image) for image in images])
+    except OSError as error:
+        raise _unwritable(job.out, error) from None
     waiting = deque(images)
     reading: deque[tuple[ImageFile, Future[UInt8[Tensor, "3 H W"]]]] = deque()
     writing: deque[Future[Outcome]] = deque()
@@ -140,10 +143,12 @@ def _write(scene: Scene, identity: dict[str, Any], image: ImageFile, job: Job, r
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return _failure(image, error)
-        raise DataError(
-            f"{job.out}: results cannot be written ({error.strerror or error}); free some room or choose another --out"
-        ) from None
+        raise _unwritable(job.out, error) from None
     return Outcome(image, files=files, line=as_line(record))
+
+
+def _unwritable(out: Path, error: OSError) -> DataError:
+    return DataError(f"{out}: results cannot be written ({error.strerror}); free some room or choose another --out")
 
 
 def _failure(image: ImageFile, error: Exception) -> Outcome:

@@ -63,9 +63,7 @@ class Decoder(nn.Module):
             ConvNormRelu(channels, channels, separable=separable),
         )
 
-    def forward(
-        self, deep: Float[Tensor, "B C h w"], low_level: Float[Tensor, "B D H W"]
-    ) -> Float[Tensor, "B C H W"]:
+    def forward(self, deep: Float[Tensor, "B C h w"], low_level: Float[Tensor, "B D H W"]) -> Float[Tensor, "B C H W"]:
         """Features at the early map's size."""
         deep = F.interpolate(deep, size=low_level.shape[2:], mode="bilinear", align_corners=False)
         return self.refine(torch.cat([deep, self.project(low_level)], dim=1))

@@ -8,7 +8,7 @@ stride becomes 1 and its 3×3 convolutions are dilated instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -222,7 +222,7 @@ def _dilate_stages(
     output_stride: int,
     *,
     first_block: FirstBlock,
-    grids: dict[int, Sequence[int]] | None = None,
+    grids: Mapping[int, Sequence[int]] | None = None,
 ) -> tuple[int, ...]:
     """Undo the strides beyond `output_stride` in place and dilate instead; returns the stride of each stage.
 
@@ -240,7 +240,9 @@ def _dilate_stages(
             blocks = list(stage.children())
             grid = (grids or {}).get(number) or (1,) * len(blocks)
             if len(grid) != len(blocks):
-                raise RecipeError(f"multi_grid {tuple(grid)}: one factor for each of the last stage's {len(blocks)} blocks")
+                raise RecipeError(
+                    f"multi_grid {tuple(grid)}: one factor for each of the last stage's {len(blocks)} blocks"
+                )
             for index, (block, factor) in enumerate(zip(blocks, grid, strict=True)):
                 before = previous if index == 0 and first_block == "previous" else dilation
                 _dilate_block(block, before * factor, dilation * factor)
@@ -249,7 +251,7 @@ def _dilate_stages(
 
 
 def _dilate_block(block: nn.Module, before: int, after: int) -> None:
-    """Undo a block's stride; its convolutions are dilated by `before` up to the one that was strided, then by `after`."""
+    """Undo a block's stride; up to the convolution that was strided dilate by `before`, from there on by `after`."""
     convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
     strided = [index for index, module in enumerate(convolutions) if module.stride != (1, 1)]
     last_before = strided[0] if strided else -1

@@ -76,7 +76,7 @@ def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{newest}: this training state cannot be used ({first_line}); remove the folder to continue from the one before"
+            f"{newest}: this training state cannot be used ({first_line}); remove it to go on from the one before"
         ) from None
     return content["progress"]
 
@@ -102,7 +102,11 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
         number, _, name = key.partition(".")
         parameter = parameters[int(number)]
         # in the parameter's own memory layout, so that the next step adds up in the same order
-        layout = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else torch.empty_like(value)
+        layout = (
+            torch.empty_like(parameter, dtype=value.dtype)
+            if value.shape == parameter.shape
+            else torch.empty_like(value)
+        )
         optimizer.state[parameter][name] = layout.copy_(value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from pixelwise.contracts import Metric
 from pixelwise.errors import DataError
 from pixelwise.inference.predictor import Predictor
-from pixelwise.training.order import Samples, leave_interrupts_to_parent
+from pixelwise.training.order import Samples, prepare_reader, reader_start_method
 from pixelwise.types import Annotation, Sample
 
 
@@ -44,7 +44,7 @@ def evaluate(
     workers: int = 0,
     indices: Sequence[int] | None = None,
     go_on: bool = False,
-) -> Iterator[Judged]:
+) -> Generator[Judged]:
     """Predict and count samples one after the other, and say so after each.
 
     One image is held at a time (and two for each worker), whatever the size of the set.
@@ -123,7 +123,7 @@ def _read_each(samples: Samples, indices: Sequence[int], *, workers: int) -> Ite
         reader,
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=leave_interrupts_to_parent,
-        multiprocessing_context="fork",
+        worker_init_fn=prepare_reader,
+        multiprocessing_context=reader_start_method(),
     )
     yield from loader

@@ -153,8 +153,8 @@ def total_loss(terms: dict[str, Term], accelerator: Accelerator) -> tuple[Tensor
     """Divide each term by its count over all processes and add up.
 
     Returns:
-        what to call backward on (DDP averages gradients over processes, so it carries their number as a factor), and the
-        values of the terms over all processes with the total as `loss`.
+        what to call backward on (DDP averages gradients over processes, so it carries their number as a factor), and
+        the values of the terms over all processes with the total as `loss`.
     """
     counts = torch.stack([torch.as_tensor(term.count, device=accelerator.device).double() for term in terms.values()])
     counts = accelerator.reduce(counts, "sum").clamp(min=1)  # pyright: ignore[reportAttributeAccessIssue]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ def training_batches(
     samples: AugmentedSamples, sampler: StepSampler, *, workers: int, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """The batches of the sampler's steps, read by `workers` processes, or by this one if 0."""
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         samples,  # pyright: ignore[reportArgumentType]
         batch_sampler=sampler,  # pyright: ignore[reportArgumentType]
         num_workers=workers,

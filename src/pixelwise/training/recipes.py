@@ -75,7 +75,9 @@ def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     for stage in recipe.stages:
         prefix = "" if len(recipe.stages) == 1 else f"{stage.name}."
         own = {name.removeprefix(prefix): value for name, value in changes.items() if name.startswith(prefix)}
-        stages.append(_replace_dotted(stage, {name: value for name, value in own.items() if name in dict(_flat(stage))}))
+        stages.append(
+            _replace_dotted(stage, {name: value for name, value in own.items() if name in dict(_flat(stage))})
+        )
     whole = {name: value for name, value in changes.items() if name in {field.name for field in fields(recipe)}}
     return replace(recipe, stages=tuple(stages), **whole)
 

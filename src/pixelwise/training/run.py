@@ -1,9 +1,9 @@
 """A run folder: what was asked for, what happened, the best and the last weights, and the state to resume from.
 
-    recipe.json   every resolved number, data, revision
-    log.jsonl     a line for each step and each evaluation
-    best/ last/   models, to load
-    state/        for resuming; see `checkpoint`
+recipe.json   every resolved number, data, revision
+log.jsonl     a line for each step and each evaluation
+best/ last/   models, to load
+state/        for resuming; see `checkpoint`
 """
 
 from __future__ import annotations
@@ -143,8 +143,7 @@ def run(
 
     After an interruption the state is saved and the iteration ends; `interruption.signal` says why.
     """
-    torch.manual_seed(plan.recipe.seed)
-    system = system_module(plan.system).build(num_classes=len(data.labels), **plan.arguments)
+    system = new_system(plan, data)
     accelerator = Accelerator(
         cpu=device == "cpu", mixed_precision="bf16" if plan.recipe.precision == "bfloat16" else "no"
     )
@@ -188,7 +187,9 @@ def _run_stage(
     def evaluation_is_due() -> bool:
         every = plan.recipe.evaluate_every
         at_end = fitting.step == stage.steps
-        return judge.evaluated != fitting.step and (at_end or bool(every and fitting.step and fitting.step % every == 0))
+        return judge.evaluated != fitting.step and (
+            at_end or bool(every and fitting.step and fitting.step % every == 0)
+        )
 
     def judged() -> Iterator[Event]:
         # the state comes first, so that a kill inside the evaluation costs no step; the evaluation is then done again
@@ -341,6 +342,12 @@ class Log:
             file.write(json.dumps(content, ensure_ascii=False) + "\n")
 
 
+def new_system(plan: Plan, data: TrainingData) -> nn.Module:
+    """The network of the plan, with random weights that depend on its seed alone."""
+    torch.manual_seed(plan.recipe.seed)
+    return system_module(plan.system).build(num_classes=len(data.labels), **plan.arguments)
+
+
 def initialise(system: nn.Module, plan: Plan) -> None:
     """Fill a new system with the weights that the plan begins from.
 
@@ -364,7 +371,9 @@ def initialise(system: nn.Module, plan: Plan) -> None:
     fitting = {key: value for key, value in found.items() if key in wanted and wanted[key].shape == value.shape}
     if len(fitting) < len(wanted) // 2:
         strange = next(key for key in wanted if key not in fitting)
-        raise CheckpointError(f"--init {source}: a {card.system}, not a {plan.system} with these arguments; no '{strange}'")
+        raise CheckpointError(
+            f"--init {source}: a {card.system}, not a {plan.system} with these arguments; no '{strange}'"
+        )
     system.load_state_dict(fitting, strict=False)
 
 
@@ -373,7 +382,9 @@ def check_init(init: str) -> str:
     if init == "torchvision":
         return init
     if not Path(init).exists():
-        raise CheckpointError(f"--init {init}: no such file or folder; a backbone file, a run, or torchvision is wanted")
+        raise CheckpointError(
+            f"--init {init}: no such file or folder; a backbone file, a run, or torchvision is wanted"
+        )
     return str(Path(init).absolute())
 
 
@@ -388,7 +399,12 @@ def start(
     init: str | None,
     command: str,
 ) -> tuple[Plan, TrainingData]:
-    """Open the data of a new run and write its recipe. Raises RecipeError when the folder holds a run already."""
+    """Open the data of a new run, try out its network and its first weights, and write its recipe.
+
+    Raises:
+        RecipeError: the folder holds a run already, or the network cannot be built so.
+        CheckpointError: the first weights do not fit. Nothing is written then.
+    """
     if (folder / "recipe.json").exists():
         raise RecipeError(f"{folder}: holds a run already; --resume {folder} goes on with it, or choose another --out")
     opened = open_training_data(data, label_map)
@@ -403,6 +419,9 @@ def start(
         revision=revision(),
     )
     plan = resolved(plan, opened)
+    system_to_try = new_system(plan, opened)
+    if plan.init:
+        initialise(system_to_try, plan)
     plan.write(folder)
     return plan, opened
 
@@ -418,7 +437,7 @@ def revision() -> str:
     folder = Path(pixelwise.__file__).parent
     try:
         answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=folder,
             capture_output=True,
             text=True,

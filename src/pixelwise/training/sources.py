@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,11 +21,13 @@ class TrainingData:
         train: what is learnt from.
         val: what the best weights are chosen on, or None where no set has a val split to spare.
         remarks: what was decided about the data that the user should know.
+        label_maps: how other classes became those of the first set, each once.
     """
 
     train: Dataset
     val: Dataset | None
     remarks: tuple[str, ...]
+    label_maps: tuple[LabelMap, ...]
 
     @property
     def labels(self) -> LabelSet:
@@ -56,7 +58,8 @@ def open_training_data(specs: Sequence[str], label_map: str | None) -> TrainingD
     empty = next((dataset for dataset in (*train, *val) if not len(dataset)), None)
     if empty is not None:
         raise DataError(f"{empty.name}: no images in it; see pixelwise data check")
-    return TrainingData(_joined(train), _joined(val) if val else None, tuple(remarks))
+    maps = dict.fromkeys(dataset.label_map for dataset in (*train, *val) if isinstance(dataset, Mapped))
+    return TrainingData(_joined(train), _joined(val) if val else None, tuple(remarks), tuple(maps))
 
 
 def with_labels(dataset: Dataset, labels: LabelSet, label_map: str | None) -> Dataset:
@@ -89,6 +92,16 @@ def read_label_map(text: str, source: LabelSet, target: LabelSet) -> LabelMap:
         raise DataError(f"--map {text}: no such file; names, a TOML file, or one of {', '.join(names)} is wanted")
     with resources.as_file(shipped.joinpath(f"{text}.toml")) as path:
         return LabelMap.from_toml(path, source, target)
+
+
+def describe_label_map(label_map: LabelMap) -> Iterator[str]:
+    """The table of a map in lines, the classes of the source grouped by what they become."""
+    yield f"label map {label_map.source.name} → {label_map.target.name}:"
+    sources: dict[str, list[str]] = {}
+    for source, target in label_map.rows():
+        sources.setdefault(target, []).append(source)
+    for target, names in sources.items():
+        yield f"  {', '.join(names)} → {target}"
 
 
 def _joined(datasets: Sequence[Dataset]) -> Dataset:

@@ -1,0 +1,42 @@
+"""The bar of commands that work through images: on stderr, and only if that is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def image_bar(title: str, total: int, *, hidden: bool) -> Iterator[Callable[[int], None]]:
+    """Show how many images are done, how many each second, and for how long.
+
+    Args:
+        title: stands before the bar.
+        total: images to come.
+        hidden: show nothing; so it is where stderr is no terminal.
+
+    Yields:
+        a function that moves the bar on by so many images.
+    """
+    if hidden or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed}/{task.total} images · {task.fields[rate]:.1f} images/s ·", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(title, total=total, rate=0.0)
+
+        def advance(count: int) -> None:
+            progress.advance(bar, count)
+            task = progress.tasks[bar]
+            progress.update(bar, rate=task.completed / max(task.elapsed or 0, 1e-3))
+
+        yield advance

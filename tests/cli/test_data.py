@@ -1,0 +1,290 @@
+"""`pixelwise data check`, `show` and `stats` as they are typed: what they print, write and return."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelwise.cli.app import main
+from tests.data import trees
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs commands in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch = monkeypatch
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str | Path) -> Run:
+        self.monkeypatch.setattr(sys, "argv", ["pixelwise", "data", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = self.capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return Run(left.value.code, captured.out, captured.err)
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(monkeypatch, capsys)
+
+
+class TestCheck:
+    def test_clean(self, data: Shell, tmp_path: Path) -> None:
+        run = data("check", f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'c'})}", "--quiet")
+        assert run == Run(0, "train: 2 images, 21 classes\nval: 1 image, 21 classes\nno faults\n", "")
+
+    def test_faults_by_split_and_kind(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        for name in "ac":
+            (tmp_path / "train" / f"{name}.png").write_bytes(b"")
+        trees.write_mask(tmp_path / "trainannot" / "b.png", np.full((4, 6), 37))
+        run = data("check", f"camvid:{tmp_path}", "--quiet", "--workers", "0")
+        assert run.code == 1
+        assert run.err == ""
+        assert run.out.splitlines() == [
+            "train: 3 images, 11 classes",
+            f"  {tmp_path}/train/a.png: the file is empty",
+            f"  {tmp_path}/train/c.png: the file is empty",
+            f"  {tmp_path}/trainannot/b.png: value 37 (24 pixels) is not in LabelSet 'camvid' (0-10, 11 = void); "
+            "1 unknown value(s) in all; is this a colour mask, or another label set?",
+            "val: 2 images, 11 classes",
+            "2 kinds of fault, 3 in all",
+        ]
+
+    def test_one_kind(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        (tmp_path / "val" / "d.png").write_bytes(b"")
+        run = data("check", f"camvid:{tmp_path}@val")
+        assert run.out.splitlines()[-1] == "1 kind of fault, 1 in all"
+        assert "train" not in run.out
+
+    def test_many_of_a_kind_are_cut_short(self, data: Shell, tmp_path: Path) -> None:
+        trees.masks(tmp_path, [f"{number:03}" for number in range(60)])
+        for path in (tmp_path / "images").iterdir():
+            path.write_bytes(b"")
+        lines = data("check", f"masks:{tmp_path}@train", "--quiet", "--workers", "0").out.splitlines()
+        assert len(lines) == 1 + 10 + 1 + 1
+        assert lines[-2:] == ["  … 38 more (unreadable image)", "1 kind of fault, 48 in all"]
+
+    def test_faults_between_splits_and_notes(self, data: Shell, tmp_path: Path) -> None:
+        run = data("check", f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'bc'})}")
+        assert run.code == 1
+        lines = run.out.splitlines()
+        assert lines[1].startswith("  note: 19 classes never occur: bicycle, ")
+        assert lines[-3:] == [
+            "between the splits:",
+            f"  {tmp_path}/JPEGImages/b.jpg: 'b' is in train and in val; take it out of one of them",
+            "1 kind of fault, 1 in all",
+        ]
+
+    def test_coco_is_headed_by_its_file(self, data: Shell, tmp_path: Path) -> None:
+        annotations = [
+            trees.annotation(1, 7, 3, (0, 0, 2, 2)),
+            trees.annotation(5521, 7, 9, (0, 0, 2, 2), bbox=[12, 40, 0, 31]),
+        ]
+        run = data("check", f"coco:{trees.coco(tmp_path, annotations)}", "--quiet")
+        assert run == Run(
+            1,
+            f"{tmp_path}/annotations/instances_train.json: 1 image, 2 annotations, 2 categories\n"
+            "  annotation 5521 (image 7, 'a.png'): box [12,40,0,31] has no width\n"
+            "1 kind of fault, 1 in all\n",
+            "",
+        )
+
+    def test_json(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        image = tmp_path / "train" / "a.png"
+        image.write_bytes(b"")
+        run = data("check", f"camvid:{tmp_path}", "--json")
+        assert run.code == 1
+        assert run.err == ""
+        content = json.loads(run.out)
+        assert content["data"] == f"camvid:{tmp_path}"
+        assert content["faults"] == 1
+        assert content["kinds"] == {"unreadable image": 1}
+        train, val = content["splits"]
+        assert (train["split"], train["images"], val["split"], val["images"]) == ("train", 3, "val", 2)
+        assert train["faults"] == [{"kind": "unreadable image", "where": str(image), "text": "the file is empty"}]
+        assert val["faults"] == content["between_splits"]["faults"] == []
+
+    def test_json_of_a_clean_set(self, data: Shell, tmp_path: Path) -> None:
+        run = data("check", f"camvid:{trees.camvid(tmp_path)}", "--json")
+        assert run.code == 0
+        assert json.loads(run.out)["faults"] == 0
+
+    @pytest.mark.parametrize(
+        ("spec", "why"),
+        [
+            ("camvid:/no/such/folder", "no folder /no/such/folder"),
+            ("nothing", "is not a data set"),
+            ("vok:/tmp", "data format 'vok' is not known"),
+        ],
+    )
+    def test_nothing_to_look_at(self, data: Shell, spec: str, why: str) -> None:
+        run = data("check", spec)
+        assert run.code == 2
+        assert run.out == ""
+        assert run.err.startswith("pixelwise: ")
+        assert why in run.err
+        assert run.err.count("\n") == 1
+
+
+class TestStats:
+    def test_table(self, data: Shell, tmp_path: Path) -> None:
+        run = data("stats", f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'c'})}@val")
+        assert run.code == 0
+        lines = run.out.splitlines()
+        assert lines[0] == f"voc:{tmp_path}@val: 1 images, 24 pixels, 21 classes"
+        assert lines[1:3] == ["height: 4 to 4, median 4", "width: 6 to 6, median 6"]
+        assert lines[5].split() == ["0", "background", "50.00%", "1"]
+        assert lines[7].split() == ["2", "bicycle", "0.00%", "0"]
+        assert lines[-1].split() == ["void", "0.00%"]
+
+    def test_json(self, data: Shell, tmp_path: Path) -> None:
+        run = data("stats", f"masks:{trees.masks(tmp_path, 'abcde')}@val", "--json")
+        assert run.code == 0
+        content = json.loads(run.out)
+        assert content["data"] == f"masks:{tmp_path}@val"
+        assert content["images"] == 1
+        assert content["per_class"] == {
+            "floor": {"pixels": 12, "share": 0.5, "images": 1},
+            "wall": {"pixels": 12, "share": 0.5, "images": 1},
+        }
+        assert "every fifth" in content["remark"]
+        assert run.err == ""
+
+    def test_train_without_a_split_and_the_remark(self, data: Shell, tmp_path: Path) -> None:
+        run = data("stats", f"masks:{trees.masks(tmp_path, 'abcde')}")
+        assert run.out.startswith(f"masks:{tmp_path}@train: 4 images")
+        assert run.err == (
+            f"masks:{tmp_path}@train: the set has no splits: every fifth pair by name is val, the others are train\n"
+        )
+
+    def test_one_unreadable_image(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        (tmp_path / "train" / "b.png").write_bytes(b"")
+        run = data("stats", f"camvid:{tmp_path}")
+        assert run.code == 1
+        assert run.out.startswith(f"camvid:{tmp_path}@train: 2 images")
+        assert run.err.splitlines() == [
+            "1 of 3 failed:",
+            f"  {tmp_path}/train/b.png: the file is empty (image 'b'); skipped",
+        ]
+
+    def test_unknown_split(self, data: Shell, tmp_path: Path) -> None:
+        run = data("stats", f"camvid:{trees.camvid(tmp_path)}@test")
+        assert run.code == 2
+        assert run.err == f"pixelwise: {tmp_path}: no split 'test'; there are train, val\n"
+
+
+class TestShow:
+    def test_sheet(self, data: Shell, tmp_path: Path) -> None:
+        sheet = tmp_path / "sheet.png"
+        run = data("show", f"camvid:{trees.camvid(tmp_path / 'set')}@train", "--out", sheet)
+        assert run == Run(0, f"{sheet}: 3 of the 3 images of camvid:{tmp_path}/set@train\n", "")
+        with Image.open(sheet) as picture:
+            assert picture.mode == "RGB"
+            assert picture.width > 2 * 320
+            assert picture.height > 2 * 240
+
+    def test_the_colours_of_the_classes_are_on_the_sheet(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path / "set")
+        sheets = []
+        for ids in (0, 3):  # sky, road
+            for name in "abc":
+                trees.write_image(tmp_path / "set" / "train" / f"{name}.png", seed=1)
+                trees.write_mask(tmp_path / "set" / "trainannot" / f"{name}.png", np.full((4, 6), ids))
+            assert data("show", f"camvid:{tmp_path / 'set'}", "--out", tmp_path / "sheet.png").code == 0
+            sheets.append(np.asarray(Image.open(tmp_path / "sheet.png")).astype(int))
+        sky, road = np.array([128, 128, 128]), np.array([128, 64, 128])
+        patch = np.s_[40:200, 40:280]
+        assert np.allclose((sheets[1] - sheets[0])[patch].mean(axis=(0, 1)), 0.55 * (road - sky), atol=1)
+        for sheet, colour in zip(sheets, (sky, road), strict=True):
+            assert (sheet == colour).all(axis=2).any()  # the legend
+
+    def test_count_and_seed(self, data: Shell, tmp_path: Path) -> None:
+        spec = f"masks:{trees.masks(tmp_path / 'set', [f'{number:02}' for number in range(20)])}@train"
+        pictures = []
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            out = tmp_path / f"{name}.png"
+            run = data("show", spec, "--out", out, "--count", "4", "--seed", str(seed), "--quiet")
+            assert run == Run(0, f"{out}: 4 of the 16 images of {spec}\n", "")
+            pictures.append(out.read_bytes())
+        assert pictures[0] == pictures[1] != pictures[2]
+
+    def test_an_unreadable_image_is_left_out(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path)
+        (tmp_path / "train" / "b.png").write_bytes(b"")
+        run = data("show", f"camvid:{tmp_path}@train", "--out", tmp_path / "sheet.png")
+        assert run.code == 1
+        assert "2 of the 3 images" in run.out
+        assert "1 of 3 failed:" in run.err
+
+    @pytest.mark.parametrize("name", ["sheet", "sheet.txt", "missing/sheet.png"])
+    def test_a_name_that_is_no_picture(self, data: Shell, tmp_path: Path, name: str) -> None:
+        run = data("show", f"camvid:{trees.camvid(tmp_path)}", "--out", tmp_path / name)
+        assert run.code == 2
+        assert str(tmp_path / name) in run.err
+        assert run.err.count("\n") == 1
+
+
+class TestProcess:
+    """As another process, where the terminal matters."""
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "pixelwise", "data", *arguments]
+
+    def test_without_a_terminal_no_progress_is_shown(self, tmp_path: Path) -> None:
+        spec = f"camvid:{trees.camvid(tmp_path)}"
+        done = subprocess.run(self.command("check", spec), capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert done.stderr == ""
+        assert done.stdout.endswith("no faults\n")
+
+    def test_progress_goes_to_the_terminal_and_results_to_stdout(self, tmp_path: Path) -> None:
+        spec = f"camvid:{trees.camvid(tmp_path)}"
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        process = subprocess.Popen(
+            self.command("check", spec), stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment
+        )
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+        out, _ = process.communicate()
+        os.close(ours)
+        assert process.returncode == 0
+        assert out.endswith("no faults\n")
+        assert "3/3" in shown.decode()
+
+    def test_help_does_not_load_torch(self) -> None:
+        program = "import sys, pixelwise.cli.data; print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"

@@ -1,0 +1,128 @@
+"""The readers on slices of the published sets, where they lie beside the checkout."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelwise.data.check import check_dataset
+from pixelwise.data.formats.coco import CocoInstances
+from pixelwise.data.images import image_size
+from pixelwise.data.spec import DataSpec, open_dataset, splits_of
+from pixelwise.data.statistics import statistics_of
+from pixelwise.labels import published
+from pixelwise.types import Sample
+from tests.shared_data import require
+
+SETS = [
+    ("camvid", "camvid", {"train": 367, "val": 101}),
+    ("voc", "VOCdevkit/VOC2012", {"train": 528, "val": 200}),
+    ("coco", "coco", {"train": 421, "val": 88}),
+]
+
+
+def semantic(sample: Sample) -> np.ndarray:
+    assert sample.truth.semantic is not None
+    return sample.truth.semantic.numpy()
+
+
+@pytest.mark.parametrize(("format", "folder", "counts"), SETS)
+def test_counts_and_ids(format: str, folder: str, counts: dict[str, int]) -> None:
+    spec = f"{format}:{require(folder)}"
+    assert splits_of(spec) == tuple(counts)
+    for split, count in counts.items():
+        dataset = open_dataset(f"{spec}@{split}", default_split="train")
+        assert len(dataset) == len(set(dataset.ids)) == count
+        assert dataset.labels == published(format)
+        assert dataset.remark is None
+        for index in range(0, count, 7):
+            sample = dataset[index]
+            assert sample.original_size == dataset.size_of(index) == image_size(dataset.image_path(index))
+            assert sample.image.shape[1:] == semantic(sample).shape
+            assert set(np.unique(semantic(sample)).tolist()) <= {*range(len(dataset.labels)), 255}
+
+
+@pytest.mark.parametrize(("format", "folder", "counts"), SETS)
+def test_no_faults(format: str, folder: str, counts: dict[str, int]) -> None:
+    report = check_dataset(DataSpec.parse(f"{format}:{require(folder)}@val"), workers=1)
+    assert report.faults() == ()
+    assert len(report.splits[0].ids) == counts["val"]
+
+
+def test_voc_masks_keep_their_indices() -> None:
+    root = require("VOCdevkit/VOC2012")
+    dataset = open_dataset(f"voc:{root}@val", default_split="val")
+    for index in range(0, len(dataset), 20):
+        with Image.open(dataset.truth_path(index)) as stored:
+            assert stored.mode == "P"
+            assert np.array_equal(semantic(dataset[index]), np.asarray(stored))
+
+
+def test_camvid_sky_is_above_the_road_and_bright() -> None:
+    dataset = open_dataset(f"camvid:{require('camvid')}@val", default_split="val")
+    sky, road = (dataset.labels.names.index(name) for name in ("sky", "road"))
+    for index in range(0, len(dataset), 10):
+        sample = dataset[index]
+        ids, brightness = semantic(sample), sample.image.float().mean(dim=0).numpy()
+        rows = np.arange(ids.shape[0])[:, None].repeat(ids.shape[1], axis=1)
+        assert rows[ids == sky].mean() < rows[ids == road].mean()
+        assert brightness[ids == sky].mean() > brightness[ids == road].mean()
+
+
+def test_camvid_is_mostly_road_and_building() -> None:
+    dataset = open_dataset(f"camvid:{require('camvid')}@val", default_split="val")
+    shares = sorted(statistics_of(dataset, workers=1).classes, key=lambda one: one.share)
+    assert {one.name for one in shares[-2:]} == {"road", "building"}
+
+
+def test_coco_objects_against_the_json() -> None:
+    root = require("coco")
+    dataset = open_dataset(f"coco:{root}@val", default_split="val")
+    assert isinstance(dataset, CocoInstances)
+    content = json.loads((root / "annotations" / "instances_val2017.json").read_bytes())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    for index in range(0, len(dataset), 9):
+        truth = dataset.truth(index)
+        wanted = [one for one in content["annotations"] if str(one["image_id"]) == dataset.ids[index]]
+        found = truth.instances
+        assert found is not None
+        assert found.masks is not None
+        assert found.crowd is not None
+        assert [dataset.labels.names[label] for label in found.labels] == [names[one["category_id"]] for one in wanted]
+        assert found.crowd.tolist() == [bool(one["iscrowd"]) for one in wanted]
+        for number, one in enumerate(wanted):
+            x, y, width, height = one["bbox"]
+            assert found.boxes[number].tolist() == pytest.approx([x, y, x + width, y + height], abs=1e-3)
+            if one["iscrowd"]:  # whose stated area is not that of its runs
+                assert np.array_equal(found.masks.dense_one(number).numpy(), _by_hand(one["segmentation"]))
+            else:
+                assert abs(int(found.masks.areas()[number]) - one["area"]) <= 0.1 * one["area"] + 40
+        assert truth.semantic is not None
+        _require_painted_by_size(truth.semantic.numpy(), found, dataset.labels.ignore_id)
+
+
+def _by_hand(runs: dict[str, Any]) -> np.ndarray:
+    """Uncompressed RLE, down the columns, as bool [H, W]."""
+    height, width = runs["size"]
+    bits = [bit for number, length in enumerate(runs["counts"]) for bit in [number % 2 == 1] * length]
+    return np.array(bits).reshape(width, height).T
+
+
+def _require_painted_by_size(painted: np.ndarray, instances, ignore_id: int) -> None:
+    """Pixel by pixel: the class of the smallest object that covers it, else void under a crowd, else background."""
+    masks, areas = instances.masks.dense().numpy(), instances.masks.areas().numpy()
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        row, column = generator.integers(painted.shape[0]), generator.integers(painted.shape[1])
+        covering = np.flatnonzero(masks[:, row, column])
+        objects = [number for number in covering if not instances.crowd[number]]
+        if objects:
+            smallest = min(areas[number] for number in objects)
+            classes = {int(instances.labels[number]) for number in objects if areas[number] == smallest}
+        else:
+            classes = {ignore_id if covering.size else 0}
+        assert int(painted[row, column]) in classes

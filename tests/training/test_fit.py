@@ -1,0 +1,130 @@
+"""The loop: terms are divided by their counts, frozen layers stay, nonsense stops it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from pixelwise.contracts import Augmentation, Optimizer, Stage, Term
+from pixelwise.errors import CheckpointError, RecipeError
+from pixelwise.models.deeplab_v3_plus import build
+from pixelwise.training.checkpoint import load_state, save_state
+from pixelwise.training.fit import Fit, Step, fit, total_loss
+from tests.drawn_scenes import DrawnScenes
+
+CPU = Accelerator(cpu=True)
+
+
+def stage(**changes) -> Stage:
+    numbers = {
+        "steps": 4,
+        "batch_size": 2,
+        "crop_size": 48,
+        "optimizer": Optimizer(name="sgd", lr=0.05),
+        "augmentation": Augmentation(brightness=0.2),
+    }
+    return Stage(**{**numbers, **changes})
+
+
+def small_system(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(num_classes=4, backbone="mobilenet_v2", channels=8)
+
+
+def make_steps(fitting: Fit, count: int | None = None) -> list[Step]:
+    steps = fit(fitting, DrawnScenes(7, first_seed=0), accelerator=CPU, input_size=64, ignore_id=255, seed=1, workers=0)
+    return list(steps) if count is None else [next(steps) for _ in range(count)]
+
+
+def test_each_term_is_divided_by_its_count_and_weighted() -> None:
+    x = torch.tensor(2.0, requires_grad=True)
+    terms = {
+        "main": Term(x * 6, torch.tensor(3)),
+        "aux": Term(x * 10, torch.tensor(4), 0.4),
+        "none": Term(x * 0, torch.tensor(0)),
+    }
+    total, values = total_loss(terms, CPU)
+    assert values == pytest.approx({"main": 4, "aux": 5, "none": 0, "loss": 4 + 0.4 * 5})
+    total.backward()
+    assert float(x.grad) == pytest.approx(6 / 3 + 0.4 * 10 / 4)
+
+
+def test_the_weights_move_and_the_average_follows() -> None:
+    system = small_system()
+    before = {key: value.clone() for key, value in system.state_dict().items()}
+    fitting = Fit.start(system, stage(ema_decay=0.5))
+    steps = make_steps(fitting)
+    assert [step.number for step in steps] == [1, 2, 3, 4]
+    assert all(step.images == 2 for step in steps)
+    moved = [key for key, value in system.state_dict().items() if not torch.equal(value, before[key])]
+    assert set(moved) == {key for key in before if not key.startswith("normalize")}
+    key = "classifier.weight"
+    shipped, raw = fitting.shipped_state()[key], system.state_dict()[key]
+    assert not torch.equal(shipped, raw)
+    assert (shipped - raw).abs().max() < (before[key] - raw).abs().max()
+
+
+def test_frozen_batch_norm_keeps_statistics_and_weights() -> None:
+    system = small_system()
+    norms = {name: module for name, module in system.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    before = {
+        name: {key: value.clone() for key, value in module.state_dict().items()} for name, module in norms.items()
+    }
+    make_steps(Fit.start(system, stage(freeze_batch_norm=True)))
+    for name, module in norms.items():
+        assert all(torch.equal(value, before[name][key]) for key, value in module.state_dict().items()), name
+    assert not torch.equal(system.classifier.weight, small_system().classifier.weight)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images() -> None:
+    fitting = Fit.start(small_system(), stage())
+    with torch.no_grad():
+        fitting.system.classifier.bias.fill_(float("nan"))
+    with pytest.raises(RecipeError, match=r"step 1: the loss is nan on images drawing \d.*lower optimizer.lr"):
+        make_steps(fitting)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_saved_state_continues_bit_for_bit(tmp_path, name: str) -> None:
+    wanted = stage(steps=6, optimizer=Optimizer(name=name, lr=0.01), ema_decay=0.9)
+    whole = Fit.start(small_system(), wanted)
+    losses = [step.loss for step in make_steps(whole)]
+    first = Fit.start(small_system(), wanted)
+    make_steps(first, 3)
+    save_state(tmp_path, first, {"best": 0.5})
+    second = Fit.start(small_system(seed=9), wanted)
+    assert load_state(tmp_path, second) == {"best": 0.5}
+    assert second.step == 3
+    assert [step.loss for step in make_steps(second)] == losses[3:]
+    for key, value in whole.system.state_dict().items():
+        assert torch.equal(value, second.system.state_dict()[key]), key
+        assert torch.equal(whole.shipped_state()[key], second.shipped_state()[key]), key
+
+
+def test_two_states_are_kept_and_damage_is_named(tmp_path) -> None:
+    fitting = Fit.start(small_system(), stage())
+    assert load_state(tmp_path, fitting) is None
+    for step in range(1, 5):
+        fitting.step = step
+        save_state(tmp_path, fitting, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+    torn = tmp_path / "step-00000004" / "network.safetensors"
+    torn.write_bytes(torn.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"step-00000004: this training state cannot be used .*remove it"):
+        load_state(tmp_path, fitting)
+
+
+def test_dropout_depends_on_the_step_and_not_on_what_was_drawn_before() -> None:
+    losses = []
+    for disturbance in (0, 5):
+        torch.manual_seed(disturbance)
+        np.random.seed(disturbance)
+        system = small_system()
+        system.aspp.dropout = 0.5
+        fitting = Fit.start(system, stage())
+        torch.rand(disturbance + 1)
+        losses.append([step.loss for step in make_steps(fitting)])
+    assert losses[0] == losses[1]
