@@ -10,4 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 CHECKED = ["losses", "metrics", "models", "nn", "ops", "types"]
 """The others hold protocols and `Self`, which beartype cannot check on functions that stand by themselves."""
 
-install_import_hook([f"pixelwise.{name}" for name in CHECKED], "beartype.beartype")
+install_import_hook(
+    [f"pixelwise.{name}" for name in CHECKED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",  # an int is a float, as PEP 484 has it
+)

@@ -154,7 +154,7 @@ class TestStats:
         run = data("stats", f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'c'})}@val")
         assert run.code == 0
         lines = run.out.splitlines()
-        assert lines[0] == f"voc:{tmp_path}@val: 1 images, 24 pixels, 21 classes"
+        assert lines[0] == f"voc:{tmp_path}@val: 1 image, 24 pixels, 21 classes"
         assert lines[1:3] == ["height: 4 to 4, median 4", "width: 6 to 6, median 6"]
         assert lines[5].split() == ["0", "background", "50.00%", "1"]
         assert lines[7].split() == ["2", "bicycle", "0.00%", "0"]

@@ -121,6 +121,10 @@ class TestFaultsOfPairs:
         assert fault.where == str(root / "train" / "b.png")
         assert fault.text == "the image is 4×6 (height×width), the mask b.png 4×5"
 
+    def test_mask_on_its_side_without_a_rotation(self, root: Path) -> None:
+        trees.write_mask(root / "trainannot" / "b.png", np.zeros((6, 4)))
+        assert self.only(root).kind == "size mismatch"
+
     def test_turned_image_with_the_mask_of_the_stored_one(self, root: Path) -> None:
         (root / "train" / "b.png").unlink()
         trees.write_turned(root / "train" / "b.jpg", orientation=8)

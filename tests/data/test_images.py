@@ -307,15 +307,16 @@ class TestBombs:
             read_image(path, max_megapixels=0.005)
         assert read_image(path, max_megapixels=0.01).shape == (3, 100, 100)
 
-    def test_pillows_own_limit_is_neither_met_nor_moved(self, tmp_path: Path) -> None:
-        before = Image.MAX_IMAGE_PIXELS
+    def test_pillows_own_limit_is_neither_met_nor_moved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12_345)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert image_size(self.huge(tmp_path), max_megapixels=1000) == (15_000, 20_000)
-        assert before == Image.MAX_IMAGE_PIXELS
+        assert Image.MAX_IMAGE_PIXELS == 12_345
 
-    def test_pillows_limit_survives_many_threads(self, tmp_path: Path) -> None:
-        path, before = self.huge(tmp_path), Image.MAX_IMAGE_PIXELS
+    def test_pillows_limit_survives_many_threads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12_345)
+        path = self.huge(tmp_path)
         failures: list[BaseException] = []
 
         def work() -> None:
@@ -331,7 +332,7 @@ class TestBombs:
         for thread in threads:
             thread.join()
         assert not failures
-        assert before == Image.MAX_IMAGE_PIXELS
+        assert Image.MAX_IMAGE_PIXELS == 12_345
 
 
 class TestIds:

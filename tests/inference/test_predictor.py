@@ -178,7 +178,6 @@ def test_doubtful_pixels_are_left_out(predictor: Predictor):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_detections": 5}, "max detections"),
         ({"score_threshold": 1.5}, "score threshold 1.5"),
         ({"score_threshold": -1}, "score threshold -1"),
         ({"input_size": 0}, "input size 0"),
@@ -211,3 +210,8 @@ def test_a_module_in_training_mode_is_put_in_evaluation_mode():
     module = pointwise().train()
     Predictor(module, pointwise_card(), device="cpu")
     assert not module.training
+
+
+def test_the_limit_on_objects_means_nothing_to_a_semantic_model(predictor: Predictor):
+    image = noise(4, 4)
+    assert torch.equal(predictor(image, max_detections=100).semantic, predictor(image).semantic)

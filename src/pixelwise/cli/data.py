@@ -210,8 +210,15 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pixelwise.data.faults import count
+
     rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))
-    print(f"{dataset.name}: {statistics.images:,} images, {statistics.pixels:,} pixels, {len(dataset.labels)} classes")
+    counts = (
+        count(statistics.images, "image"),
+        count(statistics.pixels, "pixel"),
+        count(len(dataset.labels), "class", "classes"),
+    )
+    print(f"{dataset.name}: {', '.join(counts)}")
     for side, (low, median, high) in (("height", statistics.heights), ("width", statistics.widths)):
         print(f"{side}: {low:,} to {high:,}, median {median:,g}")
     print(f"colour (R G B, 0 to 1): mean {rgb[0]}, standard deviation {rgb[1]}")

@@ -76,7 +76,6 @@ def predict(
     options = Options(score_threshold, max_detections, input_size, tile, tta)
     images = find_image_files(inputs, out=out)
     predictor = load(model, task=task, device=device)
-    options.require_fit(predictor.card.task)
     job = Job(predictor, model_digest(find_model(model, task=task)), options, out, max_megapixels, workers)
     report = _Report(total=len(images), json_lines=json_lines)
     with _sigterm_as_exit(), _opened_results(out) as results:

@@ -32,7 +32,7 @@ class Options:
 
     Attributes:
         score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
-        max_detections: most objects for each image; only of models that find objects.
+        max_detections: most objects for each image; without effect on models that find no objects.
         input_size: long side in pixels to which the image is brought, or the side of the windows with `tile`;
             None takes the one at which the model was validated.
         tile: look at the image at its own size through overlapping windows, and average where they overlap.
@@ -50,11 +50,6 @@ class Options:
             raise RecipeError(f"score threshold {self.score_threshold}: a probability from 0 to 1 is wanted")
         if self.input_size is not None and self.input_size < 1:
             raise RecipeError(f"input size {self.input_size}: at least 1 pixel is wanted")
-
-    def require_fit(self, task: str) -> None:
-        """Raise RecipeError for an option that means nothing to a model of `task`."""
-        if task == "semantic" and self.max_detections is not None:
-            raise RecipeError("max detections: this model is semantic and finds no objects; leave the option out")
 
 
 class Predictor:
@@ -129,7 +124,7 @@ class Predictor:
             image: a path, a Pillow image, an array u8[H,W,3] or u8[H,W], a tensor u8[3,H,W] or f32[3,H,W] in [0, 1];
                 or a list of them.
             score_threshold: see Options, as for the others.
-            max_detections: only of models that find objects.
+            max_detections: without effect on models that find no objects.
             input_size: long side in pixels, or the side of the windows.
             tile: through windows at the image's own size.
             tta: average over scales and mirror images.
@@ -193,7 +188,6 @@ class Predictor:
 
     @torch.no_grad()
     def _annotate(self, image: UInt8[Tensor, "3 H W"], options: Options) -> Annotation:
-        options.require_fit(self.card.task)
         input_size = options.input_size or self.card.input_size
         if options.tile:
             size = (image.shape[1], image.shape[2])

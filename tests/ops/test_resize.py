@@ -1,0 +1,82 @@
+"""Scores brought back to an image's size, against torch's own interpolation of all of them at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixelwise.ops import resize
+
+
+@pytest.fixture(params=[None, 1, 2000], ids=["one slab", "a row each", "some rows"])
+def _slabs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param:
+        monkeypatch.setattr(resize, "SLAB_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("_slabs")
+@pytest.mark.parametrize("classes", [2, 21])
+@pytest.mark.parametrize(
+    ("source", "target"), [((5, 7), (33, 40)), ((8, 8), (8, 8)), ((12, 9), (5, 4)), ((1, 1), (3, 4))]
+)
+def test_ids_and_probabilities_are_those_of_the_enlarged_scores(
+    classes: int, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    logits = 3 * torch.randn(classes, *source, generator=torch.Generator().manual_seed(classes))
+    ids, confidence = resize.argmax_resized(logits, target)
+    best = F.interpolate(logits[None], size=target, mode="bilinear", align_corners=False)[0].softmax(dim=0).max(dim=0)
+    assert ids.dtype == torch.uint8
+    assert torch.equal(ids.long(), best.indices)
+    torch.testing.assert_close(confidence, best.values, rtol=0, atol=1e-6)
+
+
+def test_more_than_255_classes_give_wide_ids() -> None:
+    logits = torch.zeros(300, 1, 1)
+    logits[299] = 1
+    ids, _ = resize.argmax_resized(logits, (2, 2))
+    assert ids.dtype == torch.int32
+    assert ids.tolist() == [[299, 299]] * 2
+
+
+def test_scores_of_half_precision_are_reduced_in_full() -> None:
+    logits = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    ids, confidence = resize.argmax_resized(logits, (9, 9))
+    expected_ids, expected = resize.argmax_resized(logits.float(), (9, 9))
+    assert torch.equal(ids, expected_ids)
+    assert torch.equal(confidence, expected)
+
+
+def test_the_enlarged_scores_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resize, "SLAB_BYTES", 40_000)
+    largest = 0
+    original = torch.nn.functional.interpolate
+
+    def watched(values: Tensor, **arguments: object) -> Tensor:
+        nonlocal largest
+        result = original(values, **arguments)  # pyright: ignore[reportArgumentType]
+        largest = max(largest, result.numel() * result.element_size(), values.numel() * values.element_size())
+        return result
+
+    monkeypatch.setattr(resize.F, "interpolate", watched)
+    resize.argmax_resized(torch.randn(10, 50, 60), (400, 500))
+    assert 0 < largest <= 40_000
+
+
+@pytest.mark.parametrize(
+    ("size", "long_side", "expected"),
+    [((360, 480), 240, (180, 240)), ((480, 360), 240, (240, 180)), ((1, 1000), 10, (1, 10)), ((3, 3), 1, (1, 1))],
+)
+def test_the_long_side_becomes_what_is_wanted(size: tuple[int, int], long_side: int, expected: tuple[int, int]) -> None:
+    assert resize.long_side_size(size, long_side) == expected
+
+
+def test_shrinking_averages_what_a_pixel_covers() -> None:
+    """Without it, every second column of a fine pattern would be lost and the grey would depend on the phase."""
+    stripes = torch.zeros(3, 8, 64, dtype=torch.uint8)
+    stripes[:, :, ::2] = 200
+    small = resize.resize_image(stripes, (2, 16))
+    assert small.dtype == torch.uint8
+    assert (small[:, :, 2:-2].int() - 100).abs().max() <= 2
+    assert resize.resize_image(stripes, (8, 64)) is stripes

@@ -1,0 +1,104 @@
+"""The weights that ship: what they see, how they are written down, and that scale does not matter to them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+import pixelwise
+from pixelwise.data.spec import open_dataset
+from pixelwise.inference.load import WEIGHTS_FOLDER
+from pixelwise.inference.predictor import Predictor
+from pixelwise.metrics.mean_iou import MeanIoU
+from pixelwise.training.evaluate import evaluate, model_answers
+from tests.shared_data import require
+
+PHOTOS = Path(skimage.__path__[0]) / "data"
+FOLDER = WEIGHTS_FOLDER / "default"
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return pixelwise.load("default", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("photo", "name", "least_share"),
+    [("chelsea.png", "cat", 0.3), ("astronaut.png", "person", 0.2), ("motorcycle_left.png", "motorbike", 0.1)],
+)
+def test_the_photographs_of_the_demo_are_recognised(
+    predictor: Predictor, photo: str, name: str, least_share: float
+) -> None:
+    scene = predictor(PHOTOS / photo)
+    shares = np.bincount(scene.semantic.numpy().ravel(), minlength=21) / scene.semantic.numel()
+    wanted = predictor.labels.names.index(name)
+    assert shares[wanted] > least_share
+    assert shares[wanted] == shares[1:].max(), "the class of the photograph is the largest object in it"
+
+
+def test_the_file_is_small_and_in_half_precision() -> None:
+    path = FOLDER / "model.safetensors"
+    assert path.stat().st_size <= 12_000_000
+    with safe_open(path, "pt") as file:
+        kinds = {file.get_slice(key).get_dtype() for key in file.keys() if not key.endswith("num_batches_tracked")}
+    assert kinds == {"F16"}
+
+
+def test_the_card_says_where_the_weights_come_from() -> None:
+    card = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert card["task"] == "semantic"
+    assert card["labels"]["names"][15] == "person"
+    assert f"{card['scores']['mean_iou']:.4f}" in text
+    for word in (card["training"]["command"], card["training"]["revision"], card["licence"], "VOC", "COCO"):
+        assert word in text
+
+
+def agreement(predictor: Predictor, picture: Image.Image, factor: int) -> float:
+    """The share of pixels of the enlarged picture that get the class of the small one's pixel beneath them."""
+    large = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+    small_ids, large_ids = predictor(picture).semantic, predictor(large).semantic
+    assert large_ids.shape == (picture.height * factor, picture.width * factor)
+    enlarged = small_ids.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    return float((enlarged == large_ids).float().mean())
+
+
+@pytest.mark.slow
+def test_an_eightfold_enlargement_gets_the_same_classes(predictor: Predictor) -> None:
+    picture = Image.open(PHOTOS / "astronaut.png").convert("RGB").resize((500, 375))
+    assert agreement(predictor, picture, 8) >= 0.95
+
+
+@pytest.mark.slow
+def test_enlarged_voc_images_get_the_same_classes(predictor: Predictor) -> None:
+    folder = require("VOCdevkit") / "VOC2012"
+    names = (folder / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:3]
+    for name in names:
+        assert agreement(predictor, Image.open(folder / "JPEGImages" / f"{name}.jpg"), 8) >= 0.95, name
+
+
+@pytest.mark.slow
+def test_the_score_on_the_card_is_what_is_measured(predictor: Predictor) -> None:
+    dataset = open_dataset(f"voc:{require('VOCdevkit') / 'VOC2012'}", default_split="val")
+    metric = MeanIoU(dataset.labels)
+    for _ in evaluate(model_answers(predictor), dataset, metric):
+        pass
+    card = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
+    assert metric.compute()["mean_iou"] == pytest.approx(card["scores"]["mean_iou"], abs=1e-3)
+
+
+def test_three_lines_of_python(tmp_path: Path) -> None:
+    """As in the README."""
+    predictor = pixelwise.load("default")
+    scene = predictor(PHOTOS / "chelsea.png")
+    scene.draw().save(tmp_path / "overlay.png")
+    assert scene.semantic.dtype == torch.uint8
+    assert scene.semantic.shape == scene.image.shape[1:]
+    assert Image.open(tmp_path / "overlay.png").width >= scene.image.shape[2]
