@@ -47,7 +47,9 @@ def test_the_file_is_small_and_in_half_precision() -> None:
     path = FOLDER / "model.safetensors"
     assert path.stat().st_size <= 12_000_000
     with safe_open(path, "pt") as file:
-        kinds = {file.get_slice(key).get_dtype() for key in file.keys() if not key.endswith("num_batches_tracked")}
+        kinds = {
+            file.get_slice(key).get_dtype() for key in list(file.keys()) if not key.endswith("num_batches_tracked")
+        }
     assert kinds == {"F16"}
 
 

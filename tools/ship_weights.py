@@ -34,15 +34,16 @@ def judge(folder: Path, val: str) -> dict[str, object]:
 def card_text(name: str, card: ModelCard, per_class: dict[str, dict[str, float | None]], notes: str, size: int) -> str:
     """The card as Markdown."""
     scores, training = card.scores, card.training
+    arguments = ", ".join(f"{key} {value}" for key, value in card.arguments.items() if value is not None)
     rows = "\n".join(f"| {label} | {_percent(values['iou'])} |" for label, values in per_class.items())
     return f"""# {name}
 
 | | |
 |---|---|
-| system | `{card.system}`, {", ".join(f"{key} {value}" for key, value in card.arguments.items() if value is not None)} |
+| system | `{card.system}`, {arguments} |
 | task | {card.task}, {len(card.labels)} classes of '{card.labels.name}' |
 | input size | {card.input_size} px long side |
-| mean IoU | **{scores["mean_iou"]:.4f}** on {scores["images"]} images of `{scores["data"]}`, one scale, half precision as shipped |
+| mean IoU | **{scores["mean_iou"]:.4f}** on {scores["images"]} images of `{scores["data"]}`, one scale, as shipped |
 | pixel accuracy | {scores["pixel_accuracy"]:.4f} |
 | file | {size / 1e6:.1f} MB, float16 |
 | revision | {training["revision"]} |

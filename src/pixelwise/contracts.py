@@ -7,15 +7,16 @@ three. Recipes are plain values whose every number is visible.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixelwise.types import Annotation, Batch
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Term:
     """One part of a loss.
 
     `fit` adds up `sum` and `count` over all processes and divides once, so that N processes give the gradients of one.

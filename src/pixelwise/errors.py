@@ -17,4 +17,4 @@ class RecipeError(PixelwiseError):
 
 
 class CheckpointError(PixelwiseError):
-    """A model folder, a weight file or a training state cannot be used. Names the file and the first keys that differ."""
+    """A model folder, a weight file or a training state cannot be used. Names the file and what differs."""

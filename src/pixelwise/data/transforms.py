@@ -103,9 +103,7 @@ def draw_geometry(
     )
 
 
-def change_colours(
-    picture: Image.Image, generator: np.random.Generator, augmentation: Augmentation
-) -> Image.Image:
+def change_colours(picture: Image.Image, generator: np.random.Generator, augmentation: Augmentation) -> Image.Image:
     """Draw and apply brightness, contrast, saturation and hue, in this order; those of size 0 are left out.
 
     Works on Pillow pictures, whose integer arithmetic gives the same answer with any number of threads.
