@@ -18,6 +18,7 @@ from pixelwise.errors import RecipeError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from pixelwise.training.fit import Step
     from pixelwise.training.run import Event, Plan
     from pixelwise.training.sources import TrainingData
 
@@ -165,8 +166,7 @@ class _Display:
         self.times: deque[tuple[float, int]] = deque(maxlen=50)
         self.progress: Progress | None = None
         self.task: TaskID | None = None
-        self.judged = ""
-        self.line = ""
+        self.loss = self.speed = self.judged = self.left = ""
 
     def __enter__(self) -> _Display:
         if self.shown:
@@ -194,25 +194,27 @@ class _Display:
         from pixelwise.training.fit import Step
         from pixelwise.training.run import Evaluated
 
+        activity = ""
         if isinstance(event, Step):
-            self.times.append((time.perf_counter(), event.images))
             terms = " ".join(f"{name} {value:.3f}" for name, value in event.terms.items())
-            self.line = f"loss {event.loss:.3f} ({terms}) · {self._speed(event.number)}"
-            self.progress.update(self.task, completed=event.number, description=self.line + self.judged)
+            self.loss = f"loss {event.loss:.3f} ({terms})"
+            self._measure(event)
+            self.progress.update(self.task, completed=event.number)
         elif isinstance(event, Evaluated):
             self.times.clear()
             score = event.metrics["mean_iou"] or 0.0
-            self.judged = f" · val mean IoU {score:.3f} at {event.step:,}{' (best)' if event.best else ''}"
-            self.progress.update(self.task, description=self.line + self.judged)
+            self.judged = f"val mean IoU {score:.3f} at {event.step:,}{' (best)' if event.best else ''}"
         else:
-            text = f"{self.line} · evaluating {event.done}/{event.of}"
-            self.progress.update(self.task, description=text)
+            activity = f"evaluating {event.done}/{event.of}"
+        parts = (self.loss, self.speed, activity or self.judged, self.left)
+        self.progress.update(self.task, description=" · ".join(part for part in parts if part))
 
-    def _speed(self, step: int) -> str:
+    def _measure(self, step: Step) -> None:
+        self.times.append((time.perf_counter(), step.images))
         if len(self.times) < 2:
-            return "…"
+            return
         seconds = self.times[-1][0] - self.times[0][0]
         images = sum(count for _, count in self.times) - self.times[0][1]
-        left = seconds / (len(self.times) - 1) * (self.total - step)
-        hours, rest = divmod(int(left), 3600)
-        return f"{images / seconds:.1f} images/s · {hours}:{rest // 60:02}:{rest % 60:02} left"
+        minutes, second = divmod(int(seconds / (len(self.times) - 1) * (self.total - step.number)), 60)
+        self.speed = f"{images / seconds:.1f} images/s"
+        self.left = f"{minutes // 60}:{minutes % 60:02}:{second:02} left"
