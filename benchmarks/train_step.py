@@ -10,9 +10,11 @@ the timing, the loss of both is shown to fall on one batch.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 import segmentation_models_pytorch as smp
 import torch
@@ -22,10 +24,13 @@ from accelerate import Accelerator
 from pixelwise.contracts import Optimizer
 from pixelwise.data.collate import collate
 from pixelwise.models.deeplab_v3_plus import build
+from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.fit import total_loss
 from pixelwise.training.optimizer import build_optimizer
 from pixelwise.training.run import computes_bfloat16
 from pixelwise.types import Annotation, Batch, Sample
+
+THEIRS, OURS, OURS_FLOAT32 = "segmentation_models_pytorch", "pixelwise", "pixelwise in float32"
 
 
 def random_batch(batch_size: int, crop_size: int) -> Batch:
@@ -76,10 +81,17 @@ def our_step(batch: Batch, precision: str) -> Callable[[], float]:
     return step
 
 
-def seconds(step: Callable[[], float]) -> float:
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
+def serve(kind: str, batch_size: int, crop_size: int, pipe: Connection) -> None:
+    """Answer each number of steps with losses and seconds; in a process of its own, whose allocator it sets."""
+    torch.manual_seed(0)
+    batch = random_batch(batch_size, crop_size)
+    if kind != THEIRS:
+        keep_freed_memory()
+    step = their_step(batch) if kind == THEIRS else our_step(batch, "bf16" if kind == OURS else "no")
+    while count := pipe.recv():
+        started = time.perf_counter()
+        losses = [step() for _ in range(count)]
+        pipe.send((losses, time.perf_counter() - started))
 
 
 def main() -> None:
@@ -88,24 +100,29 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop-size", type=int, default=320)
     options = parser.parse_args()
-    torch.manual_seed(0)
-    batch = random_batch(options.batch_size, options.crop_size)
-    precision = "bf16" if computes_bfloat16() else "no"
-    steps = {"theirs": their_step(batch), "ours": our_step(batch, precision)}
-    if precision != "no":
-        steps["ours in float32"] = our_step(batch, "no")
-    for name, step in steps.items():
-        losses = [step() for _ in range(4)]
-        print(f"{name}: loss {losses[0]:.3f} → {losses[-1]:.3f} in four steps on one batch")
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    kinds = [THEIRS, OURS, OURS_FLOAT32] if computes_bfloat16() else [THEIRS, OURS_FLOAT32]
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for kind in kinds:
+        pipes[kind], theirs = context.Pipe()
+        context.Process(target=serve, args=(kind, options.batch_size, options.crop_size, theirs), daemon=True).start()
+
+    def make_steps(kind: str, count: int) -> tuple[list[float], float]:
+        pipes[kind].send(count)
+        return pipes[kind].recv()
+
+    for kind in kinds:
+        losses, _ = make_steps(kind, 4)
+        print(f"{kind}: loss {losses[0]:.3f} → {losses[-1]:.3f} in four steps on one batch")
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(options.pairs):
-        for name, step in steps.items():
-            times[name].append(seconds(step))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, ours in {precision}")
-    for name, values in times.items():
-        ratios = [value / other for value, other in zip(values, times["theirs"], strict=True)]
+        for kind in kinds:
+            times[kind].append(make_steps(kind, 1)[1])
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {options.pairs} in turn")
+    for kind, values in times.items():
+        ratios = [value / other for value, other in zip(values, times[THEIRS], strict=True)]
         print(
-            f"{name}: median {options.batch_size / statistics.median(values):.2f} images/s, "
+            f"{kind}: {options.batch_size / statistics.median(values):.2f} images/s, "
             f"time ratio to theirs {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
         )
 

@@ -30,6 +30,7 @@ from pixelwise.inference.model_folder import ModelCard, read_model, recover_mode
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.mean_iou import MeanIoU
 from pixelwise.nn.backbones import load_backbone
+from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.checkpoint import load_state, save_state
 from pixelwise.training.evaluate import evaluate, model_answers
 from pixelwise.training.fit import Fit, Step, fit
@@ -143,6 +144,7 @@ def run(
 
     After an interruption the state is saved and the iteration ends; `interruption.signal` says why.
     """
+    keep_freed_memory()
     system = new_system(plan, data)
     accelerator = Accelerator(
         cpu=device == "cpu", mixed_precision="bf16" if plan.recipe.precision == "bfloat16" else "no"
