@@ -230,7 +230,6 @@ def test_json_goes_to_stdout(
         (("in", "--model", "nothing"), "nothing: no such model"),
         (("in", "--model", "in"), "in: holds no model"),
         (("in", "--model", "MODEL", "--task", "instance"), "instance was asked for"),
-        (("in", "--model", "MODEL", "--max-detections", "5"), "max detections"),
         (("in", "--model", "MODEL", "--input-size", "0"), "--input-size"),
         (("in", "--model", "MODEL", "--score-threshold", "2"), "--score-threshold"),
         (("in", "--model", "MODEL", "--device", "tpu"), "--device"),

@@ -73,10 +73,10 @@ def test_the_long_side_becomes_what_is_wanted(size: tuple[int, int], long_side: 
 
 
 def test_shrinking_averages_what_a_pixel_covers() -> None:
-    """Without it, every second column of a fine pattern would be lost and the grey would depend on the phase."""
+    """Interpolation alone would read between the second and third of four columns and lose the other two."""
     stripes = torch.zeros(3, 8, 64, dtype=torch.uint8)
-    stripes[:, :, ::2] = 200
+    stripes[:, :, ::4] = 200
     small = resize.resize_image(stripes, (2, 16))
     assert small.dtype == torch.uint8
-    assert (small[:, :, 2:-2].int() - 100).abs().max() <= 2
+    assert (small[:, :, 2:-2].int() - 50).abs().max() <= 10
     assert resize.resize_image(stripes, (8, 64)) is stripes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch.utils.data import DataLoader
 
 Item = TypeVar("Item")
@@ -40,8 +43,30 @@ def apply(function: Callable[[Item], Result], items: Sequence[Item], *, workers:
     """
     if not items:
         return
-    loader = DataLoader(_Applied(function, items), batch_size=None, num_workers=workers, collate_fn=_unchanged)  # pyright: ignore[reportArgumentType]
+    loader = DataLoader(
+        _Applied(function, items),  # pyright: ignore[reportArgumentType]
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=prepare_reader if workers else None,
+        multiprocessing_context=reader_start_method() if workers else None,
+    )
     yield from loader
+
+
+def prepare_reader(_worker: int) -> None:
+    """For a reading process: Ctrl-C and SIGTERM reach the whole group, and only the parent answers them.
+
+    The parent ends its readers itself, and they end by themselves when it is gone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def reader_start_method() -> str | None:
+    """`fork` where it is safe, since it starts at once; None for Python's own choice."""
+    return "fork" if sys.platform == "linux" else None
 
 
 class _Applied:

@@ -6,7 +6,6 @@ The C++ code of faster-coco-eval does the work; it refuses runs that do not fill
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,7 +78,7 @@ def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int], *,
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise DataError(f"{source}: a polygon of {len(polygon)} numbers; at least three points (x, y) are wanted")
-        strange = [value for value in polygon if not (math.isfinite(value) and abs(value) <= FARTHEST_PX)]
+        strange = [value for value in polygon if not abs(value) <= FARTHEST_PX]  # so that NaN is strange too
         if strange:
             raise DataError(f"{source}: a polygon with the coordinate {strange[0]}; at most {FARTHEST_PX:,} is wanted")
     if not polygons:

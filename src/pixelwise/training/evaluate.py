@@ -9,9 +9,10 @@ from typing import Protocol
 from torch.utils.data import DataLoader, Dataset
 
 from pixelwise.contracts import Metric
+from pixelwise.data.parallel import prepare_reader, reader_start_method
 from pixelwise.errors import DataError
 from pixelwise.inference.predictor import Predictor
-from pixelwise.training.order import Samples, prepare_reader, reader_start_method
+from pixelwise.training.order import Samples
 from pixelwise.types import Annotation, Sample
 
 
@@ -47,7 +48,7 @@ def evaluate(
 ) -> Generator[Judged]:
     """Predict and count samples one after the other, and say so after each.
 
-    One image is held at a time (and two for each worker), whatever the size of the set.
+    Two images are held at most (and two more for each worker), whatever the size of the set.
 
     Args:
         answers: what is judged.

@@ -5,16 +5,14 @@ So any step can be repeated without having run those before it, with any number 
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.collate import collate
+from pixelwise.data.parallel import prepare_reader, reader_start_method
 from pixelwise.types import Batch, Sample
 
 
@@ -88,21 +86,6 @@ def training_batches(
         multiprocessing_context=reader_start_method() if workers else None,
     )
     yield from loader
-
-
-def prepare_reader(_worker: int) -> None:
-    """For a reading process: Ctrl-C and SIGTERM reach the whole group, and only the parent answers them.
-
-    The parent ends its readers itself, and they end by themselves when it is gone.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-def reader_start_method() -> str | None:
-    """`fork` where it is safe, since it starts at once; None for Python's own choice."""
-    return "fork" if sys.platform == "linux" else None
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

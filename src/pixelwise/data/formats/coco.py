@@ -138,6 +138,7 @@ class CocoInstances:
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and rasterise its objects. Raises DataError with the file, image id and annotation id."""
+        index = range(len(self))[index]  # negative and too large indices as in a list
         try:
             image = read_image(self.images[index])
         except DataError as error:

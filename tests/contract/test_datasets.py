@@ -1,0 +1,178 @@
+"""What every data format promises, whichever it is: found by walking `pixelwise.data.formats`."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from pixelwise.data.dataset import Dataset, Merged
+from pixelwise.data.parallel import silent
+from pixelwise.data.spec import DataSpec, format_names, open_dataset, splits_of
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelMap, LabelSet
+from pixelwise.types import Sample
+from tests.data import trees
+
+
+def write_tiny_set(format: str, root: Path) -> None:
+    """A faultless set of a few images with a train and a val split."""
+    if format == "camvid":
+        trees.camvid(root)
+    elif format == "voc":
+        trees.voc(root, {"train": ("a", "b", "c"), "val": ("d", "e")})
+    elif format == "masks":
+        trees.masks(root, [f"image {index}" for index in range(10)])
+    elif format == "coco":
+        objects = [trees.annotation(1, 7, 3, (1, 1, 6, 5)), trees.annotation(2, 7, 9, (2, 3, 8, 8))]
+        for split, id in (("train", 7), ("val", 8)):
+            image = {"id": id, "file_name": f"{split}.png", "height": 8, "width": 8}
+            trees.coco(root, [{**one, "image_id": id} for one in objects], split=split, images=[image])
+    else:
+        pytest.fail(f"no tiny set of the format {format} is drawn here yet")
+
+
+@pytest.fixture(params=format_names())
+def format(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def module(format: str) -> ModuleType:
+    return importlib.import_module(f"pixelwise.data.formats.{format.replace('-', '_')}")
+
+
+@pytest.fixture
+def spec(format: str, tmp_path: Path) -> str:
+    write_tiny_set(format, tmp_path / "set")
+    return f"{format}:{tmp_path / 'set'}"
+
+
+@pytest.fixture
+def dataset(spec: str) -> Dataset:
+    return open_dataset(spec, default_split="train")
+
+
+def require_equal(one: Sample, other: Sample) -> None:
+    assert (one.id, one.original_size, one.clip, one.frame) == (other.id, other.original_size, other.clip, other.frame)
+    assert torch.equal(one.image, other.image)
+    assert one.truth.semantic is not None
+    assert other.truth.semantic is not None
+    assert torch.equal(one.truth.semantic, other.truth.semantic)
+
+
+def test_there_are_formats() -> None:
+    assert {"camvid", "coco", "masks", "voc"} <= set(format_names())
+
+
+def test_the_file_says_what_lies_where_and_its_options(module: ModuleType) -> None:
+    assert len((module.__doc__ or "").strip()) > 40
+    assert isinstance(module.OPTIONS, Mapping)
+    assert all(isinstance(name, str) and isinstance(meaning, str) for name, meaning in module.OPTIONS.items())
+
+
+def test_train_and_val_are_opened_apart(spec: str) -> None:
+    assert {"train", "val"} <= set(splits_of(spec))
+    train, val = (open_dataset(f"{spec}@{split}", default_split="test") for split in ("train", "val"))
+    assert len(train) > 0
+    assert len(val) > 0
+    assert not {train.image_path(index) for index in range(len(train))} & {
+        val.image_path(index) for index in range(len(val))
+    }
+    assert (train.labels.names, train.labels.native_ids) == (val.labels.names, val.labels.native_ids)
+
+
+def test_the_name_opens_the_same_set_again(dataset: Dataset, format: str) -> None:
+    assert dataset.format == format
+    again = open_dataset(DataSpec.parse(dataset.name), default_split="val")
+    assert (again.name, again.ids) == (dataset.name, dataset.ids)
+    assert dataset.name.endswith("@train")
+
+
+def test_samples_are_what_the_contract_says(dataset: Dataset) -> None:
+    assert isinstance(dataset.labels, LabelSet)
+    assert dataset.remark is None or "\n" not in dataset.remark
+    assert len(dataset.ids) == len(set(dataset.ids)) == len(dataset) > 0
+    for index, id in enumerate(dataset.ids):
+        sample = dataset[index]
+        size = (sample.image.shape[1], sample.image.shape[2])
+        assert (sample.id, sample.original_size, dataset.size_of(index)) == (id, size, size)
+        assert sample.image.dtype == torch.uint8
+        assert sample.image.shape[0] == 3
+        semantic = sample.truth.semantic
+        assert semantic is not None
+        assert (semantic.shape, semantic.dtype) == (size, torch.uint8)
+        assert set(semantic.unique().tolist()) <= {*range(len(dataset.labels)), dataset.labels.ignore_id}
+        if sample.truth.instances is not None and sample.truth.instances.masks is not None:
+            assert sample.truth.instances.masks.size == size
+        assert dataset.image_path(index).is_file()
+        assert dataset.truth_path(index).is_file()
+
+
+def test_reading_twice_gives_the_same(dataset: Dataset) -> None:
+    require_equal(dataset[0], dataset[0])
+    assert dataset[0].image.data_ptr() != dataset[0].image.data_ptr()
+
+
+def test_an_index_behind_the_end_is_no_sample(dataset: Dataset) -> None:
+    require_equal(dataset[-1], dataset[len(dataset) - 1])
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+def test_another_process_may_read_it(dataset: Dataset) -> None:
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert (copy.name, copy.ids, copy.labels) == (dataset.name, dataset.ids, dataset.labels)
+    require_equal(copy[0], dataset[0])
+
+
+def test_it_merges_with_itself_under_new_ids(dataset: Dataset) -> None:
+    both = Merged((dataset, dataset))
+    assert len(both) == 2 * len(dataset)
+    assert len(set(both.ids)) == len(both)
+    assert both[len(dataset)].id == both.ids[len(dataset)]
+    assert torch.equal(both[len(dataset)].image, dataset[0].image)
+
+
+def test_its_classes_can_be_mapped(dataset: Dataset) -> None:
+    from pixelwise.data.dataset import Mapped
+
+    target = LabelSet.from_names("one", [dataset.labels.names[1]])
+    mapped = Mapped(dataset, LabelMap.by_names(dataset.labels, target))
+    was, now = dataset[0].truth.semantic, mapped[0].truth.semantic
+    assert was is not None
+    assert now is not None
+    assert torch.equal(now == 0, was == 1)
+    assert torch.equal(now == target.ignore_id, was != 1)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_check_of_a_sound_set_finds_nothing(module: ModuleType, spec: str, split: str) -> None:
+    parsed = DataSpec.parse(spec)
+    report = module.check_split(Path(parsed.path), split, {}, workers=0, progress=silent)
+    assert not report.faults
+
+
+def test_an_unknown_split_option_or_folder_is_refused_in_one_line(spec: str, format: str) -> None:
+    for wrong, text in (
+        (f"{spec}@nosuchsplit", "nosuchsplit"),
+        (f"{spec}@train?nosuchoption=1", "nosuchoption"),
+        (f"{format}:/no/such/folder", "/no/such/folder"),
+    ):
+        with pytest.raises(DataError, match=text) as caught:
+            open_dataset(wrong, default_split="train")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_broken_image_is_refused_by_file_and_id(dataset: Dataset) -> None:
+    path = dataset.image_path(0)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError) as caught:
+        dataset[0]
+    assert path.name in str(caught.value)
+    assert dataset.ids[0] in str(caught.value)

@@ -1,0 +1,258 @@
+"""What every system promises, whichever it is: found by walking `pixelwise.models`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pixelwise.contracts import Recipe, System, Term
+from pixelwise.inference.model_folder import ModelCard, read_model, system_module, system_names, write_model
+from pixelwise.inference.predictor import Predictor
+from pixelwise.training.recipes import recipe_values
+from pixelwise.types import Annotation, Batch
+from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch
+
+NAMES = system_names()
+TASKS = {"semantic", "instance", "panoptic", "weak", "attention"}
+ORIGINAL_SIZES = [(50, 71), (130, 33)]
+
+
+@pytest.fixture(params=NAMES)
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    return system_module(request.param)
+
+
+def name_of(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def small_arguments(module: ModuleType) -> dict[str, Any]:
+    """The smallest backbone, where there is one to choose."""
+    return {"backbone": "mobilenet_v2"} if "backbone" in inspect.signature(module.build).parameters else {}
+
+
+@pytest.fixture
+def system(module: ModuleType) -> nn.Module:
+    """With random weights, and batch-norm statistics of the noise that it is tested with, so that answers vary."""
+    torch.manual_seed(0)
+    system = module.build(num_classes=CLASSES, **small_arguments(module))
+    for part in system.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None  # averages over all it sees
+    with torch.no_grad():
+        system.train()(a_batch(system).images)
+    return system.eval()
+
+
+def size_of(system: nn.Module) -> tuple[int, int]:
+    return getattr(system, "input_size", None) or (64, 96)
+
+
+def a_batch(system: nn.Module, **arguments: Any) -> Batch:
+    return random_batch(size_of(system), ORIGINAL_SIZES, **arguments)
+
+
+def forward(system: nn.Module, batch: Batch) -> Any:
+    return system(batch.images, sizes=batch.valid_sizes, truth=batch.truth if system.training else None)
+
+
+def total(terms: dict[str, Term]) -> Tensor:
+    """As `fit` joins them in one process."""
+    return torch.stack([term.weight * term.sum / term.count.clamp(min=1) for term in terms.values()]).sum()
+
+
+def require_close(one: Any, other: Any) -> None:
+    """Within 1e-5 of the largest value."""
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        assert one.shape == other.shape
+        limit = 1e-5 * max(1.0, float(other.abs().max())) if other.numel() else 0.0
+        assert float((one.double() - other.double()).abs().max() if other.numel() else 0) <= limit
+    elif isinstance(one, tuple):
+        for pair in zip(one, other, strict=True):
+            require_close(*pair)
+
+
+def row(output: Any, index: int) -> Any:
+    """One image of an output."""
+    parts = (part[index : index + 1] if isinstance(part, Tensor | tuple) else part for part in output)
+    return type(output)(*parts)
+
+
+# ---- the file
+
+
+def test_there_are_systems() -> None:
+    assert "deeplab_v3_plus" in NAMES
+
+
+def test_the_file_opens_with_its_citation_and_its_differences(module: ModuleType) -> None:
+    text = module.__doc__ or ""
+    head, colon, citation = text.partition(": ")
+    assert colon
+    assert len(head.splitlines()) == 1, "the name of the system, a colon, the citation"
+    assert re.search(r"\b(19|20)\d\d\b", citation.split("\n\n")[0]), "the citation has no year"
+    assert "from the paper" in text, "say what differs from the paper, or that nothing does"
+
+
+def test_the_file_offers_task_variants_recipe_and_build(module: ModuleType) -> None:
+    assert module.TASK in TASKS
+    assert isinstance(module.RECIPE, Recipe)
+    assert module.VARIANTS
+    parameters = inspect.signature(module.build).parameters
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name != "num_classes"}
+    assert parameters["num_classes"].default is inspect.Parameter.empty
+    assert json.loads(json.dumps(defaults)).keys() == defaults.keys(), "model.json holds the arguments"
+
+
+def test_every_variant_can_be_built(module: ModuleType) -> None:
+    for variant, arguments in module.VARIANTS.items():
+        assert variant.startswith(name_of(module))
+        with torch.device("meta"):
+            built = module.build(num_classes=CLASSES, **arguments)
+        assert sum(parameter.numel() for parameter in built.parameters())
+
+
+def test_the_papers_numbers_stand_beside_ours(module: ModuleType) -> None:
+    values = recipe_values(module.RECIPE)
+    assert module.RECIPE.paper
+    assert set(module.RECIPE.paper) <= set(values)
+    assert all(isinstance(value, str) and value for value in module.RECIPE.paper.values())
+
+
+# ---- the network
+
+
+def test_it_is_a_system(module: ModuleType, system: nn.Module) -> None:
+    assert isinstance(system, System)
+    assert system.task == module.TASK
+    parameters = inspect.signature(system.forward).parameters
+    assert list(parameters) == ["images", "sizes", "truth", "memory"]
+    assert [parameter.default for parameter in parameters.values()][1:] == [None] * 3
+
+
+def test_the_output_is_a_named_tuple_of_one_type(module: ModuleType, system: nn.Module) -> None:
+    outputs = [forward(system.train(training), a_batch(system)) for training in (True, False)]
+    assert type(outputs[0]) is type(outputs[1])
+    for output in outputs:
+        assert type(output).__module__ == module.__name__
+        assert isinstance(output, tuple)
+        assert output._fields
+        assert all(part is None or isinstance(part, Tensor | tuple) for part in output)
+
+
+def test_the_losses_are_finite_and_reach_every_parameter(system: nn.Module) -> None:
+    batch = a_batch(system)
+    terms = system.train().loss(forward(system, batch), batch)
+    assert terms
+    for term in terms.values():
+        assert term.sum.shape == term.count.shape == ()
+        assert torch.isfinite(term.sum)
+        assert term.count > 0
+        assert term.weight > 0
+    total(terms).backward()
+    for name, parameter in system.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} has no gradient"
+            assert torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad.any(), f"the gradient of {name} is zero"
+
+
+def test_without_anything_to_learn_from_the_losses_are_zero(system: nn.Module) -> None:
+    size = size_of(system)
+    batch = a_batch(system, truth=[empty_annotation(size)] * 2)
+    terms = system.train().loss(forward(system, batch), batch)
+    loss = total(terms)
+    assert torch.isfinite(loss)
+    if system.task == "semantic":
+        assert {(float(term.sum.detach()), int(term.count)) for term in terms.values()} == {(0.0, 0)}
+    loss.backward()
+    gradients = [parameter.grad for parameter in system.parameters() if parameter.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@torch.no_grad()
+def test_an_image_alone_is_answered_as_in_a_batch_of_equal_sizes(system: nn.Module) -> None:
+    # in double precision, as batch norms of so little noise enlarge rounding a hundredfold
+    images, sizes = a_batch(system).images.double(), a_batch(system).valid_sizes
+    together = system.double()(images, sizes=sizes)
+    for index in range(len(images)):
+        alone = system(images[index : index + 1], sizes=sizes[index : index + 1])
+        require_close(alone, row(together, index))
+
+
+@torch.no_grad()
+def test_answers_have_the_original_size(system: nn.Module) -> None:
+    batch = a_batch(system)
+    annotations = system.decode(forward(system, batch), batch)
+    assert len(annotations) == len(batch)
+    for annotation, size in zip(annotations, ORIGINAL_SIZES, strict=True):
+        for part in (annotation.semantic, annotation.confidence, annotation.saliency):
+            assert part is None or part.shape == size
+        assert annotation.panoptic is None or annotation.panoptic.ids.shape == size
+        if annotation.instances is not None and annotation.instances.masks is not None:
+            assert annotation.instances.masks.size == size
+    if system.task == "semantic":
+        for annotation in annotations:
+            assert annotation.semantic.dtype == torch.uint8
+            assert set(annotation.semantic.unique().tolist()) <= {*range(CLASSES), VOID}
+            assert 0 < annotation.confidence.min() <= annotation.confidence.max() <= 1
+
+
+def test_loss_and_decode_call_no_part_of_the_network(system: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = a_batch(system)
+    output = forward(system.train(), batch)
+
+    def refuse(part: nn.Module, *_: object, **__: object) -> None:
+        raise AssertionError(f"{type(part).__name__} was called outside forward")
+
+    monkeypatch.setattr(nn.Module, "__call__", refuse)
+    system.loss(output, batch)
+    with torch.no_grad():
+        system.decode(output, batch)
+
+
+@torch.no_grad()
+def test_a_stored_model_answers_as_the_one_that_was_stored(
+    module: ModuleType, system: nn.Module, tmp_path: Path
+) -> None:
+    card = ModelCard(
+        task=module.TASK, system=name_of(module), labels=LABELS, arguments=small_arguments(module), input_size=64
+    )
+    write_model(tmp_path / "model", system.state_dict(), card)
+    loaded, loaded_card = read_model(tmp_path / "model")
+    assert loaded_card == card
+    assert not loaded.training
+    batch = a_batch(system)
+    expected, found = forward(system, batch), forward(loaded, batch)
+    assert type(found) is type(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other) if isinstance(one, Tensor) else one is None and other is None
+
+
+def test_images_of_mixed_sizes_are_answered_one_by_one(module: ModuleType, system: nn.Module) -> None:
+    card = ModelCard(task=module.TASK, system=name_of(module), labels=LABELS, input_size=64)
+    predictor = Predictor(system, card, device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    images = [
+        torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
+        for size in ((40, 64), (97, 30), (64, 64), (1, 5))
+    ]
+    together = [scene.annotation for scene in predictor(images)]
+    for image, annotation in zip(images, together, strict=True):
+        alone = predictor(image).annotation
+        for part in Annotation.__dataclass_fields__:
+            one, other = getattr(annotation, part), getattr(alone, part)
+            assert type(one) is type(other)
+            if isinstance(one, Tensor):
+                assert one.shape == image.shape[1:]
+                assert torch.equal(one, other)
