@@ -297,6 +297,7 @@ def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> No
     pytest.fail("no results")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_an_interrupted_run_leaves_whole_results_and_is_resumed(

@@ -170,3 +170,23 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     nothing = pixelwise("train", "--resume", tmp_path)
     assert nothing.returncode == 2
     assert "no recipe.json" in nothing.stderr
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_broken_image_stops_the_run_in_one_line_and_mended_it_goes_on(
+    data: Path, tmp_path: Path, workers: str
+) -> None:
+    broken = data / "train" / "003.png"
+    content = broken.read_bytes()
+    try:
+        broken.write_bytes(content[:500])
+        words = ["train", "deeplab_v3_plus", "--data", f"masks:{data}", "--out", tmp_path / "run", *SMALL]
+        stopped = pixelwise(*words, "--workers", workers, "--quiet")
+    finally:
+        broken.write_bytes(content)
+    assert stopped.returncode == 2
+    assert stopped.stderr.startswith(f"pixelwise: {broken}: truncated PNG")
+    assert stopped.stderr.count("\n") == 1
+    assert "data check" in stopped.stderr
+    done = pixelwise("train", "--resume", tmp_path / "run", "--workers", workers)
+    assert done.returncode == 0, done.stderr

@@ -6,8 +6,10 @@ Exit codes: 0 done · 1 done, but something in the input failed or faults were f
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -54,6 +56,10 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a file is said once, by our own errors
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()

@@ -25,4 +25,4 @@ def keep_freed_memory() -> bool:
     except AttributeError:  # another C library
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST), (_M_TOP_PAD, 64 * 2**20))
-    return all([bool(mallopt(name, value)) for name, value in settings])
+    return all(bool(mallopt(name, value)) for name, value in settings)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.collate import collate
 from pixelwise.data.parallel import prepare_reader, reader_start_method
+from pixelwise.errors import DataError
 from pixelwise.types import Batch, Sample
 
 
@@ -59,33 +60,51 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield pairs
 
 
-class AugmentedSamples(Dataset[Sample]):
-    """Samples by (epoch, index), each augmented with a generator of (seed, epoch, index)."""
+class AugmentedSamples(Dataset["Sample | DataError"]):
+    """Samples by (epoch, index), each augmented with a generator of (seed, epoch, index).
+
+    A sample that cannot be read is its error: an exception would leave a reading process with its traceback for text.
+    """
 
     def __init__(
         self, samples: Samples, augment: Callable[[Sample, np.random.Generator], Sample], *, seed: int
     ) -> None:
         self.samples, self.augment, self.seed = samples, augment, seed
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample:
+    def __getitem__(self, place: tuple[int, int]) -> Sample | DataError:
         epoch, index = place
-        return self.augment(self.samples[index], np.random.default_rng((self.seed, epoch, index, 1)))
+        try:
+            return self.augment(self.samples[index], np.random.default_rng((self.seed, epoch, index, 1)))
+        except DataError as error:
+            return error
 
 
 def training_batches(
     samples: AugmentedSamples, sampler: StepSampler, *, workers: int, pin_memory: bool = False
 ) -> Iterator[Batch]:
-    """The batches of the sampler's steps, read by `workers` processes, or by this one if 0."""
+    """The batches of the sampler's steps, read by `workers` processes, or by this one if 0.
+
+    Raises:
+        DataError: an image or its truth cannot be used; names the file.
+    """
     loader: DataLoader[Any] = DataLoader(
         samples,  # pyright: ignore[reportArgumentType]
         batch_sampler=sampler,  # pyright: ignore[reportArgumentType]
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_or_error,
         pin_memory=pin_memory,
         worker_init_fn=prepare_reader if workers else None,
         multiprocessing_context=reader_start_method() if workers else None,
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise DataError(f"{batch}; mend it (pixelwise data check finds every such file), then --resume the run")
+        yield batch
+
+
+def _collate_or_error(samples: Sequence[Sample | DataError]) -> Batch | DataError:
+    error = next((sample for sample in samples if isinstance(sample, DataError)), None)
+    return error or collate([sample for sample in samples if isinstance(sample, Sample)])
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:
