@@ -1,6 +1,7 @@
 # make demo       segment three photographs with the weights that ship, into out/demo/
 # make test       every check, under 20 minutes on two cores
 # make test-fast  the quick tests, under two minutes
+# make test-learning  what every system learns from fresh drawings
 # make lock       resolve pyproject.toml anew into the two requirements files
 #
 # Everything is installed into .venv, from the locked requirements. To do without NVIDIA's libraries, install a CPU-only
@@ -14,8 +15,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: demo test test-fast test-learning lint lock install install-dev clean
 
 demo: install
-	$(BIN)/pixelwise predict $$($(BIN)/python -c "import skimage; print(skimage.__path__[0])")/data/{chelsea,astronaut,motorcycle_left}.png --out out/demo
-demo: SHELL := /bin/bash
+	photos="$$($(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data"; $(BIN)/pixelwise predict \
+		"$$photos/astronaut.png" "$$photos/chelsea.png" "$$photos/motorcycle_left.png" --out out/demo
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -42,6 +43,9 @@ lint: install-dev
 
 test: lint
 	$(BIN)/pytest
+
+test-learning: install-dev
+	$(BIN)/pytest tests/learning -s
 
 test-fast: install-dev
 	$(BIN)/pytest -m "not slow"

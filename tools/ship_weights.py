@@ -1,6 +1,6 @@
 """Turn a run into weights that ship: half precision, judged again as they ship, with a card.
 
-    python tools/ship_weights.py RUN NAME --val SPEC --licence TEXT --notes FILE.md
+    python tools/ship_weights.py RUN NAME --val SPEC --licence TEXT --notes FILE.md [--input-size N]
 
 RUN is a run folder of `pixelwise train` (its best weights are taken); NAME the folder under src/pixelwise/weights; the
 notes say in words where the weights come from, and become the second half of the card.
@@ -69,13 +69,15 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--val", required=True)
+    parser.add_argument("--input-size", type=int, help="long side in pixels; that of the run by default")
     parser.add_argument("--licence", required=True)
     parser.add_argument("--notes", type=Path, required=True)
     options = parser.parse_args()
     folder = WEIGHTS_FOLDER / options.name
     module, card = read_model(options.run / "best")
     training = {**card.training, "init": Path(str(card.training["init"])).name}
-    card = replace(card, licence=options.licence, training=training)
+    input_size = options.input_size or card.input_size
+    card = replace(card, licence=options.licence, training=training, input_size=input_size)
     write_model(folder, module.state_dict(), card, half=True)
     metrics = judge(folder, options.val)
     per_class = metrics.pop("per_class")
