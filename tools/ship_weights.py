@@ -9,6 +9,7 @@ notes say in words where the weights come from, and become the second half of th
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,12 @@ Trained by: `{training["command"]}`, {training["step"]:,} steps.
 """
 
 
+def without_own_folders(command: str) -> str:
+    """The command with `runs/NAME` for absolute paths, which mean nothing on another machine."""
+    words = shlex.split(command)
+    return shlex.join(f"runs/{Path(word).name}" if word.startswith("/") else word for word in words)
+
+
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
@@ -75,7 +82,11 @@ def main() -> None:
     options = parser.parse_args()
     folder = WEIGHTS_FOLDER / options.name
     module, card = read_model(options.run / "best")
-    training = {**card.training, "init": Path(str(card.training["init"])).name}
+    training = {
+        **card.training,
+        "init": Path(str(card.training["init"])).name,
+        "command": without_own_folders(str(card.training["command"])),
+    }
     input_size = options.input_size or card.input_size
     card = replace(card, licence=options.licence, training=training, input_size=input_size)
     write_model(folder, module.state_dict(), card, half=True)
