@@ -113,6 +113,8 @@ def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: Mode
     def fill(temporary: Path) -> None:
         save_file(tensors, temporary / WEIGHTS_NAME, metadata={"format": "pt"})
         (temporary / CARD_NAME).write_text(text, encoding="utf-8")
+        # safetensors makes files that their owner alone may read
+        (temporary / WEIGHTS_NAME).chmod((temporary / CARD_NAME).stat().st_mode & 0o777)
 
     try:
         replace_folder(folder, fill)
