@@ -118,6 +118,8 @@ def main() -> None:
     for _ in range(options.pairs):
         for kind in kinds:
             times[kind].append(make_steps(kind, 1)[1])
+    for pipe in pipes.values():
+        pipe.send(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {options.pairs} in turn")
     for kind, values in times.items():
         ratios = [value / other for value, other in zip(values, times[THEIRS], strict=True)]
