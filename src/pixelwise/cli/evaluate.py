@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.options import Device, DeviceOption, JsonOption, QuietOption, WorkersOption
+from pixelwise.cli.options import (
+    Device,
+    DeviceOption,
+    InputSizeOption,
+    JsonOption,
+    QuietOption,
+    TileOption,
+    TtaOption,
+    WorkersOption,
+)
 from pixelwise.cli.progress import image_bar
 from pixelwise.errors import CheckpointError, DataError, RecipeError
 
 if TYPE_CHECKING:
-    from pixelwise.data.dataset import Dataset, Mapped
+    from pixelwise.data.dataset import Dataset
     from pixelwise.metrics.mean_iou import MeanIoU
     from pixelwise.training.evaluate import Answers
 
@@ -43,16 +52,9 @@ def evaluate(
         Path | None,
         typer.Option("--predictions", metavar="DIR", help="Judge the id masks in this folder, paired by name."),
     ] = None,
-    input_size: Annotated[
-        int | None,
-        typer.Option("--input-size", min=1, help="Long side, in pixels, at which the network looks at images."),
-    ] = None,
-    tile: Annotated[
-        bool, typer.Option("--tile", help="Look through overlapping windows at the image's own size.")
-    ] = False,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Average over three scales and mirror images: slower, a little better.")
-    ] = False,
+    input_size: InputSizeOption = None,
+    tile: TileOption = False,
+    tta: TtaOption = False,
     label_map: Annotated[
         str | None,
         typer.Option("--map", metavar="MAP", help="How the data's classes become the model's: names, or a TOML file."),
@@ -135,13 +137,15 @@ def _model(
     from pixelwise.data.dataset import Mapped
     from pixelwise.inference.load import load
     from pixelwise.training.evaluate import model_answers
-    from pixelwise.training.sources import with_labels
+    from pixelwise.training.sources import describe_label_map, with_labels
 
     predictor = load(name, device=device.value)
     if predictor.card.task != "semantic":
         raise CheckpointError(f"{name}: a model for {predictor.card.task} segmentation; evaluate judges semantic ones")
     mapped = [with_labels(dataset, predictor.labels, label_map) for dataset in datasets]
-    tables = (line for dataset in mapped if isinstance(dataset, Mapped) for line in _table_lines(dataset))
+    tables = (
+        line for dataset in mapped if isinstance(dataset, Mapped) for line in describe_label_map(dataset.label_map)
+    )
     joined = _joined(mapped)
     answers = model_answers(predictor, input_size=input_size, tile=tile, tta=tta)
     return _Subject(name, answers, joined, range(len(joined)), (*_remarks(datasets), *dict.fromkeys(tables)))
@@ -195,12 +199,6 @@ def _joined(datasets: Sequence[Dataset]) -> Dataset:
 
 def _remarks(datasets: Sequence[Dataset]) -> tuple[str, ...]:
     return tuple(f"{dataset.name}: {dataset.remark}" for dataset in datasets if dataset.remark)
-
-
-def _table_lines(dataset: Mapped) -> list[str]:
-    label_map = dataset.label_map
-    title = f"classes of '{label_map.source.name}' judged as classes of '{label_map.target.name}':"
-    return [title, *(f"  {source} → {target}" for source, target in label_map.rows())]
 
 
 def _refuse(options: dict[str, Any]) -> None:

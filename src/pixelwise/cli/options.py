@@ -22,3 +22,10 @@ WorkersOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable results on stdout.")]
+InputSizeOption = Annotated[
+    int | None, typer.Option("--input-size", min=1, help="Long side, in pixels, at which the network looks at images.")
+]
+TileOption = Annotated[bool, typer.Option("--tile", help="Look through overlapping windows at the image's own size.")]
+TtaOption = Annotated[
+    bool, typer.Option("--tta", help="Average over three scales and mirror images: slower, a little better.")
+]

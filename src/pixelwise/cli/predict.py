@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pixelwise.cli.options import Device, DeviceOption, JsonOption, QuietOption, WorkersOption
+from pixelwise.cli.options import (
+    Device,
+    DeviceOption,
+    InputSizeOption,
+    JsonOption,
+    QuietOption,
+    TileOption,
+    TtaOption,
+    WorkersOption,
+)
 from pixelwise.cli.progress import image_bar
 from pixelwise.errors import DataError
 
@@ -36,16 +45,9 @@ def predict(
         str | None, typer.Option("--task", help="Whose default model: semantic, instance, panoptic, …")
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go.")] = Path("out"),
-    input_size: Annotated[
-        int | None,
-        typer.Option("--input-size", min=1, help="Long side, in pixels, at which the network looks at images."),
-    ] = None,
-    tile: Annotated[
-        bool, typer.Option("--tile", help="Look through overlapping windows at the image's own size.")
-    ] = False,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Average over three scales and mirror images: slower, a little better.")
-    ] = False,
+    input_size: InputSizeOption = None,
+    tile: TileOption = False,
+    tta: TtaOption = False,
     score_threshold: Annotated[
         float | None,
         typer.Option("--score-threshold", min=0, max=1, help="Leave out what the model is less sure of."),
