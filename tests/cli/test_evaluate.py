@@ -290,7 +290,7 @@ def test_a_map_judges_in_the_models_classes(run: Run, drawings: Path, network: n
     result = json.loads(out)
     assert (code, result["labels"]) == (0, list(labels.names))
     assert [line.strip() for line in err.splitlines()] == [
-        "classes of 'drawn' judged as classes of 'other':",
+        "label map drawn → other:",
         "background → background",
         "disc → round",
         "square → square",

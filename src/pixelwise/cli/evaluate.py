@@ -143,12 +143,11 @@ def _model(
     if predictor.card.task != "semantic":
         raise CheckpointError(f"{name}: a model for {predictor.card.task} segmentation; evaluate judges semantic ones")
     mapped = [with_labels(dataset, predictor.labels, label_map) for dataset in datasets]
-    tables = (
-        line for dataset in mapped if isinstance(dataset, Mapped) for line in describe_label_map(dataset.label_map)
-    )
+    maps = dict.fromkeys(dataset.label_map for dataset in mapped if isinstance(dataset, Mapped))
+    tables = (line for one in maps for line in describe_label_map(one))
     joined = _joined(mapped)
     answers = model_answers(predictor, input_size=input_size, tile=tile, tta=tta)
-    return _Subject(name, answers, joined, range(len(joined)), (*_remarks(datasets), *dict.fromkeys(tables)))
+    return _Subject(name, answers, joined, range(len(joined)), (*_remarks(datasets), *tables))
 
 
 def _stored_masks(folder: Path, specs: Sequence[str]) -> _Subject:
