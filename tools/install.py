@@ -42,7 +42,7 @@ def main() -> None:
     """Install the file that is named, then this package, editable."""
     lock = (ROOT / sys.argv[1]).read_text(encoding="utf-8")
     cpu = has_cpu_torch()
-    print(f"installing {sys.argv[1]} {'without GPU libraries' if cpu else '(5.8 GB with NVIDIA libraries on Linux)'} …")
+    print(f"installing {sys.argv[1]} {'without GPU libraries' if cpu else '(5.7 GB with NVIDIA libraries on Linux)'} …")
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(without_gpu_libraries(lock) if cpu else lock, encoding="utf-8")

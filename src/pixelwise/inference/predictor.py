@@ -134,7 +134,7 @@ class Predictor:
 
         Raises:
             DataError: an image cannot be used.
-            RecipeError: an option is impossible, or means nothing to a model of this task.
+            RecipeError: an option is impossible.
         """
         options = Options(score_threshold, max_detections, input_size, tile, tta)
         if isinstance(image, list | tuple):
