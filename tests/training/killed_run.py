@@ -44,7 +44,7 @@ def main() -> None:
     from pixelwise.cli.app import main as command_line
     from pixelwise.metrics.mean_iou import MeanIoU
     from pixelwise.training import checkpoint
-    from pixelwise.training.run import Log
+    from pixelwise.training.log import Log
 
     if moment == "step":
         kill_on_call(Log, "step", number)

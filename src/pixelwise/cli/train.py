@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from pixelwise.training.fit import Step
-    from pixelwise.training.run import Event, Plan
+    from pixelwise.training.plan import Plan
+    from pixelwise.training.run import Event
     from pixelwise.training.sources import TrainingData
 
 

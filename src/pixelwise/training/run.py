@@ -9,21 +9,15 @@ state/        for resuming; see `checkpoint`
 from __future__ import annotations
 
 import copy
-import json
-import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-import pixelwise
 from pixelwise.contracts import Recipe, Stage
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference.model_folder import ModelCard, read_model, recover_model, system_module, write_model
@@ -35,70 +29,12 @@ from pixelwise.training.checkpoint import load_state, save_state
 from pixelwise.training.evaluate import evaluate, model_answers
 from pixelwise.training.fit import Fit, Step, fit
 from pixelwise.training.interruption import Interruption
+from pixelwise.training.log import Log
 from pixelwise.training.order import sizes_median
+from pixelwise.training.plan import Plan, revision
 from pixelwise.training.sources import TrainingData, open_training_data
 
 CHOSEN_BY = "mean_iou"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run is to do; the content of recipe.json.
-
-    Attributes:
-        system: name of the file under models/.
-        arguments: of its `build`, beside the number of classes.
-        recipe: every number.
-        data: data set specifications.
-        label_map: `--map`, or None.
-        init: where the weights begin: a file, a run or model folder, `torchvision`, or None for random ones.
-        threads: of torch on the CPU; resuming with another number is not bit-exact.
-        command: that started the run.
-        revision: of pixelwise.
-        remarks: what was decided about the data.
-    """
-
-    system: str
-    arguments: Mapping[str, Any]
-    recipe: Recipe
-    data: tuple[str, ...]
-    label_map: str | None = None
-    init: str | None = None
-    threads: int = field(default_factory=torch.get_num_threads)
-    command: str = ""
-    revision: str = ""
-    remarks: tuple[str, ...] = ()
-
-    def write(self, folder: Path) -> None:
-        """Write recipe.json whole or not at all."""
-        content = {"format_version": 1, **asdict(self)}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / ".recipe.json.new"
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / "recipe.json")
-        except OSError as error:
-            raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
-
-    @classmethod
-    def read(cls, folder: Path) -> Plan:
-        """Read recipe.json. Raises CheckpointError naming the file and the field."""
-        path = folder / "recipe.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            content.pop("format_version")
-            return TypeAdapter(cls).validate_python(content)
-        except FileNotFoundError:
-            raise CheckpointError(f"{folder}: no recipe.json; --resume wants a folder that train --out made") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise CheckpointError(f"{path}: {place}: {first['msg']}") from None
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not a recipe of pixelwise ({error!r})") from None
 
 
 class Evaluated(NamedTuple):
@@ -297,53 +233,6 @@ class _Judge:
         )
 
 
-class Log:
-    """log.jsonl, to which lines are added; lines after the state that a run resumes from are dropped first.
-
-    Args:
-        path: of the file.
-        keep_steps: the last step whose line stays.
-        keep_evaluation: the last evaluation whose line stays.
-    """
-
-    def __init__(self, path: Path, *, keep_steps: int, keep_evaluation: int) -> None:
-        self.path = path
-        kept: list[str] = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                content = json.loads(line)
-            except ValueError:  # torn by a kill
-                continue
-            limit = keep_evaluation if content["event"] == "evaluation" else keep_steps
-            if content["step"] <= limit:
-                kept.append(line)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
-
-    def step(self, step: Step, offset: int, *, seconds: float) -> None:
-        """Add the line of a step."""
-        self._add(
-            {
-                "event": "step",
-                "step": offset + step.number,
-                "loss": step.loss,
-                "terms": step.terms,
-                "lr": step.lr,
-                "gradient_norm": step.gradient_norm,
-                "images_per_second": step.images / seconds,
-            }
-        )
-
-    def evaluation(self, step: int, metrics: Mapping[str, Any], *, seconds: float) -> None:
-        """Add the line of an evaluation."""
-        self._add({"event": "evaluation", "step": step, "metrics": dict(metrics), "seconds": seconds})
-
-    def _add(self, content: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(content, ensure_ascii=False) + "\n")
-
-
 def new_system(plan: Plan, data: TrainingData) -> nn.Module:
     """The network of the plan, with random weights that depend on its seed alone."""
     torch.manual_seed(plan.recipe.seed)
@@ -432,23 +321,6 @@ def resume(folder: Path) -> tuple[Plan, TrainingData]:
     """Open a run that was started before."""
     plan = Plan.read(folder)
     return plan, open_training_data(plan.data, plan.label_map)
-
-
-def revision() -> str:
-    """The version, and the commit where the package lies in a git checkout."""
-    folder = Path(pixelwise.__file__).parent
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return pixelwise.__version__
-    commit = answer.stdout.strip()
-    return f"{pixelwise.__version__} ({commit})" if answer.returncode == 0 and commit else pixelwise.__version__
 
 
 def computes_bfloat16() -> bool:

@@ -1,0 +1,95 @@
+"""What a run is to do: recipe.json, from which it can be started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+import pixelwise
+from pixelwise.contracts import Recipe
+from pixelwise.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do; the content of recipe.json.
+
+    Attributes:
+        system: name of the file under models/.
+        arguments: of its `build`, beside the number of classes.
+        recipe: every number.
+        data: data set specifications.
+        label_map: `--map`, or None.
+        init: where the weights begin: a file, a run or model folder, `torchvision`, or None for random ones.
+        threads: of torch on the CPU; resuming with another number is not bit-exact.
+        command: that started the run.
+        revision: of pixelwise.
+        remarks: what was decided about the data.
+    """
+
+    system: str
+    arguments: Mapping[str, Any]
+    recipe: Recipe
+    data: tuple[str, ...]
+    label_map: str | None = None
+    init: str | None = None
+    threads: int = field(default_factory=torch.get_num_threads)
+    command: str = ""
+    revision: str = ""
+    remarks: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write recipe.json whole or not at all."""
+        content = {"format_version": 1, **asdict(self)}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / ".recipe.json.new"
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(content, file, indent=2, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(folder / "recipe.json")
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """Read recipe.json. Raises CheckpointError naming the file and the field."""
+        path = folder / "recipe.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content.pop("format_version")
+            return TypeAdapter(cls).validate_python(content)
+        except FileNotFoundError:
+            raise CheckpointError(f"{folder}: no recipe.json; --resume wants a folder that train --out made") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise CheckpointError(f"{path}: {place}: {first['msg']}") from None
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{path}: not a recipe of pixelwise ({error!r})") from None
+
+
+def revision() -> str:
+    """The version, and the commit where the package lies in a git checkout."""
+    folder = Path(pixelwise.__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return pixelwise.__version__
+    commit = answer.stdout.strip()
+    return f"{pixelwise.__version__} ({commit})" if answer.returncode == 0 and commit else pixelwise.__version__
