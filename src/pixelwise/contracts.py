@@ -149,6 +149,7 @@ class Stage:
         poly_power: the rate falls as (1 - step / steps) ** poly_power, by step.
         warmup_steps: steps over which the rate first rises from 0.
         freeze_batch_norm: keep batch-norm statistics and weights as they are.
+        frozen_stages: so many first stages of the backbone keep their weights and statistics; 0 trains all.
         ema_decay: decay of the running average of weights that is evaluated and shipped; 0 for none.
     """
 
@@ -161,6 +162,7 @@ class Stage:
     poly_power: float = 0.9
     warmup_steps: int = 0
     freeze_batch_norm: bool = False
+    frozen_stages: int = 0
     ema_decay: float = 0.0
 
 

@@ -79,6 +79,20 @@ def test_frozen_batch_norm_keeps_statistics_and_weights() -> None:
     assert not torch.equal(system.classifier.weight, small_system().classifier.weight)
 
 
+def test_frozen_stages_keep_weights_and_statistics_and_the_rest_moves() -> None:
+    system = small_system()
+    before = {key: value.clone() for key, value in system.state_dict().items()}
+    make_steps(Fit.start(system, stage(frozen_stages=2)))
+    state = system.state_dict()
+    frozen = tuple(f"backbone.features.{block}." for block in range(4))
+    assert any(key.startswith(frozen) for key in state)
+    for key, value in state.items():
+        still = key.startswith((*frozen, "normalize"))
+        assert torch.equal(value, before[key]) == still, key
+    with pytest.raises(RecipeError, match="frozen_stages=9: the backbone has 5"):
+        Fit.start(small_system(), stage(frozen_stages=9))
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_images() -> None:
     fitting = Fit.start(small_system(), stage())
     with torch.no_grad():

@@ -61,6 +61,10 @@ class Backbone(nn.Module):
         """One map for each entry of `strides`."""
         raise NotImplementedError
 
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """What computes each map from the one before, the first from the image."""
+        raise NotImplementedError
+
 
 class ResNetBackbone(Backbone):
     """He et al., Deep Residual Learning (2016); torchvision's layout with the stride in the 3×3 convolution.
@@ -102,6 +106,10 @@ class ResNetBackbone(Backbone):
             maps.append(x)
         return tuple(maps)
 
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The stem with the first stage, and the other three."""
+        return ((self.conv1, self.bn1, self.layer1), (self.layer2,), (self.layer3,), (self.layer4,))
+
 
 class MobileNetV2Backbone(Backbone):
     """Sandler et al., MobileNetV2 (2018), up to the last inverted residual (320 channels).
@@ -134,6 +142,10 @@ class MobileNetV2Backbone(Backbone):
             if index in ends:
                 maps.append(x)
         return tuple(maps)
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The blocks of each stage."""
+        return tuple(tuple(self.features[start:stop]) for start, stop in self.STAGES)
 
 
 def build_backbone(
@@ -205,6 +217,19 @@ def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvi
         raise CheckpointError(f"{source}: not the weights of torchvision's {name}: {first}")
     backbone.load_state_dict(weights, strict=False)
     return len(weights)
+
+
+def freeze_stages(backbone: Backbone, count: int) -> None:
+    """Stop the gradients of the first stages and put them into evaluation mode; call again after `train()`.
+
+    Raises:
+        RecipeError: the backbone has fewer stages.
+    """
+    stages = backbone.stages()
+    if count > len(stages):
+        raise RecipeError(f"frozen_stages={count}: the backbone has {len(stages)}")
+    for part in (module for stage in stages[:count] for module in stage):
+        part.eval().requires_grad_(False)
 
 
 def freeze_batch_norm(network: nn.Module) -> None:

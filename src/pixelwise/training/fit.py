@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pixelwise.contracts import Stage, Term
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.errors import RecipeError
-from pixelwise.nn.backbones import freeze_batch_norm
+from pixelwise.nn.backbones import Backbone, freeze_batch_norm, freeze_stages
 from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
 from pixelwise.training.order import AugmentedSamples, Samples, StepSampler, dropout_seed, training_batches
 
@@ -59,9 +59,8 @@ class Fit:
 
     @classmethod
     def start(cls, system: nn.Module, stage: Stage) -> Fit:
-        """A fit before its first step. Freezes batch norm if the stage says so."""
-        if stage.freeze_batch_norm:
-            freeze_batch_norm(system)
+        """A fit before its first step, with all frozen that the stage freezes."""
+        _freeze(system, stage)
         optimizer = build_optimizer(system, stage.optimizer)
         average = WeightAverage(system, stage.ema_decay) if stage.ema_decay else None
         return cls(system, stage, optimizer, average)
@@ -116,8 +115,7 @@ def fit(
     )
     for batch in batches:
         system.train()
-        if stage.freeze_batch_norm:
-            freeze_batch_norm(system)
+        _freeze(system, stage)
         torch.manual_seed(dropout_seed(seed, fitting.step, accelerator.process_index))
         factor = schedule_factor(stage, fitting.step)
         set_rates(fitting.optimizer, factor)
@@ -162,6 +160,16 @@ def total_loss(terms: dict[str, Term], accelerator: Accelerator) -> tuple[Tensor
     total = torch.stack([part * term.weight for part, term in zip(parts, terms.values(), strict=True)]).sum()
     values: Any = accelerator.reduce(torch.stack([*(part.detach() for part in parts), total.detach()]), "sum")
     return total * accelerator.num_processes, dict(zip((*terms, "loss"), values.tolist(), strict=True))
+
+
+def _freeze(system: nn.Module, stage: Stage) -> None:
+    if stage.freeze_batch_norm:
+        freeze_batch_norm(system)
+    if stage.frozen_stages:
+        backbone = getattr(system, "backbone", None)
+        if not isinstance(backbone, Backbone):
+            raise RecipeError(f"frozen_stages={stage.frozen_stages}: {type(system).__name__} has no backbone")
+        freeze_stages(backbone, stage.frozen_stages)
 
 
 def _clip(system: nn.Module, largest: float) -> float:

@@ -136,6 +136,7 @@ def _require_possible(recipe: Recipe) -> None:
         "evaluate_every": 0,
         "checkpoint_every": 1,
         "warmup_steps": 0,
+        "frozen_stages": 0,
     }
     values = recipe_values(recipe)
     for name, value in values.items():
