@@ -6,6 +6,7 @@ three. Recipes are plain values whose every number is visible.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,7 +24,7 @@ class Term:
 
     Attributes:
         sum: scalar with a gradient, summed over what was counted.
-        count: scalar, how many were counted (pixels, boxes); 0 gives a term of 0.
+        count: scalar, how many were counted (pixels, boxes), or the sum of their weights; 0 gives a term of 0.
         weight: factor of the term in the total.
     """
 
@@ -93,10 +94,15 @@ class Metric(Protocol):
 class Optimizer:
     """How the weights move.
 
+    The multipliers are factors on `lr`, as in the prototxt files of FCN, DeepLab and PSPNet. Biases are those of
+    convolutions and linear layers; the shift of a normalisation layer is none.
+
     Attributes:
         name: `sgd` or `adamw`.
         lr: learning rate of the backbone at step 0.
-        head_lr_multiplier: factor for everything that is not the backbone.
+        bias_lr_multiplier: for the biases of the backbone.
+        head_lr_multiplier: for everything that is not the backbone.
+        head_bias_lr_multiplier: for the biases of what is not the backbone; None takes `head_lr_multiplier`.
         weight_decay: of convolution and linear weights.
         norm_weight_decay: of biases and normalisation layers.
         momentum: SGD's momentum, or AdamW's first beta.
@@ -105,7 +111,9 @@ class Optimizer:
 
     name: str = "sgd"
     lr: float = 0.007
+    bias_lr_multiplier: float = 1.0
     head_lr_multiplier: float = 1.0
+    head_bias_lr_multiplier: float | None = None
     weight_decay: float = 1e-4
     norm_weight_decay: float = 1e-4
     momentum: float = 0.9
@@ -119,6 +127,8 @@ class Augmentation:
     Attributes:
         scale_min: smallest factor on the input size.
         scale_max: largest factor on the input size.
+        rotate: every second image is turned by up to so many degrees to either side.
+        blur: probability of a 5×5 Gaussian.
         flip: probability of a mirror image.
         brightness: largest relative change.
         contrast: largest relative change.
@@ -128,6 +138,8 @@ class Augmentation:
 
     scale_min: float = 0.5
     scale_max: float = 2.0
+    rotate: float = 0.0
+    blur: float = 0.0
     flip: float = 0.5
     brightness: float = 0.0
     contrast: float = 0.0
@@ -148,9 +160,15 @@ class Stage:
         augmentation: see Augmentation.
         poly_power: the rate falls as (1 - step / steps) ** poly_power, by step.
         warmup_steps: steps over which the rate first rises from 0.
+        class_weights: of the pixel loss: `none`, `balanced` (`losses.cross_entropy.median_frequency_weights` of the
+            training images), or one number for each class.
+        hard_pixels: fraction of an image's judged pixels whose loss counts, the hardest.
         freeze_batch_norm: keep batch-norm statistics and weights as they are.
+        sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
         frozen_stages: so many first stages of the backbone keep their weights and statistics; 0 trains all.
         ema_decay: decay of the running average of weights that is evaluated and shipped; 0 for none.
+        arguments: of the system's `build` that are others in this stage than in the run, JSON values. The network
+            begins with all weights of the stage before that fit it by name and shape.
     """
 
     name: str = "fit"
@@ -161,9 +179,13 @@ class Stage:
     augmentation: Augmentation = field(default_factory=Augmentation)
     poly_power: float = 0.9
     warmup_steps: int = 0
+    class_weights: str | tuple[float, ...] = "none"
+    hard_pixels: float = 1.0
     freeze_batch_norm: bool = False
+    sync_batch_norm: bool = False
     frozen_stages: int = 0
     ema_decay: float = 0.0
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,13 +193,14 @@ class Recipe:
     """How a system is trained.
 
     Attributes:
-        stages: what runs, in order.
+        stages: what runs, in order; the best weights are chosen within each, and those of the last stage are the run's.
         input_size: long side in pixels at which images are judged and around which they are scaled; 0 takes the median
             long side of the validation images.
         seed: of the order, the augmentation, the new weights and the dropout.
         precision: `float32`, `bfloat16` (in forward), or `auto`: bfloat16 where the processor computes in it.
         evaluate_every: steps between two evaluations; 0 for one at the end.
         checkpoint_every: steps between two training states, beside those at evaluations.
+        patience: a stage ends early after so many evaluations without a better score; 0 for never.
         paper: the paper's value of each number that differs here, by its dotted name.
     """
 
@@ -187,4 +210,5 @@ class Recipe:
     precision: str = "auto"
     evaluate_every: int = 500
     checkpoint_every: int = 100
+    patience: int = 0
     paper: dict[str, str] = field(default_factory=dict)

@@ -277,8 +277,16 @@ def published(name: str) -> LabelSet:
 
     Raises DataError if there is none.
     """
+    if name not in published_names():
+        raise DataError(f"there is no label set '{name}'; there are {', '.join(published_names())}")
     with resources.as_file(resources.files("pixelwise.labels").joinpath(f"{name}.toml")) as path:
         return LabelSet.from_toml(path)
+
+
+def published_names() -> tuple[str, ...]:
+    """The label sets of published data sets that come with the package."""
+    files = resources.files("pixelwise.labels").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
 def voc_colour(index: int) -> Colour:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pixelwise.contracts import Term
@@ -22,23 +25,89 @@ def stack_semantic(truth: Sequence[Annotation]) -> Int64[Tensor, "B H W"]:
     return torch.stack(maps).long()
 
 
-def pixel_cross_entropy(
-    logits: Float[Tensor, "B K h w"], truth: Int64[Tensor, "B H W"], *, ignore_id: int, weight: float = 1.0
-) -> Term:
-    """Enlarge the scores bilinearly to the truth's size and sum the cross-entropy of all pixels but the ignored.
+@dataclass(frozen=True)
+class PixelLoss:
+    """Cross-entropy of the judged pixels, as a value: `fit` replaces a system's `pixel_loss` by that of the stage.
 
-    The scores are enlarged and the labels kept full-size, so that no label is lost (Chen et al., DeepLab v3,
-    section 4.1). Scores of any precision are summed in float32.
+    Attributes:
+        ignore_id: stands in the truth where nobody judges.
+        class_weights: factor on the pixels of each class, or None for 1; see `median_frequency_weights`.
+        hard_pixels: fraction of an image's judged pixels that count, those of the largest (weighted) loss. They are
+            chosen image by image, so that several processes choose what one would. Source: `top_k_percent_pixels` of
+            the authors' code of DeepLab v3+, which chooses from the whole batch.
+        align_corners: enlarge with the corners' centres aligned, as the authors of DeepLab and PSPNet do.
+    """
+
+    ignore_id: int = 255
+    class_weights: tuple[float, ...] | None = None
+    hard_pixels: float = 1.0
+    align_corners: bool = False
+
+    def __call__(self, logits: Float[Tensor, "B K h w"], truth: Int64[Tensor, "B H W"], *, weight: float = 1.0) -> Term:
+        """Enlarge the scores bilinearly to the truth's size and sum the cross-entropy of the pixels that count.
+
+        The scores are enlarged and the labels kept full-size, so that no label is lost (Chen et al., DeepLab v3,
+        section 4.1). Scores of half precision are summed in float32.
+
+        Args:
+            logits: before the softmax, at any size.
+            truth: class ids.
+            weight: of the term in the total.
+
+        Returns:
+            nats in all, each pixel's times its class's weight, and the number of pixels that count, or the sum of their
+            weights where there are class weights; 0 and 0 where nothing is judged.
+        """
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        if logits.shape[2:] != truth.shape[1:]:
+            logits = F.interpolate(logits, size=truth.shape[1:], mode="bilinear", align_corners=self.align_corners)
+        class_weights = None
+        if self.class_weights is not None:
+            class_weights = torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)
+        judged = truth != self.ignore_id
+        if self.hard_pixels < 1:
+            return self._hardest(logits, truth, judged, class_weights, weight)
+        total = F.cross_entropy(logits, truth, class_weights, ignore_index=self.ignore_id, reduction="sum")
+        count = judged.sum() if class_weights is None else class_weights[truth[judged]].sum()
+        return Term(total, count, weight)
+
+    def _hardest(
+        self,
+        logits: Float[Tensor, "B K H W"],
+        truth: Int64[Tensor, "B H W"],
+        judged: Bool[Tensor, "B H W"],
+        class_weights: Float[Tensor, " K"] | None,
+        weight: float,
+    ) -> Term:
+        losses = F.cross_entropy(logits, truth, class_weights, ignore_index=self.ignore_id, reduction="none")
+        totals: list[Tensor] = []
+        counts: list[Tensor] = []
+        for image_losses, image_truth, image_judged in zip(losses, truth, judged, strict=True):
+            candidates = image_losses[image_judged]
+            largest, places = candidates.topk(math.ceil(self.hard_pixels * len(candidates)), sorted=False)
+            totals.append(largest.sum())
+            if class_weights is None:
+                counts.append(largest.new_tensor(len(largest)))
+            else:
+                counts.append(class_weights[image_truth[image_judged][places]].sum())
+        return Term(torch.stack(totals).sum(), torch.stack(counts).sum(), weight)
+
+
+def median_frequency_weights(class_pixels: Sequence[int], image_pixels: Sequence[int]) -> tuple[float, ...]:
+    """Weights that make up for how rare a class is: the median of all frequencies over the class's own.
+
+    A frequency is the share of a class in the images that contain it. Source: Eigen & Fergus, "Predicting Depth,
+    Surface Normals and Semantic Labels with a Common Multi-Scale Convolutional Architecture", ICCV 2015, section 6.3.2;
+    SegNet (Badrinarayanan et al., 2017, section 4) uses it for CamVid.
 
     Args:
-        logits: before the softmax, at any size.
-        truth: class ids.
-        ignore_id: stands in `truth` where nobody judges.
-        weight: of the term in the total.
+        class_pixels: of each class, pixels in all images.
+        image_pixels: of each class, the judged pixels of all images that contain it.
 
     Returns:
-        nats in all, and the number of judged pixels; both are 0 where nothing is judged.
+        one weight for each class; a class that no image contains has weight 1 and no say in the median.
     """
-    logits = F.interpolate(logits.float(), size=truth.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, truth, ignore_index=ignore_id, reduction="sum")
-    return Term(total, (truth != ignore_id).sum(), weight)
+    frequencies = [pixels / seen if pixels else None for pixels, seen in zip(class_pixels, image_pixels, strict=True)]
+    present = [frequency for frequency in frequencies if frequency]
+    middle = median(present) if present else 1.0
+    return tuple(middle / frequency if frequency else 1.0 for frequency in frequencies)

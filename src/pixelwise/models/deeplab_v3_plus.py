@@ -6,9 +6,12 @@ with a thin projection of an early map, and refines them with two 3×3 convoluti
 
 Differences from the paper:
 - Backbones are torchvision's ResNets and MobileNet V2; the aligned Xception is not built here.
-- Bilinear enlargement uses half-pixel centres; the authors' code aligns corners, with crops of 8n + 1 pixels.
+- Bilinear enlargement uses half-pixel centres by default; the authors' code aligns corners, with crops of 8n + 1 pixels
+  (`align_corners`).
 - MobileNet V2: the early map is the 24-channel output of its stride-4 stage, and the 1280-channel classifier layer is
   left out.
+- `layout="smp"` is the network of segmentation_models_pytorch: another convolution after ASPP, one in the decoder in
+  place of two, no batch norm inside separable convolutions, corners aligned.
 - Batch norm keeps torchvision's momentum 0.1 and eps 1e-5; the paper's decay is 0.9997.
 - The recipe is one for small data on a small machine; the paper's numbers stand beside it.
 """
@@ -16,7 +19,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +28,14 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
 from pixelwise.errors import RecipeError
-from pixelwise.losses.cross_entropy import pixel_cross_entropy, stack_semantic
+from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.nn.aspp import ASPP, ConvNormRelu
-from pixelwise.nn.backbones import Backbone, FirstBlock, Normalize, build_backbone
-from pixelwise.ops.resize import argmax_resized
+from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, build_backbone
+from pixelwise.nn.dilation import FirstBlock
+from pixelwise.nn.heads import semantic_annotations
 from pixelwise.types import Annotation, Batch
 
 TASK = "semantic"
-IGNORE_ID = 255
 
 
 class Output(NamedTuple):
@@ -52,20 +55,34 @@ class Decoder(nn.Module):
         low_level_channels: of the early map.
         channels: of the encoder's features, and of the result.
         projected: channels that the early map is reduced to; 48 is best in table 1.
-        separable: factorise the two 3×3 convolutions (section 4.3).
+        convolutions: 3×3 ones after the joining; two are best in table 2.
+        separable: factorise them (section 4.3).
+        depthwise_norm: see ConvNormRelu.
+        align_corners: how the encoder's features are enlarged.
     """
 
-    def __init__(self, low_level_channels: int, *, channels: int = 256, projected: int = 48, separable: bool) -> None:
+    def __init__(
+        self,
+        low_level_channels: int,
+        *,
+        channels: int = 256,
+        projected: int = 48,
+        convolutions: int = 2,
+        separable: bool,
+        depthwise_norm: bool = True,
+        align_corners: bool = False,
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.project = ConvNormRelu(low_level_channels, projected, kernel=1)
+        widths = (channels + projected, *(channels,) * (convolutions - 1))
         self.refine = nn.Sequential(
-            ConvNormRelu(channels + projected, channels, separable=separable),
-            ConvNormRelu(channels, channels, separable=separable),
+            *(ConvNormRelu(width, channels, separable=separable, depthwise_norm=depthwise_norm) for width in widths)
         )
 
     def forward(self, deep: Float[Tensor, "B C h w"], low_level: Float[Tensor, "B D H W"]) -> Float[Tensor, "B C H W"]:
         """Features at the early map's size."""
-        deep = F.interpolate(deep, size=low_level.shape[2:], mode="bilinear", align_corners=False)
+        deep = F.interpolate(deep, size=low_level.shape[2:], mode="bilinear", align_corners=self.align_corners)
         return self.refine(torch.cat([deep, self.project(low_level)], dim=1))
 
 
@@ -78,6 +95,8 @@ class DeepLabV3Plus(nn.Module):
         rates: dilations of ASPP.
         channels: of ASPP and decoder.
         separable: factorise the 3×3 convolutions of ASPP and decoder.
+        smp: see `layout` of `build`.
+        align_corners: how maps and scores are enlarged.
         dropout: after ASPP.
     """
 
@@ -91,15 +110,36 @@ class DeepLabV3Plus(nn.Module):
         rates: Sequence[int],
         channels: int = 256,
         separable: bool = False,
+        smp: bool = False,
+        align_corners: bool = False,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.normalize = Normalize()
+        self.normalize = Normalize(backbone.mean, backbone.std)
         self.backbone = backbone
-        self.low_level = backbone.strides.index(4)
-        self.aspp = ASPP(backbone.channels[-1], rates=rates, channels=channels, separable=separable, dropout=dropout)
-        self.decoder = Decoder(backbone.channels[self.low_level], channels=channels, separable=separable)
+        self.low_level = backbone.deepest(4)
+        self.align_corners = align_corners
+        self.aspp = ASPP(
+            backbone.channels[-1],
+            rates=rates,
+            channels=channels,
+            separable=separable,
+            depthwise_norm=not smp,
+            dropout=dropout,
+        )
+        self.after_aspp = (
+            ConvNormRelu(channels, channels, separable=True, depthwise_norm=False) if smp else nn.Identity()
+        )
+        self.decoder = Decoder(
+            backbone.channels[self.low_level],
+            channels=channels,
+            convolutions=1 if smp else 2,
+            separable=separable,
+            depthwise_norm=not smp,
+            align_corners=align_corners,
+        )
         self.classifier = nn.Conv2d(channels, num_classes, 1)
+        self.pixel_loss = PixelLoss(align_corners=align_corners)
 
     def forward(
         self,
@@ -110,19 +150,16 @@ class DeepLabV3Plus(nn.Module):
     ) -> Output:
         """Scores of every class at stride 4."""
         maps = self.backbone(self.normalize(images))
-        return Output(self.classifier(self.decoder(self.aspp(maps[-1]), maps[self.low_level])))
+        encoded = self.after_aspp(self.aspp(maps[-1]))
+        return Output(self.classifier(self.decoder(encoded, maps[self.low_level])))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """Cross-entropy of the enlarged scores."""
-        return {"main": pixel_cross_entropy(output.logits, stack_semantic(batch.truth), ignore_id=IGNORE_ID)}
+        return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
 
     def decode(self, output: Output, batch: Batch) -> list[Annotation]:
         """The likeliest class of each pixel of the original image, and its probability."""
-        annotations: list[Annotation] = []
-        for logits, size in zip(output.logits, batch.original_sizes.tolist(), strict=True):
-            semantic, confidence = argmax_resized(logits, (size[0], size[1]))
-            annotations.append(Annotation(semantic=semantic, confidence=confidence))
-        return annotations
+        return semantic_annotations(output.logits, batch, align_corners=self.align_corners)
 
 
 def build(
@@ -132,33 +169,48 @@ def build(
     output_stride: int = 16,
     multi_grid: Sequence[int] | None = None,
     first_block: FirstBlock = "previous",
+    rates: Sequence[int] = (6, 12, 18),
     channels: int = 256,
     separable: bool | None = None,
+    layout: Literal["paper", "smp"] = "paper",
+    align_corners: bool | None = None,
     dropout: float = 0.1,
 ) -> DeepLabV3Plus:
     """DeepLab v3+ with random weights.
 
     Args:
         num_classes: background included.
-        backbone: see `nn.backbones.NAMES`.
-        output_stride: of the encoder, 8 or 16; ASPP's rates 6, 12, 18 double at 8.
+        backbone: see `nn.backbones.build_backbone`.
+        output_stride: of the encoder, 8 or 16.
         multi_grid: factors on the dilations of a ResNet's last stage; by default 1, 2, 4 for the ResNets whose last
             stage has three blocks of three convolutions (DeepLab v3, table 5).
-        first_block: see `nn.backbones.FirstBlock`.
+        first_block: see `nn.dilation.FirstBlock`.
+        rates: of ASPP's 3×3 branches at output stride 16; they double at 8.
         channels: of ASPP and decoder.
-        separable: factorise their 3×3 convolutions; by default with MobileNet V2 alone.
-        dropout: after ASPP; the authors keep 0.9.
+        separable: factorise their 3×3 convolutions; by default with MobileNets and in smp's layout alone.
+        layout: `smp` for the network of segmentation_models_pytorch; its backbones are `full` in `first_block`, have no
+            multi-grid, and its MobileNet V2 is `mobilenet_v2_1280`.
+        align_corners: how maps and scores are enlarged; by default in smp's layout alone.
+        dropout: after ASPP; the authors keep 0.9, smp 0.5.
+
+    Raises:
+        RecipeError: parts that do not go together.
     """
+    if layout not in ("paper", "smp"):
+        raise RecipeError(f"layout '{layout}': paper or smp")
+    smp = layout == "smp"
     if output_stride not in (8, 16):
         raise RecipeError(f"output_stride {output_stride}: deeplab_v3_plus has 8 or 16")
-    if multi_grid is None and backbone in ("resnet50", "resnet101", "resnet152"):
+    if multi_grid is None and backbone.startswith(RESNETS[2:]) and not smp:
         multi_grid = (1, 2, 4)
     return DeepLabV3Plus(
         build_backbone(backbone, output_stride=output_stride, multi_grid=multi_grid, first_block=first_block),
         num_classes=num_classes,
-        rates=tuple(rate * 16 // output_stride for rate in (6, 12, 18)),
+        rates=tuple(rate * 16 // output_stride for rate in rates),
         channels=channels,
-        separable=backbone == "mobilenet_v2" if separable is None else separable,
+        separable=smp or backbone.startswith("mobilenet") if separable is None else separable,
+        smp=smp,
+        align_corners=smp if align_corners is None else align_corners,
         dropout=dropout,
     )
 

@@ -22,11 +22,19 @@ class ConvNormRelu(nn.Sequential):
         out_channels: of the output.
         kernel: side of the kernel.
         dilation: between its taps.
-        separable: factorise into a depthwise and a pointwise convolution, each with batch norm and ReLU.
+        separable: factorise into a depthwise and a pointwise convolution.
+        depthwise_norm: give the depthwise one batch norm and ReLU too, as the DeepLab v3+ paper does and smp does not.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int = 3, dilation: int = 1, separable: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int = 3,
+        dilation: int = 1,
+        separable: bool = False,
+        depthwise_norm: bool = True,
     ) -> None:
         padding = dilation * (kernel - 1) // 2
         layers: list[nn.Module] = []
@@ -40,10 +48,10 @@ class ConvNormRelu(nn.Sequential):
                     dilation=dilation,
                     groups=in_channels,
                     bias=False,
-                ),
-                nn.BatchNorm2d(in_channels),
-                nn.ReLU(inplace=True),
+                )
             ]
+            if depthwise_norm:
+                layers += [nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)]
             kernel, padding, dilation = 1, 0, 1
         layers += [
             nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
@@ -71,9 +79,13 @@ class ASPP(nn.Module):
 
     Args:
         in_channels: of the backbone's deepest map.
-        rates: dilations of the 3×3 branches; the paper's 6, 12, 18 belong to output stride 16 and double at 8.
+        rates: dilations of the 3×3 branches; the paper's 6, 12, 18 belong to output stride 16 and double at 8. None
+            leaves the 1×1 branch and image pooling: the form for mobile networks (Sandler et al., MobileNetV2, 2018,
+            section 6.3).
         channels: of each branch and of the result.
         separable: factorise the 3×3 branches.
+        depthwise_norm: see ConvNormRelu.
+        image_pooling: have the branch of the whole map's mean.
         dropout: probability after the joining convolution.
     """
 
@@ -84,16 +96,18 @@ class ASPP(nn.Module):
         rates: Sequence[int],
         channels: int = 256,
         separable: bool = False,
+        depthwise_norm: bool = True,
+        image_pooling: bool = True,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            [
-                ConvNormRelu(in_channels, channels, kernel=1),
-                *(ConvNormRelu(in_channels, channels, dilation=rate, separable=separable) for rate in rates),
-                ImagePooling(in_channels, channels),
-            ]
-        )
+        self.branches = nn.ModuleList([ConvNormRelu(in_channels, channels, kernel=1)])
+        for rate in rates:
+            self.branches.append(
+                ConvNormRelu(in_channels, channels, dilation=rate, separable=separable, depthwise_norm=depthwise_norm)
+            )
+        if image_pooling:
+            self.branches.append(ImagePooling(in_channels, channels))
         self.project = ConvNormRelu(channels * len(self.branches), channels, kernel=1)
         self.dropout = dropout
 

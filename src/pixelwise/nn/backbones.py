@@ -1,16 +1,14 @@
-"""Image classifiers as feature extractors: torchvision's ResNets and MobileNet V2, kept dense by dilation.
+"""Image classifiers as feature extractors, kept dense by dilation where a system asks for it.
 
-Keys of the weights are torchvision's own (`conv1.weight`, `features.0.0.weight`), without the classifier.
-
-Source of the dilation: Chen et al., DeepLab v3 (2017), section 3: where a stage would exceed the output stride, its
-stride becomes 1 and its 3×3 convolutions are dilated instead.
+torchvision's ResNets, MobileNets and VGG-16 keep torchvision's own keys (`conv1.weight`, `features.0.0.weight`),
+without the classifier; timm's networks keep timm's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torchvision
@@ -20,18 +18,38 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixelwise.errors import CheckpointError, RecipeError
+from pixelwise.nn.dilation import FirstBlock, dilate_stages
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
 
-FirstBlock = Literal["previous", "full"]
-"""Dilation of the formerly strided block of a dilated stage: that of the stage before (the original DeepLab code,
-torchvision), or the stage's own (PSPNet's authors)."""
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+DEEP_STEM = "_deep_stem"
+"""Suffix of the ResNets of PSPNet's authors: three 3×3 convolutions in place of the 7×7."""
+STRIDE_IN_1X1 = "_stride_in_1x1"
+"""Suffix of the ResNets of He et al.'s Caffe release: blocks are strided in their first convolution, not in the 3×3."""
+NAMES = (
+    *RESNETS,
+    *(f"{name}{DEEP_STEM}" for name in RESNETS[2:]),
+    *(f"{name}{STRIDE_IN_1X1}" for name in RESNETS[2:]),
+    "mobilenet_v2",
+    "mobilenet_v2_1280",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "vgg16",
+    "vgg16_bn",
+)
+BOTTLENECK_RESNETS = tuple(name for name in NAMES if name.startswith(RESNETS[2:]))
+"""Those whose blocks have three convolutions, and whose last stage has three blocks."""
+TIMM = "timm/"
+"""Prefix of timm's names."""
 
 
 class Normalize(nn.Module):
-    """Subtract the mean of ImageNet's RGB values and divide by their deviation; images are in [0, 1]."""
+    """Subtract the mean of the RGB values that a backbone was trained with and divide by their deviation.
+
+    Images are in [0, 1].
+    """
 
     mean: Tensor
     std: Tensor
@@ -47,15 +65,19 @@ class Normalize(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Feature maps of an image at strides 2 or 4 up to the deepest.
+    """Feature maps of an image, from strides 2 or 4 up to the deepest.
 
     Attributes:
         strides: pixels of the image for each step in each map, in order of depth.
         channels: of each map.
+        mean: of the RGB values it was trained with, for `Normalize`.
+        std: their deviation.
     """
 
     strides: tuple[int, ...]
     channels: tuple[int, ...]
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
         """One map for each entry of `strides`."""
@@ -65,15 +87,27 @@ class Backbone(nn.Module):
         """What computes each map from the one before, the first from the image."""
         raise NotImplementedError
 
+    def shorten(self, maps: int) -> None:
+        """Keep so many first maps, and drop the layers beyond."""
+        raise NotImplementedError
+
+    def deepest(self, stride: int) -> int:
+        """The number of the deepest map of that stride. Raises RecipeError if there is none."""
+        if stride not in self.strides:
+            raise RecipeError(f"the backbone has no map of stride {stride}; its strides are {self.strides}")
+        return len(self.strides) - 1 - self.strides[::-1].index(stride)
+
 
 class ResNetBackbone(Backbone):
-    """He et al., Deep Residual Learning (2016); torchvision's layout with the stride in the 3×3 convolution.
+    """He et al., Deep Residual Learning (2016); torchvision's layout, by default strided in the 3×3.
 
     Args:
         network: a torchvision ResNet.
         output_stride: 8, 16 or 32.
         multi_grid: factors on the dilation of the last stage's blocks, where that stage is dilated; None for 1.
         first_block: see FirstBlock.
+        deep_stem: three 3×3 convolutions of 64, 64 and 128 channels in place of the 7×7, as in PSPNet's release.
+        stride_in_1x1: the first convolution of a bottleneck is strided, as in the Caffe release.
     """
 
     def __init__(
@@ -83,69 +117,271 @@ class ResNetBackbone(Backbone):
         output_stride: int,
         multi_grid: Sequence[int] | None = None,
         first_block: FirstBlock = "previous",
+        deep_stem: bool = False,
+        stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
         self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
+        self.deep_stem = deep_stem
+        if deep_stem:
+            self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+            self.conv2, self.bn2 = nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)
+            self.conv3, self.bn3 = nn.Conv2d(64, 128, 3, padding=1, bias=False), nn.BatchNorm2d(128)
+            _widen_input(network.layer1, 128)
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             network.layer1,
             network.layer2,
             network.layer3,
             network.layer4,
         )
-        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        if stride_in_1x1:
+            blocks: Any = (self.layer2[0], self.layer3[0], self.layer4[0])
+            for block in blocks:
+                block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+        layers = self._layers()
         grids = {4: tuple(multi_grid)} if multi_grid else None
-        self.strides = _dilate_stages(stages, (4, 8, 16, 32), output_stride, grids=grids, first_block=first_block)
-        self.channels = tuple(_last_channels(stage) for stage in stages)
+        self.strides = dilate_stages(
+            [list(layer.children()) for layer in layers],
+            (4, 8, 16, 32),
+            output_stride,
+            grids=grids,
+            first_block=first_block,
+        )
+        self.channels = tuple(_last_channels(layer) for layer in layers)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The maps after each of the four stages."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        """The map after each stage."""
+        x = self.relu(self.bn1(self.conv1(images)))
+        if self.deep_stem:
+            x = self.relu(self.bn2(self.conv2(x)))
+            x = self.relu(self.bn3(self.conv3(x)))
+        x = self.maxpool(x)
         maps: list[Tensor] = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+        for layer in self._layers():
+            x = layer(x)
             maps.append(x)
         return tuple(maps)
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """The stem with the first stage, and the other three."""
-        return ((self.conv1, self.bn1, self.layer1), (self.layer2,), (self.layer3,), (self.layer4,))
+        """The stem with the first stage, and the others."""
+        deep = (self.conv2, self.bn2, self.conv3, self.bn3) if self.deep_stem else ()
+        first, *others = self._layers()
+        return ((self.conv1, self.bn1, *deep, first), *((layer,) for layer in others))
+
+    def shorten(self, maps: int) -> None:
+        """Keep so many first stages."""
+        for number in range(maps, len(self.strides)):
+            delattr(self, f"layer{number + 1}")
+        self.strides, self.channels = self.strides[:maps], self.channels[:maps]
+
+    def _layers(self) -> list[nn.Module]:
+        return [getattr(self, f"layer{number}") for number in range(1, 5) if hasattr(self, f"layer{number}")]
 
 
-class MobileNetV2Backbone(Backbone):
+class _Sequence(Backbone):
+    """A network that is one sequence of blocks, with the maps that some of them make.
+
+    Args:
+        blocks: the sequence; kept under `features`.
+        ends: numbers of the blocks whose results are the maps.
+    """
+
+    def __init__(self, blocks: nn.Sequential, ends: Sequence[int]) -> None:
+        super().__init__()
+        self.features = blocks
+        self.ends = tuple(ends)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
+        """The maps after the blocks `ends`."""
+        x = images
+        maps: list[Tensor] = []
+        for index, block in enumerate(self.features):
+            x = block(x)
+            if index in self.ends:
+                maps.append(x)
+        return tuple(maps)
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The blocks of each map."""
+        starts = (0, *(end + 1 for end in self.ends[:-1]))
+        blocks = list(self.features)
+        return tuple(tuple(blocks[start : end + 1]) for start, end in zip(starts, self.ends, strict=True))
+
+    def shorten(self, maps: int) -> None:
+        """Keep the blocks of so many first maps."""
+        self.ends = self.ends[:maps]
+        self.features = self.features[: self.ends[-1] + 1]
+        self.strides, self.channels = self.strides[:maps], self.channels[:maps]
+
+
+class MobileNetV2Backbone(_Sequence):
     """Sandler et al., MobileNetV2 (2018), up to the last inverted residual (320 channels).
 
     Args:
         network: torchvision's MobileNet V2.
         output_stride: 8, 16 or 32.
         first_block: see FirstBlock.
+        classifier_layer: go on to the 1×1 convolution of 1280 channels, the classifier's input, as smp does.
     """
 
-    STAGES = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))
-    """Blocks of each stage, strides 2, 4, 8, 16 and 32 of the classifier."""
+    def __init__(
+        self,
+        network: torchvision.models.MobileNetV2,
+        *,
+        output_stride: int,
+        first_block: FirstBlock = "previous",
+        classifier_layer: bool = False,
+    ) -> None:
+        super().__init__(
+            network.features[: 19 if classifier_layer else 18], (1, 3, 6, 13, 18 if classifier_layer else 17)
+        )
+        self.strides = dilate_stages(self.stages(), (2, 4, 8, 16, 32), output_stride, first_block=first_block)
+        self.channels = (16, 24, 32, 96, 1280 if classifier_layer else 320)
+
+
+class MobileNetV3Backbone(_Sequence):
+    """Howard et al., Searching for MobileNetV3 (2019), up to the last 1×1 convolution before the pooling.
+
+    The maps before the deepest are those of the first, strided block of each stage, as torchvision's segmentation
+    models take them; the dilated blocks are those of stride 32 alone where `output_stride` is 16.
+
+    Args:
+        network: torchvision's MobileNet V3.
+        output_stride: 8, 16 or 32.
+        first_block: see FirstBlock; torchvision's dilated networks are `full`.
+    """
 
     def __init__(
-        self, network: torchvision.models.MobileNetV2, *, output_stride: int, first_block: FirstBlock = "previous"
+        self, network: torchvision.models.MobileNetV3, *, output_stride: int, first_block: FirstBlock = "previous"
     ) -> None:
-        super().__init__()
-        self.features = network.features[:18]
-        stages = tuple(self.features[start:stop] for start, stop in self.STAGES)
-        self.strides = _dilate_stages(stages, (2, 4, 8, 16, 32), output_stride, first_block=first_block)
-        self.channels = tuple(_last_channels(stage) for stage in stages)
+        blocks = list(network.features)
+        strided = [0, *(index for index in range(1, len(blocks)) if _is_strided(blocks[index]))]
+        # a map after each strided block, and one at the end; the last strided block only begins what ends there
+        super().__init__(network.features, (*strided[:-1], len(blocks) - 1))
+        groups = [blocks[start:stop] for start, stop in zip(strided, (*strided[1:], len(blocks)), strict=True)]
+        strides = tuple(2 ** (number + 1) for number in range(len(groups)))
+        self.strides = dilate_stages(groups, strides, output_stride, first_block=first_block)
+        self.channels = tuple(_last_channels(blocks[end]) for end in self.ends)
+
+
+class VGGBackbone(_Sequence):
+    """Simonyan & Zisserman, Very Deep Convolutional Networks (2015): the maps after each of the five poolings.
+
+    Args:
+        network: torchvision's VGG.
+        first_padding: of the first convolution; FCN's release has 100.
+        ceil_mode: round the sizes of pooled maps up, as Caffe does.
+        fully_convolutional: go on to the two hidden layers of the classifier as convolutions of 7×7 and 1×1 (Long et
+            al., FCN, section 3.1), each with ReLU and dropout; the deepest map is then theirs. Their weights have the
+            classifier's keys.
+    """
+
+    def __init__(
+        self,
+        network: torchvision.models.VGG,
+        *,
+        first_padding: int = 1,
+        ceil_mode: bool = False,
+        fully_convolutional: bool = False,
+    ) -> None:
+        features: Any = network.features
+        poolings = [index for index, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+        super().__init__(features, poolings)
+        for index in poolings:
+            features[index].ceil_mode = ceil_mode
+        features[0].padding = (first_padding, first_padding)
+        self.strides = (2, 4, 8, 16, 32)
+        self.channels = (64, 128, 256, 512, 512)
+        self.classifier: nn.Sequential | None = None
+        if fully_convolutional:
+            self.channels = (*self.channels[:-1], 4096)
+            self.classifier = nn.Sequential(
+                nn.Conv2d(512, 4096, 7),
+                nn.ReLU(inplace=True),
+                nn.Dropout(0.5),
+                nn.Conv2d(4096, 4096, 1),
+                nn.ReLU(inplace=True),
+                nn.Dropout(0.5),
+            )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The maps after each of the five stages."""
-        x = images
-        maps: list[Tensor] = []
-        ends = {stop - 1 for _, stop in self.STAGES}
-        for index, block in enumerate(self.features):
-            x = block(x)
-            if index in ends:
-                maps.append(x)
-        return tuple(maps)
+        """The maps after each pooling, the last one through the classifier's layers where they are kept."""
+        maps = super().forward(images)
+        return maps if self.classifier is None else (*maps[:-1], self.classifier(maps[-1]))
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """The blocks of each stage."""
-        return tuple(tuple(self.features[start:stop]) for start, stop in self.STAGES)
+        """The layers of each pooling, the classifier's with the last."""
+        stages = super().stages()
+        return stages if self.classifier is None else (*stages[:-1], (*stages[-1], self.classifier))
+
+    def shorten(self, maps: int) -> None:
+        """Keep the layers of so many first maps."""
+        if maps < len(self.ends):
+            self.classifier = None
+        super().shorten(maps)
+
+
+class TimmBackbone(Backbone):
+    """Any network of timm that offers its feature maps (`features_only`).
+
+    Args:
+        name: timm's, without the prefix.
+        output_stride: as far as timm can dilate that network.
+    """
+
+    def __init__(self, name: str, *, output_stride: int) -> None:
+        super().__init__()
+        self.name, self.output_stride = name, output_stride
+        self.network = _timm_features(name, output_stride)
+        info: Any = self.network.feature_info
+        self.strides, self.channels = tuple(info.reduction()), tuple(info.channels())
+        if self.strides[-1] > output_stride:
+            raise RecipeError(
+                f"backbone '{TIMM}{name}': timm cannot dilate it; its output stride is {self.strides[-1]}"
+            )
+        configuration: Any = self.network.pretrained_cfg
+        self.mean, self.std = tuple(configuration["mean"]), tuple(configuration["std"])
+        self.channels_last = str(getattr(self.network, "output_fmt", "NCHW")).endswith("NHWC")
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
+        """The maps that timm lists, channels first. Raises RecipeError for a size that the network does not take."""
+        try:
+            maps = self.network(images)
+        except AssertionError as error:  # how timm's windowed transformers say it
+            raise RecipeError(
+                f"backbone '{TIMM}{self.name}': it does not take images of {images.shape[2]}×{images.shape[3]} pixels "
+                f"({error})"
+            ) from None
+        return tuple(x.permute(0, 3, 1, 2) if self.channels_last else x for x in maps)
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The children of the network, each with the map that it ends or helps to.
+
+        Raises:
+            RecipeError: timm computes the maps inside larger parts.
+        """
+        info: Any = self.network.feature_info
+        ends = list(info.module_name())
+        parts: list[tuple[str, nn.Module]] = []
+        for name, child in self.network.named_children():
+            inside = any(end.startswith(f"{name}.") for end in ends)
+            parts += (
+                [(f"{name}.{part}", module) for part, module in child.named_children()] if inside else [(name, child)]
+            )
+        names = {*ends, *(end.replace(".", "_") for end in ends)}
+        stages: list[list[nn.Module]] = [[]]
+        for name, module in parts:
+            stages[-1].append(module)
+            if name in names and len(stages) < len(self.strides):
+                stages.append([])
+        if len(stages) != len(self.strides):
+            raise RecipeError(f"timm does not say where the stages of {self.name} end")
+        return stages
+
+    def shorten(self, maps: int) -> None:
+        """Let timm build the network for so many first maps."""
+        self.network = _timm_features(self.name, self.output_stride, maps=maps)
+        self.strides, self.channels = self.strides[:maps], self.channels[:maps]
 
 
 def build_backbone(
@@ -158,34 +394,51 @@ def build_backbone(
     """A backbone with random weights.
 
     Args:
-        name: one of NAMES.
+        name: one of NAMES, or `timm/` and a name of timm's (which may be left out where the name is not one of ours).
         output_stride: of the deepest map: 8, 16 or 32.
         multi_grid: factors on the dilation of a ResNet's last stage, None for 1.
-        first_block: see FirstBlock.
+        first_block: see FirstBlock; without meaning for timm's networks, which timm dilates.
 
     Raises:
-        RecipeError: an unknown name or stride.
+        RecipeError: an unknown name or stride, or a network that cannot have that stride.
     """
     if output_stride not in (8, 16, 32):
         raise RecipeError(f"output_stride {output_stride}: 8, 16 or 32")
     if first_block not in ("previous", "full"):
         raise RecipeError(f"first_block '{first_block}': previous or full")
-    if name == "mobilenet_v2":
-        network = torchvision.models.mobilenet_v2(weights=None)
-        return MobileNetV2Backbone(network, output_stride=output_stride, first_block=first_block)
-    if name in NAMES:
-        network = getattr(torchvision.models, name)(weights=None)
-        return ResNetBackbone(network, output_stride=output_stride, multi_grid=multi_grid, first_block=first_block)
-    raise RecipeError(f"backbone '{name}': one of {', '.join(NAMES)}")
+    models: Any = torchvision.models
+    if name.startswith("resnet") and name in NAMES:
+        return ResNetBackbone(
+            getattr(models, name.split("_")[0])(weights=None),
+            output_stride=output_stride,
+            multi_grid=multi_grid,
+            first_block=first_block,
+            deep_stem=name.endswith(DEEP_STEM),
+            stride_in_1x1=name.endswith(STRIDE_IN_1X1),
+        )
+    if multi_grid is not None:
+        raise RecipeError(f"multi_grid: the ResNets have it, {name} does not")
+    if name in ("mobilenet_v2", "mobilenet_v2_1280"):
+        network = models.mobilenet_v2(weights=None)
+        wide = name.endswith("1280")
+        return MobileNetV2Backbone(network, output_stride=output_stride, first_block=first_block, classifier_layer=wide)
+    if name.startswith("mobilenet_v3") and name in NAMES:
+        network = models.get_model(name, weights=None)
+        return MobileNetV3Backbone(network, output_stride=output_stride, first_block=first_block)
+    if name in ("vgg16", "vgg16_bn"):
+        if output_stride != 32:
+            raise RecipeError(f"backbone '{name}': its output stride is 32, not {output_stride}")
+        return VGGBackbone(models.get_model(name, weights=None))
+    return TimmBackbone(_timm_name(name), output_stride=output_stride)
 
 
-def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvision"]) -> int:
+def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvision", "timm"]) -> int:
     """Fill a backbone with pretrained classifier weights.
 
     Args:
         backbone: what `build_backbone(name)` made.
         name: its name, for the download and the message.
-        source: a safetensors file with torchvision's keys, or `torchvision` for its own download.
+        source: a safetensors file with torchvision's or timm's keys, or `torchvision` or `timm` for their own download.
 
     Returns:
         how many tensors were loaded; those of the classifier are left out.
@@ -193,30 +446,44 @@ def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvi
     Raises:
         CheckpointError: unreadable, or keys or shapes are not those of the backbone; names the first that differ.
     """
-    if source == "torchvision":
-        try:
-            weights = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
-        except OSError as error:
-            raise CheckpointError(
-                f"torchvision's weights of {name} could not be downloaded ({error}); give --init a local file"
-            ) from None
-    else:
-        try:
-            weights = load_file(source)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{source}: not a readable safetensors file ({error})") from None
+    weights = _downloaded(name, source) if isinstance(source, str) else read_weights(source)
     wanted = backbone.state_dict()
-    # files written before batch norm counted its batches lack the counter, which nothing here reads
-    weights = {key: tensor for key, tensor in weights.items() if key in wanted}
+    weights = backbone_weights(backbone, weights)
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
     wrong = [key for key in weights if weights[key].shape != wanted[key].shape]
     if missing or wrong:
         first = ", ".join(f"no '{key}'" for key in missing[:3]) or ", ".join(
             f"'{key}' is {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}" for key in wrong[:3]
         )
-        raise CheckpointError(f"{source}: not the weights of torchvision's {name}: {first}")
+        owner = "timm" if isinstance(backbone, TimmBackbone) else "torchvision"
+        raise CheckpointError(f"{source}: not the weights of {owner}'s {name}: {first}")
     backbone.load_state_dict(weights, strict=False)
     return len(weights)
+
+
+def backbone_weights(backbone: Backbone, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a classifier's tensors that the backbone has, under its keys.
+
+    Files written before batch norm counted its batches lack the counter, which nothing here reads. A linear layer that
+    the backbone holds as a convolution is unfolded.
+    """
+    # timm's maps come from a network whose leading sequences are taken apart: `network.stages_0.` was `stages.0.`
+    stored = {key.replace(".", "_", 1): tensor for key, tensor in weights.items()} | dict(weights)
+    found: dict[str, Tensor] = {}
+    for key, wanted in backbone.state_dict().items():
+        tensor = stored.get(key, stored.get(key.removeprefix("network.")))
+        if tensor is not None:
+            unfolds = wanted.ndim == 4 and tensor.ndim == 2 and tensor.numel() == wanted.numel()
+            found[key] = tensor.reshape(wanted.shape) if unfolds else tensor
+    return found
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises CheckpointError if it is not one."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
 
 
 def freeze_stages(backbone: Backbone, count: int) -> None:
@@ -241,54 +508,65 @@ def freeze_batch_norm(network: nn.Module) -> None:
                 parameter.requires_grad_(False)
 
 
-def _dilate_stages(
-    stages: Sequence[nn.Module],
-    strides: Sequence[int],
-    output_stride: int,
-    *,
-    first_block: FirstBlock,
-    grids: Mapping[int, Sequence[int]] | None = None,
-) -> tuple[int, ...]:
-    """Undo the strides beyond `output_stride` in place and dilate instead; returns the stride of each stage.
-
-    Args:
-        stages: each a sequence of blocks whose first may be strided.
-        strides: what each stage has in the classifier.
-        output_stride: the largest stride to keep.
-        first_block: see FirstBlock.
-        grids: for the stage of that number (from 1), factors on its blocks' dilations if it is dilated.
-    """
-    previous = 1
-    for number, (stage, stride) in enumerate(zip(stages, strides, strict=True), start=1):
-        dilation = max(1, stride // output_stride)
-        if dilation > 1:
-            blocks = list(stage.children())
-            grid = (grids or {}).get(number) or (1,) * len(blocks)
-            if len(grid) != len(blocks):
-                raise RecipeError(
-                    f"multi_grid {tuple(grid)}: one factor for each of the last stage's {len(blocks)} blocks"
-                )
-            for index, (block, factor) in enumerate(zip(blocks, grid, strict=True)):
-                before = previous if index == 0 and first_block == "previous" else dilation
-                _dilate_block(block, before * factor, dilation * factor)
-        previous = dilation
-    return tuple(min(stride, output_stride) for stride in strides)
+def _widen_input(layer: nn.Module, channels: int) -> None:
+    """Let the first block of a ResNet's stage take so many channels."""
+    block = layer[0]  # pyright: ignore[reportIndexIssue]
+    for holder, name in ((block, "conv1"), (block.downsample, "0")):
+        old = getattr(holder, name)
+        setattr(holder, name, nn.Conv2d(channels, old.out_channels, old.kernel_size, stride=old.stride, bias=False))
 
 
-def _dilate_block(block: nn.Module, before: int, after: int) -> None:
-    """Undo a block's stride; up to the convolution that was strided dilate by `before`, from there on by `after`."""
-    convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
-    strided = [index for index, module in enumerate(convolutions) if module.stride != (1, 1)]
-    last_before = strided[0] if strided else -1
-    for index, module in enumerate(convolutions):
-        dilation = before if index <= last_before else after
-        module.stride = (1, 1)
-        if module.kernel_size != (1, 1):
-            module.dilation = (dilation, dilation)
-            module.padding = tuple(dilation * (side - 1) // 2 for side in module.kernel_size)
+def _is_strided(block: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) and module.stride != (1, 1) for module in block.modules())
 
 
 def _last_channels(stage: nn.Module) -> int:
     convolutions = [module for module in stage.modules() if isinstance(module, nn.Conv2d)]
     main_path = [module for module in convolutions if module.kernel_size != (1, 1) or module is convolutions[-1]]
     return main_path[-1].out_channels
+
+
+def _timm_name(name: str) -> str:
+    """A name of timm's without its prefix. Raises RecipeError if timm has none such."""
+    import timm
+
+    bare = name.removeprefix(TIMM)
+    if not timm.is_model(bare):
+        raise RecipeError(f"backbone '{name}': one of {', '.join(NAMES)}, or {TIMM} and a name of timm's")
+    return bare
+
+
+def _timm_features(name: str, output_stride: int, *, maps: int | None = None) -> nn.Module:
+    import timm
+
+    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    if maps is not None:
+        options["out_indices"] = tuple(range(maps))
+    try:
+        return timm.create_model(name, pretrained=False, features_only=True, **options)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError, AttributeError) as error:
+        reason = " ".join(str(error).splitlines())
+        detail = "" if not reason or "output_stride" in reason else f" ({reason})"
+        raise RecipeError(
+            f"backbone '{TIMM}{name}': timm cannot give its maps at output stride {output_stride}{detail}"
+        ) from None
+
+
+def _downloaded(name: str, source: str) -> Mapping[str, Tensor]:
+    """The weights that torchvision or timm offer. Raises CheckpointError if they have none or cannot fetch them."""
+    if source == "timm":
+        import timm
+
+        name = _timm_name(name)
+        try:
+            return timm.create_model(name, pretrained=True).state_dict()
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).splitlines())
+    elif name.endswith((DEEP_STEM, STRIDE_IN_1X1)) or name not in NAMES:
+        raise CheckpointError(f"torchvision has no weights of {name}; give --init a local file")
+    else:
+        try:
+            return torchvision.models.get_model(name.removesuffix("_1280"), weights="DEFAULT").state_dict()
+        except OSError as error:
+            reason = str(error)
+    raise CheckpointError(f"{source}'s weights of {name} could not be downloaded ({reason}); give --init a local file")

@@ -26,12 +26,17 @@ def resize_image(image: UInt8[Tensor, "C H W"], size_hw: tuple[int, int]) -> UIn
 
 
 def argmax_resized(
-    logits: Float[Tensor, "K h w"], size_hw: tuple[int, int]
+    logits: Float[Tensor, "K h w"], size_hw: tuple[int, int], *, align_corners: bool = False
 ) -> tuple[UInt8[Tensor, "H W"] | Int32[Tensor, "H W"], Float[Tensor, "H W"]]:
-    """Enlarge scores bilinearly (half-pixel centres) and reduce them to ids, slab of rows by slab of rows.
+    """Enlarge scores bilinearly and reduce them to ids, slab of rows by slab of rows.
 
-    The result equals `interpolate(logits, size, align_corners=False).softmax(0).max(0)` to rounding; of the enlarged
-    scores only SLAB_BYTES are held at once.
+    The result equals `interpolate(logits, size, align_corners=align_corners).softmax(0).max(0)` to rounding; of the
+    enlarged scores only SLAB_BYTES are held at once.
+
+    Args:
+        logits: scores before the softmax.
+        size_hw: height and width of the result.
+        align_corners: whether the centres of the corner pixels lie on each other, or the pixels' outer corners.
 
     Returns:
         ids u8 (i32 where K > 255), and the probability of that class.
@@ -43,20 +48,30 @@ def argmax_resized(
     rows = max(1, SLAB_BYTES // (4 * classes * max(width, logits.shape[2])))
     for start in range(0, height, rows):
         stop = min(start + rows, height)
-        # rows first, while they are narrow; then each is widened by itself
-        lines = interpolate_rows(source, start, stop, height)
-        slab = F.interpolate(lines[None], size=(stop - start, width), mode="bilinear", align_corners=False)[0]
+        slab = enlarge_rows(source, start, stop, size_hw, align_corners=align_corners)
         top, best = slab.max(dim=0)
         ids[start:stop] = best.to(ids.dtype)
-        confidence[start:stop] = (top - slab.logsumexp(dim=0)).exp_()
+        # 1 / Σ exp(score - top) is the probability of the top score; torch's logsumexp takes three times as long
+        confidence[start:stop] = slab.sub_(top).exp_().sum(dim=0).reciprocal_()
     return ids, confidence
 
 
-def interpolate_rows(source: Float[Tensor, "K h W"], start: int, stop: int, height: int) -> Float[Tensor, "K rows W"]:
-    """Rows start…stop-1 of `source` enlarged to `height` rows, bilinearly with half-pixel centres."""
+def enlarge_rows(
+    source: Float[Tensor, "K h w"], start: int, stop: int, size_hw: tuple[int, int], *, align_corners: bool = False
+) -> Float[Tensor, "K rows W"]:
+    """Rows start…stop-1 of `interpolate(source, size_hw, align_corners=align_corners)`; the caller may change them."""
+    height, width = size_hw
     h = source.shape[1]
-    y = ((torch.arange(start, stop, device=source.device) + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
-    above = y.floor().long()
+    target = torch.arange(start, stop, device=source.device, dtype=torch.float32)
+    if align_corners:
+        y = target * ((h - 1) / (height - 1) if height > 1 else 0.0)
+    else:
+        y = ((target + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
+    above = y.floor().long().clamp(max=h - 1)
     below = (above + 1).clamp(max=h - 1)
     weight = (y - above)[None, :, None]
-    return source[:, above].lerp_(source[:, below], weight)
+    # rows first, while they are narrow; then each is widened by itself
+    lines = source[:, above].lerp_(source[:, below], weight)
+    if source.shape[2] == width:
+        return lines
+    return F.interpolate(lines[None], size=(stop - start, width), mode="bilinear", align_corners=align_corners)[0]

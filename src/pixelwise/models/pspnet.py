@@ -1,0 +1,234 @@
+"""PSPNet: Zhao, Shi, Qi, Wang, Jia, "Pyramid Scene Parsing Network", CVPR 2017.
+
+A dilated ResNet's last map is joined with its means over grids of 1, 2, 3 and 6 cells (section 3.2), so that each place
+knows the scene it is part of. An auxiliary classifier on an earlier stage helps the training (section 3.3).
+
+Differences from the paper:
+- The authors' Caffe release joins the pyramid in the order 6, 3, 2, 1, strides the first 1×1 convolution of a block and
+  compares with labels at 1/8 of the size; as in their PyTorch code (semseg), it is 1, 2, 3, 6 here, the 3×3 convolution
+  is strided (`backbone="resnet50_deep_stem"`), and the scores are enlarged to the full-size labels.
+- Images of any size are taken; the authors' sides are 8n + 1.
+- Dropout drops whole channels, as in semseg; synchronised batch norm is an option of the recipe.
+- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- `layout="smp"` is the PSPNet of segmentation_models_pytorch: a shallow encoder and other convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import RecipeError
+from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
+from pixelwise.nn.aspp import ConvNormRelu
+from pixelwise.nn.backbones import Backbone, Normalize, build_backbone
+from pixelwise.nn.dilation import FirstBlock
+from pixelwise.nn.heads import FCNHead, semantic_annotations
+from pixelwise.nn.pyramid_pooling import Pooling, PyramidPooling
+from pixelwise.types import Annotation, Batch
+
+TASK = "semantic"
+
+
+class Output(NamedTuple):
+    """Scores before the softmax, at stride 8.
+
+    Attributes:
+        logits: one map for each class.
+        aux_logits: those of the auxiliary classifier, or None where there is none.
+    """
+
+    logits: Float[Tensor, "B K h w"]
+    aux_logits: Float[Tensor, "B K h w"] | None
+
+
+class PSPNet(nn.Module):
+    """Dilated backbone, pyramid pooling, classifier.
+
+    Args:
+        backbone: its map of stride `output_stride` is pooled.
+        num_classes: channels of the scores, background included.
+        pooled_map: number of the backbone's map that is pooled.
+        pyramid: pools it.
+        channels: between the pyramid and the classifier.
+        kernels: sides of the convolution after the pyramid and of the classifier.
+        dropout: of whole channels, before the classifier.
+        auxiliary_map: number of the backbone's map that the auxiliary classifier sees, or None for no such classifier.
+        auxiliary_weight: of its term in the loss; 0.4 is best in table 2.
+    """
+
+    task = TASK
+    align_corners = True
+    """How the scores are enlarged."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        num_classes: int,
+        pooled_map: int,
+        pyramid: PyramidPooling,
+        channels: int = 512,
+        kernels: tuple[int, int] = (3, 1),
+        dropout: float = 0.1,
+        auxiliary_map: int | None = None,
+        auxiliary_weight: float = 0.4,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(backbone.mean, backbone.std)
+        self.backbone = backbone
+        self.pooled_map, self.auxiliary_map = pooled_map, auxiliary_map
+        self.pyramid = pyramid
+        self.refine = ConvNormRelu(pyramid.out_channels, channels, kernel=kernels[0])
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, kernels[1], padding=kernels[1] // 2)
+        self.auxiliary = (
+            None
+            if auxiliary_map is None
+            else FCNHead(
+                backbone.channels[auxiliary_map],
+                num_classes,
+                dropout=dropout,
+                dropout_of_channels=True,
+            )
+        )
+        self.auxiliary_weight = auxiliary_weight
+        self.pixel_loss = PixelLoss(align_corners=self.align_corners)
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,  # noqa: ARG002 (dense: only equal sizes are batched)
+        truth: tuple[Annotation, ...] | None = None,  # noqa: ARG002
+        memory: Any = None,  # noqa: ARG002
+    ) -> Output:
+        """Scores of every class at the stride of the pooled map."""
+        maps = self.backbone(self.normalize(images))
+        logits = self.classifier(self.dropout(self.refine(self.pyramid(maps[self.pooled_map]))))
+        if self.auxiliary is None or self.auxiliary_map is None:
+            return Output(logits, None)
+        return Output(logits, self.auxiliary(maps[self.auxiliary_map]))
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
+        """Cross-entropy of the enlarged scores, and of the auxiliary ones."""
+        truth = stack_semantic(batch.truth)
+        terms = {"main": self.pixel_loss(output.logits, truth)}
+        if output.aux_logits is not None:
+            terms["aux"] = self.pixel_loss(output.aux_logits, truth, weight=self.auxiliary_weight)
+        return terms
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+        """The likeliest class of each pixel of the original image, and its probability."""
+        return semantic_annotations(output.logits, batch, align_corners=self.align_corners)
+
+
+def build(
+    *,
+    num_classes: int,
+    backbone: str = "resnet50_deep_stem",
+    output_stride: int = 8,
+    first_block: FirstBlock = "full",
+    bins: Sequence[int] = (1, 2, 3, 6),
+    pooling: Pooling = "average",
+    reduce: bool = True,
+    channels: int | None = None,
+    auxiliary: bool = True,
+    auxiliary_weight: float = 0.4,
+    layout: Literal["paper", "smp"] = "paper",
+    dropout: float = 0.1,
+) -> PSPNet:
+    """PSPNet with random weights.
+
+    Args:
+        num_classes: background included.
+        backbone: see `nn.backbones.build_backbone`.
+        output_stride: of the map that is pooled, 8 or 16.
+        first_block: see `nn.dilation.FirstBlock`; the authors dilate every block alike.
+        bins: cells along each side of the grids ("B1236" in table 1).
+        pooling: `average` or `max` ("AVE", "MAX").
+        reduce: bring the grids' channels down to their share of the map's ("DR").
+        channels: between the pyramid and the classifier; by default a quarter of the map's, at least 256.
+        auxiliary: learn from an earlier map too: the ResNets' third stage, else the last map but one.
+        auxiliary_weight: of its term in the loss.
+        layout: `smp` pools the map of stride 8 of an undilated backbone; its grid of one cell has no batch norm, the
+            map stands after its grids, the convolution after them is 1×1 of 512 channels, the classifier is 3×3, and
+            there is no auxiliary classifier.
+        dropout: smp has 0.2.
+
+    Raises:
+        RecipeError: parts that do not go together.
+    """
+    if layout not in ("paper", "smp"):
+        raise RecipeError(f"layout '{layout}': paper or smp")
+    if output_stride not in (8, 16):
+        raise RecipeError(f"output_stride {output_stride}: pspnet has 8 or 16")
+    smp = layout == "smp"
+    network = build_backbone(backbone, output_stride=32 if smp else output_stride, first_block=first_block)
+    pooled_map = network.deepest(8) if smp else len(network.channels) - 1
+    if smp:
+        network.shorten(pooled_map + 1)  # what lies beyond would be computed for nothing
+    width = network.channels[pooled_map]
+    pyramid = PyramidPooling(
+        width,
+        bins=bins,
+        pooling=pooling,
+        reduced_channels=max(1, width // len(bins)) if reduce else None,
+        norm_of_one_bin=not smp,
+        map_first=not smp,
+    )
+    return PSPNet(
+        network,
+        num_classes=num_classes,
+        pooled_map=pooled_map,
+        pyramid=pyramid,
+        channels=channels or (512 if smp else max(256, width // 4)),
+        kernels=(1, 3) if smp else (3, 1),
+        dropout=dropout,
+        auxiliary_map=pooled_map - 1 if auxiliary and not smp else None,
+        auxiliary_weight=auxiliary_weight,
+    )
+
+
+VARIANTS = {
+    "pspnet_resnet50": {"backbone": "resnet50_deep_stem"},
+    "pspnet_resnet101": {"backbone": "resnet101_deep_stem"},
+    "pspnet_resnet152": {"backbone": "resnet152_deep_stem"},
+    "pspnet_mobilenet_v2": {"backbone": "mobilenet_v2"},
+}
+
+RECIPE = Recipe(
+    stages=(
+        Stage(
+            steps=4_000,
+            batch_size=8,
+            crop_size=320,
+            optimizer=Optimizer(
+                name="adamw", lr=3e-4, head_lr_multiplier=3.3, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=0.0
+            ),
+            augmentation=Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
+            poly_power=0.9,
+            warmup_steps=100,
+            ema_decay=0.998,
+        ),
+    ),
+    paper={
+        "steps": "150,000 (ADE20K), 30,000 (VOC), 90,000 (Cityscapes)",
+        "batch_size": "16",
+        "crop_size": "473 (ADE20K, VOC), 713 (Cityscapes)",
+        "input_size": "512, 2048 (Cityscapes)",
+        "optimizer.name": "sgd",
+        "optimizer.lr": "0.01",
+        "optimizer.head_lr_multiplier": "10",
+        "optimizer.weight_decay": "1e-4",
+        "warmup_steps": "0",
+        "ema_decay": "none",
+        "augmentation.brightness": "0",
+        "augmentation.contrast": "0",
+        "augmentation.saturation": "0",
+        "augmentation.hue": "0",
+    },
+)
