@@ -1,4 +1,4 @@
-"""`pixelwise data check`, `show` and `stats` as they are typed: what they print, write and return."""
+"""`pixelwise data check`, `show`, `stats` and `convert` as they are typed: what they print, write and return."""
 
 from __future__ import annotations
 
@@ -246,6 +246,142 @@ class TestShow:
         assert run.code == 2
         assert str(tmp_path / name) in run.err
         assert run.err.count("\n") == 1
+
+
+class TestConvert:
+    def test_there_and_back(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path / "a")
+        run = data("convert", f"camvid:{tmp_path}/a", f"coco:{tmp_path}/b")
+        assert run == Run(0, f"coco:{tmp_path}/b: 5 images of camvid:{tmp_path}/a (train 3, val 2)\n", "")
+        assert data("convert", f"coco:{tmp_path}/b", f"camvid:{tmp_path}/c", "--workers", "0").code == 0
+        for mask in ("trainannot/a.png", "valannot/e.png"):
+            first, second = (np.asarray(Image.open(tmp_path / folder / mask)) for folder in "ac")
+            assert np.array_equal(first, second)
+
+    def test_what_the_target_cannot_hold(self, data: Shell, tmp_path: Path) -> None:
+        trees.voc(tmp_path / "a", {"train": "a"})
+        trees.write_mask(tmp_path / "a" / "SegmentationClass" / "a.png", [[0, 0, 255, 255, 5, 5]] * 4)
+        run = data("convert", f"voc:{tmp_path}/a", f"coco:{tmp_path}/b")
+        assert run.out.splitlines() == [
+            f"coco:{tmp_path}/b: 1 image of voc:{tmp_path}/a (train 1)",
+            "  8 void pixels become background (or the class around them); COCO has no void",
+            "  1 regions of countable classes become one annotation each, however many objects they hold",
+        ]
+
+    def test_other_labels(self, data: Shell, tmp_path: Path) -> None:
+        trees.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
+        run = data("convert", f"cityscapes:{tmp_path}/a", f"camvid:{tmp_path}/b")
+        assert run.code == 2
+        assert run.out == ""
+        assert run.err.startswith(f"pixelwise: label sets differ: target camvid:{tmp_path}/b has 'camvid' (11: sky, ")
+        assert run.err.count("\n") == 1
+        run = data("convert", f"cityscapes:{tmp_path}/a", f"camvid:{tmp_path}/b", "--map", "names", "--json")
+        content = json.loads(run.out)
+        assert (run.code, content["images"], content["splits"]) == (0, 1, {"val": 1})
+        assert content["losses"] == {"unmapped_pixels": 4}
+        assert content["map"]["sidewalk"] == "ignore"
+        (tmp_path / "map.toml").write_text('[names]\nsidewalk = "pavement"\n')
+        run = data("convert", f"cityscapes:{tmp_path}/a", f"camvid:{tmp_path}/c", "--map", tmp_path / "map.toml")
+        assert run.out.startswith("label map cityscapes → camvid:\n")
+        assert "sidewalk → pavement" in run.out
+        assert np.asarray(Image.open(tmp_path / "c/valannot/jena_3_4.png")).tolist() == [[11, 3, 3, 4, 8, 8]] * 4
+
+    def test_a_map_that_ships(self, data: Shell, tmp_path: Path) -> None:
+        trees.masks(tmp_path / "a", "x", labels=None)
+        trees.write_mask(tmp_path / "a" / "masks" / "x.png", [[0, 1, 5, 17, 18, 90]] * 4)
+        spec = f"masks:{tmp_path}/a?labels=coco"
+        assert data("convert", spec, f"voc:{tmp_path}/b", "--map", "coco_to_voc", "--quiet").code == 0
+        mask = np.asarray(Image.open(tmp_path / "b" / "SegmentationClass" / "x.png"))
+        assert mask.tolist() == [[0, 15, 1, 8, 12, 0]] * 4
+
+    def test_a_broken_image(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path / "a")
+        (tmp_path / "a" / "train" / "b.png").write_bytes(b"")
+        run = data("convert", f"camvid:{tmp_path}/a", f"masks:{tmp_path}/b")
+        assert run.code == 1
+        assert run.out == f"masks:{tmp_path}/b: 4 images of camvid:{tmp_path}/a (train 2, val 2)\n"
+        assert run.err.splitlines() == [
+            "1 of 5 failed:",
+            f"  {tmp_path}/a/train/b.png: the file is empty (image 'b'); skipped",
+        ]
+
+    def test_every_image_broken(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path / "a", {"val": "x"})
+        (tmp_path / "a" / "val" / "x.png").write_bytes(b"")
+        run = data("convert", f"camvid:{tmp_path}/a", f"masks:{tmp_path}/b")
+        assert run.code == 1
+        assert "nothing was written" in run.out
+        assert not (tmp_path / "b").exists()
+
+    def test_overwrite(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path / "a")
+        arguments = ("convert", f"camvid:{tmp_path}/a", f"masks:{tmp_path}/b", "--quiet")
+        assert data(*arguments).code == 0
+        again = data(*arguments)
+        assert again.code == 2
+        assert again.err == (
+            f"pixelwise: masks:{tmp_path}/b: {tmp_path}/b is not empty; choose another folder, or add --overwrite\n"
+        )
+        assert data(*arguments, "--overwrite").code == 0
+
+    def test_colour_masks_as_the_error_says(self, data: Shell, tmp_path: Path) -> None:
+        trees.masks(tmp_path / "a", "x")
+        pixels = np.array([(0, 0, 0), (128, 0, 0)] * 3, dtype=np.uint8)[None].repeat(4, axis=0)
+        Image.fromarray(pixels).save(tmp_path / "a" / "masks" / "x.png")
+        run = data("check", f"masks:{tmp_path}/a")
+        assert "pixelwise data convert 'masks:…?palette=labels' masks:…" in run.out
+        assert data("convert", f"masks:{tmp_path}/a?palette=labels", f"masks:{tmp_path}/b").code == 0
+        assert np.asarray(Image.open(tmp_path / "b/masks/train/x.png")).tolist() == [[0, 1] * 3] * 4
+        assert data("check", f"masks:{tmp_path}/b").code == 0
+
+
+class TestFix:
+    def test_a_file_of_coco(self, data: Shell, tmp_path: Path) -> None:
+        annotations = [
+            trees.annotation(1, 7, 3, (0, 0, 2, 2)),
+            trees.annotation(5521, 7, 9, (0, 0, 2, 2), bbox=[12, 40, 0, 31]),
+        ]
+        trees.coco(tmp_path / "a", annotations)
+        fixed = tmp_path / "fixed.json"
+        run = data("check", f"coco:{tmp_path}/a", "--fix", fixed, "--quiet")
+        assert run.code == 1
+        spec = f"coco:{tmp_path}/a?annotations={fixed}&images=train"
+        assert run.out.splitlines()[-4:] == [
+            "1 kind of fault, 1 in all",
+            f"{fixed}: a repaired copy, 1 image",
+            "  1 boxes cut at the border of the image, or drawn around the segmentation",
+            f"  opens as {spec}",
+        ]
+        assert data("check", spec).code == 0
+
+    def test_a_folder(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path / "a")
+        trees.write_mask(tmp_path / "a" / "trainannot" / "b.png", np.full((4, 6), 37) * [0, 1, 0, 1, 0, 1])
+        run = data("check", f"camvid:{tmp_path}/a", "--fix", tmp_path / "b", "--json")
+        assert run.code == 1
+        content = json.loads(run.out)
+        assert content["kinds"] == {"unknown ids": 1}
+        assert content["repaired"] == {
+            "path": str(tmp_path / "b"),
+            "images": 5,
+            "done": {"unknown_pixels": 12},
+            "opens_as": [f"camvid:{tmp_path}/b"],
+        }
+        assert data("check", f"camvid:{tmp_path}/b").code == 0
+
+    def test_nothing_to_repair(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path / "a")
+        run = data("check", f"camvid:{tmp_path}/a", "--fix", tmp_path / "b", "--quiet")
+        assert run.code == 0
+        assert run.out.splitlines()[-1] == f"{tmp_path}/b: not written, there is nothing to repair"
+        assert not (tmp_path / "b").exists()
+
+    def test_never_in_place(self, data: Shell, tmp_path: Path) -> None:
+        trees.camvid(tmp_path / "a")
+        run = data("check", f"camvid:{tmp_path}/a", "--fix", tmp_path / "a")
+        assert run.code == 2
+        assert run.err.count("\n") == 1
+        assert "nothing is repaired in place" in run.err
 
 
 class TestProcess:

@@ -26,6 +26,10 @@ def write_tiny_set(format: str, root: Path) -> None:
         trees.camvid(root)
     elif format == "voc":
         trees.voc(root, {"train": ("a", "b", "c"), "val": ("d", "e")})
+    elif format == "ade20k":
+        trees.ade20k(root)
+    elif format == "cityscapes":
+        trees.cityscapes(root)
     elif format == "masks":
         trees.masks(root, [f"image {index}" for index in range(10)])
     elif format == "coco":
@@ -67,7 +71,7 @@ def require_equal(one: Sample, other: Sample) -> None:
 
 
 def test_there_are_formats() -> None:
-    assert {"camvid", "coco", "masks", "voc"} <= set(format_names())
+    assert {"ade20k", "camvid", "cityscapes", "coco", "masks", "voc"} <= set(format_names())
 
 
 def test_the_file_says_what_lies_where_and_its_options(module: ModuleType) -> None:

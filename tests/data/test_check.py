@@ -293,6 +293,22 @@ class TestFaultsOfCoco:
         assert (fault.kind, fault.text) == (kind, text)
         assert fault.where == f"annotation {fields.get('id', 5521)} (image 7, 'a.png')"
 
+    def test_box_with_corners_instead_of_a_size(self, tmp_path: Path) -> None:
+        corners = trees.annotation(5521, 7, 9, (30, 30, 50, 40), bbox=[30, 30, 50, 40])
+        images = [{"id": 7, "file_name": "a.png", "height": 99, "width": 99}]
+        fault = only(self.report(tmp_path, corners, images=images))
+        assert fault.kind == "box elsewhere"
+        assert fault.text == (
+            "box [30,30,80,70] (x1,y1,x2,y2) is not that of its segmentation, [30,30,50,40]; "
+            "COCO wants x, y, width, height"
+        )
+
+    def test_a_box_a_few_pixels_off_is_no_fault(self, tmp_path: Path) -> None:
+        images = [{"id": 7, "file_name": "a.png", "height": 99, "width": 99}]
+        loose = trees.annotation(1, 7, 9, (30, 30, 50, 40), bbox=[27, 28, 25, 14])
+        crowd = trees.annotation(2, 7, 3, (30, 30, 50, 40), bbox=[0, 0, 99, 99], iscrowd=1)
+        assert self.report(tmp_path, loose, crowd, images=images).faults() == ()
+
     def test_unknown_image(self, tmp_path: Path) -> None:
         fault = self.only(tmp_path, image_id=88)
         assert fault == Fault("unknown image", "annotation 5521 (image 88)", "image 88 is not in images")

@@ -1,10 +1,12 @@
-"""voc, camvid and masks: the layouts they read, and what they refuse."""
+"""voc, camvid, ade20k, cityscapes and masks: the layouts they read, and what they refuse."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pixelwise.data.dataset import SemanticPairs
 from pixelwise.data.folders import published_names
@@ -21,7 +23,7 @@ def opened(spec: str) -> SemanticPairs:
 
 
 def test_published_label_sets_are_listed() -> None:
-    assert {"camvid", "coco", "voc"} <= set(published_names())
+    assert {"ade20k", "camvid", "cityscapes", "coco", "voc"} <= set(published_names())
     for name in published_names():
         assert published(name).name == name
 
@@ -117,6 +119,128 @@ class TestCamvid:
         assert opened(f"camvid:{tmp_path}").ids == ("a", "b", "c")
 
 
+class TestAde20k:
+    def test_zero_is_void_and_the_first_class_is_one(self, tmp_path: Path) -> None:
+        dataset = opened(f"ade20k:{trees.ade20k(tmp_path)}@val")
+        semantic = dataset[0].truth.semantic
+        assert semantic is not None
+        assert semantic.tolist() == [[255, 0, 0, 1, 1, 1]] * 4
+        assert dataset.labels.names[:2] == ("wall", "building")
+        assert len(dataset.labels) == 150
+
+    @pytest.mark.parametrize(("split", "ids"), [("train", "abc"), ("training", "abc"), ("val", "de")])
+    def test_both_spellings_of_a_split(self, tmp_path: Path, split: str, ids: str) -> None:
+        trees.ade20k(tmp_path / "ADEChallengeData2016")
+        assert splits_of(f"ade20k:{tmp_path}") == ("train", "val")
+        assert opened(f"ade20k:{tmp_path}@{split}").ids == tuple(ids)
+
+    def test_folders_named_like_the_splits(self, tmp_path: Path) -> None:
+        trees.ade20k(tmp_path, {"train": "ab", "val": "c"})
+        assert opened(f"ade20k:{tmp_path}@training").ids == ("a", "b")
+
+    def test_names_tell_the_split_where_no_folder_does(self, tmp_path: Path) -> None:
+        trees.ade20k(tmp_path, {".": ("ADE_train_1", "ADE_val_1", "ADE_val_2")})
+        assert splits_of(f"ade20k:{tmp_path}") == ("train", "val")
+        dataset = opened(f"ade20k:{tmp_path}@val")
+        assert dataset.ids == ("ADE_val_1", "ADE_val_2")
+        assert dataset.remark is None
+
+    def test_without_any_split_every_fifth_is_val(self, tmp_path: Path) -> None:
+        trees.ade20k(tmp_path, {".": "abcde"})
+        dataset = opened(f"ade20k:{tmp_path}@val")
+        assert dataset.ids == ("e",)
+        assert dataset.remark is not None
+        assert "every fifth" in dataset.remark
+
+    def test_an_image_without_mask_is_refused(self, tmp_path: Path) -> None:
+        trees.ade20k(tmp_path)
+        (tmp_path / "annotations" / "training" / "b.png").unlink()
+        with pytest.raises(DataError, match="no mask for 'b'; 1 of 3"):
+            opened(f"ade20k:{tmp_path}")
+
+
+class TestCityscapes:
+    def test_label_ids_become_the_nineteen_classes(self, tmp_path: Path) -> None:
+        dataset = opened(f"cityscapes:{trees.cityscapes(tmp_path)}@train")
+        assert dataset.ids == ("bonn_0_1", "ulm_0_1", "ulm_0_2")
+        assert len(dataset.labels) == 19
+        semantic = dataset[0].truth.semantic
+        assert semantic is not None
+        assert semantic.tolist() == [[255, 0, 0, 1, 13, 13]] * 4
+
+    def test_every_id_of_the_benchmark_is_a_class_or_void(self) -> None:
+        labels = published("cityscapes")
+        train_ids = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12}
+        train_ids |= {26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
+        native = np.arange(-1, 34)
+        wanted = [train_ids.get(id, 255) for id in native.tolist()]
+        assert labels.class_ids(native, source="ids").tolist() == wanted
+        assert [name for name, thing in zip(labels.names, labels.is_thing, strict=True) if thing] == [
+            "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+        ]  # fmt: skip
+
+    def test_train_ids_where_only_they_are_there(self, tmp_path: Path) -> None:
+        trees.cityscapes(tmp_path, ids="labelTrainIds")
+        for spec in (f"cityscapes:{tmp_path}@val", f"cityscapes:{tmp_path}@val?ids=trainIds"):
+            dataset = opened(spec)
+            assert dataset.truth_path(0).name == "jena_3_4_gtFine_labelTrainIds.png"
+            semantic = dataset[0].truth.semantic
+            assert semantic is not None
+            assert semantic.tolist() == [[255, 0, 0, 1, 13, 13]] * 4
+
+    def test_label_ids_go_before_train_ids(self, tmp_path: Path) -> None:
+        for ids in ("labelIds", "labelTrainIds"):
+            trees.cityscapes(tmp_path, ids=ids)
+        assert opened(f"cityscapes:{tmp_path}@val").truth_path(0).stem.endswith("labelIds")
+        assert opened(f"cityscapes:{tmp_path}@val?ids=trainIds").truth_path(0).stem.endswith("labelTrainIds")
+
+    def test_coarse_annotations(self, tmp_path: Path) -> None:
+        trees.cityscapes(tmp_path)
+        trees.cityscapes(tmp_path, {"train_extra": ("nice_1_1",)}, annotations="gtCoarse")
+        assert splits_of(f"cityscapes:{tmp_path}?annotations=gtCoarse") == ("train_extra",)
+        assert opened(f"cityscapes:{tmp_path}@train_extra?annotations=gtCoarse").ids == ("nice_1_1",)
+
+    @pytest.mark.parametrize(
+        ("query", "why"),
+        [
+            ("ids=colour", "labelIds or trainIds is wanted"),
+            ("annotations=gtBest", "gtFine or gtCoarse is wanted"),
+            ("annotations=gtCoarse", "gtCoarse/ is missing"),
+            ("instances=yes", "true or false is wanted"),
+            ("instances=true", "jena_3_4_gtFine_instanceIds.png: no such file"),
+        ],
+    )
+    def test_options_that_cannot_be(self, tmp_path: Path, query: str, why: str) -> None:
+        trees.cityscapes(tmp_path)
+        with pytest.raises(DataError, match=why):
+            open_dataset(f"cityscapes:{tmp_path}@val?{query}", default_split="val")
+
+    def test_objects_only_when_asked_for(self, tmp_path: Path) -> None:
+        trees.cityscapes(tmp_path)
+        file = tmp_path / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_instanceIds.png"
+        # stuff, a group of cars, a caravan (no class), two cars and a bicycle
+        ids = np.array([[7, 26, 29000, 26000, 26001, 33002]] * 4, dtype=np.uint16)
+        Image.fromarray(ids).save(file)
+        assert opened(f"cityscapes:{tmp_path}@val")[0].truth.instances is None
+        spec = f"cityscapes:{tmp_path}@val?instances=true"
+        dataset = open_dataset(spec, default_split="val")
+        assert dataset.name == spec
+        found = dataset[0].truth.instances
+        assert found is not None
+        assert found.masks is not None
+        assert [dataset.labels.names[label] for label in found.labels] == ["car", "car", "bicycle"]
+        assert found.boxes.tolist() == [[3, 0, 4, 4], [4, 0, 5, 4], [5, 0, 6, 4]]
+        assert np.array_equal(found.masks.dense_one(1).numpy(), ids == 26001)
+
+    def test_a_file_of_objects_of_another_size(self, tmp_path: Path) -> None:
+        trees.cityscapes(tmp_path)
+        file = tmp_path / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_instanceIds.png"
+        Image.fromarray(np.zeros((3, 3), dtype=np.uint16)).save(file)
+        dataset = open_dataset(f"cityscapes:{tmp_path}@val?instances=true", default_split="val")
+        with pytest.raises(DataError, match=r"instanceIds\.png: 3×3 pixels, its image 4×6"):
+            dataset[0]
+
+
 class TestMasks:
     def test_every_fifth_pair_is_val(self, tmp_path: Path) -> None:
         names = [f"{number:02}" for number in range(1, 13)]
@@ -130,6 +254,7 @@ class TestMasks:
     def test_four_pairs_make_no_val(self, tmp_path: Path) -> None:
         trees.masks(tmp_path, "abcd")
         assert opened(f"masks:{tmp_path}@train").ids == ("a", "b", "c", "d")
+        assert splits_of(f"masks:{tmp_path}") == ("train",)
         with pytest.raises(DataError, match=r"no image of this split has a mask; .* every fifth pair is val"):
             opened(f"masks:{tmp_path}@val")
 
@@ -210,7 +335,7 @@ class TestLabelFiles:
         message = self.labels_error(tmp_path)
         assert "no labels.txt and no labels.toml" in message
         assert "one class name a line" in message
-        assert "?labels=camvid|coco|voc" in message
+        assert "?labels=ade20k|camvid|cityscapes|coco|voc" in message
 
     def test_published(self, tmp_path: Path) -> None:
         trees.masks(tmp_path, "a", labels=None)
@@ -236,7 +361,7 @@ class TestLabelFiles:
 
     def test_unknown_name(self, tmp_path: Path) -> None:
         trees.masks(tmp_path, "a")
-        assert "no such label file; published label sets are camvid, coco, voc" in self.labels_error(
+        assert "no such label file; published label sets are ade20k, camvid, cityscapes" in self.labels_error(
             tmp_path, "?labels=vox"
         )
 

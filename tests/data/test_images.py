@@ -18,11 +18,13 @@ from PIL import Image
 
 from pixelwise.data.images import (
     ColourMaskError,
+    exif_orientation,
     exif_rotation,
     image_size,
     read_ids,
     read_image,
     rgb_tensor,
+    turned_upright,
 )
 from pixelwise.errors import DataError
 
@@ -161,13 +163,16 @@ def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
 
 
 class TestRotation:
+    @pytest.mark.parametrize("name", ["a.png", "a.tif"])
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_every_orientation(self, tmp_path: Path, orientation: int) -> None:
+    def test_every_orientation(self, tmp_path: Path, orientation: int, name: str) -> None:
         stored = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
         exif = Image.Exif()
         exif[0x0112] = orientation
-        path = saved(tmp_path / "a.png", Image.fromarray(stored), exif=exif)
+        path = saved(tmp_path / name, Image.fromarray(stored), exif=exif)
         expected = upright(stored, orientation)
+        assert exif_orientation(path) == orientation
+        assert np.array_equal(turned_upright(stored, orientation), expected)
         assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), expected)
         assert image_size(path) == expected.shape[:2]
 

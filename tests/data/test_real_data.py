@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pixelwise.data.check import check_dataset
+from pixelwise.data.conversion import convert_dataset
 from pixelwise.data.formats.coco import CocoInstances
 from pixelwise.data.images import image_size
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
@@ -22,6 +25,8 @@ SETS = [
     ("camvid", "camvid", {"train": 367, "val": 101}),
     ("voc", "VOCdevkit/VOC2012", {"train": 528, "val": 200}),
     ("coco", "coco", {"train": 421, "val": 88}),
+    ("ade20k", "ade20k_sample", {"val": 3}),
+    ("cityscapes", "cityscapes", {"val": 5}),
 ]
 
 
@@ -60,6 +65,55 @@ def test_voc_masks_keep_their_indices() -> None:
         with Image.open(dataset.truth_path(index)) as stored:
             assert stored.mode == "P"
             assert np.array_equal(semantic(dataset[index]), np.asarray(stored))
+
+
+def test_ade20k_is_published_with_one_more() -> None:
+    root = require("ade20k_sample")
+    with (root / "objectInfo150.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    labels = published("ade20k")
+    assert len(labels) == len(rows) == 150
+    for index, row in enumerate(rows):
+        words, synonyms = labels.names[index].split(), row["Name"].split(";")
+        assert labels.native_ids[index] == int(row["Idx"])
+        assert synonyms[: len(words)] == words
+        assert labels.is_thing[index] == (row["Stuff"] == "0")
+    dataset = open_dataset(f"ade20k:{root}@val", default_split="val")
+    for index in range(len(dataset)):
+        stored = np.asarray(Image.open(dataset.truth_path(index))).astype(int)
+        assert np.array_equal(semantic(dataset[index]), np.where(stored == 0, 255, stored - 1))
+
+
+@pytest.mark.parametrize(
+    ("format", "folder", "through"),
+    [("ade20k", "ade20k_sample", "coco"), ("cityscapes", "cityscapes", "masks")],
+)
+def test_there_and_back_again(tmp_path: Path, format: str, folder: str, through: str) -> None:
+    first, second, third = f"{format}:{require(folder)}", f"{through}:{tmp_path}/b", f"{format}:{tmp_path}/c"
+    for source, target in ((first, second), (second, third)):
+        assert not convert_dataset(DataSpec.parse(source), DataSpec.parse(target)).failures
+    before, *after = (open_dataset(spec, default_split="val") for spec in (first, second, third))
+    for index in range(0, len(before), 2):
+        for dataset in after:
+            assert np.array_equal(semantic(dataset[index]), semantic(before[index]))
+            assert dataset.image_path(index).read_bytes() == before.image_path(index).read_bytes()
+
+
+def test_cityscapes_are_streets() -> None:
+    dataset = open_dataset(f"cityscapes:{require('cityscapes')}@val", default_split="val")
+    road, sky, vegetation = (dataset.labels.names.index(name) for name in ("road", "sky", "vegetation"))
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        ids, image = semantic(sample), sample.image.float().numpy()
+        rows = np.arange(ids.shape[0])[:, None].repeat(ids.shape[1], axis=1)
+        assert np.bincount(ids[ids != 255]).argmax() in (road, vegetation, 2)
+        above = rows[ids == sky]
+        assert above.size == 0 or above.mean() < rows[ids == road].mean()
+        leaves = image[:, ids == vegetation].mean(axis=1)
+        assert leaves[1] > leaves[0]  # green
+        stored = np.asarray(Image.open(dataset.truth_path(index)))
+        assert np.array_equal(ids == road, stored == 7)
+        assert (ids == 255).sum() == np.isin(stored, [*range(7), 9, 10, 14, 15, 16, 18, 29, 30]).sum()
 
 
 def test_camvid_sky_is_above_the_road_and_bright() -> None:

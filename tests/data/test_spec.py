@@ -67,7 +67,7 @@ def test_other_texts_are_refused(text: str, why: str) -> None:
 
 
 def test_unknown_format_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'vok' is not known; there are camvid, coco, masks, voc"):
+    with pytest.raises(DataError, match="'vok' is not known; there are ade20k, camvid, cityscapes, coco"):
         open_dataset(f"vok:{tmp_path}", default_split="val")
 
 
@@ -128,6 +128,8 @@ class TestEveryFormat:
 
     def test_refuses_an_unknown_split_with_those_there_are(self, name: str, tmp_path: Path) -> None:
         draw = {
+            "ade20k": lambda: trees.ade20k(tmp_path),
+            "cityscapes": lambda: trees.cityscapes(tmp_path),
             "camvid": lambda: trees.camvid(tmp_path),
             "voc": lambda: trees.voc(tmp_path, {"train": ["a"], "val": ["b"]}),
             "masks": lambda: trees.masks(tmp_path, "abcde"),

@@ -62,6 +62,30 @@ def voc(root: Path, lists: Mapping[str, Sequence[str]]) -> Path:
     return root
 
 
+def ade20k(root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> Path:
+    """images/FOLDER/NAME.jpg and annotations/FOLDER/NAME.png: unlabelled, wall, building."""
+    seed = 0
+    for folder, names in (splits or {"training": ("a", "b", "c"), "validation": ("d", "e")}).items():
+        for name in names:
+            write_turned(root / "images" / folder / f"{name}.jpg", orientation=1, seed=(seed := seed + 1))
+            write_mask(root / "annotations" / folder / f"{name}.png", [[0, 1, 1, 2, 2, 2]] * 4)
+    return root
+
+
+def cityscapes(
+    root: Path, splits: Mapping[str, Sequence[str]] | None = None, *, ids: str = "labelIds", annotations: str = "gtFine"
+) -> Path:
+    """leftImg8bit and gtFine: not judged, road, sidewalk and car; the city is what stands before the first `_`."""
+    rows = {"labelIds": [3, 7, 7, 8, 26, 26], "labelTrainIds": [255, 0, 0, 1, 13, 13]}[ids]
+    seed = 0
+    for split, names in (splits or {"train": ("ulm_0_1", "ulm_0_2", "bonn_0_1"), "val": ("jena_3_4",)}).items():
+        for name in names:
+            city = name.partition("_")[0]
+            write_image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", seed=(seed := seed + 1))
+            write_mask(root / annotations / split / city / f"{name}_{annotations}_{ids}.png", [rows] * 4)
+    return root
+
+
 def masks(root: Path, names: Sequence[str], *, labels: str | None = "floor\nwall\n") -> Path:
     """images/ and masks/ without splits."""
     for seed, name in enumerate(names):

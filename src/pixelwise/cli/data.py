@@ -1,4 +1,4 @@
-"""`pixelwise data`: look at a data set before a model does."""
+"""`pixelwise data`: look at a data set before a model does, and bring it into another format."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
     from pixelwise.data.check import Report
+    from pixelwise.data.conversion import Conversion
     from pixelwise.data.dataset import Dataset
     from pixelwise.data.faults import Fault
     from pixelwise.data.parallel import Progress
+    from pixelwise.data.repair import Repairs
     from pixelwise.data.statistics import Statistics
     from pixelwise.types import Sample
 
@@ -26,7 +28,7 @@ Item = TypeVar("Item")
 SHOWN_OF_A_KIND = 10
 """How many faults of one kind are printed for each split; --json holds them all."""
 
-data_app = typer.Typer(help="Check, show and count data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Check, show, count and convert data sets.", no_args_is_help=True)
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="FORMAT:PATH[@SPLIT][?option=value&…], such as voc:./VOC2012@val.")
@@ -37,6 +39,10 @@ SpecArgument = Annotated[
 def check(
     spec: SpecArgument,
     *,
+    fix: Annotated[
+        Path | None,
+        typer.Option("--fix", metavar="FILE", help="Write a repaired copy: a JSON file of coco, else a folder."),
+    ] = None,
     workers: WorkersOption = 2,
     quiet: QuietOption = False,
     json_report: JsonOption = False,
@@ -46,13 +52,24 @@ def check(
     Without @SPLIT all splits are read, and compared with each other. Exit code 1 if there are faults.
     """
     from pixelwise.data.check import check_dataset
+    from pixelwise.data.repair import repair_dataset, require_repairable
     from pixelwise.data.spec import DataSpec
 
-    report = check_dataset(DataSpec.parse(spec), workers=workers, progress=_bar(hidden=quiet or json_report))
-    if json_report:
-        print(json.dumps(_report_json(report), ensure_ascii=False))
-    else:
+    parsed, progress = DataSpec.parse(spec), _bar(hidden=quiet or json_report)
+    if fix is not None:
+        require_repairable(parsed, fix)
+    report = check_dataset(parsed, workers=workers, progress=progress)
+    if not json_report:
         _print_report(report, remarks=not quiet)
+    repairs = None
+    if fix is not None and report.faults():
+        repairs = repair_dataset(parsed, fix, workers=workers, progress=progress)
+    if json_report:
+        print(json.dumps(_report_json(report) | {"repaired": _repairs_json(repairs)}, ensure_ascii=False))
+    elif repairs is not None:
+        _print_repairs(repairs)
+    elif fix is not None:
+        print(f"{fix}: not written, there is nothing to repair")
     return 1 if report.faults() else 0
 
 
@@ -71,7 +88,7 @@ def show(
     """
     import numpy as np
 
-    from pixelwise.cli.contact_sheet import contact_sheet
+    from pixelwise.inference.contact_sheet import contact_sheet
 
     _require_picture_name(out)
     dataset = _opened(spec, quiet=quiet)
@@ -110,6 +127,50 @@ def stats(
         _print_statistics(dataset, statistics)
     _print_failures(statistics.failures, len(dataset))
     return 1 if statistics.failures else 0
+
+
+@data_app.command()
+def convert(
+    source: SpecArgument,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The set to write, such as coco:./scans-coco.")],
+    *,
+    label_map: Annotated[
+        str | None,
+        typer.Option("--map", metavar="MAP", help="How the source's classes become the target's: names, or a file."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the set of that format in its place.")
+    ] = False,
+    workers: WorkersOption = 2,
+    quiet: QuietOption = False,
+    json_report: JsonOption = False,
+) -> int:
+    """Write a data set in another format, and print what the target cannot hold, counted.
+
+    Without @SPLIT all splits are converted. Images are copied as they are where the target takes their kind of file.
+    TARGET may have options: labels=NAME_OR_FILE (voc, camvid, ade20k, masks), images, masks and suffix (masks),
+    ids=trainIds and annotations=gtCoarse (cityscapes). Masks of colours are read by masks:PATH?palette=labels.
+    """
+    from functools import partial
+
+    from pixelwise.data.conversion import convert_dataset
+    from pixelwise.data.spec import DataSpec
+    from pixelwise.training.sources import read_label_map
+
+    conversion = convert_dataset(
+        DataSpec.parse(source),
+        DataSpec.parse(target),
+        map_labels=None if label_map is None else partial(read_label_map, label_map),
+        overwrite=overwrite,
+        workers=workers,
+        progress=_bar(hidden=quiet or json_report),
+    )
+    if json_report:
+        print(json.dumps(_conversion_json(conversion), ensure_ascii=False))
+    else:
+        _print_conversion(conversion, remarks=not quiet)
+    _print_failures(conversion.failures, sum(conversion.images.values()) + len(conversion.failures))
+    return 1 if conversion.failures else 0
 
 
 def _opened(text: str, *, quiet: bool) -> Dataset:
@@ -161,6 +222,27 @@ def _print_report(report: Report, *, remarks: bool) -> None:
     print(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of fault, {len(faults):,} in all" if faults else "no faults")
 
 
+def _print_repairs(repairs: Repairs) -> None:
+    from pixelwise.data.faults import count
+
+    print(f"{repairs.path}: a repaired copy, {count(repairs.images, 'image')}")
+    for line in repairs.lines():
+        print(f"  {line}")
+    for spec in repairs.opens_as:
+        print(f"  opens as {spec}")
+
+
+def _repairs_json(repairs: Repairs | None) -> dict[str, object] | None:
+    if repairs is None:
+        return None
+    return {
+        "path": str(repairs.path),
+        "images": repairs.images,
+        "done": dict(repairs.done),
+        "opens_as": list(repairs.opens_as),
+    }
+
+
 def _print_faults(faults: Sequence[Fault]) -> None:
     """One line each, those of a kind together, and no more than some of each kind."""
     for kind in dict.fromkeys(fault.kind for fault in faults):
@@ -204,6 +286,36 @@ def _report_json(report: Report) -> dict[str, object]:
 
 def _fault_json(fault: Fault) -> dict[str, str]:
     return {"kind": fault.kind, "where": fault.where, "text": fault.text}
+
+
+def _print_conversion(conversion: Conversion, *, remarks: bool) -> None:
+    from pixelwise.data.faults import count
+    from pixelwise.training.sources import describe_label_map
+
+    if remarks and conversion.label_map is not None:
+        for line in describe_label_map(conversion.label_map):
+            print(line)
+    splits = ", ".join(f"{split} {number:,}" for split, number in conversion.images.items())
+    total = count(sum(conversion.images.values()), "image")
+    print(
+        f"{conversion.target}: {total} of {conversion.source}" + (f" ({splits})" if splits else "; nothing was written")
+    )
+    for line in conversion.lines():
+        print(f"  {line}")
+    _print_remarks(conversion.remarks if remarks else ())
+
+
+def _conversion_json(conversion: Conversion) -> dict[str, object]:
+    return {
+        "source": conversion.source,
+        "target": conversion.target,
+        "images": sum(conversion.images.values()),
+        "splits": dict(conversion.images),
+        "losses": dict(conversion.losses),
+        "remarks": list(conversion.remarks),
+        "failures": list(conversion.failures),
+        "map": None if conversion.label_map is None else dict(conversion.label_map.rows()),
+    }
 
 
 def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:

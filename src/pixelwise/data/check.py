@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from pixelwise.data.faults import Fault, SplitReport, count
+from pixelwise.data.folders import UNIONS, content_keys
 from pixelwise.data.parallel import Progress, silent
 from pixelwise.data.spec import DataSpec, folder_of, format_of
 from pixelwise.errors import DataError
-
-_UNIONS = ("trainval", "all")
-"""Splits that are made of others, by the custom of VOC, and may share images with them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def check_dataset(spec: DataSpec, *, workers: int = 0, progress: Progress = sile
 
 def _separate(reports: Sequence[SplitReport]) -> Iterator[tuple[SplitReport, SplitReport]]:
     """Pairs of splits that should have nothing in common."""
-    yield from combinations([report for report in reports if report.split not in _UNIONS], 2)
+    yield from combinations([report for report in reports if report.split not in UNIONS], 2)
 
 
 def _shared_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
@@ -91,21 +87,17 @@ def _identical_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
     split_of = {
         image: report.split
         for report in reports
-        if report.split not in _UNIONS
+        if report.split not in UNIONS
         for image in report.images
         if image is not None and image.is_file()
     }
-    by_length: defaultdict[int, list[Path]] = defaultdict(list)
-    for image in split_of:
-        by_length[image.stat().st_size].append(image)
-    for length, images in by_length.items():
-        firsts: dict[bytes, Path] = {}
-        for image in images if length and len(images) > 1 else ():
-            first = firsts.setdefault(hashlib.blake2b(image.read_bytes()).digest(), image)
-            if first is image:
-                continue
-            if split_of[first] == split_of[image]:
-                yield Fault("image twice", str(image), f"byte for byte the same as {first}")
-            else:
-                text = f"in {split_of[image]}, byte for byte the same as {first} in {split_of[first]}"
-                yield Fault("image in two splits", str(image), f"{text}; take one of them out")
+    firsts: dict[bytes | Path, Path] = {}
+    for image, key in content_keys(split_of).items():
+        first = firsts.setdefault(key, image)
+        if first is image:
+            continue
+        if split_of[first] == split_of[image]:
+            yield Fault("image twice", str(image), f"byte for byte the same as {first}")
+        else:
+            text = f"in {split_of[image]}, byte for byte the same as {first} in {split_of[first]}"
+            yield Fault("image in two splits", str(image), f"{text}; take one of them out")

@@ -39,8 +39,26 @@ class Problem(NamedTuple):
     entry: Entry
 
 
-def read_json(path: Path) -> dict[str, list[Entry]]:
-    """The lists `images`, `annotations` and `categories` of a file. Raises DataError when it has no such form."""
+class CocoJson(NamedTuple):
+    """The content of a file.
+
+    Attributes:
+        images: as they stand in it.
+        annotations: as they stand in it.
+        categories: as they stand in it.
+        label_set: what `info.label_set` holds, which `pixelwise data convert` writes; None in all other files.
+        rest: everything else in the file, such as `licenses`.
+    """
+
+    images: list[Entry]
+    annotations: list[Entry]
+    categories: list[Entry]
+    label_set: Mapping[str, Any] | None
+    rest: Mapping[str, Any]
+
+
+def read_json(path: Path) -> CocoJson:
+    """Read a file. Raises DataError when it has no lists of images, annotations and categories."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -55,14 +73,20 @@ def read_json(path: Path) -> dict[str, list[Entry]]:
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             raise DataError(f"{path}: no list '{name}' of objects; images, annotations and categories are wanted")
         lists[name] = values
-    return lists
+    rest = {name: value for name, value in content.items() if name not in lists}
+    info = rest.get("info")
+    stored = info.get("label_set") if isinstance(info, dict) else None
+    return CocoJson(**lists, label_set=stored if isinstance(stored, dict) else None, rest=rest)
 
 
-def labels_of(categories: Sequence[Entry], *, source: Path) -> tuple[LabelSet, dict[int, int]]:
+def labels_of(
+    categories: Sequence[Entry], *, source: Path, stored: Mapping[str, Any] | None = None
+) -> tuple[LabelSet, dict[int, int]]:
     """The label set of a JSON's categories, and category id → class id.
 
-    Categories that are those of COCO 2017 give the published set. Others follow `background` in the order of their
-    ids; a category that is itself called `background` is taken for it.
+    The label set stored in the file is taken if it has these categories. Else categories that are those of COCO 2017
+    give the published set. Others follow `background` in the order of their ids; a category that is itself called
+    `background` is taken for it.
 
     Raises:
         DataError: a category without integer id and name, or an id or name twice.
@@ -70,15 +94,17 @@ def labels_of(categories: Sequence[Entry], *, source: Path) -> tuple[LabelSet, d
     if not categories:
         raise DataError(f"{source}: no categories in it")
     for category in categories:
-        if not _is_integer(category.get("id")) or not isinstance(category.get("name"), str):
+        if not is_integer(category.get("id")) or not isinstance(category.get("name"), str):
             raise DataError(f"{source}: category {dict(category)} needs an integer id and a name")
     named = sorted((int(category["id"]), str(category["name"])) for category in categories)
     for place, what in ((0, "id"), (1, "name")):
         value, count = Counter(pair[place] for pair in named).most_common(1)[0]
         if count > 1:
             raise DataError(f"{source}: {count} categories have the {what} '{value}'")
-    coco = published("coco")
-    if named == sorted(zip(coco.native_ids[1:], coco.names[1:], strict=True)):
+    coco, kept = published("coco"), _stored_labels(stored, named)
+    if kept is not None:
+        labels = kept
+    elif named == sorted(zip(coco.native_ids[1:], coco.names[1:], strict=True)):
         labels = coco
     else:
         labels = _labels_from(named, name=source.stem.removeprefix("instances_"))
@@ -96,7 +122,7 @@ def image_problems(images: Sequence[Entry]) -> Iterator[Problem]:
             yield Problem("image entry", where, "an id and a file_name are wanted", True, image)
             continue
         where = f"image {id} '{name}'"
-        if not all(_is_integer(image.get(side)) and image[side] > 0 for side in ("height", "width")):
+        if not all(is_integer(image.get(side)) and image[side] > 0 for side in ("height", "width")):
             text = f"height {image.get('height')}, width {image.get('width')}; whole numbers of pixels are wanted"
             yield Problem("image entry", where, text, True, image)
         elif image["height"] * image["width"] > MAX_MEGAPIXELS * 1e6:
@@ -134,7 +160,7 @@ def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str
     seen: set[Any] = set()
     for annotation in annotations:
         id = annotation.get("id")
-        if not _is_integer(id):
+        if not is_integer(id):
             continue  # a fault of its own
         if id in seen:
             where = annotation_name(annotation, images)
@@ -155,6 +181,19 @@ def has_extent(annotation: Entry) -> bool:
     segmentation = annotation["segmentation"]
     has_shape = isinstance(segmentation, dict) or any(len(polygon) >= 6 for polygon in segmentation)
     return has_shape and annotation["bbox"][2] > 0 and annotation["bbox"][3] > 0
+
+
+def _stored_labels(stored: Mapping[str, Any] | None, named: Sequence[tuple[int, str]]) -> LabelSet | None:
+    """The stored label set, if its classes but for the background are these categories."""
+    if stored is None:
+        return None
+    try:
+        labels = LabelSet.from_json(stored)
+    except DataError:
+        return None
+    pairs = zip(labels.native_ids, labels.names, strict=True)
+    classes = [pair for index, pair in enumerate(pairs) if index != labels.background_id]
+    return labels if sorted(classes) == list(named) else None
 
 
 def _labels_from(named: Sequence[tuple[int, str]], *, name: str) -> LabelSet:
@@ -179,7 +218,7 @@ def _reference_problems(
     annotation: Entry, images: Mapping[int | str, Entry], class_of: Mapping[int, int]
 ) -> Iterator[tuple[str, str, bool]]:
     id, image_id, category_id = (annotation.get(name) for name in ("id", "image_id", "category_id"))
-    if not _is_integer(id):
+    if not is_integer(id):
         yield "annotation entry", f"its id is {id!r}, a whole number is wanted", True
     if not isinstance(image_id, int | str) or image_id not in images:
         yield "unknown image", f"image {image_id} is not in images", True
@@ -188,7 +227,7 @@ def _reference_problems(
 
 
 def _box_problems(box: Any) -> Iterator[tuple[str, str, bool]]:
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(is_finite(value) for value in box):
         yield "box", f"box {box} is not four numbers x, y, width, height", True
         return
     for side, length in (("width", box[2]), ("height", box[3])):
@@ -210,7 +249,7 @@ def _segmentation_problems(segmentation: Any) -> Iterator[tuple[str, str, bool]]
 
 
 def _polygon_problems(polygon: Any, name: str) -> Iterator[tuple[str, str, bool]]:
-    if not isinstance(polygon, list) or len(polygon) % 2 or not all(_is_finite(value) for value in polygon):
+    if not isinstance(polygon, list) or len(polygon) % 2 or not all(is_finite(value) for value in polygon):
         yield "segmentation", f"{name} is not a list of numbers x1, y1, x2, y2, …", True
     elif any(abs(value) > FARTHEST_PX for value in polygon):
         yield "segmentation", f"{name} has a coordinate of {max(polygon, key=abs):g} pixels", True
@@ -220,16 +259,18 @@ def _polygon_problems(polygon: Any, name: str) -> Iterator[tuple[str, str, bool]
 
 def _is_rle(segmentation: Mapping[str, Any]) -> bool:
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(_is_integer(side) and side > 0 for side in size):
+    if not isinstance(size, list) or len(size) != 2 or not all(is_integer(side) and side > 0 for side in size):
         return False
     return isinstance(counts, str) or (
-        isinstance(counts, list) and all(_is_integer(count) and count >= 0 for count in counts)
+        isinstance(counts, list) and all(is_integer(count) and count >= 0 for count in counts)
     )
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Whether a value of the JSON is a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether a value of the JSON is a number, and neither NaN nor infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

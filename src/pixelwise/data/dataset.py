@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from pixelwise.data.images import image_size, read_ids, read_image
+from pixelwise.data.colour_masks import ids_of_colours
+from pixelwise.data.images import image_size, read_colours, read_ids, read_image
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Annotation, Sample
@@ -70,6 +71,7 @@ class SemanticPairs:
     Attributes:
         images: the image files.
         masks: the mask file of each.
+        colours: whether the masks are pictures in the colours of the label set, instead of ids.
     """
 
     name: str
@@ -79,6 +81,7 @@ class SemanticPairs:
     images: tuple[Path, ...] = field(repr=False)
     masks: tuple[Path, ...] = field(repr=False)
     remark: str | None = None
+    colours: bool = False
 
     def __post_init__(self) -> None:
         require_unique(self.ids, source=self.name)
@@ -91,7 +94,7 @@ class SemanticPairs:
         image_path, mask_path = self.images[index], self.masks[index]
         try:
             image = read_image(image_path)
-            semantic = read_semantic(mask_path, self.labels)
+            semantic = read_semantic(mask_path, self.labels, colours=self.colours)
         except DataError as error:
             raise DataError(f"{error} (image '{self.ids[index]}')") from None
         size = (image.shape[1], image.shape[2])
@@ -243,7 +246,7 @@ class Mapped:
     def __getitem__(self, index: int) -> Sample:
         """The sample with the classes of the target."""
         sample = self.dataset[index]
-        return replace(sample, truth=self._mapped(sample.truth))
+        return replace(sample, truth=self.mapped(sample.truth))
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width of the upright image, from its header."""
@@ -257,7 +260,8 @@ class Mapped:
         """The file that holds its truth."""
         return self.dataset.truth_path(index)
 
-    def _mapped(self, truth: Annotation) -> Annotation:
+    def mapped(self, truth: Annotation) -> Annotation:
+        """Truth of the set that is mapped, with the classes of the target."""
         if truth.semantic is not None:
             semantic = self.label_map.apply(truth.semantic.numpy())
             truth = replace(truth, semantic=torch.from_numpy(semantic))
@@ -268,8 +272,19 @@ class Mapped:
         return truth
 
 
-def read_semantic(path: Path, labels: LabelSet) -> np.ndarray:
-    """Read a mask file of ids on disk as class ids [H, W]. Raises DataError for a file or a value that cannot be."""
+def read_semantic(path: Path, labels: LabelSet, *, colours: bool = False) -> np.ndarray:
+    """Read a mask file as class ids [H, W].
+
+    Args:
+        path: the file.
+        labels: what its ids, or its colours, mean.
+        colours: whether it holds colours.
+
+    Raises:
+        DataError: an unusable file, or an id or a colour that is not of the label set.
+    """
+    if colours:
+        return ids_of_colours(read_colours(path), labels, source=str(path))
     return labels.class_ids(read_ids(path), source=str(path))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelwise.data.colour_masks import describe_unknown, match_colours
 from pixelwise.data.folders import Entry
-from pixelwise.data.images import ColourMaskError, exif_rotation, read_ids, read_image
+from pixelwise.data.images import ColourMaskError, exif_rotation, read_colours, read_ids, read_image
 from pixelwise.data.parallel import Progress, apply
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -71,7 +72,14 @@ class Findings:
 
 
 def check_pairs(
-    entries: Sequence[Entry], labels: LabelSet, *, split: str, source: Path | str, workers: int, progress: Progress
+    entries: Sequence[Entry],
+    labels: LabelSet,
+    *,
+    split: str,
+    source: Path | str,
+    workers: int,
+    progress: Progress,
+    colours: bool = False,
 ) -> SplitReport:
     """Read every image and every mask of a split and report every fault.
 
@@ -82,10 +90,11 @@ def check_pairs(
         source: the file or the folder that lists it.
         workers: processes that read; 0 reads in this one.
         progress: is told of each image.
+        colours: whether the masks hold the colours of the label set, instead of ids.
     """
     faults = [*_list_faults(entries, source)]
     findings: list[Findings] = []
-    read = apply(partial(inspect_pair, labels=labels), entries, workers=workers)
+    read = apply(partial(inspect_pair, labels=labels, colours=colours), entries, workers=workers)
     for found in progress(read, total=len(entries), what=split):
         findings.append(found)
         faults.extend(found.faults)
@@ -100,7 +109,7 @@ def check_pairs(
     )
 
 
-def inspect_pair(entry: Entry, *, labels: LabelSet) -> Findings:
+def inspect_pair(entry: Entry, *, labels: LabelSet, colours: bool = False) -> Findings:
     """Read one image and its mask, and compare them."""
     faults: list[Fault] = []
     size, degrees, ids = None, 0, None
@@ -111,13 +120,16 @@ def inspect_pair(entry: Entry, *, labels: LabelSet) -> Findings:
     if entry.mask is None:
         faults.append(Fault("missing mask", _name(entry.image, entry), f"no mask '{entry.id}' for this image"))
     else:
-        ids = _inspect_mask(entry.mask, faults)
+        ids = _inspect_mask(entry.mask, faults, colours=colours)
     if ids is None or entry.mask is None:
         return Findings(tuple(faults), turned=degrees != 0)
-    if size is not None and entry.image is not None and size != ids.shape:
+    if size is not None and entry.image is not None and size != ids.shape[:2]:
         stated = (ids.shape[0], ids.shape[1])
         faults.append(size_fault(str(entry.image), size, degrees, stated=stated, by=f"mask {entry.mask.name}"))
-    class_ids = _inspect_ids(entry.mask, ids, labels, faults)
+    if colours:
+        class_ids = _inspect_colours(entry.mask, ids, labels, faults)
+    else:
+        class_ids = _inspect_ids(entry.mask, ids, labels, faults)
     return Findings(tuple(faults), class_ids, turned=degrees != 0)
 
 
@@ -135,7 +147,7 @@ def size_fault(where: str, size: tuple[int, int], degrees: int, *, stated: tuple
     if degrees in (90, 270) and stated == size[::-1]:
         text = (
             f"EXIF rotation {degrees}°, stored {truth}, upright {upright} (height×width); the {by} has the size of "
-            "the stored image: turn it, or strip the EXIF tag"
+            "the stored image: turn it (pixelwise data check --fix does), or strip the EXIF tag"
         )
         return Fault("rotated image", where, text)
     return Fault("size mismatch", where, f"the image is {upright} (height×width), the {by} {truth}")
@@ -186,9 +198,10 @@ def _inspect_image(path: Path, faults: list[Fault]) -> tuple[tuple[int, int] | N
     return size, degrees
 
 
-def _inspect_mask(path: Path, faults: list[Fault]) -> np.ndarray | None:
+def _inspect_mask(path: Path, faults: list[Fault], *, colours: bool) -> np.ndarray | None:
+    """What stands in the file: ids [H, W], or colours [H, W, 3]."""
     try:
-        return read_ids(path)
+        return read_colours(path) if colours else read_ids(path)
     except ColourMaskError as error:
         faults.append(Fault("colour mask", str(path), _without(error, path)))
     except DataError as error:
@@ -203,6 +216,18 @@ def _inspect_ids(path: Path, ids: np.ndarray, labels: LabelSet, faults: list[Fau
     except DataError as error:
         faults.append(Fault("unknown ids", str(path), _without(error, path)))
         return frozenset(index for index, native in enumerate(labels.native_ids) if (ids == native).any())
+    return _classes_in(path, class_ids, labels, faults)
+
+
+def _inspect_colours(path: Path, pixels: np.ndarray, labels: LabelSet, faults: list[Fault]) -> frozenset[int]:
+    """The classes in a mask of colours."""
+    class_ids, unknown = match_colours(pixels, labels)
+    if unknown:
+        faults.append(Fault("unknown colours", str(path), describe_unknown(unknown, labels)))
+    return _classes_in(path, np.unique(class_ids), labels, [] if unknown else faults)
+
+
+def _classes_in(path: Path, class_ids: np.ndarray, labels: LabelSet, faults: list[Fault]) -> frozenset[int]:
     if class_ids.tolist() == [labels.ignore_id]:
         faults.append(Fault("only void", str(path), "every pixel is void, nothing can be learnt from it"))
     return frozenset(int(value) for value in class_ids if value != labels.ignore_id)

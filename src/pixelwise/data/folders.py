@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,6 +14,14 @@ from pixelwise.data.dataset import SemanticPairs
 from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
+
+EVERY_FIFTH = "the set has no splits: every fifth pair by name is val, the others are train"
+"""The remark of a set whose pairs `divided` deals out."""
+
+_EVERY = 5
+
+UNIONS = ("trainval", "all")
+"""Splits that are made of others, by the custom of VOC, and may share images with them."""
 
 FilesByStem = Mapping[str, tuple[Path, ...]]
 """Name without suffix → the files of that name, which should be one."""
@@ -85,6 +96,13 @@ def pair_folders(images: Path, masks: Path, *, suffix: str = "") -> tuple[Entry,
     return tuple(Entry.from_files(id, images_of, masks_of) for id in ids)
 
 
+def divided(entries: Sequence[Entry], split: str) -> tuple[Entry, ...]:
+    """The entries of `train` or `val` of a set without splits: of the pairs by name every fifth is val."""
+    whole = [entry for entry in entries if entry.image and entry.mask]
+    val = {entry.id for entry in whole[_EVERY - 1 :: _EVERY]}
+    return tuple(entry for entry in entries if (entry.id in val) == (split == "val"))
+
+
 def require_complete(entries: Sequence[Entry], *, source: str) -> None:
     """Raise DataError with the first id that lacks its image or its mask, and the number of such ids."""
     halves = [entry for entry in entries if entry.image is None or entry.mask is None]
@@ -100,7 +118,13 @@ def require_complete(entries: Sequence[Entry], *, source: str) -> None:
 
 
 def pairs_dataset(
-    entries: Iterable[Entry], labels: LabelSet, *, name: str, format: str, remark: str | None = None
+    entries: Iterable[Entry],
+    labels: LabelSet,
+    *,
+    name: str,
+    format: str,
+    remark: str | None = None,
+    colours: bool = False,
 ) -> SemanticPairs:
     """The data set of the entries that have image and mask. Raises DataError when two files share a name."""
     entries = tuple(entries)
@@ -116,7 +140,21 @@ def pairs_dataset(
         images=tuple(image for _, image, _ in whole),
         masks=tuple(mask for _, _, mask in whole),
         remark=remark,
+        colours=colours,
     )
+
+
+def content_keys(images: Iterable[Path]) -> dict[Path, bytes | Path]:
+    """For each file a key that files of the same bytes have in common, and no others.
+
+    Only files whose length another has too are read.
+    """
+    there = {image: image.stat().st_size for image in images if image.is_file()}
+    lengths = Counter(there.values())
+    return {
+        image: hashlib.blake2b(image.read_bytes()).digest() if length and lengths[length] > 1 else image
+        for image, length in there.items()
+    }
 
 
 def annot_splits(path: Path) -> tuple[str, ...]:
@@ -176,6 +214,17 @@ def labels_for(path: Path, options: Mapping[str, str], *, default: str | None = 
         f"{path}: no labels.txt and no labels.toml says what the ids in the masks mean; write labels.txt with one "
         f"class name a line (the first is id 0), or add ?labels={'|'.join(published_names())} to the specification"
     )
+
+
+def labels_toml(labels: LabelSet) -> str:
+    """The text of a label file that reads back as the same set."""
+    lines = [f"name = {json.dumps(labels.name, ensure_ascii=False)}", f"void_ids = {list(labels.void_ids)}"]
+    classes = zip(labels.names, labels.native_ids, labels.palette, labels.is_thing, strict=True)
+    for name, id, colour, is_thing in classes:
+        quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one that TOML has and JSON not
+        lines += ["", "[[class]]", f"name = {quoted}", f"id = {id}", f"colour = {list(colour)}"]
+        lines.append(f"thing = {str(is_thing).lower()}")
+    return "\n".join(lines) + "\n"
 
 
 def read_labels(path: Path) -> LabelSet:

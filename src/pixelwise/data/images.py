@@ -94,8 +94,7 @@ def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.
     """
     path = Path(path)
     with _opened(path, max_megapixels) as image:
-        if _kind(image) == "JPEG":
-            raise DataError(f"{path}: a JPEG mask: its compression changes ids; store masks as PNG")
+        _refuse_jpeg(image, path)
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             _load(image, path)
             raise ColourMaskError(f"{path}: {_why_no_ids(image)}")
@@ -107,6 +106,18 @@ def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.
     return ids // ids.dtype.type(spacing)
 
 
+def read_colours(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> UInt8[np.ndarray, "H W 3"]:
+    """Read a mask file whose colours stand for classes, as RGB.
+
+    Raises:
+        DataError: as `read_image`; also a JPEG, whose compression changes colours.
+    """
+    path = Path(path)
+    with _opened(path, max_megapixels) as image:
+        _refuse_jpeg(image, path)
+    return read_image(path, max_megapixels=max_megapixels).permute(1, 2, 0).contiguous().numpy()
+
+
 def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
     """Height and width of the upright image, from the file's header alone. Raises DataError as `read_image`."""
     with _opened(Path(path), max_megapixels) as image:
@@ -116,8 +127,24 @@ def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> t
 
 def exif_rotation(path: Path | str) -> int:
     """Degrees clockwise by which the EXIF tag turns the stored image: 0, 90, 180 or 270; mirroring is not told."""
+    return {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}.get(exif_orientation(path), 0)
+
+
+def exif_orientation(path: Path | str) -> int:
+    """The EXIF tag, 1-8; 1 is upright, from 5 on height and width change places. Raises DataError as `read_image`."""
     with _opened(Path(path), MAX_MEGAPIXELS) as image:
-        return {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}.get(_orientation(image), 0)
+        return _orientation_tag(image)
+
+
+def turned_upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """An array [H, W, …] of the stored image's size, turned and mirrored as the EXIF orientation turns the image."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
 
 
 def rgb_tensor(image: Image.Image, *, source: str) -> UInt8[Tensor, "3 H W"]:
@@ -188,6 +215,11 @@ def _load(image: Image.Image, path: Path) -> None:
         _require_written_to_the_end(path, length)
 
 
+def _refuse_jpeg(image: Image.Image, path: Path) -> None:
+    if _kind(image) == "JPEG":
+        raise DataError(f"{path}: a JPEG mask: its compression changes ids; store masks as PNG")
+
+
 def _kind(image: Image.Image) -> str:
     """The format by its common name; a JPEG that holds several pictures is a JPEG all the same."""
     return "JPEG" if image.format == "MPO" else image.format or "image"
@@ -209,6 +241,11 @@ def _require_written_to_the_end(path: Path, length: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
+    """What is left to turn, as EXIF orientation 1-8: Pillow gives a TIFF upright."""
+    return 1 if image.format == "TIFF" else _orientation_tag(image)
+
+
+def _orientation_tag(image: Image.Image) -> int:
     """EXIF orientation 1-8, without decoding pixels; 1 where there is none or the tag is unreadable."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # getexif would decode the whole file to look behind the pixels
@@ -267,7 +304,10 @@ def _why_no_ids(image: Image.Image) -> str:
     pixels = np.asarray(image.convert("RGB"))
     if (pixels == pixels[:, :, :1]).all():
         return f"a colour mask (mode {image.mode}) whose channels are all equal; store one of them, as greyscale PNG"
-    return f"a colour mask (mode {image.mode}), ids are wanted; turn its colours into ids, as greyscale or palette PNG"
+    return (
+        f"a colour mask (mode {image.mode}), ids are wanted; turn its colours into ids: "
+        "pixelwise data convert 'masks:…?palette=labels' masks:…"
+    )
 
 
 def _signature(path: Path) -> str:

@@ -73,6 +73,9 @@ class DataSpec:
 class Format(Protocol):
     """What a module of `pixelwise.data.formats` offers.
 
+    Some offer more: `list_entries` and `labels_of`, where images and masks are paired, so that `data.repair` can copy
+    what is sound; and `target`, which makes the `Target` that `data.conversion` writes by.
+
     Attributes:
         OPTIONS: the options a specification may have, and the meaning of each.
     """

@@ -187,7 +187,7 @@ class LabelSet:
             raise DataError(
                 f"{source}: value {strange[0]} ({counts[0]:,} pixels) is not in LabelSet '{self.name}' "
                 f"({self.describe_ids()}); {len(strange)} unknown value(s) in all; "
-                "is this a colour mask, or another label set?"
+                "is this a colour mask, or another label set? see pixelwise data convert"
             )
         return ids.astype(np.uint8 if len(self) <= 255 else np.int32)
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pixelwise.data.folder_swap import recover_folder, replace_folder
 from pixelwise.errors import CheckpointError
-from pixelwise.inference.folder_swap import recover_folder, replace_folder
 from pixelwise.training.fit import Fit
 
 KEPT = 2
@@ -33,7 +33,7 @@ def save_state(folder: Path, fitting: Fit, progress: dict[str, Any]) -> None:
 
     def fill(new: Path) -> None:
         save_file(_contiguous(fitting.system.state_dict()), new / "network.safetensors")
-        save_file(_contiguous(_optimizer_tensors(fitting.optimizer)), new / "optimizer.safetensors")
+        save_file(_contiguous(_optimizer_tensors(fitting)), new / "optimizer.safetensors")
         if fitting.average:
             save_file(_contiguous(fitting.average.tensors), new / "average.safetensors")
         content = {"step": fitting.step, "progress": progress}
@@ -51,7 +51,7 @@ def save_state(folder: Path, fitting: Fit, progress: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
-    """Continue from the newest state.
+    """Continue from the newest state, once `recover_states` was called.
 
     Returns:
         the caller's progress, or None where nothing was ever saved; then `fitting` is as it was.
@@ -59,9 +59,6 @@ def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
     Raises:
         CheckpointError: a state is damaged or belongs to another network.
     """
-    if folder.is_dir():
-        for leftover in folder.glob(".step-*"):
-            recover_folder(folder / leftover.name[1:].rsplit(".", 1)[0])
     states = _states(folder)
     if not states:
         return None
@@ -69,7 +66,7 @@ def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
     try:
         content = json.loads((newest / "state.json").read_text(encoding="utf-8"))
         fitting.system.load_state_dict(load_file(newest / "network.safetensors"))
-        _load_optimizer(fitting.optimizer, load_file(newest / "optimizer.safetensors"))
+        _load_optimizer(fitting, load_file(newest / "optimizer.safetensors"))
         if fitting.average:
             _copy_into(fitting.average.tensors, load_file(newest / "average.safetensors"))
         fitting.step = int(content["step"])
@@ -81,33 +78,41 @@ def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
     return content["progress"]
 
 
+def recover_states(folder: Path) -> bool:
+    """Finish a write that was interrupted, for the process that writes; says whether there is a state."""
+    for leftover in folder.glob(".step-*"):
+        recover_folder(folder / leftover.name[1:].rsplit(".", 1)[0])
+    return bool(_states(folder))
+
+
 def _states(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of each parameter as `NUMBER.NAME`, numbered in the order of the groups."""
+def _optimizer_tensors(fitting: Fit) -> dict[str, Tensor]:
+    """The state of each parameter as `STATE:PARAMETER`, by the network's own names."""
     tensors: dict[str, Tensor] = {}
-    for number, parameter in enumerate(_parameters(optimizer)):
-        for name, value in optimizer.state.get(parameter, {}).items():
+    for name, parameter in fitting.system.named_parameters():
+        for key, value in fitting.optimizer.state.get(parameter, {}).items():
             if value is not None:
-                tensors[f"{number}.{name}"] = torch.as_tensor(value)
+                tensors[f"{key}:{name}"] = torch.as_tensor(value)
     return tensors
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = _parameters(optimizer)
-    optimizer.state.clear()
-    for key, value in tensors.items():
-        number, _, name = key.partition(".")
-        parameter = parameters[int(number)]
+def _load_optimizer(fitting: Fit, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(fitting.system.named_parameters())
+    state = fitting.optimizer.state
+    state.clear()
+    for place, value in tensors.items():
+        key, _, name = place.partition(":")
+        parameter = parameters[name]
         # in the parameter's own memory layout, so that the next step adds up in the same order
         layout = (
             torch.empty_like(parameter, dtype=value.dtype)
             if value.shape == parameter.shape
             else torch.empty_like(value)
         )
-        optimizer.state[parameter][name] = layout.copy_(value)
+        state[parameter][key] = layout.copy_(value)
 
 
 def _copy_into(target: dict[str, Tensor], source: dict[str, Tensor]) -> None:
@@ -115,10 +120,6 @@ def _copy_into(target: dict[str, Tensor], source: dict[str, Tensor]) -> None:
         raise KeyError("the averaged weights have other names")
     for key, value in source.items():
         target[key].copy_(value)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

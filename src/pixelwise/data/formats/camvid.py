@@ -19,9 +19,10 @@ from pixelwise.data.folders import (
     require_complete,
     require_split,
 )
+from pixelwise.data.pair_target import PairTarget, target_labels
 from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
-from pixelwise.labels import LabelSet
+from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
 
@@ -36,21 +37,34 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
     """The images of one folder. Raises DataError when an image lacks its mask, or a mask its image."""
-    entries = _entries(path, split)
+    entries = list_entries(path, split, options)
     require_complete(entries, source=name)
-    return pairs_dataset(entries, _labels(path, options), name=name, format="camvid")
+    return pairs_dataset(entries, labels_of(path, options), name=name, format="camvid")
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
     """Read every image and every mask of both folders and report every fault."""
-    entries, labels = _entries(path, split), _labels(path, options)
+    entries, labels = list_entries(path, split, options), labels_of(path, options)
     return check_pairs(entries, labels, split=split, source=path / split, workers=workers, progress=progress)
 
 
-def _entries(path: Path, split: str) -> tuple[Entry, ...]:
-    require_split(split, splits(path, {}), source=path)
+def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
+    """The images and masks of one split, also those without partner, by name."""
+    require_split(split, splits(path, options), source=path)
     return pair_folders(path / split, path / f"{split}annot")
 
 
-def _labels(path: Path, options: Mapping[str, str]) -> LabelSet:
+def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
+    """The 11 classes, unless the folder or an option names others."""
     return labels_for(path, options, default="camvid")
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
+    """Writes a set of this format; images of any kind, greyscale masks."""
+    return PairTarget(
+        format="camvid",
+        labels=target_labels(options, source=source, default="camvid"),
+        image="{split}/{name}",
+        mask="{split}annot/{name}.png",
+        default=published("camvid"),
+    )

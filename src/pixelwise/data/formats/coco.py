@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixelwise.data.coco_boxes import is_elsewhere, leaves_image, tight_box
 from pixelwise.data.coco_json import (
     Entry,
     Problem,
@@ -30,10 +31,12 @@ from pixelwise.data.coco_json import (
     read_json,
     repeated_annotations,
 )
+from pixelwise.data.coco_target import CocoTarget, coco_labels
 from pixelwise.data.dataset import require_unique
 from pixelwise.data.faults import Fault, Findings, SplitReport, count, readable_image, remarks, size_fault
 from pixelwise.data.folders import in_reading_order
 from pixelwise.data.images import read_image
+from pixelwise.data.painting import painted
 from pixelwise.data.parallel import Progress, apply
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -201,10 +204,10 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     """The images of one JSON file. Raises DataError for a malformed file, an unusable annotation, a missing image."""
     file = annotation_file(path, split, options)
     content = read_json(file)
-    images, annotations = content["images"], content["annotations"]
+    images, annotations = content.images, content.annotations
     if not images:
         raise DataError(f"{file}: no images in it")
-    labels, class_of = labels_of(content["categories"], source=file)
+    labels, class_of = labels_of(content.categories, source=file, stored=content.label_set)
     _refuse(image_problems(images), source=file)
     require_unique([str(image["id"]) for image in images], source=str(file))
     _refuse(_all_annotation_problems(annotations, images, class_of), source=file)
@@ -222,8 +225,8 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     """
     file = annotation_file(path, split, options)
     content = read_json(file)
-    images, annotations = content["images"], content["annotations"]
-    labels, class_of = labels_of(content["categories"], source=file)
+    images, annotations = content.images, content.annotations
+    labels, class_of = labels_of(content.categories, source=file, stored=content.label_set)
     problems = [*image_problems(images), *_all_annotation_problems(annotations, images, class_of)]
     broken = {id(problem.entry) for problem in problems if problem.fatal}
     sound = [image for image in images if id(image) not in broken]
@@ -274,7 +277,8 @@ def inspect_image(index: int, *, dataset: CocoInstances) -> Findings:
         where = f"annotation {dataset.objects.annotation_ids[number]} (image {dataset.ids[index]}, '{path.name}')"
         faults.extend(_object_faults(dataset.objects, number, stated, where))
     class_ids = frozenset(dataset.objects.class_ids[numbers.start : numbers.stop].tolist())
-    return Findings(tuple(faults), class_ids | {dataset.labels.background_id or 0}, turned=degrees != 0)
+    ground = dataset.labels.background_id
+    return Findings(tuple(faults), class_ids | ({ground} if ground is not None else set()), turned=degrees != 0)
 
 
 def annotation_file(path: Path, split: str, options: Mapping[str, str]) -> Path:
@@ -297,22 +301,19 @@ def annotation_file(path: Path, split: str, options: Mapping[str, str]) -> Path:
 
 def image_files(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> tuple[Path, ...]:
     """The files that the entries name, in the folder of the split. Raises DataError when there is no such folder."""
-    folder = _image_folder(path, split, options, images)
+    folder = image_folder(path, split, options, images)
     return tuple(folder / image["file_name"] for image in images)
 
 
-def painted(masks: Masks, class_ids: np.ndarray, crowd: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """Class ids [H, W] of objects painted over each other: crowds first, as void, then objects from large to small."""
-    semantic = np.full(masks.size, labels.background_id or 0, dtype=np.uint8 if len(labels) <= 255 else np.int32)
-    areas = masks.areas().numpy()
-    for number in sorted(range(len(masks)), key=lambda number: (not crowd[number], -areas[number])):
-        x1, y1, x2, y2 = masks.boxes[number].tolist()
-        inside = masks.crop(number).numpy().astype(bool)
-        semantic[y1:y2, x1:x2][inside] = labels.ignore_id if crowd[number] else class_ids[number]
-    return semantic
+def target(options: Mapping[str, str], source: LabelSet) -> CocoTarget:
+    """Writes a set of this format; see `data.coco_target`."""
+    if options:
+        raise DataError(f"coco: a new set takes no option {next(iter(options))}")
+    return CocoTarget(coco_labels(source))
 
 
-def _image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:
+def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:
+    """The folder that the names of the entries start from. Raises DataError when there is none."""
     if "images" in options:
         folder = path / options["images"]
         if not folder.is_dir():
@@ -375,10 +376,21 @@ def _object_faults(objects: Objects, number: int, size: tuple[int, int], where: 
         return
     if not mask.any():
         yield Fault("object without pixels", where, "its segmentation covers no pixel of the image")
-    x1, y1, x2, y2 = (float(value) for value in objects.boxes[number])
-    if min(x1, y1) < -1 or x2 > size[1] + 1 or y2 > size[0] + 1:
+    x1, y1, x2, y2 = box = [float(value) for value in objects.boxes[number]]
+    if leaves_image(box, size):
         text = f"box [{x1:g},{y1:g},{x2:g},{y2:g}] (x1,y1,x2,y2) leaves the image of {size[0]}×{size[1]} (height×width)"
         yield Fault("box outside", where, text)
+    elif mask.any() and not objects.crowd[number] and is_elsewhere(box, mask != 0):
+        yield Fault("box elsewhere", where, _elsewhere(box, mask != 0))
+
+
+def _elsewhere(box: Sequence[float], mask: np.ndarray) -> str:
+    other = tight_box(mask)
+    stated, found = (",".join(f"{value:g}" for value in one) for one in (box, other))
+    text = f"box [{stated}] (x1,y1,x2,y2) is not that of its segmentation, [{found}]"
+    x1, y1 = box[:2]
+    swapped = (x1, y1, box[2] - x1, box[3] - y1)
+    return text + ("" if is_elsewhere(swapped, mask) else "; COCO wants x, y, width, height")
 
 
 def _polygons(segmentation: Any) -> list[np.ndarray]:

@@ -20,9 +20,10 @@ from pixelwise.data.folders import (
     require_complete,
     require_split,
 )
+from pixelwise.data.pair_target import PairTarget, target_labels
 from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
-from pixelwise.labels import LabelSet
+from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
 
@@ -40,16 +41,16 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
     """The images of one list. Raises DataError when a listed id lacks its image or its mask."""
-    entries = _entries(path, split)
+    entries = list_entries(path, split, options)
     require_complete(entries, source=name)
-    return pairs_dataset(entries, _labels(path, options), name=name, format="voc")
+    return pairs_dataset(entries, labels_of(path, options), name=name, format="voc")
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
     """Read every listed image and its mask and report every fault. Raises DataError when there is no such list."""
     return check_pairs(
-        _entries(path, split),
-        _labels(path, options),
+        list_entries(path, split, options),
+        labels_of(path, options),
         split=split,
         source=_list(path, split),
         workers=workers,
@@ -57,23 +58,38 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
-def _entries(path: Path, split: str) -> tuple[Entry, ...]:
+def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
     """The listed ids in the list's order, with the files that are there."""
-    require_split(split, splits(path, {}), source=path)
+    require_split(split, splits(path, options), source=path)
     try:
-        listed = _list(path, split).read_text(encoding="utf-8-sig").split()
+        listed = _list(path, split).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{_list(path, split)}: not a readable text file ({error})") from None
     images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
-    return tuple(Entry.from_files(id, images, masks) for id in listed)
+    return tuple(Entry.from_files(id, images, masks) for id in map(str.strip, listed) if id)
 
 
 def _list(path: Path, split: str) -> Path:
     return _year(path) / _LISTS / f"{split}.txt"
 
 
-def _labels(path: Path, options: Mapping[str, str]) -> LabelSet:
+def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
+    """The 20 classes and the background, unless the folder or an option names others."""
     return labels_for(_year(path), options, default="voc")
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
+    """Writes a set of this format; JPEG images, palette masks, and a list for each split."""
+    return PairTarget(
+        format="voc",
+        labels=target_labels(options, source=source, default="voc"),
+        image="JPEGImages/{name}",
+        mask="SegmentationClass/{name}.png",
+        suffixes=(".jpg",),
+        list_file="ImageSets/Segmentation/{split}.txt",
+        palette=True,
+        default=published("voc"),
+    )
 
 
 def _year(path: Path) -> Path:

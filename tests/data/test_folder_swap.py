@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.inference import folder_swap
-from pixelwise.inference.folder_swap import current_folder, recover_folder, replace_folder
+from pixelwise.data import folder_swap
+from pixelwise.data.folder_swap import current_folder, recover_folder, replace_folder
 
 
 class Killed(BaseException):

@@ -1,0 +1,117 @@
+"""ADE20K in the SceneParsing layout: images/training/NAME.jpg and annotations/training/NAME.png, and `validation`.
+
+PATH is ADEChallengeData2016, or the folder around it. A mask's 0 is unlabelled, 1-150 are the classes. The splits are
+`train` and `val`; `training` and `validation` are understood too. Where images/ and annotations/ hold the files
+themselves, their names tell the split (`ADE_val_00000001`); if one does not, every fifth pair by name is val. Without a
+label file of its own the set has the 150 classes of the challenge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pixelwise.data.dataset import SemanticPairs
+from pixelwise.data.faults import SplitReport, check_pairs
+from pixelwise.data.folders import (
+    EVERY_FIFTH,
+    Entry,
+    divided,
+    in_reading_order,
+    labels_for,
+    list_images,
+    pair_folders,
+    pairs_dataset,
+    require_complete,
+    require_split,
+)
+from pixelwise.data.pair_target import PairTarget, target_labels
+from pixelwise.data.parallel import Progress
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet, published
+
+OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
+
+_FOLDERS = {"train": "training", "val": "validation"}
+"""Split → its folder, of those that differ."""
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
+    """The folders that images/ and annotations/ have in common, or what the names of the files tell."""
+    root = _root(path)
+    names = {value: key for key, value in _FOLDERS.items()}
+    found = [folder.name for folder in (root / "images").iterdir() if (root / "annotations" / folder.name).is_dir()]
+    if found:
+        return in_reading_order(names.get(name, name) for name in found)
+    named = {_named_split(image) for image in list_images(root / "images")}
+    if not named:
+        raise DataError(f"{path}: no training/ or validation/ and no images are in images/ and annotations/")
+    return ("train", "val") if None in named else in_reading_order(split for split in named if split)
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
+    """The images of one split. Raises DataError when an image lacks its mask, or a mask its image."""
+    entries = list_entries(path, split, options)
+    require_complete(entries, source=name)
+    remark = EVERY_FIFTH if _divided_here(path) else None
+    return pairs_dataset(entries, labels_of(path, options), name=name, format="ade20k", remark=remark)
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Read every image and every mask of the split and report every fault."""
+    entries, labels = list_entries(path, split, options), labels_of(path, options)
+    source = _root(path) / "images"
+    return check_pairs(entries, labels, split=split, source=source, workers=workers, progress=progress)
+
+
+def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
+    """The images and masks of one split, also those without partner, by name."""
+    split = next((ours for ours, theirs in _FOLDERS.items() if split == theirs), split)
+    require_split(split, splits(path, options), source=path)
+    images, masks = _root(path) / "images", _root(path) / "annotations"
+    folder = _FOLDERS.get(split, split)
+    if (images / folder).is_dir():
+        return pair_folders(images / folder, masks / folder)
+    if (images / split).is_dir():
+        return pair_folders(images / split, masks / split)
+    found = pair_folders(images, masks)
+    if _divided_here(path):
+        return divided(found, split)
+    return tuple(entry for entry in found if _named_split(entry.image or entry.mask) == split)
+
+
+def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
+    """The 150 classes, unless the folder or an option names others."""
+    return labels_for(_root(path), options, default="ade20k")
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
+    """Writes a set of this format; JPEG images, greyscale masks."""
+    return PairTarget(
+        format="ade20k",
+        labels=target_labels(options, source=source, default="ade20k"),
+        image="images/{split}/{name}",
+        mask="annotations/{split}/{name}.png",
+        suffixes=(".jpg",),
+        folders=_FOLDERS,
+        default=published("ade20k"),
+    )
+
+
+def _root(path: Path) -> Path:
+    for root in (path, path / "ADEChallengeData2016"):
+        if (root / "images").is_dir() and (root / "annotations").is_dir():
+            return root
+    raise DataError(f"{path}: not a SceneParsing folder: images/ and annotations/ are wanted in it")
+
+
+def _divided_here(path: Path) -> bool:
+    """Whether neither folders nor names tell the split."""
+    images = list_images(_root(path) / "images")
+    return bool(images) and any(_named_split(image) is None for image in images)
+
+
+def _named_split(path: Path | None) -> str | None:
+    """`val` of ADE_val_00000001."""
+    parts = path.stem.split("_") if path else []
+    return parts[1] if len(parts) > 2 and parts[0] == "ADE" and parts[1] else None

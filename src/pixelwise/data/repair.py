@@ -1,0 +1,279 @@
+"""Repaired copies of faulty data sets: what `pixelwise data check --fix` writes, beside the set and never into it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelwise.data.coco_repair import repair_json
+from pixelwise.data.colour_masks import match_colours
+from pixelwise.data.folder_swap import replace_folder
+from pixelwise.data.folders import UNIONS, Entry, content_keys, in_reading_order
+from pixelwise.data.images import ColourMaskError, exif_orientation, read_colours, read_ids, read_image, turned_upright
+from pixelwise.data.pair_target import Target, Written
+from pixelwise.data.parallel import Progress, apply, silent
+from pixelwise.data.spec import DataSpec, folder_of, format_of
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+from pixelwise.types import Annotation
+
+REPAIRS: Mapping[str, str] = {
+    "missing_images": "{} left out, their image is missing",
+    "missing_masks": "{} images left out, their mask is missing",
+    "unreadable_images": "{} images left out, they cannot be read",
+    "unreadable_masks": "{} images left out, their mask cannot be read",
+    "colour_masks": "{} images left out, their mask holds colours; see pixelwise data convert and ?palette=labels",
+    "size_mismatches": "{} images left out, their mask has another size",
+    "only_void": "{} images left out, every pixel is void",
+    "repeated_images": "{} images left out, the same image is in the set already (of two splits the later keeps it)",
+    "rival_files": "{} files passed over, another has the same name",
+    "grey_masks": "{} colour masks with equal channels stored as ids",
+    "turned_masks": "{} masks turned as EXIF turns their image",
+    "upright_images": "{} images stored upright, without EXIF rotation, encoded anew",
+    "unknown_pixels": "{} pixels of unknown ids or colours become void",
+    "images": "{} images removed, with their annotations: unreadable, missing or without id and file_name",
+    "merged_images": "{} entries of images removed, another has the same file or id",
+    "sizes": "{} heights and widths corrected to those of the upright image",
+    "turned_annotations": "{} annotations turned as EXIF turns their image",
+    "annotations": "{} annotations removed: no image, no category, or no segmentation that covers a pixel",
+    "polygons": "{} polygons removed, they are malformed or have no three points",
+    "boxes": "{} boxes cut at the border of the image, or drawn around the segmentation",
+    "ids": "{} annotations numbered anew, their id was taken or no whole number",
+}
+"""What can be done: key → the line that says it, {} for the number."""
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """What was done.
+
+    Attributes:
+        path: the file or the folder that was written.
+        done: key of REPAIRS → how often.
+        images: how many are left.
+        opens_as: the specifications under which the copy opens.
+    """
+
+    path: Path
+    done: Mapping[str, int]
+    images: int
+    opens_as: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """What was done, one line each."""
+        for key, text in REPAIRS.items():
+            if self.done.get(key):
+                yield text.format(f"{self.done[key]:,}")
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """One image: what was written, what was done, and why the disk refused."""
+
+    written: Written | None
+    done: Mapping[str, int] = field(default_factory=dict)
+    unwritable: str | None = None
+
+
+def require_repairable(spec: DataSpec, out: Path) -> None:
+    """Raise DataError unless a repaired copy of the set may be written to that place."""
+    format = format_of(spec)
+    if not hasattr(format, "list_entries") and not hasattr(format, "annotation_file"):
+        raise DataError(f"{spec}: sets of the format {spec.format} cannot be repaired")
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise DataError(f"--fix {out}: the folder you are in, or one around it; choose another name")
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"--fix {out}: the folder is not empty, and nothing is repaired in place; choose another name")
+    if out.is_file():
+        raise DataError(f"--fix {out}: the file is there already, nothing is repaired in place; choose another name")
+    if not out.absolute().parent.is_dir():
+        raise DataError(f"--fix {out}: no folder {out.parent} to write it to")
+    splits = (spec.split,) if spec.split else format.splits(folder_of(spec), dict(spec.options))
+    if not hasattr(format, "list_entries") and out.suffix == ".json" and len(splits) > 1:
+        raise DataError(
+            f"--fix {out}: one file for the splits {', '.join(splits)}; write one of them after the folder, such as "
+            f"@{splits[0]}, or give --fix a folder"
+        )
+
+
+def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Progress = silent) -> Repairs:
+    """Write a repaired copy of one split of a set or, where the specification names none, of all.
+
+    A set of images and masks becomes a folder of the same format; of COCO only the JSON is written, a file, or a folder
+    of files where `out` does not end with `.json`.
+
+    Raises:
+        DataError: see `require_repairable`; nothing usable is left; or the disk is full.
+    """
+    require_repairable(spec, out)
+    format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
+    splits = (spec.split,) if spec.split else format.splits(path, options)
+    # of an image in two splits the later split keeps it: what is measured on is worth more than what is learnt from
+    ordered = sorted(splits, key=lambda split: (split in UNIONS, -in_reading_order(splits).index(split)))
+    try:
+        if hasattr(format, "list_entries"):
+            return _repair_folder(spec, format, out, ordered, workers=workers, progress=progress)
+        done: Counter[str] = Counter()
+        opens_as: list[str] = []
+        seen: set[Any] = set()
+        images = 0
+        for split in ordered:
+            file = out if out.suffix == ".json" else out / f"instances_{split}.json"
+            repaired = repair_json(path, split, options, file, seen=seen, workers=workers, progress=progress)
+            done += Counter(repaired.done)
+            images += repaired.images
+            opens_as.append(repaired.opens_as)
+    except OSError as error:
+        raise DataError(f"--fix {out}: cannot be written ({error.strerror or error})") from None
+    return Repairs(out, _in_order(done), images, tuple(opens_as))
+
+
+def _repair_folder(
+    spec: DataSpec, format: Any, out: Path, splits: Sequence[str], *, workers: int, progress: Progress
+) -> Repairs:
+    path, options = folder_of(spec), dict(spec.options)
+    labels = _with_void(format.labels_of(path, options))
+    kept = {name: value for name, value in options.items() if name in ("ids", "annotations")}
+    if "ids" in format.OPTIONS:
+        kept["ids"] = format.ids_of(path, splits[0], options)
+    target: Target = replace(format.target(kept, labels), labels=labels)
+    colours = options.get("palette") is not None
+    done: Counter[str] = Counter()
+    written: dict[str, list[Written]] = {}
+
+    def fill(folder: Path) -> None:
+        entries = {split: _listed(format, path, split, options) for split in splits}
+        keys = content_keys(entry.image for of_split in entries.values() for entry in of_split if entry.image)
+        seen: set[Any] = set()
+        for split, of_split in entries.items():
+            once = _once(of_split, keys, seen if split not in UNIONS else set(), done)
+            job = partial(_repair_pair, labels=labels, colours=colours, target=target, root=folder, split=split)
+            outcomes = list(progress(apply(job, once, workers=workers), total=len(once), what=f"repair {split}"))
+            for entry, outcome in zip(once, outcomes, strict=True):
+                if outcome.unwritable is not None:
+                    raise DataError(f"--fix {out}: cannot be written ({outcome.unwritable})")
+                done.update(outcome.done)
+                if outcome.written and entry.image and split not in UNIONS:
+                    seen.add(keys.get(entry.image))
+            written[split] = [outcome.written for outcome in outcomes if outcome.written]
+            if written[split]:
+                target.finish(folder, split=split, written=written[split])
+        target.finish_set(folder)
+        if not any(written.values()):
+            raise DataError(f"{spec}: nothing usable is left, no copy was written")
+
+    replace_folder(out, fill)
+    query = tuple(kept.items())
+    images = sum(len(of_split) for of_split in written.values())
+    return Repairs(out, _in_order(done), images, (str(DataSpec(spec.format, str(out), spec.split, query)),))
+
+
+def _in_order(done: Mapping[str, int]) -> dict[str, int]:
+    return {key: done[key] for key in REPAIRS if done.get(key)}
+
+
+def _listed(format: Any, path: Path, split: str, options: Mapping[str, str]) -> list[Entry]:
+    try:
+        return list(format.list_entries(path, split, options))
+    except DataError:  # a list that is no text; the check has named it
+        return []
+
+
+def _once(entries: Iterable[Entry], keys: Mapping[Path, Any], seen: set[Any], done: Counter[str]) -> list[Entry]:
+    """The entries without those whose id or image came before."""
+    kept: list[Entry] = []
+    ids: set[str] = set()
+    here: set[Any] = set()
+    for entry in entries:
+        done["rival_files"] += len(entry.rivals)
+        key = keys.get(entry.image) if entry.image else None
+        if entry.id in ids or (key is not None and key in seen | here):
+            done["repeated_images"] += 1
+            continue
+        ids.add(entry.id)
+        here.add(key)
+        kept.append(entry)
+    return kept
+
+
+def _repair_pair(entry: Entry, *, labels: LabelSet, colours: bool, target: Target, root: Path, split: str) -> _Outcome:
+    """Read one image and its mask, and write them if they can be made to fit."""
+    if entry.image is None or entry.mask is None:
+        return _Outcome(None, {"missing_masks" if entry.image else "missing_images": 1})
+    try:
+        pixels = read_image(entry.image).permute(1, 2, 0).contiguous().numpy()
+        orientation = exif_orientation(entry.image)
+    except DataError:
+        return _Outcome(None, {"unreadable_images": 1})
+    done: Counter[str] = Counter()
+    mask = _read_mask(entry.mask, done, colours=colours)
+    if mask is None:
+        return _Outcome(None, done)
+    if mask.shape[:2] != pixels.shape[:2]:
+        if orientation < 5 or mask.shape[:2] != pixels.shape[1::-1]:
+            return _Outcome(None, {"size_mismatches": 1})
+        mask = turned_upright(mask, orientation)
+        done["turned_masks"] += 1
+    class_ids, unknown = _class_ids(mask, labels, colours=colours)
+    done["unknown_pixels"] += unknown
+    if (class_ids == labels.ignore_id).all():
+        return _Outcome(None, {"only_void": 1})
+    done["upright_images"] += orientation != 1
+    truth = Annotation(semantic=torch.from_numpy(class_ids))
+    try:
+        written = target.write(
+            root,
+            split=split,
+            name=entry.id,
+            id=entry.id,
+            image=entry.image,
+            pixels=pixels,
+            truth=truth,
+            upright=orientation != 1,
+        )
+    except OSError as error:
+        return _Outcome(None, unwritable=error.strerror or str(error))
+    return _Outcome(written, done)
+
+
+def _read_mask(path: Path, done: Counter[str], *, colours: bool) -> np.ndarray | None:
+    """Ids [H, W], or colours [H, W, 3]; None where there are none."""
+    try:
+        return read_colours(path) if colours else read_ids(path)
+    except ColourMaskError:
+        try:
+            pixels = read_colours(path)
+        except DataError:
+            done["unreadable_masks"] += 1
+            return None
+        if (pixels == pixels[:, :, :1]).all():
+            done["grey_masks"] += 1
+            return pixels[:, :, 0]
+        done["colour_masks"] += 1
+    except DataError:
+        done["unreadable_masks"] += 1
+    return None
+
+
+def _class_ids(mask: np.ndarray, labels: LabelSet, *, colours: bool) -> tuple[np.ndarray, int]:
+    """Class ids, unknown ids or colours as void, and the number of those pixels."""
+    if colours:
+        ids, unknown = match_colours(mask, labels)
+        return ids, sum(unknown.values())
+    known = np.isin(mask, (*labels.native_ids, *labels.void_ids))
+    ids = np.where(known, mask.astype(np.int32), labels.void_ids[0])
+    return labels.class_ids(ids, source="mask"), int((~known).sum())
+
+
+def _with_void(labels: LabelSet) -> LabelSet:
+    """The same set with an id for void, if it has none."""
+    if labels.void_ids:
+        return labels
+    return replace(labels, void_ids=(255,) if 255 not in labels.native_ids else (max(labels.native_ids) + 1,))
