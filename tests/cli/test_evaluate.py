@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
@@ -22,8 +23,12 @@ from pixelwise.errors import DataError
 from pixelwise.inference.model_folder import ModelCard, system_module, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.mean_iou import MeanIoU
-from pixelwise.training.evaluate import evaluate
+from pixelwise.metrics.mean_iou import DEFINITIONS, MeanIoU
+from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.tiles import window_starts
+from pixelwise.training.evaluate import evaluate, model_answers
+from pixelwise.training.shards import Shard
+from pixelwise.training.worst_images import WorstImages
 from pixelwise.types import Annotation, Sample
 from tests.drawn_scenes import draw_scene
 from tests.shared_data import require
@@ -142,7 +147,8 @@ def test_json_is_the_object_of_the_interface(run: Run, model: Path, drawings: Pa
     code, out, err = run("evaluate", model, "--data", f"masks:{drawings}", "--json", "--workers", 0, "--quiet")
     assert (code, err, out.count("\n")) == (0, "", 1)
     result = json.loads(out)
-    assert list(result) == ["model", "data", "images", "labels", "metrics", "per_class", "seconds"]
+    assert list(result) == ["model", "data", "images", "labels", "definition", "metrics", "per_class", "seconds"]
+    assert result["definition"] == "voc"
     assert (result["model"], result["data"]) == (str(model), f"masks:{drawings}@val")
     assert (result["images"], result["labels"]) == (5, list(LABELS.names))
     assert list(result["metrics"]) == ["mean_iou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"]
@@ -453,6 +459,15 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "options": (["--predictions", twins, "--tta", "--tile", *data], "--tile, --tta: only with MODEL"),
         "no split": ([model, "--data", f"masks:{drawings}@test"], "no split 'test'"),
         "no size": ([model, "--input-size", 0, *data], "Invalid value for '--input-size'"),
+        "two models": ([model, model, *data], "2 models; evaluate judges one, see pixelwise compare"),
+        "definition": ([model, "--definition", "coco", *data], "Invalid value for '--definition'"),
+        "cityscapes": ([model, "--definition", "cityscapes", *data], "'background' of 'drawn' is not one of Citysc"),
+        "out is a file": ([model, "--out", drawings / "labels.toml", *data], "labels.toml: cannot be written (File ex"),
+        "shard 0": ([model, "--shard", "0/4", *data], "--shard 0/4: I/N with I from 1 to N is wanted: the shards of 4"),
+        "shard 5": ([model, "--shard", "5/4", *data], "--shard 5/4: I/N with"),
+        "shard of 0": ([model, "--shard", "1/0", *data], "--shard 1/0: I/N with"),
+        "no shard": ([model, "--shard", "first", *data], "--shard first: I/N with"),
+        "a minus": ([model, "--shard", "-1/4", *data], "--shard -1/4: I/N with"),
     }
 
 
@@ -463,6 +478,355 @@ def test_what_cannot_be_judged_is_refused_in_one_line(run: Run, drawings: Path, 
         assert err.startswith("pixelwise: "), case
         assert err.count("\n") == 1, case
         assert text in err, case
+
+
+# ---- definitions
+
+
+@pytest.mark.parametrize("name", ["voc", "ade20k"])
+def test_the_label_set_chooses_the_definition(run: Run, drawings: Path, tmp_path: Path, name: str) -> None:
+    table = drawings / "labels.toml"
+    table.write_text(table.read_text().replace('"drawn"', f'"{name}"', 1))
+    folder = write_predictions(tmp_path / "out", drawings)
+    data = ("--predictions", folder, "--data", f"masks:{drawings}", "--workers", 0)
+    code, out, err = run("evaluate", *data, "--json")
+    result = json.loads(out)
+    assert (code, err, result["definition"]) == (0, "", name)
+    assert ("score" in result["metrics"]) == (name == "ade20k")
+    _, chosen, _ = run("evaluate", *data, "--json", "--definition", "ade20k")
+    metrics = json.loads(chosen)["metrics"]
+    assert json.loads(chosen)["definition"] == "ade20k"
+    assert metrics["score"] == (metrics["mean_iou"] + metrics["pixel_accuracy"]) / 2
+    _, text, _ = run("evaluate", *data)
+    assert DEFINITIONS[name] in text.splitlines()[-1]
+
+
+def test_cityscapes_names_categories_and_objects(run: Run, tmp_path: Path) -> None:
+    root = write_set(tmp_path / "streets")
+    (root / "labels.toml").write_text(
+        'name = "cityscapes"\n'
+        + "".join(
+            f'[[class]]\nname = "{name}"\nid = {id}\n'
+            for name, id in zip(("road", "car", "sky", "rider"), LABELS.native_ids, strict=True)
+        )
+    )
+    folder = write_predictions(tmp_path / "out", root)
+    data = ("--predictions", folder, "--data", f"masks:{root}", "--workers", 0)
+    result = json.loads(run("evaluate", *data, "--json")[1])
+    assert result["definition"] == "cityscapes"
+    assert list(result["per_category"]) == ["flat", "vehicle", "sky", "human"]
+    assert result["per_category"]["flat"]["iou"] == result["per_class"]["road"]["iou"]
+    assert result["metrics"]["mean_iiou"] is None  # masks of classes tell no objects apart
+    _, text, _ = run("evaluate", *data)
+    assert "category" in text
+    assert f"human     {result['per_category']['human']['iou']:.4f}     -" in text
+    assert "mean iIoU               -" in text
+
+
+# ---- shards
+
+
+def shards(run: Run, arguments: Sequence[Any], count: int, folder: Path) -> list[Path]:
+    """The files that every shard's stdout went to."""
+    folder.mkdir(exist_ok=True)
+    files = []
+    for number in range(1, count + 1):
+        _, out, _ = run("evaluate", *arguments, "--shard", f"{number}/{count}", "--json")
+        files.append(folder / f"{number}.json")
+        files[-1].write_text(out)
+    return files
+
+
+WITHOUT_TIME = ("model", "data", "images", "labels", "definition", "metrics", "per_class")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_shards_join_to_exactly_the_whole(run: Run, drawings: Path, tmp_path: Path, count: int) -> None:
+    folder = write_predictions(tmp_path / "out", drawings)
+    arguments = ("--predictions", folder, "--data", f"masks:{drawings}", "--workers", 0)
+    whole = json.loads(run("evaluate", *arguments, "--json")[1])
+    files = shards(run, arguments, count, tmp_path / "shards")
+    parts = [json.loads(path.read_text()) for path in files]
+    ids = [id for part in parts for id in part["shard"]["state"]["images"]]
+    assert sorted(ids) == [f"{number:03}" for number in range(5)]
+    code, out, err = run("evaluate", "--merge", *reversed(files), "--json")
+    joined = json.loads(out)
+    assert (code, err) == (0, "")
+    assert list(joined) == list(whole)
+    assert [joined[name] for name in WITHOUT_TIME] == [whole[name] for name in WITHOUT_TIME]
+    assert joined["seconds"] == pytest.approx(sum(part["seconds"] for part in parts), abs=0.01)
+    assert all(part["images"] == len(part["shard"]["state"]["images"]) for part in parts)
+
+
+def test_shards_of_a_model_join_and_write_a_report(run: Run, model: Path, drawings: Path, tmp_path: Path) -> None:
+    arguments = (model, "--data", f"masks:{drawings}", "--workers", 0, "--definition", "ade20k", "--quiet")
+    _, whole, _ = run("evaluate", *arguments, "--json", "--out", tmp_path / "whole")
+    for number in (1, 2):
+        folder = tmp_path / f"part{number}"
+        code, out, err = run("evaluate", *arguments, "--shard", f"{number}/2", "--out", folder)
+        assert (code, err) == (0, "")
+        assert f", shard {number}/2: {3 if number == 1 else 2} images" in out
+    (tmp_path / "joined").mkdir()
+    (tmp_path / "joined" / "worst.png").write_bytes(b"of another evaluation")
+    code, out, err = run(
+        "evaluate", "--merge", tmp_path / "part2", tmp_path / "part1" / "evaluation.json", "--out", tmp_path / "joined"
+    )
+    assert (code, err) == (0, f"{tmp_path / 'joined'}: without worst.png; the --out of each shard has its own\n")
+    joined = json.loads((tmp_path / "joined" / "evaluation.json").read_text())
+    assert [joined[name] for name in WITHOUT_TIME] == [json.loads(whole)[name] for name in WITHOUT_TIME]
+    assert out.splitlines()[0].startswith(f"{model} on masks:{drawings}@val: 5 images")
+    for name in ("images.jsonl", "confusion.png"):
+        assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "joined").iterdir()) == [
+        "confusion.png",
+        "evaluation.json",
+        "images.jsonl",
+    ]
+
+
+def test_what_a_shard_could_not_judge_is_told_at_the_end(run: Run, drawings: Path, tmp_path: Path) -> None:
+    folder = write_predictions(tmp_path / "out", drawings)
+    (folder / "001.png").unlink()
+    Image.new("L", (10, 20)).save(folder / "004.png")
+    arguments = ("--predictions", folder, "--data", f"masks:{drawings}", "--workers", 0)
+    _, whole, faults = run("evaluate", *arguments, "--json")
+    codes = [run("evaluate", *arguments, "--shard", f"{number}/3", "--json")[0] for number in (1, 2, 3)]
+    assert codes == [0, 1, 0]  # 000 and 003, 001 and 004, 002
+    code, out, err = run("evaluate", "--merge", *shards(run, arguments, 3, tmp_path / "shards"), "--json")
+    assert (code, err) == (1, faults)
+    assert json.loads(out)["metrics"] == json.loads(whole)["metrics"]
+
+
+def test_shards_that_do_not_belong_together_are_refused(
+    run: Run, model: Path, drawings: Path, network: nn.Module, tmp_path: Path
+) -> None:
+    arguments = (model, "--data", f"masks:{drawings}", "--workers", 0)
+    first, second = shards(run, arguments, 2, tmp_path / "shards")
+
+    def changed(**changes: Any) -> Path:
+        """The second shard with other values in its `shard`, or beside it."""
+        content = json.loads(second.read_text())
+        for name, value in changes.items():
+            part = content if name in content else content["shard"]
+            part[name] = value
+        path = tmp_path / f"changed{len(list(tmp_path.iterdir()))}.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    content = json.loads(second.read_text())
+    state, block = content["shard"]["state"], content["shard"]
+    other_data = write_set(tmp_path / "other", count=6)
+    other = {
+        "other data": (model, "--data", f"masks:{other_data}"),
+        "another model": (write_network(tmp_path / "twin", network), "--data", f"masks:{drawings}"),
+        "tta": (*arguments, "--tta"),
+        "input size": (*arguments, "--input-size", 64),
+        "another definition": (*arguments, "--definition", "ade20k"),
+    }
+    made = {}
+    for name, line in other.items():
+        made[name] = tmp_path / f"{name}.json"
+        made[name].write_text(run("evaluate", *line, "--workers", 0, "--shard", "2/2", "--json")[1])
+    broken, text, whole = tmp_path / "broken.json", tmp_path / "text.json", tmp_path / "whole.json"
+    broken.write_bytes(second.read_bytes()[:500])
+    text.write_bytes(b"\xff\xfe\x00")
+    whole.write_text(run("evaluate", *arguments, "--json")[1])
+    cases: list[tuple[list[Path], str]] = [
+        ([first], "1 of 2 shards are missing: 2/2"),
+        ([first, second, second], f"{second}: shard 2/2 again, after {second}"),
+        ([first, changed(number=1)], "shard 1/2 again, after"),
+        ([first, changed(count=3)], "shards 3, in"),
+        ([first, made["other data"]], f"data masks:{other_data}@val, in {first} masks:{drawings}@val"),
+        ([first, made["another model"]], f"model {tmp_path / 'twin'}, in {first} {model}"),
+        ([first, made["tta"]], f"tta true, in {first} false; only shards of one evaluation can be joined"),
+        ([first, made["input size"]], f"input_size 64, in {first} 80"),
+        ([first, made["another definition"]], "definition ade20k, in"),
+        ([first, changed(conditions={**block["conditions"], "weights": "0"})], "weights 0, in"),
+        ([first, changed(whole={"images": 5, "ids": "other"})], "images of the data"),
+        ([first, changed(label_set={**block["label_set"], "names": ["a", "b", "c", "d"]})], "(4: a, b, c, d)"),
+        ([first, changed(format_version=2)], "shard format 2, this pixelwise reads 1"),
+        ([first, changed(state={**state, "images": {"000": [1, 1, 1.0]}})], "in its confusion matrix"),
+        ([first, changed(state={**state, "confusion": [[1.5]]})], "shard.state.confusion.0.0"),
+        ([first, changed(state=json.loads(first.read_text())["shard"]["state"])], "image '000' is in both parts"),
+        ([first, changed(missing=["007"])], "tell of 6 images, 5 are in"),
+        ([first, broken], "broken.json: not the JSON that evaluate --shard writes"),
+        ([first, text], "text.json: not the JSON that evaluate --shard writes"),
+        ([first, whole], "whole.json: no shard of an evaluation"),
+        ([first, tmp_path / "nowhere.json"], "nowhere.json: cannot be read (No such file or directory)"),
+        ([first, tmp_path], "evaluation.json: cannot be read (No such file or directory)"),
+    ]
+    for files, wanted in cases:
+        code, out, err = run("evaluate", "--merge", *files)
+        assert (code, out, err.count("\n")) == (2, "", 1), wanted
+        assert wanted in err, (wanted, err)
+    for options, wanted in (
+        ([], "--merge wants the files that the shards wrote"),
+        ([first, second, "--tta"], "--tta: not with --merge"),
+        ([first, second, "--data", "masks:x", "--shard", "1/2"], "--data, --shard: not with --merge"),
+    ):
+        code, out, err = run("evaluate", "--merge", *options)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert wanted in err
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("total", [0, 1, 6, 7, 19])
+def test_every_image_is_in_one_shard(count: int, total: int) -> None:
+    parts = [Shard(number, count).part_of(range(total)) for number in range(1, count + 1)]
+    assert sorted(index for part in parts for index in part) == list(range(total))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+# ---- a report in a folder
+
+
+def test_the_report_holds_numbers_rows_and_pictures(run: Run, drawings: Path, tmp_path: Path) -> None:
+    folder = write_predictions(tmp_path / "masks", drawings)
+    wrong = np.array(Image.open(folder / "003.png"))
+    Image.fromarray(np.where(wrong == 7, 33, 7).astype(np.uint8)).save(folder / "003.png")
+    report = tmp_path / "some" / "report"
+    code, out, err = run(
+        "evaluate", "--predictions", folder, "--data", f"masks:{drawings}", "--workers", 0, "--json", "--out", report
+    )
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in report.iterdir()) == [
+        "confusion.png",
+        "evaluation.json",
+        "images.jsonl",
+        "worst.png",
+    ]
+    assert (report / "evaluation.json").read_text() == out
+    rows = [json.loads(line) for line in (report / "images.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in rows} == {f"{number:03}" for number in range(5)}
+    assert rows[0]["id"] == "003"
+    assert [row["mean_iou"] for row in rows] == sorted(row["mean_iou"] for row in rows)
+    dataset = open_dataset(f"masks:{drawings}@val", default_split="val")
+    for row in rows:
+        truth = dataset[dataset.ids.index(row["id"])].truth.semantic
+        assert truth is not None
+        answer = LABELS.class_ids(np.array(Image.open(folder / f"{row['id']}.png")), source="")
+        expected, answered = truth.numpy()[truth != 255], answer[truth.numpy() != 255]
+        present = set(expected.tolist()) | set(answered.tolist())
+        ious = [
+            ((expected == index) & (answered == index)).sum() / ((expected == index) | (answered == index)).sum()
+            for index in present
+        ]
+        assert row["mean_iou"] == pytest.approx(sum(ious) / len(present))
+        assert row["pixel_accuracy"] == pytest.approx((expected == answered).mean())
+        assert row["pixels"] == len(expected)
+    for name in ("confusion.png", "worst.png"):
+        assert Image.open(report / name).getcolors(maxcolors=2**16) != 1
+
+
+class _Noisy:
+    """Images with their number as red value; the prediction of image i is wrong in i of 100 pixels."""
+
+    def __init__(self, count: int) -> None:
+        self.order = np.random.default_rng(0).permutation(count)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Sample:
+        number = int(self.order[index])
+        image = torch.zeros(3, 10, 10, dtype=torch.uint8)
+        image[0] = number
+        return Sample(image, Annotation(semantic=torch.ones(10, 10, dtype=torch.uint8)), str(number), (10, 10))
+
+    @staticmethod
+    def answer(sample: Sample) -> Annotation:
+        wrong = torch.ones(100, dtype=torch.uint8)
+        wrong[: int(sample.id)] = 2
+        return Annotation(semantic=wrong.view(10, 10))
+
+
+def test_the_worst_images_are_kept_small_and_drawn_first(drawings: Path) -> None:
+    metric = MeanIoU(LABELS)
+    worst = WorstImages(metric, count=3)
+    assert worst.sheet() is None
+    most = 0
+    for _ in evaluate(_Noisy.answer, _Noisy(60), metric, watch=worst):
+        most = max(most, len(worst.kept))
+    assert most == 3
+    assert [one.sample.id for one in worst.kept] == ["59", "58", "57"]
+    assert worst.kept[0].caption == ("59", "mean IoU 0.205 · pixel accuracy 0.410")
+    assert worst.kept[0].sample.image.shape == (3, 240, 240)  # of cells, whatever the size of the image
+    sheet = worst.sheet()
+    assert sheet is not None
+    picture = np.asarray(sheet)
+    reds = [59, 58, 57]
+    rows = [np.argwhere((picture == (red, 0, 0)).all(axis=2)) for red in reds]
+    assert all(len(row) >= 240 * 240 for row in rows)
+    assert rows[0][0][0] < rows[1][0][0] < rows[2][0][0]
+    # prediction (right) and truth (middle) are blends of the image with the class's colour
+    disc, square = (picture.reshape(-1, 3) == colour for colour in ((255, 0, 0), (0, 255, 0)))
+    assert disc.all(axis=1).any()
+    assert square.all(axis=1).any()
+
+
+# ---- several looks at an image, by the slow formula
+
+
+def looks(network: nn.Module, image: torch.Tensor, long_side: int, *, mirrored: bool = False) -> torch.Tensor:
+    """Scores K×h×w of the image at so many pixels."""
+    pixels = resize_image(image, long_side_size((image.shape[1], image.shape[2]), long_side)).float()[None] / 255
+    with torch.no_grad():
+        logits = network(pixels.flip(3) if mirrored else pixels).logits
+    return (logits.flip(3) if mirrored else logits)[0]
+
+
+def enlarged(scores: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    return F.interpolate(scores[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+def average_of_six(network: nn.Module, image: torch.Tensor, input_size: int) -> torch.Tensor:
+    grid = looks(network, image, input_size).shape[1:]
+    total = torch.zeros(len(LABELS), *grid)
+    for scale in (0.75, 1.0, 1.25):
+        for mirrored in (False, True):
+            scores = looks(network, image, round(scale * input_size), mirrored=mirrored)
+            total += enlarged(scores, grid).softmax(dim=0)
+    return enlarged((total / 6).log(), image.shape[1:]).argmax(dim=0)
+
+
+def average_of_windows(network: nn.Module, image: torch.Tensor, window: int) -> torch.Tensor:
+    height, width = image.shape[1:]
+    total, count = torch.zeros(len(LABELS), height, width), torch.zeros(height, width)
+    for top in window_starts(height, window):
+        for left in window_starts(width, window):
+            cut = image[:, top : top + window, left : left + window]
+            size = cut.shape[1:]
+            place = (slice(top, top + size[0]), slice(left, left + size[1]))
+            total[:, *place] += enlarged(looks(network, cut, max(size)), size).softmax(dim=0)
+            count[place] += 1
+    assert count.min() >= 1
+    assert count.max() >= 4
+    return (total / count).argmax(dim=0)
+
+
+@pytest.mark.parametrize("options", [{"tta": True}, {"tile": True, "input_size": 40}], ids=["tta", "tile"])
+def test_several_looks_are_averages_of_probabilities(
+    drawings: Path, network: nn.Module, options: dict[str, Any]
+) -> None:
+    predictor = Predictor(network, ModelCard("semantic", "deeplab_v3_plus", LABELS, input_size=80), device="cpu")
+    dataset = open_dataset(f"masks:{drawings}@val", default_split="val")
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(sample: Sample, predicted: Annotation) -> None:
+        assert predicted.semantic is not None
+        seen[sample.id] = predicted.semantic
+
+    list(evaluate(model_answers(predictor, **options), dataset, MeanIoU(LABELS), watch=keep))
+    same, once = [], []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        slow = average_of_windows if "tile" in options else average_of_six
+        expected = slow(network, sample.image, options.get("input_size", 80))
+        plain = predictor.annotate(sample.image, input_size=options.get("input_size")).semantic
+        same.append((seen[sample.id] == expected).float().mean())
+        once.append((seen[sample.id] == plain).float().mean())
+    assert min(same) > 0.999
+    assert max(once) < 0.99
 
 
 # ---- manners
@@ -519,7 +883,8 @@ def test_one_sample_is_held_at_a_time_and_the_state_grows_by_a_row_each() -> Non
     assert outcomes[13].failure == "13.png: broken"
     assert metric.confusion.shape == before
     assert len(metric.images) == 299
-    assert {name for name, value in vars(metric).items() if value is not metric.images} == {"labels", "confusion"}
+    growing = {name for name, value in vars(metric).items() if isinstance(value, dict | list | set)}
+    assert growing == {"images"}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

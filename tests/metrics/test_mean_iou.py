@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -121,7 +122,8 @@ def test_a_four_by_four_map_worked_by_hand() -> None:
     assert result["mean_class_accuracy"] == pytest.approx((1 + 3 / 4 + 4 / 6) / 3)
     assert result["frequency_weighted_iou"] == pytest.approx((4 * 4 / 5 + 4 * 3 / 4 + 6 * 4 / 6) / 14)
     assert [values["pixels"] for values in result["per_class"].values()] == [4, 4, 6, 0, 0]
-    assert metric.images == {"a": (11, 14)}
+    # the image alone: the same, since there is no other
+    assert metric.images == {"a": (11, 14, result["mean_iou"])}
 
 
 def test_classes_are_pooled_over_images_and_not_averaged_per_image() -> None:
@@ -231,6 +233,56 @@ def test_the_state_does_not_grow_with_the_size_of_the_images() -> None:
         metric = metrics[size] = MeanIoU(LABELS)
         one = Annotation(semantic=torch.zeros(size, dtype=torch.uint8))
         metric.update(one, one, id="a")
-        assert metric.images == {"a": (math.prod(size),) * 2}
+        assert metric.images == {"a": (math.prod(size), math.prod(size), 1.0)}
     small, large = metrics.values()
-    assert state_bytes(small) == state_bytes(large) == 8 * len(LABELS) * (len(LABELS) + 1)
+    assert state_bytes(small) == state_bytes(large) == 8 * len(LABELS) * (len(LABELS) + 1 + 3)
+
+
+def test_each_image_has_a_row_of_its_own() -> None:
+    pairs = random_pairs(6)
+    metric = MeanIoU(LABELS)
+    for index, (predicted, truth) in enumerate(pairs):
+        metric.update(Annotation(semantic=predicted), Annotation(semantic=truth), id=str(index))
+    for index, pair in enumerate(pairs):
+        alone = slow_formula([pair], len(LABELS))
+        judged = int((pair[1] != VOID).sum())
+        assert metric.images[str(index)] == (
+            round(alone["pixel_accuracy"] * judged),
+            judged,
+            pytest.approx(alone["mean_iou"]),
+        )
+    void = torch.full((2, 2), VOID).byte()
+    metric.update(Annotation(semantic=void), Annotation(semantic=void), id="void")
+    assert metric.images["void"] == (0, 0, None)
+    rows = [*metric.images.values()]
+    assert sorted(rows, key=lambda row: row.badness)[-1] is rows[-1]
+
+
+def test_the_state_travels_through_json_unchanged() -> None:
+    metric = MeanIoU(LABELS)
+    for index, (predicted, truth) in enumerate(random_pairs(9)):
+        metric.update(Annotation(semantic=predicted), Annotation(semantic=truth), id=f"ä/{index}")
+    state = json.loads(json.dumps(metric.state()))
+    again = MeanIoU.from_state(LABELS, "voc", state)
+    assert again.compute() == metric.compute()
+    assert again.images == metric.images
+    assert torch.equal(again.confusion, metric.confusion)
+    with pytest.raises(DataError, match="image 'ä/1' was evaluated before"):
+        again.update(maps([[0]]), maps([[0]]), id="ä/1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"confusion": [[0] * 6] * 4}, "confusion: 5 rows of 6 counts are wanted"),
+        ({"confusion": [[0] * 6] * 4 + [[0, 0, 0, 0, 0, -1]]}, "confusion: 5 rows of 6 counts"),
+        ({"confusion": [[0, 1], [2]]}, "confusion: rows of integers are wanted"),
+        ({"objects": [[0] * 3]}, "objects: 5 rows of 3 counts are wanted"),
+        ({"images": {}}, r"0 pixels in its images, 2 in its confusion matrix"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(changes: dict[str, Any], text: str) -> None:
+    metric = MeanIoU(LABELS)
+    metric.update(maps([[0, 1]]), maps([[0, 2]]), id="a")
+    with pytest.raises(DataError, match=text):
+        MeanIoU.from_state(LABELS, "voc", {**metric.state(), **changes})

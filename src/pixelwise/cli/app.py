@@ -15,8 +15,11 @@ from typing import Annotated
 import typer
 
 import pixelwise
+from pixelwise.cli.compare import compare
 from pixelwise.cli.data import data_app
 from pixelwise.cli.evaluate import evaluate
+from pixelwise.cli.import_weights import import_weights
+from pixelwise.cli.launch import is_first_process
 from pixelwise.cli.models import models
 from pixelwise.cli.predict import predict
 from pixelwise.cli.train import train
@@ -24,7 +27,7 @@ from pixelwise.errors import PixelwiseError
 
 app = typer.Typer(
     name="pixelwise",
-    help="Label every pixel: segment images, check data, train, evaluate.",
+    help="Label every pixel: segment images, check data, train, evaluate, compare.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -50,7 +53,9 @@ def _root(
 app.command()(predict)
 app.command()(train)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(models)
+app.command("import")(import_weights)
 app.add_typer(data_app, name="data")
 
 
@@ -76,7 +81,8 @@ def main() -> None:
 
 
 def _refused(text: str) -> int:
-    print(text, file=sys.stderr)
+    if is_first_process():
+        print(text, file=sys.stderr)
     return 2
 
 

@@ -16,6 +16,14 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Definition(StrEnum):
+    """Whose definition of the metric."""
+
+    voc = "voc"
+    ade20k = "ade20k"
+    cityscapes = "cityscapes"
+
+
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that read images; 0 reads them in this one.")
@@ -28,4 +36,12 @@ InputSizeOption = Annotated[
 TileOption = Annotated[bool, typer.Option("--tile", help="Look through overlapping windows at the image's own size.")]
 TtaOption = Annotated[
     bool, typer.Option("--tta", help="Average over three scales and mirror images: slower, a little better.")
+]
+MapOption = Annotated[
+    str | None,
+    typer.Option("--map", metavar="MAP", help="How the data's classes become the model's: names, or a TOML file."),
+]
+DefinitionOption = Annotated[
+    Definition | None,
+    typer.Option("--definition", help="Whose mean IoU; by default that of the data's label set, voc for other sets."),
 ]

@@ -1,47 +1,105 @@
-"""Mean intersection over union and its companions, by PASCAL VOC's definition.
+"""Mean intersection over union and its companions, by the definitions of PASCAL VOC, ADE20K and Cityscapes.
 
 One confusion matrix over all pixels of all images. IoU = tp / (truth + predicted - tp); the mean is over all classes,
 background included. Pixels whose truth is void are not counted, so what is predicted there costs nothing; predicting
-void where there is truth is an error. A class that neither truth nor predictions have is left out of the means, as the
-Cityscapes and FCN tools do; the ADE20K tool counts it as 0.
-Source: Everingham et al., the VOC 2012 development kit; companions: Long et al., FCN (2015), section 5.
+void where there is truth is an error. The definitions agree in this, and differ in:
+
+- `voc`: a class that neither truth nor predictions have is left out of the means. So do Cityscapes and FCN's tools.
+- `ade20k`: such a class counts 0 in the mean IoU; the challenge's score is the mean of mean IoU and pixel accuracy.
+- `cityscapes`: as `voc`, and the same over seven categories of classes; where the truth tells objects apart, also the
+  iIoU, in which each object counts as much as the average object of its class, whatever its size. What is predicted too
+  much belongs to no object and counts by its pixels.
+
+Sources: Everingham et al., the VOC 2012 development kit; utils_eval.py of the MIT scene parsing challenge;
+evalPixelLevelSemanticLabeling.py of cityscapesScripts, and Cordts et al., Cityscapes (2016), section 4.1; companions:
+Long et al., FCN (2015), section 5.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
+from pixelwise.metrics.cityscapes import CATEGORIES, INSTANCE_SIZES
 from pixelwise.types import Annotation
 
-DEFINITION = (
-    "mean IoU by PASCAL VOC's definition: one confusion matrix, void not judged, background included; "
-    "predicted void is an error, a class that neither truth nor predictions have does not count"
-)
-"""One line for people who compare numbers."""
+Definition = Literal["voc", "ade20k", "cityscapes"]
+
+DEFINITIONS: dict[str, str] = {
+    "voc": "mean IoU by PASCAL VOC's definition: one confusion matrix, void not judged, background included; "
+    "predicted void is an error, a class that neither truth nor predictions have does not count",
+    "ade20k": "mean IoU by ADE20K's definition: one confusion matrix, void not judged; predicted void is an error, "
+    "a class that neither truth nor predictions have counts 0; score = (mean IoU + pixel accuracy) / 2",
+    "cityscapes": "mean IoU by Cityscapes' definition: one confusion matrix, void not judged; predicted void is an "
+    "error, a class that neither truth nor predictions have does not count; in iIoU every object counts as the average "
+    "one of its class",
+}
+"""One line each for people who compare numbers."""
 
 SLAB_PIXELS = 2**22
 """How many pixels are counted at once: 8 bytes each, several times."""
 
+SHARE = 2**40
+"""An object that is wholly found, in the state: shares are kept as integers, so that sums do not depend on order."""
+
+
+class ImageScore(NamedTuple):
+    """What an image alone would get.
+
+    Attributes:
+        right: pixels whose class was found.
+        judged: pixels whose truth is not void.
+        mean_iou: over the classes that its truth or its prediction has; None if nothing was judged.
+    """
+
+    right: int
+    judged: int
+    mean_iou: float | None
+
+    @property
+    def badness(self) -> tuple[bool, float, float]:
+        """Sorts the worst image first: by mean IoU, then by pixel accuracy; one with nothing to judge comes last."""
+        if self.mean_iou is None:
+            return True, 0.0, 0.0
+        return False, self.mean_iou, self.right / self.judged
+
 
 class MeanIoU:
-    """Counts class pairs pixel by pixel; the state is K × (K + 1) integers and two for each image.
+    """Counts class pairs pixel by pixel; the state is K × (K + 1) integers, and a row for each image.
 
     Args:
         labels: the classes.
+        definition: whose; see above.
+
+    Raises:
+        RecipeError: an unknown definition, or Cityscapes' for classes that it does not have.
     """
 
-    def __init__(self, labels: LabelSet) -> None:
+    def __init__(self, labels: LabelSet, definition: str = "voc") -> None:
+        if definition not in get_args(Definition):
+            raise RecipeError(f"definition '{definition}': one of {', '.join(get_args(Definition))} is wanted")
+        strange = [name for name in labels.names if name not in CATEGORIES]
+        if definition == "cityscapes" and strange:
+            raise RecipeError(
+                f"definition cityscapes: '{strange[0]}' of '{labels.name}' is not one of Cityscapes' classes "
+                f"({', '.join(CATEGORIES)}); choose another --definition, or map the classes"
+            )
         self.labels = labels
+        self.definition = definition
         # rows: truth; columns: prediction, the last one void
         self.confusion: Int64[Tensor, "K K1"] = torch.zeros(len(labels), len(labels) + 1, dtype=torch.int64)
-        self.images: dict[str, tuple[int, int]] = {}
-        """Right and judged pixels of each image, by id."""
+        # objects of each class: how many, the sum of their shares that were found, and found as one of the category
+        self.objects: Int64[Tensor, "K 3"] = torch.zeros(len(labels), 3, dtype=torch.int64)
+        self.images_without_objects = 0
+        """Images whose truth does not tell objects apart; with one of them there is no iIoU."""
+        self.images: dict[str, ImageScore] = {}
+        """What each image alone would get, by id."""
 
     def update(
         self,
@@ -53,7 +111,7 @@ class MeanIoU:
         frame: int | None = None,
     ) -> None:
         """Count the pixels of one image. Raises DataError for a second time, another size, or a class out of range."""
-        id = "/".join(str(part) for part in (clip, frame, id) if part is not None)
+        id = image_key(id, clip, frame)
         if id in self.images:
             raise DataError(f"image '{id}' was evaluated before; each id is counted once")
         if predicted.semantic is None or truth.semantic is None:
@@ -69,8 +127,11 @@ class MeanIoU:
         confusion = torch.zeros_like(self.confusion)
         for slab in zip(expected.split(SLAB_PIXELS), answer.split(SLAB_PIXELS), strict=True):
             confusion += self._pairs(*slab, id=id).cpu()
+        if self.definition == "cityscapes":
+            self._count_objects(predicted.semantic.cpu(), truth)
         self.confusion += confusion
-        self.images[id] = (int(confusion.diagonal().sum()), int(confusion.sum()))
+        right, judged = int(confusion.diagonal().sum()), int(confusion.sum())
+        self.images[id] = ImageScore(right, judged, _number(_ious(confusion).nanmean()) if judged else None)
 
     def _pairs(self, expected: Shaped[Tensor, " P"], answer: Shaped[Tensor, " P"], *, id: str) -> Int64[Tensor, "K K1"]:
         """How often each class of the truth is answered by each class, or by void."""
@@ -88,37 +149,165 @@ class MeanIoU:
         pairs = expected[judged] * (classes + 1) + answer[judged]
         return pairs.bincount(minlength=classes * (classes + 1)).view(classes, classes + 1)
 
+    def _count_objects(self, semantic: Shaped[Tensor, "H W"], truth: Annotation) -> None:
+        """Which share of each object was found; regions of many objects that nobody told apart are no object."""
+        instances = truth.instances
+        if instances is None or instances.masks is None:
+            self.images_without_objects += 1
+            return
+        masks = instances.masks.to("cpu")
+        for index, label in enumerate(instances.labels.tolist()):
+            is_crowd = instances.crowd is not None and bool(instances.crowd[index])
+            if is_crowd or self.labels.names[label] not in INSTANCE_SIZES:
+                continue
+            x1, y1, x2, y2 = masks.boxes[index].tolist()
+            answer = semantic[y1:y2, x1:x2][masks.crop(index).bool()].long()
+            if not len(answer):
+                continue
+            category = torch.tensor(self._category_of(self.labels.names[label]))
+            found = (int((answer == label).sum()), int(torch.isin(answer, category).sum()))
+            shares = [(2 * SHARE * pixels + len(answer)) // (2 * len(answer)) for pixels in found]
+            self.objects[label] += torch.tensor([1, *shares])
+
+    def _category_of(self, name: str) -> list[int]:
+        """The class ids of the category to which a class belongs."""
+        return [index for index, other in enumerate(self.labels.names) if CATEGORIES[other] == CATEGORIES[name]]
+
     def merge(self, other: MeanIoU) -> None:
-        """Add what another one counted over other images. Raises DataError for an image in both."""
+        """Add what another one counted over other images.
+
+        Raises DataError for an image in both, other classes, or another definition.
+        """
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
+        if self.definition != other.definition:
+            raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
         both = sorted(set(self.images) & set(other.images))
         if both:
             raise DataError(f"image '{both[0]}' is in both parts ({len(both)} such images); each id is counted once")
         self.confusion += other.confusion
+        self.objects += other.objects
+        self.images_without_objects += other.images_without_objects
         self.images |= other.images
+
+    def state(self) -> dict[str, Any]:
+        """What was counted, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
+        return {
+            "confusion": self.confusion.tolist(),
+            "objects": self.objects.tolist(),
+            "images_without_objects": self.images_without_objects,
+            "images": {id: list(score) for id, score in self.images.items()},
+        }
+
+    @classmethod
+    def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> MeanIoU:
+        """A metric that counted what `state` tells. Raises DataError for a state that such a metric cannot have."""
+        metric = cls(labels, definition)
+        metric.confusion = _counts(state["confusion"], metric.confusion, name="confusion")
+        metric.objects = _counts(state["objects"], metric.objects, name="objects")
+        metric.images_without_objects = int(state["images_without_objects"])
+        metric.images = {id: ImageScore(*score) for id, score in state["images"].items()}
+        judged = sum(score.judged for score in metric.images.values())
+        if judged != int(metric.confusion.sum()):
+            raise DataError(f"{judged:,} pixels in its images, {int(metric.confusion.sum()):,} in its confusion matrix")
+        return metric
 
     def compute(self) -> dict[str, Any]:
         """`mean_iou`, `pixel_accuracy`, `mean_class_accuracy`, `frequency_weighted_iou`, all fractions of 1.
 
-        A class that neither truth nor predictions contain has no IoU (None) and is left out of the means; so has a
-        class without truth no accuracy. With no judged pixel at all every value is None.
+        `ade20k` adds `score`; `cityscapes` adds `mean_category_iou`, `mean_iiou`, `mean_category_iiou`, `iiou` in
+        `per_class`, and `per_category`. A class that neither truth nor predictions contain has no IoU (None) but in
+        `ade20k`, where it is 0, and is left out of the means; so has a class without truth no accuracy. With no judged
+        pixel at all every value is None.
         """
         counts = self.confusion.double()
-        right = counts.diagonal()
         truth = counts.sum(dim=1)
-        predicted = counts[:, :-1].sum(dim=0)
-        iou = right / (truth + predicted - right)
-        accuracy = right / truth
-        return {
+        iou = _ious(self.confusion)
+        if self.definition == "ade20k" and len(truth.nonzero()):
+            iou = iou.nan_to_num(0.0)
+        accuracy = counts.diagonal() / truth
+        means = {
             "mean_iou": _number(iou.nanmean()),
-            "pixel_accuracy": _number(right.sum() / truth.sum()),
+            "pixel_accuracy": _number(counts.diagonal().sum() / truth.sum()),
             "mean_class_accuracy": _number(accuracy.nanmean()),
             "frequency_weighted_iou": _number((truth * iou).nansum() / truth.sum()),
-            "per_class": {
-                name: {"iou": _number(iou[index]), "accuracy": _number(accuracy[index]), "pixels": int(truth[index])}
-                for index, name in enumerate(self.labels.names)
-            },
         }
+        per_class: dict[str, dict[str, Any]] = {
+            name: {"iou": _number(iou[index]), "accuracy": _number(accuracy[index]), "pixels": int(truth[index])}
+            for index, name in enumerate(self.labels.names)
+        }
+        if self.definition == "ade20k":
+            both = (means["mean_iou"], means["pixel_accuracy"])
+            means["score"] = None if None in both else _mean(both)
+        if self.definition != "cityscapes":
+            return {**means, "per_class": per_class}
+        for index, name in enumerate(self.labels.names):
+            per_class[name]["iiou"] = self._iiou([index], found=1)
+        per_category = self._per_category()
+        means["mean_category_iou"] = _mean(entry["iou"] for entry in per_category.values())
+        means["mean_iiou"] = _mean(entry["iiou"] for entry in per_class.values())
+        means["mean_category_iiou"] = _mean(entry["iiou"] for entry in per_category.values())
+        return {**means, "per_class": per_class, "per_category": per_category}
+
+    def _per_category(self) -> dict[str, dict[str, float | None]]:
+        """Cityscapes' categories: a pixel is right if its class is one of the true category."""
+        names = self.labels.names
+        scores: dict[str, dict[str, float | None]] = {}
+        for category in dict.fromkeys(CATEGORIES[name] for name in names):
+            members = [index for index, name in enumerate(names) if CATEGORIES[name] == category]
+            truth, predicted = int(self.confusion[members].sum()), int(self.confusion[:, members].sum())
+            right = int(self.confusion[members][:, members].sum())
+            union = truth + predicted - right
+            scores[category] = {"iou": right / union if union else None, "iiou": self._iiou(members, found=2)}
+        return scores
+
+    def _iiou(self, members: Sequence[int], *, found: int) -> float | None:
+        """Cityscapes' iIoU of classes taken together; `found` is the column of `objects` with what was found of them.
+
+        None where there is nothing to judge, or objects are not known.
+        """
+        names = [self.labels.names[index] for index in members]
+        if self.images_without_objects or any(name not in INSTANCE_SIZES for name in names):
+            return None
+        sizes = [INSTANCE_SIZES[name] for name in names]
+        right = sum(size * int(self.objects[index, found]) for size, index in zip(sizes, members, strict=True)) / SHARE
+        truth = sum(size * int(self.objects[index, 0]) for size, index in zip(sizes, members, strict=True))
+        too_much = int(self.confusion[:, members].sum()) - int(self.confusion[members][:, members].sum())
+        return right / (truth + too_much) if truth + too_much else None
+
+
+def image_key(id: str, clip: str | None = None, frame: int | None = None) -> str:
+    """The name of an image among all: frames of several clips may have the same id."""
+    return "/".join(str(part) for part in (clip, frame, id) if part is not None)
+
+
+def published_definition(labels: LabelSet) -> str:
+    """The definition by which results on a published label set are reported; `voc` for any other."""
+    if labels.name == "ade20k":
+        return "ade20k"
+    is_cityscapes = labels.name == "cityscapes" and all(name in CATEGORIES for name in labels.names)
+    return "cityscapes" if is_cityscapes else "voc"
+
+
+def _ious(confusion: Int64[Tensor, "K K1"]) -> Float64[Tensor, " K"]:
+    """IoU of each class; NaN where neither truth nor predictions have it."""
+    counts = confusion.double()
+    right = counts.diagonal()
+    return right / (counts.sum(dim=1) + counts[:, :-1].sum(dim=0) - right)
+
+
+def _counts(values: Any, like: Tensor, *, name: str) -> Tensor:
+    try:
+        counts = torch.tensor(values, dtype=torch.int64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise DataError(f"{name}: rows of integers are wanted") from None
+    if counts.shape != like.shape or bool((counts < 0).any()):
+        raise DataError(f"{name}: {like.shape[0]} rows of {like.shape[1]} counts are wanted")
+    return counts
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _number(value: Tensor) -> float | None:

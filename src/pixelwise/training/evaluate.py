@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,7 @@ def evaluate(
     workers: int = 0,
     indices: Sequence[int] | None = None,
     go_on: bool = False,
+    watch: Callable[[Sample, Annotation], None] | None = None,
 ) -> Generator[Judged]:
     """Predict and count samples one after the other, and say so after each.
 
@@ -57,6 +58,7 @@ def evaluate(
         workers: processes that read images.
         indices: which samples; None takes all.
         go_on: leave out an image that cannot be read or judged, and yield why.
+        watch: is shown every counted sample with its prediction.
 
     Raises:
         DataError: the first such image, unless `go_on`.
@@ -65,12 +67,15 @@ def evaluate(
     for index, read in zip(chosen, _read_each(samples, chosen, workers=workers), strict=True):
         try:
             sample = read.sample()
-            metric.update(answers(sample), sample.truth, id=sample.id, clip=sample.clip, frame=sample.frame)
+            predicted = answers(sample)
+            metric.update(predicted, sample.truth, id=sample.id, clip=sample.clip, frame=sample.frame)
         except DataError as error:
             if not go_on:
                 raise
             yield Judged(index, " ".join(str(error).splitlines()))
         else:
+            if watch is not None:
+                watch(sample, predicted)
             yield Judged(index)
 
 

@@ -1,0 +1,187 @@
+"""`pixelwise import`: weights of others, as a model folder or a backbone file."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pixelwise.cli.options import JsonOption
+from pixelwise.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pixelwise.importers.foreign import ImportedModel
+    from pixelwise.labels import LabelSet
+
+
+class Family(StrEnum):
+    """Whose weights."""
+
+    torchvision = "torchvision"
+    semseg = "semseg"
+    smp = "smp"
+    timm = "timm"
+
+
+def import_weights(
+    family: Annotated[Family, typer.Argument(help="Whose weights.")],
+    architecture: Annotated[
+        str, typer.Argument(help="Such as deeplabv3_resnet50, pspnet50, DeepLabV3Plus, or a backbone such as resnet50.")
+    ],
+    weights: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Safetensors, or what torch.save wrote; of smp also its folder.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The model folder to make; of a backbone a folder or a file.")],
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="What the scores mean: voc, ade20k, …, a TOML file, a list of names."),
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option("--input-size", min=1, help="Long side, in pixels, at which images are looked at.")
+    ] = None,
+    output_stride: Annotated[
+        int | None, typer.Option("--output-stride", help="Of smp's DeepLabV3Plus, 16 or 8; its weights do not show it.")
+    ] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Of the weights, for the model's card.")] = "unknown",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn weights of another project into a model folder, or a classifier's into a backbone for train --init."""
+    from pixelwise.importers import semseg, smp, torchvision
+    from pixelwise.importers.foreign import read_foreign
+
+    if output_stride is not None and family is not Family.smp:
+        raise CheckpointError("--output-stride: only with smp")
+    if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
+        raise CheckpointError(f"--out {out}: is there already; add --overwrite, or choose another")
+    if family is Family.smp and weights.is_dir():
+        weights, output_stride = _smp_folder(weights, architecture, output_stride)
+    foreign = read_foreign(weights)
+    if family is Family.semseg:
+        model = semseg.convert(architecture, foreign)
+    elif family is Family.smp:
+        model = smp.convert(architecture, foreign, output_stride=output_stride or 16)
+    elif family is Family.torchvision and architecture in torchvision.NETWORKS:
+        model = torchvision.convert(architecture, foreign)
+    else:
+        report = _write_backbone(family, architecture, foreign, source=weights, out=out)
+        _say(report, as_json)
+        return
+    report = _write_model(
+        model, _labels(labels, model, family), source=weights, name=f"{family.value} {architecture}", out=out,
+        input_size=input_size, licence=licence,
+    )  # fmt: skip
+    _say(report, as_json)
+
+
+def _write_model(
+    model: ImportedModel,
+    labels: LabelSet,
+    *,
+    source: Path,
+    name: str,
+    out: Path,
+    input_size: int | None,
+    licence: str,
+) -> dict[str, Any]:
+    from pixelwise.importers.foreign import require_fit
+    from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+
+    network = system_module(model.system).build(num_classes=model.num_classes, **model.arguments)
+    require_fit(model.weights, network.state_dict(), source=str(source), expected=name)
+    network.load_state_dict(model.weights, strict=False)
+    card = ModelCard(
+        task=network.task,
+        system=model.system,
+        labels=labels,
+        arguments=model.arguments,
+        input_size=input_size or model.input_size,
+        licence=licence,
+        training={"imported": name, "file": source.name},
+    )
+    write_model(out, network.state_dict(), card)
+    return {"mapped": len(model.weights), "left_out": model.left_out, "model": str(out), "labels": labels.name}
+
+
+def _write_backbone(
+    family: Family, architecture: str, foreign: dict[str, Tensor], *, source: Path, out: Path
+) -> dict[str, Any]:
+    from safetensors.torch import save_file
+
+    from pixelwise.importers import torchvision
+    from pixelwise.importers.backbones import convert_backbone
+    from pixelwise.nn.backbones import TIMM
+    from pixelwise.training.first_weights import BACKBONE_NAME
+
+    if family is Family.torchvision and architecture not in torchvision.BACKBONES:
+        raise CheckpointError(
+            f"torchvision has no '{architecture}' here; there are the networks {', '.join(torchvision.NETWORKS)} and "
+            f"the backbones {', '.join(torchvision.BACKBONES)}"
+        )
+    name = architecture if family is Family.torchvision else TIMM + architecture.removeprefix(TIMM)
+    tensors, left_out = convert_backbone(name, foreign, source=str(source))
+    path = out if out.suffix == ".safetensors" else out / BACKBONE_NAME
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+    return {"mapped": len(tensors), "left_out": left_out, "backbone": name, "file": str(path)}
+
+
+def _say(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({**report, "missing": 0, "unexpected": 0}, ensure_ascii=False))
+        return
+    print(f"{report['mapped']} tensors mapped, 0 missing, 0 unexpected")
+    if report["left_out"]:
+        print(f"{report['left_out']} tensors of layers that are not used were left out")
+    if "backbone" in report:
+        print(f"{report['file']}  for train --backbone {report['backbone']} --init {report['file']}")
+    else:
+        print(f"{report['model']}/  model.safetensors, model.json; labels '{report['labels']}'")
+
+
+def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSet:
+    """The label set that was asked for, or the one that the family's weights of so many classes are published with."""
+    from pixelwise.labels import LabelSet, published, published_names
+
+    count = model.num_classes
+    usual = {Family.torchvision: {21: "voc"}, Family.semseg: {21: "voc", 150: "ade20k", 19: "cityscapes"}}
+    wanted = wanted or usual.get(family, {}).get(count)
+    if wanted is None:
+        return LabelSet.from_names(f"{count} classes", [f"class {index}" for index in range(count)])
+    if wanted in published_names():
+        labels = published(wanted)
+    elif not Path(wanted).is_file():
+        raise DataError(
+            f"--labels {wanted}: no such file; {', '.join(published_names())}, a TOML file or a list of names"
+        )
+    elif Path(wanted).suffix == ".toml":
+        labels = LabelSet.from_toml(Path(wanted))
+    else:
+        names = [line.strip() for line in Path(wanted).read_text(encoding="utf-8").splitlines() if line.strip()]
+        labels = LabelSet.from_names(Path(wanted).stem, names)
+    if len(labels) != count:
+        raise DataError(f"--labels {wanted}: {len(labels)} classes, but the weights have scores for {count}")
+    return labels
+
+
+def _smp_folder(folder: Path, architecture: str, output_stride: int | None) -> tuple[Path, int | None]:
+    """The weights in a folder that smp's `save_pretrained` wrote, and the output stride that its config.json tells."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: no config.json of smp's save_pretrained ({error})") from None
+    stored = str(config.get("_model_class", architecture))
+    if stored.lower() != architecture.lower():
+        raise CheckpointError(f"{folder}: config.json says {stored}, not {architecture}")
+    return folder / "model.safetensors", output_stride or config.get("encoder_output_stride")

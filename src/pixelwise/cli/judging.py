@@ -1,0 +1,56 @@
+"""What `evaluate` and `compare` share: judging with a bar, and telling what could not be judged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from pixelwise.cli.progress import image_bar
+
+if TYPE_CHECKING:
+    from pixelwise.metrics.mean_iou import MeanIoU
+    from pixelwise.training.subject import Subject
+    from pixelwise.types import Annotation, Sample
+
+
+def judge(
+    subject: Subject,
+    metric: MeanIoU,
+    indices: Sequence[int],
+    *,
+    workers: int,
+    hidden: bool,
+    watch: Callable[[Sample, Annotation], None] | None = None,
+) -> tuple[str, ...]:
+    """Count images that have an answer; returns why some could not be.
+
+    Args:
+        subject: what is judged.
+        metric: counts.
+        indices: which images.
+        workers: processes that read images.
+        hidden: show no bar.
+        watch: is shown every counted sample with its prediction.
+    """
+    from pixelwise.training.evaluate import evaluate
+
+    outcomes = evaluate(
+        subject.answers, subject.dataset, metric, workers=workers, indices=indices, go_on=True, watch=watch
+    )
+    failures: list[str] = []
+    with image_bar(subject.name, len(indices), hidden=hidden) as advance, closing(outcomes):
+        for outcome in outcomes:
+            if outcome.failure:
+                failures.append(outcome.failure)
+            advance(1)
+    return tuple(failures)
+
+
+def print_failures(failures: Sequence[str], total: int) -> None:
+    """Name on stderr the images, of so many, that could not be judged."""
+    if failures:
+        print(f"{len(failures)} of {total} failed:", file=sys.stderr)
+    for failure in failures:
+        print(f"  {failure}; left out", file=sys.stderr)

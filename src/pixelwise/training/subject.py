@@ -1,0 +1,133 @@
+"""What an evaluation judges: a model, or masks that any tool wrote, and the data set it is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pixelwise.data.dataset import Dataset, Mapped, Merged
+from pixelwise.data.spec import open_dataset
+from pixelwise.errors import CheckpointError, DataError
+from pixelwise.inference.load import find_model, load
+from pixelwise.inference.model_folder import model_digest
+from pixelwise.inference.predictor import Predictor
+from pixelwise.metrics.mean_iou import MeanIoU, published_definition
+from pixelwise.training.evaluate import Answers, model_answers
+from pixelwise.training.sources import describe_label_map, with_labels
+from pixelwise.training.stored_masks import find_masks
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged, and on what.
+
+    Attributes:
+        name: of the model, or the folder of masks.
+        answers: what it says of a sample.
+        dataset: in the classes of the model.
+        indices: the images that have an answer.
+        remarks: what the user should know beforehand.
+        conditions: what else decides the numbers, as JSON values: the weights, and the options of prediction.
+        predictor: the model; None for masks.
+    """
+
+    name: str
+    answers: Answers
+    dataset: Dataset
+    indices: Sequence[int]
+    remarks: tuple[str, ...]
+    conditions: dict[str, Any] = field(default_factory=dict)
+    predictor: Predictor | None = None
+
+    def new_metric(self, definition: str | None) -> MeanIoU:
+        """A metric for its classes, by this definition or, with None, by that of the published label set."""
+        labels = self.dataset.labels
+        return MeanIoU(labels, definition or published_definition(labels))
+
+
+def model_subject(
+    name: str,
+    specs: Sequence[str],
+    label_map: str | None,
+    *,
+    device: str = "auto",
+    input_size: int | None = None,
+    tile: bool = False,
+    tta: bool = False,
+) -> Subject:
+    """A model, to be judged on data in its own classes.
+
+    Args:
+        name: a shipped name, a model folder or a run folder.
+        specs: of the data; val where a split is left open.
+        label_map: how other classes become the model's; see `with_labels`.
+        device: see `load`.
+        input_size: see `Options`, as for the others.
+        tile: through windows.
+        tta: average over scales and mirror images.
+
+    Raises:
+        CheckpointError: the model cannot be loaded, or is none for semantic segmentation.
+        DataError: the data cannot be opened, or has other classes and there is no map.
+    """
+    datasets = open_judged(specs)
+    predictor = load(name, device=device)
+    if predictor.card.task != "semantic":
+        raise CheckpointError(f"{name}: a model for {predictor.card.task} segmentation; semantic ones can be judged")
+    mapped = [with_labels(dataset, predictor.labels, label_map) for dataset in datasets]
+    maps = dict.fromkeys(dataset.label_map for dataset in mapped if isinstance(dataset, Mapped))
+    tables = (line for one in maps for line in describe_label_map(one))
+    joined = _joined(mapped)
+    return Subject(
+        name,
+        model_answers(predictor, input_size=input_size, tile=tile, tta=tta),
+        joined,
+        range(len(joined)),
+        (*_remarks(datasets), *tables),
+        {
+            "weights": model_digest(find_model(name)),
+            "input_size": input_size or predictor.card.input_size,
+            "tile": tile,
+            "tta": tta,
+            "label_maps": [[list(row) for row in one.rows()] for one in maps],
+        },
+        predictor,
+    )
+
+
+def mask_subject(folder: Path, specs: Sequence[str]) -> Subject:
+    """The masks of a folder, paired by name with the images of data sets.
+
+    Raises:
+        DataError: the data cannot be opened, or which mask belongs to which image is not clear.
+    """
+    datasets = open_judged(specs)
+    for other in datasets[1:]:
+        mine, theirs = datasets[0].labels, other.labels
+        if (mine.names, mine.native_ids, mine.void_ids) != (theirs.names, theirs.native_ids, theirs.void_ids):
+            raise DataError(
+                f"{datasets[0].name} and {other.name} have different classes or ids on disk, so the ids in {folder} "
+                "could mean either; judge the masks of each by themselves"
+            )
+    joined = _joined(datasets)
+    answers = find_masks(folder, joined)
+    return Subject(str(folder), answers, joined, tuple(answers.files), _remarks(datasets))
+
+
+def open_judged(specs: Sequence[str]) -> list[Dataset]:
+    """The data sets to judge on, val where a split is left open. Raises DataError also for one without images."""
+    datasets = [open_dataset(text, default_split="val") for text in specs]
+    for dataset in datasets:
+        if not len(dataset):
+            raise DataError(f"{dataset.name}: no images in it; see pixelwise data check")
+    return datasets
+
+
+def _joined(datasets: Sequence[Dataset]) -> Dataset:
+    return datasets[0] if len(datasets) == 1 else Merged(tuple(datasets))
+
+
+def _remarks(datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    return tuple(f"{dataset.name}: {dataset.remark}" for dataset in datasets if dataset.remark)
