@@ -42,7 +42,7 @@ lint: install-dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not learning"
 
 test-learning: install-dev
 	$(BIN)/pytest tests/learning -s

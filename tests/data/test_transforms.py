@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.functional import gaussian_blur
 
 from pixelwise.contracts import Augmentation
 from pixelwise.data.transforms import MEAN_RGB, Geometry, TrainingCrop, draw_geometry
@@ -43,6 +46,83 @@ def test_a_marked_square_lands_in_the_same_place_in_both(seed: int) -> None:
     if marked.sum() > 30:
         centres = [mask.nonzero().float().mean(dim=0) for mask in (picture, marked)]
         assert (centres[0] - centres[1]).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_turned_marked_square_lands_in_the_same_place_in_both(seed: int) -> None:
+    place = np.random.default_rng(seed)
+    height, width = (int(side) for side in place.integers(60, 160, size=2))
+    side = 15
+    y, x = int(place.integers(0, height - side)), int(place.integers(0, width - side))
+    scale, degrees = float(place.uniform(0.7, 2)), float(place.uniform(-60, 60))
+    geometry = draw_geometry(
+        place,
+        (height, width),
+        augmentation=Augmentation(scale_min=scale, scale_max=scale),
+        crop_size=96,
+        input_size=100,
+    )
+    sample = marked_sample(height, width, y, x, side)
+    turned = replace(geometry, degrees=degrees)
+    image = turned.place(turned.cut(sample.image))
+    truth = turned.apply_ids(sample.truth.semantic, 255)
+    outside = truth == 255
+    assert (image[:, outside] == torch.tensor(MEAN_RGB)[:, None]).all()
+    brightness = image[0].float()
+    brightness[outside] = 0
+    picture, marked = brightness > 127.5, truth == 1
+    assert not (picture & ~grown(marked)).any()
+    assert not (marked & ~grown(picture)).any()
+    # each pixel of the truth comes from where a second formula says: rotate the vector from the centre
+    angle = np.radians(degrees)
+    x1, y1, x2, y2 = geometry.source_box
+    for v, u in place.integers(0, geometry.filled_hw, size=(30, 2)):
+        upright_x = x1 + (u + 0.5) / geometry.filled_hw[1] * (x2 - x1) - width / 2
+        upright_y = y1 + (v + 0.5) / geometry.filled_hw[0] * (y2 - y1) - height / 2
+        turned_vector = complex(upright_x, upright_y) * np.exp(1j * angle)
+        source_x, source_y = turned_vector.real + width / 2, turned_vector.imag + height / 2
+        inside = 0 <= source_x < width and 0 <= source_y < height
+        expected = int(sample.truth.semantic[int(source_y), int(source_x)]) if inside else 255
+        column = 95 - u if geometry.flip else u
+        assert int(truth[v, column]) == expected
+
+
+def test_a_quarter_turn_is_numpys_and_half_of_the_images_are_turned() -> None:
+    semantic = torch.arange(16, dtype=torch.uint8).view(4, 4)
+    quarter = Geometry((0.0, 0.0, 4.0, 4.0), (4, 4), (4, 4), flip=False, degrees=90)
+    assert np.array_equal(quarter.apply_ids(semantic, 255).numpy(), np.rot90(semantic.numpy()))
+    image = (semantic * 10).expand(3, 4, 4)
+    assert np.array_equal(quarter.place(quarter.cut(image))[0].numpy(), np.rot90(image[0].numpy()))
+    generator = np.random.default_rng(0)
+    drawn = [
+        draw_geometry(generator, (50, 80), augmentation=Augmentation(rotate=10), crop_size=64, input_size=80).degrees
+        for _ in range(400)
+    ]
+    assert 150 < sum(degrees != 0 for degrees in drawn) < 250
+    assert -10 < min(drawn) < -8
+    assert 8 < max(drawn) < 10
+
+
+def test_the_blur_is_the_gaussian_of_five_pixels_and_leaves_the_truth() -> None:
+    image = torch.randint(0, 256, (3, 31, 44), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sample = Sample(image, Annotation(semantic=image[0] % 4), "noise", (31, 44))
+    plain = Augmentation(scale_min=1, scale_max=1, flip=0)
+    result = TrainingCrop(replace(plain, blur=1), 44, 44, 255)(sample, np.random.default_rng(0))
+    expected = gaussian_blur(image, [5, 5])  # its own sigma for five pixels is OpenCV's, 1.1
+    assert (result.image[:, :31].int() - expected.int()).abs().max() <= 1
+    assert torch.equal(result.truth.semantic[:31], sample.truth.semantic)
+    assert (result.image[:, 31:] == torch.tensor(MEAN_RGB)[:, None, None]).all()
+
+
+def test_rotation_and_blur_that_are_off_draw_nothing() -> None:
+    """So that recipes without them give the crops that they gave before there were any."""
+    first, second = np.random.default_rng(4), np.random.default_rng(4)
+    geometry = draw_geometry(first, (80, 60), augmentation=Augmentation(flip=0.5), crop_size=32, input_size=80)
+    scale = second.uniform(0.5, 2.0)
+    height, width = round(scale * 80), round(60 * round(scale * 80) / 80)
+    top, left = int(second.integers(0, height - 32 + 1)), int(second.integers(0, width - 32 + 1))
+    assert geometry.source_box[:2] == pytest.approx((left * 60 / width, top * 80 / height))
+    assert geometry.flip == (second.random() < 0.5)
 
 
 def grown(mask: torch.Tensor) -> torch.Tensor:

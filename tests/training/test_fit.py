@@ -10,9 +10,11 @@ from torch import nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Stage, Term
 from pixelwise.errors import CheckpointError, RecipeError
+from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.models.deeplab_v3_plus import build
-from pixelwise.training.checkpoint import load_state, save_state
-from pixelwise.training.fit import Fit, Step, fit, total_loss
+from pixelwise.training.checkpoint import load_state, recover_states, save_state
+from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss, total_loss
+from pixelwise.training.processes import new_accelerator
 from tests.drawn_scenes import DrawnScenes
 
 CPU = Accelerator(cpu=True)
@@ -50,6 +52,31 @@ def test_each_term_is_divided_by_its_count_and_weighted() -> None:
     assert values == pytest.approx({"main": 4, "aux": 5, "none": 0, "loss": 4 + 0.4 * 5})
     total.backward()
     assert float(x.grad) == pytest.approx(6 / 3 + 0.4 * 10 / 4)
+
+
+def test_a_count_below_one_divides_too() -> None:
+    """A sum of small class weights: a weighted mean is no smaller for it."""
+    total, values = total_loss({"main": Term(torch.tensor(0.5), torch.tensor(0.25))}, CPU)
+    assert (float(total), values["main"]) == (2, 2)
+
+
+def test_the_stage_sets_what_the_pixel_loss_counts() -> None:
+    system = small_system()
+    set_pixel_loss(system, stage(class_weights=(1.0, 2.0, 3.0, 4.0), hard_pixels=0.5), 99)
+    assert system.pixel_loss == PixelLoss(ignore_id=99, class_weights=(1.0, 2.0, 3.0, 4.0), hard_pixels=0.5)
+    set_pixel_loss(system, stage(), 255)
+    assert system.pixel_loss == PixelLoss()
+    set_pixel_loss(nn.Linear(1, 1), stage(), 255)
+    with pytest.raises(RecipeError, match="Linear does not judge pixels"):
+        set_pixel_loss(nn.Linear(1, 1), stage(hard_pixels=0.5), 255)
+
+
+def test_one_process_may_compute_in_two_precisions_one_after_the_other() -> None:
+    dtypes = []
+    for precision in ("bfloat16", "float32", "bfloat16"):
+        with new_accelerator("cpu", precision).autocast():
+            dtypes.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+    assert dtypes == [torch.bfloat16, torch.float32, torch.bfloat16]
 
 
 def test_the_weights_move_and_the_average_follows() -> None:
@@ -120,6 +147,7 @@ def test_a_saved_state_continues_bit_for_bit(tmp_path, name: str) -> None:
 
 def test_two_states_are_kept_and_damage_is_named(tmp_path) -> None:
     fitting = Fit.start(small_system(), stage())
+    assert not recover_states(tmp_path)
     assert load_state(tmp_path, fitting) is None
     for step in range(1, 5):
         fitting.step = step

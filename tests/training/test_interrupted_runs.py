@@ -12,37 +12,32 @@ from pathlib import Path
 
 import pytest
 
+from pixelwise.inference.load import load
 from tests.drawn_scenes import write_masks_tree
 
 pytestmark = pytest.mark.slow
 
 KILLED_RUN = str(Path(__file__).with_name("killed_run.py"))
 SETTINGS = {
-    "steps": 10,
     "batch_size": 4,
     "crop_size": 48,
     "input_size": 64,
     "evaluate_every": 4,
     "checkpoint_every": 2,
-    "model.channels": 8,
     "warmup_steps": 2,
     "ema_decay": 0.9,
 }
+SYSTEMS = {
+    "deeplab_v3_plus": {"steps": 10, "model.channels": 8},
+    "fcn": {"steps": 5, "16s.steps": 3, "8s.steps": 2},  # three stages, whose networks grow
+}
+STEPS = 10
 
 
-def arguments(data: Path, out: Path) -> list[str]:
-    settings = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
-    return [
-        "train",
-        "deeplab_v3_plus",
-        "--data",
-        f"masks:{data}",
-        "--backbone",
-        "mobilenet_v2",
-        *settings,
-        "--out",
-        str(out),
-    ]
+def arguments(data: Path, out: Path, system: str = "deeplab_v3_plus") -> list[str]:
+    settings = {**SETTINGS, **SYSTEMS[system]}
+    words = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    return ["train", system, "--data", f"masks:{data}", "--backbone", "mobilenet_v2", *words, "--out", str(out)]
 
 
 def pixelwise(*words: str, killed_at: tuple[str, int] | None = None) -> subprocess.CompletedProcess[str]:
@@ -83,28 +78,42 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run from start to end."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    done = pixelwise(*arguments(data, out), "--workers", "0")
-    assert done.returncode == 0, done.stderr
-    assert [step["step"] for step in steps_of(out)] == list(range(1, 11))
-    return out
+def whole_runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each system from start to end."""
+    runs: dict[str, Path] = {}
+    for system in SYSTEMS:
+        out = runs[system] = tmp_path_factory.mktemp("whole") / "run"
+        done = pixelwise(*arguments(data, out, system), "--workers", "0")
+        assert done.returncode == 0, done.stderr
+        assert [step["step"] for step in steps_of(out)] == list(range(1, STEPS + 1))
+    return runs
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(
+    ("system", "workers", "moments"),
+    [
+        # before anything was saved; within an epoch; within an evaluation; within a state; between the two renames of
+        # best/
+        (
+            "deeplab_v3_plus",
+            "0",
+            [("step", 1), ("step", 3), ("evaluation", 2), ("write", 5), ("swap", 4), ("evaluation", 5)],
+        ),
+        # within the last evaluation of a stage; within the first state of the next; in the midst of it; as it begins
+        ("fcn", "2", [("evaluation", 4), ("write", 7), ("step", 2), ("write", 10)]),
+    ],
+)
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(
-    data: Path, whole: Path, tmp_path: Path, workers: str
+    data: Path, whole_runs: dict[str, Path], tmp_path: Path, system: str, workers: str, moments: list[tuple[str, int]]
 ) -> None:
-    out = tmp_path / "run"
+    out, whole = tmp_path / "run", whole_runs[system]
     resume = ["train", "--resume", str(out), "--workers", workers]
-    # before anything was saved; within an epoch; within an evaluation; within a state; between the two renames of best/
-    moments = [("step", 1), ("step", 3), ("evaluation", 2), ("write", 5), ("swap", 4), ("evaluation", 5)]
     for number, moment in enumerate(moments):
-        words = resume if number else [*arguments(data, out), "--workers", workers]
+        words = resume if number else [*arguments(data, out, system), "--workers", workers]
         killed = pixelwise(*words, killed_at=moment)
         assert killed.returncode == -signal.SIGKILL, (moment, killed.stderr)
-    assert stop_after_steps(resume, out, len(steps_of(out)) + 1, signal.SIGTERM) == 143
+    if system == "deeplab_v3_plus":
+        assert stop_after_steps(resume, out, len(steps_of(out)) + 1, signal.SIGTERM) == 143
     done = pixelwise(*resume)
     assert done.returncode == 0, done.stderr
     assert weights_of(out) == weights_of(whole)
@@ -113,7 +122,18 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(
         assert (mine["step"], mine["loss"], mine["lr"]) == (other["step"], other["loss"], other["lr"])
 
 
-def test_ctrl_c_saves_the_state_and_says_how_to_go_on(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_each_stage_is_built_with_its_arguments_and_ships_with_them(whole_runs: dict[str, Path]) -> None:
+    run = whole_runs["fcn"]
+    for name in ("best", "last"):
+        card = json.loads((run / name / "model.json").read_text())
+        assert (card["arguments"]["skips"], card["training"]["stage"]) == ("8s", "8s")
+    assert [path.name for path in (run / "state").iterdir()] == ["2-8s"]
+    predictor = load(run)
+    assert len(predictor.model.score_skips) == 2
+
+
+def test_ctrl_c_saves_the_state_and_says_how_to_go_on(data: Path, whole_runs: dict[str, Path], tmp_path: Path) -> None:
+    whole = whole_runs["deeplab_v3_plus"]
     out = tmp_path / "run"
     assert stop_after_steps([*arguments(data, out), "--workers", "2"], out, 3, signal.SIGINT) == 130
     made = len(steps_of(out))

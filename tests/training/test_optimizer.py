@@ -24,6 +24,39 @@ def test_groups_hold_every_parameter_once_with_its_rate_and_decay() -> None:
         assert found[id(parameter)] == (pytest.approx(lr), 0.01 if decayed else 0.002), name
 
 
+def test_biases_have_rates_of_their_own_and_norms_do_not() -> None:
+    """DeepLab's prototxt: classifier ×10, its bias ×20; VGG's biases ×2; none of them decayed."""
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model = nn.ModuleDict({"backbone": backbone, "head": nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))})
+    wanted = Optimizer(
+        lr=0.1,
+        bias_lr_multiplier=2,
+        head_lr_multiplier=10,
+        head_bias_lr_multiplier=20,
+        weight_decay=0.01,
+        norm_weight_decay=0,
+    )
+    groups = build_optimizer(Backboned(model), wanted).param_groups
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    rates = {name: found[id(parameter)] for name, parameter in model.named_parameters()}
+    assert rates == {
+        "backbone.0.weight": (pytest.approx(0.1), 0.01),
+        "backbone.0.bias": (pytest.approx(0.2), 0),
+        "backbone.1.weight": (pytest.approx(0.1), 0),
+        "backbone.1.bias": (pytest.approx(0.1), 0),
+        "head.0.weight": (pytest.approx(1.0), 0),
+        "head.0.bias": (pytest.approx(1.0), 0),
+        "head.1.weight": (pytest.approx(1.0), 0.01),
+        "head.1.bias": (pytest.approx(2.0), 0),
+    }
+
+
+class Backboned(nn.Module):
+    def __init__(self, parts: nn.ModuleDict) -> None:
+        super().__init__()
+        self.backbone, self.head = parts["backbone"], parts["head"]
+
+
 def test_poly_falls_by_step() -> None:
     stage = Stage(steps=100, poly_power=0.9)
     assert [schedule_factor(stage, step) for step in (0, 50, 99)] == pytest.approx([1, 0.5**0.9, 0.01**0.9])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pixelwise.contracts import Recipe, Stage
-from pixelwise.errors import RecipeError
+from pixelwise.contracts import Optimizer, Recipe, Stage
+from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.models import deeplab_v3_plus
-from pixelwise.training.recipes import model_values, recipe_values, resolve_sets
+from pixelwise.training.recipes import model_values, named_system, recipe_values, resolve_sets
 
 ARGUMENTS = model_values(deeplab_v3_plus)
 
@@ -51,6 +51,12 @@ def test_the_common_names_are_in_every_recipe() -> None:
         ("precision=int4", "auto, float32 or bfloat16"),
         ("augmentation.scale_min=3", "larger than"),
         ("ema_decay=1", "up to, but not, 1"),
+        ("hard_pixels=0", "a fraction above 0"),
+        ("class_weights=heavy", "none, balanced, or a JSON list"),
+        ("class_weights=[1, -2]", "none, balanced, or a JSON list"),
+        ("augmentation.blur=2", "a probability"),
+        ("patience=-1", "at least 0"),
+        ("optimizer.head_bias_lr_multiplier=-1", "at least 0"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_mend(assignment: str, message: str) -> None:
@@ -65,3 +71,48 @@ def test_stages_are_named_where_there_are_several() -> None:
     assert changed.stages[0].optimizer.lr == 0.5
     with pytest.raises(RecipeError, match=r"did you mean fine\.steps"):
         resolve_sets(["fin.steps=5"], recipe, {})
+
+
+def test_a_name_without_a_stage_means_every_stage() -> None:
+    recipe = Recipe(
+        stages=(
+            Stage(name="coarse", arguments={"output_stride": 16}),
+            Stage(name="fine", steps=20, arguments={"output_stride": 8}),
+        )
+    )
+    arguments = {"output_stride": 32, "dropout": 0.1}
+    changed, chosen = resolve_sets(["fine.steps=5", "steps=7", "optimizer.lr=1", "seed=3"], recipe, arguments)
+    assert [stage.steps for stage in changed.stages] == [7, 5]
+    assert [stage.optimizer.lr for stage in changed.stages] == [1, 1]
+    assert (changed.seed, chosen) == (3, arguments)
+    changed, chosen = resolve_sets(["model.output_stride=4", "fine.model.dropout=0.5"], recipe, arguments)
+    assert [dict(stage.arguments) for stage in changed.stages] == [
+        {"output_stride": 4},
+        {"output_stride": 4, "dropout": 0.5},
+    ]
+    assert chosen == {"output_stride": 4, "dropout": 0.1}
+    assert recipe_values(changed)["fine.model.dropout"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("none", "none"), ("balanced", "balanced"), ("[1, 0.5, 2]", (1.0, 0.5, 2.0))],
+)
+def test_class_weights_are_a_word_or_a_list(text: str, value: object) -> None:
+    recipe, _ = resolve_sets([f"class_weights={text}", "hard_pixels=0.25"], deeplab_v3_plus.RECIPE, ARGUMENTS)
+    assert (recipe.stages[0].class_weights, recipe.stages[0].hard_pixels) == (value, 0.25)
+
+
+def test_a_whole_number_in_a_recipe_can_be_set_to_a_fraction() -> None:
+    recipe = Recipe(stages=(Stage(optimizer=Optimizer(head_lr_multiplier=10, head_bias_lr_multiplier=20)),))
+    changed, _ = resolve_sets(["optimizer.head_lr_multiplier=2.5", "augmentation.rotate=10"], recipe, {})
+    assert changed.stages[0].optimizer.head_lr_multiplier == 2.5
+    assert changed.stages[0].augmentation.rotate == 10
+
+
+def test_a_variant_brings_its_arguments() -> None:
+    named = named_system("deeplab_v3_plus_mobilenet_v2")
+    assert (named.system, named.arguments["backbone"]) == ("deeplab_v3_plus", "mobilenet_v2")
+    assert named.recipe == deeplab_v3_plus.RECIPE
+    with pytest.raises(CheckpointError, match="there is no system 'deeplab_v9'"):
+        named_system("deeplab_v9")

@@ -1,4 +1,4 @@
-"""`pixelwise models`: the systems there are, and each one's recipe beside its paper's numbers."""
+"""`pixelwise models`: the systems there are, and each one's recipe, stage by stage, beside its paper's numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pixelwise.cli.options import JsonOption
 
 
 def models(
-    system: Annotated[str | None, typer.Argument(help="Show this one's recipe and the paper's numbers.")] = None,
+    system: Annotated[
+        str | None, typer.Argument(help="Show this one's (or a variant's) recipe beside the paper's.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the systems and the weights that ship, or show one system's recipe."""
@@ -51,13 +53,14 @@ def _system_rows() -> list[dict[str, Any]]:
 
 
 def _recipe_rows(system: str) -> list[dict[str, Any]]:
-    from pixelwise.inference.model_folder import system_module
-    from pixelwise.training.recipes import model_values, recipe_values
+    from pixelwise.training.recipes import named_system, recipe_values
 
-    module = system_module(system)
-    values = recipe_values(module.RECIPE) | {f"model.{name}": value for name, value in model_values(module).items()}
-    paper = module.RECIPE.paper
-    return [
-        {"--set": name, "here": "" if value is None else value, "paper": paper.get(name, "")}
-        for name, value in values.items()
-    ]
+    named = named_system(system)
+    values = recipe_values(named.recipe) | {f"model.{name}": value for name, value in named.arguments.items()}
+    stages = {f"{stage.name}." for stage in named.recipe.stages} if len(named.recipe.stages) > 1 else set()
+    rows: list[dict[str, Any]] = []
+    for name, value in values.items():
+        stage = next((stage for stage in stages if name.startswith(stage)), "")
+        paper = named.recipe.paper.get(name, named.recipe.paper.get(name.removeprefix(stage), ""))
+        rows.append({"--set": name, "here": "" if value is None else value, "paper": paper})
+    return rows

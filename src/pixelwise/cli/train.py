@@ -6,26 +6,31 @@ import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from pixelwise.cli.launch import is_first_process
 from pixelwise.cli.options import Device, DeviceOption, QuietOption, WorkersOption
+from pixelwise.cli.progress import image_bar
 from pixelwise.errors import RecipeError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from pixelwise.data.parallel import Progress as ImageProgress
     from pixelwise.training.fit import Step
     from pixelwise.training.plan import Plan
     from pixelwise.training.run import Event
     from pixelwise.training.sources import TrainingData
 
+Item = TypeVar("Item")
+
 
 def train(
-    system: Annotated[str | None, typer.Argument(help="What to train; see pixelwise models.")] = None,
+    system: Annotated[str | None, typer.Argument(help="What to train, or a variant; see pixelwise models.")] = None,
     data: Annotated[
         list[str] | None, typer.Option("--data", help="FORMAT:PATH[@SPLIT][?option=value]; may be given several times.")
     ] = None,
@@ -34,7 +39,9 @@ def train(
     backbone: Annotated[str | None, typer.Option("--backbone", help="Such as resnet50 or mobilenet_v2.")] = None,
     init: Annotated[
         str | None,
-        typer.Option("--init", help="A backbone file, a run or model folder, or torchvision (its own download)."),
+        typer.Option(
+            "--init", help="A backbone file, a run, default (what ships), or torchvision or timm (their own download)."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, such as steps=4000; see pixelwise models SYSTEM.")
@@ -58,56 +65,84 @@ def train(
                 f"--resume {resume} takes everything from its recipe.json; leave out "
                 f"{', '.join([*given, *(['the options that change it'] if not given else [])])}"
             )
-        folder, plan, sources = _resume(resume)
-    else:
-        if system is None or not data or out is None:
-            raise RecipeError("train wants SYSTEM, --data and --out, or --resume RUN; see pixelwise train --help")
-        all_settings = [*(settings or []), *([f"seed={seed}"] if seed is not None else [])]
-        folder = out
-        plan, sources = _start(system, data, out, backbone, init, all_settings, label_map)
-    if not quiet:
-        for line in _remarks(plan, sources, folder):
+    folder = resume or out
+    if folder is None or (resume is None and (system is None or not data)):
+        raise RecipeError("train wants SYSTEM, --data and --out, or --resume RUN; see pixelwise train --help")
+    from pixelwise.inference.predictor import choose_device
+    from pixelwise.training.processes import joined_processes
+
+    where = choose_device(device.value).type
+    quiet = quiet or not is_first_process()
+    with joined_processes(where):
+        if system is None or not data:
+            from pixelwise.training.run import resume as open_run
+
+            plan, sources = open_run(folder)
+        else:
+            plan, sources = _start(
+                system,
+                data,
+                folder,
+                backbone=backbone,
+                init=init,
+                settings=[*(settings or []), *([f"seed={seed}"] if seed is not None else [])],
+                label_map=label_map,
+                device=where,
+                workers=workers,
+                quiet=quiet,
+            )
+        for line in () if quiet else _remarks(plan, sources, folder):
             print(line, file=sys.stderr)
-    return _carry_on(folder, plan, sources, device=device, workers=workers, quiet=quiet, tensorboard=tensorboard)
-
-
-def _resume(folder: Path) -> tuple[Path, Plan, TrainingData]:
-    from pixelwise.training.run import resume
-
-    plan, sources = resume(folder)
-    return folder, plan, sources
+        return _carry_on(folder, plan, sources, device=where, workers=workers, quiet=quiet, tensorboard=tensorboard)
 
 
 def _start(
     system: str,
     data: list[str],
     out: Path,
+    *,
     backbone: str | None,
     init: str | None,
     settings: list[str],
     label_map: str | None,
+    device: str,
+    workers: int,
+    quiet: bool,
 ) -> tuple[Plan, TrainingData]:
-    from pixelwise.inference.model_folder import system_module
-    from pixelwise.training.recipes import model_values, resolve_sets
-    from pixelwise.training.run import check_init, start
+    from pixelwise.training.first_weights import check_init
+    from pixelwise.training.recipes import named_system, resolve_sets
+    from pixelwise.training.run import start
 
-    module = system_module(system)
-    arguments = model_values(module)
+    named = named_system(system)
+    arguments = named.arguments
     if backbone is not None:
         if "backbone" not in arguments:
             raise RecipeError(f"--backbone: {system} has none to choose")
         arguments["backbone"] = backbone
-    recipe, arguments = resolve_sets(settings, module.RECIPE, arguments)
+    recipe, arguments = resolve_sets(settings, named.recipe, arguments)
     return start(
         out,
-        system=system,
+        system=named.system,
         arguments=arguments,
         recipe=recipe,
         data=tuple(data),
         label_map=label_map,
         init=None if init is None else check_init(init),
         command=shlex.join(["pixelwise", *sys.argv[1:]]),
+        device=device,
+        workers=workers,
+        progress=_counting_bar(hidden=quiet),
     )
+
+
+def _counting_bar(*, hidden: bool) -> ImageProgress:
+    def bar(items: Iterable[Item], *, total: int, what: str) -> Iterable[Item]:
+        with image_bar(what, total, hidden=hidden) as advance:
+            for item in items:
+                yield item
+                advance(1)
+
+    return bar
 
 
 def _remarks(plan: Plan, sources: TrainingData, folder: Path) -> Iterator[str]:
@@ -121,7 +156,7 @@ def _remarks(plan: Plan, sources: TrainingData, folder: Path) -> Iterator[str]:
     for label_map in sources.label_maps:
         yield from describe_label_map(label_map)
     if plan.init is None:
-        yield "the backbone starts at random; --init FILE or --init torchvision starts from ImageNet"
+        yield "the backbone starts at random; --init FILE, torchvision or timm starts from ImageNet, default from VOC"
     yield from plan.remarks
     threads = torch.get_num_threads()
     if plan.threads != threads:
@@ -129,28 +164,26 @@ def _remarks(plan: Plan, sources: TrainingData, folder: Path) -> Iterator[str]:
 
 
 def _carry_on(
-    folder: Path, plan: Plan, sources: TrainingData, *, device: Device, workers: int, quiet: bool, tensorboard: bool
+    folder: Path, plan: Plan, sources: TrainingData, *, device: str, workers: int, quiet: bool, tensorboard: bool
 ) -> int:
-    from pixelwise.inference.predictor import choose_device
     from pixelwise.training.interruption import Interruption
-    from pixelwise.training.run import Evaluated, run
+    from pixelwise.training.judge import Evaluated
+    from pixelwise.training.run import run
     from pixelwise.training.tensorboard import Board
 
-    board = Board(folder / "tensorboard") if tensorboard else None
-    display = _Display(plan, shown=not quiet and sys.stderr.isatty())
+    board = Board(folder / "tensorboard") if tensorboard and is_first_process() else None
+    display = _Display(plan, quiet=quiet)
     last: Evaluated | None = None
     with Interruption() as interruption, display:
-        events = run(
-            folder, plan, sources, device=choose_device(device.value).type, workers=workers, interruption=interruption
-        )
-        for event in events:
+        for event in run(folder, plan, sources, device=device, workers=workers, interruption=interruption):
             display.show(event)
             if board:
                 board.add(event)
             if isinstance(event, Evaluated):
                 last = event
     if interruption.exit_code is not None:
-        print(f"stopped; the state is saved: pixelwise train --resume {folder}", file=sys.stderr)
+        if is_first_process():
+            print(f"stopped; the state is saved: {plan.launcher} train --resume {folder}", file=sys.stderr)
         return interruption.exit_code
     if not quiet:
         score = f"val mean IoU {last.metrics['mean_iou'] or 0:.4f} at the end" if last else "done"
@@ -161,8 +194,8 @@ def _carry_on(
 class _Display:
     """The line of a training run: step, loss, images per second, the last evaluation, time left."""
 
-    def __init__(self, plan: Plan, *, shown: bool) -> None:
-        self.shown = shown
+    def __init__(self, plan: Plan, *, quiet: bool) -> None:
+        self.quiet = quiet
         self.total = sum(stage.steps for stage in plan.recipe.stages)
         self.times: deque[tuple[float, int]] = deque(maxlen=50)
         self.progress: Progress | None = None
@@ -170,7 +203,7 @@ class _Display:
         self.loss = self.speed = self.judged = self.left = ""
 
     def __enter__(self) -> _Display:
-        if self.shown:
+        if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
@@ -189,12 +222,19 @@ class _Display:
             self.progress.stop()
 
     def show(self, event: Event) -> None:
-        """Bring the line up to date."""
+        """Bring the line up to date, or print a remark above it."""
+        from pixelwise.training.fit import Step
+        from pixelwise.training.judge import Evaluated
+        from pixelwise.training.run import Remark
+
+        if isinstance(event, Remark):
+            if self.progress:
+                self.progress.console.print(event.text, markup=False, highlight=False)
+            elif not self.quiet:
+                print(event.text, file=sys.stderr)
+            return
         if self.progress is None or self.task is None:
             return
-        from pixelwise.training.fit import Step
-        from pixelwise.training.run import Evaluated
-
         activity = ""
         if isinstance(event, Step):
             terms = " ".join(f"{name} {value:.3f}" for name, value in event.terms.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from pixelwise.contracts import Stage, Term
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.errors import RecipeError
+from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.nn.backbones import Backbone, freeze_batch_norm, freeze_stages
 from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
 from pixelwise.training.order import AugmentedSamples, Samples, StepSampler, dropout_seed, training_batches
+from pixelwise.training.processes import process_count, together, wrapped
+from pixelwise.types import Batch
 
 
 class Step(NamedTuple):
@@ -98,7 +101,10 @@ def fit(
     """
     stage, system = fitting.stage, fitting.system
     system.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    network = accelerator.prepare(system) if accelerator.num_processes > 1 else system
+    set_pixel_loss(system, stage, ignore_id)
+    if stage.sync_batch_norm and process_count() > 1:
+        system = nn.SyncBatchNorm.convert_sync_batchnorm(system)
+    network = wrapped(system, accelerator.device)
     augment = TrainingCrop(stage.augmentation, stage.crop_size, input_size, ignore_id)
     sampler = StepSampler(
         len(samples),
@@ -113,25 +119,20 @@ def fit(
         workers=workers,
         pin_memory=accelerator.device.type == "cuda",
     )
-    for batch in batches:
+    while fitting.step < stage.steps:
+        batch = together(lambda: next(batches))
         system.train()
         _freeze(system, stage)
         torch.manual_seed(dropout_seed(seed, fitting.step, accelerator.process_index))
         factor = schedule_factor(stage, fitting.step)
         set_rates(fitting.optimizer, factor)
-        batch = batch.to(accelerator.device)
-        with accelerator.autocast():
-            output = network(
-                batch.images.contiguous(memory_format=torch.channels_last), batch.valid_sizes, truth=batch.truth
-            )
-        total, terms = total_loss(system.loss(output, batch), accelerator)  # pyright: ignore[reportCallIssue]
+        fitting.optimizer.zero_grad(set_to_none=True)
+        terms = make_gradients(network, system, batch.to(accelerator.device), accelerator)
         if not math.isfinite(terms["loss"]):
             raise RecipeError(
                 f"step {fitting.step + 1}: the loss is {terms['loss']} on images {', '.join(batch.ids[:4])} …; "
                 "lower optimizer.lr or set optimizer.clip_norm"
             )
-        fitting.optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(total)
         norm = _clip(system, stage.optimizer.clip_norm)
         fitting.optimizer.step()
         if fitting.average:
@@ -147,6 +148,46 @@ def fit(
         )
 
 
+def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, float]:
+    """Forward and backward of one batch, whose gradients are those of the batches of all processes joined.
+
+    Args:
+        network: what is called: the system, or what `processes.wrapped` made of it.
+        system: whose loss is meant.
+        batch: of this process, on its device.
+        accelerator: precision and processes.
+
+    Returns:
+        the terms over all processes, and the weighted total as `loss`.
+    """
+    images = batch.images.contiguous(memory_format=torch.channels_last)
+    with accelerator.autocast():
+        output = network(images, batch.valid_sizes, truth=batch.truth)
+    total, terms = total_loss(system.loss(output, batch), accelerator)  # pyright: ignore[reportCallIssue]
+    accelerator.backward(total)
+    return terms
+
+
+def set_pixel_loss(system: nn.Module, stage: Stage, ignore_id: int) -> None:
+    """Give a system that judges pixels the stage's class weights and share of hard pixels.
+
+    Raises:
+        RecipeError: the stage asks for either, and the system has no `pixel_loss`.
+    """
+    weights = stage.class_weights
+    loss = getattr(system, "pixel_loss", None)
+    if isinstance(loss, PixelLoss):
+        class_weights = None if isinstance(weights, str) else weights
+        system.pixel_loss = replace(  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            loss, ignore_id=ignore_id, class_weights=class_weights, hard_pixels=stage.hard_pixels
+        )
+    elif weights != "none" or stage.hard_pixels < 1:
+        raise RecipeError(
+            f"class_weights={weights}, hard_pixels={stage.hard_pixels}: {type(system).__name__} does not judge pixels; "
+            "leave both as they were"
+        )
+
+
 def total_loss(terms: dict[str, Term], accelerator: Accelerator) -> tuple[Tensor, dict[str, float]]:
     """Divide each term by its count over all processes and add up.
 
@@ -155,7 +196,8 @@ def total_loss(terms: dict[str, Term], accelerator: Accelerator) -> tuple[Tensor
         the values of the terms over all processes with the total as `loss`.
     """
     counts = torch.stack([torch.as_tensor(term.count, device=accelerator.device).double() for term in terms.values()])
-    counts = accelerator.reduce(counts, "sum").clamp(min=1)  # pyright: ignore[reportAttributeAccessIssue]
+    counts: Any = accelerator.reduce(counts, "sum")
+    counts = torch.where(counts > 0, counts, 1)
     parts = [term.sum / count.to(term.sum.dtype) for term, count in zip(terms.values(), counts, strict=True)]
     total = torch.stack([part * term.weight for part, term in zip(parts, terms.values(), strict=True)]).sum()
     values: Any = accelerator.reduce(torch.stack([*(part.detach() for part in parts), total.detach()]), "sum")

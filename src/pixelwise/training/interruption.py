@@ -6,16 +6,20 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
+from pixelwise.training.processes import agreed
+
 
 class Interruption:
     """While it is entered, the first SIGINT or SIGTERM is only remembered; a second SIGINT interrupts at once.
 
     Attributes:
-        signal: the number of the signal that came, or None.
+        signal: the number of the signal that came to this process, or None.
+        answered: the number of the signal for which the run stops: of all processes, at the place where they asked.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.answered: int | None = None
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -29,10 +33,15 @@ class Interruption:
         for number, handler in self._former.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
+    def asked(self) -> bool:
+        """Whether to stop here, because a signal came to one of the processes; all must ask at the same place."""
+        self.answered = agreed(self.signal)
+        return self.answered is not None
+
     @property
     def exit_code(self) -> int | None:
-        """130 after Ctrl-C, 143 after SIGTERM, None if nothing came."""
-        return None if self.signal is None else 128 + self.signal
+        """130 after Ctrl-C, 143 after SIGTERM, None if the run did not stop for a signal."""
+        return None if self.answered is None else 128 + self.answered
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:

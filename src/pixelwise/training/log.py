@@ -1,4 +1,4 @@
-"""log.jsonl: a line for each step and each evaluation of a run."""
+"""log.jsonl: a line for each step and each evaluation of a run, and for a stage that ends early."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Log:
                 content = json.loads(line)
             except ValueError:  # torn by a kill
                 continue
-            limit = keep_evaluation if content["event"] == "evaluation" else keep_steps
+            limit = keep_steps if content["event"] == "step" else keep_evaluation
             if content["step"] <= limit:
                 kept.append(line)
         temporary = path.with_name(f".{path.name}.new")
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         temporary.replace(path)
 
-    def step(self, step: Step, offset: int, *, seconds: float) -> None:
-        """Add the line of a step."""
+    def step(self, step: Step, *, seconds: float) -> None:
+        """Add the line of a step, numbered from the start of the run."""
         self._add(
             {
                 "event": "step",
-                "step": offset + step.number,
+                "step": step.number,
                 "loss": step.loss,
                 "terms": step.terms,
                 "lr": step.lr,
@@ -51,6 +51,10 @@ class Log:
     def evaluation(self, step: int, metrics: Mapping[str, Any], *, seconds: float) -> None:
         """Add the line of an evaluation."""
         self._add({"event": "evaluation", "step": step, "metrics": dict(metrics), "seconds": seconds})
+
+    def early_end(self, step: int, *, evaluations: int) -> None:
+        """Add the line of a stage that ends before its steps are made, after evaluations without a better score."""
+        self._add({"event": "early_end", "step": step, "evaluations_without_better_score": evaluations})
 
     def _add(self, content: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from pixelwise.contracts import Optimizer, Stage
 from pixelwise.errors import RecipeError
 
 
 def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
-    """SGD or AdamW over four groups: backbone or head, decayed (weights) or not (biases and normalisation).
+    """SGD or AdamW over up to six groups: backbone or head; weights (decayed), biases, or normalisation.
 
     A system says which part is its backbone by the attribute `backbone`; the rest is head. Each group keeps its rate at
     step 0 as `base_lr`.
@@ -32,13 +33,20 @@ def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Opti
 def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list[nn.Parameter], float, float]]:
     backbone = getattr(system, "backbone", None)
     in_backbone = {id(parameter) for parameter in backbone.parameters()} if isinstance(backbone, nn.Module) else set()
-    head_lr = optimizer.lr * optimizer.head_lr_multiplier
+    biases = {id(module.bias) for module in system.modules() if isinstance(module, nn.Linear | _ConvNd)}
     parameters = [parameter for parameter in system.parameters() if parameter.requires_grad]
-    for part, lr, of_backbone in (("backbone", optimizer.lr, True), ("head", head_lr, False)):
+    head, head_bias = optimizer.head_lr_multiplier, optimizer.head_bias_lr_multiplier
+    for part, of_backbone, multiplier, bias_multiplier in (
+        ("backbone", True, 1.0, optimizer.bias_lr_multiplier),
+        ("head", False, head, head if head_bias is None else head_bias),
+    ):
         chosen = [parameter for parameter in parameters if (id(parameter) in in_backbone) == of_backbone]
-        # one-dimensional parameters are biases and the scales and shifts of normalisation layers
+        # what has one dimension and is no bias scales and shifts a normalisation
+        thin = [parameter for parameter in chosen if parameter.ndim <= 1]
+        lr, decay = optimizer.lr * multiplier, optimizer.norm_weight_decay
         yield f"{part} weights", [p for p in chosen if p.ndim > 1], lr, optimizer.weight_decay
-        yield f"{part} biases and norms", [p for p in chosen if p.ndim <= 1], lr, optimizer.norm_weight_decay
+        yield f"{part} biases", [p for p in thin if id(p) in biases], optimizer.lr * bias_multiplier, decay
+        yield f"{part} norms", [p for p in thin if id(p) not in biases], lr, decay
 
 
 def schedule_factor(stage: Stage, step: int) -> float:

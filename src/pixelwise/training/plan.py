@@ -14,8 +14,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 import pixelwise
-from pixelwise.contracts import Recipe
+from pixelwise.contracts import Recipe, Stage
 from pixelwise.errors import CheckpointError
+from pixelwise.training.processes import process_count
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Plan:
         recipe: every number.
         data: data set specifications.
         label_map: `--map`, or None.
-        init: where the weights begin: a file, a run or model folder, `torchvision`, or None for random ones.
+        init: where the weights begin: a file, a run or model folder, a shipped name, `torchvision`, `timm`, or None for
+            random ones.
         threads: of torch on the CPU; resuming with another number is not bit-exact.
+        processes: that train together, each with batches of its own.
         command: that started the run.
         revision: of pixelwise.
-        remarks: what was decided about the data.
+        remarks: what was decided about the data and the first weights.
     """
 
     system: str
@@ -42,9 +45,19 @@ class Plan:
     label_map: str | None = None
     init: str | None = None
     threads: int = field(default_factory=torch.get_num_threads)
+    processes: int = field(default_factory=process_count)
     command: str = ""
     revision: str = ""
     remarks: tuple[str, ...] = ()
+
+    def arguments_of(self, stage: Stage) -> dict[str, Any]:
+        """Of `build` in one stage, beside the number of classes."""
+        return {**self.arguments, **stage.arguments}
+
+    @property
+    def launcher(self) -> str:
+        """How the command line is called so that as many processes train."""
+        return f"torchrun --nproc-per-node {self.processes} -m pixelwise" if self.processes > 1 else "pixelwise"
 
     def write(self, folder: Path) -> None:
         """Write recipe.json whole or not at all."""

@@ -5,25 +5,58 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from pixelwise.contracts import Recipe
+from pixelwise.contracts import Recipe, Stage
 from pixelwise.errors import RecipeError
+from pixelwise.inference.model_folder import system_module, system_names
+
+MODEL = "model."
+"""Before the name of an argument of `build`."""
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """Every number of a recipe by its dotted name.
 
-    A recipe with one stage gives its numbers without prefix: `steps`, `optimizer.lr`. With several, `NAME.steps`.
+    A recipe with one stage gives its numbers without prefix: `steps`, `optimizer.lr`. With several, `STAGE.steps`.
+    Arguments of `build` that a stage changes are `model.NAME`.
     """
     values = {name: value for name, value in _flat(recipe) if not name.startswith(("stages", "paper"))}
     for stage in recipe.stages:
-        prefix = "" if len(recipe.stages) == 1 else f"{stage.name}."
-        values |= {f"{prefix}{name}": value for name, value in _flat(stage) if name != "name"}
+        values |= {f"{_prefix(recipe, stage)}{name}": value for name, value in _stage_values(stage).items()}
     return values
+
+
+@dataclass(frozen=True)
+class NamedSystem:
+    """What `pixelwise train NAME` begins from.
+
+    Attributes:
+        system: name of the file under models/.
+        module: that file.
+        arguments: of its `build`, beside the number of classes.
+        recipe: every number.
+    """
+
+    system: str
+    module: ModuleType
+    arguments: dict[str, Any]
+    recipe: Recipe
+
+
+def named_system(name: str) -> NamedSystem:
+    """A system, or a variant of one, with its own arguments and recipe. Raises CheckpointError for an unknown name."""
+    for system in () if name in system_names() else system_names():
+        module = system_module(system)
+        if name in module.VARIANTS:
+            arguments = {**model_values(module), **module.VARIANTS[name]}
+            return NamedSystem(system, module, arguments, getattr(module, "RECIPES", {}).get(name, module.RECIPE))
+    module = system_module(name)
+    return NamedSystem(name, module, model_values(module), module.RECIPE)
 
 
 def model_values(module: ModuleType) -> dict[str, Any]:
@@ -38,7 +71,8 @@ def resolve_sets(
     """Apply `NAME=VALUE` assignments.
 
     Args:
-        assignments: names of `recipe_values`, or `model.NAME` for an argument of `build`.
+        assignments: names of `recipe_values`, where `NAME` without a stage means all stages, and `STAGE.NAME` goes
+            before it; or `model.NAME` for an argument of `build`, and `STAGE.model.NAME` for it in one stage.
         recipe: the system's own.
         arguments: of `build`, with the values so far.
 
@@ -48,38 +82,82 @@ def resolve_sets(
     Raises:
         RecipeError: an unknown name (lists the valid ones), a value of the wrong kind, or an impossible number.
     """
-    values, chosen = recipe_values(recipe), dict(arguments)
-    changes: dict[str, Any] = {}
+    chosen = dict(arguments)
+    whole = {name: value for name, value in _flat(recipe) if not name.startswith(("stages", "paper"))}
+    common = _stage_values(recipe.stages[0])  # the stages have the same names, but for arguments of build
+    common = {name: value for name, value in common.items() if not name.startswith(MODEL)}
+    own_names = {stage.name for stage in recipe.stages} if len(recipe.stages) > 1 else set()
+    changes: list[tuple[str, str, str]] = []
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        name = name.strip()
+        name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise RecipeError(f"--set {assignment}: NAME=VALUE is wanted")
-        if name.startswith("model.") and name.removeprefix("model.") in chosen:
-            key = name.removeprefix("model.")
+        stage_name, _, rest = name.partition(".")
+        stage_name, rest = (stage_name, rest) if stage_name in own_names else ("", name)
+        if not (rest.removeprefix(MODEL) in chosen if rest.startswith(MODEL) else rest in common):
+            if name not in whole:
+                raise _unknown(name, recipe, chosen)
+            recipe = replace(recipe, **{name: _parse(text, whole[name], name)})
+        elif rest.startswith(MODEL) and not stage_name:
+            key = rest.removeprefix(MODEL)
             chosen[key] = _parse(text, chosen[key], name)
-        elif name in values:
-            changes[name] = _parse(text, values[name], name)
+            changes.append((stage_name, rest, text))
         else:
-            valid = [*values, *(f"model.{key}" for key in chosen)]
-            near = difflib.get_close_matches(name, valid, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise RecipeError(f"--set {name}: unknown{hint}; valid names are {', '.join(valid)}")
-    changed = _changed(recipe, changes)
-    _require_possible(changed)
-    return changed, chosen
-
-
-def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    stages = []
-    for stage in recipe.stages:
-        prefix = "" if len(recipe.stages) == 1 else f"{stage.name}."
-        own = {name.removeprefix(prefix): value for name, value in changes.items() if name.startswith(prefix)}
-        stages.append(
-            _replace_dotted(stage, {name: value for name, value in own.items() if name in dict(_flat(stage))})
+            changes.append((stage_name, rest, text))
+    # what is said of one stage goes before what is said of all
+    for stage_name, name, text in sorted(changes, key=lambda change: bool(change[0])):
+        recipe = replace(
+            recipe,
+            stages=tuple(
+                _changed(stage, name, text, chosen, everywhere=not stage_name)
+                if stage_name in ("", stage.name)
+                else stage
+                for stage in recipe.stages
+            ),
         )
-    whole = {name: value for name, value in changes.items() if name in {field.name for field in fields(recipe)}}
-    return replace(recipe, stages=tuple(stages), **whole)
+    _require_possible(recipe)
+    return recipe, chosen
+
+
+def _changed(stage: Stage, name: str, text: str, arguments: Mapping[str, Any], *, everywhere: bool) -> Stage:
+    if name.startswith(MODEL):
+        key = name.removeprefix(MODEL)
+        if everywhere and key not in stage.arguments:
+            return stage
+        value = _parse(text, stage.arguments.get(key, arguments[key]), name)
+        return replace(stage, arguments={**stage.arguments, key: value})
+    value = _class_weights(text) if name == "class_weights" else _parse(text, _stage_values(stage)[name], name)
+    return _replace_dotted(stage, {name: value})
+
+
+def _class_weights(text: str) -> str | tuple[float, ...]:
+    if text in ("none", "balanced"):
+        return text
+    try:
+        weights = tuple(float(weight) for weight in json.loads(text))
+    except (ValueError, TypeError):
+        weights = ()
+    if not weights or min(weights) < 0 or not math.isfinite(sum(weights)) or not sum(weights):
+        raise RecipeError(f"--set class_weights={text}: none, balanced, or a JSON list with a number for each class")
+    return weights
+
+
+def _unknown(name: str, recipe: Recipe, arguments: Mapping[str, Any]) -> RecipeError:
+    several = len(recipe.stages) > 1
+    common = [key for key in _stage_values(recipe.stages[0]) if not key.startswith(MODEL)] if several else []
+    valid = list(dict.fromkeys([*recipe_values(recipe), *common, *(f"{MODEL}{key}" for key in arguments)]))
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return RecipeError(f"--set {name}: unknown{hint}; valid names are {', '.join(valid)}")
+
+
+def _prefix(recipe: Recipe, stage: Stage) -> str:
+    return "" if len(recipe.stages) == 1 else f"{stage.name}."
+
+
+def _stage_values(stage: Stage) -> dict[str, Any]:
+    values = {name: value for name, value in _flat(stage) if name not in ("name", "arguments")}
+    return values | {f"{MODEL}{name}": value for name, value in stage.arguments.items()}
 
 
 def _replace_dotted(value: Any, changes: Mapping[str, Any]) -> Any:
@@ -101,7 +179,8 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if is_dataclass(content):
             yield from _flat(content, f"{prefix}{field.name}.")
         else:
-            yield f"{prefix}{field.name}", content
+            # 10 stands in a recipe for 10.0, and 2.5 may be set in its place
+            yield f"{prefix}{field.name}", float(content) if field.type == "float" else content
 
 
 def _parse(text: str, current: Any, name: str) -> Any:
@@ -130,11 +209,15 @@ def _require_possible(recipe: Recipe) -> None:
         "batch_size": 1,
         "crop_size": 16,
         "optimizer.lr": 0,
+        "optimizer.bias_lr_multiplier": 0,
+        "optimizer.head_lr_multiplier": 0,
         "seed": 0,
         "input_size": 0,
         "augmentation.scale_min": 0.01,
+        "augmentation.rotate": 0,
         "evaluate_every": 0,
         "checkpoint_every": 1,
+        "patience": 0,
         "warmup_steps": 0,
         "frozen_stages": 0,
     }
@@ -145,10 +228,28 @@ def _require_possible(recipe: Recipe) -> None:
             raise RecipeError(f"--set {name}={value}: at least {smallest} is wanted")
     if recipe.precision not in ("auto", "float32", "bfloat16"):
         raise RecipeError(f"--set precision={recipe.precision}: auto, float32 or bfloat16")
+    if recipe.patience and not recipe.evaluate_every:
+        raise RecipeError("patience counts evaluations; add --set evaluate_every=N")
     for stage in recipe.stages:
-        if stage.augmentation.scale_min > stage.augmentation.scale_max:
-            raise RecipeError("augmentation.scale_min is larger than augmentation.scale_max")
+        prefix = _prefix(recipe, stage)
+        augmentation = stage.augmentation
+        if augmentation.scale_min > augmentation.scale_max:
+            raise RecipeError(f"{prefix}augmentation.scale_min is larger than {prefix}augmentation.scale_max")
+        for name in ("flip", "blur"):
+            if not 0 <= getattr(augmentation, name) <= 1:
+                raise RecipeError(
+                    f"--set {prefix}augmentation.{name}={getattr(augmentation, name)}: a probability, 0 to 1"
+                )
+        bias = stage.optimizer.head_bias_lr_multiplier
+        if bias is not None and not (isinstance(bias, int | float) and bias >= 0):
+            raise RecipeError(
+                f"--set {prefix}optimizer.head_bias_lr_multiplier={bias}: null (as head_lr_multiplier), or at least 0"
+            )
+        if not 0 < stage.hard_pixels <= 1:
+            raise RecipeError(f"--set {prefix}hard_pixels={stage.hard_pixels}: a fraction above 0, up to 1 (all)")
         if not 0 <= stage.ema_decay < 1:
-            raise RecipeError(f"--set ema_decay={stage.ema_decay}: 0 (none) up to, but not, 1")
+            raise RecipeError(f"--set {prefix}ema_decay={stage.ema_decay}: 0 (none) up to, but not, 1")
         if stage.batch_size == 1 and not stage.freeze_batch_norm:
-            raise RecipeError("batch_size=1 gives batch norm nothing to average; add --set freeze_batch_norm=true")
+            raise RecipeError(
+                f"{prefix}batch_size=1 gives batch norm nothing to average; add --set {prefix}freeze_batch_norm=true"
+            )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pixelwise.errors import RecipeError
 from pixelwise.training.fit import Step
-from pixelwise.training.run import Evaluated, Event
+from pixelwise.training.judge import Evaluated
+from pixelwise.training.run import Event
 
 
 class Board:

@@ -1,0 +1,172 @@
+"""A run in this process: when it ends, what it begins from, what it writes down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage
+from pixelwise.errors import CheckpointError, RecipeError
+from pixelwise.inference.load import load
+from pixelwise.inference.model_folder import ModelCard, system_module, system_names, write_model
+from pixelwise.labels import LabelSet
+from pixelwise.models.deeplab_v3_plus import build
+from pixelwise.training import run as run_module
+from pixelwise.training.first_weights import carry_over, class_tensors
+from pixelwise.training.fit import Step
+from pixelwise.training.interruption import Interruption
+from pixelwise.training.judge import Evaluated
+from pixelwise.training.plan import Plan
+from pixelwise.training.run import Event, Remark, resume, run, start
+from pixelwise.training.sources import TrainingData
+from tests.drawn_scenes import LABELS, write_masks_tree
+
+ARGUMENTS = {"backbone": "mobilenet_v2", "channels": 8}
+
+
+@pytest.fixture(autouse=True)
+def _memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "keep_freed_memory", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_masks_tree(tmp_path_factory.mktemp("drawn"), train=5, val=2)
+
+
+def recipe(*, patience: int = 0, evaluate_every: int = 2, **changes) -> Recipe:
+    numbers = {"steps": 2, "batch_size": 2, "crop_size": 32, "optimizer": Optimizer(lr=0.01)}
+    stage = Stage(**{**numbers, "augmentation": Augmentation(), **changes})
+    return Recipe((stage,), input_size=64, precision="float32", patience=patience, evaluate_every=evaluate_every)
+
+
+def started(folder: Path, data: Path, wanted: Recipe, **changes) -> tuple[Plan, TrainingData]:
+    words = {"system": "deeplab_v3_plus", "arguments": ARGUMENTS, "init": None}
+    return start(folder, recipe=wanted, data=(f"masks:{data}",), label_map=None, command="test", **{**words, **changes})
+
+
+def events_of(folder: Path, opened: tuple[Plan, TrainingData], *, stop_after: int | None = None) -> list[Event]:
+    events: list[Event] = []
+    with Interruption() as interruption:
+        for event in run(folder, *opened, device="cpu", workers=0, interruption=interruption):
+            events.append(event)
+            if isinstance(event, Step) and event.number == stop_after:
+                interruption.signal = 15
+    return events
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_patience_ends_a_run_that_gets_no_better_also_after_an_interruption(data: Path, tmp_path: Path) -> None:
+    still = recipe(steps=9, patience=2, evaluate_every=1, freeze_batch_norm=True, optimizer=Optimizer(lr=0.0))
+    for name, stops in (("whole", ()), ("broken", (1, 2, 3))):
+        folder = tmp_path / name
+        opened = started(folder, data, still)
+        for stop in stops:
+            events_of(folder, opened, stop_after=stop)
+            opened = resume(folder)
+        events = events_of(folder, opened)
+        judged = [(event.step, event.best) for event in events if isinstance(event, Evaluated)]
+        assert judged[-1] == (3, False)
+        if name == "whole":
+            assert judged == [(1, True), (2, False), (3, False)]
+        assert events[-1] == Remark("ended at step 3: no better score in 2 evaluations")
+        log = log_of(folder)
+        assert [line["step"] for line in log if line["event"] == "step"] == [1, 2, 3]
+        assert [line["step"] for line in log if line["event"] == "evaluation"] == [1, 2, 3]
+        assert log[-1] == {"event": "early_end", "step": 3, "evaluations_without_better_score": 2}
+        assert events_of(folder, resume(folder)) == []
+        assert log_of(folder) == log
+    first, second = ((tmp_path / name / "last" / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert first == second
+
+
+def test_balanced_weights_are_counted_once_and_written_down(data: Path, tmp_path: Path) -> None:
+    plan, _ = started(tmp_path / "run", data, recipe(class_weights="balanced"))
+    pixels, seen = np.zeros(4), np.zeros(4)
+    for path in sorted((data / "trainannot").glob("*.png")):
+        truth = np.asarray(Image.open(path))
+        for label in range(4):
+            here = int((truth == label).sum())
+            pixels[label] += here
+            seen[label] += truth.size if here else 0
+    frequencies = pixels / seen
+    weights = plan.recipe.stages[0].class_weights
+    assert weights == pytest.approx(np.median(frequencies) / frequencies, rel=1e-5)
+    assert Plan.read(tmp_path / "run") == plan
+    with pytest.raises(RecipeError, match=r"class_weights: 2 numbers for the 4 classes background, disc"):
+        started(tmp_path / "other", data, recipe(class_weights=(1.0, 2.0)))
+    assert not (tmp_path / "other").exists()
+
+
+def test_synchronised_batch_norm_is_refused_without_cuda(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sync_batch_norm=true needs CUDA; .*freeze_batch_norm=true"):
+        started(tmp_path / "run", data, recipe(sync_batch_norm=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_auxiliary_term_stands_in_the_log_beside_the_main_one(data: Path, tmp_path: Path) -> None:
+    arguments = {"backbone": "mobilenet_v2", "skips": "none", "auxiliary": True}
+    opened = started(tmp_path / "run", data, recipe(steps=1), system="fcn", arguments=arguments)
+    events_of(tmp_path / "run", opened)
+    line = log_of(tmp_path / "run")[0]
+    assert list(line["terms"]) == ["main", "aux"]
+    assert line["loss"] == pytest.approx(line["terms"]["main"] + 0.5 * line["terms"]["aux"], rel=1e-5)
+
+
+def stored_model(folder: Path, names: Sequence[str], **arguments) -> Path:
+    torch.manual_seed(5)
+    chosen = {**ARGUMENTS, **arguments}
+    card = ModelCard("semantic", "deeplab_v3_plus", LabelSet.from_names("theirs", list(names)), chosen)
+    write_model(folder, build(num_classes=len(names), **chosen).state_dict(), card)
+    return folder
+
+
+def test_a_head_for_as_many_other_classes_is_dropped_too(data: Path, tmp_path: Path) -> None:
+    for names, kept in ((LABELS.names, True), (["sky", "road", "car", "tree"], False)):
+        source = stored_model(tmp_path / f"model {kept}", names)
+        folder = tmp_path / f"run {kept}"
+        still = recipe(steps=1, freeze_batch_norm=True, optimizer=Optimizer(lr=0.0))
+        plan, opened = started(folder, data, still, init=str(source))
+        others = f"its classes are others (4 of 'theirs', here 4 of '{data.name}')"
+        head = f"classifier.weight, classifier.bias begin anew; {others}"
+        assert plan.remarks == (() if kept else (f"--init {source}: {head}",))
+        events_of(folder, (plan, opened))
+        found, trained = load(source).model.state_dict(), load(folder).model.state_dict()
+        assert torch.equal(found["aspp.project.0.weight"], trained["aspp.project.0.weight"])
+        assert torch.equal(found["classifier.weight"], trained["classifier.weight"]) == kept
+
+
+def test_a_model_of_another_build_is_refused_with_its_arguments(data: Path, tmp_path: Path) -> None:
+    source = stored_model(tmp_path / "model", LABELS.names, backbone="resnet18")
+    with pytest.raises(CheckpointError, match=r"not a deeplab_v3_plus with these arguments; .*backbone=resnet18"):
+        started(tmp_path / "run", data, recipe(), init=str(source))
+
+
+@pytest.mark.parametrize("system", [name for name in system_names() if system_module(name).TASK == "semantic"])
+def test_the_tensors_of_the_classes_are_found_in_every_system(system: str) -> None:
+    labels = LabelSet.from_names("seven", [f"class {number}" for number in range(7)])
+    found = class_tensors(ModelCard("semantic", system, labels))
+    assert found
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in system_module(system).build(num_classes=7).state_dict().items()}
+    assert all(7 in shapes[key] for key in found)
+    assert not any(key.startswith("backbone.") for key in found)
+
+
+def test_the_next_stage_takes_what_fits_and_says_what_does_not() -> None:
+    before, after = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    state = {"weight": before.weight.detach(), "bias": torch.zeros(7), "skip": torch.zeros(1)}
+    bias = after.bias.detach().clone()
+    assert carry_over(after, state) == "bias begin anew; skip are used no more"
+    assert torch.equal(after.weight, before.weight)
+    assert torch.equal(after.bias, bias)
+    assert carry_over(after, after.state_dict()) == ""
