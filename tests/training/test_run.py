@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage
-from pixelwise.errors import CheckpointError, RecipeError
+from pixelwise.errors import CheckpointError, DataError, RecipeError
 from pixelwise.inference.load import load
 from pixelwise.inference.model_folder import ModelCard, system_module, system_names, write_model
 from pixelwise.labels import LabelSet
@@ -170,3 +170,25 @@ def test_the_next_stage_takes_what_fits_and_says_what_does_not() -> None:
     assert torch.equal(after.weight, before.weight)
     assert torch.equal(after.bias, bias)
     assert carry_over(after, after.state_dict()) == ""
+
+
+def test_images_dealt_out_to_choose_on_are_recorded_and_stay(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "flat"
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    image = Image.fromarray(np.full((40, 48, 3), 90, np.uint8))
+    mask = Image.fromarray(np.zeros((40, 48), np.uint8))
+    for number in range(10):
+        image.save(folder / "images" / f"{number:02}.png")
+        mask.save(folder / "masks" / f"{number:02}.png")
+    (folder / "labels.txt").write_text((data / "labels.txt").read_text())
+    plan, opened = started(tmp_path / "run", folder, recipe())
+    assert plan.chosen_on == opened.val.ids
+    assert len(plan.chosen_on) == 2
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["chosen_on"] == list(opened.val.ids)
+    assert resume(tmp_path / "run")[0].chosen_on == plan.chosen_on
+    for kind in ("images", "masks"):
+        (folder / kind / "00.png").unlink()
+    with pytest.raises(DataError, match="images came or went since the run began"):
+        resume(tmp_path / "run")
+    assert started(tmp_path / "other", data, recipe())[0].chosen_on == (), "a set with splits records none"

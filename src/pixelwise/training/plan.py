@@ -36,6 +36,7 @@ class Plan:
         command: that started the run.
         revision: of pixelwise.
         remarks: what was decided about the data and the first weights.
+        chosen_on: ids of the images to choose on, where a set has no splits and its images were dealt out.
     """
 
     system: str
@@ -49,6 +50,7 @@ class Plan:
     command: str = ""
     revision: str = ""
     remarks: tuple[str, ...] = ()
+    chosen_on: tuple[str, ...] = ()
 
     def arguments_of(self, stage: Stage) -> dict[str, Any]:
         """Of `build` in one stage, beside the number of classes."""

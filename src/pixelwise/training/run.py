@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pixelwise.contracts import Recipe, Stage
 from pixelwise.data.parallel import Progress, silent
-from pixelwise.errors import RecipeError
+from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.model_folder import recover_model
 from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.checkpoint import load_state, recover_states, save_state
@@ -103,7 +103,8 @@ def start(
         )
         first_weights = _tried_out(plan, opened)
         plan = resolved(plan, opened, workers=workers, progress=progress)
-        plan = replace(plan, remarks=(*opened.remarks, *([first_weights] if first_weights else [])))
+        remarks = (*opened.remarks, *([first_weights] if first_weights else []))
+        plan = replace(plan, remarks=remarks, chosen_on=opened.dealt_out)
         plan.write(folder)
         return plan
 
@@ -115,6 +116,7 @@ def resume(folder: Path) -> tuple[Plan, TrainingData]:
 
     Raises:
         RecipeError: it was started with another number of processes.
+        DataError: a set without splits now deals out other images to choose on.
     """
 
     def opened() -> tuple[Plan, TrainingData]:
@@ -124,7 +126,14 @@ def resume(folder: Path) -> tuple[Plan, TrainingData]:
                 f"{folder}: was started with {plan.processes} processes, here are {process_count()}, which is another "
                 f"batch: {plan.launcher} train --resume {folder}"
             )
-        return plan, open_training_data(plan.data, plan.label_map)
+        data = open_training_data(plan.data, plan.label_map)
+        if data.dealt_out != plan.chosen_on:
+            differ = sorted(set(data.dealt_out) ^ set(plan.chosen_on))
+            raise DataError(
+                f"{folder}: images came or went since the run began, and every fifth is to choose on: these are others "
+                f"now ({', '.join(differ[:3])} …); bring the files of {', '.join(plan.data)} back, or begin a new run"
+            )
+        return plan, data
 
     return together(opened)
 

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from pixelwise.data.dataset import Dataset, Mapped, Merged
+from pixelwise.data.folders import EVERY_FIFTH
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
@@ -33,6 +34,11 @@ class TrainingData:
     def labels(self) -> LabelSet:
         """The classes, those of the first set."""
         return self.train.labels
+
+    @property
+    def dealt_out(self) -> tuple[str, ...]:
+        """The ids of `val` where a set has no splits and its images were dealt out by name; else none."""
+        return self.val.ids if self.val and any(EVERY_FIFTH in remark for remark in self.remarks) else ()
 
 
 def open_training_data(specs: Sequence[str], label_map: str | None) -> TrainingData:
