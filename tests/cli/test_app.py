@@ -77,7 +77,7 @@ def test_without_a_command_the_help_is_shown(command: list[str]) -> None:
     assert "Traceback" not in result.stderr
 
 
-COMMANDS = ["predict", "train", "evaluate", "models", "data"]
+COMMANDS = ["predict", "train", "evaluate", "compare", "models", "import", "data"]
 
 
 @pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)])
@@ -101,7 +101,7 @@ def test_help_loads_nothing_heavy() -> None:
         "from pixelwise.cli.app import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'accelerate', 'safetensors', 'skimage', 'faster_coco_eval'}\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'accelerate', 'safetensors', 'skimage', 'faster_coco_eval', 'timm'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     for arguments in ([], ["predict"], ["train"], ["evaluate"], ["models"], ["data"], ["data", "check"]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from typing import Annotated, Any
 
 import typer
@@ -17,19 +19,40 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the systems and the weights that ship, or show one system's recipe."""
-    from rich.console import Console
-    from rich.table import Table
-
     rows = _recipe_rows(system) if system else _system_rows()
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
-        return
+    elif system:
+        _print_recipe(rows)
+    else:
+        _print_systems(rows)
+
+
+def _print_systems(rows: list[dict[str, Any]]) -> None:
+    width = shutil.get_terminal_size().columns
+    for row in rows:
+        print(f"{row['system']}  ({row['task']})")
+        lines = {
+            "paper": row["paper"],
+            "variants": ", ".join(row["variants"]),
+            "shipped weights": ", ".join(row["shipped weights"]),
+        }
+        for name, text in lines.items():
+            if text:
+                start = f"  {name}: "
+                print(textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * 4))
+
+
+def _print_recipe(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for column in rows[0]:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
-    Console().print(table)
+        table.add_row(*map(str, row.values()))
+    Console(highlight=False).print(table)
 
 
 def _system_rows() -> list[dict[str, Any]]:
