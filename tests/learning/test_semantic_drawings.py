@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from accelerate import Accelerator
 
 from pixelwise.contracts import Augmentation, Metric, Optimizer, Stage
-from pixelwise.inference.model_folder import ModelCard
+from pixelwise.inference.model_folder import ModelCard, system_module
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.mean_iou import MeanIoU
-from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.training.evaluate import evaluate, model_answers
 from pixelwise.training.fit import Fit, fit
 from pixelwise.types import Annotation
@@ -27,11 +28,21 @@ def judge(answers) -> float:
 
 
 @pytest.mark.slow
-def test_deeplab_v3_plus_learns_drawings() -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("deeplab_v3_plus", {"backbone": "resnet18", "channels": 32, "separable": True}),
+        pytest.param("fcn", {"backbone": "resnet18", "skips": "8s"}, marks=pytest.mark.learning),
+        pytest.param(
+            "deeplab_v3", {"backbone": "resnet18", "channels": 64, "output_stride": 8}, marks=pytest.mark.learning
+        ),
+        pytest.param("pspnet", {"backbone": "resnet18", "channels": 64}, marks=pytest.mark.learning),
+    ],
+)
+def test_drawings_are_learnt(name: str, arguments: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    arguments = {"backbone": "resnet18", "channels": 32, "separable": True}
-    system = build(num_classes=len(LABELS), **arguments)
-    card = ModelCard(task="semantic", system="deeplab_v3_plus", labels=LABELS, arguments=arguments, input_size=96)
+    system = system_module(name).build(num_classes=len(LABELS), **arguments)
+    card = ModelCard(task="semantic", system=name, labels=LABELS, arguments=arguments, input_size=96)
     untrained = judge(model_answers(Predictor(system, card, device="cpu")))
     constant = judge(lambda sample: Annotation(semantic=torch.zeros_like(sample.truth.semantic)))
     stage = Stage(
@@ -55,7 +66,7 @@ def test_deeplab_v3_plus_learns_drawings() -> None:
         )
     )
     trained = judge(model_answers(Predictor(system, card, device="cpu")))
-    print(f"mean IoU: untrained {untrained:.3f}, constant {constant:.3f}, trained {trained:.3f}")
+    print(f"{name}, mean IoU: untrained {untrained:.3f}, constant {constant:.3f}, trained {trained:.3f}")
     assert len(made) == stage.steps
     assert trained > 0.7
     assert trained > max(untrained, constant) + 0.35

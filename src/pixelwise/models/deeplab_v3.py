@@ -6,6 +6,9 @@ A classifier is kept dense by dilation. Then either atrous spatial pyramid pooli
 
 Differences from the paper:
 - Batch norm keeps torchvision's momentum 0.1 and eps 1e-5; the paper's decay is 0.9997.
+- torchvision's ResNets are strided in the first block of a stage, the authors' in the last block of the stage before.
+  With `first_block="previous"` the 3×3 convolutions of the last stage have the rates 1, 4, 8 at output stride 16 (2, 8,
+  16 at 8) for the paper's 2, 4, 8 (4, 8, 16), which `full` gives.
 - Bilinear enlargement uses half-pixel centres; the authors' code aligns corners.
 - The recipe is one for small data on a small machine; `deeplab_v3_resnet101` has the paper's two phases in its shape:
   batch norm learnt at output stride 16, then frozen at 8.

@@ -8,6 +8,7 @@ Differences from the paper:
 - Backbones are torchvision's ResNets and MobileNet V2; the aligned Xception is not built here.
 - Bilinear enlargement uses half-pixel centres by default; the authors' code aligns corners, with crops of 8n + 1 pixels
   (`align_corners`).
+- The rates of a ResNet's last stage: see `deeplab_v3`.
 - MobileNet V2: the early map is the 24-channel output of its stride-4 stage, and the 1280-channel classifier layer is
   left out.
 - `layout="smp"` is the network of segmentation_models_pytorch: another convolution after ASPP, one in the decoder in
@@ -30,7 +31,7 @@ from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.nn.aspp import ASPP, ConvNormRelu
-from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, build_backbone
+from pixelwise.nn.backbones import BOTTLENECK_RESNETS, Backbone, Normalize, build_backbone
 from pixelwise.nn.dilation import FirstBlock
 from pixelwise.nn.heads import semantic_annotations
 from pixelwise.types import Annotation, Batch
@@ -201,7 +202,7 @@ def build(
     smp = layout == "smp"
     if output_stride not in (8, 16):
         raise RecipeError(f"output_stride {output_stride}: deeplab_v3_plus has 8 or 16")
-    if multi_grid is None and backbone.startswith(RESNETS[2:]) and not smp:
+    if multi_grid is None and backbone in BOTTLENECK_RESNETS and not smp:
         multi_grid = (1, 2, 4)
     return DeepLabV3Plus(
         build_backbone(backbone, output_stride=output_stride, multi_grid=multi_grid, first_block=first_block),

@@ -99,9 +99,9 @@ class FCN(nn.Module):
         skip_scales: factors on them before.
         skip_offsets: row and column in each of them at which the coarser scores begin.
         output_offset: row and column in the enlarged scores at which the image begins.
-        padded: whether images are filled up with their mean to multiples of 32 pixels, so that no backbone leaves a rest
-            unseen, and deconvolutions crop half their factor, so that scores lie over the pixels they judge; without,
-            the offsets do that.
+        padded: whether images are filled up to multiples of 32 pixels, so that no backbone leaves a rest unseen, and
+            deconvolutions crop half their factor, so that scores lie over the pixels they judge; without, the offsets
+            do that.
         learn_upsampling: see `build`.
     """
 

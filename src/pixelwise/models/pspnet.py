@@ -176,7 +176,7 @@ def build(
         width,
         bins=bins,
         pooling=pooling,
-        reduced_channels=max(1, width // len(bins)) if reduce else None,
+        reduced_channels=max(1, width // max(1, len(bins))) if reduce else None,
         norm_of_one_bin=not smp,
         map_first=not smp,
     )

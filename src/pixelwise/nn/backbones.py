@@ -396,7 +396,7 @@ def build_backbone(
     Args:
         name: one of NAMES, or `timm/` and a name of timm's (which may be left out where the name is not one of ours).
         output_stride: of the deepest map: 8, 16 or 32.
-        multi_grid: factors on the dilation of a ResNet's last stage, None for 1.
+        multi_grid: factors on the dilation of a ResNet's last stage, None for 1; other networks have none.
         first_block: see FirstBlock; without meaning for timm's networks, which timm dilates.
 
     Raises:
@@ -416,8 +416,6 @@ def build_backbone(
             deep_stem=name.endswith(DEEP_STEM),
             stride_in_1x1=name.endswith(STRIDE_IN_1X1),
         )
-    if multi_grid is not None:
-        raise RecipeError(f"multi_grid: the ResNets have it, {name} does not")
     if name in ("mobilenet_v2", "mobilenet_v2_1280"):
         network = models.mobilenet_v2(weights=None)
         wide = name.endswith("1280")

@@ -50,6 +50,8 @@ class PyramidPooling(nn.Module):
         super().__init__()
         if pooling not in ("average", "max"):
             raise RecipeError(f"pooling '{pooling}': average or max")
+        if not bins or min(bins) < 1:
+            raise RecipeError(f"bins {tuple(bins)}: one or more grids, each of 1 cell a side or more")
         self.bins, self.pooling = tuple(bins), pooling
         self.align_corners, self.map_first = align_corners, map_first
         self.reduce = nn.ModuleList(
