@@ -9,8 +9,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pixelwise.errors import PixelwiseError
+from pixelwise.inference import png
+from pixelwise.inference import scene as scene_module
 from pixelwise.inference.scene import MissingPartError, Scene
 from pixelwise.labels import LabelSet, published
+from pixelwise.ops import rle
 from pixelwise.types import Annotation
 from tests.inference.conftest import LABELS, noise
 
@@ -114,12 +117,65 @@ def test_voc_masks_have_the_palette_of_voc(tmp_path: Path):
         assert mask.getpalette()[15 * 3 : 16 * 3] == [192, 128, 128]
 
 
-def test_a_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(self, path, **options):
-        Path(path).write_bytes(b"half")
+@pytest.mark.parametrize(("broken", "left"), [("write_png", []), ("Image.Image.save", ["a.overlay.png"])])
+def test_a_write_that_fails_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, left: list[str]
+):
+    def full(*arguments, **options):
+        next(Path(path) for path in arguments if isinstance(path, Path)).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(f"pixelwise.inference.scene.{broken}", full)
     with pytest.raises(OSError, match="No space left"):
         scene().save(tmp_path / "a")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == left
+
+
+@pytest.mark.parametrize("slab", [1, 7, 40, 10_000])
+def test_segments_equal_the_slow_formula(monkeypatch: pytest.MonkeyPatch, slab: int):
+    """Each class by a mask of the whole image, however many pixels are counted at once."""
+    monkeypatch.setattr(scene_module, "SLAB_PIXELS", slab)
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 4, (5, 3), generator=generator)
+    semantic = coarse.repeat_interleave(3, 0).repeat_interleave(4, 1).to(torch.uint8)
+    semantic[semantic == 3] = 255
+    semantic[:, 5] = 1  # a run over the whole column, with its neighbours' ends
+    semantic[0, 6] = 1
+    confidence = torch.rand(15, 12, generator=generator)
+    found = replace(scene(), image=noise(15, 12), annotation=Annotation(semantic=semantic, confidence=confidence))
+    segments = found.record()["segments"]
+    assert [segment["id"] for segment in segments] == [1, 2]
+    for segment in segments:
+        mask = (semantic == segment["id"]).numpy()
+        rows, columns = np.nonzero(mask)
+        assert segment["area"] == mask.sum()
+        assert segment["box"] == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert segment["score"] == pytest.approx(confidence.numpy()[mask].mean(), abs=1e-4)
+        assert segment["rle"] == rle.encode(mask)
+    everywhere = replace(found, annotation=Annotation(semantic=torch.ones(15, 12, dtype=torch.uint8)))
+    (segment,) = everywhere.record()["segments"]
+    assert segment["rle"] == rle.encode(np.ones((15, 12), dtype=bool))
+    assert segment["score"] is None
+    assert segment["box"] == [0, 0, 12, 15]
+
+
+def test_segments_of_more_than_255_classes():
+    names = [f"class {index}" for index in range(300)]
+    semantic = torch.tensor([[299, -1], [256, 299]], dtype=torch.int32)
+    annotation = Annotation(semantic=semantic, confidence=torch.tensor([[0.5, 0.9], [0.25, 1.0]]))
+    many = Scene(noise(2, 2), annotation, LabelSet.from_names("many", names), 0.0, "m")
+    found = [(segment["id"], segment["area"], segment["score"]) for segment in many.record()["segments"]]
+    assert found == [(256, 1, 0.25), (299, 2, 0.75)]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (20, 31)])
+@pytest.mark.parametrize("slab", [1, 200, 10_000])
+def test_a_png_is_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], slab: int):
+    monkeypatch.setattr(png, "SLAB_BYTES", slab)
+    picture = Image.fromarray(noise(*size).permute(1, 2, 0).numpy())
+    png.write_png(tmp_path / "a.png", picture)
+    with Image.open(tmp_path / "a.png") as found:
+        found.verify()  # the checksums
+    with Image.open(tmp_path / "a.png") as found:
+        assert (found.format, found.mode) == ("PNG", "RGB")
+        assert np.array_equal(np.asarray(found), np.asarray(picture))

@@ -30,13 +30,14 @@ def test_windows_cover_a_side_with_at_least_a_third_in_common(window: int):
             assert 0 < after - before <= math.ceil(2 * window / 3)
 
 
-def by_hand(scores: dict[tuple[int, int], torch.Tensor], size: tuple[int, int], window: int):
+def by_hand(scores: dict[tuple[int, int], torch.Tensor], size: tuple[int, int], window: int, align_corners: bool):
     """The slow formula: everything at full size."""
     classes = next(iter(scores.values())).shape[0]
     total, count = torch.zeros(classes, *size), torch.zeros(size)
     height, width = min(window, size[0]), min(window, size[1])
     for (top, left), coarse in scores.items():
-        full = F.interpolate(coarse[None], size=(height, width), mode="bilinear", align_corners=False)[0].softmax(0)
+        full = F.interpolate(coarse[None], size=(height, width), mode="bilinear", align_corners=align_corners)[0]
+        full = full.softmax(0)
         total[:, top : top + height, left : left + width] += full
         count[top : top + height, left : left + width] += 1
     confidence, ids = (total / count).max(0)
@@ -45,7 +46,10 @@ def by_hand(scores: dict[tuple[int, int], torch.Tensor], size: tuple[int, int], 
 
 @pytest.mark.parametrize("size", [(20, 31), (31, 20), (4, 50), (50, 4), (11, 11), (6, 6), (1, 1), (23, 22)])
 @pytest.mark.parametrize("slab_bytes", [1, 4 * 5 * 31 * 3, 2**26])
-def test_joined_windows_equal_the_slow_formula(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], slab_bytes: int):
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_joined_windows_equal_the_slow_formula(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], slab_bytes: int, align_corners: bool
+):
     monkeypatch.setattr(tiles, "SLAB_BYTES", slab_bytes)
     window = 11
     generator = torch.Generator().manual_seed(0)
@@ -56,8 +60,8 @@ def test_joined_windows_equal_the_slow_formula(monkeypatch: pytest.MonkeyPatch, 
         for left in window_starts(size[1], window)
     }
     rows = ([scores[top, left] for left in window_starts(size[1], window)] for top in window_starts(size[0], window))
-    ids, confidence = join_windows(rows, size_hw=size, window=window)
-    wanted_ids, wanted_confidence, _ = by_hand(scores, size, window)
+    ids, confidence = join_windows(rows, size_hw=size, window=window, align_corners=align_corners)
+    wanted_ids, wanted_confidence, _ = by_hand(scores, size, window, align_corners)
     assert ids.dtype == torch.uint8
     assert torch.allclose(confidence, wanted_confidence, atol=1e-6)
     assert (ids == wanted_ids).float().mean() > 0.999

@@ -17,19 +17,33 @@ def _slabs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("_slabs")
+@pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("classes", [2, 21])
 @pytest.mark.parametrize(
-    ("source", "target"), [((5, 7), (33, 40)), ((8, 8), (8, 8)), ((12, 9), (5, 4)), ((1, 1), (3, 4))]
+    ("source", "target"),
+    [((5, 7), (33, 40)), ((8, 8), (8, 8)), ((12, 9), (5, 4)), ((1, 1), (3, 4)), ((6, 5), (1, 1)), ((4, 6), (9, 6))],
 )
 def test_ids_and_probabilities_are_those_of_the_enlarged_scores(
-    classes: int, source: tuple[int, int], target: tuple[int, int]
+    classes: int, source: tuple[int, int], target: tuple[int, int], align_corners: bool
 ) -> None:
     logits = 3 * torch.randn(classes, *source, generator=torch.Generator().manual_seed(classes))
-    ids, confidence = resize.argmax_resized(logits, target)
-    best = F.interpolate(logits[None], size=target, mode="bilinear", align_corners=False)[0].softmax(dim=0).max(dim=0)
+    ids, confidence = resize.argmax_resized(logits, target, align_corners=align_corners)
+    enlarged = F.interpolate(logits[None], size=target, mode="bilinear", align_corners=align_corners)[0]
+    best = enlarged.softmax(dim=0).max(dim=0)
     assert ids.dtype == torch.uint8
     assert torch.equal(ids.long(), best.indices)
     torch.testing.assert_close(confidence, best.values, rtol=0, atol=1e-6)
+
+
+def test_aligned_corners_are_worked_by_hand() -> None:
+    """Three rows and columns from two: the corners keep their scores, the middle is the mean of its neighbours."""
+    first = torch.tensor([[0.0, 4.0], [8.0, 16.0]])
+    rows = resize.enlarge_rows(torch.stack([first, -first]), 0, 3, (3, 3), align_corners=True)
+    expected = torch.tensor([[0.0, 2.0, 4.0], [4.0, 7.0, 10.0], [8.0, 12.0, 16.0]])
+    torch.testing.assert_close(rows, torch.stack([expected, -expected]))
+    torch.testing.assert_close(
+        resize.enlarge_rows(first[None], 1, 2, (3, 3), align_corners=True), expected[None, 1:2], rtol=0, atol=0
+    )
 
 
 def test_more_than_255_classes_give_wide_ids() -> None:
@@ -38,6 +52,25 @@ def test_more_than_255_classes_give_wide_ids() -> None:
     ids, _ = resize.argmax_resized(logits, (2, 2))
     assert ids.dtype == torch.int32
     assert ids.tolist() == [[299, 299]] * 2
+
+
+def test_of_equal_scores_the_first_class_has_the_pixel() -> None:
+    ids, confidence = resize.argmax_resized(torch.tensor([0.0, 7, 7, 1]).view(4, 1, 1), (2, 3))
+    assert (ids == 1).all()
+    assert torch.allclose(confidence, torch.tensor([0.0, 7, 7, 1]).softmax(0)[1])
+
+
+def test_far_apart_and_large_scores_neither_overflow_nor_vanish() -> None:
+    """The logarithm of the sum, as the slow formula has it."""
+    logits = torch.tensor([[900.0, -900], [899.0, -901], [-900.0, -5000]]).view(3, 1, 2)
+    _, confidence = resize.argmax_resized(logits, (1, 2))
+    slow = (logits.amax(0) - logits.double().logsumexp(0)).exp().float()
+    torch.testing.assert_close(confidence, slow, rtol=1e-6, atol=0)
+
+
+def test_scores_that_are_no_numbers_give_a_class_all_the_same() -> None:
+    ids, _ = resize.argmax_resized(torch.full((3, 2, 2), float("nan")), (4, 4))
+    assert (ids < 3).all()
 
 
 def test_scores_of_half_precision_are_reduced_in_full() -> None:
@@ -61,7 +94,7 @@ def test_the_enlarged_scores_are_never_held_whole(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(resize.F, "interpolate", watched)
     resize.argmax_resized(torch.randn(10, 50, 60), (400, 500))
-    assert 0 < largest <= 40_000
+    assert 0 < largest <= 2 * 40_000  # the rows of the source around a slab are two more than theirs
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ IMAGE_SUFFIXES = frozenset(
 MAX_MEGAPIXELS = 200.0
 """Images with more pixels than this are refused before they are decoded, unless a caller allows more."""
 
+SLAB_PIXELS = 4 * 2**20
+"""How many pixels are brought to RGB at once."""
+
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 # neither formats without a signature (TGA takes any file for its own) nor those that run another program (EPS)
 
@@ -154,7 +157,7 @@ def rgb_tensor(image: Image.Image, *, source: str) -> UInt8[Tensor, "3 H W"]:
     elif image.mode == "F":
         pixels = _grey_from_floats(np.asarray(image), source)
     else:
-        pixels = np.array(_opaque(image))
+        return _planes(image)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -260,9 +263,21 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
+def _planes(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
+    """The colours, some rows at a time: Pillow's copies of a whole large image would be several."""
+    width, height = image.size
+    planes = torch.empty(3, height, width, dtype=torch.uint8)
+    rows = max(1, SLAB_PIXELS // width)
+    for start in range(0, height, rows):
+        slab = image if rows >= height else image.crop((0, start, width, min(start + rows, height)))
+        for channel, band in enumerate(_opaque(slab).split()):
+            planes[channel, start : start + rows] = torch.from_numpy(np.array(band))
+    return planes
+
+
 def _opaque(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 

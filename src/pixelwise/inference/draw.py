@@ -17,7 +17,7 @@ from torch import Tensor
 from pixelwise.labels import Colour, LabelSet
 from pixelwise.types import Annotation
 
-OPACITY = 0.55
+OPACITY = 140 / 255
 """Of a class's colour over the image."""
 
 VOID_GREY = 190
@@ -51,43 +51,56 @@ def draw(
     Returns:
         RGB; the picture at its own size at the top left, larger than that only by the legend.
     """
-    picture = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()).copy()
     rows: list[LegendRow] = []
-    if annotation.semantic is not None:
+    planes = image.cpu().numpy()
+    if annotation.semantic is None:
+        drawn = _picture(planes)
+    else:
         semantic = annotation.semantic.cpu().numpy()
-        paint_semantic(picture, semantic, labels)
+        drawn = paint_semantic(planes, semantic, labels)
         rows += semantic_legend(semantic, labels)
-    drawn = Image.fromarray(picture)
     return add_legend(drawn, rows) if legend and rows else drawn
 
 
-def paint_semantic(picture: UInt8[np.ndarray, "H W 3"], semantic: np.ndarray, labels: LabelSet) -> None:
-    """Colour each pixel by its class, in place: the edges of a class in its full colour, void hatched in grey."""
+def paint_semantic(planes: UInt8[np.ndarray, "3 H W"], semantic: np.ndarray, labels: LabelSet) -> Image.Image:
+    """The image with each pixel coloured by its class: the edges of a class in its full colour, void hatched in grey."""
     height, width = semantic.shape
-    colours = np.array([*labels.palette, (VOID_GREY,) * 3], dtype=np.float32)
+    # the last entry is for void, which is 255 or -1
+    colours = np.full((max(256, len(labels) + 1), 3), VOID_GREY, dtype=np.uint8)
+    colours[: len(labels)] = labels.palette
+    opacities = np.full(len(colours), round(255 * OPACITY), dtype=np.uint8)
+    if labels.background_id is not None:
+        opacities[labels.background_id] = 0
     line = max(1, round(max(height, width) / 1000))
-    hatch = 6 * line
     slab = max(1, SLAB_PIXELS // width)
-    edges = _edges(semantic, line)
+    drawn = Image.new("RGB", (width, height))
     for start in range(0, height, slab):
-        rows = slice(start, min(start + slab, height))
-        ids = semantic[rows].astype(np.int64)
+        stop = min(start + slab, height)
+        ids = semantic[start:stop]
+        opacity = opacities.take(ids, mode="wrap")
         is_void = ids == labels.ignore_id
-        y, x = np.ogrid[rows.start : rows.stop, 0:width]
-        painted = ~is_void | ((x + y) % hatch < 2 * line)
-        if labels.background_id is not None:
-            painted &= ids != labels.background_id
-        opacity = np.where(edges[rows] & ~is_void, np.float32(1), np.float32(OPACITY)) * painted
-        colour = colours[np.where(is_void, len(labels), ids)]
-        blended = picture[rows] + (colour - picture[rows]) * opacity[:, :, None]
-        picture[rows] = np.rint(blended).astype(np.uint8)
+        above = min(start, line)  # rows that are looked at for edges alone
+        edges = _edges(semantic[start - above : stop + line], line)[above : above + stop - start]
+        opacity[edges & (opacity > 0) & ~is_void] = 255
+        if is_void.any():
+            y, x = np.ogrid[start:stop, 0:width]
+            opacity[is_void & ((x + y) % (6 * line) >= 2 * line)] = 0
+        part = _picture(planes[:, start:stop])
+        part.paste(Image.fromarray(colours.take(ids, axis=0, mode="wrap")), mask=Image.fromarray(opacity))
+        drawn.paste(part, (0, start))
+    return drawn
 
 
 def semantic_legend(semantic: np.ndarray, labels: LabelSet) -> list[LegendRow]:
     """The classes that occur, the largest first, then what nobody judged; background is left out."""
-    ids, counts = np.unique(semantic, return_counts=True)
-    shares = {int(index): count / semantic.size for index, count in zip(ids, counts, strict=True)}
-    void = shares.pop(labels.ignore_id, None)
+    counts = np.zeros(max(256, len(labels) + 1), dtype=np.int64)
+    slab = max(1, SLAB_PIXELS // semantic.shape[1])
+    for start in range(0, len(semantic), slab):  # bincount makes 8 bytes of every id
+        ids = semantic[start : start + slab].ravel()
+        ids = ids if ids.dtype == np.uint8 else ids % len(counts)
+        counts += np.bincount(ids, minlength=len(counts))
+    shares = {index: counts[index] / semantic.size for index in np.flatnonzero(counts).tolist()}
+    void = shares.pop(len(counts) - 1, None)
     rows = [
         LegendRow(labels.palette[index], f"{labels.names[index]} {_percent(share)}")
         for index, share in sorted(shares.items(), key=lambda item: -item[1])
@@ -96,10 +109,16 @@ def semantic_legend(semantic: np.ndarray, labels: LabelSet) -> list[LegendRow]:
     return rows if void is None else [*rows, LegendRow(None, f"not judged {_percent(void)}")]
 
 
-def add_legend(picture: Image.Image, rows: list[LegendRow]) -> Image.Image:
-    """Put a panel to the right of the picture or beneath it, whichever makes the smaller whole."""
+def add_legend(picture: Image.Image, rows: list[LegendRow], *, font_size: int | None = None) -> Image.Image:
+    """Put a panel to the right of the picture or beneath it, whichever makes the smaller whole.
+
+    Args:
+        picture: RGB.
+        rows: at least one.
+        font_size: in pixels; None takes one that suits a picture which is looked at as a whole.
+    """
     width, height = picture.size
-    font_size = max(12, round(max(width, height) / 50))
+    font_size = font_size or max(12, round(max(width, height) / 50))
     font = ImageFont.load_default(font_size)
     line = round(1.6 * font_size)
     cell = math.ceil(max(font.getlength(row.text) for row in rows) + 2.5 * line)
@@ -141,6 +160,10 @@ def _draw_row(
     if row.colour is None:
         pen.line((box[0], box[3], box[2], box[1]), fill=FRAME_COLOUR, width=max(1, line // 10))
     pen.text((box[2] + 2 * margin, y + line / 2), row.text, fill=TEXT_COLOUR, font=font, anchor="lm")
+
+
+def _picture(planes: UInt8[np.ndarray, "3 H W"]) -> Image.Image:
+    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
 
 
 def _edges(semantic: np.ndarray, thickness: int) -> np.ndarray:

@@ -6,20 +6,23 @@ import errno
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pixelwise.data.images import read_image
+from pixelwise.data.images import image_size, read_image
 from pixelwise.errors import DataError
 from pixelwise.inference.image_files import ImageFile
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.results_file import ResultsFile, as_line
 from pixelwise.inference.scene import OVERLAY_SUFFIX, Scene
+
+PIXELS_IN_FLIGHT = 50_000_000
+"""Images read ahead and written behind have no more pixels together; a larger one is alone."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Job:
         options: how images are looked at.
         out: the folder of results.
         max_megapixels: images with more pixels are refused.
-        workers: how many images are read ahead, and how many are written behind, at most; 0 does all in turn.
+        workers: how many images are read ahead, and how many are written behind, at most (see also PIXELS_IN_FLIGHT);
+            0 does all in turn.
     """
 
     predictor: Predictor
@@ -53,6 +57,18 @@ class Job:
             "weights": self.weights,
             "options": {**options, "input_size": self.options.input_size or self.predictor.card.input_size},
         }
+
+
+class _Read(NamedTuple):
+    image: ImageFile
+    pixels: int
+    future: Future[UInt8[Tensor, "3 H W"]]
+
+
+class _Written(NamedTuple):
+    image: ImageFile
+    pixels: int
+    future: Future[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,13 +100,13 @@ def done_before(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> 
 
 
 def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> Generator[Outcome]:
-    """Predict images and write their results, one line of `results` each.
+    """Predict images and write their results, one line of `results` each, in the order of the images.
 
     Results of these images that are there already are replaced. When the generator is closed or interrupted, what the
     network has answered is still written.
 
     Yields:
-        what became of each image, once it is on the disk.
+        what became of each image, once it is on the disk; failures as soon as they are known.
 
     Raises:
         DataError: the folder of results cannot be written.
@@ -100,25 +116,47 @@ def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -
     except OSError as error:
         raise _unwritable(job.out, error) from None
     waiting = deque(images)
-    reading: deque[tuple[ImageFile, Future[UInt8[Tensor, "3 H W"]]]] = deque()
-    writing: deque[Future[Outcome]] = deque()
+    reading: deque[_Read] = deque()
+    writing: deque[_Written] = deque()
+
+    def fits(pixels: int) -> bool:
+        in_flight = sum(one.pixels for one in (*reading, *writing))
+        return not in_flight or in_flight + pixels <= PIXELS_IN_FLIGHT
+
     with _threads(job.workers) as readers, _threads(job.workers) as writers:
-        while waiting or reading:
-            while waiting and len(reading) < max(1, job.workers):
-                image = waiting.popleft()
-                reading.append((image, readers.submit(read_image, image.path, max_megapixels=job.max_megapixels)))
-            image, future = reading.popleft()
-            try:
-                identity = job.identity(image)
-                scene = _look(job, future.result(), image)
-            except (DataError, OSError) as error:
-                yield _failure(image, error)
-                continue
-            while len(writing) >= max(1, job.workers):
-                yield writing.popleft().result()
-            writing.append(writers.submit(_write, scene, identity, image, job, results))
-        while writing:
-            yield writing.popleft().result()
+        try:
+            while waiting or reading:
+                while waiting and len(reading) < max(1, job.workers) and fits(pixels := _pixels(waiting[0], job)):
+                    image = waiting.popleft()
+                    future = readers.submit(read_image, image.path, max_megapixels=job.max_megapixels)
+                    reading.append(_Read(image, pixels, future))
+                if not reading or len(writing) >= max(1, job.workers):
+                    yield _finish(writing.popleft(), job, results)
+                    continue
+                image, pixels, future = reading.popleft()
+                try:
+                    identity = job.identity(image)
+                    scene = _look(job, future.result(), image)
+                except (DataError, OSError) as error:
+                    yield _failure(image, error)
+                    continue
+                writing.append(_Written(image, pixels, writers.submit(_write, scene, identity, image, job)))
+                del scene, future  # or a large image would be held while the next one is read
+            while writing:
+                yield _finish(writing.popleft(), job, results)
+        finally:
+            for one in writing:  # the generator was closed, or something failed: nobody waits for these any more
+                with suppress(DataError):
+                    _finish(one, job, results)
+
+
+def _pixels(image: ImageFile, job: Job) -> int:
+    """How many an image has, by its header; 0 where that cannot be read, which reading will say."""
+    try:
+        height, width = image_size(image.path, max_megapixels=job.max_megapixels)
+    except DataError:
+        return 0
+    return height * width
 
 
 def _look(job: Job, pixels: UInt8[Tensor, "3 H W"], image: ImageFile) -> Scene:
@@ -133,18 +171,23 @@ def _look(job: Job, pixels: UInt8[Tensor, "3 H W"], image: ImageFile) -> Scene:
         ) from None
 
 
-def _write(scene: Scene, identity: dict[str, Any], image: ImageFile, job: Job, results: ResultsFile) -> Outcome:
-    """Write the files, then the line that says they are whole."""
+def _write(scene: Scene, identity: dict[str, Any], image: ImageFile, job: Job) -> dict[str, Any]:
+    """Write the files; the line that will say that they are whole."""
+    paths = scene.save(job.out / image.stem)
+    files = [path.relative_to(job.out).as_posix() for path in paths]
+    return {**scene.record(), **identity, "files": files}
+
+
+def _finish(written: _Written, job: Job, results: ResultsFile) -> Outcome:
+    """Wait for an image's files, and write its line."""
     try:
-        paths = scene.save(job.out / image.stem)
-        files = tuple(path.relative_to(job.out).as_posix() for path in paths)
-        record = {**scene.record(), **identity, "files": list(files)}
+        record = written.future.result()
         results.append(record)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            return _failure(image, error)
+            return _failure(written.image, error)
         raise _unwritable(job.out, error) from None
-    return Outcome(image, files=files, line=as_line(record))
+    return Outcome(written.image, files=tuple(record["files"]), line=as_line(record))
 
 
 def _unwritable(out: Path, error: OSError) -> DataError:

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pixelwise.errors import RecipeError
+from pixelwise.inference.fusion import fused_copy
 from pixelwise.inference.image_input import ImageInput, image_tensor
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.scene import Scene
@@ -55,6 +56,10 @@ class Options:
 class Predictor:
     """A model with its card, ready for images.
 
+    Images go through a private, faster copy of the model (see `inference.fusion`), made with the first of them. What is
+    changed in `model` (weights, device, precision, parts, hooks, training mode) counts from the next image on. Only
+    changes that torch does not count, those made through `.data`, need a call of `refresh`.
+
     Args:
         module: the system; it is moved to the device and put in evaluation mode.
         card: what is known of it.
@@ -64,7 +69,6 @@ class Predictor:
     Attributes:
         model: the stored module, with its own keys.
         card: as given.
-        device: where it computes.
         name: as given.
 
     Raises:
@@ -74,10 +78,25 @@ class Predictor:
     def __init__(
         self, module: nn.Module, card: ModelCard, *, device: str | torch.device = "auto", name: str | None = None
     ) -> None:
-        self.device = choose_device(device)
-        self.model = module.eval().to(device=self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        chosen = choose_device(device)
+        self.model = module.eval().to(device=chosen, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.card = card
         self.name = name or card.system
+        self._fused: nn.Module | None = None
+        self._fused_from: list[_Version] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The copy is left out of copies and pickles; it is made anew."""
+        return {**self.__dict__, "_fused": None, "_fused_from": None}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies, and computes."""
+        return next(self.model.parameters()).device
+
+    def refresh(self) -> None:
+        """Make the private copy of the model anew, with the next image."""
+        self._fused_from = None
 
     @property
     def labels(self) -> LabelSet:
@@ -184,7 +203,12 @@ class Predictor:
         logits = self._look(image_tensor(image), self.card.input_size).logits.float()
         if size is None:
             return logits[0].clone()
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self._align_corners)[0]
+
+    @property
+    def _align_corners(self) -> bool:
+        """How the model's scores are enlarged."""
+        return getattr(self.model, "align_corners", False)
 
     @torch.no_grad()
     def _annotate(self, image: UInt8[Tensor, "3 H W"], options: Options) -> Annotation:
@@ -192,7 +216,9 @@ class Predictor:
         if options.tile:
             size = (image.shape[1], image.shape[2])
             windows = self._window_logits(image, input_size, tta=options.tta)
-            semantic, confidence = join_windows(windows, size_hw=size, window=input_size)
+            semantic, confidence = join_windows(
+                windows, size_hw=size, window=input_size, align_corners=self._align_corners
+            )
             annotation = Annotation(semantic=semantic, confidence=confidence)
         else:
             annotation = self.model.decode(self._scores(image, input_size, tta=options.tta), _batch_of(image))[0]  # pyright: ignore[reportCallIssue]
@@ -222,17 +248,60 @@ class Predictor:
             for mirrored in (False, True):
                 logits = self._look(image, max(1, round(scale * long_side)), mirrored=mirrored).logits.float()
                 logits = logits.flip(3) if mirrored else logits
-                total += F.interpolate(logits, size=grid, mode="bilinear", align_corners=False).softmax(dim=1)
+                logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=self._align_corners)
+                total += logits.softmax(dim=1)
         mean = total / (2 * len(TTA_SCALES))
         return output._replace(logits=mean.clamp_min(torch.finfo(torch.float32).tiny).log())
 
     @torch.inference_mode()  # here alone: its tensors refuse changes in place, which users may make on what they get
     def _look(self, image: UInt8[Tensor, "3 H W"], long_side: int, *, mirrored: bool = False) -> Any:
         """The network's output for the image at a long side of so many pixels."""
+        pixels = self.prepare(image, long_side)
+        return self.network()(pixels.flip(3) if mirrored else pixels)
+
+    def prepare(self, image: UInt8[Tensor, "3 H W"], long_side: int) -> Float[Tensor, "1 3 h w"]:
+        """What the network sees of an image at a long side of so many pixels: values in [0, 1]."""
         resized = resize_image(image, long_side_size((image.shape[1], image.shape[2]), long_side))
-        pixels = resized.to(self.device).float().div_(255)[None]
-        pixels = pixels.flip(3) if mirrored else pixels
-        return self.model(pixels.contiguous(memory_format=torch.channels_last))
+        parameter = next(self.model.parameters())
+        pixels = resized.to(parameter.device).to(parameter.dtype).div_(255)[None]
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def network(self) -> nn.Module:
+        """What images go through: the fused copy, or the model where there is none or it would not do the same."""
+        versions = _versions(self.model)
+        if versions is None:
+            return self.model
+        if self._fused_from is None or not _equal(versions, self._fused_from):
+            self._fused, self._fused_from = fused_copy(self.model), versions
+        return self.model if self._fused is None else self._fused
+
+
+_Version = tuple[Tensor, int, int]
+"""A tensor, where its values lie, and how often torch has seen them change."""
+
+
+def _versions(model: nn.Module) -> list[_Version] | None:
+    """The state of all weights; None while a part is in training mode or has hooks, which no copy would call."""
+    versions: list[_Version] = []
+    parts: list[nn.Module | None] = [model]
+    while parts:  # `parameters()`, `buffers()` and `modules()` would walk three times, a millisecond for each image
+        part = parts.pop()
+        if part is None:
+            continue
+        if part.training or part._forward_hooks or part._forward_pre_hooks:
+            return None
+        for tensor in (*part._parameters.values(), *part._buffers.values()):
+            if tensor is not None:
+                versions.append((tensor, tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version))
+        parts.extend(part._modules.values())
+    return versions
+
+
+def _equal(some: list[_Version], others: list[_Version]) -> bool:
+    return len(some) == len(others) and all(
+        one[0] is other[0] and one[1] == other[1] and one[2] == other[2]
+        for one, other in zip(some, others, strict=True)
+    )
 
 
 def choose_device(wanted: str | torch.device) -> torch.device:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pixelwise.errors import PixelwiseError
 from pixelwise.inference.draw import draw
+from pixelwise.inference.png import write_png
 from pixelwise.labels import LabelSet, voc_colour
 from pixelwise.ops import rle
 from pixelwise.types import Annotation, Instances, Panoptic
@@ -26,6 +27,10 @@ OVERLAY_SUFFIX = ".overlay.png"
 SEMANTIC_SUFFIX = ".semantic.png"
 RESULT_SUFFIXES = (OVERLAY_SUFFIX, SEMANTIC_SUFFIX)
 """What the names of the pictures that `save` writes end with."""
+
+
+SLAB_PIXELS = 4 * 2**20
+"""How many pixels are counted at once."""
 
 
 class MissingPartError(PixelwiseError, AttributeError):
@@ -103,7 +108,7 @@ class Scene:
         """
         overlay = Path(f"{stem}{OVERLAY_SUFFIX}")
         overlay.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(overlay, lambda path: self.draw().save(path, format="PNG", compress_level=1))
+        _write_whole(overlay, lambda path: write_png(path, self.draw()))
         files = [overlay]
         if self.annotation.semantic is not None:
             files.append(Path(f"{stem}{SEMANTIC_SUFFIX}"))
@@ -140,11 +145,13 @@ def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
     For VOC, and every set whose ids on disk are 0…K-1, these are the class ids. The picture has the set's palette;
     where an id needs more than 8 bits it is grey of 16 bits.
     """
-    native = labels.native_of(semantic)
-    native[native < 0] = 255  # sets such as Cityscapes call a void class -1
-    if max(labels.native_ids) > 255 or native.max() > 255:
-        return Image.fromarray(native.astype(np.uint16))
-    picture = Image.fromarray(native.astype(np.uint8))
+    # a table of what each id becomes; the last entry is for void, which is 255 or -1
+    table = labels.native_of(np.arange(max(256, len(labels) + 1)))
+    table[table < 0] = 255  # sets such as Cityscapes call a void class -1
+    native = table.astype(np.uint8 if table.max() <= 255 else np.uint16).take(semantic, mode="wrap")
+    picture = Image.fromarray(native)
+    if native.dtype == np.uint16:
+        return picture
     palette = [VOID_COLOUR] * 256
     for native_id, colour in zip(labels.native_ids, labels.palette, strict=True):
         palette[native_id] = colour
@@ -155,28 +162,63 @@ def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
 def _semantic_segments(annotation: Annotation, labels: LabelSet) -> list[dict[str, Any]]:
     if annotation.semantic is None:
         return []
-    # down the columns, as RLE counts: the mask of each class is then encoded without turning it
-    semantic = np.asfortranarray(annotation.semantic.numpy())
-    confidence = None if annotation.confidence is None else np.asfortranarray(annotation.confidence.numpy())
+    semantic = annotation.semantic.numpy()
+    height, width = semantic.shape
+    starts, stops, ids = _runs(semantic)
+    scores = None if annotation.confidence is None else _score_sums(semantic, annotation.confidence.numpy())
     segments: list[dict[str, Any]] = []
-    for class_id in np.unique(semantic).tolist():
+    for class_id in np.unique(ids).tolist():
         if class_id in (labels.ignore_id, labels.background_id):
             continue
-        mask = semantic == class_id
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        of_class = ids == class_id
+        begin, end = starts[of_class], stops[of_class]
+        area = int((end - begin).sum())
+        top, left = begin % height, begin // height
+        bottom, right = (end - 1) % height, (end - 1) // height
+        if (left != right).any():  # a run that goes on at the top of the next column
+            top, bottom = np.array([0]), np.array([height - 1])
         segments.append(
             {
                 "id": class_id,
                 "label": class_id,
                 "name": labels.names[class_id],
-                "area": int(mask.sum()),
-                "box": [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1],
-                "score": None if confidence is None else round(float(confidence[mask].mean(dtype=np.float64)), 4),
+                "area": area,
+                "box": [int(left.min()), int(top.min()), int(right.max()) + 1, int(bottom.max()) + 1],
+                "score": None if scores is None else round(float(scores[class_id]) / area, 4),
                 "track_id": None,
-                "rle": rle.encode(mask),
+                "rle": rle.from_runs(begin, end, (height, width)),
             }
         )
     return segments
+
+
+def _runs(semantic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of equal ids down the columns, as RLE counts them: where they begin and end, and their ids."""
+    height, width = semantic.shape
+    slab = max(1, SLAB_PIXELS // height)
+    starts: list[np.ndarray] = [np.array([0])]
+    ids: list[np.ndarray] = [semantic[:1, 0]]
+    for left in range(0, width, slab):
+        first = max(0, left - 1)  # the column before, to see whether its last run goes on
+        column_by_column = semantic[:, first : left + slab].T.ravel()
+        changes = np.flatnonzero(column_by_column[1:] != column_by_column[:-1]) + 1
+        changes = changes[changes >= (left - first) * height]
+        starts.append(changes + first * height)
+        ids.append(column_by_column[changes])
+    begin = np.concatenate(starts)
+    return begin, np.append(begin[1:], height * width), np.concatenate(ids)
+
+
+def _score_sums(semantic: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """The sum of the confidence over the pixels of each id; that of void is the last."""
+    length = 256 if semantic.dtype == np.uint8 else max(0, int(semantic.max())) + 2
+    sums = np.zeros(length)
+    slab = max(1, SLAB_PIXELS // semantic.shape[1])
+    for start in range(0, len(semantic), slab):
+        ids = semantic[start : start + slab].ravel()
+        ids = ids if ids.dtype == np.uint8 else ids % length
+        sums += np.bincount(ids, weights=confidence[start : start + slab].ravel(), minlength=length)
+    return sums
 
 
 def _write_whole(path: Path, write: Callable[[Path], None]) -> None:

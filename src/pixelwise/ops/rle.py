@@ -25,6 +25,23 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
+def from_runs(starts: np.ndarray, stops: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    """Compress a mask given by its runs of ones down the columns.
+
+    Args:
+        starts: where each run begins, column · height + row, in ascending order.
+        stops: where it ends, exclusive; before the next begins.
+        size: height and width of the mask.
+    """
+    height, width = size
+    edges = np.concatenate(([0], np.stack([starts, stops], axis=1).ravel(), [height * width]))
+    counts = np.diff(edges)
+    counts = counts[:-1] if counts[-1] == 0 else counts
+    runs: Any = {"size": [height, width], "counts": counts.tolist()}
+    compressed: Any = coco_mask.frPyObjects(runs, height, width)
+    return {"size": [height, width], "counts": _ascii(compressed["counts"]).decode("ascii")}
+
+
 def decode(rle: Mapping[str, Any], *, size: tuple[int, int] | None = None, source: str = "RLE") -> np.ndarray:
     """Decode one RLE, compressed or with a list of run lengths.
 

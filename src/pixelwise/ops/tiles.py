@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 
-from pixelwise.ops.resize import SLAB_BYTES, interpolate_rows
+from pixelwise.ops.resize import SLAB_BYTES, enlarge_rows
 
 
 def window_starts(length: int, window: int) -> list[int]:
@@ -25,7 +24,11 @@ def window_starts(length: int, window: int) -> list[int]:
 
 
 def join_windows(
-    rows: Iterable[Sequence[Float[Tensor, "K h w"]]], *, size_hw: tuple[int, int], window: int
+    rows: Iterable[Sequence[Float[Tensor, "K h w"]]],
+    *,
+    size_hw: tuple[int, int],
+    window: int,
+    align_corners: bool = False,
 ) -> tuple[UInt8[Tensor, "H W"] | Int32[Tensor, "H W"], Float[Tensor, "H W"]]:
     """Average the probabilities of overlapping windows and reduce them to ids.
 
@@ -37,6 +40,7 @@ def join_windows(
             says, and consumed one row after the other.
         size_hw: of the image.
         window: side of the windows in pixels; shorter where the image is.
+        align_corners: how scores are enlarged, see `argmax_resized`.
 
     Returns:
         ids u8 (i32 where K > 255), and the averaged probability of that class.
@@ -44,18 +48,21 @@ def join_windows(
     height, width = size_hw
     tops, side = window_starts(height, window), min(window, height)
     reaching: list[tuple[int, Sequence[Tensor]]] = []
-    ids: list[Tensor] = []
-    confidence: list[Tensor] = []
+    ids, confidence = torch.empty(0), torch.empty(0)
     for top, next_top, row in zip(tops, [*tops[1:], height], rows, strict=True):
         reaching = [(other, scores) for other, scores in reaching if other + side > top] + [(top, row)]
         classes = row[0].shape[0]
+        if not top:
+            ids = torch.empty(size_hw, dtype=torch.uint8 if classes <= 255 else torch.int32, device=row[0].device)
+            confidence = torch.empty(size_hw, device=row[0].device)
         slab = max(1, SLAB_BYTES // (4 * classes * width))
         for start in range(top, next_top, slab):
             stop = min(start + slab, next_top)
-            best = _mean_probabilities(reaching, start, stop, size_hw=size_hw, window=window).max(dim=0)
-            ids.append(best.indices.to(torch.uint8 if classes <= 255 else torch.int32))
-            confidence.append(best.values)
-    return torch.cat(ids), torch.cat(confidence)
+            best = _mean_probabilities(
+                reaching, start, stop, size_hw=size_hw, window=window, align_corners=align_corners
+            ).max(dim=0)
+            ids[start:stop], confidence[start:stop] = best.indices, best.values
+    return ids, confidence
 
 
 def _mean_probabilities(
@@ -65,6 +72,7 @@ def _mean_probabilities(
     *,
     size_hw: tuple[int, int],
     window: int,
+    align_corners: bool,
 ) -> Float[Tensor, "K rows W"]:
     """Rows start…stop-1 of the image, averaged over the windows that cover each pixel."""
     side_y, side_x = min(window, size_hw[0]), min(window, size_hw[1])
@@ -76,8 +84,9 @@ def _mean_probabilities(
         if end <= start:
             continue
         for left, coarse in zip(window_starts(size_hw[1], window), row, strict=True):
-            lines = interpolate_rows(coarse.float(), start - top, end - top, side_y)
-            enlarged = F.interpolate(lines[None], size=(end - start, side_x), mode="bilinear", align_corners=False)[0]
+            enlarged = enlarge_rows(
+                coarse.float(), start - top, end - top, (side_y, side_x), align_corners=align_corners
+            )
             total[:, : end - start, left : left + side_x] += enlarged.softmax(dim=0)
             count[: end - start, left : left + side_x] += 1
     return total.div_(count)
