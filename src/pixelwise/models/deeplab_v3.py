@@ -19,6 +19,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torchvision
@@ -250,3 +251,36 @@ RECIPE = Recipe(
         "augmentation.hue": "0",
     },
 )
+
+_LEARNT = RECIPE.stages[0]
+_PAPER = RECIPE.paper
+RECIPES = {
+    "deeplab_v3_resnet101": replace(
+        RECIPE,
+        stages=(
+            replace(_LEARNT, name="os16", steps=2_000),
+            replace(
+                _LEARNT,
+                name="os8",
+                steps=2_000,
+                optimizer=replace(_LEARNT.optimizer, lr=5e-5),
+                freeze_batch_norm=True,
+                arguments={"output_stride": 8},
+            ),
+        ),
+        paper={
+            **{
+                f"{stage}.{name}": value
+                for stage in ("os16", "os8")
+                for name, value in _PAPER.items()
+                if name not in ("steps", "optimizer.lr", "input_size")
+            },
+            "input_size": _PAPER["input_size"],
+            "os16.steps": "30,000",
+            "os8.steps": "30,000",
+            "os16.optimizer.lr": "0.007",
+            "os8.optimizer.lr": "0.001",
+        },
+    )
+}
+"""Of the variants: batch norm learnt at output stride 16, then frozen at 8 (section 4.1)."""
