@@ -66,7 +66,7 @@ class TestCheck:
             f"  {tmp_path}/train/a.png: the file is empty",
             f"  {tmp_path}/train/c.png: the file is empty",
             f"  {tmp_path}/trainannot/b.png: value 37 (24 pixels) is not in LabelSet 'camvid' (0-10, 11 = void); "
-            "1 unknown value(s) in all; is this a colour mask, or another label set?",
+            "1 unknown value(s) in all; is this a colour mask, or another label set? see pixelwise data convert",
             "val: 2 images, 11 classes",
             "2 kinds of fault, 3 in all",
         ]

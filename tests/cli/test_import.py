@@ -52,7 +52,7 @@ def test_what_a_file_is_not_is_said_in_one_line(mobile: tuple[torch.nn.Module, P
     _, path = mobile
     for words, text in (
         (["torchvision", "fcn_resnet50", path], "not the weights of torchvision fcn_resnet50"),
-        (["semseg", "pspnet50", path], "gives scores of classes"),
+        (["semseg", "pspnet50", path], "not the weights of semseg pspnet50"),
         (["smp", "DeepLabV3Plus", path], "the encoder of these weights is not known here"),
         (["timm", "resnet18", path], "not the weights of timm/resnet18: "),
         (["torchvision", "nothing", path], "torchvision has no 'nothing' here"),
@@ -71,10 +71,9 @@ def test_what_a_file_is_not_is_said_in_one_line(mobile: tuple[torch.nn.Module, P
 def test_a_classifier_becomes_a_backbone_that_a_run_begins_with(tmp_path: Path) -> None:
     classifier = torchvision.models.resnet18(weights=None)
     perturb_batch_norm(classifier)
-    save_file(classifier.state_dict(), tmp_path / "resnet18.safetensors")
-    result = run(
-        "import", "torchvision", "resnet18", tmp_path / "resnet18.safetensors", "--out", tmp_path / "b", "--json"
-    )
+    source = tmp_path / "resnet18.safetensors"
+    save_file(classifier.state_dict(), source)
+    result = run("import", "torchvision", "resnet18", source, "--out", tmp_path / "b", "--json")
     report = json.loads(result.stdout)
     assert (report["missing"], report["unexpected"], report["left_out"]) == (0, 0, 2)
     stored = load_file(report["file"])

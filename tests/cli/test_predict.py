@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from pixelwise.cli.app import main
+from pixelwise.inference import predict_files
+from pixelwise.inference.image_input import image_tensor
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.models import deeplab_v3_plus
@@ -266,10 +269,10 @@ def test_a_full_disk_is_one_line(
     for name in "abcd":
         save_noise(place / "in" / f"{name}.png")
 
-    def full(self, path, **options):
+    def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr("pixelwise.inference.scene.write_png", full)
     assert run(monkeypatch, "in", "--model", model, "--workers", workers) == 2
     captured = capsys.readouterr()
     assert captured.err == "pixelwise: out: results cannot be written (No space left on device); free some room or choose another --out\n"  # fmt: skip # noqa: E501
@@ -281,6 +284,159 @@ def test_a_name_too_long_for_its_results_is_skipped(place: Path, model: Path, mo
     save_noise(place / "in" / "a.png")
     assert run(monkeypatch, "in", "--model", model) == 1
     assert set(lines(place / "out")) == {"in/a.png"}
+
+
+def frames(count: int = 3) -> list[Image.Image]:
+    """Red first, then green, then blue."""
+    return [Image.new("RGB", (31, 22), colour) for colour in ("red", "lime", "blue")[:count]]
+
+
+def save_strange_images(folder: Path) -> None:
+    folder.mkdir()
+    colours = Image.fromarray(np.random.default_rng(0).integers(0, 256, (22, 31, 3), dtype=np.uint8))
+    grey16 = Image.fromarray((np.arange(22 * 31).reshape(22, 31) * 96).astype(np.uint16))
+    colours.convert("L").save(folder / "grey.png")
+    colours.convert("1").save(folder / "black and white.png")
+    grey16.save(folder / "grey 16.png")
+    grey16.save(folder / "grey 16.tif")
+    colours.quantize(12).save(folder / "palette.png")
+    colours.convert("CMYK").save(folder / "cmyk.jpg")
+    colours.convert("RGBA").save(folder / "alpha.png")
+    colours.convert("LA").save(folder / "grey alpha.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colours.save(folder / "turned.jpg", exif=exif)
+    first, *others = frames()
+    for suffix in ("gif", "webp", "png"):
+        options = {"lossless": True} if suffix == "webp" else {}
+        first.save(folder / f"animated.{suffix}", save_all=True, append_images=others, duration=100, **options)
+    colours.resize((1, 1)).save(folder / "dot.png")
+    colours.resize((4000, 3)).save(folder / "wide.png")
+    colours.resize((3, 4000)).save(folder / "tall.png")
+
+
+def test_strange_images(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+    save_strange_images(place / "in")
+    count = len(list((place / "in").iterdir()))
+    sizes = {"turned": [31, 22], "dot": [1, 1], "wide": [3, 4000], "tall": [4000, 3]}
+    for options in ((), ("--tile",), ("--tta",)):
+        assert run(monkeypatch, "in", "--model", model, "--quiet", *options) == 0
+        found = lines(place / "out")
+        assert len(found) == count
+        for image, record in found.items():
+            assert record["size"] == sizes.get(Path(image).stem, [22, 31]), image
+            assert sum(segment["area"] for segment in record["segments"]) == record["size"][0] * record["size"][1]
+            with Image.open(place / "out" / record["files"][0]) as overlay:
+                assert overlay.size[0] >= record["size"][1]
+
+
+@pytest.mark.parametrize("name", ["animated.gif", "animated.webp", "animated.png"])
+def test_of_an_animation_the_first_frame_is_looked_at(place: Path, name: str):
+    save_strange_images(place / "in")
+    with Image.open(place / "in" / name) as picture:
+        assert getattr(picture, "n_frames", 1) == 3
+    red = image_tensor(place / "in" / name)[:, 5, 5].tolist()
+    assert red[0] > 240
+    assert max(red[1:]) < 15
+
+
+def test_sixteen_bits_are_scaled_not_cut(place: Path):
+    save_strange_images(place / "in")
+    wanted = np.rint(np.arange(22 * 31).reshape(22, 31) * 96 / 257)
+    for name in ("grey 16.png", "grey 16.tif"):
+        assert np.array_equal(image_tensor(place / "in" / name)[1].numpy(), wanted)
+
+
+def test_many_channels_are_refused_by_name(
+    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (place / "in").mkdir()
+    tifffile.imwrite(
+        place / "in" / "spectral.tif", np.zeros((20, 30, 7), np.uint8), photometric="minisblack", planarconfig="contig"
+    )
+    save_noise(place / "in" / "a.png")
+    assert run(monkeypatch, "in", "--model", model, "--quiet") == 1
+    assert "in/spectral.tif: a TIFF of 7 channels" in capsys.readouterr().err
+    assert set(lines(place / "out")) == {"in/a.png"}
+
+
+def test_a_bomb_is_refused_by_its_header(
+    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    Image.new("1", (20_000, 10_001)).save(place / "bomb.png")
+    assert (place / "bomb.png").stat().st_size < 100_000
+    assert run(monkeypatch, "bomb.png", "--model", model) == 1
+    told = capsys.readouterr().err
+    assert "bomb.png: 200.0 megapixels (10,001×20,000), at most 200 are allowed" in told
+    assert "--max-megapixels" in told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of POSIX")
+def test_names_in_any_script(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capfd):
+    names = [
+        "снимок",
+        "写真",
+        "صورة",
+        "e\u0301",
+        "🌲",
+        "two\nlines",
+        "-dash",
+        "--model",
+        "a b",
+        'q"uote',
+        os.fsdecode(b"\xff\xfe"),
+    ]
+    for name in names:
+        save_noise(place / "in" / f"{name}.png")
+        save_broken(place / "in" / f"{name}!.jpg")
+    assert run(monkeypatch, "in", "--model", model, "--json") == 1
+    captured = capfd.readouterr()
+    assert [json.loads(line) for line in captured.out.splitlines()] == list(lines(place / "out").values())
+    assert set(lines(place / "out")) == {f"in/{name}.png" for name in names}
+    assert len(captured.err.splitlines()) == 1 + len(names)
+    for name in names:
+        assert (place / "out" / f"{name}.overlay.png").is_file()
+    assert run(monkeypatch, "in", "--model", model, "--quiet") == 1  # only the broken ones again
+    assert len(lines(place / "out")) == len(names)
+    monkeypatch.chdir(place / "in")
+    assert run(monkeypatch, "--model", model, "--quiet", "--", "-dash.png") == 0
+
+
+def test_lines_have_the_order_of_the_images(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+    for index in range(12):
+        save_noise(place / "in" / f"{index:02}.png", size=(200, 200) if index % 4 == 0 else (8, 8), seed=index)
+    for workers in (0, 1, 4):
+        assert run(monkeypatch, "in", "--model", model, "--workers", workers, "--overwrite", "--quiet") == 0
+        assert list(lines(place / "out")) == [f"in/{index:02}.png" for index in range(12)]
+
+
+def test_many_pixels_at_once_are_taken_one_image_after_the_other(
+    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(predict_files, "PIXELS_AT_ONCE", 1_000)
+    now, most = 0, 0
+    original = predict_files.read_image
+
+    def counted(path, **options):
+        nonlocal now, most
+        pixels = original(path, **options)
+        now += 1
+        most = max(most, now)
+        return pixels
+
+    def saved(scene, stem):
+        nonlocal now
+        now -= 1
+        return original_save(scene, stem)
+
+    original_save = predict_files.Scene.save
+    monkeypatch.setattr(predict_files, "read_image", counted)
+    monkeypatch.setattr(predict_files.Scene, "save", saved)
+    for index, side in enumerate((20, 40, 30, 30, 50, 8)):
+        save_noise(place / "in" / f"{index}.png", size=(side, 30))
+    assert run(monkeypatch, "in", "--model", model, "--workers", 4, "--quiet") == 0
+    assert len(lines(place / "out")) == 6
+    assert most == 1
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -325,6 +481,40 @@ def test_an_interrupted_run_leaves_whole_results_and_is_resumed(
 
     assert run(monkeypatch, "in", "--model", model, "--input-size", "128", "--quiet") == 0
     assert len(lines(place / "out")) == total
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_thousand_images_killed_twice_have_one_result_each(
+    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    good = save_noise(place / "good.png", size=(24, 24)).read_bytes()
+    readable = set()
+    (place / "in").mkdir()
+    for index in range(1000):
+        path = place / "in" / f"{index:04}.png"
+        broken = {13: b"", 500: b"no image", 700: good[:-200]}.get(index % 1000 if index < 900 else 13)
+        path.write_bytes(good if broken is None else broken)
+        readable |= {f"in/{path.name}"} if broken is None else set()
+    arguments = ("in", "--model", model, "--input-size", "8", "--quiet")
+    for done in (100, 400):
+        process = start(*arguments)
+        wait_for_lines(place / "out" / "results.jsonl", done, process)
+        process.kill()
+        process.communicate()
+        torn = place / "out" / "results.jsonl"
+        for line in torn.read_text("utf-8").splitlines():
+            if line.endswith("}"):  # whole lines speak of whole files
+                for name in json.loads(line)["files"]:
+                    with Image.open(place / "out" / name) as picture:
+                        picture.load()
+    assert run(monkeypatch, *arguments) == 1
+    assert capsys.readouterr().err.startswith(f"{1000 - len(readable)} of 1000 failed:")
+    assert set(lines(place / "out")) == readable
+    assert len(readable) == 897
+    names = {name for record in lines(place / "out").values() for name in record["files"]}
+    assert {name for name in files_below(place / "out") if not name.startswith(".")} == names | {"results.jsonl"}
+    assert len(names) == 2 * len(readable)
 
 
 def test_help_is_quick():

@@ -101,6 +101,10 @@ def test_backbones_of_timm_take_its_classifiers_weights(name: str) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
+    with pytest.raises(
+        CheckpointError, match=r"no weights of fcn: none of the tensors \(a, …\) gives scores of classes"
+    ):
+        _ = convert("fcn_resnet50", {"a": torch.zeros(1)}).num_classes
     with pytest.raises(CheckpointError, match="'lraspp' here; there are fcn_resnet50"):
         convert("lraspp", {})
     with pytest.raises(CheckpointError, match="backbone 'timm/nothing': one of"):

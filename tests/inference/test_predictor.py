@@ -215,3 +215,23 @@ def test_a_module_in_training_mode_is_put_in_evaluation_mode():
 def test_the_limit_on_objects_means_nothing_to_a_semantic_model(predictor: Predictor):
     image = noise(4, 4)
     assert torch.equal(predictor(image, max_detections=100).semantic, predictor(image).semantic)
+
+
+def test_scores_are_enlarged_as_the_model_says(deeplab: Predictor, monkeypatch: pytest.MonkeyPatch):
+    image = noise(48, 96)
+    coarse = deeplab.logits(image)
+    aligned = F.interpolate(coarse[None], size=(48, 96), mode="bilinear", align_corners=True)[0]
+    monkeypatch.setattr(deeplab.model, "align_corners", True, raising=False)
+    torch.testing.assert_close(deeplab.logits(image, (48, 96)), aligned)
+    tiled = deeplab(image, tile=True, input_size=96)  # one window
+    own = F.interpolate(scores_by_hand(deeplab, image, 96), size=(48, 96), mode="bilinear", align_corners=True)[0]
+    assert torch.allclose(tiled.confidence, own.softmax(0).amax(0), atol=1e-5)
+    views = [
+        F.interpolate(
+            scores_by_hand(deeplab, image, side, flip=flip), size=coarse.shape[1:], mode="bilinear", align_corners=True
+        ).softmax(1)
+        for side in (48, 64, 80)
+        for flip in (False, True)
+    ]
+    mean = deeplab._scores(image, 64, tta=True).logits
+    assert torch.allclose(mean.exp(), torch.stack(views).mean(0), atol=1e-5)
