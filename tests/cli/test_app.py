@@ -101,7 +101,7 @@ def test_help_loads_nothing_heavy() -> None:
         "from pixelwise.cli.app import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'accelerate', 'safetensors', 'skimage', 'faster_coco_eval', 'timm'}\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'numpy', 'PIL', 'accelerate', 'safetensors', 'skimage'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     for arguments in ([], ["predict"], ["train"], ["evaluate"], ["models"], ["data"], ["data", "check"]):

@@ -130,7 +130,7 @@ def test_damaged_json_is_named(model_folder: Path, text: str):
     ("field", "value", "message"),
     [
         ("format_version", 2, "format version 2"),
-        ("system", "unet", "there is no system 'unet'; there are: deeplab_v3_plus"),
+        ("system", "unet", "there is no system 'unet'; there are: deeplab_v3, deeplab_v3_plus"),
         ("input_size", 0, "input_size"),
         ("input_size", "32", "input_size"),
         ("labels", {"name": "x"}, "label set"),

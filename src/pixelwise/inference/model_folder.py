@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 import pixelwise
 import pixelwise.models
-from pixelwise.errors import CheckpointError, DataError
 from pixelwise.data.folder_swap import current_folder, recover_folder, replace_folder
+from pixelwise.errors import CheckpointError, DataError
 from pixelwise.labels import LabelSet
 
 FORMAT_VERSION = 1
