@@ -69,7 +69,8 @@ def main() -> int:
                 whole = record["size"] == [options.side] * 2 == list(mask.size)
             ok = whole and peak <= LIMIT_GIB
             kept &= ok
-            print(f"{size}, {name}: {seconds:,.0f} s, peak {peak:.2f} GiB (limit {LIMIT_GIB:g}): {'ok' if ok else 'MISSED'}")
+            verdict = "ok" if ok else "MISSED"
+            print(f"{size}, {name}: {seconds:,.0f} s, peak {peak:.2f} GiB (limit {LIMIT_GIB:g}): {verdict}", flush=True)
     return int(not kept)
 
 

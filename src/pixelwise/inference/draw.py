@@ -63,7 +63,7 @@ def draw(
 
 
 def paint_semantic(planes: UInt8[np.ndarray, "3 H W"], semantic: np.ndarray, labels: LabelSet) -> Image.Image:
-    """The image with each pixel coloured by its class: the edges of a class in its full colour, void hatched in grey."""
+    """The image, each pixel coloured by its class: the edges of a class in its full colour, void hatched in grey."""
     height, width = semantic.shape
     # the last entry is for void, which is 255 or -1
     colours = np.full((max(256, len(labels) + 1), 3), VOID_GREY, dtype=np.uint8)

@@ -1,10 +1,15 @@
 """A private, faster copy of a network, with the answers of the network.
 
-Batch norm in evaluation mode is a factor and a summand for each channel, and goes into the convolution before it. On the
-CPU the activation and the addition of a residual block are then computed by the convolution too, while its result is
-still in the cache, and weights are laid out once instead of at every call. For that oneDNN's operators are called by the
-names that torch's own compiler calls them by; they are not part of torch's public interface, so a copy is used only after
-it has given the network's answer to a small image.
+Batch norm in evaluation mode is a factor and a summand for each channel, and goes into the convolution before it. On
+the CPU the activation and the addition of a residual block are then computed by the convolution too, while its result
+is still in the cache, and weights are laid out once instead of at every call. For that oneDNN's operators are called by
+the names that torch's own compiler calls them by; they are not part of torch's public interface, so a copy is used only
+after it has given the network's answer to a small image.
+
+Measured with DeepLab v3 on ResNet-50, 512×512 pixels, as fractions of torchvision's time: channels last 0.80, with all
+of the above 0.76 (two cores), with Winograd's algorithm for 3×3 convolutions of many channels 0.66 (CPU time of one
+core). TorchScript's `optimize_for_inference` gave 0.95. The copy takes as much memory as the network, and four times
+its 3×3 kernels of many channels on top.
 
 What is fused is known from the structure: neighbours in an `nn.Sequential`, and the blocks of the backbones. Anything
 else stays as it is.
@@ -14,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +94,8 @@ class FusedConv(nn.Module):
             )
         if self.is_matrix:  # as a product of matrices: a third faster for 1024 channels and more, else the same
             pixels = x.permute(0, 2, 3, 1)
-            return compute._linear_pointwise(pixels, self.weight, self.bias, self.name, self.numbers, "").permute(0, 3, 1, 2)
+            pixels = compute._linear_pointwise(pixels, self.weight, self.bias, self.name, self.numbers, "")
+            return pixels.permute(0, 3, 1, 2)
         if self.kernels is not None and _pays(x, dilation := self.geometry[2][0]):
             x = winograd_convolution(x, self.kernels, dilation=dilation)
             x = x if self.bias is None else x.add_(self.bias[:, None, None])
@@ -125,7 +131,7 @@ def fused_copy(network: nn.Module) -> nn.Module | None:
     try:
         fused = copy.deepcopy(network).eval().requires_grad_(False)
         if isinstance(getattr(fused, "auxiliary", None), nn.Module):
-            fused.auxiliary = None  # pyright: ignore[reportAttributeAccessIssue]
+            fused.auxiliary = None  # pyright: ignore[reportArgumentType]
         _fuse_children(fused)
         return fused if _agree(network, fused) else None
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
@@ -197,7 +203,7 @@ def _fuse_stem(backbone: ResNetBackbone) -> None:
             setattr(backbone, f"conv{number}", fused)
             setattr(backbone, f"bn{number}", nn.Identity())
     if all(not isinstance(module, nn.BatchNorm2d) for module in backbone.children()):
-        backbone.relu = nn.Identity()
+        setattr(backbone, "relu", nn.Identity())  # noqa: B010 (of another type)
 
 
 def _fused_block(block: nn.Module) -> nn.Module:
@@ -238,16 +244,14 @@ def _fused_inverted_residual(layers: nn.Sequential, block: nn.Module) -> nn.Modu
     return FusedResidual(body, conv, nn.Identity())
 
 
-def _is_plain(module: nn.Module | None) -> TypeIs[nn.Conv2d]:
+def _is_plain(module: nn.Module | None) -> TypeGuard[nn.Conv2d]:
     """Whether a module is a convolution as torch computes it, with zeros beyond the border."""
     return (
-        isinstance(module, nn.Conv2d)
-        and type(module).forward is nn.Conv2d.forward
-        and module.padding_mode == "zeros"
+        isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward and module.padding_mode == "zeros"
     )
 
 
-def _is_foldable(norm: nn.Module | None) -> TypeIs[nn.BatchNorm2d]:
+def _is_foldable(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
     return isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
 
 

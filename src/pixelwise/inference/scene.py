@@ -148,7 +148,10 @@ def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
     # a table of what each id becomes; the last entry is for void, which is 255 or -1
     table = labels.native_of(np.arange(max(256, len(labels) + 1)))
     table[table < 0] = 255  # sets such as Cityscapes call a void class -1
-    native = table.astype(np.uint8 if table.max() <= 255 else np.uint16).take(semantic, mode="wrap")
+    native = np.empty(semantic.shape, dtype=np.uint8 if table.max() <= 255 else np.uint16)
+    rows = max(1, SLAB_PIXELS // semantic.shape[1])
+    for start in range(0, len(semantic), rows):  # numpy makes 8 bytes of every id to look it up
+        native[start : start + rows] = table.take(semantic[start : start + rows], mode="wrap")
     picture = Image.fromarray(native)
     if native.dtype == np.uint16:
         return picture

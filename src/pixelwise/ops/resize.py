@@ -8,7 +8,7 @@ from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 
 SLAB_BYTES = 4 * 2**20
-"""How much of the enlarged scores is held at once: what a processor keeps in its cache, and the allocator in its hands."""
+"""How much of the enlarged scores is held at once: little enough for a processor's cache."""
 
 
 def long_side_size(size_hw: tuple[int, int], long_side: int) -> tuple[int, int]:

@@ -62,8 +62,9 @@ def winograd_convolution(
     """
     batch, channels, height, width = x.shape
     rows, columns = (-(-side // (4 * dilation)) for side in (height, width))
-    padding = [4 * dilation * count + dilation - side for count, side in zip((columns, rows), (width, height), strict=True)]
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, dilation, padding[0], dilation, padding[1]))
+    beyond_x, beyond_y = 4 * dilation * columns - width, 4 * dilation * rows - height
+    padding = (0, 0, dilation, beyond_x + dilation, dilation, beyond_y + dilation)
+    padded = F.pad(x.permute(0, 2, 3, 1), padding)
     to_image, to_row, to_column, to_channel = padded.stride()
     tiles = padded.as_strided(
         (6, 6, batch, dilation, dilation, rows, columns, channels),
