@@ -130,6 +130,7 @@ class Augmentation:
         rotate: every second image is turned by up to so many degrees to either side.
         blur: probability of a 5×5 Gaussian.
         flip: probability of a mirror image.
+        copy_paste: probability that parts of another training image are pasted in; see `data.copy_paste`.
         brightness: largest relative change.
         contrast: largest relative change.
         saturation: largest relative change.
@@ -141,6 +142,7 @@ class Augmentation:
     rotate: float = 0.0
     blur: float = 0.0
     flip: float = 0.5
+    copy_paste: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0

@@ -60,7 +60,7 @@ def test_drawings_are_learnt(name: str, arguments: dict[str, Any]) -> None:
             DrawnScenes(100_000, first_seed=0),
             accelerator=Accelerator(cpu=True),
             input_size=96,
-            ignore_id=255,
+            labels=LABELS,
             seed=0,
             workers=0,
         )

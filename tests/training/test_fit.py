@@ -15,7 +15,7 @@ from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.training.checkpoint import load_state, recover_states, save_state
 from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss, total_loss
 from pixelwise.training.processes import new_accelerator
-from tests.drawn_scenes import DrawnScenes
+from tests.drawn_scenes import LABELS, DrawnScenes
 
 CPU = Accelerator(cpu=True)
 
@@ -37,7 +37,7 @@ def small_system(seed: int = 0) -> nn.Module:
 
 
 def make_steps(fitting: Fit, count: int | None = None) -> list[Step]:
-    steps = fit(fitting, DrawnScenes(7, first_seed=0), accelerator=CPU, input_size=64, ignore_id=255, seed=1, workers=0)
+    steps = fit(fitting, DrawnScenes(7, first_seed=0), accelerator=CPU, input_size=64, labels=LABELS, seed=1, workers=0)
     return list(steps) if count is None else [next(steps) for _ in range(count)]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from pixelwise.contracts import Augmentation
+from pixelwise.data.copy_paste import with_classes_of
 from pixelwise.data.transforms import TrainingCrop
+from pixelwise.labels import LabelSet
 from pixelwise.training.order import AugmentedSamples, StepSampler, dropout_seed, training_batches
 from pixelwise.types import Annotation, Sample
 
@@ -49,7 +53,8 @@ class Noise:
 @pytest.mark.slow
 def test_batches_do_not_depend_on_the_number_of_readers() -> None:
     crop = TrainingCrop(Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1), 48, 60, 255)
-    samples = AugmentedSamples(Noise(), crop, seed=1)
+    paste = partial(with_classes_of, labels=LabelSet.from_names("noise", ["ground", "one", "two"]))
+    samples = AugmentedSamples(Noise(), crop, seed=1, paste=paste, paste_probability=0.5)
     sampler = StepSampler(10, batch_size=4, steps=(1, 6), seed=1)
     read = [list(training_batches(samples, sampler, workers=workers)) for workers in (0, 2)]
     assert len(read[0]) == len(read[1]) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +13,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pixelwise.contracts import Stage, Term
+from pixelwise.data.copy_paste import with_classes_of
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.errors import RecipeError
+from pixelwise.labels import LabelSet
 from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.nn.backbones import Backbone, freeze_batch_norm, freeze_stages
 from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
@@ -79,7 +82,7 @@ def fit(
     *,
     accelerator: Accelerator,
     input_size: int,
-    ignore_id: int,
+    labels: LabelSet,
     seed: int,
     workers: int,
 ) -> Iterator[Step]:
@@ -92,7 +95,7 @@ def fit(
         samples: what is learnt from.
         accelerator: device, precision and processes.
         input_size: long side around which images are scaled.
-        ignore_id: what the truth holds where nobody judges.
+        labels: what the ids of the truth mean.
         seed: of order, augmentation and dropout.
         workers: processes that read images.
 
@@ -101,11 +104,11 @@ def fit(
     """
     stage, system = fitting.stage, fitting.system
     system.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    set_pixel_loss(system, stage, ignore_id)
+    set_pixel_loss(system, stage, labels.ignore_id)
     if stage.sync_batch_norm and process_count() > 1:
         system = nn.SyncBatchNorm.convert_sync_batchnorm(system)
     network = wrapped(system, accelerator.device)
-    augment = TrainingCrop(stage.augmentation, stage.crop_size, input_size, ignore_id)
+    augment = TrainingCrop(stage.augmentation, stage.crop_size, input_size, labels.ignore_id)
     sampler = StepSampler(
         len(samples),
         batch_size=stage.batch_size,
@@ -114,7 +117,13 @@ def fit(
         process=(accelerator.process_index, accelerator.num_processes),
     )
     batches = training_batches(
-        AugmentedSamples(samples, augment, seed=seed),
+        AugmentedSamples(
+            samples,
+            augment,
+            seed=seed,
+            paste=partial(with_classes_of, labels=labels),
+            paste_probability=stage.augmentation.copy_paste,
+        ),
         sampler,
         workers=workers,
         pin_memory=accelerator.device.type == "cuda",

@@ -64,17 +64,36 @@ class AugmentedSamples(Dataset["Sample | DataError"]):
     """Samples by (epoch, index), each augmented with a generator of (seed, epoch, index).
 
     A sample that cannot be read is its error: an exception would leave a reading process with its traceback for text.
+
+    Args:
+        samples: what is learnt from.
+        augment: brings samples to one size.
+        seed: of the augmentation.
+        paste: joins an augmented sample with a second one.
+        paste_probability: of `paste`.
     """
 
     def __init__(
-        self, samples: Samples, augment: Callable[[Sample, np.random.Generator], Sample], *, seed: int
+        self,
+        samples: Samples,
+        augment: Callable[[Sample, np.random.Generator], Sample],
+        *,
+        seed: int,
+        paste: Callable[[Sample, Sample, np.random.Generator], Sample] | None = None,
+        paste_probability: float = 0.0,
     ) -> None:
         self.samples, self.augment, self.seed = samples, augment, seed
+        self.paste, self.paste_probability = paste, paste_probability
 
     def __getitem__(self, place: tuple[int, int]) -> Sample | DataError:
         epoch, index = place
         try:
-            return self.augment(self.samples[index], np.random.default_rng((self.seed, epoch, index, 1)))
+            sample = self.augment(self.samples[index], np.random.default_rng((self.seed, epoch, index, 1)))
+            generator = np.random.default_rng((self.seed, epoch, index, 3))
+            if self.paste and generator.random() < self.paste_probability:
+                other = self.samples[int(generator.integers(len(self.samples)))]
+                sample = self.paste(sample, self.augment(other, generator), generator)
+            return sample
         except DataError as error:
             return error
 

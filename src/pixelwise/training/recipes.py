@@ -235,7 +235,7 @@ def _require_possible(recipe: Recipe) -> None:
         augmentation = stage.augmentation
         if augmentation.scale_min > augmentation.scale_max:
             raise RecipeError(f"{prefix}augmentation.scale_min is larger than {prefix}augmentation.scale_max")
-        for name in ("flip", "blur"):
+        for name in ("flip", "blur", "copy_paste"):
             if not 0 <= getattr(augmentation, name) <= 1:
                 raise RecipeError(
                     f"--set {prefix}augmentation.{name}={getattr(augmentation, name)}: a probability, 0 to 1"

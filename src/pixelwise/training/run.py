@@ -257,7 +257,7 @@ def _run_stage(
         data.train,
         accelerator=accelerator,
         input_size=plan.recipe.input_size,
-        ignore_id=data.labels.ignore_id,
+        labels=data.labels,
         seed=plan.recipe.seed,
         workers=workers,
     ):

@@ -1,0 +1,80 @@
+"""Copy-paste: the picture and the truth of what is pasted stay together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pixelwise.contracts import Augmentation
+from pixelwise.data.copy_paste import with_classes_of
+from pixelwise.data.transforms import TrainingCrop
+from pixelwise.labels import LabelSet, published
+from pixelwise.training.order import AugmentedSamples
+from pixelwise.types import Annotation, Sample
+
+VOC = published("voc")
+STUFF = LabelSet.from_names("stuff", ["road", "sky", "tree"])
+
+
+def sample_of(semantic: torch.Tensor, offset: int) -> Sample:
+    """A picture whose colour tells the class and the image: class + offset."""
+    return Sample((semantic + offset).expand(3, -1, -1), Annotation(semantic=semantic), str(offset), (4, 4))
+
+
+def halves(left: int, right: int) -> torch.Tensor:
+    return torch.tensor([left, left, right, right], dtype=torch.uint8).repeat(4, 1)
+
+
+def test_things_are_pasted_with_their_pixels_and_background_and_void_are_not() -> None:
+    below, above = sample_of(halves(3, 255), 0), sample_of(halves(0, 8), 100)
+    pasted = with_classes_of(below, above, np.random.default_rng(0), labels=VOC)
+    assert torch.equal(pasted.truth.semantic, halves(3, 8))
+    assert torch.equal(pasted.image, halves(3, 108).expand(3, -1, -1))
+    assert pasted.id == "0"
+    nothing = sample_of(halves(0, 255), 100)
+    assert with_classes_of(below, nothing, np.random.default_rng(0), labels=VOC) is below
+
+
+def test_about_half_of_the_classes_are_chosen_and_never_none() -> None:
+    below, above = sample_of(halves(2, 2), 0), sample_of(halves(0, 1), 100)
+    counts = np.zeros(3)
+    for seed in range(300):
+        pasted = with_classes_of(below, above, np.random.default_rng(seed), labels=STUFF).truth.semantic
+        assert not torch.equal(pasted, halves(2, 2))
+        counts += [int((pasted == id).any()) for id in range(3)]
+    # of two: the first or the second by drawing (1/2 each), one of both where neither was drawn
+    assert abs(counts[0] / 300 - 5 / 8) < 0.1
+    assert abs(counts[1] / 300 - 5 / 8) < 0.1
+
+
+def test_the_second_image_is_another_one_and_drawn_by_the_seed() -> None:
+    class Squares:
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, index: int) -> Sample:
+            return replace(sample_of(torch.full((4, 4), index + 1, dtype=torch.uint8), 0), id=str(index))
+
+    crop = TrainingCrop(Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=4, input_size=4, ignore_id=255)
+
+    def found(seed: int, probability: float) -> list[int]:
+        samples = AugmentedSamples(
+            Squares(),
+            crop,
+            seed=seed,
+            paste=lambda one, other, generator: with_classes_of(one, other, generator, labels=VOC),
+            paste_probability=probability,
+        )
+        values = []
+        for index in range(9):
+            sample = samples[(0, index)]
+            assert isinstance(sample, Sample)
+            assert sample.truth.semantic is not None
+            values.append(int(sample.truth.semantic[0, 0]))
+        return values
+
+    assert found(0, 0.0) == list(range(1, 10))
+    assert found(0, 1.0) == found(0, 1.0) != found(1, 1.0)
+    assert sum(value != index + 1 for index, value in enumerate(found(0, 1.0))) >= 5
