@@ -403,3 +403,30 @@ def test_signatures_are_checked_in_tests() -> None:
         Annotation(semantic=torch.zeros(2, 2))
     with pytest.raises(TypeCheckError, match="saliency"):
         Annotation(confidence=torch.zeros(2, 2), saliency=torch.zeros(2, 3))
+
+
+def test_masks_without_what_hides_them_are_tight() -> None:
+    dense = torch.zeros(3, 6, 8, dtype=torch.bool)
+    dense[0, 1:5, 2:6] = True
+    dense[1, 0:2, 0:2] = True
+    hidden = torch.zeros(6, 8, dtype=torch.bool)
+    hidden[0:2, :] = True
+    hidden[:, 5] = True
+    left = Masks.from_dense(dense).without(hidden)
+    assert left.boxes.tolist() == [[2, 2, 5, 5], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert torch.equal(left.dense(), dense & ~hidden)
+
+
+def test_instances_are_joined_with_what_all_of_them_have() -> None:
+    masks = Masks.from_dense(torch.ones(1, 2, 3, dtype=torch.bool))
+    one = Instances(torch.zeros(1, 4), torch.tensor([1]), masks=masks, scores=torch.tensor([0.5]))
+    other = Instances(torch.ones(1, 4), torch.tensor([2]), masks=masks, crowd=torch.tensor([True]))
+    joined = Instances.concatenate([one, other])
+    assert joined.labels.tolist() == [1, 2]
+    assert joined.scores is None
+    assert joined.crowd is not None
+    assert joined.crowd.tolist() == [False, True]
+    assert joined.masks is not None
+    assert len(joined.masks) == 2
+    with pytest.raises(DataError, match="1 of 2 groups"):
+        Instances.concatenate([one, Instances(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))])

@@ -194,6 +194,22 @@ class Masks(_Movable):
             size=parts[0].size,
         )
 
+    def without(self, hidden: Bool[Tensor, "H W"]) -> Masks:
+        """What is left of each mask outside of `hidden`, in tight boxes; holds one mask at a time."""
+        crops: list[Tensor] = []
+        boxes: list[tuple[int, int, int, int]] = []
+        for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
+            left = self.crop(index).bool() & ~hidden[y1:y2, x1:x2]
+            rows, columns = left.any(dim=1).nonzero().flatten(), left.any(dim=0).nonzero().flatten()
+            box = (0, 0, 0, 0)
+            if len(rows):
+                top, bottom, first, last = (int(edge) for edge in (rows[0], rows[-1], columns[0], columns[-1]))
+                left = left[top : bottom + 1, first : last + 1]
+                box = (x1 + first, y1 + top, x1 + last + 1, y1 + bottom + 1)
+            crops.append(left if len(rows) else left[:0, :0])
+            boxes.append(box)
+        return Masks.from_crops(crops, boxes, self.size)
+
     def areas(self) -> Int64[Tensor, " N"]:
         """Pixels that are one, of each mask."""
         owner = torch.arange(len(self), device=self.boxes.device).repeat_interleave(self._box_areas())
@@ -265,6 +281,35 @@ class Instances(_Movable):
         index = _places(which, len(self), self.labels.device)
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return Instances(**{name: part[index] for name, part in parts.items() if part is not None})
+
+    @staticmethod
+    def concatenate(parts: Sequence[Instances]) -> Instances:
+        """Objects of the same image joined in order.
+
+        A part that some have no scores or track ids of is left out; what does not say `crowd` has no crowds. Raises
+        DataError for none, or when some have masks and others have not.
+        """
+        if not parts:
+            raise DataError("no instances to join")
+        masks = [part.masks for part in parts if part.masks is not None]
+        if masks and len(masks) < len(parts):
+            raise DataError(f"{len(parts) - len(masks)} of {len(parts)} groups of objects to join have no masks")
+
+        def joined(name: str) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            return None if any(value is None for value in values) else torch.cat(values)
+
+        crowds = [
+            torch.zeros_like(part.labels, dtype=torch.bool) if part.crowd is None else part.crowd for part in parts
+        ]
+        return Instances(
+            boxes=torch.cat([part.boxes for part in parts]),
+            labels=torch.cat([part.labels for part in parts]),
+            masks=Masks.concatenate(masks) if masks else None,
+            scores=joined("scores"),
+            track_ids=joined("track_ids"),
+            crowd=torch.cat(crowds) if any(part.crowd is not None for part in parts) else None,
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -10,8 +10,9 @@ import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from pixelwise.contracts import Augmentation
-from pixelwise.data.transforms import MEAN_RGB, Geometry, TrainingCrop, draw_geometry
+from pixelwise.data.transforms import MEAN_RGB, Geometry, TrainingCrop, cropped_instances, draw_geometry
 from pixelwise.types import Annotation, Sample
+from tests.drawn_scenes import DrawnScenes, draw_objects, objects_of
 
 
 def marked_sample(height: int, width: int, y: int, x: int, side: int) -> Sample:
@@ -184,3 +185,26 @@ def test_everything_random_comes_from_the_generator() -> None:
     first, second, third = (crop(sample, np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert torch.equal(first.image, second.image)
     assert not torch.equal(first.image, third.image)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0])
+@pytest.mark.parametrize("seed", range(8))
+def test_masks_are_cropped_as_the_ids_they_were_made_of(seed: int, degrees: float) -> None:
+    scene = DrawnScenes(1, first_seed=seed, size_hw=(70, 90))[0]
+    _, truth, numbers = draw_objects(seed, (70, 90))
+    augmentation = Augmentation(scale_min=0.5, scale_max=2.0, rotate=degrees)
+    geometry = draw_geometry(
+        np.random.default_rng(seed), (70, 90), augmentation=augmentation, crop_size=64, input_size=90
+    )
+    assert scene.truth.instances is not None
+    found = cropped_instances(scene.truth.instances, geometry)
+    expected = objects_of(
+        geometry.apply_ids(torch.from_numpy(truth.copy()), 0).numpy(),
+        geometry.apply_ids(torch.from_numpy(numbers.copy()), 0).numpy(),
+    )
+    assert found.masks is not None
+    assert expected.masks is not None
+    assert torch.equal(found.labels, expected.labels)
+    assert torch.equal(found.boxes, expected.boxes)
+    assert torch.equal(found.masks.dense(), expected.masks.dense())
+    assert found.masks.size == (64, 64)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pixelwise.contracts import Augmentation
-from pixelwise.data.copy_paste import with_classes_of
+from pixelwise.data.copy_paste import with_parts_of
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.labels import LabelSet
 from pixelwise.training.order import AugmentedSamples, StepSampler, dropout_seed, training_batches
@@ -53,7 +53,7 @@ class Noise:
 @pytest.mark.slow
 def test_batches_do_not_depend_on_the_number_of_readers() -> None:
     crop = TrainingCrop(Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1), 48, 60, 255)
-    paste = partial(with_classes_of, labels=LabelSet.from_names("noise", ["ground", "one", "two"]))
+    paste = partial(with_parts_of, labels=LabelSet.from_names("noise", ["ground", "one", "two"]))
     samples = AugmentedSamples(Noise(), crop, seed=1, paste=paste, paste_probability=0.5)
     sampler = StepSampler(10, batch_size=4, steps=(1, 6), seed=1)
     read = [list(training_batches(samples, sampler, workers=workers)) for workers in (0, 2)]

@@ -6,35 +6,75 @@ objects, whole classes are cut out as in ClassMix (Olsson et al., WACV 2021), wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from pixelwise.labels import LabelSet
-from pixelwise.types import Sample
+from pixelwise.types import Instances, Sample
 
 
-def with_classes_of(sample: Sample, other: Sample, generator: np.random.Generator, *, labels: LabelSet) -> Sample:
-    """Paste half of the classes of another image of the same size, with their labels.
+def with_parts_of(sample: Sample, other: Sample, generator: np.random.Generator, *, labels: LabelSet) -> Sample:
+    """Paste half of the objects of another image of the same size, with their truth.
+
+    Each object, or each class where the truth tells no objects apart, comes with probability one half, at least one.
+    Objects behind what is pasted lose what it hides, and are gone where nothing of them is left.
 
     Args:
-        sample: what is pasted onto; its truth is `semantic` alone.
-        other: where the classes come from. Each of its classes comes with probability one half, at least one; of a set
-            that has things, things alone, else all but the background.
+        sample: what is pasted onto.
+        other: where the parts come from, with the same kinds of truth. Crowds stay, and so does the background; of a
+            set that has things, things alone come.
         generator: draws the choice.
         labels: of both.
     """
-    if sample.truth.semantic is None or other.truth.semantic is None:
+    if other.truth.instances is not None:
+        return _with_objects_of(sample, other, generator)
+    semantic = other.truth.semantic
+    if semantic is None:
         return sample
     kept_out = {labels.ignore_id, labels.background_id}
-    present = [int(id) for id in other.truth.semantic.unique() if int(id) not in kept_out]
+    present = [int(id) for id in semantic.unique() if int(id) not in kept_out]
     if any(labels.is_thing):
         present = [id for id in present if labels.is_thing[id]]
     if not present:
         return sample
-    chosen = [id for id in present if generator.random() < 0.5] or [present[int(generator.integers(len(present)))]]
-    pasted = torch.isin(other.truth.semantic, torch.tensor(chosen, dtype=other.truth.semantic.dtype))
-    semantic = torch.where(pasted, other.truth.semantic, sample.truth.semantic)
-    image = torch.where(pasted, other.image, sample.image)
-    return replace(sample, image=image, truth=replace(sample.truth, semantic=semantic))
+    chosen = _half_of(present, generator)
+    return _pasted(sample, other, torch.isin(semantic, torch.tensor(chosen, dtype=semantic.dtype)))
+
+
+def _with_objects_of(sample: Sample, other: Sample, generator: np.random.Generator) -> Sample:
+    objects, below = other.truth.instances, sample.truth.instances
+    if objects is None or objects.masks is None or below is None or below.masks is None:
+        return sample
+    single = torch.ones(len(objects), dtype=torch.bool) if objects.crowd is None else ~objects.crowd
+    present = single.nonzero().flatten().tolist()
+    if not present:
+        return sample
+    above = objects[sorted(_half_of(present, generator))]
+    assert above.masks is not None
+    covered = torch.zeros(above.masks.size, dtype=torch.bool)
+    for index, (x1, y1, x2, y2) in enumerate(above.masks.boxes.tolist()):
+        covered[y1:y2, x1:x2] |= above.masks.crop(index).bool()
+    left = below.masks.without(covered)
+    shown = (left.areas() > 0).nonzero().flatten()
+    left = left[shown]
+    kept = replace(below[shown], boxes=left.boxes.float(), masks=left)
+    pasted = _pasted(sample, other, covered)
+    return replace(pasted, truth=replace(pasted.truth, instances=Instances.concatenate([kept, above])))
+
+
+def _half_of(present: Sequence[int], generator: np.random.Generator) -> list[int]:
+    chosen = [one for one in present if generator.random() < 0.5]
+    return chosen or [present[int(generator.integers(len(present)))]]
+
+
+def _pasted(sample: Sample, other: Sample, where: Bool[Tensor, "H W"]) -> Sample:
+    """The picture and the classes of the other image in these places."""
+    truth = sample.truth
+    if truth.semantic is not None and other.truth.semantic is not None:
+        truth = replace(truth, semantic=torch.where(where, other.truth.semantic, truth.semantic))
+    return replace(sample, image=torch.where(where, other.image, sample.image), truth=truth)

@@ -6,6 +6,7 @@ are read at the target pixel's centre, so a marked pixel lands in the same place
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +16,9 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
 from pixelwise.contracts import Augmentation
+from pixelwise.errors import DataError
 from pixelwise.ops.resize import long_side_size
-from pixelwise.types import Annotation, Sample
+from pixelwise.types import Annotation, Instances, Masks, Sample
 
 MEAN_RGB = (124, 116, 104)
 """ImageNet's mean colour, which fills what lies outside the image."""
@@ -77,21 +79,69 @@ class Geometry:
         crop[:height, :width] = self._turned_ids(source, fill) if self.degrees else self._upright_ids(source)
         return torch.from_numpy(np.ascontiguousarray(self._mirrored(crop)))
 
+    def apply_masks(self, masks: Masks) -> Masks:
+        """The crop of each mask, object by object, each pixel read as `apply_ids` reads it; some may be empty."""
+        place = self._turned_masks if self.degrees else self._upright_masks
+        width = self.crop_hw[1]
+        crops: list[Tensor] = []
+        boxes: list[tuple[int, int, int, int]] = []
+        for (x1, y1), crop in place(masks):
+            rows, columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))
+            if not rows.size:
+                crops.append(torch.zeros(0, 0, dtype=torch.uint8))
+                boxes.append((0, 0, 0, 0))
+                continue
+            tight = crop[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            left, top = x1 + int(columns[0]), y1 + int(rows[0])
+            left = width - left - tight.shape[1] if self.flip else left
+            crops.append(torch.from_numpy(np.ascontiguousarray(self._mirrored(tight))))
+            boxes.append((left, top, left + tight.shape[1], top + tight.shape[0]))
+        return Masks.from_crops(crops, boxes, self.crop_hw)
+
+    def _upright_masks(self, masks: Masks) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+        """Where the part of each mask lies in the crop, and that part."""
+        rows, columns = self._upright_places(masks.size)
+        for index, (x1, y1, x2, y2) in enumerate(masks.boxes.tolist()):
+            top, bottom = np.searchsorted(rows, (y1, y2)).tolist()
+            left, right = np.searchsorted(columns, (x1, x2)).tolist()
+            crop = masks.crop(index).numpy()
+            yield (left, top), crop[rows[top:bottom, None] - y1, columns[None, left:right] - x1]
+
+    def _turned_masks(self, masks: Masks) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+        rows, columns = self._turned_places(masks.size)
+        for index, (x1, y1, x2, y2) in enumerate(masks.boxes.tolist()):
+            inside = (rows >= y1) & (rows < y2) & (columns >= x1) & (columns < x2)
+            crop = masks.crop(index).numpy()
+            if not crop.size:
+                yield (0, 0), crop
+                continue
+            yield (0, 0), crop[np.where(inside, rows - y1, 0), np.where(inside, columns - x1, 0)] * inside
+
     def _upright_ids(self, source: np.ndarray) -> np.ndarray:
+        rows, columns = self._upright_places(source.shape)
+        return source[rows[:, None], columns[None, :]]
+
+    def _upright_places(self, size_hw: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The row and the column of the image in which each row and column of the filled part has its centre."""
         x1, y1, x2, y2 = self.source_box
         height, width = self.filled_hw
-        rows = np.minimum(y1 + (np.arange(height) + 0.5) * ((y2 - y1) / height), source.shape[0] - 0.5)
-        columns = np.minimum(x1 + (np.arange(width) + 0.5) * ((x2 - x1) / width), source.shape[1] - 0.5)
-        return source[rows.astype(np.int64)[:, None], columns.astype(np.int64)[None, :]]
+        rows = np.minimum(y1 + (np.arange(height) + 0.5) * ((y2 - y1) / height), size_hw[0] - 0.5)
+        columns = np.minimum(x1 + (np.arange(width) + 0.5) * ((x2 - x1) / width), size_hw[1] - 0.5)
+        return rows.astype(np.int64), columns.astype(np.int64)
 
     def _turned_ids(self, source: np.ndarray, fill: int) -> np.ndarray:
-        height, width = self.filled_hw
-        (xx, xy, x0), (yx, yy, y0) = self._turned(source.shape)
-        u, v = np.arange(width)[None, :] + 0.5, np.arange(height)[:, None] + 0.5
-        columns, rows = (np.floor(along).astype(np.int64) for along in (xx * u + xy * v + x0, yx * u + yy * v + y0))
+        rows, columns = self._turned_places(source.shape)
         inside = (rows >= 0) & (rows < source.shape[0]) & (columns >= 0) & (columns < source.shape[1])
         found = source[np.where(inside, rows, 0), np.where(inside, columns, 0)]
         return np.where(inside, found, source.dtype.type(fill))
+
+    def _turned_places(self, size_hw: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The same for each pixel of the filled part of a turned crop; may lie outside of the image."""
+        height, width = self.filled_hw
+        (xx, xy, x0), (yx, yy, y0) = self._turned(size_hw)
+        u, v = np.arange(width)[None, :] + 0.5, np.arange(height)[:, None] + 0.5
+        columns, rows = (np.floor(along).astype(np.int64) for along in (xx * u + xy * v + x0, yx * u + yy * v + y0))
+        return rows, columns
 
     def _turned(self, size_hw: tuple[int, ...]) -> np.ndarray:
         """The 2 × 3 matrix from x y 1 in the crop to x y in the image, both with pixel centres at halves."""
@@ -212,6 +262,19 @@ class TrainingCrop:
         if self.augmentation.blur and generator.random() < self.augmentation.blur:
             picture = blurred(picture)
         image = geometry.place(change_colours(picture, generator, self.augmentation))
-        semantic = sample.truth.semantic
-        truth = Annotation(semantic=None if semantic is None else geometry.apply_ids(semantic, self.ignore_id))
+        semantic, instances = sample.truth.semantic, sample.truth.instances
+        truth = Annotation(
+            semantic=None if semantic is None else geometry.apply_ids(semantic, self.ignore_id),
+            instances=None if instances is None else cropped_instances(instances, geometry),
+        )
         return replace(sample, image=image, truth=truth)
+
+
+def cropped_instances(instances: Instances, geometry: Geometry) -> Instances:
+    """The objects of which the crop shows a pixel, in tight boxes. Raises DataError for objects without masks."""
+    if instances.masks is None:
+        raise DataError("objects without masks; masks are wanted to learn from")
+    masks = geometry.apply_masks(instances.masks)
+    shown = (masks.areas() > 0).nonzero().flatten()
+    masks = masks[shown]
+    return replace(instances[shown], boxes=masks.boxes.float(), masks=masks)

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pixelwise.contracts import Stage, Term
-from pixelwise.data.copy_paste import with_classes_of
+from pixelwise.data.copy_paste import with_parts_of
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.errors import RecipeError
 from pixelwise.labels import LabelSet
@@ -121,7 +121,7 @@ def fit(
             samples,
             augment,
             seed=seed,
-            paste=partial(with_classes_of, labels=labels),
+            paste=partial(with_parts_of, labels=labels),
             paste_probability=stage.augmentation.copy_paste,
         ),
         sampler,
