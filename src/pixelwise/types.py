@@ -128,21 +128,27 @@ class Masks(_Movable):
     def from_coco(cls, segmentations: Sequence[Any], size: tuple[int, int], *, source: str = "annotation") -> Masks:
         """Read COCO's three forms: polygons, a list of run lengths, and compressed RLE.
 
-        One mask at the image's size is held at a time. Raises DataError, starting with `source` and the number of the
+        Only the pixels of the boxes are written. Raises DataError, starting with `source` and the number of the
         segmentation, for an RLE of another size or broken runs, and for a polygon under three points.
         """
-
-        def mask(index: int, segmentation: Any) -> np.ndarray:
+        crops: list[Tensor] = []
+        boxes: list[rle.Box] = []
+        for index, segmentation in enumerate(segmentations):
             name = f"{source} {index}"
             if isinstance(segmentation, Mapping):
-                return rle.decode(segmentation, size=size, source=name)
-            return rle.from_polygons(segmentation, size, source=name)
-
-        return cls.from_arrays((mask(index, one) for index, one in enumerate(segmentations)), size)
+                crop, box = rle.crop(segmentation, size=size, source=name)
+            else:
+                crop, box = rle.crop_polygons(segmentation, size, source=name)
+            crops.append(torch.from_numpy(crop))
+            boxes.append(box)
+        return cls.from_crops(crops, boxes, size)
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """Compressed COCO RLE of each mask at the full size; holds one H×W at a time."""
-        return [rle.encode(self.dense_one(index).cpu().numpy()) for index in range(len(self))]
+        """Compressed COCO RLE of each mask at the full size, made from its crop alone."""
+        return [
+            rle.encode_crop(self.crop(index).cpu().numpy(), self.boxes[index].tolist(), self.size)
+            for index in range(len(self))
+        ]
 
     def __len__(self) -> int:
         return self.boxes.shape[0]

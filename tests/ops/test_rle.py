@@ -142,3 +142,15 @@ def test_polygons_are_cut_off_at_the_border() -> None:
 def test_polygons_that_are_none_are_refused(polygon: list[float], text: str) -> None:
     with pytest.raises(DataError, match=f"^image 3: .*{text}"):
         rle.from_polygons([[0.0, 0, 1, 0, 1, 1], polygon], (4, 4), source="image 3")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_crop_is_encoded_as_the_whole_mask(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    height, width = (int(side) for side in generator.integers(1, 9, 2))
+    top, left = int(generator.integers(0, height)), int(generator.integers(0, width))
+    mask = np.zeros((height, width), dtype=np.uint8)
+    bottom, right = int(generator.integers(top, height + 1)), int(generator.integers(left, width + 1))
+    crop = mask[top:bottom, left:right]
+    crop[:] = generator.random(crop.shape) < generator.choice([0.2, 0.9, 1.0])
+    assert rle.encode_crop(crop, (left, top, right, bottom), (height, width)) == rle.encode(mask)
