@@ -163,7 +163,7 @@ def test_models_of_other_classes_need_a_map_and_are_told(run: Run, folder: Path)
     code, out, err = run(*arguments, "--map", "names")
     assert code == 0
     assert "triangle → ignore" in err
-    assert "the models tell different classes apart: their mean IoUs are over different classes" in out
+    assert "the models tell different classes apart: their means are over different classes" in out
     assert run(*arguments, "--map", "names", "--quiet")[2] == ""
 
 

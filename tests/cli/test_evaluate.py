@@ -646,7 +646,7 @@ def test_shards_that_do_not_belong_together_are_refused(
         ([first, changed(label_set={**block["label_set"], "names": ["a", "b", "c", "d"]})], "(4: a, b, c, d)"),
         ([first, changed(format_version=2)], "shard format 2, this pixelwise reads 1"),
         ([first, changed(state={**state, "images": {"000": [1, 1, 1.0]}})], "in its confusion matrix"),
-        ([first, changed(state={**state, "confusion": [[1.5]]})], "shard.state.confusion.0.0"),
+        ([first, changed(state={**state, "confusion": [[1.5]]})], "state.confusion.0.0"),
         ([first, changed(state=json.loads(first.read_text())["shard"]["state"])], "image '000' is in both parts"),
         ([first, changed(missing=["007"])], "tell of 6 images, 5 are in"),
         ([first, broken], "broken.json: not the JSON that evaluate --shard writes"),

@@ -28,7 +28,8 @@ SIZE = (24, 32)
 def metric_classes() -> Iterator[type]:
     for module in pkgutil.iter_modules(pixelwise.metrics.__path__, "pixelwise.metrics."):
         for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if found.__module__ == module.name and all(hasattr(found, name) for name in ("update", "merge", "compute")):
+            is_metric = all(hasattr(found, name) for name in ("update", "merge", "compute"))
+            if found.__module__ == module.name and is_metric and not getattr(found, "_is_protocol", False):
                 yield found
 
 
@@ -103,7 +104,9 @@ def test_truth_against_itself_is_perfect(new_metric: Any) -> None:
         metric.update(truth, truth, id=id)
     result = metric.compute()
     assert set(result) > {"per_class"}
-    assert {value for value in numbers(result).values() if value is not None} == {1.0}
+    # the best one or ten detections of an image cannot find more objects than that
+    unlimited = {name: value for name, value in numbers(result).items() if not name.endswith(("_ar1", "_ar10"))}
+    assert {value for value in unlimited.values() if value is not None} == {1.0}
 
 
 def test_values_are_fractions_of_one(new_metric: Any) -> None:
@@ -111,7 +114,9 @@ def test_values_are_fractions_of_one(new_metric: Any) -> None:
     for id, predicted, truth in pairs(3):
         metric.update(predicted, truth, id=id)
     result = metric.compute()
-    assert all(0 <= value < 1 for value in numbers(result).values())
+    values = [value for value in numbers(result).values() if value is not None]
+    assert values
+    assert all(0 <= value < 1 for value in values)
     assert list(result["per_class"]) == list(metric.labels.names)
 
 

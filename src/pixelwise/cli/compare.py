@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.judging import judge, print_failures
+from pixelwise.cli.judging import heading, judge, print_failures
 from pixelwise.cli.options import (
     DefinitionOption,
     Device,
@@ -104,8 +104,7 @@ def _cells(row: ComparedModel) -> dict[str, str]:
     return {
         "model": row.model,
         "system": row.system,
-        "mean IoU": _shown(row.mean_iou, "{:.4f}"),
-        "pixel accuracy": _shown(row.pixel_accuracy, "{:.4f}"),
+        **{heading(name): _shown(value, "{:.4f}") for name, value in row.metrics.items()},
         "classes": str(row.classes),
         "parameters": f"{row.parameters / 1e6:,.2f} M",
         "GFLOPs": f"{row.gflops:,.2f}",
@@ -117,7 +116,7 @@ def _cells(row: ComparedModel) -> dict[str, str]:
 
 def _notes(comparison: Comparison) -> list[str]:
     """What the numbers mean, a line each."""
-    from pixelwise.metrics.mean_iou import DEFINITIONS
+    from pixelwise.metrics.choice import DEFINITIONS
 
     where = comparison.device
     if where == "cpu":
@@ -136,7 +135,7 @@ def _notes(comparison: Comparison) -> list[str]:
         "input size: long side in pixels at which the network looks at an image, each model's own",
     ]
     if len({row.classes for row in comparison.models}) > 1:
-        lines.append("the models tell different classes apart: their mean IoUs are over different classes")
+        lines.append("the models tell different classes apart: their means are over different classes")
     return lines
 
 
@@ -148,8 +147,8 @@ def _print_table(comparison: Comparison) -> None:
     console = Console(width=1000, highlight=False, markup=False, emoji=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     rows = [_cells(row) for row in comparison.models]
-    for number, heading in enumerate(rows[0]):
-        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=True)
+    for number, column in enumerate(rows[0]):
+        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row.values())
     console.print(table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.judging import judge, print_failures
+from pixelwise.cli.judging import heading, judge, print_failures
 from pixelwise.cli.options import (
     DefinitionOption,
     Device,
@@ -189,7 +189,7 @@ def _print_tables(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pixelwise.metrics.mean_iou import DEFINITIONS
+    from pixelwise.metrics.choice import DEFINITIONS
 
     # as wide as the tables want: rich would cut their columns to the terminal
     console = Console(width=1000, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -197,26 +197,22 @@ def _print_tables(result: dict[str, Any]) -> None:
     console.print(
         f"{result['model']} on {result['data']}{part}: {result['images']:,} images, {result['seconds']:,.1f} s"
     )
-    for heading, name in (("class", "per_class"), ("category", "per_category")):
+    for kind, name in (("class", "per_class"), ("category", "per_category")):
         rows: dict[str, dict[str, Any]] = result.get(name, {})
         columns = list(dict.fromkeys(column for values in rows.values() for column in values))
         table = Table(box=None, pad_edge=False)
-        table.add_column(heading)
+        table.add_column(kind)
         for column in columns:
-            table.add_column(_heading(column), justify="right")
+            table.add_column(heading(column), justify="right")
         for row, values in rows.items():
             table.add_row(row, *(_shown(values[column]) for column in columns))
         if rows:
             console.print(table)
     means = Table(box=None, pad_edge=False, show_header=False)
     for name, value in result["metrics"].items():
-        means.add_row(_heading(name), _shown(value))
+        means.add_row(heading(name), _shown(value))
     console.print(means)
     console.print(DEFINITIONS[result["definition"]])
-
-
-def _heading(name: str) -> str:
-    return name.replace("_", " ").replace("iou", "IoU")
 
 
 def _shown(value: float | int | None) -> str:

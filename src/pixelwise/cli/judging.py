@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -10,14 +11,14 @@ from typing import TYPE_CHECKING
 from pixelwise.cli.progress import image_bar
 
 if TYPE_CHECKING:
-    from pixelwise.metrics.mean_iou import MeanIoU
+    from pixelwise.metrics.choice import TaskMetric
     from pixelwise.training.subject import Subject
     from pixelwise.types import Annotation, Sample
 
 
 def judge(
     subject: Subject,
-    metric: MeanIoU,
+    metric: TaskMetric,
     indices: Sequence[int],
     *,
     workers: int,
@@ -54,3 +55,11 @@ def print_failures(failures: Sequence[str], total: int) -> None:
         print(f"{len(failures)} of {total} failed:", file=sys.stderr)
     for failure in failures:
         print(f"  {failure}; left out", file=sys.stderr)
+
+
+def heading(metric: str) -> str:
+    """How tables and lines call a metric: `mean IoU`, `mask AP50`."""
+    words = {"iou": "IoU", "iiou": "iIoU"}
+    return " ".join(
+        word.upper() if re.fullmatch(r"(ap|ar)\d*", word) else words.get(word, word) for word in metric.split("_")
+    )

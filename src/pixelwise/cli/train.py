@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from pixelwise.cli.judging import heading
 from pixelwise.cli.launch import is_first_process
 from pixelwise.cli.options import Device, DeviceOption, QuietOption, WorkersOption
 from pixelwise.cli.progress import image_bar
@@ -186,7 +187,7 @@ def _carry_on(
             print(f"stopped; the state is saved: {plan.launcher} train --resume {folder}", file=sys.stderr)
         return interruption.exit_code
     if not quiet:
-        score = f"val mean IoU {last.metrics['mean_iou'] or 0:.4f} at the end" if last else "done"
+        score = f"val {heading(last.chosen_by)} {last.score:.4f} at the end" if last else "done"
         print(f"{folder}/  best/, last/, log.jsonl; {score}")
     return 0
 
@@ -243,8 +244,9 @@ class _Display:
             self.progress.update(self.task, completed=event.number)
         elif isinstance(event, Evaluated):
             self.times.clear()
-            score = event.metrics["mean_iou"] or 0.0
-            self.judged = f"val mean IoU {score:.3f} at {event.step:,}{' (best)' if event.best else ''}"
+            self.judged = (
+                f"val {heading(event.chosen_by)} {event.score:.3f} at {event.step:,}{' (best)' if event.best else ''}"
+            )
         else:
             activity = f"evaluating {event.done}/{event.of}"
         parts = (self.loss, self.speed, activity or self.judged, self.left)

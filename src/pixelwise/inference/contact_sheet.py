@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from pixelwise.data.transforms import Geometry
 from pixelwise.errors import DataError
 from pixelwise.inference.draw import PANEL_COLOUR, TEXT_COLOUR, LegendRow, add_legend, draw, semantic_legend
 from pixelwise.labels import LabelSet
@@ -45,7 +46,7 @@ class Compared:
 
 
 def contact_sheet(samples: Iterable[Sample], labels: LabelSet) -> Image.Image:
-    """Draw samples with semantic truth in as many columns as rows, each with its id under it, and one legend."""
+    """Draw samples in as many columns as rows, each with its id under it, and one legend of the classes."""
     small = [fitted(sample) for sample in samples]
     if not small:
         raise DataError("no image to draw")
@@ -60,8 +61,10 @@ def contact_sheet(samples: Iterable[Sample], labels: LabelSet) -> Image.Image:
         sheet.paste(draw(sample.image, sample.truth, labels, legend=False), (left, top))
         caption = _shortened(sample.id, font, CELL_HW[1])
         pen.text((left, top + CELL_HW[0] + CAPTION_HEIGHT / 2), caption, fill=TEXT_COLOUR, font=font, anchor="lm")
-    everything = np.concatenate([_semantic(sample).numpy().ravel() for sample in small])
-    rows = semantic_legend(everything[None], labels)
+    rows: list[LegendRow] = []  # objects have colours of their own, which say nothing of their class
+    if not any(sample.truth.instances is not None for sample in small):
+        everything = np.concatenate([_semantic(sample).numpy().ravel() for sample in small])
+        rows = semantic_legend(everything[None], labels)
     return add_legend(sheet, rows, font_size=LEGEND_FONT) if rows else sheet
 
 
@@ -89,6 +92,8 @@ def comparison_sheet(compared: Sequence[Compared], labels: LabelSet) -> Image.Im
         for place, annotation in enumerate((Annotation(), one.sample.truth, one.predicted)):
             picture = draw(one.sample.image, annotation, labels, legend=False)
             sheet.paste(picture, (left + place * cell, top + CAPTION_HEIGHT))
+    if any(one.predicted.instances is not None for one in compared):
+        return sheet
     seen = [_semantic(sample).numpy() for one in compared for sample in (one.sample, _predicted(one))]
     present = np.unique(np.concatenate([ids.ravel() for ids in seen])).tolist()
     legend = [
@@ -104,7 +109,7 @@ def fitted(sample: Sample, annotation: Annotation | None = None) -> Sample:
     """The sample at the largest size that fits into a cell, the ids read at the pixels' centres.
 
     Args:
-        sample: with semantic truth.
+        sample: with objects or classes.
         annotation: of the sample's size, to stand in the place of the truth.
     """
     sample = sample if annotation is None else replace(sample, truth=annotation)
@@ -113,8 +118,14 @@ def fitted(sample: Sample, annotation: Annotation | None = None) -> Sample:
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     rows = ((torch.arange(size[0]) + 0.5) * (height / size[0])).long()
     columns = ((torch.arange(size[1]) + 0.5) * (width / size[1])).long()
-    semantic = _semantic(sample)[rows[:, None], columns[None, :]]
-    return Sample(resize_image(sample.image, size), Annotation(semantic=semantic), sample.id, sample.original_size)
+    instances = sample.truth.instances
+    if instances is not None and instances.masks is not None:
+        whole = Geometry((0, 0, float(width), float(height)), size, size, flip=False)
+        truth = Annotation(instances=replace(instances, masks=whole.apply_masks(instances.masks)))
+    else:
+        semantic = _semantic(sample)
+        truth = Annotation(semantic=semantic[rows[:, None], columns[None, :]])
+    return Sample(resize_image(sample.image, size), truth, sample.id, sample.original_size)
 
 
 def _predicted(one: Compared) -> Sample:

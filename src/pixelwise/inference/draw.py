@@ -6,6 +6,7 @@ right of it or beneath it.
 
 from __future__ import annotations
 
+import colorsys
 import math
 from dataclasses import dataclass
 
@@ -15,10 +16,16 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pixelwise.labels import Colour, LabelSet
-from pixelwise.types import Annotation
+from pixelwise.types import Annotation, Instances
 
 OPACITY = 140 / 255
 """Of a class's colour over the image."""
+
+DRAWN_SCORE = 0.5
+"""Objects with a lower score are in the files, and not in the picture."""
+
+LEGEND_OBJECTS = 24
+"""So many objects the legend names at most."""
 
 VOID_GREY = 190
 """Of the lines that hatch pixels nobody judged."""
@@ -40,26 +47,91 @@ class LegendRow:
 def draw(
     image: UInt8[Tensor, "3 H W"], annotation: Annotation, labels: LabelSet, *, legend: bool = True
 ) -> Image.Image:
-    """Draw the parts that the annotation has.
+    """Draw the parts that the annotation has: its objects, or else its classes.
+
+    Of objects with scores those from DRAWN_SCORE on are drawn, each in a colour of its own.
 
     Args:
         image: RGB, 0-255.
         annotation: of the image's size.
         labels: names and colours; the class `background` is left as it is.
-        legend: add the classes that occur, with the share of the pixels that each has.
+        legend: add the objects with their scores, or the classes that occur with the share of the pixels of each.
 
     Returns:
         RGB; the picture at its own size at the top left, larger than that only by the legend.
     """
     rows: list[LegendRow] = []
     planes = image.cpu().numpy()
-    if annotation.semantic is None:
+    if annotation.instances is not None and annotation.instances.masks is not None:
+        shown = shown_objects(annotation.instances)
+        drawn = paint_objects(planes, shown)
+        rows += object_legend(shown, labels)
+    elif annotation.semantic is None:
         drawn = _picture(planes)
     else:
         semantic = annotation.semantic.cpu().numpy()
         drawn = paint_semantic(planes, semantic, labels)
         rows += semantic_legend(semantic, labels)
     return add_legend(drawn, rows) if legend and rows else drawn
+
+
+def shown_objects(instances: Instances) -> Instances:
+    """Those that are drawn, the surest first; objects without scores the largest first."""
+    instances = instances.to("cpu")
+    if instances.scores is not None:
+        instances = instances[instances.scores >= DRAWN_SCORE]
+    assert instances.masks is not None
+    key = instances.masks.areas() if instances.scores is None else instances.scores
+    return instances[key.argsort(descending=True, stable=True)]
+
+
+def object_colour(number: int) -> Colour:
+    """A colour for an object, by its number or its track id: neighbours in number lie far apart on the circle."""
+    hue = (number * 0.618034) % 1  # the golden section
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (number % 2), 1 - 0.25 * (number // 2 % 2))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _colour_of(instances: Instances, index: int) -> Colour:
+    return object_colour(index if instances.track_ids is None else int(instances.track_ids[index]))
+
+
+def paint_objects(planes: UInt8[np.ndarray, "3 H W"], instances: Instances) -> Image.Image:
+    """The image, each object in its colour, its edges in full; those that come first lie on top.
+
+    Regions of crowds are hatched in grey.
+    """
+    assert instances.masks is not None
+    masks = instances.masks
+    drawn = _picture(planes)
+    line = max(1, round(max(drawn.size) / 1000))
+    for index in reversed(range(len(masks))):
+        x1, y1, x2, y2 = masks.boxes[index].tolist()
+        mask = masks.crop(index).numpy().astype(bool)
+        if not mask.size:
+            continue
+        is_crowd = instances.crowd is not None and bool(instances.crowd[index])
+        opacity = np.where(mask, round(255 * OPACITY), 0).astype(np.uint8)
+        if is_crowd:
+            y, x = np.ogrid[y1:y2, x1:x2]
+            opacity[(x + y) % (6 * line) >= 2 * line] = 0
+        else:
+            opacity[mask & _edges(np.pad(mask, line), line)[line:-line, line:-line]] = 255
+        colour = (VOID_GREY,) * 3 if is_crowd else _colour_of(instances, index)
+        drawn.paste(colour, (x1, y1, x2, y2), Image.fromarray(opacity))
+    return drawn
+
+
+def object_legend(instances: Instances, labels: LabelSet) -> list[LegendRow]:
+    """The objects in the order in which they lie, at most LEGEND_OBJECTS, then how many more there are."""
+    rows: list[LegendRow] = []
+    for index in range(min(len(instances), LEGEND_OBJECTS)):
+        is_crowd = instances.crowd is not None and bool(instances.crowd[index])
+        score = "" if instances.scores is None else f" {float(instances.scores[index]):.2f}"
+        text = f"{labels.names[int(instances.labels[index])]}{score}{' (crowd)' if is_crowd else ''}"
+        rows.append(LegendRow(None if is_crowd else _colour_of(instances, index), text))
+    more = len(instances) - len(rows)
+    return [*rows, LegendRow(PANEL_COLOUR, f"and {more} more")] if more else rows
 
 
 def paint_semantic(planes: UInt8[np.ndarray, "3 H W"], semantic: np.ndarray, labels: LabelSet) -> Image.Image:

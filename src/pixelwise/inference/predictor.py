@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pixelwise.errors import RecipeError
+from pixelwise.inference.detections import join_detections, mirrored_instances, moved_instances
 from pixelwise.inference.fusion import fused_copy
 from pixelwise.inference.image_input import ImageInput, image_tensor
 from pixelwise.inference.model_folder import ModelCard
@@ -21,7 +23,7 @@ from pixelwise.inference.scene import Scene
 from pixelwise.labels import LabelSet
 from pixelwise.ops.resize import long_side_size, resize_image
 from pixelwise.ops.tiles import join_windows, window_starts
-from pixelwise.types import Annotation, Batch
+from pixelwise.types import Annotation, Batch, Instances
 
 TTA_SCALES = (0.75, 1.0, 1.25)
 """Factors on the input size whose answers `tta` averages, each with its mirror image."""
@@ -33,7 +35,9 @@ class Options:
 
     Attributes:
         score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
-        max_detections: most objects for each image; without effect on models that find no objects.
+            Of one that finds objects: those with a lower score are left out; None takes the model's own threshold.
+        max_detections: most objects for each image, None for the model's own number; without effect on models that find
+            no objects.
         input_size: long side in pixels to which the image is brought, or the side of the windows with `tile`;
             None takes the one at which the model was validated.
         tile: look at the image at its own size through overlapping windows, and average where they overlap.
@@ -49,6 +53,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
             raise RecipeError(f"score threshold {self.score_threshold}: a probability from 0 to 1 is wanted")
+        if self.max_detections is not None and self.max_detections < 1:
+            raise RecipeError(f"max detections {self.max_detections}: at least 1 is wanted")
         if self.input_size is not None and self.input_size < 1:
             raise RecipeError(f"input size {self.input_size}: at least 1 pixel is wanted")
 
@@ -213,6 +219,8 @@ class Predictor:
     @torch.no_grad()
     def _annotate(self, image: UInt8[Tensor, "3 H W"], options: Options) -> Annotation:
         input_size = options.input_size or self.card.input_size
+        if self.card.task == "instance":
+            return self._find_objects(image, input_size, options)
         if options.tile:
             size = (image.shape[1], image.shape[2])
             windows = self._window_logits(image, input_size, tta=options.tta)
@@ -225,6 +233,44 @@ class Predictor:
         if options.score_threshold is not None:
             annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
         return annotation
+
+    def _find_objects(self, image: UInt8[Tensor, "3 H W"], input_size: int, options: Options) -> Annotation:
+        """The objects of an image, with windows and mirror images as asked for."""
+        height, width = image.shape[1:]
+        scales = TTA_SCALES if options.tta else (1.0,)
+        parts: list[Instances] = []
+        # with windows the whole image is looked at too, since a large object fills several of them
+        views = [(0, 0, image)]
+        if options.tile:
+            tops, lefts = window_starts(height, input_size), window_starts(width, input_size)
+            cuts = [(top, left) for top in tops for left in lefts] if max(height, width) > input_size else []
+            views += [(top, left, image[:, top : top + input_size, left : left + input_size]) for top, left in cuts]
+        for top, left, view in views:
+            for scale in scales:
+                for mirrored in (False, True) if options.tta else (False,):
+                    found = self._look_for_objects(view, max(1, round(scale * input_size)), options, mirrored=mirrored)
+                    found = mirrored_instances(found, view.shape[2]) if mirrored else found
+                    parts.append(
+                        moved_instances(found, left=left, top=top, size=(height, width)) if options.tile else found
+                    )
+        if len(parts) == 1:
+            return Annotation(instances=parts[0])
+        limit = options.max_detections or getattr(self.model, "max_detections", 100)
+        return Annotation(instances=join_detections(parts, max_detections=limit, cut_apart=len(views) > 1))
+
+    def _look_for_objects(
+        self, image: UInt8[Tensor, "3 H W"], long_side: int, options: Options, *, mirrored: bool
+    ) -> Instances:
+        """The objects of one look at an image, on the CPU; in the mirror if so asked."""
+        network = copy.copy(self.network())  # with thresholds of its own; several threads may ask for others
+        for name in ("score_threshold", "max_detections"):
+            chosen = getattr(options, name)
+            setattr(network, name, getattr(self.model, name) if chosen is None else chosen)
+        with torch.inference_mode():
+            pixels = self.prepare(image, long_side)
+            output = network(pixels.flip(3) if mirrored else pixels)
+            annotation = network.decode(output, _batch_of(image, (pixels.shape[2], pixels.shape[3])))[0]  # pyright: ignore[reportCallIssue]
+        return annotation.to("cpu").instances
 
     def _window_logits(
         self, image: UInt8[Tensor, "3 H W"], window: int, *, tta: bool
@@ -261,7 +307,10 @@ class Predictor:
 
     def prepare(self, image: UInt8[Tensor, "3 H W"], long_side: int) -> Float[Tensor, "1 3 h w"]:
         """What the network sees of an image at a long side of so many pixels: values in [0, 1]."""
-        resized = resize_image(image, long_side_size((image.shape[1], image.shape[2]), long_side))
+        size = long_side_size((image.shape[1], image.shape[2]), long_side)
+        if getattr(self.model, "stretches_input", False):
+            size = (long_side, long_side)
+        resized = resize_image(image, size)
         parameter = next(self.model.parameters())
         pixels = resized.to(parameter.device).to(parameter.dtype).div_(255)[None]
         return pixels.contiguous(memory_format=torch.channels_last)
@@ -317,13 +366,16 @@ def choose_device(wanted: str | torch.device) -> torch.device:
     return device
 
 
-def _batch_of(image: UInt8[Tensor, "3 H W"]) -> Batch:
-    """A batch that tells `decode` the size to answer at; the pixels are not used again."""
+def _batch_of(image: UInt8[Tensor, "3 H W"], seen_hw: tuple[int, int] | None = None) -> Batch:
+    """A batch that tells `decode` the size to answer at, and that at which the network looked.
+
+    The pixels are not used again.
+    """
     size = torch.tensor([[image.shape[1], image.shape[2]]])
     zero = torch.zeros(1, dtype=torch.int64)
     return Batch(
         images=torch.zeros(1, 3, 0, 0),
-        valid_sizes=size,
+        valid_sizes=size if seen_hw is None else torch.tensor([seen_hw]),
         original_sizes=size,
         truth=(Annotation(),),
         ids=("",),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Int32, UInt8, UInt16
 from PIL import Image
 from torch import Tensor
 
@@ -25,7 +25,8 @@ VOID_COLOUR = voc_colour(255)
 
 OVERLAY_SUFFIX = ".overlay.png"
 SEMANTIC_SUFFIX = ".semantic.png"
-RESULT_SUFFIXES = (OVERLAY_SUFFIX, SEMANTIC_SUFFIX)
+INSTANCES_SUFFIX = ".instances.png"
+RESULT_SUFFIXES = (OVERLAY_SUFFIX, SEMANTIC_SUFFIX, INSTANCES_SUFFIX)
 """What the names of the pictures that `save` writes end with."""
 
 
@@ -114,20 +115,28 @@ class Scene:
             files.append(Path(f"{stem}{SEMANTIC_SUFFIX}"))
             picture = ids_picture(self.annotation.semantic.numpy(), self.labels)
             _write_whole(files[-1], lambda path: picture.save(path, format="PNG"))
+        if self.annotation.instances is not None:
+            files.append(Path(f"{stem}{INSTANCES_SUFFIX}"))
+            objects = Image.fromarray(object_numbers(by_score(self.annotation.instances), self.image.shape[1:]))
+            _write_whole(files[-1], lambda path: objects.save(path, format="PNG"))
         return files
 
     def record(self) -> dict[str, Any]:
         """The scene as JSON values: the line of `results.jsonl`.
 
         A semantic scene has one segment for each class that occurs, background left out; its `id` is the class id,
-        its `score` the mean probability, its `box` x1 y1 x2 y2 with x2 y2 exclusive.
+        its `score` the mean probability, its `box` x1 y1 x2 y2 with x2 y2 exclusive. A scene of objects has one for
+        each, the surest first; its `id` is its number in `photo.instances.png`.
         """
         return {
             "image": self.name,
             "size": [self.image.shape[1], self.image.shape[2]],
             "model": self.model,
             "labels": list(self.labels.names),
-            "segments": _semantic_segments(self.annotation, self.labels),
+            "segments": [
+                *_semantic_segments(self.annotation, self.labels),
+                *_object_segments(self.annotation.instances, self.labels),
+            ],
             "seconds": round(self.seconds, 4),
         }
 
@@ -160,6 +169,45 @@ def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
         palette[native_id] = colour
     picture.putpalette([channel for colour in palette for channel in colour])  # makes it a palette picture
     return picture
+
+
+def by_score(instances: Instances) -> Instances:
+    """The objects, the surest first; those without scores as they stand."""
+    if instances.scores is None:
+        return instances
+    return instances[instances.scores.argsort(descending=True, stable=True)]
+
+
+def object_numbers(instances: Instances, size: Sequence[int]) -> UInt16[np.ndarray, "H W"]:
+    """Which object each pixel shows, from 1 in their order; 0 for none. Those that come first lie on top."""
+    numbers = np.zeros(tuple(size), dtype=np.uint16)
+    masks = instances.masks
+    for index in reversed(range(0 if masks is None else len(masks))):
+        x1, y1, x2, y2 = masks.boxes[index].tolist()  # pyright: ignore[reportOptionalMemberAccess]
+        numbers[y1:y2, x1:x2][masks.crop(index).numpy() != 0] = index + 1  # pyright: ignore[reportOptionalMemberAccess]
+    return numbers
+
+
+def _object_segments(instances: Instances | None, labels: LabelSet) -> list[dict[str, Any]]:
+    if instances is None:
+        return []
+    instances = by_score(instances)
+    masks = instances.masks
+    runs = [None] * len(instances) if masks is None else masks.to_coco()
+    areas = [None] * len(instances) if masks is None else masks.areas().tolist()
+    return [
+        {
+            "id": index + 1,
+            "label": label,
+            "name": labels.names[label],
+            "area": areas[index],
+            "box": [round(value, 2) for value in instances.boxes[index].tolist()],
+            "score": None if instances.scores is None else round(float(instances.scores[index]), 4),
+            "track_id": None if instances.track_ids is None else int(instances.track_ids[index]),
+            "rle": runs[index],
+        }
+        for index, label in enumerate(instances.labels.tolist())
+    ]
 
 
 def _semantic_segments(annotation: Annotation, labels: LabelSet) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float64, Int64, Shaped
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from pixelwise.errors import DataError, RecipeError
@@ -68,6 +69,15 @@ class ImageScore(NamedTuple):
         if self.mean_iou is None:
             return True, 0.0, 0.0
         return False, self.mean_iou, self.right / self.judged
+
+    def caption(self) -> str:
+        """What a sheet of images says of it."""
+        return f"mean IoU {self.mean_iou or 0:.3f} · pixel accuracy {self.right / max(1, self.judged):.3f}"
+
+    def row(self) -> dict[str, Any]:
+        """What `images.jsonl` says of it."""
+        accuracy = self.right / self.judged if self.judged else None
+        return {"mean_iou": self.mean_iou, "pixel_accuracy": accuracy, "pixels": self.judged}
 
 
 class MeanIoU:
@@ -202,10 +212,16 @@ class MeanIoU:
     def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> MeanIoU:
         """A metric that counted what `state` tells. Raises DataError for a state that such a metric cannot have."""
         metric = cls(labels, definition)
-        metric.confusion = _counts(state["confusion"], metric.confusion, name="confusion")
-        metric.objects = _counts(state["objects"], metric.objects, name="objects")
-        metric.images_without_objects = int(state["images_without_objects"])
-        metric.images = {id: ImageScore(*score) for id, score in state["images"].items()}
+        try:
+            stored = _State.model_validate(state)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(str(part) for part in ("state", *fault["loc"]))
+            raise DataError(f"{place}: {fault['msg']}") from None
+        metric.confusion = _counts(stored.confusion, metric.confusion, name="confusion")
+        metric.objects = _counts(stored.objects, metric.objects, name="objects")
+        metric.images_without_objects = stored.images_without_objects
+        metric.images = {id: ImageScore(*score) for id, score in stored.images.items()}
         judged = sum(score.judged for score in metric.images.values())
         if judged != int(metric.confusion.sum()):
             raise DataError(f"{judged:,} pixels in its images, {int(metric.confusion.sum()):,} in its confusion matrix")
@@ -273,6 +289,15 @@ class MeanIoU:
         truth = sum(size * int(self.objects[index, 0]) for size, index in zip(sizes, members, strict=True))
         too_much = int(self.confusion[:, members].sum()) - int(self.confusion[members][:, members].sum())
         return right / (truth + too_much) if truth + too_much else None
+
+
+class _State(BaseModel):
+    """What `state` gives, as it comes from outside."""
+
+    confusion: list[list[int]]
+    objects: list[list[int]]
+    images_without_objects: int
+    images: dict[str, tuple[int, int, float | None]]
 
 
 def image_key(id: str, clip: str | None = None, frame: int | None = None) -> str:

@@ -19,10 +19,13 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.data.images import read_image
 from pixelwise.errors import DataError
 from pixelwise.inference.predictor import Predictor
-from pixelwise.metrics.mean_iou import MeanIoU
+from pixelwise.metrics.choice import TaskMetric
 from pixelwise.ops.resize import long_side_size, resize_image
 from pixelwise.training.peak_memory import peak_memory
 from pixelwise.training.subject import Subject
+
+SHOWN = {"semantic": ("mean_iou", "pixel_accuracy"), "instance": ("mask_ap", "mask_ap50", "box_ap")}
+"""The metrics of each task that the table shows."""
 
 TIMED_IMAGES = 8
 """Over how many images of the data, spread evenly, speed, work and memory are measured."""
@@ -35,9 +38,8 @@ class ComparedModel:
     Attributes:
         model: as it was named.
         system: its architecture.
-        classes: how many it tells apart; mean IoUs over different classes cannot be compared.
-        mean_iou: fraction of 1, or None if nothing was judged.
-        pixel_accuracy: the same.
+        classes: how many it tells apart; means over different classes cannot be compared.
+        metrics: SHOWN of its task, fractions of 1, or None if nothing was judged.
         parameters: numbers that are learnt.
         gflops: 1e9 operations of the network for an image, on average; a multiplication with its addition counts two.
         latency_ms: median of the milliseconds from pixels in memory to a class for each, at the image's size.
@@ -48,13 +50,18 @@ class ComparedModel:
     model: str
     system: str
     classes: int
-    mean_iou: float | None
-    pixel_accuracy: float | None
+    metrics: dict[str, float | None]
     parameters: int
     gflops: float
     latency_ms: float
     peak_memory_mib: float | None
     input_size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as one object, the metrics beside the other values."""
+        values = asdict(self)
+        metrics = values.pop("metrics")
+        return {"model": self.model, "system": self.system, "classes": self.classes, **metrics, **values}
 
 
 @dataclass(frozen=True)
@@ -85,11 +92,11 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `compare --json` prints."""
-        return {**asdict(self), "models": [asdict(model) for model in self.models]}
+        return {**asdict(self), "models": [model.to_json() for model in self.models]}
 
 
 def compare(
-    subjects: Sequence[Subject], metrics: Sequence[MeanIoU], *, repeats: int, started: float
+    subjects: Sequence[Subject], metrics: Sequence[TaskMetric], *, repeats: int, started: float
 ) -> Iterator[str | Comparison]:
     """Measure work, speed and memory of models whose answers were counted before.
 
@@ -128,8 +135,7 @@ def compare(
                 model=subject.name,
                 system=predictor.card.system,
                 classes=len(predictor.labels),
-                mean_iou=values["mean_iou"],
-                pixel_accuracy=values["pixel_accuracy"],
+                metrics={name: values[name] for name in SHOWN[subject.task]},
                 parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
                 gflops=flops(predictor, pictures) / 1e9,
                 latency_ms=1000 * statistics.median(seconds),

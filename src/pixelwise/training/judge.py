@@ -14,7 +14,7 @@ from pixelwise.contracts import Stage
 from pixelwise.errors import PixelwiseError
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Predictor
-from pixelwise.metrics.mean_iou import MeanIoU, published_definition
+from pixelwise.metrics.choice import CHOSEN_BY, new_metric
 from pixelwise.training.evaluate import evaluate, model_answers
 from pixelwise.training.fit import Fit
 from pixelwise.training.interruption import Interruption
@@ -23,21 +23,26 @@ from pixelwise.training.plan import Plan
 from pixelwise.training.processes import copy_from_first, gathered, process_count, process_rank, together
 from pixelwise.training.sources import TrainingData
 
-CHOSEN_BY = "mean_iou"
-
 
 class Evaluated(NamedTuple):
     """An evaluation that ended.
 
     Attributes:
         step: at which.
-        metrics: see MeanIoU.compute.
+        metrics: see `compute` of the task's metric.
+        chosen_by: the name of the metric by which weights are chosen.
         best: whether these weights are the best so far of their stage.
     """
 
     step: int
     metrics: dict[str, Any]
     best: bool
+    chosen_by: str
+
+    @property
+    def score(self) -> float:
+        """The number by which weights are chosen; 0 where nothing could be judged."""
+        return self.metrics[self.chosen_by] or 0.0
 
 
 class Evaluating(NamedTuple):
@@ -84,6 +89,10 @@ class Judge:
         self.offset: int = known["offset"]
 
     @property
+    def _task(self) -> str:
+        return type(self.fitting.system).task  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
     def progress(self) -> dict[str, Any]:
         """JSON values from which a judge goes on."""
         return {"best": self.best, "evaluated": self.evaluated, "stale": self.stale, "offset": self.offset}
@@ -128,7 +137,7 @@ class Judge:
         system.load_state_dict(self.fitting.shipped_state())
         # every process has seen other images, so that its batch-norm statistics are others
         copy_from_first(system.state_dict().values())
-        metric = MeanIoU(self.data.labels, published_definition(self.data.labels))
+        metric = new_metric(self._task, self.data.labels)
         answers = model_answers(Predictor(system.eval(), self._card({}), device=str(device)))
         count, processes = len(self.data.val), process_count()
         fault: PixelwiseError | None = None
@@ -150,7 +159,8 @@ class Judge:
 
     def _keep(self, metrics: dict[str, Any], log: Log | None, *, seconds: float) -> Iterator[Event]:
         scores = {name: value for name, value in metrics.items() if name != "per_class"}
-        value = metrics[CHOSEN_BY] or 0.0
+        chosen_by = CHOSEN_BY[self._task]
+        value = metrics[chosen_by] or 0.0
         is_best = self.best is None or value > self.best
         if is_best:
             self.best = value
@@ -159,7 +169,7 @@ class Judge:
         self._write(("best", "last") if is_best else ("last",), scores)
         if log:
             log.evaluation(self.step, metrics, seconds=seconds)
-        yield Evaluated(self.step, metrics, is_best)
+        yield Evaluated(self.step, metrics, is_best, chosen_by)
 
     def write_last(self) -> None:
         """Write the weights as they are, not judged."""
@@ -177,7 +187,7 @@ class Judge:
         val = {"data": self.data.val.name} if self.data.val and scores else {}
         named = {"stage": stage.name} if len(self.plan.recipe.stages) > 1 else {}
         return ModelCard(
-            task=type(self.fitting.system).task,  # pyright: ignore[reportAttributeAccessIssue]
+            task=self._task,
             system=self.plan.system,
             labels=self.data.labels,
             arguments=self.plan.arguments_of(stage),

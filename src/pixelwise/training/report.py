@@ -12,6 +12,7 @@ from PIL import Image
 
 from pixelwise.errors import DataError
 from pixelwise.inference.confusion_picture import draw_confusion
+from pixelwise.metrics.choice import TaskMetric
 from pixelwise.metrics.mean_iou import MeanIoU
 
 REPORT_NAME, ROWS_NAME, CONFUSION_NAME, WORST_NAME = "evaluation.json", "images.jsonl", "confusion.png", "worst.png"
@@ -33,7 +34,7 @@ class Evaluation:
 
     model: str
     data: str
-    metric: MeanIoU
+    metric: TaskMetric
     failures: tuple[str, ...]
     missing: tuple[str, ...]
     total: int
@@ -56,15 +57,7 @@ class Evaluation:
     def rows(self) -> list[dict[str, Any]]:
         """What each image alone would get, the worst first; images with nothing to judge last."""
         scores = self.metric.images.items()
-        return [
-            {
-                "id": id,
-                "mean_iou": score.mean_iou,
-                "pixel_accuracy": score.right / score.judged if score.judged else None,
-                "pixels": score.judged,
-            }
-            for id, score in sorted(scores, key=lambda item: (*item[1].badness, item[0]))
-        ]
+        return [{"id": id, **score.row()} for id, score in sorted(scores, key=lambda item: (*item[1].badness, item[0]))]
 
 
 def make_report_folder(folder: Path) -> None:
@@ -79,6 +72,8 @@ def make_report_folder(folder: Path) -> None:
 def write_report(folder: Path, evaluation: Evaluation, content: dict[str, Any], worst: Image.Image | None) -> None:
     """Write `evaluation.json`, `images.jsonl`, `confusion.png` and `worst.png`, each whole or not at all.
 
+    Tasks without classes of pixels have no confusion matrix.
+
     Args:
         folder: is there; other files in it are left alone.
         evaluation: what came.
@@ -89,17 +84,23 @@ def write_report(folder: Path, evaluation: Evaluation, content: dict[str, Any], 
         DataError: a file cannot be written.
     """
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in evaluation.rows())
-    picture = draw_confusion(evaluation.metric.confusion, evaluation.metric.labels)
+    metric = evaluation.metric
+    confusion = draw_confusion(metric.confusion, metric.labels) if isinstance(metric, MeanIoU) else None
     try:
         _write(folder / REPORT_NAME, _text_writer(json.dumps(content, ensure_ascii=False) + "\n"))
         _write(folder / ROWS_NAME, _text_writer(rows))
-        _write(folder / CONFUSION_NAME, lambda path: picture.save(path, "PNG"))
-        if worst is None:
-            (folder / WORST_NAME).unlink(missing_ok=True)
-        else:
-            _write(folder / WORST_NAME, lambda path: worst.save(path, "PNG"))
+        _write_picture(folder / CONFUSION_NAME, confusion)
+        _write_picture(folder / WORST_NAME, worst)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
+
+
+def _write_picture(path: Path, picture: Image.Image | None) -> None:
+    """Write it; without one, an older one is removed."""
+    if picture is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write(path, lambda temporary: picture.save(temporary, "PNG"))
 
 
 def _text_writer(text: str) -> Callable[[Path], object]:

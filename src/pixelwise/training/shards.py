@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from pixelwise.errors import DataError, PixelwiseError, RecipeError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.mean_iou import MeanIoU
+from pixelwise.metrics.choice import TaskMetric, metric_from_state
 from pixelwise.training.report import REPORT_NAME, Evaluation
 from pixelwise.training.subject import Subject
 
@@ -96,12 +96,15 @@ def merge_shards(paths: Sequence[Path]) -> Evaluation:
     if absent:
         raise DataError(f"{len(absent)} of {count} shards are missing: {', '.join(absent)}; give the files of all")
 
-    metric = MeanIoU(first.labels, first.stored.definition)
+    metrics: list[TaskMetric] = []
     for _, part in sorted(at.items()):
         try:
-            metric.merge(MeanIoU.from_state(part.labels, part.stored.definition, part.stored.shard.state.model_dump()))
+            metrics.append(metric_from_state(part.labels, part.stored.definition, part.stored.shard.state))
+            if len(metrics) > 1:
+                metrics[0].merge(metrics[-1])
         except PixelwiseError as error:
             raise DataError(f"{part.path}: {error}; evaluate this shard again") from None
+    metric = metrics[0]
     blocks = [part.stored.shard for _, part in sorted(at.items())]
     failures = tuple(line for block in blocks for line in block.failures)
     missing = tuple(id for block in blocks for id in block.missing)
@@ -110,13 +113,6 @@ def merge_shards(paths: Sequence[Path]) -> Evaluation:
         raise DataError(f"{paths[0]} …: the shards tell of {accounted:,} images, {total:,} are in {first.stored.data}")
     seconds = sum(part.stored.seconds for part in parts)
     return Evaluation(first.stored.model, first.stored.data, metric, failures, missing, total, seconds)
-
-
-class _State(BaseModel, strict=True):
-    confusion: list[list[int]]
-    objects: list[list[int]]
-    images_without_objects: int
-    images: dict[str, tuple[int, int, float | None]]
 
 
 class _Whole(BaseModel, strict=True):
@@ -133,7 +129,7 @@ class _Shard(BaseModel, strict=True):
     label_set: dict[str, Any]
     failures: list[str]
     missing: list[str]
-    state: _State
+    state: dict[str, Any]
 
 
 class _Report(BaseModel, strict=True):

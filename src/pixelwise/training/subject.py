@@ -13,7 +13,7 @@ from pixelwise.errors import CheckpointError, DataError
 from pixelwise.inference.load import find_model, load
 from pixelwise.inference.model_folder import model_digest
 from pixelwise.inference.predictor import Predictor
-from pixelwise.metrics.mean_iou import MeanIoU, published_definition
+from pixelwise.metrics.choice import CHOSEN_BY, TaskMetric, new_metric
 from pixelwise.training.evaluate import Answers, model_answers
 from pixelwise.training.sources import describe_label_map, with_labels
 from pixelwise.training.stored_masks import find_masks
@@ -31,6 +31,7 @@ class Subject:
         remarks: what the user should know beforehand.
         conditions: what else decides the numbers, as JSON values: the weights, and the options of prediction.
         predictor: the model; None for masks.
+        task: `semantic` or `instance`.
     """
 
     name: str
@@ -40,11 +41,11 @@ class Subject:
     remarks: tuple[str, ...]
     conditions: dict[str, Any] = field(default_factory=dict)
     predictor: Predictor | None = None
+    task: str = "semantic"
 
-    def new_metric(self, definition: str | None) -> MeanIoU:
-        """A metric for its classes, by this definition or, with None, by that of the published label set."""
-        labels = self.dataset.labels
-        return MeanIoU(labels, definition or published_definition(labels))
+    def new_metric(self, definition: str | None) -> TaskMetric:
+        """A metric for its task and classes, by this definition or, with None, by the usual one."""
+        return new_metric(self.task, self.dataset.labels, definition)
 
 
 def model_subject(
@@ -69,13 +70,15 @@ def model_subject(
         tta: average over scales and mirror images.
 
     Raises:
-        CheckpointError: the model cannot be loaded, or is none for semantic segmentation.
+        CheckpointError: the model cannot be loaded, or its task cannot be judged.
         DataError: the data cannot be opened, or has other classes and there is no map.
     """
     datasets = open_judged(specs)
     predictor = load(name, device=device)
-    if predictor.card.task != "semantic":
-        raise CheckpointError(f"{name}: a model for {predictor.card.task} segmentation; semantic ones can be judged")
+    if predictor.card.task not in CHOSEN_BY:
+        raise CheckpointError(
+            f"{name}: a model for {predictor.card.task} segmentation; {' and '.join(CHOSEN_BY)} ones can be judged"
+        )
     mapped = [with_labels(dataset, predictor.labels, label_map) for dataset in datasets]
     maps = dict.fromkeys(dataset.label_map for dataset in mapped if isinstance(dataset, Mapped))
     tables = (line for one in maps for line in describe_label_map(one))
@@ -94,6 +97,7 @@ def model_subject(
             "label_maps": [[list(row) for row in one.rows()] for one in maps],
         },
         predictor,
+        predictor.card.task,
     )
 
 

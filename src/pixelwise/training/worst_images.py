@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bisect
+from dataclasses import replace
 
 from PIL import Image
 
 from pixelwise.inference.contact_sheet import Compared, comparison_sheet, fitted
-from pixelwise.metrics.mean_iou import ImageScore, MeanIoU, image_key
+from pixelwise.metrics.choice import TaskMetric
+from pixelwise.metrics.mean_iou import image_key
 from pixelwise.types import Annotation, Sample
 
 WORST_COUNT = 12
@@ -23,7 +25,7 @@ class WorstImages:
         count: how many are kept.
     """
 
-    def __init__(self, metric: MeanIoU, count: int = WORST_COUNT) -> None:
+    def __init__(self, metric: TaskMetric, count: int = WORST_COUNT) -> None:
         self.metric, self.count = metric, count
         self.kept: list[Compared] = []
         self._keys: list[tuple[tuple[bool, float, float], str]] = []
@@ -34,18 +36,17 @@ class WorstImages:
         score = self.metric.images[id]
         key = (score.badness, id)
         place = bisect.bisect(self._keys, key)
-        if place >= self.count or score.mean_iou is None:
+        nothing_to_judge, *_ = score.badness
+        if place >= self.count or nothing_to_judge:
             return
+        if predicted.instances is None:  # then the classes are compared, whatever else the truth tells
+            sample = replace(sample, truth=replace(sample.truth, instances=None))
         self._keys.insert(place, key)
         self.kept.insert(
-            place, Compared(fitted(sample), fitted(sample, predicted.to("cpu")).truth, _caption(id, score))
+            place, Compared(fitted(sample), fitted(sample, predicted.to("cpu")).truth, (id, score.caption()))
         )
         del self._keys[self.count :], self.kept[self.count :]
 
     def sheet(self) -> Image.Image | None:
         """The kept images with truth and prediction, the worst first; None if nothing was judged."""
         return comparison_sheet(self.kept, self.metric.labels) if self.kept else None
-
-
-def _caption(id: str, score: ImageScore) -> tuple[str, str]:
-    return id, f"mean IoU {score.mean_iou:.3f} · pixel accuracy {score.right / score.judged:.3f}"
