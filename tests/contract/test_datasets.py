@@ -20,12 +20,16 @@ from pixelwise.types import Sample
 from tests.data import trees
 
 
+FORMATS_OF_OBJECTS = ("coco", "instance-masks", "labelme", "voc", "yolo")
+"""The formats whose tiny sets have objects."""
+
+
 def write_tiny_set(format: str, root: Path) -> None:
     """A faultless set of a few images with a train and a val split."""
     if format == "camvid":
         trees.camvid(root)
     elif format == "voc":
-        trees.voc(root, {"train": ("a", "b", "c"), "val": ("d", "e")})
+        trees.voc(root, {"train": ("a", "b", "c"), "val": ("d", "e")}, objects=True)
     elif format == "ade20k":
         trees.ade20k(root)
     elif format == "cityscapes":
@@ -36,7 +40,14 @@ def write_tiny_set(format: str, root: Path) -> None:
         objects = [trees.annotation(1, 7, 3, (1, 1, 6, 5)), trees.annotation(2, 7, 9, (2, 3, 8, 8))]
         for split, id in (("train", 7), ("val", 8)):
             image = {"id": id, "file_name": f"{split}.png", "height": 8, "width": 8}
-            trees.coco(root, [{**one, "image_id": id} for one in objects], split=split, images=[image])
+            nothing = {"id": id + 10, "file_name": f"{split}_2.png", "height": 8, "width": 8}
+            trees.coco(root, [{**one, "image_id": id} for one in objects], split=split, images=[image, nothing])
+    elif format == "instance-masks":
+        trees.instance_masks(root, [f"image {index}" for index in range(10)])
+    elif format == "labelme":
+        trees.labelme(root)
+    elif format == "yolo":
+        trees.yolo(root)
     else:
         pytest.fail(f"no tiny set of the format {format} is drawn here yet")
 
@@ -68,10 +79,16 @@ def require_equal(one: Sample, other: Sample) -> None:
     assert one.truth.semantic is not None
     assert other.truth.semantic is not None
     assert torch.equal(one.truth.semantic, other.truth.semantic)
+    assert (one.truth.instances is None) == (other.truth.instances is None)
+    if one.truth.instances is not None and other.truth.instances is not None:
+        for name in ("boxes", "labels", "crowd"):
+            assert torch.equal(getattr(one.truth.instances, name), getattr(other.truth.instances, name))
+        for name in ("crops", "offsets", "boxes"):
+            assert torch.equal(getattr(one.truth.instances.masks, name), getattr(other.truth.instances.masks, name))
 
 
 def test_there_are_formats() -> None:
-    assert {"ade20k", "camvid", "cityscapes", "coco", "masks", "voc"} <= set(format_names())
+    assert {"ade20k", "camvid", "cityscapes", "masks", *FORMATS_OF_OBJECTS} <= set(format_names())
 
 
 def test_the_file_says_what_lies_where_and_its_options(module: ModuleType) -> None:
@@ -116,6 +133,43 @@ def test_samples_are_what_the_contract_says(dataset: Dataset) -> None:
             assert sample.truth.instances.masks.size == size
         assert dataset.image_path(index).is_file()
         assert dataset.truth_path(index).is_file()
+
+
+def test_objects_are_what_the_contract_says(dataset: Dataset) -> None:
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        found = sample.truth.instances
+        if found is None:
+            assert dataset.format not in FORMATS_OF_OBJECTS
+            continue
+        assert found.masks is not None
+        assert found.crowd is not None
+        assert found.masks.size == sample.original_size
+        assert len(found.masks) == len(found.labels) == len(found.boxes) == len(found.crowd)
+        assert (found.boxes.dtype, found.labels.dtype, found.crowd.dtype) == (torch.float32, torch.int64, torch.bool)
+        assert found.scores is found.track_ids is None
+        things = [id for id, is_thing in enumerate(dataset.labels.is_thing) if is_thing]
+        assert set(found.labels.tolist()) <= set(things)
+        assert (found.masks.areas() > 0).all()
+        assert ((found.boxes - found.masks.boxes).abs() <= 1).all()
+        for number, mask in enumerate(found.masks.dense().numpy()):
+            rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+            tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+            assert found.masks.boxes[number].tolist() == tight
+
+
+def test_objects_and_classes_agree(dataset: Dataset) -> None:
+    """Where no object overlaps another, its pixels are of its class, or void of a crowd."""
+    for index in range(len(dataset)):
+        truth = dataset[index].truth
+        if truth.instances is None or truth.instances.masks is None or truth.instances.crowd is None:
+            continue
+        assert truth.semantic is not None
+        dense = truth.instances.masks.dense()
+        alone = dense & (dense.sum(dim=0) == 1)
+        for mask, label, crowd in zip(alone, truth.instances.labels, truth.instances.crowd, strict=True):
+            wanted = {int(label), dataset.labels.ignore_id} if crowd else {int(label)}
+            assert set(truth.semantic[mask].tolist()) <= wanted
 
 
 def test_reading_twice_gives_the_same(dataset: Dataset) -> None:

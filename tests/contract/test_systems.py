@@ -17,7 +17,7 @@ from pixelwise.contracts import Recipe, System, Term
 from pixelwise.inference.model_folder import ModelCard, read_model, system_module, system_names, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.training.recipes import recipe_values
-from pixelwise.types import Annotation, Batch
+from pixelwise.types import Annotation, Batch, Instances
 from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch
 
 NAMES = system_names()
@@ -85,6 +85,18 @@ def require_close(one: Any, other: Any) -> None:
     elif isinstance(one, tuple):
         for pair in zip(one, other, strict=True):
             require_close(*pair)
+
+
+def require_equal(one: Any, other: Any) -> None:
+    """To the last bit."""
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, tuple):
+        for pair in zip(one, other, strict=True):
+            require_equal(*pair)
+    else:
+        assert one is None
 
 
 def row(output: Any, index: int) -> Any:
@@ -207,6 +219,17 @@ def test_answers_have_the_original_size(system: nn.Module) -> None:
         assert annotation.panoptic is None or annotation.panoptic.ids.shape == size
         if annotation.instances is not None and annotation.instances.masks is not None:
             assert annotation.instances.masks.size == size
+    if system.task == "instance":
+        for annotation, (height, width) in zip(annotations, ORIGINAL_SIZES, strict=True):
+            found = annotation.instances
+            assert len(found) <= system.max_detections
+            assert set(found.labels.tolist()) <= {*range(1, CLASSES)}
+            assert found.boxes.shape == (len(found), 4)
+            if len(found):
+                assert found.boxes.min() >= 0
+                assert (found.boxes <= torch.tensor([width, height, width, height])).all()
+                assert (found.scores.diff() <= 0).all()
+                assert found.scores[-1] >= system.score_threshold
     if system.task == "semantic":
         for annotation in annotations:
             assert annotation.semantic.dtype == torch.uint8
@@ -217,6 +240,8 @@ def test_answers_have_the_original_size(system: nn.Module) -> None:
 def test_loss_and_decode_call_no_part_of_the_network(system: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = a_batch(system)
     output = forward(system.train(), batch)
+    with torch.no_grad():
+        answer = forward(system.eval(), batch)
 
     def refuse(part: nn.Module, *_: object, **__: object) -> None:
         raise AssertionError(f"{type(part).__name__} was called outside forward")
@@ -224,7 +249,7 @@ def test_loss_and_decode_call_no_part_of_the_network(system: nn.Module, monkeypa
     monkeypatch.setattr(nn.Module, "__call__", refuse)
     system.loss(output, batch)
     with torch.no_grad():
-        system.decode(output, batch)
+        system.decode(answer, batch)
 
 
 @torch.no_grad()
@@ -241,8 +266,7 @@ def test_a_stored_model_answers_as_the_one_that_was_stored(
     batch = a_batch(system)
     expected, found = forward(system, batch), forward(loaded, batch)
     assert type(found) is type(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other) if isinstance(one, Tensor) else one is None and other is None
+    require_equal(found, expected)
 
 
 def test_images_of_mixed_sizes_are_answered_one_by_one(module: ModuleType, system: nn.Module) -> None:
@@ -262,3 +286,9 @@ def test_images_of_mixed_sizes_are_answered_one_by_one(module: ModuleType, syste
             if isinstance(one, Tensor):
                 assert one.shape == image.shape[1:]
                 assert torch.equal(one, other)
+            elif isinstance(one, Instances):
+                assert one.masks is not None
+                assert one.masks.size == tuple(image.shape[1:])
+                for field in ("boxes", "labels", "scores"):
+                    assert torch.equal(getattr(one, field), getattr(other, field))
+                assert torch.equal(one.masks.crops, other.masks.crops)

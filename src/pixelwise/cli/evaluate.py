@@ -53,7 +53,11 @@ def evaluate(
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option("--predictions", metavar="DIR", help="Judge the id masks in this folder, paired by name."),
+        typer.Option(
+            "--predictions",
+            metavar="DIR",
+            help="Judge the id masks in this folder, paired by name, or the objects in this COCO results JSON.",
+        ),
     ] = None,
     input_size: InputSizeOption = None,
     tile: TileOption = False,
@@ -104,7 +108,7 @@ def evaluate(
     started = time.perf_counter()
     from pixelwise.training.report import Evaluation, make_report_folder
     from pixelwise.training.shards import Shard, shard_to_json
-    from pixelwise.training.subject import mask_subject, model_subject
+    from pixelwise.training.subject import mask_subject, model_subject, object_subject
     from pixelwise.training.worst_images import WorstImages
 
     part = None if shard is None else Shard.parse(shard)
@@ -113,7 +117,7 @@ def evaluate(
             names[0], data, label_map, device=device.value, input_size=input_size, tile=tile, tta=tta
         )
     else:
-        subject = mask_subject(predictions, data)
+        subject = object_subject(predictions, data) if predictions.is_file() else mask_subject(predictions, data)
     metric = subject.new_metric(definition)
     if out is not None:
         make_report_folder(out)

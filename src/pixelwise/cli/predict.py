@@ -66,9 +66,10 @@ def predict(
 ) -> int:
     """Label every pixel of images.
 
-    For photo.jpg: photo.overlay.png to look at, photo.semantic.png with the ids, and a line in results.jsonl. A run
-    that is started again does only what is not done.
+    For photo.jpg: photo.overlay.png to look at, photo.semantic.png with the ids (or photo.instances.png with the number
+    of the object in each pixel), and a line in results.jsonl. A run that is started again does only what is not done.
     """
+    from pixelwise.inference.coco_results import COCO_RESULTS_NAME, write_coco_results
     from pixelwise.inference.image_files import find_image_files
     from pixelwise.inference.load import find_model, load
     from pixelwise.inference.model_folder import model_digest
@@ -93,6 +94,8 @@ def predict(
             for outcome in outcomes:
                 report.add(outcome)
                 advance(0 if outcome.failure else 1)
+        if predictor.card.task == "instance":
+            write_coco_results(out / COCO_RESULTS_NAME, results.coco_entries(predictor.labels))
     report.print_failures()
     if not (quiet or json_lines):
         report.print_summary(out)
@@ -123,11 +126,14 @@ class _Report:
             print(f"  {failure}; skipped", file=sys.stderr)
 
     def print_summary(self, out: Path) -> None:
-        counts = (
+        nouns = {".overlay.png": "overlay", ".semantic.png": "mask", ".instances.png": "object map"}
+        counts = [
             f"{self.files[suffix]} {noun}{'' if self.files[suffix] == 1 else 's'}"
-            for suffix, noun in ((".overlay.png", "overlay"), (".semantic.png", "mask"))
-        )
-        print(f"{out}/  {', '.join(counts)}, results.jsonl")
+            for suffix, noun in nouns.items()
+            if self.files[suffix] or suffix == ".overlay.png"
+        ]
+        others = ["results.jsonl", *(["coco_results.json"] if self.files[".instances.png"] else [])]
+        print(f"{out}/  {', '.join([*counts, *others])}")
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pixelwise.inference.coco_results import entries_of_record
+from pixelwise.labels import LabelSet
+
 RESULTS_NAME = "results.jsonl"
 
 IDENTITY_FIELDS = ("image", "file", "model", "weights", "options")
@@ -94,6 +97,13 @@ class ResultsFile:
         os.replace(temporary, self.path)
         self._file = self.path.open("ab", buffering=0)
         self._entries = _scan(self.path)
+
+    def coco_entries(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
+        """Every object of every line, as an entry of COCO's results; one line is held at a time."""
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.offset):
+            with self.path.open("rb") as file:
+                file.seek(entry.offset)
+                yield from entries_of_record(json.loads(file.read(entry.length)), labels)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line and hand it to the system."""

@@ -24,7 +24,8 @@ from torch import Tensor
 from pixelwise.contracts import Recipe, Stage
 from pixelwise.data.parallel import Progress, silent
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.inference.model_folder import recover_model
+from pixelwise.inference.model_folder import recover_model, system_module
+from pixelwise.labels import LabelSet
 from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.checkpoint import load_state, recover_states, save_state
 from pixelwise.training.class_weights import balanced_weights
@@ -91,9 +92,10 @@ def start(
                 f"{folder}: holds a run already; --resume {folder} goes on with it, or choose another --out"
             )
         _require_possible(recipe, device)
+        _require_truth(system, opened)
         plan = Plan(
             system=system,
-            arguments=arguments,
+            arguments=_with_things(arguments, opened.labels),
             recipe=recipe,
             data=data,
             label_map=label_map,
@@ -289,6 +291,27 @@ def _tried_out(plan: Plan, data: TrainingData) -> str:
         for stage in others:
             new_system(plan, stage, classes=len(data.labels))
     return initialise(system, plan, first, data.labels) if plan.init else ""
+
+
+def _require_truth(system: str, data: TrainingData) -> None:
+    """Raise DataError where the first image has no truth of the kind that the system learns from."""
+    if system_module(system).TASK == "instance":
+        for dataset in (data.train, *([data.val] if data.val else [])):
+            instances = dataset[0].truth.instances
+            if instances is None or instances.masks is None:
+                raise DataError(
+                    f"{dataset.name}: tells no objects, which {system} learns from; a set of objects with masks is "
+                    "wanted, such as coco:PATH or instance-masks:PATH"
+                )
+
+
+def _with_things(arguments: Mapping[str, Any], labels: LabelSet) -> dict[str, Any]:
+    """The arguments of `build` with the things of the label set, where they are not all but the first class."""
+    things = [index for index, thing in enumerate(labels.is_thing) if thing]
+    is_usual = things == list(range(1, len(labels)))
+    if "thing_ids" not in arguments or arguments["thing_ids"] is not None or not things or is_usual:
+        return dict(arguments)
+    return {**arguments, "thing_ids": things}
 
 
 def _require_possible(recipe: Recipe, device: str) -> None:

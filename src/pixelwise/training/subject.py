@@ -17,6 +17,7 @@ from pixelwise.metrics.choice import CHOSEN_BY, TaskMetric, new_metric
 from pixelwise.training.evaluate import Answers, model_answers
 from pixelwise.training.sources import describe_label_map, with_labels
 from pixelwise.training.stored_masks import find_masks
+from pixelwise.training.stored_objects import read_objects
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,20 @@ def mask_subject(folder: Path, specs: Sequence[str]) -> Subject:
     joined = _joined(datasets)
     answers = find_masks(folder, joined)
     return Subject(str(folder), answers, joined, tuple(answers.files), _remarks(datasets))
+
+
+def object_subject(path: Path, specs: Sequence[str]) -> Subject:
+    """The objects of a COCO results JSON, with the images of a data set; an image without entries has no objects.
+
+    Raises:
+        DataError: the data cannot be opened, or the file is not sound.
+    """
+    datasets = open_judged(specs)
+    for other in datasets[1:]:
+        datasets[0].labels.require_same(other.labels, mine=f"data {datasets[0].name}", theirs=f"data {other.name}")
+    joined = _joined(datasets)
+    answers = read_objects(path, joined)
+    return Subject(str(path), answers, joined, range(len(joined)), _remarks(datasets), task="instance")
 
 
 def open_judged(specs: Sequence[str]) -> list[Dataset]:

@@ -1,0 +1,122 @@
+"""COCO's results JSON that any tool wrote, as what is judged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixelwise.data.dataset import Dataset
+from pixelwise.errors import DataError
+from pixelwise.inference.coco_results import coco_image_id
+from pixelwise.labels import LabelSet
+from pixelwise.types import Annotation, Instances, Masks, Sample
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredObjects:
+    """Answers with the entries of each sample; a sample without any has no objects.
+
+    Attributes:
+        path: the file.
+        labels: whose ids on disk are the categories.
+        entries: by the id of the sample.
+        masked: whether entries have masks; all have, or none.
+    """
+
+    path: Path
+    labels: LabelSet
+    entries: Mapping[str, Sequence[Entry]]
+    masked: bool
+
+    def __call__(self, sample: Sample) -> Annotation:
+        """The objects of a sample. Raises DataError for a mask of another size or one that cannot be read."""
+        entries = self.entries.get(sample.id, ())
+        height, width = sample.image.shape[1:]
+        masks = None
+        if self.masked:
+            source = f"{self.path}: image '{sample.id}', object"
+            masks = Masks.from_coco([entry["segmentation"] for entry in entries], (height, width), source=source)
+        boxes = torch.zeros(len(entries), 4)
+        for index, entry in enumerate(entries):
+            if "bbox" in entry:
+                x, y, w, h = entry["bbox"]
+                boxes[index] = torch.tensor([x, y, x + w, y + h])
+            elif masks is not None:
+                boxes[index] = masks.boxes[index].float()
+        class_of = {native: index for index, native in enumerate(self.labels.native_ids)}
+        return Annotation(
+            instances=Instances(
+                boxes=boxes,
+                labels=torch.tensor([class_of[entry["category_id"]] for entry in entries], dtype=torch.int64),
+                masks=masks,
+                scores=torch.tensor([float(entry["score"]) for entry in entries], dtype=torch.float64),
+            )
+        )
+
+
+def read_objects(path: Path, dataset: Dataset) -> StoredObjects:
+    """Read a results file and pair its entries with the images of a data set, by id or by the name of the file.
+
+    Raises:
+        DataError: no results JSON, an entry that is not sound, an unknown category, or an image that is not in the set.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, list):
+        raise DataError(
+            f"{path}: COCO results are a list of objects with image_id, category_id, score and bbox or segmentation, "
+            f"not a {type(content).__name__}"
+        )
+    names: dict[str, str] = {}
+    for index, id in enumerate(dataset.ids):
+        file = dataset.image_path(index)
+        for name in (file.as_posix(), file.name, file.stem, str(coco_image_id(file.name)), id):
+            names[name] = id
+    entries: defaultdict[str, list[Entry]] = defaultdict(list)
+    categories = set(dataset.labels.native_ids)
+    masked = any(isinstance(entry, dict) and "segmentation" in entry for entry in content)
+    for number, entry in enumerate(content, start=1):
+        fault = _fault(entry, names, categories, dataset, masked=masked)
+        if fault:
+            raise DataError(f"{path}: entry {number}: {fault}")
+        entries[names[str(entry["image_id"])]].append(entry)
+    return StoredObjects(path, dataset.labels, entries, masked)
+
+
+def _fault(entry: Any, names: Mapping[str, str], categories: set[int], dataset: Dataset, *, masked: bool) -> str | None:
+    """What is wrong with an entry, or None."""
+    if not isinstance(entry, dict):
+        return f"an object is wanted, not a {type(entry).__name__}"
+    if str(entry.get("image_id")) not in names:
+        return f"image {entry.get('image_id')!r} is not in {dataset.name}"
+    category = entry.get("category_id")
+    if not isinstance(category, int) or category not in categories:
+        return f"category {category!r} is not in '{dataset.labels.name}'"
+    score = entry.get("score")
+    if not _is_number(score):
+        return f"score {score!r} is no number"
+    box = entry.get("bbox")
+    if box is not None and not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+        return f"box {box} is not four numbers x, y, width, height"
+    if masked and "segmentation" not in entry:
+        return "no segmentation, which other entries have"
+    if not masked and box is None:
+        return "neither bbox nor segmentation"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
