@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import faster_coco_eval
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,8 @@ from pixelwise.types import Annotation, Instances, Masks
 from tests.drawn_scenes import LABELS
 from tests.shared_data import require
 
-NUMBERS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")  # fmt: skip
+NUMBERS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+NUMBERS += ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
 
 
 def boxed(boxes: list[list[int]], labels: list[int], scores: list[float] | None = None, **more: Any) -> Annotation:
@@ -53,7 +55,9 @@ def perturbed(instances: Instances, generator: np.random.Generator) -> Instances
         dx, dy = (int(value) for value in generator.integers(-4, 5, 2))
         cut = int(generator.integers(0, max(1, (x2 - x1) // 4)))
         left, top, right, bottom = x1 + dx + cut, y1 + dy, x2 + dx, y2 + dy
-        inner = crop[max(0, -top) : crop.shape[0] - max(0, bottom - height), cut + max(0, -left) : crop.shape[1] - max(0, right - width)]  # fmt: skip
+        rows = slice(max(0, -top), crop.shape[0] - max(0, bottom - height))
+        columns = slice(cut + max(0, -left), crop.shape[1] - max(0, right - width))
+        inner = crop[rows, columns]
         left, top = max(0, left), max(0, top)
         if not inner.numel() or not inner.any():
             continue
@@ -222,3 +226,28 @@ def test_nothing_found_and_nothing_there() -> None:
     assert metric.compute()["mask_ap"] == 0.0
     assert metric.images["b"].f1 == 0.0
     assert AveragePrecision(LABELS).compute()["mask_ap"] is None
+
+
+def test_boundary_ap_is_the_librarys_own(real_pairs) -> None:
+    pairs = dict(list(real_pairs.items())[:30])
+    images, annotations, results = [], [], []
+    for number, (id, (truth, found)) in enumerate(sorted(pairs.items(), key=lambda item: int(item[0])), start=1):
+        assert truth.masks is not None and found.masks is not None, id  # noqa: PT018
+        images.append({"id": number, "height": truth.masks.size[0], "width": truth.masks.size[1]})
+        for side, target in ((truth, annotations), (found, results)):
+            assert side.masks is not None
+            for index, runs in enumerate(side.masks.to_coco()):
+                entry: dict[str, Any] = {"image_id": number, "category_id": int(side.labels[index])}
+                entry |= {"segmentation": runs, "id": len(target) + 1, "bbox": [0, 0, 1, 1]}
+                crowd = int(side.crowd[index]) if side.crowd is not None else 0
+                entry |= {"iscrowd": crowd, "area": int(side.masks.areas()[index])}
+                target.append(entry if side.scores is None else {**entry, "score": float(side.scores[index])})
+    frame = {"info": {}, "images": images, "categories": [{"id": index, "name": str(index)} for index in range(1, 81)]}
+    sides = [faster_coco_eval.COCO({**frame, "annotations": side}) for side in (annotations, results)]
+    judging = faster_coco_eval.COCOeval_faster(*sides, iouType="boundary")
+    judging.evaluate()
+    judging.accumulate()
+    precision = np.asarray(judging.eval["precision"])[..., 0, 2]
+    found_values = counted(pairs, "boundary").compute()
+    assert found_values["boundary_ap"] == pytest.approx(precision[precision > -1].mean(), abs=1e-9)
+    assert found_values["boundary_ap"] < found_values["mask_ap"]

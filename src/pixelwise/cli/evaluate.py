@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,10 @@ from pixelwise.errors import RecipeError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pixelwise.inference.coco_results import CocoResults
+    from pixelwise.labels import LabelSet
     from pixelwise.training.report import Evaluation
+    from pixelwise.types import Annotation, Sample
 
 NAMED_MISSING = 5
 """How many of the images without prediction are named."""
@@ -69,7 +73,7 @@ def evaluate(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Write evaluation.json, images.jsonl, the confusion matrix and the worst images as pictures.",
+            help="Write evaluation.json, images.jsonl, worst.png, and confusion.png or coco_results.json.",
         ),
     ] = None,
     shard: Annotated[
@@ -106,6 +110,7 @@ def evaluate(
         _refuse(of_model, "only with MODEL; --predictions judges masks as they are")
 
     started = time.perf_counter()
+    from pixelwise.inference.coco_results import COCO_RESULTS_NAME, CocoResults
     from pixelwise.training.report import Evaluation, make_report_folder
     from pixelwise.training.shards import Shard, shard_to_json
     from pixelwise.training.subject import mask_subject, model_subject, object_subject
@@ -131,7 +136,12 @@ def evaluate(
     indices = [index for index in wanted if index in answered]
     missing = tuple(subject.dataset.ids[index] for index in wanted if index not in answered)
     worst = None if out is None else WorstImages(metric)
-    failures = judge(subject, metric, indices, watch=worst, workers=workers, hidden=quiet or as_json)
+    watchers: list[Callable[[Sample, Annotation], None]] = [] if worst is None else [worst]
+    with ExitStack() as files:
+        if out is not None and subject.task == "instance":
+            results = files.enter_context(CocoResults(out / COCO_RESULTS_NAME))
+            watchers.append(_writer(results, subject.dataset.labels))
+        failures = judge(subject, metric, indices, watchers=watchers, workers=workers, hidden=quiet or as_json)
     evaluation = Evaluation(
         model=subject.name,
         data=subject.dataset.name,
@@ -143,6 +153,16 @@ def evaluate(
     )
     content = evaluation.to_json() if part is None else shard_to_json(evaluation, part, subject)
     return _report(evaluation, content, out, worst=None if worst is None else worst.sheet(), as_json=as_json)
+
+
+def _writer(results: CocoResults, labels: LabelSet) -> Callable[[Sample, Annotation], None]:
+    from pixelwise.inference.coco_results import entries_of_instances
+
+    def write(sample: Sample, predicted: Annotation) -> None:
+        if predicted.instances is not None:
+            results.add(entries_of_instances(sample.id, predicted.instances, labels))
+
+    return write
 
 
 def _merged(names: Sequence[str], out: Path | None, *, quiet: bool, as_json: bool) -> int:

@@ -23,7 +23,7 @@ def judge(
     *,
     workers: int,
     hidden: bool,
-    watch: Callable[[Sample, Annotation], None] | None = None,
+    watchers: Sequence[Callable[[Sample, Annotation], None]] = (),
 ) -> tuple[str, ...]:
     """Count images that have an answer; returns why some could not be.
 
@@ -33,9 +33,13 @@ def judge(
         indices: which images.
         workers: processes that read images.
         hidden: show no bar.
-        watch: is shown every counted sample with its prediction.
+        watchers: are shown every counted sample with its prediction.
     """
     from pixelwise.training.evaluate import evaluate
+
+    def watch(sample: Sample, predicted: Annotation) -> None:
+        for watcher in watchers:
+            watcher(sample, predicted)
 
     outcomes = evaluate(
         subject.answers, subject.dataset, metric, workers=workers, indices=indices, go_on=True, watch=watch

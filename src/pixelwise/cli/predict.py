@@ -69,7 +69,7 @@ def predict(
     For photo.jpg: photo.overlay.png to look at, photo.semantic.png with the ids (or photo.instances.png with the number
     of the object in each pixel), and a line in results.jsonl. A run that is started again does only what is not done.
     """
-    from pixelwise.inference.coco_results import COCO_RESULTS_NAME, write_coco_results
+    from pixelwise.inference.coco_results import COCO_RESULTS_NAME, CocoResults
     from pixelwise.inference.image_files import find_image_files
     from pixelwise.inference.load import find_model, load
     from pixelwise.inference.model_folder import model_digest
@@ -95,7 +95,8 @@ def predict(
                 report.add(outcome)
                 advance(0 if outcome.failure else 1)
         if predictor.card.task == "instance":
-            write_coco_results(out / COCO_RESULTS_NAME, results.coco_entries(predictor.labels))
+            with CocoResults(out / COCO_RESULTS_NAME) as coco:
+                coco.add(results.coco_entries(predictor.labels))
     report.print_failures()
     if not (quiet or json_lines):
         report.print_summary(out)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pixelwise.labels import LabelSet
+from pixelwise.types import Instances
 
 COCO_RESULTS_NAME = "coco_results.json"
 
@@ -43,7 +44,17 @@ def coco_entry(
     return entry if rle is None else {**entry, "segmentation": dict(rle)}
 
 
-def entries_of_record(record: Mapping[str, Any], labels: LabelSet) -> Iterable[dict[str, Any]]:
+def entries_of_instances(image: str, instances: Instances, labels: LabelSet) -> Iterator[dict[str, Any]]:
+    """The objects that were found in an image, by its id or its file."""
+    instances = instances.to("cpu")
+    runs = [None] * len(instances) if instances.masks is None else instances.masks.to_coco()
+    for index, label in enumerate(instances.labels.tolist()):
+        x1, y1, x2, y2 = instances.boxes[index].double().tolist()
+        score = 1.0 if instances.scores is None else float(instances.scores[index])
+        yield coco_entry(image, label, (x1, y1, x2 - x1, y2 - y1), score, runs[index], labels=labels)
+
+
+def entries_of_record(record: Mapping[str, Any], labels: LabelSet) -> Iterator[dict[str, Any]]:
     """The objects of a line of `results.jsonl`."""
     for segment in record["segments"]:
         x1, y1, x2, y2 = segment["box"]
@@ -51,20 +62,35 @@ def entries_of_record(record: Mapping[str, Any], labels: LabelSet) -> Iterable[d
         yield coco_entry(record["image"], segment["label"], box, segment["score"], segment["rle"], labels=labels)
 
 
-def write_coco_results(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
-    """Write the entries one by one, so that few are held; the file is there whole or not at all.
+class CocoResults:
+    """The file, written entry by entry, so that few are held; it is there whole, once it is closed, or not at all.
+
+    Args:
+        path: of the file.
 
     Raises:
-        OSError: the place cannot be written.
+        OSError: the place cannot be written; so may every method.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            separator = "["
-            for entry in entries:
-                file.write(f"{separator}{json.dumps(entry)}")
-                separator = ",\n"
-            file.write("[]\n" if separator == "[" else "]\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._file = self._temporary.open("w", encoding="utf-8")
+        self._separator = "["
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._file.write("[]\n" if self._separator == "[" else "]\n")
+        self._file.close()
+        if kind is None:
+            os.replace(self._temporary, self.path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Write so many more."""
+        for entry in entries:
+            self._file.write(f"{self._separator}{json.dumps(entry)}")
+            self._separator = ",\n"

@@ -1,9 +1,10 @@
 """COCO's average precision and recall of objects, by boxes and by masks, and boundary AP.
 
 Ten thresholds of IoU from 0.5 to 0.95, 101 points of recall, the best 1, 10 and 100 detections of an image; regions of
-crowds cost nothing and give nothing. faster-coco-eval does the matching and the curves; its numbers are pycocotools'.
-Sizes are counted in pixels of the masks, small below 32², large from 96²; where there is no mask, of the boxes. (The
-`area` of a COCO file, that of the polygons, differs from it by a few pixels.)
+crowds cost nothing and give nothing. IoUs are counted in the packed masks, where two boxes meet; faster-coco-eval does
+the matching and the curves. The numbers are pycocotools'. Sizes are counted in pixels of the masks, small below 32²,
+large from 96², and in boxes for box AP of detections. (The `area` of a COCO file, that of the polygons, differs from
+the pixels of the mask by a few.)
 
 Sources: Lin et al., "Microsoft COCO", 2014, and the COCO API; boundary AP: Cheng et al., "Boundary IoU", CVPR 2021,
 the lesser of mask and boundary IoU, at a distance of 2 % of the diagonal.
@@ -11,17 +12,23 @@ the lesser of mask and boundary IoU, at a distance of 2 % of the diagonal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from faster_coco_eval import COCO, COCOeval_faster
+from jaxtyping import Bool, Float64
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.mean_iou import image_key
-from pixelwise.ops import rle
-from pixelwise.types import Annotation, Instances
+from pixelwise.types import Annotation, Instances, Masks
 
 Definition = Literal["coco", "boundary"]
 
@@ -38,36 +45,54 @@ JUDGED_SCORE = 0.5
 
 
 class Object(NamedTuple):
-    """An object as it is kept: truth has no score, a detection is no crowd.
+    """An object as it is kept.
 
     Attributes:
         label: class id.
-        box: x y width height in pixels.
-        counts: compressed runs of its mask, or None without one.
-        score: in [0, 1].
+        score: in [0, 1]; 1 of truth.
+        pixels: of its mask; None without one.
+        box_area: in square pixels.
         crowd: whether it stands for many objects.
     """
 
     label: int
-    box: tuple[float, float, float, float]
-    counts: str | None
     score: float
+    pixels: int | None
+    box_area: float
     crowd: bool
+
+
+class Overlap(NamedTuple):
+    """How much a detection and an object of the same class have in common: IoUs, or with a crowd the detection's share.
+
+    Attributes:
+        found: number of the detection.
+        truth: number of the object.
+        box: of their boxes.
+        mask: of their masks; 0 without.
+        boundary: the lesser of `mask` and that of the masks' boundaries, of a crowd `mask`; 0 if not asked for.
+    """
+
+    found: int
+    truth: int
+    box: float
+    mask: float
+    boundary: float
 
 
 class ImageObjects(NamedTuple):
     """One image.
 
     Attributes:
-        size: height and width.
         truth: what is there.
         found: what was predicted, the best first.
+        overlaps: of the pairs of one class that meet.
         f1: of the detections with a score of at least one half, matched at an IoU of one half; None without any object.
     """
 
-    size: tuple[int, int]
     truth: tuple[Object, ...]
     found: tuple[Object, ...]
+    overlaps: tuple[Overlap, ...]
     f1: float | None
 
     @property
@@ -86,7 +111,7 @@ class ImageObjects(NamedTuple):
 
 
 class AveragePrecision:
-    """Keeps the objects of each image as run lengths and matches them in `compute`.
+    """Keeps the sizes, scores and overlaps of each image's objects, whatever its size, and matches them in `compute`.
 
     Args:
         labels: the classes; the things among them are judged, or all but the background where none is a thing.
@@ -128,31 +153,38 @@ class AveragePrecision:
                 f"image '{id}': the prediction is {_size(masks[0].size)}, the truth {_size(masks[1].size)}; "
                 "predictions must have the truth's size"
             )
-        size = masks[0].size if masks else (0, 0)
-        expected = tuple(self._objects(truth.instances, id=id))
-        found = tuple(self._objects(predicted.instances, id=id))
-        self.images[id] = ImageObjects(size, expected, found, _f1(expected, found, size))
+        expected, found = truth.instances.to("cpu"), by_score(predicted.instances.to("cpu"))
+        overlaps = tuple(self._overlaps(found, expected))
+        wanted, claimed = (tuple(self._objects(side, id=id)) for side in (expected, found))
+        self.images[id] = ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
 
-    def _objects(self, instances: Instances, *, id: str) -> Iterable[Object]:
-        instances = instances.to("cpu")
-        if instances.scores is not None:
-            instances = instances[instances.scores.argsort(descending=True, stable=True)]
+    def _objects(self, instances: Instances, *, id: str) -> Iterator[Object]:
         boxes = instances.boxes.double()
-        runs = instances.masks.to_coco() if instances.masks is not None else [None] * len(instances)
+        sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).tolist()
+        pixels = [None] * len(instances) if instances.masks is None else instances.masks.areas().tolist()
+        scores = [1.0] * len(instances) if instances.scores is None else instances.scores.tolist()
+        crowds = [False] * len(instances) if instances.crowd is None else instances.crowd.tolist()
         for index, label in enumerate(instances.labels.tolist()):
             if not 0 <= label < len(self.labels):
                 raise DataError(
                     f"image '{id}': class {label} is not one of the {len(self.labels)} of '{self.labels.name}'"
                 )
-            x1, y1, x2, y2 = boxes[index].tolist()
-            of_mask = runs[index]
-            yield Object(
-                label,
-                (x1, y1, x2 - x1, y2 - y1),
-                None if of_mask is None else of_mask["counts"],
-                1.0 if instances.scores is None else float(instances.scores[index]),
-                instances.crowd is not None and bool(instances.crowd[index]),
-            )
+            yield Object(label, scores[index], pixels[index], sides[index], crowds[index])
+
+    def _overlaps(self, found: Instances, truth: Instances) -> Iterator[Overlap]:
+        same = found.labels[:, None] == truth.labels[None]
+        crowd = torch.zeros(len(truth), dtype=torch.bool) if truth.crowd is None else truth.crowd
+        boxes = _box_ious(found.boxes.double(), truth.boxes.double(), crowd)
+        shared = torch.zeros_like(boxes)
+        edges = torch.zeros_like(boxes)
+        if found.masks is not None and truth.masks is not None:
+            shared = mask_ious(found.masks, truth.masks, same, crowd)
+            if self.definition == "boundary":
+                edges = mask_ious(boundaries(found.masks), boundaries(truth.masks), same, crowd)
+                edges = torch.where(crowd[None], shared, torch.minimum(shared, edges))
+        for row, column in (same & ((boxes > 0) | (shared > 0))).nonzero().tolist():
+            box, mask, edge = (float(part[row, column]) for part in (boxes, shared, edges))
+            yield Overlap(row, column, box, mask, edge)
 
     def merge(self, other: AveragePrecision) -> None:
         """Add what another one kept of other images.
@@ -171,7 +203,7 @@ class AveragePrecision:
         """What was kept, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
         return {
             "images": {
-                id: [list(image.size), [list(one) for one in image.truth], [list(one) for one in image.found], image.f1]
+                id: [*([list(one) for one in part] for part in (image.truth, image.found, image.overlaps)), image.f1]
                 for id, image in self.images.items()
             }
         }
@@ -181,17 +213,18 @@ class AveragePrecision:
         """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
         metric = cls(labels, definition)
         try:
-            for id, ((height, width), truth, found, f1) in state["images"].items():
-                objects = [
-                    tuple(
-                        Object(int(label), tuple(box), counts, float(score), bool(crowd))
-                        for label, box, counts, score, crowd in side
-                    )
-                    for side in (truth, found)
-                ]
-                metric.images[id] = ImageObjects((int(height), int(width)), objects[0], objects[1], f1)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"no state of average precision ({error})") from None
+            stored = _State.model_validate(state)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(str(part) for part in ("state", *fault["loc"]))
+            raise DataError(f"{place}: {fault['msg']}") from None
+        for id, (truth, found, overlaps, f1) in stored.images.items():
+            objects = [tuple(Object(*one) for one in side) for side in (truth, found)]
+            pairs = tuple(Overlap(*one) for one in overlaps)
+            strange = [one for one in pairs if one.found >= len(found) or one.truth >= len(truth)]
+            if strange or any(not 0 <= one.label < len(labels) for side in objects for one in side):
+                raise DataError(f"state.images.{id}: a class or a number of an object that there is not")
+            metric.images[id] = ImageObjects(objects[0], objects[1], pairs, f1)
         return metric
 
     def compute(self) -> dict[str, Any]:
@@ -202,17 +235,16 @@ class AveragePrecision:
         """
         judged = [index for index, thing in enumerate(self.labels.is_thing) if thing]
         judged = judged or [index for index in range(len(self.labels)) if index != self.labels.background_id]
-        kinds = ["segm", "bbox", *(["boundary"] if self.definition == "boundary" else [])]
+        kinds = ("mask", "box", *(("boundary",) if self.definition == "boundary" else ()))
         means: dict[str, Any] = {}
         per_class: dict[str, dict[str, Any]] = {self.labels.names[index]: {} for index in judged}
         for kind in kinds:
-            name = {"segm": "mask", "bbox": "box", "boundary": "boundary"}[kind]
             precision, recall = self._curves(kind, judged)
             for heading, value in _means(precision, recall).items():
-                means[f"{name}_{heading}"] = value
+                means[f"{kind}_{heading}"] = value
             for place, index in enumerate(judged):
                 values = _means(precision[:, :, place : place + 1], recall[:, place : place + 1])
-                per_class[self.labels.names[index]] |= {f"{name}_{key}": values[key] for key in ("ap", "ap50", "ap75")}
+                per_class[self.labels.names[index]] |= {f"{kind}_{key}": values[key] for key in ("ap", "ap50", "ap75")}
         for index in judged:
             objects = (one for image in self.images.values() for one in image.truth)
             per_class[self.labels.names[index]]["objects"] = sum(
@@ -222,48 +254,62 @@ class AveragePrecision:
 
     def _curves(self, kind: str, judged: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """COCO's precision [T, R, K, A, M] and recall [T, K, A, M], -1 where there is nothing to find."""
-        by_mask = kind != "bbox"
         # ties in scores are broken by the order of images, so that it must not depend on how they came
         ids = sorted(self.images, key=lambda id: (len(id), id) if id.isdigit() else (10**6, id))
-        if by_mask and any(
-            one.counts is None for image in self.images.values() for one in (*image.truth, *image.found)
-        ):
+        every = (one for image in self.images.values() for one in (*image.truth, *image.found))
+        if not ids or (kind != "box" and any(one.pixels is None for one in every)):
             return np.full((10, 101, len(judged), 4, 3), -1.0), np.full((10, len(judged), 4, 3), -1.0)
-        annotations: list[dict[str, Any]] = []
-        results: list[dict[str, Any]] = []
+        sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
         for number, id in enumerate(ids, start=1):
             image = self.images[id]
-            for of_truth, side in ((True, image.truth), (False, image.found)):
-                for one in side:
-                    entry: dict[str, Any] = {"image_id": number, "category_id": one.label, "iscrowd": int(one.crowd)}
-                    runs = None if one.counts is None else {"size": list(image.size), "counts": one.counts}
-                    if by_mask or of_truth:
-                        entry["segmentation"] = runs if runs is not None else []
-                    if not by_mask or of_truth:
-                        entry["bbox"] = list(one.box)
-                    if of_truth:
-                        entry["area"] = float(rle.area(runs)) if runs is not None else one.box[2] * one.box[3]
-                        annotations.append({**entry, "id": len(annotations) + 1})
-                    else:
-                        results.append({**entry, "score": one.score})
-        truth = COCO(
-            {
-                "info": {},
-                "images": [
-                    {"id": number, "height": self.images[id].size[0], "width": self.images[id].size[1]}
-                    for number, id in enumerate(ids, start=1)
-                ],
-                "annotations": annotations,
-                "categories": [{"id": index, "name": self.labels.names[index]} for index in judged],
-            }
-        )
-        judging = COCOeval_faster(truth, truth.loadRes(results), iouType=kind, rle_iou_max_workers=1)  # pyright: ignore[reportArgumentType]
+            for objects, target in zip((image.truth, image.found), sides, strict=True):
+                for one in objects:
+                    # COCO's results are as large as what is judged of them; truth is as large as its mask
+                    by_box = one.pixels is None or (kind == "box" and objects is image.found)
+                    entry: dict[str, Any] = {"id": len(target) + 1, "image_id": number, "category_id": one.label}
+                    entry |= {"area": one.box_area if by_box else float(one.pixels or 0), "iscrowd": int(one.crowd)}
+                    target.append({**entry, "bbox": [0, 0, 0, 0], "score": one.score})
+        frame = {
+            "info": {},
+            "images": [{"id": number} for number in range(1, len(ids) + 1)],
+            "categories": [{"id": index, "name": self.labels.names[index]} for index in judged],
+        }
+        truth, found = (COCO({**frame, "annotations": side}) for side in sides)
+        judging = _Judging(truth, found, [self.images[id] for id in ids], kind)
         judging.params.catIds = list(judged)
-        if not ids:
-            return np.full((10, 101, len(judged), 4, 3), -1.0), np.full((10, len(judged), 4, 3), -1.0)
         judging.evaluate()
         judging.accumulate()
         return np.asarray(judging.eval["precision"]), np.asarray(judging.eval["recall"])
+
+
+class _Judging(COCOeval_faster):
+    """faster-coco-eval's matching and curves over IoUs that are known."""
+
+    def __init__(self, truth: COCO, found: COCO, images: Sequence[ImageObjects], kind: str) -> None:
+        super().__init__(truth, found, iouType="bbox")
+        self.known: dict[tuple[int, int], np.ndarray] = {}
+        for number, image in enumerate(images, start=1):
+            rows, columns = (_numbers_within_class(side) for side in (image.found, image.truth))
+            counts = [Counter(one.label for one in side) for side in (image.found, image.truth)]
+            for label in counts[0].keys() & counts[1].keys():
+                self.known[number, label] = np.zeros((counts[0][label], counts[1][label]))
+            for one in image.overlaps:
+                matrix = self.known[number, image.found[one.found].label]
+                matrix[rows[one.found], columns[one.truth]] = getattr(one, kind)
+
+    def computeIoU(self, imgId: Any, catId: Any) -> Any:  # noqa: N802, N803 (the library's names)
+        """Of the detections of a class, the best first, with its objects."""
+        known = self.known.get((imgId, catId))
+        return [] if known is None else known[: self.params.maxDets[-1]]
+
+
+def _numbers_within_class(objects: Sequence[Object]) -> list[int]:
+    seen: Counter[int] = Counter()
+    numbers = []
+    for one in objects:
+        numbers.append(seen[one.label])
+        seen[one.label] += 1
+    return numbers
 
 
 def _means(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
@@ -284,32 +330,101 @@ def _mean(values: np.ndarray) -> float | None:
     return float(counted.mean()) if counted.size else None
 
 
-def _f1(truth: Sequence[Object], found: Sequence[Object], size: tuple[int, int]) -> float | None:
+def _f1(truth: Sequence[Object], found: Sequence[Object], overlaps: Sequence[Overlap]) -> float | None:
     """Of an image alone: each detection takes the free object of its class that it overlaps most."""
-    wanted = [one for one in truth if not one.crowd]
-    claimed = [one for one in found if one.score >= JUDGED_SCORE]
+    wanted = {number for number, one in enumerate(truth) if not one.crowd}
+    claimed = {number for number, one in enumerate(found) if one.score >= JUDGED_SCORE}
     if not wanted and not claimed:
         return None
-    overlaps = _ious(claimed, wanted, size)
-    right = 0
-    for row, one in enumerate(claimed):
-        same = [
-            column for column, other in enumerate(wanted) if other.label == one.label and overlaps[row, column] >= 0.5
-        ]
-        if same:
-            right += 1
-            overlaps[:, max(same, key=lambda column: overlaps[row, column])] = 0
-    return 2 * right / (len(wanted) + len(claimed))
+    by_mask = all(one.pixels is not None for one in (*truth, *found))
+    possible = [(one.found, -(one.mask if by_mask else one.box), one.truth) for one in overlaps]
+    taken: set[int] = set()
+    right: set[int] = set()
+    for detection, negative, number in sorted(possible):
+        if -negative >= 0.5 and detection in claimed - right and number in wanted - taken:
+            right.add(detection)
+            taken.add(number)
+    return 2 * len(right) / (len(wanted) + len(claimed))
 
 
-def _ious(some: Sequence[Object], others: Sequence[Object], size: tuple[int, int]) -> np.ndarray:
-    if not some or not others:
-        return np.zeros((len(some), len(others)))
-    both = (*some, *others)
-    if any(one.counts is None for one in both):
-        return rle.ious([list(one.box) for one in some], [list(one.box) for one in others])
-    runs = [[{"size": list(size), "counts": one.counts} for one in side] for side in (some, others)]
-    return rle.ious(*runs)
+def by_score(instances: Instances) -> Instances:
+    """The objects, the surest first, those of equal scores in their order."""
+    assert instances.scores is not None
+    return instances[instances.scores.argsort(descending=True, stable=True)]
+
+
+def mask_ious(
+    some: Masks, others: Masks, judged: Bool[Tensor, "N M"], crowd: Bool[Tensor, " M"]
+) -> Float64[Tensor, "N M"]:
+    """IoU of pairs of masks of one image, counted where their boxes meet; of a crowd, the first one's share in it.
+
+    Args:
+        some: masks.
+        others: masks.
+        judged: which pairs; 0 for the others.
+        crowd: which of the others are crowds.
+    """
+    one, other = some.boxes[:, None].long(), others.boxes[None].long()
+    low, high = torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])
+    common = torch.zeros(len(some), len(others), dtype=torch.int64)
+    crops = [[masks.crop(index).numpy() for index in range(len(masks))] for masks in (some, others)]
+    corners = [masks.boxes[:, :2].tolist() for masks in (some, others)]
+    for row, column in (judged & (low < high).all(dim=2)).nonzero().tolist():
+        parts: list[np.ndarray] = []
+        for side, index in ((0, row), (1, column)):
+            left, top = corners[side][index]
+            (x1, y1), (x2, y2) = low[row, column].tolist(), high[row, column].tolist()
+            parts.append(crops[side][index][y1 - top : y2 - top, x1 - left : x2 - left])
+        common[row, column] = int(np.count_nonzero(parts[0] & parts[1]))
+    first, second = some.areas()[:, None], others.areas()[None]
+    whole = torch.where(crowd[None], first.expand_as(common), first + second - common)
+    return common.double() / whole.clamp(min=1).double()
+
+
+def boundaries(masks: Masks) -> Masks:
+    """The pixels of each mask that lie near its edge; the image's border is an edge.
+
+    Near is 2 % of the image's diagonal, at least a pixel, counted in steps of a 3×3 erosion.
+    """
+    height, width = masks.size
+    distance = max(1, round(0.02 * math.hypot(height, width)))
+    crops: list[Tensor] = []
+    for index in range(len(masks)):
+        crop = masks.crop(index)
+        if crop.numel():
+            # so many erosions in 3×3 are one in a square; what lies outside of the crop is not of the mask
+            outside = F.pad(1 - crop.float(), (distance,) * 4, value=1.0)[None]
+            near = F.max_pool2d(F.max_pool2d(outside, (2 * distance + 1, 1), 1), (1, 2 * distance + 1), 1)[0]
+            crop = crop * (near > 0)
+        crops.append(crop)
+    return Masks.from_crops(crops, masks.boxes.tolist(), masks.size)
+
+
+def _box_ious(
+    some: Float64[Tensor, "N 4"], others: Float64[Tensor, "M 4"], crowd: Bool[Tensor, " M"]
+) -> Float64[Tensor, "N M"]:
+    """The same of boxes, in the order of COCO's own arithmetic: x y width height."""
+    first, second = (torch.cat([side[:, :2], side[:, 2:] - side[:, :2]], dim=1) for side in (some, others))
+    one, other = first[:, None], second[None]
+    ends = torch.minimum(one[..., :2] + one[..., 2:], other[..., :2] + other[..., 2:])
+    common = (ends - torch.maximum(one[..., :2], other[..., :2])).clamp(min=0).prod(dim=2)
+    area, other_area = one[..., 2] * one[..., 3], other[..., 2] * other[..., 3]
+    whole = torch.where(crowd[None], area.expand_as(common), area + other_area - common)
+    return torch.where(common > 0, common / whole, 0.0)
+
+
+class _State(BaseModel):
+    """What `state` gives, as it comes from outside."""
+
+    images: dict[
+        str,
+        tuple[
+            list[tuple[int, float, int | None, float, bool]],
+            list[tuple[int, float, int | None, float, bool]],
+            list[tuple[int, int, float, float, float]],
+            float | None,
+        ],
+    ]
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,7 @@ from typing import Any
 from PIL import Image
 
 from pixelwise.errors import DataError
-from pixelwise.inference.coco_results import COCO_RESULTS_NAME, coco_entry, write_coco_results
 from pixelwise.inference.confusion_picture import draw_confusion
-from pixelwise.metrics.average_precision import AveragePrecision
 from pixelwise.metrics.choice import TaskMetric
 from pixelwise.metrics.mean_iou import MeanIoU
 
@@ -74,7 +72,7 @@ def make_report_folder(folder: Path) -> None:
 def write_report(folder: Path, evaluation: Evaluation, content: dict[str, Any], worst: Image.Image | None) -> None:
     """Write `evaluation.json`, `images.jsonl`, `confusion.png` and `worst.png`, each whole or not at all.
 
-    Objects have no confusion matrix; they give `coco_results.json`.
+    Objects have no confusion matrix.
 
     Args:
         folder: is there; other files in it are left alone.
@@ -92,19 +90,9 @@ def write_report(folder: Path, evaluation: Evaluation, content: dict[str, Any], 
         _write(folder / REPORT_NAME, _text_writer(json.dumps(content, ensure_ascii=False) + "\n"))
         _write(folder / ROWS_NAME, _text_writer(rows))
         _write_picture(folder / CONFUSION_NAME, confusion)
-        if isinstance(metric, AveragePrecision):
-            write_coco_results(folder / COCO_RESULTS_NAME, _coco_entries(metric))
         _write_picture(folder / WORST_NAME, worst)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
-
-
-def _coco_entries(metric: AveragePrecision) -> Iterator[dict[str, Any]]:
-    """Every detection that was judged."""
-    for id, image in metric.images.items():
-        for one in image.found:
-            runs = None if one.counts is None else {"size": list(image.size), "counts": one.counts}
-            yield coco_entry(id, one.label, one.box, one.score, runs, labels=metric.labels)
 
 
 def _write_picture(path: Path, picture: Image.Image | None) -> None:
