@@ -62,7 +62,7 @@ def image_objects(generator: np.random.Generator) -> tuple[Instances, Instances]
     )
     found_classes = np.concatenate([classes[again], generator.integers(1, 81, noise)])
     masks, labels = objects(found_centres, found_sides, found_classes)
-    scores = torch.from_numpy(generator.random(len(masks)).round(3))
+    scores = torch.from_numpy(generator.random(len(masks)).round(3)).sort(descending=True).values
     return truth, Instances(masks.boxes.float(), torch.from_numpy(labels), masks=masks, scores=scores)
 
 

@@ -218,9 +218,9 @@ class Masks(_Movable):
 
     def areas(self) -> Int64[Tensor, " N"]:
         """Pixels that are one, of each mask."""
-        owner = torch.arange(len(self), device=self.boxes.device).repeat_interleave(self._box_areas())
-        counts = torch.zeros(len(self), dtype=torch.int64, device=self.boxes.device)
-        return counts.index_add_(0, owner, self.crops.long())
+        before = torch.zeros(self.crops.numel() + 1, dtype=torch.int64, device=self.crops.device)
+        torch.cumsum(self.crops, 0, out=before[1:])
+        return before[self.offsets + self._box_areas()] - before[self.offsets]
 
     def sample(self, boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N h w"]:
         """Cut a box out of each mask and resample it: the mask targets of RoI heads, without dense masks.
@@ -287,6 +287,12 @@ class Instances(_Movable):
         index = _places(which, len(self), self.labels.device)
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return Instances(**{name: part[index] for name, part in parts.items() if part is not None})
+
+    def by_score(self) -> Instances:
+        """The objects, the surest first, those of equal scores in their order; those without scores as they stand."""
+        if self.scores is None or bool((self.scores.diff() <= 0).all()):  # sorting would copy every mask
+            return self
+        return self[self.scores.argsort(descending=True, stable=True)]
 
     @staticmethod
     def concatenate(parts: Sequence[Instances]) -> Instances:

@@ -117,7 +117,7 @@ class Scene:
             _write_whole(files[-1], lambda path: picture.save(path, format="PNG"))
         if self.annotation.instances is not None:
             files.append(Path(f"{stem}{INSTANCES_SUFFIX}"))
-            objects = Image.fromarray(object_numbers(by_score(self.annotation.instances), self.image.shape[1:]))
+            objects = Image.fromarray(object_numbers(self.annotation.instances.by_score(), self.image.shape[1:]))
             _write_whole(files[-1], lambda path: objects.save(path, format="PNG"))
         return files
 
@@ -171,13 +171,6 @@ def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
     return picture
 
 
-def by_score(instances: Instances) -> Instances:
-    """The objects, the surest first; those without scores as they stand."""
-    if instances.scores is None:
-        return instances
-    return instances[instances.scores.argsort(descending=True, stable=True)]
-
-
 def object_numbers(instances: Instances, size: Sequence[int]) -> UInt16[np.ndarray, "H W"]:
     """Which object each pixel shows, from 1 in their order; 0 for none. Those that come first lie on top."""
     numbers = np.zeros(tuple(size), dtype=np.uint16)
@@ -191,7 +184,7 @@ def object_numbers(instances: Instances, size: Sequence[int]) -> UInt16[np.ndarr
 def _object_segments(instances: Instances | None, labels: LabelSet) -> list[dict[str, Any]]:
     if instances is None:
         return []
-    instances = by_score(instances)
+    instances = instances.by_score()
     masks = instances.masks
     runs = [None] * len(instances) if masks is None else masks.to_coco()
     areas = [None] * len(instances) if masks is None else masks.areas().tolist()

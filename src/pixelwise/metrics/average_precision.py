@@ -153,7 +153,7 @@ class AveragePrecision:
                 f"image '{id}': the prediction is {_size(masks[0].size)}, the truth {_size(masks[1].size)}; "
                 "predictions must have the truth's size"
             )
-        expected, found = truth.instances.to("cpu"), by_score(predicted.instances.to("cpu"))
+        expected, found = truth.instances.to("cpu"), predicted.instances.to("cpu").by_score()
         overlaps = tuple(self._overlaps(found, expected))
         wanted, claimed = (tuple(self._objects(side, id=id)) for side in (expected, found))
         self.images[id] = ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
@@ -345,12 +345,6 @@ def _f1(truth: Sequence[Object], found: Sequence[Object], overlaps: Sequence[Ove
             right.add(detection)
             taken.add(number)
     return 2 * len(right) / (len(wanted) + len(claimed))
-
-
-def by_score(instances: Instances) -> Instances:
-    """The objects, the surest first, those of equal scores in their order."""
-    assert instances.scores is not None
-    return instances[instances.scores.argsort(descending=True, stable=True)]
 
 
 def mask_ious(
