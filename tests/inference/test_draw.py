@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.inference.draw import OPACITY, draw
-from pixelwise.labels import LabelSet
-from pixelwise.types import Annotation
+from pixelwise.inference.draw import LEGEND_OBJECTS, OPACITY, draw, object_colour, object_legend
+from pixelwise.labels import LabelSet, published
+from pixelwise.types import Annotation, Instances, Masks
 from tests.inference.conftest import LABELS, noise
 
 
@@ -116,3 +116,38 @@ def test_more_than_255_classes_draw():
     result = drawn(noise(2, 2), semantic, labels)
     assert tuple(result[0, 0]) == labels.palette[299]
     assert tuple(result[1, 1]) == labels.palette[7]
+
+
+def objects(boxes: list[list[int]], **more: torch.Tensor) -> Instances:
+    masks = Masks.from_crops([torch.ones(y2 - y1, x2 - x1) for x1, y1, x2, y2 in boxes], boxes, (40, 60))
+    return Instances(masks.boxes.float(), torch.ones(len(boxes), dtype=torch.int64), masks=masks, **more)
+
+
+def test_small_objects_lie_unmixed_on_large_ones() -> None:
+    image = torch.full((3, 40, 60), 100, dtype=torch.uint8)
+    found = objects([[20, 10, 30, 20], [5, 5, 55, 35]], scores=torch.tensor([0.6, 0.9]))
+    drawn = np.asarray(draw(image, Annotation(instances=found), published("voc"), legend=False)).astype(int)
+    assert (drawn[0, 0] == 100).all()
+    # the surest is number 0, whatever lies on top
+    for number, (y, x) in ((1, (15, 25)), (0, (30, 50))):
+        expected = 100 + (np.array(object_colour(number)) - 100) * OPACITY
+        assert np.abs(drawn[y, x] - expected).max() <= 1
+    assert tuple(drawn[10, 25]) == object_colour(1)  # the edges in full
+    assert tuple(drawn[5, 30]) == object_colour(0)
+
+
+def test_doubtful_objects_are_not_drawn_and_crowds_are_hatched() -> None:
+    image = torch.full((3, 40, 60), 100, dtype=torch.uint8)
+    doubtful = objects([[5, 5, 55, 35]], scores=torch.tensor([0.49]))
+    assert (np.asarray(draw(image, Annotation(instances=doubtful), published("voc"))) == 100).all()
+    crowd = objects([[5, 5, 55, 35]], crowd=torch.tensor([True]))
+    drawn = np.asarray(draw(image, Annotation(instances=crowd), published("voc"), legend=False))[5:35, 5:55]
+    changed = (drawn != 100).any(axis=2)
+    assert 0.2 < changed.mean() < 0.5
+    assert len(object_legend(objects([[0, 0, 5, 5]] * 30), published("voc"))) == LEGEND_OBJECTS + 1
+
+
+def test_neighbouring_objects_have_colours_that_can_be_told_apart() -> None:
+    colours = [np.array(object_colour(number)) for number in range(30)]
+    assert min(np.abs(one - other).max() for one, other in zip(colours, colours[1:], strict=False)) > 60
+    assert len({tuple(colour) for colour in colours}) == 30

@@ -97,28 +97,30 @@ def _colour_of(instances: Instances, index: int) -> Colour:
 
 
 def paint_objects(planes: UInt8[np.ndarray, "3 H W"], instances: Instances) -> Image.Image:
-    """The image, each object in its colour, its edges in full; those that come first lie on top.
+    """The image, each object in its colour, its edges in full; smaller objects lie on larger ones, unmixed.
 
     Regions of crowds are hatched in grey.
     """
     assert instances.masks is not None
     masks = instances.masks
-    drawn = _picture(planes)
+    image, drawn = _picture(planes), _picture(planes)
     line = max(1, round(max(drawn.size) / 1000))
-    for index in reversed(range(len(masks))):
+    for index in masks.areas().argsort(descending=True, stable=True).tolist():
         x1, y1, x2, y2 = masks.boxes[index].tolist()
         mask = masks.crop(index).numpy().astype(bool)
         if not mask.size:
             continue
-        is_crowd = instances.crowd is not None and bool(instances.crowd[index])
-        opacity = np.where(mask, round(255 * OPACITY), 0).astype(np.uint8)
-        if is_crowd:
+        colour = _colour_of(instances, index)
+        where = mask
+        if instances.crowd is not None and bool(instances.crowd[index]):
+            colour = (VOID_GREY,) * 3
             y, x = np.ogrid[y1:y2, x1:x2]
-            opacity[(x + y) % (6 * line) >= 2 * line] = 0
-        else:
-            opacity[mask & _edges(np.pad(mask, line), line)[line:-line, line:-line]] = 255
-        colour = (VOID_GREY,) * 3 if is_crowd else _colour_of(instances, index)
-        drawn.paste(colour, (x1, y1, x2, y2), Image.fromarray(opacity))
+            where = mask & ((x + y) % (6 * line) < 2 * line)
+        seen = image.crop((x1, y1, x2, y2))
+        edges = mask & _edges(np.pad(mask, line), line)[line:-line, line:-line]
+        seen = Image.blend(seen, Image.new("RGB", seen.size, colour), OPACITY)
+        seen.paste(colour, mask=Image.fromarray(edges & where))
+        drawn.paste(seen, (x1, y1), Image.fromarray(where))
     return drawn
 
 
