@@ -173,6 +173,13 @@ class TestStats:
         assert "every fifth" in content["remark"]
         assert run.err == ""
 
+    def test_objects(self, data: Shell, tmp_path: Path) -> None:
+        run = data("stats", f"voc:{trees.voc(tmp_path, {'val': 'c'}, objects=True)}@val")
+        lines = run.out.splitlines()
+        assert lines[4] == "2 objects (2 small, 0 medium, 0 large) in 1 image"
+        assert lines[5].split()[-4:] == ["objects", "small", "medium", "large"]
+        assert lines[7].split() == ["1", "aeroplane", "50.00%", "1", "2", "2", "0", "0"]
+
     def test_train_without_a_split_and_the_remark(self, data: Shell, tmp_path: Path) -> None:
         run = data("stats", f"masks:{trees.masks(tmp_path, 'abcde')}")
         assert run.out.startswith(f"masks:{tmp_path}@train: 4 images")
@@ -264,7 +271,7 @@ class TestConvert:
         run = data("convert", f"voc:{tmp_path}/a", f"coco:{tmp_path}/b")
         assert run.out.splitlines() == [
             f"coco:{tmp_path}/b: 1 image of voc:{tmp_path}/a (train 1)",
-            "  8 void pixels become background (or the class around them); COCO has no void",
+            "  8 void pixels become background (or the class around them); a set of objects has no void",
             "  1 regions of countable classes become one annotation each, however many objects they hold",
         ]
 
@@ -339,7 +346,7 @@ class TestFix:
     def test_a_file_of_coco(self, data: Shell, tmp_path: Path) -> None:
         annotations = [
             trees.annotation(1, 7, 3, (0, 0, 2, 2)),
-            trees.annotation(5521, 7, 9, (0, 0, 2, 2), bbox=[12, 40, 0, 31]),
+            trees.annotation(5521, 7, 9, (4, 4, 6, 6), bbox=[12, 40, 0, 31]),
         ]
         trees.coco(tmp_path / "a", annotations)
         fixed = tmp_path / "fixed.json"

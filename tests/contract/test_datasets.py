@@ -19,7 +19,6 @@ from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Sample
 from tests.data import trees
 
-
 FORMATS_OF_OBJECTS = ("coco", "instance-masks", "labelme", "voc", "yolo")
 """The formats whose tiny sets have objects."""
 

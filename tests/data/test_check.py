@@ -309,6 +309,41 @@ class TestFaultsOfCoco:
         crowd = trees.annotation(2, 7, 3, (30, 30, 50, 40), bbox=[0, 0, 99, 99], iscrowd=1)
         assert self.report(tmp_path, loose, crowd, images=images).faults() == ()
 
+    def test_the_same_object_twice(self, tmp_path: Path) -> None:
+        runs = {"size": [8, 8], "counts": [0, 2, 6, 2, 54]}
+        fault = self.only(tmp_path, category_id=3, segmentation=runs, bbox=[0, 0, 2.5, 2])
+        assert fault == Fault(
+            "repeated annotation",
+            "annotation 5521 (image 7, 'a.png')",
+            "annotation 1 has the same class and the same pixels",
+        )
+
+    def test_an_object_in_two_classes(self, tmp_path: Path) -> None:
+        fault = self.only(tmp_path, segmentation=[trees.rectangle(0, 0, 2, 2)], bbox=[0, 0, 2, 2])
+        assert fault == Fault(
+            "object in two classes",
+            "annotation 5521 (image 7, 'a.png')",
+            "annotation 1 of class 'crate' has the same pixels, this is 'truck'",
+        )
+
+    def test_the_same_box_twice_without_segmentation(self, tmp_path: Path) -> None:
+        boxes = [trees.annotation(number, 7, 9, (3, 3, 8, 8), segmentation=None) for number in (2, 5521)]
+        report = self.report(tmp_path, trees.annotation(1, 7, 3, (0, 0, 2, 2)), *boxes)
+        assert [(fault.kind, fault.where[:15]) for fault in report.faults()] == [
+            ("no segmentation", "annotation 2 (i"),
+            ("no segmentation", "annotation 5521"),
+            ("repeated annotation", "annotation 5521"),
+        ]
+        assert report.faults()[2].text == "annotation 2 has the same class and the same box"
+
+    def test_an_rle_of_another_size(self, tmp_path: Path) -> None:
+        fault = self.only(tmp_path, segmentation={"size": [4, 16], "counts": [3, 61]})
+        assert fault == Fault(
+            "segmentation",
+            "annotation 5521 (image 7, 'a.png')",
+            "the RLE is 4×16, the image 8×8 (height×width)",
+        )
+
     def test_unknown_image(self, tmp_path: Path) -> None:
         fault = self.only(tmp_path, image_id=88)
         assert fault == Fault("unknown image", "annotation 5521 (image 88)", "image 88 is not in images")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pixelwise.data.coco_json import annotation_problems, image_problems
-from pixelwise.data.formats.coco import CocoInstances
+from pixelwise.data.objects import DrawnObjects
 from pixelwise.data.spec import open_dataset, splits_of
 from pixelwise.errors import DataError
 from pixelwise.labels import published
@@ -22,19 +22,19 @@ from tests.data import trees
 CRATE, TRUCK = 3, 9
 
 
-def opened(root: Path, split: str = "train", query: str = "") -> CocoInstances:
+def opened(root: Path, split: str = "train", query: str = "") -> DrawnObjects:
     dataset = open_dataset(f"coco:{root}@{split}{query}", default_split="val")
-    assert isinstance(dataset, CocoInstances)
+    assert isinstance(dataset, DrawnObjects)
     return dataset
 
 
-def semantic(dataset: CocoInstances, index: int = 0) -> list[list[int]]:
+def semantic(dataset: DrawnObjects, index: int = 0) -> list[list[int]]:
     ids = dataset[index].truth.semantic
     assert ids is not None
     return ids.tolist()
 
 
-def instances(dataset: CocoInstances, index: int = 0) -> Instances:
+def instances(dataset: DrawnObjects, index: int = 0) -> Instances:
     found = dataset[index].truth.instances
     assert found is not None
     return found
@@ -119,10 +119,19 @@ class TestInstances:
             trees.annotation(1, 7, CRATE, (0, 0, 2, 2)),
             trees.annotation(2, 7, CRATE, (0, 0, 2, 2), bbox=[1, 1, 0, 5]),
             trees.annotation(3, 7, CRATE, (0, 0, 2, 2), segmentation=[[1, 1, 2, 2]]),
+            *(trees.annotation(4, 7, CRATE, (0, 0, 2, 2), segmentation=nothing) for nothing in (None, [], {})),
         ]
+        del annotations[-1]["segmentation"]
         dataset = opened(trees.coco(tmp_path, annotations))
         assert len(instances(dataset)) == 1
-        assert dataset.remark == "left out: 2 annotations without extent, see pixelwise data check"
+        assert dataset.remark == (
+            "left out: 3 annotations without segmentation, 2 annotations without extent, see pixelwise data check"
+        )
+
+    def test_boxes_alone_are_no_masks(self, tmp_path: Path) -> None:
+        annotations = [trees.annotation(number, 7, CRATE, (0, 0, 2, 2), segmentation=[]) for number in (1, 2)]
+        with pytest.raises(DataError, match="none of its 2 annotations has a segmentation; boxes alone"):
+            opened(trees.coco(tmp_path, annotations))
 
     def test_pickle(self, tmp_path: Path) -> None:
         dataset = opened(trees.coco(tmp_path, [trees.annotation(1, 7, CRATE, (0, 0, 2, 2))]))
@@ -262,8 +271,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("fields", "why"),
         [
-            ({"segmentation": None}, "no segmentation"),
-            ({"segmentation": []}, "no segmentation"),
             ({"segmentation": "x"}, "a str, not polygons or an RLE"),
             ({"segmentation": [[1, 2, 3, 4, 5]]}, "polygon 1 is not a list of numbers"),
             ({"segmentation": [[1, 2, 3, 4, "5", 6]]}, "polygon 1 is not a list of numbers"),

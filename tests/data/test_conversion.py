@@ -13,18 +13,20 @@ import torch
 from PIL import Image
 
 from pixelwise.data import pair_target
+from pixelwise.data.check import check_dataset
 from pixelwise.data.conversion import LOSSES, Conversion, convert_dataset, target_formats
 from pixelwise.data.folders import labels_toml
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
+from pixelwise.ops import rle
 from pixelwise.types import Sample
 from tests.contract.test_datasets import write_tiny_set
 from tests.data import trees
 
-FORMATS = ("ade20k", "camvid", "cityscapes", "coco", "masks", "voc")
+FORMATS = ("ade20k", "camvid", "cityscapes", "coco", "instance-masks", "labelme", "masks", "voc", "yolo")
 
-LABELLED = ("ade20k", "camvid", "masks", "voc")
+LABELLED = ("ade20k", "camvid", "instance-masks", "labelme", "masks", "voc", "yolo")
 """The formats whose new sets take a label set."""
 
 
@@ -61,8 +63,10 @@ def require_same_truth(one: dict[str, list[Sample]], other: dict[str, list[Sampl
 
 
 def pairs() -> Sequence[tuple[str, str]]:
-    """Every two formats of which the second can hold the label set of the first."""
-    return [(a, b) for a in FORMATS for b in FORMATS if b != "cityscapes" or a == "cityscapes"]
+    """Two formats of which the second can hold the label set of the first; every format comes from and goes to COCO."""
+    hubs = ("coco", "masks", "voc")
+    others = [(a, b) for a in FORMATS for b in FORMATS if b != "cityscapes" or a == "cityscapes"]
+    return [(a, b) for a, b in others if a == b or a in hubs or b in hubs]
 
 
 def test_every_format_of_classes_can_be_written() -> None:
@@ -98,6 +102,64 @@ def test_label_ids_become_train_ids_and_back(tmp_path: Path) -> None:
     mask = tmp_path / "c" / "gtFine" / "val" / "all" / "jena_3_4_gtFine_labelIds.png"
     assert np.asarray(Image.open(mask)).tolist() == [[0, 7, 7, 8, 26, 26]] * 4
     assert (tmp_path / "c" / "leftImg8bit" / "val" / "all" / "jena_3_4_leftImg8bit.png").is_file()
+
+
+class TestObjects:
+    """Objects stay objects from format to format, and every loss is counted."""
+
+    def scene(self, root: Path) -> None:
+        """A crate with a hole and a part aside, a truck over its corner, and a crowd."""
+        holed = np.zeros((8, 8), dtype=np.uint8)
+        holed[0:4, 0:4] = 1
+        holed[1, 1] = 0
+        holed[6, 0] = 1
+        crowd = np.zeros((8, 8), dtype=np.uint8)
+        crowd[7, 4:] = 1
+        objects = [
+            trees.annotation(1, 7, 3, (0, 0, 4, 7), segmentation=rle.encode(holed)),
+            trees.annotation(2, 7, 9, (3, 3, 5, 5)),
+            trees.annotation(3, 7, 9, (4, 7, 8, 8), iscrowd=1, segmentation=rle.encode(crowd)),
+        ]
+        trees.coco(root, objects)
+
+    def dense(self, spec: str) -> dict[tuple[str, bool], list[list[int]]]:
+        (sample,) = samples(spec)["train"]
+        found, names = sample.truth.instances, labels_of(spec).names
+        assert found is not None
+        assert found.masks is not None
+        assert found.crowd is not None
+        labels = [names[label] for label in found.labels]
+        masks = found.masks.dense().int().tolist()
+        return dict(zip(zip(labels, found.crowd.tolist(), strict=True), masks, strict=True))
+
+    @pytest.mark.parametrize("target", ["coco", "labelme", "yolo", "instance-masks", "voc"])
+    def test_every_format_of_objects(self, tmp_path: Path, target: str) -> None:
+        self.scene(tmp_path / "a")
+        file = tmp_path / "labels.toml"
+        file.write_text(labels_toml(labels_of(f"coco:{tmp_path / 'a'}")))
+        options = f"?labels={file}" if target in LABELLED else ""
+        made = converted(f"coco:{tmp_path / 'a'}", f"{target}:{tmp_path / 'b'}{options}")
+        losses = {
+            "voc": {"overlapping_pixels": 1, "crowd_regions": 1, "reencoded_images": 1},
+            "instance-masks": {"overlapping_pixels": 1},
+            "yolo": {"left_out_crowds": 1},
+        }
+        assert made.losses == losses.get(target, {})
+        before = self.dense(f"coco:{tmp_path / 'a'}")
+        after = self.dense(f"{target}:{tmp_path / 'b'}" + (options if target == "voc" else ""))
+        if target in ("voc", "yolo"):
+            del before["truck", True]
+        if target in ("voc", "instance-masks"):
+            before["crate", False][3][3] = 0  # the smaller one keeps it
+        assert after == before
+        assert not check_dataset(DataSpec.parse(f"{target}:{tmp_path / 'b'}")).faults()
+
+    def test_an_object_below_another_vanishes_and_is_counted(self, tmp_path: Path) -> None:
+        below = trees.annotation(1, 7, 3, (0, 0, 4, 4))
+        trees.coco(tmp_path / "a", [below, *(trees.annotation(2 + x, 7, 9, (x, 0, x + 1, 4)) for x in range(4))])
+        made = converted(f"coco:{tmp_path / 'a'}", f"instance-masks:{tmp_path / 'b'}")
+        assert made.losses == {"overlapping_pixels": 16, "hidden_objects": 1}
+        assert not check_dataset(DataSpec.parse(f"instance-masks:{tmp_path / 'b'}")).faults()
 
 
 class TestFiles:
@@ -404,7 +466,10 @@ class TestFailures:
             ("masks:{}?images=/tmp", "names of folders in the new set"),
             ("masks:{}?masks=images", "need a suffix"),
             ("coco:{}?images=x", "takes no option images"),
-            ("cityscapes:{}?instances=true", "are read, not written"),
+            ("cityscapes:{}?instances=x", "true or false is wanted"),
+            ("instance-masks:{}?divisor=1000", "takes no option divisor"),
+            ("labelme:{}?images=x", "takes no option images"),
+            ("yolo:{}?data=x", "takes no option data"),
             ("cityscapes:{}?ids=x", "labelIds or trainIds is wanted"),
             ("masks:{}?labels=nosuch", "no such label file"),
         ],

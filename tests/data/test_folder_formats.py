@@ -207,7 +207,7 @@ class TestCityscapes:
             ("annotations=gtBest", "gtFine or gtCoarse is wanted"),
             ("annotations=gtCoarse", "gtCoarse/ is missing"),
             ("instances=yes", "true or false is wanted"),
-            ("instances=true", "jena_3_4_gtFine_instanceIds.png: no such file"),
+            ("instances=true", "jena_3_4_gtFine_instanceIds.png: no such file of objects; 1 of 1 are missing"),
         ],
     )
     def test_options_that_cannot_be(self, tmp_path: Path, query: str, why: str) -> None:
@@ -215,21 +215,24 @@ class TestCityscapes:
         with pytest.raises(DataError, match=why):
             open_dataset(f"cityscapes:{tmp_path}@val?{query}", default_split="val")
 
-    def test_objects_only_when_asked_for(self, tmp_path: Path) -> None:
+    def test_objects_and_crowds_where_their_files_are_there(self, tmp_path: Path) -> None:
         trees.cityscapes(tmp_path)
+        assert opened(f"cityscapes:{tmp_path}@val")[0].truth.instances is None
         file = tmp_path / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_instanceIds.png"
         # stuff, a group of cars, a caravan (no class), two cars and a bicycle
         ids = np.array([[7, 26, 29000, 26000, 26001, 33002]] * 4, dtype=np.uint16)
         Image.fromarray(ids).save(file)
-        assert opened(f"cityscapes:{tmp_path}@val")[0].truth.instances is None
-        spec = f"cityscapes:{tmp_path}@val?instances=true"
+        assert opened(f"cityscapes:{tmp_path}@val?instances=false")[0].truth.instances is None
+        spec = f"cityscapes:{tmp_path}@val"
         dataset = open_dataset(spec, default_split="val")
         assert dataset.name == spec
         found = dataset[0].truth.instances
         assert found is not None
         assert found.masks is not None
-        assert [dataset.labels.names[label] for label in found.labels] == ["car", "car", "bicycle"]
-        assert found.boxes.tolist() == [[3, 0, 4, 4], [4, 0, 5, 4], [5, 0, 6, 4]]
+        assert [dataset.labels.names[label] for label in found.labels] == ["car", "car", "bicycle", "car"]
+        assert found.boxes.tolist() == [[3, 0, 4, 4], [4, 0, 5, 4], [5, 0, 6, 4], [1, 0, 2, 4]]
+        assert found.crowd is not None
+        assert found.crowd.tolist() == [False, False, False, True]
         assert np.array_equal(found.masks.dense_one(1).numpy(), ids == 26001)
 
     def test_a_file_of_objects_of_another_size(self, tmp_path: Path) -> None:

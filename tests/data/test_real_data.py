@@ -13,8 +13,8 @@ from PIL import Image
 
 from pixelwise.data.check import check_dataset
 from pixelwise.data.conversion import convert_dataset
-from pixelwise.data.formats.coco import CocoInstances
 from pixelwise.data.images import image_size
+from pixelwise.data.objects import DrawnObjects
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.statistics import statistics_of
 from pixelwise.labels import published
@@ -136,7 +136,7 @@ def test_camvid_is_mostly_road_and_building() -> None:
 def test_coco_objects_against_the_json() -> None:
     root = require("coco")
     dataset = open_dataset(f"coco:{root}@val", default_split="val")
-    assert isinstance(dataset, CocoInstances)
+    assert isinstance(dataset, DrawnObjects)
     content = json.loads((root / "annotations" / "instances_val2017.json").read_bytes())
     names = {category["id"]: category["name"] for category in content["categories"]}
     for index in range(0, len(dataset), 9):

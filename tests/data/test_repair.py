@@ -178,28 +178,32 @@ class TestFolders:
 
 
 def faulty_coco(root: Path) -> str:
-    """A file with every fault that can be mended, and three sound objects."""
+    """A file with every fault that can be mended, and sound objects."""
     sound = [trees.annotation(1, 7, 3, (0, 0, 4, 4)), trees.annotation(2, 8, 9, (1, 1, 5, 5))]
-    polygon = trees.rectangle(2, 2, 6, 6)
     faulty = [
         trees.annotation(10, 7, 3, (2, 2, 6, 6), bbox=[2, 2, 0, 4]),
-        trees.annotation(11, 7, 3, (2, 2, 6, 6), bbox=[2, 2, 4]),
-        trees.annotation(12, 7, 3, (2, 2, 6, 6), bbox=[2, 2, 40, 4]),
+        trees.annotation(11, 7, 3, (1, 2, 6, 6), bbox=[2, 2, 4]),
+        trees.annotation(12, 7, 3, (2, 1, 6, 6), bbox=[2, 1, 40, 5]),
         trees.annotation(13, 7, 3, (0, 0, 8, 2), bbox=[7, 7, 1, 1]),
         trees.annotation(14, 7, 3, (2, 2, 6, 6), segmentation=[]),
         trees.annotation(15, 7, 3, (2, 2, 6, 6), segmentation=[[1, 1, 2, 2]]),
-        trees.annotation(16, 7, 3, (2, 2, 6, 6), segmentation=[polygon, [1, 1, 2, 2]]),
-        trees.annotation(17, 7, 3, (2, 2, 6, 6), segmentation=[[1, 1, float("nan"), 2, 3, 3], polygon]),
+        trees.annotation(16, 7, 3, (2, 2, 6, 6), segmentation=[trees.rectangle(3, 2, 6, 6), [1, 1, 2, 2]]),
+        trees.annotation(
+            17, 7, 3, (2, 2, 6, 6), segmentation=[[1, 1, float("nan"), 2, 3, 3], trees.rectangle(2, 3, 6, 6)]
+        ),
         trees.annotation(18, 7, 3, (2, 2, 6, 6), segmentation=[trees.rectangle(90, 90, 95, 95)]),
         trees.annotation(19, 7, 3, (2, 2, 6, 6), segmentation={"size": [8, 8], "counts": [3, 4]}),
         trees.annotation(20, 7, 99, (2, 2, 6, 6)),
         trees.annotation(21, 99, 3, (2, 2, 6, 6)),
-        trees.annotation(1, 7, 9, (4, 4, 8, 8)),
-        trees.annotation(0, 7, 9, (4, 4, 8, 8)) | {"id": "x"},
+        trees.annotation(1, 7, 9, (5, 4, 8, 8)),
+        trees.annotation(0, 7, 9, (4, 5, 8, 8)) | {"id": "x"},
         trees.annotation(24, 21, 9, (4, 4, 8, 8)),
         trees.annotation(25, 22, 9, (4, 4, 8, 8)),
         trees.annotation(26, 23, 9, (4, 4, 8, 8)),
         trees.annotation(27, 25, 9, (0, 0, 8, 8)),
+        trees.annotation(28, 8, 9, (1, 1, 5, 5), bbox=[1, 1, 4.5, 4]),
+        trees.annotation(29, 7, 3, (3, 3, 4, 4), segmentation=None),
+        trees.annotation(30, 7, 3, (3, 3, 4, 4), segmentation=None),
     ]
     images: list[dict[str, Any]] = [
         {"id": 7, "file_name": "a.png", "height": 8, "width": 8},
@@ -233,10 +237,12 @@ class TestCoco:
             "image entry", "repeated id", "repeated file", "unreadable image", "size mismatch", "box",
             "box without extent", "box outside", "box elsewhere", "no segmentation", "polygon without extent",
             "segmentation", "object without pixels", "unknown category", "unknown image", "annotation entry",
+            "repeated annotation",
         }  # fmt: skip
         repairs = repaired(spec, tmp_path / "fixed.json")
         assert repairs.done == {
-            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 8, "polygons": 3, "boxes": 5, "ids": 2,
+            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 10, "repeated_annotations": 1, "polygons": 3,
+            "boxes": 5, "ids": 2,
         }  # fmt: skip
         content = json.loads((tmp_path / "fixed.json").read_text())
         assert [image["id"] for image in content["images"]] == [7, 8, 25, 26]
@@ -244,8 +250,8 @@ class TestCoco:
         assert {id: boxes[id] for id in (1, 10, 11, 12, 13, 16, 17, 27)} == {
             1: [0, 0, 4, 4],
             10: [2, 2, 4, 4],
-            11: [2, 2, 4, 4],
-            12: [2, 2, 6, 4],  # cut at the border
+            11: [1, 2, 5, 4],
+            12: [2, 1, 6, 5],  # cut at the border
             13: [0, 0, 8, 2],
             16: [2, 2, 4, 4],
             17: [2, 2, 4, 4],
@@ -264,7 +270,7 @@ class TestCoco:
         stored[1:3, 2:7] = 1
         objects = [
             trees.annotation(1, 301, 3, (2, 1, 7, 3)),
-            trees.annotation(2, 301, 9, (2, 1, 7, 3), segmentation=rle.encode(stored)),
+            trees.annotation(2, 301, 9, (2, 1, 7, 3), segmentation=rle.encode(stored), iscrowd=1),
         ]
         images = [{"id": 301, "file_name": "b.jpg", "height": 8, "width": 12}]
         trees.coco(tmp_path / "a", objects, images=images)
@@ -281,6 +287,14 @@ class TestCoco:
             assert found.boxes[number].tolist() == [
                 columns.min(), rows.min(), columns.max() + 1, rows.max() + 1,
             ]  # fmt: skip
+
+    def test_an_object_in_two_classes_is_left_to_the_user(self, tmp_path: Path) -> None:
+        both = [trees.annotation(number, 7, category, (0, 0, 4, 4)) for number, category in ((1, 3), (2, 9))]
+        trees.coco(tmp_path / "a", [*both, trees.annotation(3, 7, 3, (4, 4, 4, 8))])
+        repairs = repair_dataset(DataSpec.parse(f"coco:{tmp_path / 'a'}"), tmp_path / "fixed.json")
+        assert repairs.done == {"annotations": 1, "two_classes": 1}
+        assert "which is right only you know" in "".join(repairs.lines())
+        assert kinds(repairs.opens_as[0]) == {"object in two classes"}
 
     def test_other_fields_stay(self, tmp_path: Path) -> None:
         faulty = trees.annotation(1, 7, 3, (0, 0, 4, 4), attributes={"dented": True}, bbox=[0, 0, 0, 0])

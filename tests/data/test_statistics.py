@@ -66,6 +66,29 @@ def test_json(tmp_path: Path) -> None:
     assert content["per_class"]["wall"] == {"pixels": 6, "share": 0.5, "images": 1}
 
 
+def test_objects_by_class_and_size(tmp_path: Path) -> None:
+    """31·33 and 32·32 pixels, 95·97 and 96·96, and a crowd."""
+    sides = {1: (31, 33), 2: (32, 32), 3: (95, 97), 4: (96, 96)}
+    objects = [
+        trees.annotation(number, 7, 3 if number < 4 else 9, (0, 0, width, height))
+        for number, (height, width) in sides.items()
+    ]
+    runs = {"size": [120, 120], "counts": [0, 120, 120 * 119]}
+    objects.append(trees.annotation(5, 7, 9, (0, 0, 1, 120), iscrowd=1, segmentation=runs))
+    images = [{"id": id, "file_name": f"{id}.png", "height": 120, "width": 120} for id in (7, 8)]
+    trees.coco(tmp_path, objects, images=images)
+    found = statistics_of(open_dataset(f"coco:{tmp_path}", default_split="train"))
+    assert found.objects is not None
+    assert (found.objects.small, found.objects.medium, found.objects.large) == (1, 2, 1)
+    assert (found.objects.objects, found.objects.crowds, found.objects.images) == (4, 1, 1)
+    content = found.to_json()
+    assert content["objects"] == {"objects": 4, "small": 1, "medium": 2, "large": 1, "crowds": 1, "images": 1}
+    truck = content["per_class"]["truck"]
+    assert {key: truck[key] for key in ("objects", "small", "medium", "large", "crowds")} == {
+        "objects": 1, "small": 0, "medium": 0, "large": 1, "crowds": 1,
+    }  # fmt: skip
+
+
 def test_images_that_cannot_be_read_are_named_and_left_out(tmp_path: Path) -> None:
     two_images(tmp_path)
     (tmp_path / "images" / "a.png").write_bytes(b"")

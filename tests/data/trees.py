@@ -50,11 +50,16 @@ def camvid(root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> Pat
     return root
 
 
-def voc(root: Path, lists: Mapping[str, Sequence[str]]) -> Path:
-    """JPEGImages, SegmentationClass and the lists, with files for every listed id."""
+def voc(root: Path, lists: Mapping[str, Sequence[str]], *, objects: bool = False) -> Path:
+    """JPEGImages, SegmentationClass and the lists, with files for every listed id.
+
+    With objects, two aeroplanes stand side by side where the class mask has one region.
+    """
     for seed, name in enumerate(sorted({name for names in lists.values() for name in names})):
         write_image(root / "JPEGImages" / f"{name}.jpg", seed=seed)
         write_mask(root / "SegmentationClass" / f"{name}.png")
+        if objects:
+            write_mask(root / "SegmentationObject" / f"{name}.png", [[0, 0, 0, 1, 2, 2]] * 4)
     folder = root / "ImageSets" / "Segmentation"
     folder.mkdir(parents=True, exist_ok=True)
     for split, names in lists.items():
@@ -93,6 +98,59 @@ def masks(root: Path, names: Sequence[str], *, labels: str | None = "floor\nwall
         write_mask(root / "masks" / f"{name}.png")
     if labels is not None:
         (root / "labels.txt").write_text(labels)
+    return root
+
+
+def instance_masks(root: Path, names: Sequence[str]) -> Path:
+    """images/ and masks/ without splits: two objects of one class in each mask but the first."""
+    for seed, name in enumerate(names):
+        write_image(root / "images" / f"{name}.png", seed=seed)
+        write_mask(root / "masks" / f"{name}.png", np.array([[0, 1, 1, 0, 7, 7]] * 4) * (seed > 0))
+    return root
+
+
+def shape(label: str, points: Sequence[Sequence[float]], kind: str = "polygon", **fields: Any) -> dict[str, Any]:
+    """A shape of LabelMe; `fields` replace what the entry would have."""
+    return {"label": label, "points": [*points], "group_id": None, "shape_type": kind, "flags": {}} | fields
+
+
+def labelme_file(root: Path, name: str, shapes: Sequence[Mapping[str, Any]], *, seed: int = 0, **fields: Any) -> Path:
+    """NAME.png of 8×8 and NAME.json; `fields` replace what the file would have."""
+    write_image(root / f"{name}.png", seed=seed, size_hw=(8, 8))
+    content = {"version": "5.5.0", "flags": {}, "shapes": list(shapes), "imagePath": f"{name}.png", "imageData": None,
+               "imageHeight": 8, "imageWidth": 8}  # fmt: skip
+    (root / f"{name}.json").write_text(json.dumps({**content, **fields}))
+    return root / f"{name}.json"
+
+
+def labelme(root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> Path:
+    """SPLIT/NAME.png and SPLIT/NAME.json with two crates, the first of two parts, and a truck."""
+    seed = 0
+    for split, names in (splits or {"train": ("a", "b", "c"), "val": ("d", "e")}).items():
+        for name in names:
+            shapes = [
+                shape("crate", [(0, 0), (2, 0), (2, 2), (0, 2)], group_id=1),
+                shape("truck", [(1, 5), (6, 8)], "rectangle"),
+                shape("crate", [(3, 0), (5, 0), (5, 2), (3, 2)], group_id=1),
+                shape("crate", [(6, 0), (8, 0), (8, 2)]),
+            ]
+            labelme_file(root / split, name, shapes, seed=(seed := seed + 1))
+    return root
+
+
+def yolo(root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> Path:
+    """images/SPLIT/NAME.png of 8×8, labels/SPLIT/NAME.txt with a crate and a truck (none in `c`), and data.yaml."""
+    seed = 0
+    splits = splits or {"train": ("a", "b", "c"), "val": ("d", "e")}
+    for split, names in splits.items():
+        for name in names:
+            write_image(root / "images" / split / f"{name}.png", seed=(seed := seed + 1), size_hw=(8, 8))
+            file = root / "labels" / split / f"{name}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = "0 0 0 0.25 0 0.25 0.25 0 0.25\n1 0.5 0.25 1 0.25 1 1 0.5 1\n"
+            file.write_text(lines if name != "c" else "")
+    lines = [f"{split}: images/{split}" for split in splits]
+    (root / "data.yaml").write_text("\n".join([*lines, "nc: 2", "names: [crate, truck]"]) + "\n")
     return root
 
 

@@ -431,6 +431,20 @@ def test_a_shortened_backbone_keeps_the_first_maps(name: str) -> None:
         torch.testing.assert_close(found, wanted)
 
 
+def test_a_vgg_without_its_last_pooling_ends_with_the_last_convolution() -> None:
+    ours = VGGBackbone(torchvision.models.vgg16(weights=None, init_weights=False), last_pooling=False).eval()
+    assert ours.strides == (2, 4, 8, 16, 16)
+    assert ours.deepest(16) == 4
+    whole = build_backbone("vgg16", output_stride=32).eval()
+    whole.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        maps, wanted = ours(images), whole(images)
+    assert [tuple(x.shape[1:]) for x in maps] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 4, 4)]
+    assert torch.equal(torch.nn.functional.max_pool2d(maps[-1], 2), wanted[-1])
+    assert torch.equal(maps[-2], wanted[-2])
+
+
 def test_a_shortened_vgg_loses_its_classifier() -> None:
     with torch.device("meta"):
         backbone = VGGBackbone(

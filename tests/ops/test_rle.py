@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from pycocotools import mask as pycoco
 
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
+from tests.shared_data import require
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
@@ -154,3 +156,97 @@ def test_a_crop_is_encoded_as_the_whole_mask(seed: int) -> None:
     crop = mask[top:bottom, left:right]
     crop[:] = generator.random(crop.shape) < generator.choice([0.2, 0.9, 1.0])
     assert rle.encode_crop(crop, (left, top, right, bottom), (height, width)) == rle.encode(mask)
+
+
+# ---- masks inside their boxes
+
+
+def whole(crop: np.ndarray, box: rle.Box, size: tuple[int, int]) -> np.ndarray:
+    """The mask at the image's size; the box must be tight."""
+    x1, y1, x2, y2 = box
+    assert crop.shape == (y2 - y1, x2 - x1)
+    assert not crop.size or all(side.any() for side in (crop[0], crop[-1], crop[:, 0], crop[:, -1]))
+    mask = np.zeros(size, dtype=np.uint8)
+    mask[y1:y2, x1:x2] = crop
+    return mask
+
+
+def nasty_polygons(generator: np.random.Generator, size: tuple[int, int]) -> list[list[float]]:
+    """Outside, below a pixel, crossing themselves, on whole pixels, on tenths (where COCO's rounding has ties)."""
+    height, width = size
+    polygons = []
+    for _ in range(generator.integers(1, 4)):
+        count = 2 * int(generator.integers(3, 9))
+        points = {
+            0: lambda count: generator.uniform(-10, max(size) + 10, count),
+            1: lambda count: generator.uniform(-5, width + 5, count).round(1),
+            2: lambda count: generator.integers(-2, max(size) + 2, count).astype(float),
+            3: lambda count: generator.uniform(0, 1, count) + generator.integers(0, height),
+        }[int(generator.integers(4))](count)
+        polygons.append(points.tolist())
+    return polygons
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nasty_polygons_cover_what_they_cover_in_pycocotools(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    for _ in range(40):
+        size = (int(generator.integers(1, 60)), int(generator.integers(1, 60)))
+        polygons = nasty_polygons(generator, size)
+        theirs = pycoco.decode(pycoco.merge(pycoco.frPyObjects(polygons, *size)))
+        crop, box = rle.crop_polygons(polygons, size)
+        assert np.array_equal(whole(crop, box, size), theirs)
+        assert rle.encode_crop(crop, box, size) == rle.encode(theirs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_inside_their_box(seed: int) -> None:
+    """Also runs of length 0 wherever they may stand."""
+    generator = np.random.default_rng(seed)
+    for _ in range(40):
+        size = (int(generator.integers(1, 9)), int(generator.integers(1, 9)))
+        cuts = np.sort(generator.integers(0, size[0] * size[1] + 1, generator.integers(0, 12)))
+        runs = {"size": list(size), "counts": np.diff([0, *cuts, size[0] * size[1]]).tolist()}
+        mask = rle.decode(runs)
+        for form in (runs, rle.encode(mask)):
+            crop, box = rle.crop(form, size=size)
+            assert np.array_equal(whole(crop, box, size), mask)
+        assert rle.encode_crop(crop, box, size) == rle.encode(mask)
+
+
+@pytest.mark.parametrize(
+    "counts", [[3, 5], [16, 16], [20, -4], "35", "3MO5", "3" + "o" * 40, "é", b"\xff", "", 16, None]
+)
+def test_broken_runs_have_no_crop(counts: Any) -> None:
+    with pytest.raises(DataError, match=r"^annotation 7: the runs do not make a mask of 4×4 \(.+\)$"):
+        rle.crop({"size": [4, 4], "counts": counts}, source="annotation 7")
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_text_of_any_kind_has_a_crop_where_it_has_a_mask(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    text = bytes(generator.integers(40, 120, generator.integers(0, 12), dtype=np.uint8)).decode("ascii")
+    try:
+        mask = rle.decode({"size": [4, 4], "counts": text})
+    except DataError:
+        with pytest.raises(DataError):
+            rle.crop({"size": [4, 4], "counts": text})
+        return
+    assert np.array_equal(whole(*rle.crop({"size": [4, 4], "counts": text}), (4, 4)), mask)
+
+
+def test_every_annotation_of_coco_is_that_of_pycocotools() -> None:
+    content = json.loads((require("coco") / "annotations" / "instances_val2017.json").read_bytes())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    kinds = set()
+    for annotation in content["annotations"]:
+        segmentation, size = annotation["segmentation"], sizes[annotation["image_id"]]
+        theirs = pycoco.frPyObjects(segmentation, *size)
+        if isinstance(segmentation, dict):
+            crop, box = rle.crop(segmentation, size=size)
+        else:
+            theirs = pycoco.merge(theirs)
+            crop, box = rle.crop_polygons(segmentation, size)
+        kinds.add(type(segmentation))
+        assert np.array_equal(whole(crop, box, size), pycoco.decode(theirs))
+    assert kinds == {dict, list}

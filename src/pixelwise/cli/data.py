@@ -112,7 +112,9 @@ def stats(
     quiet: QuietOption = False,
     json_report: JsonOption = False,
 ) -> int:
-    """Count images, sizes, classes and colours.
+    """Count images, sizes, classes, objects and colours.
+
+    Objects are small below 32² pixels and large from 96² on, as in COCO's evaluation.
 
     Without @SPLIT the images are those of train, or of the first split there is.
     """
@@ -148,8 +150,9 @@ def convert(
     """Write a data set in another format, and print what the target cannot hold, counted.
 
     Without @SPLIT all splits are converted. Images are copied as they are where the target takes their kind of file.
-    TARGET may have options: labels=NAME_OR_FILE (voc, camvid, ade20k, masks), images, masks and suffix (masks),
-    ids=trainIds and annotations=gtCoarse (cityscapes). Masks of colours are read by masks:PATH?palette=labels.
+    TARGET may have options: labels=NAME_OR_FILE (all but coco and cityscapes), images, masks and suffix (masks,
+    instance-masks), ids=trainIds and annotations=gtCoarse (cityscapes). Objects stay objects in coco, labelme, yolo,
+    instance-masks, voc and cityscapes. Masks of colours are read by masks:PATH?palette=labels.
     """
     from functools import partial
 
@@ -323,6 +326,7 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     from rich.table import Table
 
     from pixelwise.data.faults import count
+    from pixelwise.data.statistics import SIZES
 
     rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))
     counts = (
@@ -334,11 +338,18 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     for side, (low, median, high) in (("height", statistics.heights), ("width", statistics.widths)):
         print(f"{side}: {low:,} to {high:,}, median {median:,g}")
     print(f"colour (R G B, 0 to 1): mean {rgb[0]}, standard deviation {rgb[1]}")
-    table = Table("id", "class", "share of pixels", "images", box=None, pad_edge=False)
+    found = statistics.objects
+    if found is not None:
+        sizes = f"{found.small:,} small, {found.medium:,} medium, {found.large:,} large"
+        crowds = f", and {count(found.crowds, 'crowd')}" if found.crowds else ""
+        print(f"{count(found.objects, 'object')} ({sizes}){crowds} in {count(found.images, 'image')}")
+    more = () if found is None else ("objects", *SIZES)
+    table = Table("id", "class", "share of pixels", "images", *more, box=None, pad_edge=False)
     for column in (table.columns[0], *table.columns[2:]):
         column.justify = "right"
     for index, one in enumerate(statistics.classes):
-        table.add_row(str(index), one.name, f"{one.share:.2%}", f"{one.images:,}")
+        counts = [getattr(one.objects, name) for name in more]
+        table.add_row(str(index), one.name, f"{one.share:.2%}", f"{one.images:,}", *(f"{n:,}" for n in counts))
     table.add_row("", "void", f"{statistics.void_share:.2%}", "")
     Console(file=sys.stdout, highlight=False, markup=False).print(table)
 

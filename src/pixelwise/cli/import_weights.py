@@ -25,13 +25,15 @@ class Family(StrEnum):
     torchvision = "torchvision"
     semseg = "semseg"
     smp = "smp"
+    yolact = "yolact"
+    detectron2 = "detectron2"
     timm = "timm"
 
 
 def import_weights(
     family: Annotated[Family, typer.Argument(help="Whose weights.")],
     architecture: Annotated[
-        str, typer.Argument(help="Such as deeplabv3_resnet50, pspnet50, DeepLabV3Plus, or a backbone such as resnet50.")
+        str, typer.Argument(help="Such as deeplabv3_resnet50, pspnet50, yolact_base, or a backbone such as resnet50.")
     ],
     weights: Annotated[
         Path, typer.Argument(metavar="FILE", help="Safetensors, or what torch.save wrote; of smp also its folder.")
@@ -53,7 +55,7 @@ def import_weights(
     as_json: JsonOption = False,
 ) -> None:
     """Turn weights of another project into a model folder, or a classifier's into a backbone for train --init."""
-    from pixelwise.importers import semseg, smp, torchvision
+    from pixelwise.importers import detectron2, semseg, smp, torchvision, yolact
     from pixelwise.importers.foreign import read_foreign
 
     if output_stride is not None and family is not Family.smp:
@@ -67,6 +69,10 @@ def import_weights(
         model = semseg.convert(architecture, foreign)
     elif family is Family.smp:
         model = smp.convert(architecture, foreign, output_stride=output_stride or 16)
+    elif family is Family.yolact:
+        model = yolact.convert(architecture, foreign)
+    elif family is Family.detectron2:
+        model = detectron2.convert(architecture, foreign)
     elif family is Family.torchvision and architecture in torchvision.NETWORKS:
         model = torchvision.convert(architecture, foreign)
     else:
@@ -155,7 +161,12 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
     from pixelwise.labels import LabelSet, published, published_names
 
     count = model.num_classes
-    usual = {Family.torchvision: {21: "voc"}, Family.semseg: {21: "voc", 150: "ade20k", 19: "cityscapes"}}
+    usual = {
+        Family.torchvision: {21: "voc", 81: "coco"},
+        Family.semseg: {21: "voc", 150: "ade20k", 19: "cityscapes"},
+        Family.yolact: {81: "coco", 21: "voc"},
+        Family.detectron2: {81: "coco"},
+    }
     wanted = wanted or usual.get(family, {}).get(count)
     if wanted is None:
         return LabelSet.from_names(f"{count} classes", [f"class {index}" for index in range(count)])

@@ -23,12 +23,11 @@ def leaves_image(box: Sequence[float], size: tuple[int, int]) -> bool:
     return min(x1, y1) < -1 or x2 > size[1] + 1 or y2 > size[0] + 1
 
 
-def is_elsewhere(box: Sequence[float], mask: np.ndarray) -> bool:
-    """Whether a box is another than that of a mask: more than 2 pixels off, and with an IoU below one half.
+def is_elsewhere(box: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether a box is another than the tight one of a mask: more than 2 pixels off, and with an IoU below one half.
 
     So are boxes that were stored as x1 y1 x2 y2, where x y width height are wanted.
     """
-    other = tight_box(mask)
     if max(abs(one - two) for one, two in zip(box, other, strict=True)) <= 2:
         return False
     width = min(box[2], other[2]) - max(box[0], other[0])

@@ -107,7 +107,7 @@ def labels_of(
     elif named == sorted(zip(coco.native_ids[1:], coco.names[1:], strict=True)):
         labels = coco
     else:
-        labels = _labels_from(named, name=source.stem.removeprefix("instances_"))
+        labels = labels_from(named, name=source.stem.removeprefix("instances_"))
     return labels, {id: labels.native_ids.index(id) for id, _ in named}
 
 
@@ -156,9 +156,17 @@ def annotation_problems(
 
 
 def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str, Entry]) -> Iterator[Problem]:
-    """Annotations with the id of one before."""
+    """Annotations with the id of one before, and those without segmentation with the class and the box of one."""
     seen: set[Any] = set()
+    boxes: dict[str, Any] = {}
     for annotation in annotations:
+        if not has_segmentation(annotation):
+            key = str([annotation.get(name) for name in ("image_id", "category_id", "bbox")])
+            if key in boxes:
+                where = annotation_name(annotation, images)
+                text = f"annotation {boxes[key]} has the same class and the same box"
+                yield Problem("repeated annotation", where, text, False, annotation)
+            boxes.setdefault(key, annotation.get("id"))
         id = annotation.get("id")
         if not is_integer(id):
             continue  # a fault of its own
@@ -176,8 +184,16 @@ def annotation_name(annotation: Entry, images: Mapping[int | str, Entry]) -> str
     return f"annotation {annotation.get('id')} (image {image_id}{file})"
 
 
+def has_segmentation(annotation: Entry) -> bool:
+    """Whether an annotation has more than a box."""
+    return bool(annotation.get("segmentation"))
+
+
 def has_extent(annotation: Entry) -> bool:
-    """Whether a sound annotation covers anything: its box has width and height, and a polygon has three points."""
+    """Whether a sound annotation with a segmentation covers anything.
+
+    Its box has width and height, and one of its polygons three points.
+    """
     segmentation = annotation["segmentation"]
     has_shape = isinstance(segmentation, dict) or any(len(polygon) >= 6 for polygon in segmentation)
     return has_shape and annotation["bbox"][2] > 0 and annotation["bbox"][3] > 0
@@ -196,7 +212,11 @@ def _stored_labels(stored: Mapping[str, Any] | None, named: Sequence[tuple[int, 
     return labels if sorted(classes) == list(named) else None
 
 
-def _labels_from(named: Sequence[tuple[int, str]], *, name: str) -> LabelSet:
+def labels_from(named: Sequence[tuple[int, str]], *, name: str) -> LabelSet:
+    """A label set of countable classes (id on disk, name), `background` before them.
+
+    A class that is itself called `background` is taken for it; else its id is 0, or the one before the others'.
+    """
     ids = [id for id, _ in named]
     background = next((id for id, category in named if category == "background"), None)
     if background is None:
@@ -237,7 +257,7 @@ def _box_problems(box: Any) -> Iterator[tuple[str, str, bool]]:
 
 def _segmentation_problems(segmentation: Any) -> Iterator[tuple[str, str, bool]]:
     if not segmentation:
-        yield "no segmentation", "no segmentation; a box alone does not say which pixels", True
+        yield "no segmentation", "no segmentation; a box alone does not say which pixels", False
     elif isinstance(segmentation, dict):
         if not _is_rle(segmentation):
             yield "segmentation", "its RLE needs size [height, width] and counts", True

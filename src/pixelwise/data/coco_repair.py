@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixelwise.data.coco_boxes import is_elsewhere, leaves_image, tight_box
+from pixelwise.data.coco_boxes import is_elsewhere, leaves_image
 from pixelwise.data.coco_json import CocoJson, Entry, is_finite, is_integer, labels_of, read_json
 from pixelwise.data.folders import content_keys
 from pixelwise.data.formats.coco import annotation_file, image_folder
@@ -177,16 +177,24 @@ def _annotations(
     """The annotations that stay, mended."""
     whole = [annotation["id"] for annotation in annotations if is_integer(annotation.get("id"))]
     free, taken = count(max(whole, default=0) + 1), set[int]()
+    first_of: dict[tuple[Any, ...], Entry] = {}
     for annotation in annotations:
         image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
         image_id = moved.get(image_id, image_id) if isinstance(image_id, int | str) else None
         image = images.get(image_id) if image_id is not None else None
-        shape = None
+        mended = None
         if image is not None and isinstance(category_id, int) and category_id in class_of:
-            shape = _mended_shape(annotation, image, done)
-        if shape is None:
+            mended = _mended_shape(annotation, image, done)
+        if mended is None:
             done["annotations"] += 1
             continue
+        shape, mask, place = mended
+        key = (image_id, bool(annotation.get("iscrowd")), place, np.packbits(mask).tobytes())
+        before = first_of.setdefault(key, annotation)
+        if before is not annotation and before.get("category_id") == category_id:
+            done["repeated_annotations"] += 1
+            continue
+        done["two_classes"] += before is not annotation
         id = annotation.get("id")
         if not isinstance(id, int) or isinstance(id, bool) or id in taken:
             id = next(free)
@@ -195,49 +203,52 @@ def _annotations(
         yield {**annotation, **shape, "id": id, "image_id": image_id}
 
 
-def _mended_shape(annotation: Entry, image: _Image, done: Counter[str]) -> dict[str, Any] | None:
-    """Segmentation and box of an annotation, or None where no pixel is left."""
+def _mended_shape(
+    annotation: Entry, image: _Image, done: Counter[str]
+) -> tuple[dict[str, Any], np.ndarray, rle.Box] | None:
+    """Segmentation and box of an annotation, its pixels and where they lie; or None where no pixel is left."""
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
-        shape = _mended_runs(segmentation, image)
+        drawn = _mended_runs(segmentation, image)
     elif isinstance(segmentation, list):
-        shape = _mended_polygons(segmentation, image, done)
+        drawn = _mended_polygons(segmentation, image, done)
     else:
-        shape = None
-    if shape is None or not shape[1].any():
+        drawn = None
+    if drawn is None or not drawn[1].size:
         return None
-    mended, mask = shape
+    mended, mask, place = drawn
     done["turned_annotations"] += image.orientation != 1
     stated = _turned_box(annotation.get("bbox"), image)
     box = stated and _cut_box(stated, image.size)
-    if box is None or (not annotation.get("iscrowd") and is_elsewhere(box, mask)):
-        box = tight_box(mask)
+    if box is None or (not annotation.get("iscrowd") and is_elsewhere(box, place)):
+        box = place
     if box == stated and image.orientation == 1:
-        return {"segmentation": mended}  # the box stays as it is written
+        return {"segmentation": mended}, mask, place  # the box stays as it is written
     done["boxes"] += box != stated
     x1, y1, x2, y2 = box
-    return {"segmentation": mended, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    return {"segmentation": mended, "bbox": [x1, y1, x2 - x1, y2 - y1]}, mask, place
 
 
-def _mended_runs(segmentation: Entry, image: _Image) -> tuple[Any, np.ndarray] | None:
+def _mended_runs(segmentation: Entry, image: _Image) -> tuple[Any, np.ndarray, rle.Box] | None:
     try:
-        mask = rle.decode(segmentation, size=image.size if image.orientation == 1 else image.stated)
+        if image.orientation == 1:
+            return segmentation, *rle.crop(segmentation, size=image.size)
+        mended = rle.encode(turned_upright(rle.decode(segmentation, size=image.stated), image.orientation))
     except DataError:
         return None
-    if image.orientation != 1:
-        mask = turned_upright(mask, image.orientation)
-        return rle.encode(mask), mask
-    return segmentation, mask
+    return mended, *rle.crop(mended)
 
 
-def _mended_polygons(segmentation: Sequence[Any], image: _Image, done: Counter[str]) -> tuple[Any, np.ndarray] | None:
+def _mended_polygons(
+    segmentation: Sequence[Any], image: _Image, done: Counter[str]
+) -> tuple[Any, np.ndarray, rle.Box] | None:
     polygons: list[list[float]] = []
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not all(map(_is_near, polygon)):
             done["polygons"] += 1
             continue
         polygons.append(_turned_points(polygon, image))
-    return (polygons, rle.from_polygons(polygons, image.size)) if polygons else None
+    return (polygons, *rle.crop_polygons(polygons, image.size)) if polygons else None
 
 
 def _turned_points(points: Sequence[float], image: _Image) -> list[float]:

@@ -13,37 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
-from pixelwise.data.coco_boxes import tight_box
-from pixelwise.data.painting import painted
 from pixelwise.data.pair_target import Written, write_image
-from pixelwise.errors import DataError
+from pixelwise.data.regions import Region, regions_of
 from pixelwise.labels import LabelSet, published
 from pixelwise.ops import rle
-from pixelwise.types import Annotation, Masks
-
-
-class Region(NamedTuple):
-    """What becomes one annotation.
-
-    Attributes:
-        class_id: 0…K-1.
-        place: x1 y1 x2 y2 of its pixels' box, exclusive.
-        mask: bool [h, w], inside that box.
-        crowd: whether it stands for many objects that nobody told apart.
-        box: x1 y1 x2 y2 in pixels, as annotated.
-    """
-
-    class_id: int
-    place: tuple[int, int, int, int]
-    mask: np.ndarray
-    crowd: bool
-    box: tuple[float, float, float, float]
+from pixelwise.types import Annotation
 
 
 @dataclass(frozen=True)
@@ -67,14 +46,10 @@ class CocoTarget:
         upright: bool = False,
     ) -> Written:
         """Write one image; its annotations go into the entry, for `finish`. See Target."""
-        if truth.semantic is None:
-            raise DataError(f"{image}: its truth has no class for each pixel")
         file, losses = write_image(root, f"{split}/{name}", image, pixels, upright=upright)
-        semantic = truth.semantic.numpy()
-        objects = [*self._objects(truth)]
-        regions = [*self._regions(semantic, objects)]
-        size = (semantic.shape[0], semantic.shape[1])
-        annotations = [self._entry(region, size) for region in (*objects, *regions)]
+        regions, lost = regions_of(truth, self.labels, source=image)
+        size = (pixels.shape[0], pixels.shape[1])
+        annotations = [self._entry(region, size) for region in regions]
         entry = {
             "id": id,
             "file_name": Path(file).name,
@@ -82,12 +57,7 @@ class CocoTarget:
             "width": size[1],
             "annotations": annotations,
         }
-        lost = {
-            "left_out_objects": (0 if truth.instances is None else len(truth.instances)) - len(objects),
-            "joined_regions": sum(self.labels.is_thing[region.class_id] for region in regions),
-            **self._changes(semantic, [*objects, *regions]),
-        }
-        return Written(name, file, losses | {key: number for key, number in lost.items() if number}, entry)
+        return Written(name, file, losses | lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Write the JSON file of the split."""
@@ -117,53 +87,14 @@ class CocoTarget:
                 kind = "thing" if labels.is_thing[index] else "stuff"
                 yield {"id": id, "name": name, "supercategory": kind, "color": list(labels.palette[index])}
 
-    def _objects(self, truth: Annotation) -> Iterator[Region]:
-        """The objects of the truth that cover a pixel and are of a category."""
-        instances = truth.instances
-        if instances is None or instances.masks is None:
-            return
-        for number in range(len(instances)):
-            class_id, mask = int(instances.labels[number]), instances.masks.crop(number).numpy() != 0
-            if class_id != self.labels.background_id and mask.any():
-                x1, y1, x2, y2 = instances.masks.boxes[number].tolist()
-                left, top, right, bottom = (float(value) for value in instances.boxes[number])
-                box = (left, top, right, bottom) if left < right and top < bottom else (x1, y1, x2, y2)
-                crowd = bool(instances.crowd is not None and instances.crowd[number])
-                yield Region(class_id, (x1, y1, x2, y2), mask, crowd, box)
-
-    def _regions(self, semantic: np.ndarray, objects: Sequence[Region]) -> Iterator[Region]:
-        """One region for each class, of the pixels that the objects do not give it."""
-        left = semantic != self._painted(objects, semantic.shape)
-        for class_id in np.unique(semantic[left]):
-            if class_id not in (self.labels.ignore_id, self.labels.background_id):
-                mask = left & (semantic == class_id)
-                x1, y1, x2, y2 = tight_box(mask)
-                yield Region(int(class_id), (x1, y1, x2, y2), mask[y1:y2, x1:x2].copy(), False, (x1, y1, x2, y2))
-
-    def _changes(self, semantic: np.ndarray, regions: Sequence[Region]) -> dict[str, int]:
-        """How many pixels will read back as another class."""
-        changed = semantic != self._painted(regions, semantic.shape)
-        void = int((changed & (semantic == self.labels.ignore_id)).sum())
-        return {"void_pixels_as_class": void, "changed_pixels": int(changed.sum()) - void}
-
-    def _painted(self, regions: Sequence[Region], size: tuple[int, ...]) -> np.ndarray:
-        crops = [torch.from_numpy(region.mask) for region in regions]
-        masks = Masks.from_crops(crops, [region.place for region in regions], (size[0], size[1]))
-        class_ids = np.array([region.class_id for region in regions], dtype=np.int64)
-        crowd = np.array([region.crowd for region in regions], dtype=np.bool_)
-        return painted(masks, class_ids, crowd, self.labels)
-
     def _entry(self, region: Region, size: tuple[int, int]) -> dict[str, Any]:
         left, top, right, bottom = region.box
-        x1, y1, x2, y2 = region.place
-        mask = np.zeros(size, dtype=np.bool_)
-        mask[y1:y2, x1:x2] = region.mask
         return {
             "category_id": self.labels.native_ids[region.class_id],
             "bbox": [round(value, 2) for value in (left, top, right - left, bottom - top)],
             "area": int(region.mask.sum()),
             "iscrowd": int(region.crowd),
-            "segmentation": rle.encode(mask),
+            "segmentation": rle.encode_crop(region.mask, region.place, size),
         }
 
 

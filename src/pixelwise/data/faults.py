@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,9 @@ from pixelwise.data.images import ColourMaskError, exif_rotation, read_colours, 
 from pixelwise.data.parallel import Progress, apply
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
+
+InspectObjects = Callable[[Entry, np.ndarray, LabelSet], "Iterable[Fault]"]
+"""What is wrong with the objects of an entry, whose class ids [H, W] are given."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Findings:
     turned: bool = False
 
 
+InspectNumbers = Callable[[Entry, np.ndarray], Findings]
+"""What is wrong with the numbers in the mask of an entry, and the classes that occur."""
+
+
 def check_pairs(
     entries: Sequence[Entry],
     labels: LabelSet,
@@ -80,6 +87,8 @@ def check_pairs(
     workers: int,
     progress: Progress,
     colours: bool = False,
+    inspect_objects: InspectObjects | None = None,
+    inspect_numbers: InspectNumbers | None = None,
 ) -> SplitReport:
     """Read every image and every mask of a split and report every fault.
 
@@ -91,10 +100,19 @@ def check_pairs(
         workers: processes that read; 0 reads in this one.
         progress: is told of each image.
         colours: whether the masks hold the colours of the label set, instead of ids.
+        inspect_objects: what is wrong with the file of object ids of an entry, where a set has such files.
+        inspect_numbers: what is wrong with what a mask holds, where that is not the class of each pixel.
     """
-    faults = [*_list_faults(entries, source)]
+    faults = [*_list_faults(entries, source), *_missing_objects(entries)]
     findings: list[Findings] = []
-    read = apply(partial(inspect_pair, labels=labels, colours=colours), entries, workers=workers)
+    inspect = partial(
+        inspect_pair,
+        labels=labels,
+        colours=colours,
+        inspect_objects=inspect_objects,
+        inspect_numbers=inspect_numbers,
+    )
+    read = apply(inspect, entries, workers=workers)
     for found in progress(read, total=len(entries), what=split):
         findings.append(found)
         faults.extend(found.faults)
@@ -109,7 +127,14 @@ def check_pairs(
     )
 
 
-def inspect_pair(entry: Entry, *, labels: LabelSet, colours: bool = False) -> Findings:
+def inspect_pair(
+    entry: Entry,
+    *,
+    labels: LabelSet,
+    colours: bool = False,
+    inspect_objects: InspectObjects | None = None,
+    inspect_numbers: InspectNumbers | None = None,
+) -> Findings:
     """Read one image and its mask, and compare them."""
     faults: list[Fault] = []
     size, degrees, ids = None, 0, None
@@ -128,8 +153,14 @@ def inspect_pair(entry: Entry, *, labels: LabelSet, colours: bool = False) -> Fi
         faults.append(size_fault(str(entry.image), size, degrees, stated=stated, by=f"mask {entry.mask.name}"))
     if colours:
         class_ids = _inspect_colours(entry.mask, ids, labels, faults)
+    elif inspect_numbers is not None:
+        found = inspect_numbers(entry, ids)
+        faults.extend(found.faults)
+        class_ids = found.class_ids
     else:
-        class_ids = _inspect_ids(entry.mask, ids, labels, faults)
+        class_ids, semantic = _inspect_ids(entry.mask, ids, labels, faults)
+        if inspect_objects is not None and semantic is not None:
+            faults.extend(inspect_objects(entry, semantic, labels))
     return Findings(tuple(faults), class_ids, turned=degrees != 0)
 
 
@@ -191,6 +222,13 @@ def _list_faults(entries: Sequence[Entry], source: Path | str) -> Iterator[Fault
             yield Fault("two files of one name", str(rival), text)
 
 
+def _missing_objects(entries: Sequence[Entry]) -> Iterator[Fault]:
+    if any(entry.objects for entry in entries):
+        for entry in entries:
+            if entry.mask and not entry.objects:
+                yield Fault("missing objects", str(entry.mask), "no file of object ids beside it, others have one")
+
+
 def _inspect_image(path: Path, faults: list[Fault]) -> tuple[tuple[int, int] | None, int]:
     size, degrees, fault = readable_image(path, str(path))
     if fault is not None:
@@ -209,14 +247,16 @@ def _inspect_mask(path: Path, faults: list[Fault], *, colours: bool) -> np.ndarr
     return None
 
 
-def _inspect_ids(path: Path, ids: np.ndarray, labels: LabelSet, faults: list[Fault]) -> frozenset[int]:
-    """The classes in a mask."""
+def _inspect_ids(
+    path: Path, ids: np.ndarray, labels: LabelSet, faults: list[Fault]
+) -> tuple[frozenset[int], np.ndarray | None]:
+    """The classes in a mask, and the class of each pixel if all ids are known."""
     try:
-        class_ids = np.unique(labels.class_ids(ids, source=str(path)))
+        semantic = labels.class_ids(ids, source=str(path))
     except DataError as error:
         faults.append(Fault("unknown ids", str(path), _without(error, path)))
-        return frozenset(index for index, native in enumerate(labels.native_ids) if (ids == native).any())
-    return _classes_in(path, class_ids, labels, faults)
+        return frozenset(index for index, native in enumerate(labels.native_ids) if (ids == native).any()), None
+    return _classes_in(path, np.unique(semantic), labels, faults), semantic
 
 
 def _inspect_colours(path: Path, pixels: np.ndarray, labels: LabelSet, faults: list[Fault]) -> frozenset[int]:

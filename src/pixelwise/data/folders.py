@@ -36,12 +36,14 @@ class Entry:
         image: its file, or None where it is missing.
         mask: the file of its mask, or None where it is missing.
         rivals: further files of the same name, so that it is not clear which is meant.
+        objects: the file of its object ids, in formats that have them beside the mask, or None.
     """
 
     id: str
     image: Path | None
     mask: Path | None
     rivals: tuple[Path, ...] = ()
+    objects: Path | None = None
 
     @classmethod
     def from_files(cls, id: str, images: FilesByStem, masks: FilesByStem) -> Entry:
@@ -200,20 +202,29 @@ def labels_for(path: Path, options: Mapping[str, str], *, default: str | None = 
     Raises:
         DataError: there is none, or the file is faulty; tells what can be written.
     """
-    wanted = options.get("labels")
-    if wanted in published_names():
-        return published(wanted)
-    if wanted:
-        return read_labels(path / wanted)
-    for name in ("labels.toml", "labels.txt"):
-        if (path / name).exists():
-            return read_labels(path / name)
+    stored = stored_labels(path, options)
+    if stored is not None:
+        return stored[0]
     if default:
         return published(default)
     raise DataError(
         f"{path}: no labels.txt and no labels.toml says what the ids in the masks mean; write labels.txt with one "
         f"class name a line (the first is id 0), or add ?labels={'|'.join(published_names())} to the specification"
     )
+
+
+def stored_labels(path: Path, options: Mapping[str, str]) -> tuple[LabelSet, bool] | None:
+    """The label set that the option `labels`, or labels.toml or labels.txt in the folder, says; None without them.
+
+    With it, whether it is a list of names alone. Raises DataError for a faulty file.
+    """
+    wanted = options.get("labels")
+    if wanted in published_names():
+        return published(wanted), False
+    for file in [path / wanted] if wanted else [path / "labels.toml", path / "labels.txt"]:
+        if wanted or file.exists():
+            return read_labels(file), file.suffix != ".toml"
+    return None
 
 
 def labels_toml(labels: LabelSet) -> str:

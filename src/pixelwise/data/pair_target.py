@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +15,10 @@ from PIL import Image
 
 from pixelwise.data.folders import labels_toml, published_names, read_labels
 from pixelwise.data.images import IMAGE_SUFFIXES
+from pixelwise.data.object_ids import numbered_by_class, object_colours, painted_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
-from pixelwise.types import Annotation
+from pixelwise.types import Annotation, Instances
 
 JPEG_QUALITY = 95
 
@@ -106,6 +108,9 @@ class PairTarget:
         folders: split → its name on disk, of those that differ.
         palette: whether masks carry the colours of the classes.
         default: the label set that needs no label file, or None.
+        objects: where the ids of its objects go, if the format has such files and the truth has objects.
+        object_labels: the label set whose ids the files of objects hold, where it is not `labels`.
+        divisor: object ids are class · divisor + number, and regions and crowds have the class alone; None: numbers.
     """
 
     format: str
@@ -117,6 +122,9 @@ class PairTarget:
     folders: Mapping[str, str] = field(default_factory=dict)
     palette: bool = False
     default: LabelSet | None = None
+    objects: str | None = None
+    object_labels: LabelSet | None = None
+    divisor: int | None = None
 
     @property
     def shares_images(self) -> bool:
@@ -145,7 +153,27 @@ class PairTarget:
         mask = root / self.mask.format(**place)
         mask.parent.mkdir(parents=True, exist_ok=True)
         write_ids(mask, self.labels.native_of(truth.semantic.numpy()), self.labels if self.palette else None)
-        return Written(name, file, losses | _flattened(truth))
+        if self.objects is None or truth.instances is None or truth.instances.masks is None:
+            return Written(name, file, losses | _flattened(truth))
+        path = root / self.objects.format(**place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Written(name, file, losses | self._write_objects(path, truth.instances, truth.semantic.numpy()))
+
+    def _write_objects(self, path: Path, instances: Instances, semantic: np.ndarray) -> dict[str, int]:
+        """Write object ids; what is lost."""
+        labels = self.object_labels or self.labels
+        if self.divisor is None:
+            free = (number for number in count(1) if number not in labels.void_ids)
+            numbers = [*islice(free, len(instances))]
+            ids, losses = painted_ids(instances, numbers, np.zeros(semantic.shape, dtype=np.int32), crowds=False)
+            void = np.full(semantic.shape, labels.void_ids[0] if labels.void_ids else 0)
+            ids = np.where((semantic == labels.ignore_id) & (ids == 0), void, ids)
+            write_ids(path, ids, object_colours())
+            return losses
+        numbers = numbered_by_class(instances, labels, self.divisor)
+        ids, losses = painted_ids(instances, numbers, labels.native_of(semantic), crowds=True)
+        write_ids(path, ids, None)
+        return losses
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Write the list of the split, if the format has one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,10 @@ from pixelwise.data.parallel import Progress, apply, silent
 from pixelwise.data.spec import DataSpec, folder_of, format_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
-from pixelwise.types import Annotation
+from pixelwise.types import Annotation, Instances
+
+InstancesIn = Callable[[np.ndarray, np.ndarray, LabelSet], Instances]
+"""What a format offers whose pairs may have object ids: the objects of ids [H, W] and class ids [H, W]."""
 
 REPAIRS: Mapping[str, str] = {
     "missing_images": "{} left out, their image is missing",
@@ -37,12 +40,18 @@ REPAIRS: Mapping[str, str] = {
     "grey_masks": "{} colour masks with equal channels stored as ids",
     "turned_masks": "{} masks turned as EXIF turns their image",
     "upright_images": "{} images stored upright, without EXIF rotation, encoded anew",
+    "missing_objects": "{} images left out, their file of object ids is missing or cannot be read",
+    "object_classes": "{} objects made one of the class that most of their pixels have, or that their id tells",
+    "objects_without_class": "{} objects removed, none of their pixels has a class of objects",
+    "pixels_without_object": "{} pixels of classes become void, they belong to no object",
     "unknown_pixels": "{} pixels of unknown ids or colours become void",
     "images": "{} images removed, with their annotations: unreadable, missing or without id and file_name",
     "merged_images": "{} entries of images removed, another has the same file or id",
     "sizes": "{} heights and widths corrected to those of the upright image",
     "turned_annotations": "{} annotations turned as EXIF turns their image",
     "annotations": "{} annotations removed: no image, no category, or no segmentation that covers a pixel",
+    "repeated_annotations": "{} annotations removed, another has their class and their pixels",
+    "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
     "polygons": "{} polygons removed, they are malformed or have no three points",
     "boxes": "{} boxes cut at the border of the image, or drawn around the segmentation",
     "ids": "{} annotations numbered anew, their id was taken or no whole number",
@@ -144,6 +153,7 @@ def _repair_folder(
     if "ids" in format.OPTIONS:
         kept["ids"] = format.ids_of(path, splits[0], options)
     target: Target = replace(format.target(kept, labels), labels=labels)
+    instances_in = getattr(format, "instances_in", None)
     colours = options.get("palette") is not None
     done: Counter[str] = Counter()
     written: dict[str, list[Written]] = {}
@@ -152,9 +162,18 @@ def _repair_folder(
         entries = {split: _listed(format, path, split, options) for split in splits}
         keys = content_keys(entry.image for of_split in entries.values() for entry in of_split if entry.image)
         seen: set[Any] = set()
+        has_objects = any(entry.objects for of_split in entries.values() for entry in of_split)
         for split, of_split in entries.items():
             once = _once(of_split, keys, seen if split not in UNIONS else set(), done)
-            job = partial(_repair_pair, labels=labels, colours=colours, target=target, root=folder, split=split)
+            job = partial(
+                _repair_pair,
+                labels=labels,
+                colours=colours,
+                target=target,
+                root=folder,
+                split=split,
+                instances_in=instances_in if has_objects else None,
+            )
             outcomes = list(progress(apply(job, once, workers=workers), total=len(once), what=f"repair {split}"))
             for entry, outcome in zip(once, outcomes, strict=True):
                 if outcome.unwritable is not None:
@@ -203,8 +222,17 @@ def _once(entries: Iterable[Entry], keys: Mapping[Path, Any], seen: set[Any], do
     return kept
 
 
-def _repair_pair(entry: Entry, *, labels: LabelSet, colours: bool, target: Target, root: Path, split: str) -> _Outcome:
-    """Read one image and its mask, and write them if they can be made to fit."""
+def _repair_pair(
+    entry: Entry,
+    *,
+    labels: LabelSet,
+    colours: bool,
+    target: Target,
+    root: Path,
+    split: str,
+    instances_in: InstancesIn | None,
+) -> _Outcome:
+    """Read one image, its mask and its objects, and write them if they can be made to fit."""
     if entry.image is None or entry.mask is None:
         return _Outcome(None, {"missing_masks" if entry.image else "missing_images": 1})
     try:
@@ -226,7 +254,14 @@ def _repair_pair(entry: Entry, *, labels: LabelSet, colours: bool, target: Targe
     if (class_ids == labels.ignore_id).all():
         return _Outcome(None, {"only_void": 1})
     done["upright_images"] += orientation != 1
-    truth = Annotation(semantic=torch.from_numpy(class_ids))
+    instances = None
+    if instances_in is not None:
+        ids = _read_objects(entry, class_ids.shape, orientation)
+        if ids is None:
+            return _Outcome(None, {"missing_objects": 1})
+        tells_class = getattr(target, "divisor", None) is not None
+        instances = _agreeing(instances_in, ids, class_ids, labels, done, tells_class=tells_class)
+    truth = Annotation(semantic=torch.from_numpy(class_ids), instances=instances)
     try:
         written = target.write(
             root,
@@ -241,6 +276,55 @@ def _repair_pair(entry: Entry, *, labels: LabelSet, colours: bool, target: Targe
     except OSError as error:
         return _Outcome(None, unwritable=error.strerror or str(error))
     return _Outcome(written, done)
+
+
+def _read_objects(entry: Entry, size: tuple[int, ...], orientation: int) -> np.ndarray | None:
+    """Object ids [H, W], turned as EXIF turns the image if that makes them fit; None where there are none."""
+    try:
+        ids = None if entry.objects is None else read_ids(entry.objects)
+    except DataError:
+        return None
+    if ids is not None and ids.shape != size and orientation >= 5:
+        ids = turned_upright(ids, orientation)
+    return ids if ids is not None and ids.shape == size else None
+
+
+def _agreeing(
+    instances_in: InstancesIn,
+    ids: np.ndarray,
+    class_ids: np.ndarray,
+    labels: LabelSet,
+    done: Counter[str],
+    *,
+    tells_class: bool,
+) -> Instances:
+    """The objects of an image; its class ids are made to agree with them, in place.
+
+    Args:
+        instances_in: of the format.
+        ids: of the objects.
+        class_ids: by the class mask.
+        labels: what class ids mean.
+        done: is told what was done.
+        tells_class: whether the id of an object tells its class, and regions have ids too.
+    """
+    instances = instances_in(ids, class_ids, labels)
+    assert instances.masks is not None
+    covered = np.zeros(ids.shape, dtype=np.bool_)
+    for number, class_id in enumerate(instances.labels.tolist()):
+        x1, y1, x2, y2 = instances.masks.boxes[number].tolist()
+        inside, place = instances.masks.crop(number).numpy() != 0, np.s_[y1:y2, x1:x2]
+        covered[place] |= inside
+        wrong = inside & (class_ids[place] != labels.ignore_id) & (class_ids[place] != class_id)
+        done["object_classes"] += bool(wrong.any())
+        class_ids[place][wrong] = class_id
+    if not tells_class:
+        there = set(np.unique(ids).tolist()) - {0, *labels.void_ids}
+        done["objects_without_class"] += len(there) - len(instances)
+        lost = ~covered & (class_ids != labels.ignore_id) & (class_ids != (labels.background_id or 0))
+        done["pixels_without_object"] += int(lost.sum())
+        class_ids[lost] = labels.ignore_id
+    return instances
 
 
 def _read_mask(path: Path, done: Counter[str], *, colours: bool) -> np.ndarray | None:

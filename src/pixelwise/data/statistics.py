@@ -1,4 +1,4 @@
-"""What a data set is made of: sizes, classes and colours, counted exactly, image by image."""
+"""What a data set is made of: sizes, classes, objects and colours, counted exactly, image by image."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ import numpy as np
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.parallel import Progress, apply, silent
 from pixelwise.errors import DataError
+from pixelwise.types import Instances
+
+SIZE_LIMITS_PX = (32**2, 96**2)
+"""Objects of fewer pixels than the first are small, of fewer than the second medium, by COCO's evaluation."""
+
+SIZES = ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class Measurement:
         class_pixels: of each class, K numbers, and of void, the last.
         colour_sum: of R, G and B, values 0-255.
         colour_square_sum: of their squares.
+        objects: of each class, how many are small, medium, large, and crowds, [K, 4]; None where the truth has none.
         failure: why the image could not be read, or None.
     """
 
@@ -30,7 +37,36 @@ class Measurement:
     class_pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     colour_sum: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
     colour_square_sum: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
+    objects: np.ndarray | None = None
     failure: str | None = None
+
+
+@dataclass(frozen=True)
+class ObjectCounts:
+    """Objects of one class or of all.
+
+    Attributes:
+        small: of fewer than 32² pixels.
+        medium: of fewer than 96² pixels.
+        large: of more.
+        crowds: regions of many objects, which are in none of the three.
+        images: that contain one of them, a crowd or not.
+    """
+
+    small: int
+    medium: int
+    large: int
+    crowds: int
+    images: int
+
+    @property
+    def objects(self) -> int:
+        """All that are no crowds."""
+        return self.small + self.medium + self.large
+
+    def to_json(self) -> dict[str, int]:
+        """The numbers under their names."""
+        return {"objects": self.objects, **{size: getattr(self, size) for size in SIZES}, "crowds": self.crowds}
 
 
 @dataclass(frozen=True)
@@ -42,12 +78,14 @@ class ClassShare:
         pixels: of it in all images.
         share: of all pixels, void included.
         images: that contain it.
+        objects: of it, or None where the truth has no objects.
     """
 
     name: str
     pixels: int
     share: float
     images: int
+    objects: ObjectCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +102,7 @@ class Statistics:
         void_share: of all pixels.
         mean_rgb: of all pixels, as fractions of 255.
         std_rgb: of all pixels around the mean, as fractions of 255.
+        objects: of all classes, or None where the truth of an image has no objects.
     """
 
     images: int
@@ -75,9 +114,13 @@ class Statistics:
     void_share: float
     mean_rgb: tuple[float, float, float]
     std_rgb: tuple[float, float, float]
+    objects: ObjectCounts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and texts under the names of the fields; `per_class` by the name of the class."""
+        all_objects = (
+            {} if self.objects is None else {"objects": {**self.objects.to_json(), "images": self.objects.images}}
+        )
         return {
             "images": self.images,
             "failures": list(self.failures),
@@ -89,8 +132,11 @@ class Statistics:
             "void_share": self.void_share,
             "mean_rgb": list(self.mean_rgb),
             "std_rgb": list(self.std_rgb),
+            **all_objects,
             "per_class": {
-                one.name: {"pixels": one.pixels, "share": one.share, "images": one.images} for one in self.classes
+                one.name: {"pixels": one.pixels, "share": one.share, "images": one.images}
+                | ({} if one.objects is None else one.objects.to_json())
+                for one in self.classes
             },
         }
 
@@ -133,7 +179,20 @@ def measure(index: int, *, dataset: Dataset) -> Measurement:
         class_pixels=class_pixels,
         colour_sum=np.array([histogram @ values for histogram in histograms]),
         colour_square_sum=np.array([histogram @ values**2 for histogram in histograms]),
+        objects=_objects(sample.truth.instances, classes),
     )
+
+
+def _objects(instances: Instances | None, classes: int) -> np.ndarray | None:
+    """How many small, medium and large objects, and crowds, each class has, [K, 4]."""
+    if instances is None or instances.masks is None:
+        return None
+    kinds = np.searchsorted(SIZE_LIMITS_PX, instances.masks.areas().numpy(), side="right")
+    if instances.crowd is not None:
+        kinds = np.where(instances.crowd.numpy(), len(SIZES), kinds)
+    counts = np.zeros((classes, len(SIZES) + 1), dtype=np.int64)
+    np.add.at(counts, (instances.labels.numpy(), kinds), 1)
+    return counts
 
 
 def _summed(whole: Sequence[Measurement], failures: tuple[str, ...], names: Sequence[str]) -> Statistics:
@@ -144,6 +203,8 @@ def _summed(whole: Sequence[Measurement], failures: tuple[str, ...], names: Sequ
     mean = np.sum([measurement.colour_sum for measurement in whole], axis=0) / pixels
     square_mean = np.sum([measurement.colour_square_sum for measurement in whole], axis=0) / pixels
     std = np.sqrt(np.maximum(square_mean - mean**2, 0))
+    counted = [measurement.objects for measurement in whole if measurement.objects is not None]
+    objects = np.stack(counted) if len(counted) == len(whole) else None  # [images, K, 4]
     return Statistics(
         images=len(whole),
         failures=failures,
@@ -151,13 +212,26 @@ def _summed(whole: Sequence[Measurement], failures: tuple[str, ...], names: Sequ
         widths=_spread(sizes[:, 1]),
         pixels=pixels,
         classes=tuple(
-            ClassShare(name, int(totals[index]), float(totals[index] / pixels), int(images[index]))
+            ClassShare(
+                name,
+                int(totals[index]),
+                float(totals[index] / pixels),
+                int(images[index]),
+                None if objects is None else _counts(objects[:, index]),
+            )
             for index, name in enumerate(names)
         ),
         void_share=float(totals[-1] / pixels),
         mean_rgb=_fractions(mean),
         std_rgb=_fractions(std),
+        objects=None if objects is None else _counts(objects.sum(axis=1)),
     )
+
+
+def _counts(objects: np.ndarray) -> ObjectCounts:
+    """The sum over images of counts [images, 4]."""
+    small, medium, large, crowds = (int(number) for number in objects.sum(axis=0))
+    return ObjectCounts(small, medium, large, crowds, images=int((objects.sum(axis=1) > 0).sum()))
 
 
 def _spread(lengths: np.ndarray) -> tuple[int, float, int]:

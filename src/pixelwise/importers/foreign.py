@@ -32,6 +32,7 @@ class ImportedModel:
         weights: under our keys.
         left_out: tensors of the file that its own network does not use.
         input_size: long side in pixels at which its authors judge images.
+        classes: with the background; None where the tensor that gives the scores tells it.
     """
 
     system: str
@@ -39,10 +40,13 @@ class ImportedModel:
     weights: Mapping[str, Tensor] = field(repr=False)
     left_out: int = 0
     input_size: int = 512
+    classes: int | None = None
 
     @property
     def num_classes(self) -> int:
         """Channels of the scores. Raises CheckpointError where no tensor gives scores."""
+        if self.classes is not None:
+            return self.classes
         for key in ("classifier.weight", "classifier.4.weight"):
             if key in self.weights:
                 return self.weights[key].shape[0]
@@ -60,6 +64,11 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file; the weights' file is wanted")
     if path.suffix == ".safetensors":
         return read_weights(path)
+    if path.suffix == ".pkl":
+        raise CheckpointError(
+            f"{path}: a pickle of arrays, as detectron2's model zoo has, could run code and is not read; where you "
+            "trust it, store its 'model' as tensors: torch.save({name: torch.as_tensor(array) for …}, 'weights.pth')"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

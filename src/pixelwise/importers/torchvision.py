@@ -1,7 +1,9 @@
-"""Weights of torchvision's segmentation networks and of its classifiers.
+"""Weights of torchvision's segmentation networks, of its Mask R-CNNs and of its classifiers.
 
-Source: `torchvision.models.segmentation`: FCN and DeepLab v3 on dilated ResNets (output stride 8) and on MobileNet V3
-(output stride 16), as trained on the 20 classes of VOC that COCO has.
+Sources: `torchvision.models.segmentation`: FCN and DeepLab v3 on dilated ResNets (output stride 8) and on MobileNet V3
+(output stride 16), as trained on the 20 classes of VOC that COCO has. `torchvision.models.detection`: Mask R-CNN on
+ResNet-50 with a pyramid, in two versions, whose channels are COCO's category ids, 91 with gaps; the 81 that are classes
+are taken. The file of 2019 (version 1) has older names, and batch norms that add nothing to the variance.
 """
 
 from __future__ import annotations
@@ -9,14 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, renamed
-from pixelwise.nn.backbones import DEEP_STEM, NAMES, STRIDE_IN_1X1
+from pixelwise.labels import published
+from pixelwise.nn.backbones import DARKNET, DEEP_STEM, NAMES, STRIDE_IN_1X1
 
 _FCN = {"skips": "none", "output_stride": 8}
 _DEEPLAB = {"multi_grid": (1, 1, 1), "output_stride": 8, "head_convolution": True, "dropout": 0.5}
+_MASK_RCNN = {
+    "backbone": "resnet50",
+    "is_aligned": False,
+    "rounded_anchors": True,
+    "grid_strides": True,
+    "paste": "torchvision",
+    "box_beta": 1 / 9,
+}
 _MOBILE = {
     "backbone": "mobilenet_v3_large",
     "output_stride": 16,
@@ -31,10 +43,19 @@ NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "deeplabv3_resnet50": ("deeplab_v3", {**_DEEPLAB, "backbone": "resnet50"}),
     "deeplabv3_resnet101": ("deeplab_v3", {**_DEEPLAB, "backbone": "resnet101"}),
     "deeplabv3_mobilenet_v3_large": ("deeplab_v3", _MOBILE),
+    "maskrcnn_resnet50_fpn": ("mask_rcnn", _MASK_RCNN),
+    "maskrcnn_resnet50_fpn_v2": (
+        "mask_rcnn",
+        {**_MASK_RCNN, "rpn_convolutions": 2, "box_convolutions": 4, "has_norm": True},
+    ),
 }
 """torchvision's name: our system and the arguments of its `build`."""
-BACKBONES = tuple(name for name in NAMES if not name.endswith((DEEP_STEM, STRIDE_IN_1X1, "_1280")))
+BACKBONES = tuple(name for name in NAMES if not name.endswith((DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET)))
 INPUT_SIZE = 520
+DETECTION_INPUT_SIZE = 1333
+"""Long side, with the short one at most 800."""
+COCO_CHANNELS = 91
+"""Channels of torchvision's detectors: COCO's largest category id, and the background."""
 
 _RULES = {
     "fcn": ((r"aux_classifier\.", "auxiliary."),),
@@ -48,6 +69,30 @@ _RULES = {
         (r"classifier\.2\.", "refine.1."),
         (r"classifier\.4\.", "classifier."),
         (r"aux_classifier\.", "auxiliary."),
+    ),
+    "mask_rcnn": (
+        (r"backbone\.body\.", "backbone."),
+        (r"backbone\.fpn\.inner_blocks\.(\d)\.(?=weight|bias)", r"fpn.lateral.\1.0."),
+        (r"backbone\.fpn\.inner_blocks\.", "fpn.lateral."),
+        (r"backbone\.fpn\.layer_blocks\.(\d)\.(?=weight|bias)", r"fpn.output.\1.0."),
+        (r"backbone\.fpn\.layer_blocks\.", "fpn.output."),
+        (r"rpn\.head\.conv\.(?=weight|bias)", "rpn.convolutions.0.0."),
+        (r"rpn\.head\.conv\.", "rpn.convolutions."),
+        (r"rpn\.head\.cls_logits\.", "rpn.objectness."),
+        (r"rpn\.head\.bbox_pred\.", "rpn.deltas."),
+        (r"roi_heads\.box_head\.fc6\.", "box_head.hidden.0."),
+        (r"roi_heads\.box_head\.fc7\.", "box_head.hidden.2."),
+        (r"roi_heads\.box_head\.5\.", "box_head.hidden.0."),
+        (r"roi_heads\.box_head\.(?=[0-3]\.)", "box_head.convolutions."),
+        (r"roi_heads\.box_predictor\.cls_score\.", "box_predictor.classes."),
+        (r"roi_heads\.box_predictor\.bbox_pred\.", "box_predictor.deltas."),
+        *(
+            (rf"roi_heads\.mask_head\.mask_fcn{number + 1}\.", f"mask_head.convolutions.{number}.0.")
+            for number in range(4)
+        ),
+        (r"roi_heads\.mask_head\.", "mask_head.convolutions."),
+        (r"roi_heads\.mask_predictor\.conv5_mask\.", "mask_head.enlargement."),
+        (r"roi_heads\.mask_predictor\.mask_fcn_logits\.", "mask_head.predictor."),
     ),
 }
 
@@ -65,7 +110,33 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     if architecture not in NETWORKS:
         raise CheckpointError(f"torchvision has no '{architecture}' here; there are {', '.join(NETWORKS)}")
     system, arguments = NETWORKS[architecture]
+    if system == "mask_rcnn":
+        return _mask_rcnn(architecture, weights)
     auxiliary = any(key.startswith("aux_classifier.") for key in weights)
     return ImportedModel(
         system, {**arguments, "auxiliary": auxiliary}, renamed(weights, _RULES[system]), input_size=INPUT_SIZE
     )
+
+
+def _mask_rcnn(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
+    system, arguments = NETWORKS[architecture]
+    found = renamed(weights, _RULES[system])
+    scores = found.get("box_predictor.classes.weight")
+    if scores is None:
+        first = ", ".join(list(weights)[:3]) or "nothing"
+        raise CheckpointError(
+            f"torchvision {architecture}: no roi_heads.box_predictor.cls_score among its tensors ({first}, …)"
+        )
+    channels = torch.arange(len(scores))
+    if len(scores) == COCO_CHANNELS:
+        channels = torch.tensor(published("coco").native_ids)
+    for key, tensor in found.items():
+        if key.startswith("box_predictor.classes."):
+            found[key] = tensor[channels]
+        elif key.startswith("box_predictor.deltas.") and len(tensor) == 4 * len(scores):
+            found[key] = tensor.unflatten(0, (-1, 4))[channels[1:]].flatten(0, 1)  # the background's are not used
+        elif key.startswith("mask_head.predictor.") and len(tensor) == len(scores):
+            found[key] = tensor[channels[1:]].flatten(1) if tensor.ndim > 1 else tensor[channels[1:]]
+    if "rpn.head.conv.weight" in weights and not arguments.get("has_norm"):
+        arguments = {**arguments, "batch_norm_eps": 0.0}
+    return ImportedModel(system, dict(arguments), found, input_size=DETECTION_INPUT_SIZE, classes=len(channels))

@@ -146,11 +146,11 @@ def _agree(network: nn.Module, fused: nn.Module) -> bool:
     image = image.to(tensor.device, tensor.dtype).contiguous(memory_format=torch.channels_last)
     return all(
         wanted.shape == found.shape and float((found - wanted).abs().max()) <= TOLERANCE * float(wanted.abs().max())
-        for wanted, found in zip(_scores(network, image), _scores(fused, image), strict=True)
+        for wanted, found in zip(compared_maps(network, image), compared_maps(fused, image), strict=True)
     )
 
 
-def _scores(network: nn.Module, image: Tensor) -> Sequence[Tensor]:
+def compared_maps(network: nn.Module, image: Tensor) -> Sequence[Tensor]:
     """What is compared: the scores, or of a network that sorts what it finds, the maps in which it looks."""
     features: Any = getattr(network, "features", None)
     return features(image) if features else [network(image).logits]

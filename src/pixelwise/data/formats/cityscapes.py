@@ -2,21 +2,21 @@
 
 The truth has the 19 classes of the benchmark, read from `labelIds` or, by `?ids=trainIds` or where only those are
 there, from `*_labelTrainIds.png` (0-18, 255 = void); every other id is void. `?annotations=gtCoarse` takes the coarse
-masks. `?instances=true` adds the objects of `*_instanceIds.png`: an id from 24000 on is labelId · 1000 + number;
-smaller ids are regions or groups, and no objects here. Images may be of any kind.
+masks. Where every image has `*_instanceIds.png`, the truth has objects too: an id from 1000 on is labelId · 1000 +
+number; a smaller one is a region, which is a crowd if its class is one whose objects are told apart. `?instances=false`
+leaves them out. Images may be of any kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from pixelwise.data.dataset import Dataset, SemanticPairs
-from pixelwise.data.faults import SplitReport, check_pairs
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.faults import Fault, SplitReport, check_pairs
 from pixelwise.data.folders import (
     Entry,
     FilesByStem,
@@ -26,83 +26,31 @@ from pixelwise.data.folders import (
     require_complete,
     require_split,
 )
-from pixelwise.data.images import read_ids
+from pixelwise.data.object_ids import (
+    contradictions,
+    ids_in,
+    instances_of_ids,
+    objects_wanted,
+    read_object_ids,
+    with_objects,
+)
 from pixelwise.data.pair_target import PairTarget
 from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
-from pixelwise.types import Instances, Masks, Sample
+from pixelwise.types import Instances
 
 OPTIONS: Mapping[str, str] = {
     "ids": "labelIds or trainIds; labelIds where they are there",
     "annotations": "gtFine or gtCoarse",
-    "instances": "true adds the objects of instanceIds",
+    "instances": "false leaves out the objects of instanceIds, true refuses a set without",
 }
 
 _FILES = {"labelIds": "labelIds", "trainIds": "labelTrainIds"}
 """Ids → what the names of their files end with."""
 
-_FIRST_OBJECT = 24000
-"""The first class whose objects are told apart is labelId 24, person."""
-
-
-@dataclass(frozen=True)
-class CityscapesObjects:
-    """Images with masks and with the objects in them. See Dataset for the attributes.
-
-    Attributes:
-        pairs: the images and masks.
-        instance_files: the file of instance ids of each.
-    """
-
-    pairs: SemanticPairs
-    instance_files: tuple[Path, ...] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """As the pairs."""
-        return self.pairs.name
-
-    @property
-    def format(self) -> str:
-        """As the pairs."""
-        return self.pairs.format
-
-    @property
-    def labels(self) -> LabelSet:
-        """As the pairs."""
-        return self.pairs.labels
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """As the pairs."""
-        return self.pairs.ids
-
-    @property
-    def remark(self) -> str | None:
-        """As the pairs."""
-        return self.pairs.remark
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read an image, its mask and its objects. Raises DataError when one is unusable, or their sizes differ."""
-        sample = self.pairs[index]
-        instances = read_instances(self.instance_files[index], sample.original_size)
-        return replace(sample, truth=replace(sample.truth, instances=instances))
-
-    def size_of(self, index: int) -> tuple[int, int]:
-        """Height and width of the upright image, from its header."""
-        return self.pairs.size_of(index)
-
-    def image_path(self, index: int) -> Path:
-        """The file of the image."""
-        return self.pairs.image_path(index)
-
-    def truth_path(self, index: int) -> Path:
-        """The mask file."""
-        return self.pairs.truth_path(index)
+_OBJECTS = 1000
+"""Ids from here on are labelId · 1000 + number."""
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -122,19 +70,12 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     entries = list_entries(path, split, options)
     require_complete(entries, source=name)
     pairs = pairs_dataset(entries, _labels(path, split, options), name=name, format="cityscapes")
-    wanted = options.get("instances", "false")
-    if wanted not in ("true", "false"):
-        raise DataError(f"{name}: instances={wanted}; true or false is wanted")
-    if wanted == "false":
-        return pairs
-    kind, annotations = _FILES[ids_of(path, split, options)], _annotations(options)
-    files = tuple(
-        mask.with_name(f"{id}_{annotations}_instanceIds.png") for id, mask in zip(pairs.ids, pairs.masks, strict=True)
+    return with_objects(
+        pairs,
+        [_instance_file(mask, id, options) for id, mask in zip(pairs.ids, pairs.masks, strict=True)],
+        wanted=objects_wanted(options, name=name),
+        read=read_instances,
     )
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise DataError(f"{missing[0]}: no such file beside {kind}; {len(missing)} of {len(files)} are missing")
-    return CityscapesObjects(pairs, files)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -146,6 +87,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         source=path / "leftImg8bit" / split,
         workers=workers,
         progress=progress,
+        inspect_objects=_inspect_instances,
     )
 
 
@@ -155,7 +97,15 @@ def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[En
     annotations, kind = _annotations(options), _FILES[ids_of(path, split, options)]
     images = _of_all_cities(path / "leftImg8bit" / split, "_leftImg8bit")
     masks = _of_all_cities(path / annotations / split, f"_{annotations}_{kind}")
-    return tuple(Entry.from_files(id, images, masks) for id in sorted(images.keys() | masks.keys()))
+    entries = (Entry.from_files(id, images, masks) for id in sorted(images.keys() | masks.keys()))
+    if objects_wanted(options, name="cityscapes") is False:
+        return tuple(entries)
+    return tuple(
+        replace(entry, objects=file)
+        if entry.mask and (file := _instance_file(entry.mask, entry.id, options)).is_file()
+        else entry
+        for entry in entries
+    )
 
 
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
@@ -163,38 +113,72 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     return _labels(path, splits(path, options)[0], options)
 
 
-def read_instances(path: Path, size: tuple[int, int]) -> Instances:
-    """The objects of a file of instance ids, in the order of their ids, those of the 19 classes.
+def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instances:
+    """The objects of a file of instance ids, then the crowds, each in the order of their ids.
+
+    Args:
+        path: the file.
+        semantic: class ids of the image, of which the size counts.
+        labels: the 19 classes.
 
     Raises:
         DataError: an unreadable file, or one of another size.
     """
-    ids = read_ids(path)
-    if ids.shape != size:
-        raise DataError(f"{path}: {ids.shape[0]}×{ids.shape[1]} pixels, its image {size[0]}×{size[1]}")
+    return instances_in(read_object_ids(path, semantic.shape), semantic, labels)
+
+
+def instances_in(ids: np.ndarray, semantic: np.ndarray, labels: LabelSet) -> Instances:  # noqa: ARG001
+    """The objects of instance ids [H, W]; see `read_instances`."""
+    things = _things(labels)
+    found = sorted((id for id in ids_in(ids) if _label_id(id) in things), key=lambda id: (id < _OBJECTS, id))
+    classes = [things[_label_id(id)] for id in found]
+    return instances_of_ids(ids, found, classes, [id < _OBJECTS for id in found])
+
+
+def _label_id(id: int) -> int:
+    return id // _OBJECTS if id >= _OBJECTS else id
+
+
+def _things(labels: LabelSet) -> dict[int, int]:
+    """labelId → class id of the classes whose objects are told apart."""
     native = published("cityscapes").native_ids
-    found = [int(id) for id in np.unique(ids) if id >= _FIRST_OBJECT and id // 1000 in native]
-    masks = Masks.from_arrays((ids == id for id in found), size)
-    return Instances(
-        boxes=masks.boxes.float(),
-        labels=torch.tensor([native.index(id // 1000) for id in found], dtype=torch.int64),
-        masks=masks,
-        crowd=torch.zeros(len(found), dtype=torch.bool),
-    )
+    return {id: index for index, id in enumerate(native) if labels.is_thing[index]}
+
+
+def _inspect_instances(entry: Entry, semantic: np.ndarray, labels: LabelSet) -> Iterator[Fault]:
+    """What is wrong with the instance ids of an image, which say the class once more."""
+    if entry.objects is None:
+        return
+    try:
+        ids = read_object_ids(entry.objects, semantic.shape)
+    except DataError as error:
+        yield Fault("unreadable objects", str(entry.objects), str(error).removeprefix(f"{entry.objects}: "))
+        return
+    things = _things(labels)
+    for id in ids_in(ids):
+        if id >= _OBJECTS and _label_id(id) not in things and _label_id(id) in published("cityscapes").native_ids:
+            yield Fault("object of stuff", f"{entry.objects}: object {id}", f"labelId {_label_id(id)} is no thing")
+        elif _label_id(id) in things:
+            yield from contradictions(semantic[ids == id], things[_label_id(id)], labels, entry.objects, id)
 
 
 def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:  # noqa: ARG001
-    """Writes a set of this format, all cities as one folder `all`; PNG or JPEG images, greyscale masks."""
+    """Writes a set of this format, all cities as one folder `all`; PNG or JPEG images, greyscale masks.
+
+    Where the truth has objects, instanceIds are written too.
+    """
     ids, annotations = _wanted_ids(options) or "labelIds", _annotations(options)
-    if "instances" in options:
-        raise DataError("cityscapes: ids of objects are read, not written; leave out the option instances")
+    mask = f"{annotations}/{{split}}/all/{{name}}_{annotations}"
     return PairTarget(
         format="cityscapes",
         labels=_with_ids(ids),
         image="leftImg8bit/{split}/all/{name}_leftImg8bit",
-        mask=f"{annotations}/{{split}}/all/{{name}}_{annotations}_{_FILES[ids]}.png",
+        mask=f"{mask}_{_FILES[ids]}.png",
         suffixes=(".png", ".jpg"),
         default=_with_ids(ids),
+        objects=None if objects_wanted(options, name="cityscapes") is False else f"{mask}_instanceIds.png",
+        object_labels=published("cityscapes"),
+        divisor=_OBJECTS,
     )
 
 
@@ -204,6 +188,10 @@ def _of_all_cities(folder: Path, suffix: str) -> FilesByStem:
         for id, files in by_stem(city, suffix=suffix).items():
             found[id] = (*found.get(id, ()), *files)
     return found
+
+
+def _instance_file(mask: Path, id: str, options: Mapping[str, str]) -> Path:
+    return mask.with_name(f"{id}_{_annotations(options)}_instanceIds.png")
 
 
 def _annotations(options: Mapping[str, str]) -> str:

@@ -1,16 +1,22 @@
 """PASCAL VOC: JPEGImages/ID.jpg, SegmentationClass/ID.png, and ImageSets/Segmentation/SPLIT.txt with one id a line.
 
+Where every listed id has SegmentationObject/ID.png, the truth has objects: each of its numbers is one, of the class
+that most of its pixels have in SegmentationClass; 0 is none and 255 the border. `?instances=false` leaves them out.
+
 PATH is the folder of one year, such as VOC2012, or the VOCdevkit around it. Without a label file of its own the set has
 the 20 classes and the background of VOC 2012.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data.dataset import SemanticPairs
-from pixelwise.data.faults import SplitReport, check_pairs
+import numpy as np
+
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.faults import Fault, SplitReport, check_pairs
 from pixelwise.data.folders import (
     Entry,
     by_stem,
@@ -20,14 +26,31 @@ from pixelwise.data.folders import (
     require_complete,
     require_split,
 )
+from pixelwise.data.object_ids import (
+    contradictions,
+    ids_in,
+    instances_of_ids,
+    majority_classes,
+    objects_wanted,
+    read_object_ids,
+    with_objects,
+)
 from pixelwise.data.pair_target import PairTarget, target_labels
 from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
+from pixelwise.types import Instances
 
-OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
+OPTIONS: Mapping[str, str] = {
+    "labels": "a published label set, or a .txt or .toml file in the folder",
+    "instances": "false leaves out the objects of SegmentationObject, true refuses a set without",
+}
+
+BORDER = 255
+"""The number of pixels around objects, which belong to none."""
 
 _LISTS = Path("ImageSets", "Segmentation")
+_OBJECTS = "SegmentationObject"
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
@@ -39,11 +62,13 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     return found
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> Dataset:
     """The images of one list. Raises DataError when a listed id lacks its image or its mask."""
     entries = list_entries(path, split, options)
     require_complete(entries, source=name)
-    return pairs_dataset(entries, labels_of(path, options), name=name, format="voc")
+    pairs = pairs_dataset(entries, labels_of(path, options), name=name, format="voc")
+    files = [_year(path) / _OBJECTS / f"{id}.png" for id in pairs.ids]
+    return with_objects(pairs, files, wanted=objects_wanted(options, name=name), read=read_instances)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -55,6 +80,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         source=_list(path, split),
         workers=workers,
         progress=progress,
+        inspect_objects=_inspect_instances,
     )
 
 
@@ -66,7 +92,54 @@ def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[En
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{_list(path, split)}: not a readable text file ({error})") from None
     images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
-    return tuple(Entry.from_files(id, images, masks) for id in map(str.strip, listed) if id)
+    entries = (Entry.from_files(id, images, masks) for id in map(str.strip, listed) if id)
+    if objects_wanted(options, name="voc") is False:
+        return tuple(entries)
+    folder = _year(path) / _OBJECTS
+    return tuple(
+        replace(entry, objects=file) if (file := folder / f"{entry.id}.png").is_file() else entry for entry in entries
+    )
+
+
+def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instances:
+    """The objects of a file, in the order of their numbers; those of no class by the class mask are left out.
+
+    Args:
+        path: the file.
+        semantic: class ids of the image.
+        labels: what they mean.
+
+    Raises:
+        DataError: an unreadable file, or one of another size.
+    """
+    return instances_in(read_object_ids(path, semantic.shape), semantic, labels)
+
+
+def instances_in(ids: np.ndarray, semantic: np.ndarray, labels: LabelSet) -> Instances:
+    """The objects of object ids [H, W]; see `read_instances`."""
+    found = ids_in(ids, but=(0, BORDER))
+    classes = majority_classes(ids, found, semantic, labels)
+    known = [id for id in found if id in classes]
+    return instances_of_ids(ids, known, [classes[id] for id in known])
+
+
+def _inspect_instances(entry: Entry, semantic: np.ndarray, labels: LabelSet) -> Iterator[Fault]:
+    """What is wrong with the objects of an image, and with its classes by their objects."""
+    if entry.objects is None:
+        return
+    try:
+        ids = read_object_ids(entry.objects, semantic.shape)
+    except DataError as error:
+        yield Fault("unreadable objects", str(entry.objects), str(error).removeprefix(f"{entry.objects}: "))
+        return
+    for id in ids_in(ids, but=(0, BORDER)):
+        yield from contradictions(semantic[ids == id], None, labels, entry.objects, id)
+    nobody = semantic[ids == 0]
+    for class_id in np.unique(nobody):
+        if class_id not in (labels.ignore_id, labels.background_id):
+            pixels = int((nobody == class_id).sum())
+            text = f"{pixels:,} pixels of class '{labels.names[class_id]}' belong to no object of {entry.objects.name}"
+            yield Fault("class without object", str(entry.mask), text)
 
 
 def _list(path: Path, split: str) -> Path:
@@ -79,7 +152,10 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
 
 
 def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
-    """Writes a set of this format; JPEG images, palette masks, and a list for each split."""
+    """Writes a set of this format; JPEG images, palette masks, and a list for each split.
+
+    Where the truth has objects, SegmentationObject is written too.
+    """
     return PairTarget(
         format="voc",
         labels=target_labels(options, source=source, default="voc"),
@@ -88,6 +164,7 @@ def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
         suffixes=(".jpg",),
         list_file="ImageSets/Segmentation/{split}.txt",
         palette=True,
+        objects=None if objects_wanted(options, name="voc") is False else "SegmentationObject/{name}.png",
         default=published("voc"),
     )
 

@@ -1,0 +1,262 @@
+"""Files in which each pixel holds the number of its object, beside or instead of files of classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixelwise.data.dataset import Dataset, SemanticPairs
+from pixelwise.data.faults import Fault, count
+from pixelwise.data.images import read_ids
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+from pixelwise.types import Instances, Masks, Sample
+
+ReadObjects = Callable[[Path, np.ndarray, LabelSet], Instances]
+"""Reads the objects of a file, given the class ids [H, W] of the image."""
+
+
+@dataclass(frozen=True)
+class PairsWithObjects:
+    """Images with masks of classes and with the objects in them. See Dataset for the attributes.
+
+    Attributes:
+        pairs: the images and masks.
+        object_files: the file of object ids of each.
+        read: a function of a module, so that other processes may read.
+    """
+
+    pairs: SemanticPairs
+    object_files: tuple[Path, ...] = field(repr=False)
+    read: ReadObjects
+
+    @property
+    def name(self) -> str:
+        """As the pairs."""
+        return self.pairs.name
+
+    @property
+    def format(self) -> str:
+        """As the pairs."""
+        return self.pairs.format
+
+    @property
+    def labels(self) -> LabelSet:
+        """As the pairs."""
+        return self.pairs.labels
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """As the pairs."""
+        return self.pairs.ids
+
+    @property
+    def remark(self) -> str | None:
+        """As the pairs."""
+        return self.pairs.remark
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read an image, its mask and its objects. Raises DataError when one is unusable, or their sizes differ."""
+        sample = self.pairs[index]
+        assert sample.truth.semantic is not None
+        try:
+            instances = self.read(self.object_files[index], sample.truth.semantic.numpy(), self.labels)
+        except DataError as error:
+            raise DataError(f"{error} (image '{sample.id}')") from None
+        return replace(sample, truth=replace(sample.truth, instances=instances))
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of the upright image, from its header."""
+        return self.pairs.size_of(index)
+
+    def image_path(self, index: int) -> Path:
+        """The file of the image."""
+        return self.pairs.image_path(index)
+
+    def truth_path(self, index: int) -> Path:
+        """The mask file."""
+        return self.pairs.truth_path(index)
+
+
+def with_objects(pairs: SemanticPairs, files: Sequence[Path], *, wanted: bool | None, read: ReadObjects) -> Dataset:
+    """The pairs with their objects, where every image has a file of them.
+
+    Args:
+        pairs: images and masks.
+        files: where the objects of each should be.
+        wanted: False leaves them out, True refuses a set without; None takes them if they are there for all images,
+            and a remark says so if they are for some.
+        read: reads one file.
+
+    Raises:
+        DataError: they are wanted, and a file is missing.
+    """
+    missing = [file for file in files if not file.is_file()]
+    if wanted is False or (wanted is None and len(missing) == len(files)):
+        return pairs
+    if missing and wanted:
+        raise DataError(f"{missing[0]}: no such file of objects; {len(missing)} of {len(files)} are missing")
+    if missing:
+        lacking = count(len(missing), "image has", "images have")
+        remark = f"objects are left out: {lacking} no file of them, such as {missing[0].name}"
+        return replace(pairs, remark="; ".join(text for text in (pairs.remark, remark) if text))
+    return PairsWithObjects(pairs, tuple(files), read)
+
+
+def objects_wanted(options: Mapping[str, str], *, name: str) -> bool | None:
+    """What the option `instances` says. Raises DataError for another value than true or false."""
+    wanted = options.get("instances")
+    if wanted not in (None, "true", "false"):
+        raise DataError(f"{name}: instances={wanted}; true or false is wanted")
+    return None if wanted is None else wanted == "true"
+
+
+def read_object_ids(path: Path, size: tuple[int, ...]) -> np.ndarray:
+    """A file of object ids [H, W]. Raises DataError for an unreadable one, or one of another size."""
+    ids = read_ids(path)
+    if ids.shape != tuple(size):
+        raise DataError(f"{path}: {ids.shape[0]}×{ids.shape[1]} pixels, its image {size[0]}×{size[1]}")
+    return ids
+
+
+def masks_of_ids(ids: np.ndarray, wanted: Sequence[int]) -> Masks:
+    """The masks of the pixels that hold each of some ids, all of which occur; no more than their boxes is copied."""
+    if not len(wanted):
+        return Masks.from_crops([], [], (ids.shape[0], ids.shape[1]))
+    ordered = np.sort(np.array(wanted))
+    rows, columns = np.nonzero(np.isin(ids, ordered))
+    values = ids[rows, columns]
+    by_id = np.argsort(values, kind="stable")
+    firsts = np.searchsorted(values[by_id], ordered)
+    ends = [
+        reduce.reduceat(along[by_id], firsts)
+        for reduce, along in ((np.minimum, columns), (np.minimum, rows), (np.maximum, columns), (np.maximum, rows))
+    ]
+    place = {
+        int(id): (int(x1), int(y1), int(x2) + 1, int(y2) + 1) for id, x1, y1, x2, y2 in zip(ordered, *ends, strict=True)
+    }
+    boxes = [place[int(id)] for id in wanted]
+    crops = [torch.from_numpy(ids[y1:y2, x1:x2] == id) for id, (x1, y1, x2, y2) in zip(wanted, boxes, strict=True)]
+    return Masks.from_crops(crops, boxes, (ids.shape[0], ids.shape[1]))
+
+
+def instances_of_ids(
+    ids: np.ndarray, found: Sequence[int], class_ids: Sequence[int], crowd: Sequence[bool] | None = None
+) -> Instances:
+    """The objects of some ids, all of which occur, with their classes; their boxes are the tight ones."""
+    masks = masks_of_ids(ids, found)
+    return Instances(
+        boxes=masks.boxes.float(),
+        labels=torch.tensor(list(class_ids), dtype=torch.int64),
+        masks=masks,
+        crowd=torch.tensor(list(crowd) if crowd is not None else [False] * len(found), dtype=torch.bool),
+    )
+
+
+def ids_in(ids: np.ndarray, *, but: Sequence[int] = ()) -> list[int]:
+    """The ids that occur, ascending, without some."""
+    small = ids.dtype.kind == "u" and ids.dtype.itemsize <= 2
+    found = np.flatnonzero(np.bincount(ids.ravel())) if small else np.unique(ids)
+    return [int(id) for id in found if id not in but]
+
+
+def majority_classes(ids: np.ndarray, found: Sequence[int], semantic: np.ndarray, labels: LabelSet) -> dict[int, int]:
+    """Object id → the class that most of its pixels have, void and background aside; without those of no class."""
+    masks = masks_of_ids(ids, found)
+    classes: dict[int, int] = {}
+    for number, id in enumerate(found):
+        x1, y1, x2, y2 = masks.boxes[number].tolist()
+        inside = semantic[y1:y2, x1:x2][masks.crop(number).numpy() != 0]
+        judged = inside[(inside != labels.ignore_id) & (inside != labels.background_id)]
+        if judged.size:
+            classes[id] = int(np.bincount(judged.astype(np.int64)).argmax())
+    return classes
+
+
+def contradictions(
+    class_ids: np.ndarray, class_id: int | None, labels: LabelSet, path: Path, id: int
+) -> Iterator[Fault]:
+    """What is wrong with an object by the class mask.
+
+    Args:
+        class_ids: of the object's pixels, by the class mask.
+        class_id: of the object, where its id tells it.
+        labels: what the class ids mean.
+        path: the file of object ids.
+        id: of the object in it.
+    """
+    judged, counts = np.unique(class_ids[class_ids != labels.ignore_id], return_counts=True)
+    found = ", ".join(f"{labels.names[one]} ({pixels:,} pixels)" for one, pixels in zip(judged, counts, strict=True))
+    where = f"{path}: object {id}"
+    if class_id is not None:
+        if judged.size and judged.tolist() != [class_id]:
+            yield Fault("object of another class", where, f"a {labels.names[class_id]}; the class mask says {found}")
+    elif not judged.size or judged.tolist() == [labels.background_id]:
+        yield Fault("object of no class", where, f"the class mask says {found or 'void'} at all of its pixels")
+    elif judged.size > 1:
+        yield Fault("object in several classes", where, f"the class mask says {found}")
+
+
+def painted_ids(
+    instances: Instances, numbers: Sequence[int], ground: np.ndarray, *, crowds: bool
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Object ids painted over each other in the order of `data.painting`, and what is lost.
+
+    Args:
+        instances: the objects, with masks.
+        numbers: the id of each.
+        ground: i32 [H, W], what stays where no object is.
+        crowds: whether crowds have an id; else they leave the ground as it is.
+    """
+    assert instances.masks is not None
+    masks, ids = instances.masks, ground.astype(np.int32)
+    covered = np.zeros(ids.shape, dtype=np.int32)
+    crowd = instances.crowd.tolist() if instances.crowd is not None else [False] * len(instances)
+    areas = masks.areas().tolist()
+    drawn = [number for number in range(len(masks)) if crowds or not crowd[number]]
+    for number in sorted(drawn, key=lambda number: (not crowd[number], -areas[number])):
+        x1, y1, x2, y2 = masks.boxes[number].tolist()
+        inside = masks.crop(number).numpy() != 0
+        ids[y1:y2, x1:x2][inside] = numbers[number]
+        covered[y1:y2, x1:x2] += inside & (not crowd[number])
+    left = set(np.unique(ids).tolist())
+    losses = {
+        "overlapping_pixels": int((covered > 1).sum()),
+        "hidden_objects": sum(numbers[number] not in left for number in drawn),
+        "crowd_regions": len(masks) - len(drawn),
+    }
+    return ids, {key: value for key, value in losses.items() if value}
+
+
+def numbered_by_class(instances: Instances, labels: LabelSet, divisor: int) -> list[int]:
+    """Ids that tell the class: its id on disk · divisor + 0, 1, 2 … of each object, and the id alone of crowds.
+
+    So are regions of classes that are no things. Raises DataError for more objects of a class than the divisor.
+    """
+    numbers: list[int] = []
+    taken: Counter[int] = Counter()
+    for number, class_id in enumerate(instances.labels.tolist()):
+        native = labels.native_ids[class_id]
+        if (instances.crowd is not None and instances.crowd[number]) or not labels.is_thing[class_id]:
+            numbers.append(native)
+            continue
+        if taken[native] == divisor:
+            raise DataError(f"more than {divisor:,} objects of class '{labels.names[class_id]}' in one image")
+        numbers.append(native * divisor + taken[native])
+        taken[native] += 1
+    return numbers
+
+
+@cache
+def object_colours() -> LabelSet:
+    """The colours of PASCAL VOC's scheme for the ids 0 to 254."""
+    return LabelSet.from_names("objects", [str(id) for id in range(255)])

@@ -1,0 +1,102 @@
+"""Proposals from files, for systems that take them (`models.sds`): regions of each image, found by another program.
+
+Two forms are read:
+
+- a folder with `<image id>.npz` for each image: `superpixels`, whole numbers [H, W], and `members`, bools [R, S], where
+  column s stands for the s-th smallest number in `superpixels` (MCG's form, whose proposals are sets of superpixels);
+- a JSON file with a list of `{"image_id": …, "segmentation": RLE}`, best first, as COCO's results have it; entries may
+  have `bbox` [x, y, width, height] in place of a segmentation, which stands for all pixels of the box.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from pixelwise.errors import DataError
+from pixelwise.ops import rle
+from pixelwise.ops.superpixels import Regions, regions_of_masks
+
+
+class ProposalFiles:
+    """The proposals of a set of images.
+
+    Args:
+        path: a folder or a JSON file; see above.
+        count: so many first ones of each image at most.
+
+    Raises:
+        DataError: neither is there, or the JSON is not such a list.
+    """
+
+    def __init__(self, path: Path, *, count: int = 2000) -> None:
+        self.path, self.count = path, count
+        self.entries: dict[str, list[dict[str, Any]]] | None = None
+        if path.is_dir():
+            return
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: neither a folder of .npz files nor a readable JSON file ({error})") from None
+        if not isinstance(entries, list) or not all(isinstance(one, dict) and "image_id" in one for one in entries):
+            raise DataError(f"{path}: a list of proposals with image_id is wanted")
+        self.entries = {}
+        for entry in entries:
+            self.entries.setdefault(str(entry["image_id"]), []).append(entry)
+
+    def regions(self, id: str, size: tuple[int, int]) -> Regions:
+        """The regions of one image.
+
+        Args:
+            id: of the image.
+            size: its height and width.
+
+        Raises:
+            DataError: the image has no proposals, or they are broken or of another size; names the file and the image.
+        """
+        if self.entries is None:
+            return self._read(self.path / f"{id}.npz", size)
+        if id not in self.entries:
+            raise DataError(f"{self.path}: no proposals for image '{id}'")
+        return regions_of_masks(self._masks(id, self.entries[id][: self.count], size), size)
+
+    def _read(self, path: Path, size: tuple[int, int]) -> Regions:
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                superpixels, members = arrays["superpixels"], arrays["members"]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: superpixels and members are wanted ({error})") from None
+        if superpixels.shape != tuple(size):
+            shape = "×".join(map(str, superpixels.shape))
+            raise DataError(f"{path}: superpixels of {shape}, the image is {size[0]}×{size[1]} (height×width)")
+        numbers, places = np.unique(superpixels, return_inverse=True)
+        if members.ndim != 2 or members.shape[1] != len(numbers):
+            shape = "×".join(map(str, members.shape))
+            raise DataError(
+                f"{path}: members of {shape} for {len(numbers)} superpixels; regions × superpixels is wanted"
+            )
+        ids = places.reshape(size).astype(np.int32)
+        return Regions(torch.from_numpy(ids), torch.from_numpy(members[: self.count].astype(bool)))
+
+    def _masks(self, id: str, entries: list[dict[str, Any]], size: tuple[int, int]) -> Iterator[Bool[Tensor, "H W"]]:
+        for number, entry in enumerate(entries):
+            source = f"{self.path}: image '{id}', proposal {number}"
+            if "segmentation" in entry:
+                yield torch.from_numpy(rle.decode(entry["segmentation"], size=size, source=source)).bool()
+                continue
+            try:
+                x, y, width, height = (float(value) for value in entry["bbox"])
+            except (KeyError, TypeError, ValueError):
+                raise DataError(f"{source}: a segmentation, or a bbox of four numbers, is wanted") from None
+            mask = torch.zeros(size, dtype=torch.bool)
+            rows = slice(max(0, round(y)), max(0, round(y + height)))
+            mask[rows, max(0, round(x)) : max(0, round(x + width))] = True
+            yield mask

@@ -1,0 +1,108 @@
+"""Weights of YOLACT's and YOLACT++'s authors.
+
+Source: github.com/dbolya/yolact: `yolact.py`, `backbone.py`, and the names of the configurations in `data/config.py`.
+The classes are those of the scores in their order: COCO's 80 in COCO's, after the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pixelwise.errors import CheckpointError
+from pixelwise.importers.foreign import ImportedModel, renamed
+from pixelwise.models.yolact import VARIANTS
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One of the authors' configurations.
+
+    Attributes:
+        variant: of ours, see `models.yolact.VARIANTS`.
+        changes: of its arguments.
+        input_size: side in pixels.
+    """
+
+    variant: str
+    changes: Mapping[str, Any]
+    input_size: int = 550
+
+
+def _resized(side: int, **changes: Any) -> Configuration:
+    """With the anchors of 550 pixels rounded down, as the authors do."""
+    sizes = tuple(size * side // 550 for size in (24, 48, 96, 192, 384))
+    return Configuration(
+        "yolact_resnet101", {"anchor_sizes": sizes, "anchor_image_side": side, **changes}, input_size=side
+    )
+
+
+NETWORKS: Mapping[str, Configuration] = {
+    "yolact_base": Configuration("yolact_resnet101", {}),
+    "yolact_resnet50": Configuration("yolact_resnet50", {}),
+    "yolact_darknet53": Configuration("yolact_darknet53", {}),
+    "yolact_im400": _resized(400),
+    "yolact_im700": _resized(700, masks_to_train=300),
+    "yolact_resnet50_pascal": Configuration(
+        "yolact_resnet50", {"anchors": "ratios", "anchor_sizes": (32, 64, 128, 256, 512)}
+    ),
+    "yolact_plus_base": Configuration("yolact_plus_resnet101", {}),
+    "yolact_plus_resnet50": Configuration("yolact_plus_resnet50", {}),
+}
+"""The authors' name, as the names of their files begin."""
+
+_RULES = (
+    *((rf"backbone\.layers\.{stage}\.", f"backbone.layer{stage + 1}.") for stage in range(4)),
+    (r"proto_net\.", "protonet."),
+    # stored from the deepest map
+    *((rf"fpn\.lat_layers\.{place}\.", f"fpn.lateral.{2 - place}.0.") for place in range(3)),
+    *((rf"fpn\.pred_layers\.{place}\.", f"fpn.output.{2 - place}.0.") for place in range(3)),
+    (r"fpn\.downsample_layers\.", "fpn.extra."),
+    (r"prediction_layers\.0\.upfeature\.", "head.tower."),
+    (r"prediction_layers\.0\.bbox_layer\.", "head.boxes."),
+    (r"prediction_layers\.0\.conf_layer\.", "head.classes."),
+    (r"prediction_layers\.0\.mask_layer\.", "head.coefficients."),
+    (r"semantic_seg_conv\.", "semantic."),
+    (r"maskiou_net\.maskiou_net\.", "mask_iou.convolutions."),
+)
+_DARKNET_RULES = ((r"backbone\._preconv\.", "backbone.stem."), (r"backbone\.layers\.", "backbone.layers."), *_RULES)
+_CLASSES_KEY = "semantic_seg_conv.weight"
+
+
+def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
+    """The weights under our keys.
+
+    The first release stored the backbone twice and more levels of the pyramid; these are left out, as the authors'
+    loading leaves them out.
+
+    Args:
+        architecture: one of NETWORKS.
+        weights: under the authors' keys.
+
+    Raises:
+        CheckpointError: an unknown architecture, or other weights.
+    """
+    if architecture not in NETWORKS:
+        raise CheckpointError(f"yolact has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+    if _CLASSES_KEY not in weights:
+        raise CheckpointError(f"not the weights of yolact {architecture}: there is no {_CLASSES_KEY}")
+    configuration = NETWORKS[architecture]
+    arguments = {**VARIANTS[configuration.variant], **configuration.changes}
+    used = {key: tensor for key, tensor in weights.items() if not _is_old(key)}
+    return ImportedModel(
+        "yolact",
+        arguments,
+        renamed(used, _DARKNET_RULES if arguments["backbone"] == "darknet53" else _RULES),
+        left_out=len(weights) - len(used),
+        input_size=configuration.input_size,
+        classes=weights[_CLASSES_KEY].shape[0] + 1,
+    )
+
+
+def _is_old(key: str) -> bool:
+    parts = key.split(".")
+    twice = parts[0] == "backbone" and parts[1].startswith("layer") and parts[1] != "layers"
+    return twice or (parts[:2] == ["fpn", "downsample_layers"] and int(parts[2]) >= 2)

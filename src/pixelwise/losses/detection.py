@@ -1,0 +1,62 @@
+"""Losses of sampled boxes, as sums and counts. Scores of half precision are summed in float32."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from pixelwise.contracts import Term
+from pixelwise.ops.precision import at_least_float32
+
+
+def objectness_term(logits: Float[Tensor, " N"], is_object: Bool[Tensor, " N"], *, weight: float = 1.0) -> Term:
+    """Binary cross-entropy of sampled anchors, in nats, and their number."""
+    logits = at_least_float32(logits)
+    total = F.binary_cross_entropy_with_logits(logits, is_object.to(logits.dtype), reduction="sum")
+    return Term(total, _number(logits), weight)
+
+
+def class_term(logits: Float[Tensor, "N K"], classes: Int64[Tensor, " N"], *, weight: float = 1.0) -> Term:
+    """Cross-entropy of sampled boxes, in nats, and their number."""
+    logits = at_least_float32(logits)
+    return Term(F.cross_entropy(logits, classes, reduction="sum"), _number(classes), weight)
+
+
+def box_term(
+    deltas: Float[Tensor, "P 4"],
+    targets: Float[Tensor, "P 4"],
+    *,
+    count: Shaped[Tensor, ""] | int,
+    beta: float,
+    weight: float = 1.0,
+) -> Term:
+    """Smooth L1 of the coded boxes: d² / (2·beta) up to `beta`, then |d| - beta / 2.
+
+    Source: Girshick, Fast R-CNN (2015), section 2.3, with beta 1.
+
+    Args:
+        deltas: predicted, of the positives alone.
+        targets: coded truth.
+        count: what the sum is divided by: R-CNNs take the number of all that were sampled, not of the positives.
+        beta: where the parabola ends; 0 for plain L1.
+        weight: of the term in the total.
+    """
+    deltas = at_least_float32(deltas)
+    total = F.smooth_l1_loss(deltas, targets.to(deltas.dtype), reduction="sum", beta=beta)
+    return Term(total, torch.as_tensor(count, device=deltas.device), weight)
+
+
+def mask_term(logits: Float[Tensor, "P h w"], targets: Float[Tensor, "P h w"], *, weight: float = 1.0) -> Term:
+    """Binary cross-entropy of every cell of the masks, in nats, and the number of cells.
+
+    Source: He et al., Mask R-CNN (2017), section 3: of the true class's mask alone, so that classes do not compete.
+    """
+    logits = at_least_float32(logits)
+    total = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")
+    return Term(total, _number(logits), weight)
+
+
+def _number(values: Shaped[Tensor, "*_"]) -> Int64[Tensor, ""]:
+    return torch.tensor(values.numel(), device=values.device)

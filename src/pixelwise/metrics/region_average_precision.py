@@ -1,0 +1,263 @@
+"""AP^r and AP^r_vol: average precision of detections whose overlap with the truth is that of regions, not of boxes.
+
+Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014, section 5. The detections of
+a class in all images are sorted by score; one is right if its region overlaps that of an object by more than a
+threshold and no better detection found the object. AP is the area under the interpolated curve of precision over
+recall, at all its points, and AP^r_vol the mean of AP^r over the thresholds 0.1, 0.2, …, 0.9.
+
+The two published codes differ in what a detection is compared with:
+
+- `2014`: the object that it overlaps most among those not yet found; right if the overlap is larger than the threshold.
+- `2015` (hypercolumns): the object that it overlaps most of all; right if the overlap is at least the threshold and the
+  object was not yet found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.labels import LabelSet
+from pixelwise.metrics.mean_iou import image_key
+from pixelwise.types import Annotation, Instances, Masks
+
+Matching = Literal["2014", "2015"]
+
+THRESHOLDS = tuple(step / 10 for step in range(1, 10))
+"""Of the overlap, in AP^r_vol."""
+
+REPORTED = {"region_ap_50": (0.5,), "region_ap_70": (0.7,), "region_ap_vol": THRESHOLDS}
+"""Names of the results: AP^r at 0.5 and at 0.7, and AP^r_vol."""
+
+
+class Detection(NamedTuple):
+    """One detection, judged.
+
+    Attributes:
+        label: class id.
+        score: of the detection.
+        right: a bit for each threshold, the first lowest: whether it found an object.
+        void: likewise, whether it lies on a region of many objects, so that it is neither right nor wrong.
+    """
+
+    label: int
+    score: float
+    right: int
+    void: int
+
+
+class ImageMatches(NamedTuple):
+    """What is kept of an image.
+
+    Attributes:
+        objects: how many of each class there are.
+        detections: best first.
+    """
+
+    objects: tuple[int, ...]
+    detections: tuple[Detection, ...]
+
+
+class RegionAveragePrecision:
+    """Matches the detections of each image; the state is a row for each image and detection.
+
+    Objects marked as crowd are not counted, and detections that lie on one of their class are not judged.
+
+    Args:
+        labels: the classes.
+        matching: whose; see above.
+
+    Raises:
+        RecipeError: an unknown matching.
+    """
+
+    def __init__(self, labels: LabelSet, matching: str = "2014") -> None:
+        if matching not in get_args(Matching):
+            raise RecipeError(f"matching '{matching}': one of {', '.join(get_args(Matching))} is wanted")
+        self.labels = labels
+        self.matching = matching
+        self.images: dict[str, ImageMatches] = {}
+        """What was found in each image, by id."""
+
+    def update(
+        self,
+        predicted: Annotation,
+        truth: Annotation,
+        *,
+        id: str,
+        clip: str | None = None,
+        frame: int | None = None,
+    ) -> None:
+        """Match the detections of one image.
+
+        Raises DataError for a second time, another size, a class out of range, or missing masks or scores.
+        """
+        id = image_key(id, clip, frame)
+        if id in self.images:
+            raise DataError(f"image '{id}' was evaluated before; each id is counted once")
+        found, objects = predicted.instances, truth.instances
+        if found is None or objects is None or found.masks is None or objects.masks is None:
+            which = "prediction" if found is None or found.masks is None else "truth"
+            raise DataError(f"image '{id}': the {which} has no object masks; instance annotations are wanted")
+        if found.scores is None:
+            raise DataError(f"image '{id}': the prediction has no scores; detections cannot be sorted")
+        if found.masks.size != objects.masks.size:
+            sizes = " and ".join(f"{height}×{width}" for height, width in (found.masks.size, objects.masks.size))
+            raise DataError(f"image '{id}': prediction and truth are {sizes}; both must have the truth's size")
+        for name, labels in (("truth", objects.labels), ("prediction", found.labels)):
+            strange = [label for label in labels.tolist() if not 0 <= label < len(self.labels)]
+            if strange:
+                raise DataError(
+                    f"image '{id}': class {strange[0]} in the {name} is not one of the {len(self.labels)} "
+                    f"of '{self.labels.name}'"
+                )
+        self.images[id] = self._match(found.to("cpu"), objects.to("cpu"))
+
+    def _match(self, found: Instances, objects: Instances) -> ImageMatches:
+        crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
+        counts = [0] * len(self.labels)
+        detections: list[Detection] = []
+        for label in range(len(self.labels)):
+            mine = objects.labels == label
+            counts[label] = int((mine & ~crowd).sum())
+            wanted, many = (mine & ~crowd).nonzero().flatten(), (mine & crowd).nonzero().flatten()
+            assert found.scores is not None
+            mine = (found.labels == label).nonzero().flatten()
+            mine = mine[found.scores[mine].argsort(descending=True, stable=True)]
+            shared, areas, true_areas = _intersections(found, objects, mine, torch.cat([wanted, many]))
+            union = areas[:, None] + true_areas - shared
+            overlap = (shared.double() / union.clamp(min=1))[:, : len(wanted)]
+            on_many = (shared.double() / areas[:, None].clamp(min=1))[:, len(wanted) :]
+            right, void = [0] * len(mine), [0] * len(mine)
+            for bit, threshold in enumerate(THRESHOLDS):
+                flags = _right(overlap, threshold, self.matching)
+                covered = (on_many >= threshold).any(dim=1).tolist()
+                for index, flag in enumerate(flags):
+                    right[index] |= flag << bit
+                    void[index] |= (covered[index] and not flag) << bit
+            scores = found.scores[mine].double().tolist()
+            detections += [Detection(label, *row) for row in zip(scores, right, void, strict=True)]
+        detections.sort(key=lambda detection: -detection.score)
+        return ImageMatches(tuple(counts), tuple(detections))
+
+    def merge(self, other: RegionAveragePrecision) -> None:
+        """Add what another one matched in other images.
+
+        Raises DataError for an image in both, other classes, or another matching.
+        """
+        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
+        if self.matching != other.matching:
+            raise DataError(f"one part is matched as in {self.matching}, another as in {other.matching}")
+        both = sorted(set(self.images) & set(other.images))
+        if both:
+            raise DataError(f"image '{both[0]}' is in both parts ({len(both)} such images); each id is counted once")
+        self.images |= other.images
+
+    def state(self) -> dict[str, Any]:
+        """What was matched, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
+        return {"images": {id: [list(image.objects), list(image.detections)] for id, image in self.images.items()}}
+
+    @classmethod
+    def from_state(cls, labels: LabelSet, matching: str, state: Mapping[str, Any]) -> RegionAveragePrecision:
+        """A metric that matched what `state` tells. Raises DataError for a state that such a metric cannot have."""
+        metric = cls(labels, matching)
+        try:
+            metric.images = {
+                id: ImageMatches(tuple(objects), tuple(Detection(*row) for row in detections))
+                for id, (objects, detections) in state["images"].items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise DataError("images: for each, counts of objects and rows of detections are wanted") from None
+        for id, image in metric.images.items():
+            if len(image.objects) != len(labels):
+                raise DataError(f"image '{id}': {len(labels)} counts of objects are wanted, not {len(image.objects)}")
+        return metric
+
+    def compute(self) -> dict[str, Any]:
+        """`region_ap_50`, `region_ap_70` and `region_ap_vol`, and the same in `per_class` with the number of `objects`.
+
+        A class without objects has none (None) and is left out of the means; without any object all are None.
+        """
+        # ties between images are broken by their ids, so that the order of evaluation changes nothing
+        rows = [(row, id) for id in sorted(self.images) for row in self.images[id].detections]
+        rows.sort(key=lambda pair: -pair[0].score)
+        per_class: dict[str, dict[str, Any]] = {}
+        for label, name in enumerate(self.labels.names):
+            objects = sum(image.objects[label] for image in self.images.values())
+            mine = [row for row, _ in rows if row.label == label]
+            precisions = {
+                threshold: average_precision(
+                    [bool(row.right >> bit & 1) for row in mine if not row.void >> bit & 1], objects
+                )
+                for bit, threshold in enumerate(THRESHOLDS)
+            }
+            per_class[name] = {
+                result: _mean([precisions[threshold] for threshold in thresholds])
+                for result, thresholds in REPORTED.items()
+            } | {"objects": objects}
+        means = {result: _mean([entry[result] for entry in per_class.values()]) for result in REPORTED}
+        return {**means, "per_class": per_class}
+
+
+def average_precision(right: Sequence[bool], objects: int) -> float | None:
+    """Area under precision over recall, each precision being the largest at that recall or beyond.
+
+    Args:
+        right: of the detections, best first.
+        objects: how many there are to find; without any there is no answer.
+    """
+    if not objects:
+        return None
+    hits = torch.tensor(right, dtype=torch.float64).cumsum(0)
+    precision = hits / torch.arange(1, len(right) + 1, dtype=torch.float64)
+    envelope = precision.flip(0).cummax(0).values.flip(0) if len(right) else precision
+    # recall rises by one object at each right detection
+    return float(envelope[torch.tensor(right, dtype=torch.bool)].sum() / objects)
+
+
+def _right(overlap: Float64[Tensor, "D N"], threshold: float, matching: str) -> list[bool]:
+    """Which detections of one class and image, best first, find an object that was not found before."""
+    found: set[int] = set()
+    flags: list[bool] = []
+    for row in overlap.tolist():
+        candidates = [index for index in range(len(row)) if matching == "2015" or index not in found]
+        best = max(candidates, key=row.__getitem__, default=None)
+        enough = best is not None and (row[best] >= threshold if matching == "2015" else row[best] > threshold)
+        is_right = enough and best not in found
+        flags.append(is_right)
+        if is_right and best is not None:
+            found.add(best)
+    return flags
+
+
+def _intersections(
+    found: Instances, objects: Instances, which: Int64[Tensor, " D"], whose: Int64[Tensor, " N"]
+) -> tuple[Int64[Tensor, "D N"], Int64[Tensor, " D"], Int64[Tensor, " N"]]:
+    """Pixels that the chosen detections and objects share, and that each has."""
+    assert found.masks is not None
+    assert objects.masks is not None
+    shared = torch.zeros(len(which), len(whose), dtype=torch.int64)
+    for row, one in enumerate(which.tolist()):
+        for column, other in enumerate(whose.tolist()):
+            shared[row, column] = _shared(found.masks, one, objects.masks, other)
+    return shared, found.masks.areas()[which], objects.masks.areas()[whose]
+
+
+def _shared(masks: Masks, one: int, others: Masks, other: int) -> int:
+    a, b = masks.boxes[one].tolist(), others.boxes[other].tolist()
+    x1, y1, x2, y2 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    if x1 >= x2 or y1 >= y2:
+        return 0
+    mine = masks.crop(one)[y1 - a[1] : y2 - a[1], x1 - a[0] : x2 - a[0]]
+    theirs = others.crop(other)[y1 - b[1] : y2 - b[1], x1 - b[0] : x2 - b[0]]
+    return int((mine & theirs).sum())
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

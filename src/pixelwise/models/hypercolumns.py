@@ -1,0 +1,591 @@
+"""Hypercolumns: Hariharan, Arbeláez, Girshick, Malik, "Hypercolumns for Object Segmentation and Fine-grained
+Localization", CVPR 2015; the system of the authors' release, on Fast R-CNN (Girshick, ICCV 2015) with VGG-16.
+
+A pixel is described by the activations of several layers above it, its hypercolumn. What a pixel shows depends on where
+in the box it lies, so K×K classifiers divide the box between them, and their probabilities are interpolated (section
+3.1). Classifying is linear, so each layer's activations are classified at their own size and the scores, not the
+features, are enlarged and added up (section 3.3). The result is averaged over superpixels (section 4).
+
+The boxes come from the system itself: superpixels are merged to class-agnostic proposals (`ops.superpixels`), which
+Fast R-CNN's head classifies and regresses. In training the true boxes are among the proposals. The masks are learnt on
+boxes that overlap an object's box by at least 0.7.
+
+Differences from the paper and the authors' release:
+- The proposals are not MCG's; other proposals change the AP. They are found in an image of at most `proposal_side`
+  pixels.
+- The detector is learnt with the masks at first, on a small machine; in the release it is fixed (`learns="masks"`).
+- The log-loss is divided by the 2,500 pixels of a box, so that it can stand beside the detector's losses; the release
+  sums. The fully connected classifier's rate is that of the others, where the release has a tenth.
+- Of an image up to five boxes of each object are drawn; the release draws a class first, then an image of it.
+- An object of which no superpixel reaches the threshold keeps the pixels that do.
+- Other backbones than VGG-16: a ResNet up to its stage of stride 16, others dilated to stride 16; the activations of
+  their maps are not scaled, and boxes are pooled by RoIAlign, as RoIPool makes boxes of few cells equal.
+- The AlexNet of the CVPR paper, and the second classification of the segmented regions there, are not built.
+- The recipe is one for small data on a small machine; the release's numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from jaxtyping import Bool, Float, Int32, Int64, UInt8
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, VGGBackbone, build_backbone
+from pixelwise.nn.roi_heads import (
+    BoxHead,
+    BoxPredictor,
+    Detections,
+    Pooling,
+    RoIPooling,
+    sample_rois,
+    select_detections,
+)
+from pixelwise.nn.rpn import split_crowds
+from pixelwise.ops.boxes import box_areas, clip_boxes, pairwise_iou, scale_boxes
+from pixelwise.ops.paste import paste_masks
+from pixelwise.ops.precision import at_least_float32
+from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.superpixels import STRATEGIES, Regions, mean_in_superpixels, propose_regions, superpixels_of
+from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
+from pixelwise.types import Annotation, Batch, Instances, Masks
+
+TASK = "instance"
+
+MASK_IOU = 0.7
+"""Smallest IoU of a box, from which a mask is learnt, with the object's box."""
+BOXES_PER_OBJECT = 5
+PROJECTION_THRESHOLD = 0.4
+"""Smallest mean probability of a superpixel that belongs to the object."""
+FULL_WEIGHT_AREA = 224**2
+"""Pixels of a box from which on its mask counts in full."""
+VGG_SCALES = (0.0027, 0.063)
+"""Factors on VGG-16's activations after the third and the fourth pooling, which would swamp those of the box."""
+
+Learns = Literal["all", "boxes", "masks"]
+"""Which parts change in training: all, the detector with the backbone, or the location classifiers."""
+
+
+class Output(NamedTuple):
+    """In training with truth what the losses compare; otherwise what was found in each image, one entry for each.
+
+    Attributes:
+        logits: of the sampled proposals of all images; channel 0 is no object.
+        labels: their channels.
+        deltas: of the proposals that stand for objects, for their channel.
+        delta_targets: what these should be.
+        mask_probabilities: of the boxes from which masks are learnt.
+        mask_targets: 0 or 1.
+        mask_weights: of each such box.
+        detections: of each image.
+        masks: probabilities in each detection's box.
+        superpixels: of each image, at the network's size without padding.
+    """
+
+    logits: Float[Tensor, "R K"] | None
+    labels: Int64[Tensor, " R"] | None
+    deltas: Float[Tensor, "P 4"] | None
+    delta_targets: Float[Tensor, "P 4"] | None
+    mask_probabilities: Float[Tensor, "M s s"] | None
+    mask_targets: Float[Tensor, "M s s"] | None
+    mask_weights: Float[Tensor, " M"] | None
+    detections: tuple[Detections, ...] | None
+    masks: tuple[Float[Tensor, "N s s"], ...] | None
+    superpixels: tuple[Int32[Tensor, "_h _w"], ...] | None
+
+
+class LocationClassifiers(nn.Module):
+    """K×K classifiers for each class, on the activations of two maps and of the box (sections 3.1 to 3.3).
+
+    Args:
+        channels: of the finer map, the coarser map, and the box's vector.
+        things: classes.
+        strides: of the two maps.
+        scales: factors on the two maps.
+        grid: K.
+        size: height and width of the result.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        channels: tuple[int, int, int],
+        things: int,
+        *,
+        strides: tuple[int, int] = (8, 16),
+        scales: tuple[float, float] = (1.0, 1.0),
+        grid: int = 5,
+        size: int = 50,
+    ) -> None:
+        super().__init__()
+        self.things, self.cells, self.size = things, grid * grid, size
+        self.strides, self.scales = strides, scales
+        outputs = things * self.cells
+        self.fine = nn.Conv2d(channels[0], outputs, 3, padding=1)
+        self.coarse = nn.Conv2d(channels[1], outputs, 1)
+        self.box = nn.Linear(channels[2], outputs)
+        for layer in (self.fine, self.coarse, self.box):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        self.register_buffer("weights", location_weights(grid, size), persistent=False)
+
+    def forward(
+        self,
+        maps: tuple[Float[Tensor, "B C1 h1 w1"], Float[Tensor, "B C2 h2 w2"]],
+        vectors: Float[Tensor, "R C3"],
+        boxes: Float[Tensor, "R 4"],
+        image_index: Int64[Tensor, " R"],
+        channels: Int64[Tensor, " R"],
+    ) -> Float[Tensor, "R s s"]:
+        """Probability that each cell of a box shows its object.
+
+        Args:
+            maps: the finer one, the coarser one.
+            vectors: of the boxes.
+            boxes: x1 y1 x2 y2 in pixels.
+            image_index: the image of each.
+            channels: of the objects in them, from 1 on.
+        """
+        things, cells, rows = self.things, self.cells, torch.arange(len(boxes), device=boxes.device)
+        scores = at_least_float32(self.box(vectors)).view(-1, things, cells)[rows, channels - 1, :, None, None]
+        # the maps of each class of each image as an image of their own, so that no other class is enlarged
+        place = (image_index * things + channels - 1)[:, None].to(boxes.dtype)
+        layers = zip(maps, (self.fine, self.coarse), self.strides, self.scales, strict=True)
+        for x, classify, stride, scale in layers:
+            x = at_least_float32(classify(x * scale)).unflatten(1, (things, cells)).flatten(0, 1)
+            rois = torch.cat([place.to(x.dtype), boxes.to(x.dtype)], dim=1)
+            scores = scores + roi_align(x, rois, self.size, 1 / stride, sampling_ratio=1, aligned=True)
+        return (scores.sigmoid() * self.weights.to(scores.dtype)).sum(dim=1)
+
+
+class Hypercolumns(nn.Module):
+    """Fast R-CNN on merged superpixels, and location classifiers in its boxes.
+
+    Args:
+        backbone: with maps of stride 8 and 16.
+        things: class ids of the objects, ascending.
+        hidden: channels of the box head.
+        pooling: of its features.
+        scales: see LocationClassifiers.
+        learns: see Learns.
+        proposal_side: longest side in pixels of the image in which proposals are found.
+        proposals: most of an image.
+        projects: average masks over superpixels.
+        score_threshold: of what is answered.
+        max_detections: of an image.
+        nms_threshold: IoU from which a box suppresses another of its class.
+    """
+
+    task = TASK
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        things: tuple[int, ...],
+        hidden: int = 4096,
+        pooling: Pooling = "pool",
+        scales: tuple[float, float] = (1.0, 1.0),
+        learns: Learns = "all",
+        proposal_side: int = 240,
+        proposals: int = 2000,
+        projects: bool = True,
+        score_threshold: float = 0.05,
+        max_detections: int = 100,
+        nms_threshold: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(backbone.mean, backbone.std)
+        self.backbone = backbone
+        self.levels = (backbone.strides.index(8), backbone.strides.index(16), backbone.deepest(16))
+        fine, coarse, deep = (backbone.channels[level] for level in self.levels)
+        self.things = things
+        self.pooling = RoIPooling([16], size=7, kind=pooling, is_aligned=True)
+        self.box_head = BoxHead(deep, width=hidden)
+        self.box_predictor = BoxPredictor(hidden, len(things))
+        self.mask_classifiers = LocationClassifiers((fine, coarse, hidden), len(things), scales=scales)
+        self.learns = learns
+        self.proposal_side, self.proposals, self.projects = proposal_side, proposals, projects
+        self.score_threshold, self.max_detections = score_threshold, max_detections
+        self.nms_threshold = nms_threshold
+        if learns == "masks":
+            for part in (self.backbone, self.box_head, self.box_predictor):
+                part.requires_grad_(False)
+        if learns == "boxes":
+            self.mask_classifiers.requires_grad_(False)
+
+    def features(
+        self, images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None = None
+    ) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """The two maps that the location classifiers see, and the one that boxes are pooled from."""
+        images = self.normalize(images)
+        if sizes is not None:
+            images = images.clone()
+            for image, (height, width) in zip(images, sizes.tolist(), strict=True):
+                image[:, height:], image[:, :, width:] = 0, 0
+        maps = self.backbone(images)
+        return tuple(maps[level] for level in self.levels)
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Any = None,  # noqa: ARG002
+    ) -> Output:
+        """Boxes and the masks in them, of sampled proposals where there is truth."""
+        valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
+        maps = self.features(images, sizes)
+        pictures = [_picture(image, size) for image, size in zip(images, valid, strict=True)]
+        found = [self._propose(picture).to(maps[0]) for picture in pictures]
+        if self.training and truth is not None:
+            return self._learn(maps, found, [_instances(one) for one in truth])
+        boxes, rows = torch.cat(found), [len(one) for one in found]
+        logits, deltas = self.box_predictor(self._vectors(maps, found))
+        parts = zip(logits.split(rows), deltas.split(rows), found, valid, strict=True)
+        detections = tuple(
+            select_detections(
+                image_logits,
+                image_deltas,
+                image_boxes,
+                size,
+                score_threshold=self.score_threshold,
+                nms_threshold=self.nms_threshold,
+                max_detections=self.max_detections,
+            )
+            for image_logits, image_deltas, image_boxes, size in parts
+        )
+        boxes = [one.boxes for one in detections]
+        masks = self._masks(maps, boxes, torch.cat([one.channels for one in detections]))
+        nothing = dict.fromkeys(Output._fields[:7])
+        return Output(
+            **nothing,
+            detections=detections,
+            masks=masks.split([len(one) for one in boxes]),
+            superpixels=tuple(superpixels_of(picture) for picture in pictures) if self.projects else None,
+        )
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """Fast R-CNN's two losses, and the log-loss of the masks' cells, averaged over boxes."""
+        if output.logits is None and output.mask_probabilities is None:
+            raise ValueError("loss needs what forward gives in training with truth")
+        terms: dict[str, Term] = {}
+        if output.logits is not None:
+            count = torch.tensor(len(output.logits), device=output.logits.device)
+            boxes = F.smooth_l1_loss(output.deltas, output.delta_targets, reduction="sum")  # pyright: ignore[reportArgumentType]
+            terms["class"] = Term(F.cross_entropy(output.logits, output.labels, reduction="sum"), count)  # pyright: ignore[reportArgumentType]
+            terms["box"] = Term(boxes, count)
+        if output.mask_probabilities is not None:
+            probabilities, targets, weights = output.mask_probabilities, output.mask_targets, output.mask_weights
+            # the interpolation's weights add up to 1 but for rounding
+            losses = F.binary_cross_entropy(probabilities.clamp(0, 1), targets, reduction="none")  # pyright: ignore[reportArgumentType]
+            count = torch.tensor(len(probabilities), device=probabilities.device)
+            cells = self.mask_classifiers.size**2
+            total = (losses.sum(dim=(1, 2)) * weights).sum()  # pyright: ignore[reportOperatorIssue]
+            terms["mask"] = Term(total, count, weight=1 / cells)
+        return terms
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+        """The objects at the original size of their image, best first."""
+        if output.detections is None or output.masks is None:
+            raise ValueError("decode needs what forward gives without truth")
+        annotations: list[Annotation] = []
+        sizes = zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
+        for index, (valid, (height, width)) in enumerate(sizes):
+            found, masks = output.detections[index], output.masks[index]
+            boxes = clip_boxes(scale_boxes(found.boxes, valid, (height, width)), (height, width))
+            if output.superpixels is None:
+                pasted = paste_masks(
+                    masks, boxes, (height, width), convention="detectron2", threshold=PROJECTION_THRESHOLD
+                )
+                packed = Masks(*pasted, size=(height, width))
+            else:
+                packed = _project(masks, found.boxes, output.superpixels[index], (height, width))
+            instances = Instances(
+                boxes=boxes.float(),
+                labels=class_ids_of(found.channels, self.things),
+                masks=packed,
+                scores=found.scores.float(),
+            )
+            annotations.append(Annotation(instances=instances))
+        return annotations
+
+    @torch.no_grad()
+    def _propose(self, picture: UInt8[Tensor, "3 h w"]) -> Float[Tensor, "N 4"]:
+        """The boxes of merged superpixels, in pixels of the picture."""
+        size = (picture.shape[1], picture.shape[2])
+        small = long_side_size(size, min(self.proposal_side, max(size)))
+        resized = resize_image(picture, small)
+        # the published 50 pixels belong to images of about 500 pixels
+        superpixels = superpixels_of(resized, smallest=max(10, round(50 * (max(small) / 500) ** 2)))
+        strategies = STRATEGIES[:1] if self.training else STRATEGIES
+        regions = propose_regions(resized, superpixels=superpixels, count=self.proposals, strategies=strategies)
+        return scale_boxes(regions.boxes().unique(dim=0), small, size)
+
+    def _vectors(
+        self, maps: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "R C"]:
+        return self.box_head(self.pooling([maps[-1]], boxes))
+
+    def _masks(
+        self,
+        maps: Sequence[Float[Tensor, "B _ _ _"]],
+        boxes: Sequence[Float[Tensor, "_ 4"]],
+        channels: Int64[Tensor, " R"],
+    ) -> Float[Tensor, "R s s"]:
+        counts = torch.tensor([len(one) for one in boxes], device=channels.device)
+        image_index = torch.arange(len(boxes), device=channels.device).repeat_interleave(counts)
+        vectors = self._vectors(maps, boxes)
+        return self.mask_classifiers((maps[0], maps[1]), vectors, torch.cat([*boxes]), image_index, channels)
+
+    def _learn(
+        self,
+        maps: Sequence[Float[Tensor, "B _ _ _"]],
+        proposals: Sequence[Float[Tensor, "_ 4"]],
+        truths: Sequence[Instances],
+    ) -> Output:
+        output = Output(*[None] * len(Output._fields))
+        channels = [channels_of(truth.labels, self.things) for truth in truths]
+        if self.learns != "masks":
+            drawn = sample_rois(proposals, truths, channels, samples=64)
+            logits, deltas = self.box_predictor(self._vectors(maps, drawn.boxes))
+            labels = torch.cat(drawn.channels)
+            positive = labels > 0
+            output = output._replace(
+                logits=logits,
+                labels=labels,
+                deltas=deltas[positive, labels[positive] - 1],
+                delta_targets=torch.cat(drawn.targets),
+            )
+        if self.learns != "boxes":
+            boxes: list[Tensor] = []
+            targets: list[Tensor] = []
+            labels_of_boxes: list[Tensor] = []
+            side = self.mask_classifiers.size
+            for image_proposals, truth, labels in zip(proposals, truths, channels, strict=True):
+                image_boxes, objects = draw_mask_boxes(image_proposals, truth)
+                assert truth.masks is not None
+                boxes.append(image_boxes)
+                targets.append((truth.masks[objects].sample(image_boxes, (side, side)) >= 0.5).to(image_boxes.dtype))
+                labels_of_boxes.append(labels[objects])
+            weights = (box_areas(torch.cat(boxes)) / FULL_WEIGHT_AREA).clamp(max=1)
+            output = output._replace(
+                mask_probabilities=self._masks(maps, boxes, torch.cat(labels_of_boxes)),
+                mask_targets=torch.cat(targets),
+                mask_weights=weights,
+            )
+        return output
+
+
+def location_weights(grid: int, size: int) -> Float[Tensor, "cells size size"]:
+    """What each of K×K classifiers has to say in each cell of a box: bilinear between the classifiers' centres."""
+    cells = grid * grid
+    return F.interpolate(torch.eye(cells).view(cells, 1, grid, grid), size=(size, size), mode="bilinear")[:, 0]
+
+
+@torch.no_grad()
+def draw_mask_boxes(
+    proposals: Float[Tensor, "R 4"], truth: Instances
+) -> tuple[Float[Tensor, "M 4"], Int64[Tensor, " M"]]:
+    """Boxes to learn masks in, and the instances that they are of, drawn with torch's generator.
+
+    Of each object its true box, and up to four proposals that overlap it by MASK_IOU and no other object more.
+    """
+    objects, _ = split_crowds(truth)
+    numbers = torch.arange(len(truth), device=objects.device)
+    numbers = numbers if truth.crowd is None else numbers[~truth.crowd]
+    boxes, owners = [objects.to(proposals.dtype)], [torch.arange(len(objects), device=objects.device)]
+    if len(objects) and len(proposals):
+        overlaps, best = pairwise_iou(objects.to(proposals.dtype), proposals).max(dim=0)
+        for owner in range(len(objects)):
+            near = ((best == owner) & (overlaps >= MASK_IOU)).nonzero().flatten()
+            chosen = near[torch.randperm(len(near), device=near.device)[: BOXES_PER_OBJECT - 1]]
+            boxes.append(proposals[chosen])
+            owners.append(torch.full((len(chosen),), owner, device=objects.device))
+    return torch.cat(boxes), numbers[torch.cat(owners)]
+
+
+def _project(
+    masks: Float[Tensor, "N s s"],
+    boxes: Float[Tensor, "N 4"],
+    superpixels: Int32[Tensor, "h w"],
+    size: tuple[int, int],
+) -> Masks:
+    """Each mask as the superpixels in which its mean reaches the threshold, at another size of the image.
+
+    Args:
+        masks: probabilities in the boxes, pasted by the nearest cell.
+        boxes: in pixels of the superpixels' image.
+        superpixels: of that image.
+        size: height and width of the result.
+    """
+    height, width = superpixels.shape
+    count = int(superpixels.max()) + 1
+    enlarged = Regions(superpixels, torch.zeros(0, count, dtype=torch.bool)).resized(size).superpixels.long()
+    crops: list[Tensor] = []
+    places: list[list[int]] = []
+    side = masks.shape[1]
+    for mask, box in zip(masks.cpu(), boxes.tolist(), strict=True):
+        x1, y1, x2, y2 = box
+        rows = ((torch.arange(height) + 0.5 - y1) * side / max(y2 - y1, 1e-6)).floor().long()
+        columns = ((torch.arange(width) + 0.5 - x1) * side / max(x2 - x1, 1e-6)).floor().long()
+        inside = _within(rows, side)[:, None] & _within(columns, side)[None, :]
+        pasted = mask[rows.clamp(0, side - 1)][:, columns.clamp(0, side - 1)] * inside
+        chosen = mean_in_superpixels(pasted, superpixels, count) >= PROJECTION_THRESHOLD
+        if chosen.any():
+            full = chosen[enlarged]
+        else:
+            alone = pasted >= PROJECTION_THRESHOLD
+            full = F.interpolate(alone[None, None].to(torch.uint8), size=size, mode="nearest-exact")[0, 0].bool()
+        rows, columns = full.any(dim=1).nonzero().flatten(), full.any(dim=0).nonzero().flatten()
+        place = [0, 0, 0, 0]
+        if len(rows):
+            place = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+        places.append(place)
+        crops.append(full[place[1] : place[3], place[0] : place[2]])
+    return Masks.from_crops(crops, places, size)
+
+
+def _within(places: Int64[Tensor, " N"], side: int) -> Bool[Tensor, " N"]:
+    return (places >= 0) & (places < side)
+
+
+def _picture(image: Float[Tensor, "3 H W"], size: Sequence[int]) -> UInt8[Tensor, "3 h w"]:
+    """An image without its padding, as it was stored."""
+    valid = image[:, : size[0], : size[1]].detach().cpu()
+    return (valid * 255).round().clamp(0, 255).to(torch.uint8).contiguous()
+
+
+def _instances(annotation: Annotation) -> Instances:
+    if annotation.instances is None or annotation.instances.masks is None:
+        raise DataError("an image has no object masks to learn from; hypercolumns wants instances with masks")
+    return annotation.instances
+
+
+def build(
+    *,
+    num_classes: int,
+    thing_ids: Sequence[int] | None = None,
+    backbone: str = "vgg16",
+    hidden: int | None = None,
+    learns: Learns = "all",
+    proposal_side: int = 240,
+    proposals: int = 2000,
+    projects: bool = True,
+    score_threshold: float = 0.05,
+    max_detections: int = 100,
+    nms_threshold: float = 0.3,
+) -> Hypercolumns:
+    """Hypercolumns with random weights.
+
+    Args:
+        num_classes: background included.
+        thing_ids: class ids of the objects; all but 0 if not given.
+        backbone: `vgg16` is the release's; any other of `nn.backbones.build_backbone`.
+        hidden: channels of the box head; 4,096 with VGG-16, else 1,024, if not given.
+        learns: `all`; `boxes`, the detector alone; or `masks`, with the detector as it is.
+        proposal_side: longest side in pixels of the image in which proposals are found.
+        proposals: most of an image.
+        projects: average masks over superpixels.
+        score_threshold: of what is answered.
+        max_detections: of an image.
+        nms_threshold: IoU from which a box suppresses another of its class.
+
+    Raises:
+        RecipeError: an unknown backbone, one without maps of stride 8 and 16, or parts to learn that do not exist.
+    """
+    if learns not in ("all", "boxes", "masks"):
+        raise RecipeError(f"learns '{learns}': all, boxes or masks")
+    if backbone == "vgg16":
+        network: Backbone = VGGBackbone(torchvision.models.vgg16(weights=None), last_pooling=False)
+    elif backbone.startswith(RESNETS):
+        network = build_backbone(backbone, output_stride=32)
+        network.shorten(network.deepest(16) + 1)
+    else:
+        network = build_backbone(backbone, output_stride=16)
+    network.deepest(8)
+    return Hypercolumns(
+        network,
+        things=things_of(num_classes, thing_ids),
+        hidden=hidden or (4096 if backbone == "vgg16" else 1024),
+        pooling="pool" if backbone == "vgg16" else "align",
+        scales=VGG_SCALES if backbone == "vgg16" else (1.0, 1.0),
+        learns=learns,
+        proposal_side=proposal_side,
+        proposals=proposals,
+        projects=projects,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        nms_threshold=nms_threshold,
+    )
+
+
+VARIANTS = {
+    "hypercolumns_vgg16": {"backbone": "vgg16"},
+    "hypercolumns_resnet50": {"backbone": "resnet50"},
+    "hypercolumns_mobilenet_v2": {"backbone": "mobilenet_v2"},
+}
+
+
+def _stage(name: str, steps: int, *, learns: Learns, frozen_stages: int) -> Stage:
+    return Stage(
+        name=name,
+        steps=steps,
+        batch_size=4,
+        crop_size=320,
+        optimizer=Optimizer(
+            name="adamw", lr=1e-4, head_lr_multiplier=3.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=10.0
+        ),
+        augmentation=Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
+        poly_power=0.9,
+        warmup_steps=100,
+        freeze_batch_norm=True,
+        frozen_stages=frozen_stages,
+        arguments={"learns": learns},
+    )
+
+
+_PAPER_STAGE = {
+    "crop_size": "whole images",
+    "optimizer.name": "sgd",
+    "optimizer.lr": "0.001",
+    "optimizer.head_lr_multiplier": "1",
+    "optimizer.clip_norm": "none",
+    "poly_power": "0",
+    "warmup_steps": "0",
+    "augmentation.scale_min": "1",
+    "augmentation.scale_max": "1",
+    "augmentation.brightness": "0",
+    "augmentation.contrast": "0",
+    "augmentation.saturation": "0",
+    "augmentation.hue": "0",
+}
+
+RECIPE = Recipe(
+    stages=(
+        _stage("all", 3_000, learns="all", frozen_stages=2),
+        _stage("masks", 1_000, learns="masks", frozen_stages=5),
+    ),
+    input_size=320,
+    paper={
+        "input_size": "short side 600, long side at most 1,000",
+        **{f"all.{name}": value for name, value in _PAPER_STAGE.items()},
+        "all.steps": "40,000 (Fast R-CNN, boxes alone)",
+        "all.batch_size": "2",
+        "all.optimizer.weight_decay": "5e-4",
+        **{f"masks.{name}": value for name, value in _PAPER_STAGE.items()},
+        "masks.steps": "10,000",
+        "masks.batch_size": "20 (one by one, their gradients added)",
+        "masks.optimizer.weight_decay": "1e-3",
+    },
+)
+"""The masks are learnt to the end on a detector that no longer changes."""

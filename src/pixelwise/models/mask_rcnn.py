@@ -1,0 +1,579 @@
+"""Mask R-CNN: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
+
+A region proposal network says where objects may be. For each proposal a head tells its class and a better box, and a
+small convolutional head draws its mask, one for each class, so that classes do not compete for pixels (section 3). All
+heads read the backbone through RoIAlign, which does not round coordinates. The features are a pyramid of all stages
+("FPN"), or those of the fourth stage, with the fifth as the head of each box ("C4", figure 4).
+
+Differences from the paper:
+- The conventions of coordinates are detectron2's by default: half-pixel centres (`is_aligned`), anchors of exact sides,
+  masks pasted by continuous coordinates. torchvision's, and with them Detectron's legacy, are arguments of `build`.
+- RoIAlign takes 2×2 samples of each cell (as torchvision and Detectron); detectron2's adaptive number is
+  `sampling_ratio=0`.
+- Boxes have no "+1" in their widths (as torchvision and detectron2; Detectron has).
+- Mask targets are the true mask read at the cells' centres inside the proposal and cut at 1/2; Detectron rasterises
+  polygons, torchvision keeps values between 0 and 1.
+- The losses are sums divided by counts over the whole batch and all processes, where the paper and torchvision take
+  means over the samples of an image or a process: objectness and RPN boxes by the sampled anchors, classes and boxes
+  by the sampled proposals, masks by the cells of the positives. detectron2 divides the RPN's by 256 for each image,
+  however many were sampled.
+- Batch norm is plain; recipes freeze it (`freeze_batch_norm`), as the paper does.
+- Images whose sides are no multiples of 32 are padded with zeros (as all public codes do).
+- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term
+from pixelwise.nn.backbones import Backbone, Normalize, ResNetBackbone, build_backbone
+from pixelwise.nn.fpn import FPN, pyramid_maps
+from pixelwise.nn.roi_heads import (
+    BoxHead,
+    BoxPredictor,
+    Detections,
+    MaskHead,
+    Pooling,
+    RoIPooling,
+    RoISamples,
+    sample_rois,
+    select_detections,
+)
+from pixelwise.nn.rpn import RPN, Proposals
+from pixelwise.ops.anchors import base_anchors
+from pixelwise.ops.boxes import clip_boxes, scale_boxes
+from pixelwise.ops.paste import Convention, paste_masks
+from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
+from pixelwise.types import Annotation, Batch, Instances, Masks
+
+TASK = "instance"
+
+ANCHOR_SIZES = (32, 64, 128, 256, 512)
+"""Sides in pixels: one for each level of the pyramid, or all of them on the one map of C4."""
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)
+"""Height over width."""
+
+MASKS_AT_A_TIME = 16
+
+
+class Output(NamedTuple):
+    """What is learnt from, where there was truth, or else what was found; each a tuple with one part for each image.
+
+    Attributes:
+        anchor_logits: objectness of the sampled anchors.
+        anchor_is_object: whether each of them stands for an object.
+        anchor_deltas: coded boxes of those that do.
+        anchor_targets: their coded truth.
+        class_logits: scores of the sampled proposals, background first.
+        channels: their true class, 0 for background; or the class of each detection, from 1 on.
+        box_deltas: coded box of the true class, of the positive proposals.
+        box_targets: their coded truth.
+        mask_logits: masks of the true class, of the positive proposals.
+        mask_targets: 0 or 1, the true masks inside the proposals.
+        boxes: of the detections, in pixels of the network's input, best first.
+        scores: probabilities of their classes.
+        mask_probabilities: of their masks, inside the boxes.
+    """
+
+    channels: tuple[Int64[Tensor, " _"], ...]
+    anchor_logits: tuple[Float[Tensor, " _"], ...] | None = None
+    anchor_is_object: tuple[Bool[Tensor, " _"], ...] | None = None
+    anchor_deltas: tuple[Float[Tensor, "_ 4"], ...] | None = None
+    anchor_targets: tuple[Float[Tensor, "_ 4"], ...] | None = None
+    class_logits: tuple[Float[Tensor, "_ K"], ...] | None = None
+    box_deltas: tuple[Float[Tensor, "_ 4"], ...] | None = None
+    box_targets: tuple[Float[Tensor, "_ 4"], ...] | None = None
+    mask_logits: tuple[Float[Tensor, "_ M M"], ...] | None = None
+    mask_targets: tuple[Float[Tensor, "_ M M"], ...] | None = None
+    boxes: tuple[Float[Tensor, "_ 4"], ...] | None = None
+    scores: tuple[Float[Tensor, " _"], ...] | None = None
+    mask_probabilities: tuple[Float[Tensor, "_ M M"], ...] | None = None
+
+
+class MaskRCNN(nn.Module):
+    """Backbone, pyramid, proposals, a head for classes and boxes, a head for masks.
+
+    Args:
+        backbone: its maps are the pyramid's, or the first three of its stages the map of C4.
+        things: class ids that are told apart, ascending.
+        fpn: the pyramid; None for C4, where the backbone's last stage is the head of each box.
+        maps: numbers of the backbone's maps that the pyramid takes.
+        rpn: proposes boxes from the levels.
+        box_pooling: for the box head.
+        mask_pooling: for the mask head.
+        box_head: makes a vector of a box's features; None for C4, where it is their mean.
+        box_predictor: classes and boxes.
+        mask_head: masks.
+        normalize: of the images.
+        size_divisor: images are padded to multiples of so many pixels.
+        samples: proposals of each image that the heads learn from.
+        positive_fraction: of the samples, at most.
+        rpn_beta: where the parabola of the RPN's box loss ends.
+        box_beta: likewise, of the box head.
+        paste: how masks become pixels, see `ops.paste.Convention`.
+
+    Attributes:
+        score_threshold: detections have a greater score.
+        nms_threshold: IoU from which a better detection of a class suppresses another.
+        max_detections: of each image.
+    """
+
+    task = TASK
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        things: Sequence[int],
+        fpn: FPN | None,
+        maps: Sequence[int],
+        rpn: RPN,
+        box_pooling: RoIPooling,
+        mask_pooling: RoIPooling,
+        box_head: BoxHead | None,
+        box_predictor: BoxPredictor,
+        mask_head: MaskHead,
+        normalize: Normalize,
+        size_divisor: int,
+        samples: int,
+        positive_fraction: float,
+        rpn_beta: float,
+        box_beta: float,
+        paste: Convention,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.things, self.maps, self.size_divisor = tuple(things), tuple(maps), size_divisor
+        self.fpn, self.rpn = fpn, rpn
+        self.box_pooling, self.mask_pooling = box_pooling, mask_pooling
+        self.box_head, self.box_predictor, self.mask_head = box_head, box_predictor, mask_head
+        self.samples, self.positive_fraction = samples, positive_fraction
+        self.rpn_beta, self.box_beta = rpn_beta, box_beta
+        self.paste: Convention = paste
+        self.score_threshold, self.nms_threshold, self.max_detections = score_threshold, nms_threshold, max_detections
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Any = None,  # noqa: ARG002
+    ) -> Output:
+        """With truth what is learnt from, else what is found.
+
+        Raises:
+            DataError: the truth has no boxes and masks.
+        """
+        valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
+        x = self._prepared(images, valid)
+        levels = self._levels(x)
+        predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
+        proposals = self.rpn.propose(predictions, valid)
+        if truth is None:
+            return self._detect(levels, proposals, valid)
+        instances = _instances_of(truth)
+        anchors = self.rpn.sample(predictions, instances)
+        channels = [channels_of(one.labels, self.things) for one in instances]
+        rois = sample_rois(
+            proposals.boxes, instances, channels, samples=self.samples, positive_fraction=self.positive_fraction
+        )
+        return self._learn(levels, rois, instances)._replace(
+            anchor_logits=anchors.logits,
+            anchor_is_object=anchors.is_object,
+            anchor_deltas=anchors.deltas,
+            anchor_targets=anchors.targets,
+        )
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
+        """The five terms: objectness and boxes of anchors, classes, boxes and masks of proposals, all of weight 1.
+
+        Raises:
+            DataError: forward was called without truth.
+        """
+        return {
+            "rpn_objectness": objectness_term(_joined(output.anchor_logits), _joined(output.anchor_is_object)),
+            "rpn_box": box_term(
+                _joined(output.anchor_deltas),
+                _joined(output.anchor_targets),
+                count=len(_joined(output.anchor_logits)),
+                beta=self.rpn_beta,
+            ),
+            "class": class_term(_joined(output.class_logits), _joined(output.channels)),
+            "box": box_term(
+                _joined(output.box_deltas),
+                _joined(output.box_targets),
+                count=len(_joined(output.channels)),
+                beta=self.box_beta,
+            ),
+            "mask": mask_term(_joined(output.mask_logits), _joined(output.mask_targets)),
+        }
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+        """The detections with their masks in the original images, best first; none of an output that is learnt from."""
+        annotations: list[Annotation] = []
+        for index, (valid, original) in enumerate(
+            zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
+        ):
+            size = (original[0], original[1])
+            if output.boxes is None or output.scores is None or output.mask_probabilities is None:
+                nothing = batch.images.new_zeros(0, 4)
+                instances = Instances(nothing, nothing[:, 0].long(), Masks.from_crops([], [], size), nothing[:, 0])
+            else:
+                boxes = clip_boxes(scale_boxes(output.boxes[index], valid, original), original)
+                pasted = paste_masks(output.mask_probabilities[index], boxes, size, convention=self.paste)
+                instances = Instances(
+                    boxes=boxes,
+                    labels=class_ids_of(output.channels[index], self.things),
+                    masks=Masks(pasted.crops, pasted.offsets, pasted.boxes, size),
+                    scores=output.scores[index],
+                )
+            annotations.append(Annotation(instances=instances))
+        return annotations
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
+        """Everything that is computed before anything is sorted or chosen, the heads for one box: the whole image."""
+        size = (images.shape[2], images.shape[3])
+        x = self._prepared(images, [size] * len(images))
+        levels = self._levels(x)
+        predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
+        whole = [images.new_tensor([[0.0, 0.0, size[1], size[0]]])] * len(images)
+        vectors, features = self._look_into(levels, whole)
+        logits, deltas = self.box_predictor(vectors)
+        features = self.mask_pooling(levels, whole) if features is None else features
+        masks = self.mask_head(features, torch.ones(len(images), dtype=torch.int64, device=images.device))
+        return (*levels, *predictions.logits, *predictions.deltas, logits, deltas, masks)
+
+    def _prepared(self, images: Float[Tensor, "B 3 H W"], sizes: Sequence[Sequence[int]]) -> Float[Tensor, "B 3 H2 W2"]:
+        """Normalised, zero beyond the valid sizes, padded to multiples of `size_divisor`."""
+        height, width = images.shape[2], images.shape[3]
+        x = F.pad(self.normalize(images), (0, -width % self.size_divisor, 0, -height % self.size_divisor))
+        for image, (valid_height, valid_width) in zip(x, sizes, strict=True):
+            image[:, valid_height:].zero_()
+            image[:, :, valid_width:].zero_()
+        return x
+
+    def _levels(self, x: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """The pyramid, or the one map of C4."""
+        if self.fpn is None:
+            assert isinstance(self.backbone, ResNetBackbone)
+            return self.backbone.first_maps(x, self.maps[-1] + 1)[-1:]
+        maps = self.backbone(x)
+        return self.fpn([maps[number] for number in self.maps])
+
+    def _look_into(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R _ _ _"] | None]:
+        """A vector for each box, and with C4 the features that the mask head shares."""
+        x = self.box_pooling(levels, boxes)
+        if self.box_head is not None:
+            return self.box_head(x), None
+        assert isinstance(self.backbone, ResNetBackbone)
+        x = self.backbone.layer4(x)
+        return x.mean(dim=(2, 3)), x
+
+    def _learn(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], rois: RoISamples, instances: Sequence[Instances]
+    ) -> Output:
+        vectors, features = self._look_into(levels, rois.boxes)
+        logits, deltas = self.box_predictor(vectors)
+        channels = torch.cat(rois.channels)
+        positives = (channels > 0).nonzero().flatten()
+        positive_boxes = [boxes[: len(objects)] for boxes, objects in zip(rois.boxes, rois.objects, strict=True)]
+        features = self.mask_pooling(levels, positive_boxes) if features is None else features[positives]
+        masks = self.mask_head(features, channels[positives])
+        side = masks.shape[1]
+        targets = [
+            _mask_targets(one.masks, objects, boxes, side)
+            for one, objects, boxes in zip(instances, rois.objects, positive_boxes, strict=True)
+            if one.masks is not None
+        ]
+        samples, found = [len(boxes) for boxes in rois.boxes], [len(objects) for objects in rois.objects]
+        return Output(
+            channels=rois.channels,
+            class_logits=logits.split(samples),
+            box_deltas=deltas[positives, channels[positives] - 1].split(found),
+            box_targets=rois.targets,
+            mask_logits=masks.split(found),
+            mask_targets=tuple(targets),
+        )
+
+    def _detect(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
+    ) -> Output:
+        counts = [len(boxes) for boxes in proposals.boxes]
+        logits, deltas = self.box_predictor(self._look_into(levels, proposals.boxes)[0])
+        parts = zip(logits.split(counts), deltas.split(counts), proposals.boxes, sizes, strict=True)
+        detections = [
+            select_detections(
+                image_logits,
+                image_deltas,
+                boxes,
+                size,
+                score_threshold=self.score_threshold,
+                nms_threshold=self.nms_threshold,
+                max_detections=self.max_detections,
+            )
+            for image_logits, image_deltas, boxes, size in parts
+        ]
+        boxes, channels, scores = (tuple(part) for part in zip(*detections, strict=True))
+        masks = self._masks_of(levels, detections).split([len(one) for one in boxes])
+        return Output(channels=channels, boxes=boxes, scores=scores, mask_probabilities=masks)
+
+    def _masks_of(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], detections: Sequence[Detections]
+    ) -> Float[Tensor, "R M M"]:
+        """Probabilities of the masks of the final boxes, each for the class that was found."""
+        boxes = [one.boxes for one in detections]
+        channels = torch.cat([one.channels for one in detections])
+        if self.box_head is None:
+            _, features = self._look_into(levels, boxes)
+            assert features is not None
+        else:
+            features = self.mask_pooling(levels, boxes)
+        # some boxes at a time, so that their features stay in the cache
+        parts = zip(features.split(MASKS_AT_A_TIME), channels.split(MASKS_AT_A_TIME), strict=True)
+        return torch.cat([self.mask_head(part, classes) for part, classes in parts]).sigmoid()
+
+
+def build(
+    *,
+    num_classes: int,
+    thing_ids: Sequence[int] | None = None,
+    backbone: str = "resnet50",
+    layout: Literal["fpn", "c4"] = "fpn",
+    channels: int = 256,
+    box_width: int = 1024,
+    rpn_convolutions: int = 1,
+    box_convolutions: int = 0,
+    has_norm: bool = False,
+    roi_pooling: Pooling = "align",
+    sampling_ratio: int = 2,
+    is_aligned: bool = True,
+    rounded_anchors: bool = False,
+    grid_strides: bool = False,
+    paste: Convention = "detectron2",
+    top_proposals: Sequence[int] | None = None,
+    kept_proposals: Sequence[int] | None = None,
+    samples: int = 512,
+    positive_fraction: float = 0.25,
+    rpn_beta: float = 1 / 9,
+    box_beta: float = 1.0,
+    pixel_mean: Sequence[float] | None = None,
+    pixel_std: Sequence[float] | None = None,
+    batch_norm_eps: float | None = None,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
+) -> MaskRCNN:
+    """Mask R-CNN with random weights.
+
+    Args:
+        num_classes: of the label set, background included.
+        thing_ids: class ids that are told apart; all but 0 if not given.
+        backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32, and for C4 a ResNet.
+        layout: `fpn`, or `c4`, whose box and mask heads are the backbone's last stage (figure 4, left).
+        channels: of the pyramid's levels, and of the mask head.
+        box_width: of the box head's hidden layers.
+        rpn_convolutions: before the RPN's answers; torchvision's second version has two.
+        box_convolutions: of the box head; that version has four, and one hidden layer in place of two.
+        has_norm: batch norm in the pyramid and the heads, as that version has.
+        roi_pooling: `align`, or `pool` for the paper's ablation.
+        sampling_ratio: RoIAlign's samples along each side of a cell; 0 for as many as there are pixels (detectron2).
+        is_aligned: RoIAlign with half-pixel centres; torchvision and Detectron are without.
+        rounded_anchors: anchors with corners at whole pixels, as torchvision's.
+        grid_strides: distances of anchors from the sizes of image and map, as torchvision's; else the maps' strides.
+        paste: how masks become pixels, see `ops.paste.Convention`.
+        top_proposals: of each level, before the suppression, in training and otherwise; 2000 and 1000, with C4 12000
+            and 6000.
+        kept_proposals: of each image, after it; 2000 and 1000.
+        samples: proposals of each image that are learnt from.
+        positive_fraction: of the samples, at most.
+        rpn_beta: see `losses.detection.box_term`; Detectron has 1/9 and 1, torchvision twice 1/9, detectron2 twice 0.
+        box_beta: likewise.
+        pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
+        pixel_std: their deviation; the backbone's if not given.
+        batch_norm_eps: of the backbone's batch norms; torchvision's weights of 2019 were made with 0.
+        score_threshold: detections have a greater score.
+        nms_threshold: IoU from which a better detection of a class suppresses another.
+        max_detections: of each image.
+
+    Raises:
+        RecipeError: parts that do not go together.
+    """
+    if layout not in ("fpn", "c4"):
+        raise RecipeError(f"layout '{layout}': fpn or c4")
+    if roi_pooling not in ("align", "pool"):
+        raise RecipeError(f"roi_pooling '{roi_pooling}': align or pool")
+    if paste not in ("torchvision", "detectron2"):
+        raise RecipeError(f"paste '{paste}': torchvision or detectron2")
+    try:
+        things = things_of(num_classes, thing_ids)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    is_pyramid = layout == "fpn"
+    network = build_backbone(backbone, output_stride=32)
+    if not is_pyramid and not (isinstance(network, ResNetBackbone) and len(network.strides) == 4):
+        raise RecipeError(f"backbone '{backbone}': layout c4 takes a ResNet, whose last stage is the head")
+    if batch_norm_eps is not None:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = batch_norm_eps
+    maps = pyramid_maps(network, (4, 8, 16, 32) if is_pyramid else (16,))
+    strides = (4, 8, 16, 32) if is_pyramid else (16,)
+    fpn = (
+        FPN([network.channels[number] for number in maps], channels=channels, has_norm=has_norm) if is_pyramid else None
+    )
+    width = channels if is_pyramid else network.channels[maps[-1]]
+    sizes = [(size,) for size in ANCHOR_SIZES] if is_pyramid else [ANCHOR_SIZES]
+    rpn = RPN(
+        width,
+        base_anchors=[base_anchors(size, ANCHOR_RATIOS, is_rounded=rounded_anchors) for size in sizes],
+        strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
+        convolutions=rpn_convolutions,
+        top=_pair(top_proposals, (2000, 1000) if is_pyramid else (12_000, 6000), "top_proposals"),
+        kept=_pair(kept_proposals, (2000, 1000), "kept_proposals"),
+    )
+
+    def pooling(size: int) -> RoIPooling:
+        return RoIPooling(strides, size=size, kind=roi_pooling, sampling_ratio=sampling_ratio, is_aligned=is_aligned)
+
+    box_head = None
+    if is_pyramid:
+        box_head = BoxHead(
+            width,
+            convolutions=box_convolutions,
+            has_norm=has_norm,
+            hidden=1 if box_convolutions else 2,
+            width=box_width,
+        )
+    vector = network.channels[-1] if box_head is None else box_head.width
+    return MaskRCNN(
+        network,
+        things=things,
+        fpn=fpn,
+        maps=maps,
+        rpn=rpn,
+        box_pooling=pooling(7 if is_pyramid else 14),
+        mask_pooling=pooling(14),
+        box_head=box_head,
+        box_predictor=BoxPredictor(vector, len(things)),
+        mask_head=MaskHead(
+            width if is_pyramid else vector,
+            len(things),
+            convolutions=4 if is_pyramid else 0,
+            has_norm=has_norm,
+            channels=channels,
+        ),
+        normalize=Normalize(pixel_mean or network.mean, pixel_std or network.std),
+        size_divisor=32 if is_pyramid else 1,
+        samples=samples,
+        positive_fraction=positive_fraction,
+        rpn_beta=rpn_beta,
+        box_beta=box_beta,
+        paste=paste,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+    )
+
+
+def _instances_of(truth: Sequence[Annotation]) -> list[Instances]:
+    """The objects of each image. Raises DataError where there are none to learn masks from."""
+    instances = [one.instances for one in truth if one.instances is not None and one.instances.masks is not None]
+    if len(instances) < len(truth):
+        raise DataError(
+            f"{len(truth) - len(instances)} of {len(truth)} images have no objects with masks to learn from"
+        )
+    return instances
+
+
+def _mask_targets(
+    masks: Masks, objects: Int64[Tensor, " P"], boxes: Float[Tensor, "P 4"], side: int
+) -> Float[Tensor, "P M M"]:
+    """What each proposal shows of its object: 0 or 1 for each cell. Crops are shared by the proposals of an object."""
+    chosen = Masks(masks.crops, masks.offsets[objects], masks.boxes[objects], masks.size)
+    return (chosen.sample(boxes, (side, side)) >= 0.5).to(boxes.dtype)
+
+
+def _joined(parts: tuple[Tensor, ...] | None) -> Tensor:
+    """All images' parts. Raises DataError where forward had no truth."""
+    if parts is None:
+        raise DataError("nothing to learn from: forward was called without truth")
+    return torch.cat(parts)
+
+
+def _pair(values: Sequence[int] | None, default: tuple[int, int], name: str) -> tuple[int, int]:
+    values = default if values is None else values
+    if len(values) != 2:
+        raise RecipeError(f"{name} {list(values)}: two numbers are wanted, for training and otherwise")
+    return values[0], values[1]
+
+
+VARIANTS = {
+    "mask_rcnn_resnet50_fpn": {"backbone": "resnet50"},
+    "mask_rcnn_resnet101_fpn": {"backbone": "resnet101"},
+    "mask_rcnn_resnet50_fpn_v2": {
+        "backbone": "resnet50",
+        "rpn_convolutions": 2,
+        "box_convolutions": 4,
+        "has_norm": True,
+    },
+    "mask_rcnn_resnet50_c4": {"backbone": "resnet50", "layout": "c4"},
+    "mask_rcnn_mobilenet_v2_fpn": {"backbone": "mobilenet_v2"},
+}
+
+RECIPE = Recipe(
+    stages=(
+        Stage(
+            steps=6_000,
+            batch_size=4,
+            crop_size=416,
+            optimizer=Optimizer(
+                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
+            ),
+            augmentation=Augmentation(
+                scale_min=0.4, scale_max=1.6, copy_paste=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05
+            ),
+            poly_power=0.9,
+            warmup_steps=200,
+            freeze_batch_norm=True,
+            frozen_stages=1,
+            ema_decay=0.998,
+            arguments={"samples": 128},
+        ),
+    ),
+    paper={
+        "steps": "160,000 (90,000 in Detectron's 1x)",
+        "batch_size": "16",
+        "crop_size": "none: short side 800, long side at most 1333",
+        "input_size": "1333, short side 800",
+        "optimizer.name": "sgd",
+        "optimizer.lr": "0.02",
+        "optimizer.head_lr_multiplier": "1",
+        "optimizer.weight_decay": "1e-4",
+        "optimizer.clip_norm": "none",
+        "augmentation.scale_min": "1",
+        "augmentation.scale_max": "1",
+        "augmentation.copy_paste": "0",
+        "augmentation.brightness": "0",
+        "augmentation.contrast": "0",
+        "augmentation.saturation": "0",
+        "augmentation.hue": "0",
+        "poly_power": "divided by 10 at 120,000 steps",
+        "warmup_steps": "500 in Detectron",
+        "ema_decay": "none",
+    },
+)

@@ -1,0 +1,696 @@
+"""MNC: Dai, He, Sun, "Instance-aware Semantic Segmentation via Multi-task Network Cascades", CVPR 2016.
+
+Three tasks, each on the answer of the one before: boxes that may be objects (stage 1, a region proposal network), the
+mask in each box (stage 2), the class of each mask (stage 3), which sees the features of the box and those that the
+mask lets through. Stages 4 and 5 are stages 2 and 3 again, with the same weights, on the boxes that stage 3 regressed
+(section 3.4). The features of a box are warped so that the loss of a later stage has a gradient in the box's
+coordinates, and so in the weights of the stage that guessed it (section 3.1). At the end overlapping masks vote
+(section 3.5).
+
+Differences from the paper, and choices where paper and authors' code differ:
+- A mask has 21×21 cells, as in the authors' code (`mask_size`); the paper says 28×28.
+- Boxes are warped to 28×28 and max-pooled to 14×14 in both phases, in training and in answering. One of the authors'
+  releases warps directly to 14×14 in places (`warp_samples=1` does so everywhere).
+- Anchors are centred in their cells and not rounded; those that cross the border of the image are learnt from too, and
+  the anchors of sampled proposals are not added to the network's sample.
+- The overlap of a predicted mask with its object, which decides the label of the mask class, is counted on the mask's
+  own cells in the box, with the object's whole area in the union; the authors enlarge the mask first.
+- A batch may hold several images; the authors have one, and add up the gradients of eight.
+- Votes are counted at the original size of the image and kept so; the authors bring them back to 21×21. The votes are
+  binary as in their CPU code; their GPU code averages probabilities.
+- Other backbones than VGG-16: a ResNet up to its stage of stride 16, others dilated to stride 16; the hidden layers of
+  their class stage, which no classifier's weights can fill, have 1,024 channels (`hidden`).
+- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import DataError
+from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, VGGBackbone, build_backbone
+from pixelwise.nn.roi_warping import limit_gradient, warp_rois
+from pixelwise.nn.rpn import RPN, RPNPredictions, split_crowds
+from pixelwise.ops.anchors import base_anchors
+from pixelwise.ops.boxes import (
+    RCNN_WEIGHTS,
+    box_areas,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    pairwise_coverage,
+    pairwise_iou,
+    scale_boxes,
+)
+from pixelwise.ops.mask_voting import vote_masks
+from pixelwise.ops.matching import BACKGROUND, NEUTRAL, match_boxes, without_crowds
+from pixelwise.ops.precision import at_least_float32
+from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
+from pixelwise.types import Annotation, Batch, Instances, Masks
+
+TASK = "instance"
+
+FOREGROUND_IOU = 0.5
+"""Of a box with an object's box, and of a mask with an object's mask."""
+MASK_THRESHOLD = 0.4
+"""From which a cell belongs to the mask."""
+GRADIENT_LIMIT = 1 / 512
+"""Of each box delta's gradient from the stages after it."""
+
+
+class RPNSample(NamedTuple):
+    """What the proposal network learns from, of all images.
+
+    Attributes:
+        logits: of the sampled anchors.
+        is_object: what they should be.
+        deltas: of the anchors that stand for objects.
+        targets: what these should be.
+    """
+
+    logits: Float[Tensor, " S"]
+    is_object: Bool[Tensor, " S"]
+    deltas: Float[Tensor, "P 4"]
+    targets: Float[Tensor, "P 4"]
+
+
+class Phase(NamedTuple):
+    """What a mask stage and a class stage guessed of the sampled boxes of all images, and what they should have.
+
+    Attributes:
+        mask_logits: of the boxes that stand for objects.
+        mask_targets: 0 or 1.
+        class_logits: of the boxes; channel 0 is no object.
+        box_labels: channels, by the boxes' overlap with objects.
+        mask_class_logits: of the masks in the boxes.
+        mask_labels: channels, by the masks' overlap with objects too.
+        deltas: of the boxes that stand for objects, for their channel.
+        delta_targets: what these should be.
+    """
+
+    mask_logits: Float[Tensor, "P m m"]
+    mask_targets: Float[Tensor, "P m m"]
+    class_logits: Float[Tensor, "R K"]
+    box_labels: Int64[Tensor, " R"]
+    mask_class_logits: Float[Tensor, "R K"]
+    mask_labels: Int64[Tensor, " R"]
+    deltas: Float[Tensor, "P 4"]
+    delta_targets: Float[Tensor, "P 4"]
+
+
+class Output(NamedTuple):
+    """In training with truth what the losses compare; otherwise what was found in each image, one entry for each.
+
+    Attributes:
+        rpn: stage 1.
+        phases: stages 2 and 3, and stages 4 and 5.
+        boxes: of both phases, x1 y1 x2 y2 in pixels of the network's image.
+        masks: probabilities in each box.
+        scores: of each mask's class; channel 0 is no object.
+    """
+
+    rpn: RPNSample | None
+    phases: tuple[Phase, ...] | None
+    boxes: tuple[Float[Tensor, "R 4"], ...] | None
+    masks: tuple[Float[Tensor, "R m m"], ...] | None
+    scores: tuple[Float[Tensor, "R K"], ...] | None
+
+
+class Rois(NamedTuple):
+    """Boxes of all images in a row.
+
+    Attributes:
+        boxes: x1 y1 x2 y2 in pixels; gradients flow through them.
+        image_index: the image of each.
+    """
+
+    boxes: Float[Tensor, "R 4"]
+    image_index: Int64[Tensor, " R"]
+
+
+class MaskStage(nn.Module):
+    """Stage 2: the mask in a box, by two fully connected layers (section 3.2).
+
+    Args:
+        channels: of the warped features.
+        size: their height and width.
+        mask_size: of the mask.
+        hidden: channels between the layers.
+    """
+
+    def __init__(self, channels: int, *, size: int = 14, mask_size: int = 21, hidden: int = 256) -> None:
+        super().__init__()
+        self.mask_size = mask_size
+        self.fc6 = nn.Linear(channels * size * size, hidden)
+        self.mask = nn.Linear(hidden, mask_size * mask_size)
+        for layer in (self.fc6, self.mask):
+            nn.init.normal_(layer.weight, std=0.001)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Float[Tensor, "R C s s"]) -> Float[Tensor, "R m m"]:
+        """Logits of each cell."""
+        x = F.relu(self.fc6(features.flatten(1)))
+        return self.mask(x).view(-1, self.mask_size, self.mask_size)
+
+
+class ClassStage(nn.Module):
+    """Stage 3: class of the box, class of the mask and a better box, from two paths (section 3.3, equation 8).
+
+    One path sees the features of the box, the other the same multiplied by the mask.
+
+    Args:
+        channels: of the warped features.
+        size: their height and width, halved by a max pooling.
+        hidden: channels of the two layers of each path.
+        classes: channels of the scores, no object included.
+    """
+
+    def __init__(self, channels: int, *, size: int = 14, hidden: int = 4096, classes: int) -> None:
+        super().__init__()
+        self.size = size
+        inputs = channels * (size // 2) ** 2
+        self.box_path = _path(inputs, hidden)
+        self.mask_path = _path(inputs, hidden)
+        self.box_class = nn.Linear(2 * hidden, classes)
+        self.mask_class = nn.Linear(2 * hidden, classes)
+        self.deltas = nn.Linear(2 * hidden, 4 * classes)
+        for layer, std in ((self.box_class, 0.01), (self.mask_class, 0.01), (self.deltas, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, features: Float[Tensor, "R C s s"], masks: Float[Tensor, "R m m"]
+    ) -> tuple[Float[Tensor, "R K"], Float[Tensor, "R K"], Float[Tensor, "R K 4"]]:
+        """Logits of the box's class and of the mask's class, and for each class the deltas of a box.
+
+        Args:
+            features: of each box.
+            masks: probabilities.
+        """
+        corners = corner_resizing(masks.shape[1], self.size).to(masks)
+        gated = features * (corners @ masks @ corners.T)[:, None]
+        boxed = self.box_path(F.max_pool2d(features, 2).flatten(1))
+        masked = self.mask_path(F.max_pool2d(gated, 2).flatten(1))
+        joined = torch.cat([masked, boxed], dim=1)
+        return self.box_class(joined), self.mask_class(joined), self.deltas(joined).unflatten(1, (-1, 4))
+
+
+class MNC(nn.Module):
+    """Backbone, proposals, mask stage and class stage, the two last twice.
+
+    Args:
+        backbone: whose deepest map of stride 16 is used.
+        things: class ids of the objects, ascending.
+        anchor_sizes: roots of the anchors' areas, in pixels.
+        hidden: see ClassStage.
+        mask_size: see MaskStage.
+        warp_samples: of each bin and side, see `nn.roi_warping`.
+        rois_per_image: boxes that stage 3 learns from.
+        foreground_fraction: of them that stand for objects, at most.
+        smallest_proposal: side in pixels.
+        score_threshold: of what is answered.
+        max_detections: of an image.
+        nms_threshold: IoU above which a box suppresses another of its class before the masks vote.
+    """
+
+    task = TASK
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        things: tuple[int, ...],
+        anchor_sizes: Sequence[float] = (128, 256, 512),
+        hidden: int = 4096,
+        mask_size: int = 21,
+        warp_samples: int = 2,
+        rois_per_image: int = 64,
+        foreground_fraction: float = 0.3,
+        smallest_proposal: float = 16,
+        score_threshold: float = 0.0,
+        max_detections: int = 100,
+        nms_threshold: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(backbone.mean, backbone.std)
+        self.backbone = backbone
+        self.level = backbone.deepest(16)
+        self.things = things
+        channels = backbone.channels[self.level]
+        self.rpn = RPN(
+            channels,
+            base_anchors=[base_anchors(anchor_sizes, (0.5, 1.0, 2.0), is_rounded=False)],
+            strides=[16],
+            anchor_offset=0.5,
+            channels=512,
+            top=(12_000, 6_000),
+            kept=(300, 300),
+            smallest_side=smallest_proposal,
+        )
+        self.mask_stage = MaskStage(channels, mask_size=mask_size)
+        self.class_stage = ClassStage(channels, hidden=hidden, classes=len(things) + 1)
+        self.warp_samples = warp_samples
+        self.rois_per_image, self.foreground_fraction = rois_per_image, foreground_fraction
+        self.score_threshold, self.max_detections = score_threshold, max_detections
+        self.nms_threshold = nms_threshold
+
+    def features(
+        self, images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None = None
+    ) -> tuple[Float[Tensor, "B C h w"], ...]:
+        """The one map in which it looks, of stride 16."""
+        images = self.normalize(images)
+        if sizes is not None:
+            images = images.clone()
+            for image, (height, width) in zip(images, sizes.tolist(), strict=True):
+                image[:, height:], image[:, :, width:] = 0, 0
+        return (self.backbone(images)[self.level],)
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Any = None,  # noqa: ARG002
+    ) -> Output:
+        """Both phases of the cascade, on sampled boxes where there is truth."""
+        valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
+        maps = self.features(images, sizes)
+        predictions = self.rpn(maps, (images.shape[2], images.shape[3]))
+        if self.training and truth is not None:
+            return self._learn(maps[0], predictions, valid, [_instances(one) for one in truth])
+        boxes = self.rpn.propose(predictions, valid).boxes
+        rois = _joined(boxes)
+        masks, logits, deltas = self._answer(maps[0], rois)
+        # where no object is likeliest, the box is moved by that channel's deltas, which nothing taught
+        better = decode_boxes(_of_channel(deltas, logits.argmax(dim=1)), rois.boxes, weights=RCNN_WEIGHTS)
+        better = _clipped(better, rois.image_index, valid)
+        second_masks, second_logits, _ = self._answer(maps[0], Rois(better, rois.image_index))
+        counts = [len(one) for one in boxes]
+        return Output(
+            rpn=None,
+            phases=None,
+            boxes=_both(rois.boxes, better, counts),
+            masks=_both(masks, second_masks, counts),
+            scores=_both(logits.softmax(dim=1), second_logits.softmax(dim=1), counts),
+        )
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code."""
+        if output.rpn is None or output.phases is None:
+            raise ValueError("loss needs what forward gives in training with truth")
+        rpn = output.rpn
+        samples = torch.tensor(len(rpn.logits), device=rpn.logits.device)
+        terms = {
+            "proposal_objectness": Term(
+                F.binary_cross_entropy_with_logits(rpn.logits, rpn.is_object.to(rpn.logits), reduction="sum"), samples
+            ),
+            # Fast R-CNN's sigma 3 is a beta of 1/9
+            "proposal_boxes": Term(
+                F.smooth_l1_loss(rpn.deltas, rpn.targets, reduction="sum", beta=1 / 9),
+                samples,
+            ),
+        }
+        for number, phase in enumerate(output.phases, start=1):
+            rois = torch.tensor(len(phase.class_logits), device=rpn.logits.device)
+            mask = F.binary_cross_entropy_with_logits(phase.mask_logits, phase.mask_targets, reduction="sum")
+            cells = torch.tensor(phase.mask_logits.numel(), device=rpn.logits.device)
+            terms |= {
+                f"mask_{number}": Term(mask, cells, weight=2.0),
+                f"class_{number}": Term(F.cross_entropy(phase.class_logits, phase.box_labels, reduction="sum"), rois),
+                f"mask_class_{number}": Term(
+                    F.cross_entropy(phase.mask_class_logits, phase.mask_labels, reduction="sum"), rois
+                ),
+                f"boxes_{number}": Term(F.smooth_l1_loss(phase.deltas, phase.delta_targets, reduction="sum"), rois),
+            }
+        return terms
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+        """Masks that the boxes of both phases voted on, at the original size of their image, best first."""
+        if output.boxes is None or output.masks is None or output.scores is None:
+            raise ValueError("decode needs what forward gives without truth")
+        annotations: list[Annotation] = []
+        images = zip(output.boxes, output.masks, output.scores, strict=True)
+        sizes = zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
+        for (boxes, masks, scores), (valid, (height, width)) in zip(images, sizes, strict=True):
+            voted = vote_masks(
+                clip_boxes(scale_boxes(boxes, valid, (height, width)), (height, width)),
+                masks,
+                scores,
+                (height, width),
+                score_threshold=self.score_threshold,
+                max_detections=self.max_detections,
+                nms_threshold=self.nms_threshold,
+                mask_threshold=MASK_THRESHOLD,
+            )
+            instances = Instances(
+                boxes=voted.boxes.float(),
+                labels=class_ids_of(voted.channels, self.things),
+                masks=Masks.from_crops(voted.crops, voted.boxes.tolist(), (height, width)),
+                scores=voted.scores.float(),
+            )
+            annotations.append(Annotation(instances=instances))
+        return annotations
+
+    def _warp(self, features: Float[Tensor, "B C h w"], rois: Rois) -> Float[Tensor, "R C s s"]:
+        return warp_rois(features, rois.boxes, rois.image_index, stride=16, samples=self.warp_samples)
+
+    def _answer(
+        self, features: Float[Tensor, "B C h w"], rois: Rois
+    ) -> tuple[Float[Tensor, "R m m"], Float[Tensor, "R K"], Float[Tensor, "R K 4"]]:
+        """Mask probabilities, the logits of the masks' classes, and deltas of each box."""
+        warped = self._warp(features, rois)
+        masks = at_least_float32(self.mask_stage(warped)).sigmoid()
+        _, logits, deltas = self.class_stage(warped, masks)
+        return masks, at_least_float32(logits), at_least_float32(deltas)
+
+    def _learn(
+        self,
+        features: Float[Tensor, "B C h w"],
+        predictions: RPNPredictions,
+        valid: Sequence[Sequence[int]],
+        truths: Sequence[Instances],
+    ) -> Output:
+        """All five stages on sampled anchors and boxes."""
+        sample = RPNSample(*(torch.cat(part) for part in self.rpn.sample(predictions, truths)))
+        objects = [truth if truth.crowd is None else truth[~truth.crowd] for truth in truths]
+        crowds = [split_crowds(truth)[1] for truth in truths]
+        images = list(zip(self._proposals(predictions, valid), objects, crowds, strict=True))
+        boxes: list[Tensor] = []
+        matches: list[Tensor] = []
+        for proposals, truth, crowd in images:
+            candidates = torch.cat([proposals, truth.boxes])
+            places, found = draw_rois(
+                candidates.detach(),
+                truth.boxes,
+                crowd,
+                count=self.rois_per_image,
+                foreground_fraction=self.foreground_fraction,
+            )
+            boxes.append(candidates[places])
+            matches.append(found)
+        rois = _joined(boxes)
+        first, deltas = self._phase(features, rois, matches, objects)
+        # of the likeliest object's channel, even where no object is likelier still
+        channels = first.mask_class_logits[:, 1:].argmax(dim=1) + 1
+        chosen = limit_gradient(_of_channel(deltas, channels), GRADIENT_LIMIT)
+        better = _clipped(decode_boxes(chosen, rois.boxes, weights=RCNN_WEIGHTS), rois.image_index, valid)
+        boxes, matches = [], []
+        for index, (_, truth, crowd) in enumerate(images):
+            candidates = torch.cat([better[rois.image_index == index], truth.boxes])
+            found = match_rois(candidates.detach(), truth.boxes, crowd)
+            boxes.append(candidates[found != NEUTRAL])
+            matches.append(found[found != NEUTRAL])
+        second, _ = self._phase(features, _joined(boxes), matches, objects)
+        return Output(rpn=sample, phases=(first, second), boxes=None, masks=None, scores=None)
+
+    def _proposals(self, predictions: RPNPredictions, valid: Sequence[Sequence[int]]) -> list[Float[Tensor, "_ 4"]]:
+        """The proposals of each image, with a limited gradient into their deltas."""
+        places = self.rpn.propose(predictions, valid).places
+        deltas, anchors = torch.cat(predictions.deltas, dim=1), torch.cat(predictions.anchors)
+        return [
+            clip_boxes(decode_boxes(limit_gradient(one[place], GRADIENT_LIMIT), anchors[place]), size)
+            for one, place, size in zip(deltas, places, valid, strict=True)
+        ]
+
+    def _phase(
+        self,
+        features: Float[Tensor, "B C h w"],
+        rois: Rois,
+        matches: Sequence[Int64[Tensor, " _"]],
+        objects: Sequence[Instances],
+    ) -> tuple[Phase, Float[Tensor, "R K 4"]]:
+        """A mask stage and a class stage with their targets; also the deltas of all channels.
+
+        Args:
+            features: of the images.
+            rois: image after image.
+            matches: of each image, the object that each box stands for, or BACKGROUND.
+            objects: of each image.
+        """
+        boxes, matched = rois.boxes.detach(), torch.cat(list(matches))
+        positive = matched >= 0
+        labels = torch.zeros_like(matched)
+        labels[positive] = torch.cat(
+            [
+                channels_of(truth.labels[found[found >= 0]], self.things)
+                for found, truth in zip(matches, objects, strict=True)
+            ]
+        )
+        side = self.mask_stage.mask_size
+        targets, references, areas = _mask_targets(rois._replace(boxes=boxes), matches, objects, side=side)
+        warped = self._warp(features, rois)
+        mask_logits = at_least_float32(self.mask_stage(warped))
+        masks = mask_logits.sigmoid()
+        fits = torch.zeros_like(positive)
+        fits[positive] = mask_overlaps(masks[positive].detach(), targets, boxes[positive], areas) >= FOREGROUND_IOU
+        # as in the authors' code, a mask that is no object's learns from its own loss alone
+        gates = torch.where(fits[:, None, None], masks, masks.detach())
+        class_logits, mask_class_logits, deltas = (at_least_float32(x) for x in self.class_stage(warped, gates))
+        phase = Phase(
+            mask_logits=mask_logits[positive],
+            mask_targets=targets,
+            class_logits=class_logits,
+            box_labels=labels,
+            mask_class_logits=mask_class_logits,
+            mask_labels=torch.where(fits, labels, 0),
+            deltas=_of_channel(deltas, labels)[positive],
+            delta_targets=encode_boxes(references, boxes[positive], weights=RCNN_WEIGHTS),
+        )
+        return phase, deltas
+
+
+def match_rois(
+    boxes: Float[Tensor, "R 4"], objects: Float[Tensor, "T 4"], crowds: Float[Tensor, "C 4"]
+) -> Int64[Tensor, " R"]:
+    """The object that each box stands for, BACKGROUND, or NEUTRAL for background inside a crowd."""
+    matches = match_boxes(pairwise_iou(objects, boxes), positive=FOREGROUND_IOU, negative=FOREGROUND_IOU)
+    return without_crowds(matches, pairwise_coverage(crowds, boxes))
+
+
+def draw_rois(
+    boxes: Float[Tensor, "R 4"],
+    objects: Float[Tensor, "T 4"],
+    crowds: Float[Tensor, "C 4"],
+    *,
+    count: int = 64,
+    foreground_fraction: float = 0.3,
+) -> tuple[Int64[Tensor, " S"], Int64[Tensor, " S"]]:
+    """Boxes to learn from, and the object that each stands for or BACKGROUND, drawn with torch's generator.
+
+    Of what objects leave of `count`, 85 % are background that overlaps an object by at least 0.1, 15 % other; neither
+    takes the other's place (proposal_target_layer.py of the authors' code).
+    """
+    matches = match_rois(boxes, objects, crowds)
+    overlaps = pairwise_iou(objects, boxes).amax(dim=0) if len(objects) else boxes.new_zeros(len(boxes))
+    foreground = _drawn(matches >= 0, round(count * foreground_fraction))
+    rest = count - len(foreground)
+    near = _drawn((matches == BACKGROUND) & (overlaps >= 0.1), round(rest * 0.85))
+    far = _drawn((matches == BACKGROUND) & (overlaps < 0.1), round(rest * 0.15))
+    places = torch.cat([foreground, near, far])
+    return places, matches[places]
+
+
+def mask_overlaps(
+    masks: Float[Tensor, "P m m"],
+    targets: Float[Tensor, "P m m"],
+    boxes: Float[Tensor, "P 4"],
+    areas: Int64[Tensor, " P"],
+) -> Float[Tensor, " P"]:
+    """Intersection over union of predicted masks with their objects.
+
+    Args:
+        masks: probabilities in each box; cells from MASK_THRESHOLD on belong to the mask.
+        targets: 0 or 1, the object's part in the box.
+        boxes: of the masks.
+        areas: pixels of the whole objects.
+    """
+    predicted = (masks >= MASK_THRESHOLD).to(targets.dtype)
+    cell = box_areas(boxes) / (masks.shape[1] * masks.shape[2])
+    common = (predicted * targets).sum(dim=(1, 2)) * cell
+    return common / (predicted.sum(dim=(1, 2)) * cell + areas - common).clamp(min=1e-6)
+
+
+def corner_resizing(cells: int, size: int) -> Float[Tensor, "size cells"]:
+    """Weights that read `size` values at the corners of even bins of a row of `cells`, linearly between the cells.
+
+    The authors' mask resizing (mask_resize_layer.cu), whose bins are those of RoI warping.
+    """
+    place = torch.arange(size) * (cells / size)
+    first = place.floor().clamp(max=cells - 1)
+    weights = torch.zeros(size, cells)
+    rows = torch.arange(size)
+    weights[rows, first.long()] = 1 - (place - first)
+    weights[rows, (first.long() + 1).clamp(max=cells - 1)] += place - first
+    return weights
+
+
+def _mask_targets(
+    rois: Rois, matches: Sequence[Int64[Tensor, " _"]], objects: Sequence[Instances], *, side: int
+) -> tuple[Float[Tensor, "P m m"], Float[Tensor, "P 4"], Int64[Tensor, " P"]]:
+    """Of the boxes that stand for objects: the objects' masks in them, the objects' boxes, the masks' areas."""
+    targets = [rois.boxes.new_zeros(0, side, side)]
+    references = [rois.boxes.new_zeros(0, 4)]
+    areas = [torch.zeros(0, dtype=torch.int64, device=rois.boxes.device)]
+    for index, (found, truth) in enumerate(zip(matches, objects, strict=True)):
+        which = found[found >= 0]
+        assert truth.masks is not None
+        masks = truth.masks[which]
+        boxes = rois.boxes[rois.image_index == index][found >= 0]
+        targets.append((masks.sample(boxes, (side, side)) >= MASK_THRESHOLD).to(boxes.dtype))
+        references.append(truth.boxes[which].to(boxes.dtype))
+        areas.append(masks.areas())
+    return torch.cat(targets), torch.cat(references), torch.cat(areas)
+
+
+def _path(inputs: int, hidden: int) -> nn.Sequential:
+    layers = [nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden), nn.ReLU(inplace=True)]
+    for layer in layers[::2]:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # pyright: ignore[reportArgumentType]
+        nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+    return nn.Sequential(*layers)
+
+
+def _joined(boxes: Sequence[Float[Tensor, "_ 4"]]) -> Rois:
+    counts = torch.tensor([len(one) for one in boxes], device=boxes[0].device)
+    return Rois(torch.cat(list(boxes)), torch.arange(len(boxes), device=counts.device).repeat_interleave(counts))
+
+
+def _of_channel(deltas: Float[Tensor, "R K 4"], channels: Int64[Tensor, " R"]) -> Float[Tensor, "R 4"]:
+    return deltas[torch.arange(len(deltas), device=deltas.device), channels]
+
+
+def _clipped(
+    boxes: Float[Tensor, "R 4"], image_index: Int64[Tensor, " R"], valid: Sequence[Sequence[int]]
+) -> Float[Tensor, "R 4"]:
+    """Boxes cut at the borders of their images."""
+    limits = boxes.new_tensor([[width, height, width, height] for height, width in valid])
+    return boxes.clamp(min=0).minimum(limits[image_index])
+
+
+def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
+    places = eligible.nonzero().flatten()
+    return places[torch.randperm(len(places), device=places.device)[:count]]
+
+
+def _both(
+    first: Float[Tensor, "R ..."], second: Float[Tensor, "R ..."], counts: Sequence[int]
+) -> tuple[Float[Tensor, "R2 ..."], ...]:
+    """Of each image what the first phase found, then the second."""
+    pairs = zip(first.split(list(counts)), second.split(list(counts)), strict=True)
+    return tuple(torch.cat(pair) for pair in pairs)
+
+
+def _instances(annotation: Annotation) -> Instances:
+    if annotation.instances is None or annotation.instances.masks is None:
+        raise DataError("an image has no object masks to learn from; mnc wants instances with masks")
+    return annotation.instances
+
+
+def build(
+    *,
+    num_classes: int,
+    thing_ids: Sequence[int] | None = None,
+    backbone: str = "vgg16",
+    anchor_sizes: Sequence[float] = (128, 256, 512),
+    hidden: int | None = None,
+    mask_size: int = 21,
+    warp_samples: int = 2,
+    rois_per_image: int = 64,
+    smallest_proposal: float = 16,
+    score_threshold: float = 0.05,
+    max_detections: int = 100,
+    nms_threshold: float = 0.3,
+) -> MNC:
+    """MNC with random weights.
+
+    Args:
+        num_classes: background included.
+        thing_ids: class ids of the objects; all but 0 if not given.
+        backbone: `vgg16` is the paper's; any other of `nn.backbones.build_backbone`.
+        anchor_sizes: roots of the anchors' areas in pixels; with three ratios each.
+        hidden: channels of the class stage's layers; 4,096 with VGG-16, else 1,024, if not given.
+        mask_size: height and width of masks.
+        warp_samples: see `nn.roi_warping.warp_rois`.
+        rois_per_image: boxes that the class stage learns from.
+        smallest_proposal: smallest side of a proposal in pixels.
+        score_threshold: of what is answered; the authors keep all.
+        max_detections: of an image.
+        nms_threshold: see `ops.mask_voting.vote_masks`.
+
+    Raises:
+        RecipeError: an unknown backbone, or one without a map of stride 16.
+    """
+    if backbone == "vgg16":
+        network: Backbone = VGGBackbone(torchvision.models.vgg16(weights=None), last_pooling=False)
+    elif backbone.startswith(RESNETS):
+        network = build_backbone(backbone, output_stride=32)
+        network.shorten(network.deepest(16) + 1)
+    else:
+        network = build_backbone(backbone, output_stride=16)
+    return MNC(
+        network,
+        things=things_of(num_classes, thing_ids),
+        anchor_sizes=anchor_sizes,
+        hidden=hidden or (4096 if backbone == "vgg16" else 1024),
+        mask_size=mask_size,
+        warp_samples=warp_samples,
+        rois_per_image=rois_per_image,
+        smallest_proposal=smallest_proposal,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        nms_threshold=nms_threshold,
+    )
+
+
+VARIANTS = {
+    "mnc_vgg16": {"backbone": "vgg16"},
+    "mnc_resnet50": {"backbone": "resnet50"},
+    "mnc_mobilenet_v2": {"backbone": "mobilenet_v2", "anchor_sizes": (64, 128, 256)},
+}
+
+RECIPE = Recipe(
+    stages=(
+        Stage(
+            steps=4_000,
+            batch_size=4,
+            crop_size=320,
+            optimizer=Optimizer(
+                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=10.0
+            ),
+            augmentation=Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
+            poly_power=0.9,
+            warmup_steps=100,
+            freeze_batch_norm=True,
+            frozen_stages=2,
+        ),
+    ),
+    input_size=320,
+    paper={
+        "steps": "25,000",
+        "batch_size": "8 (one by one, their gradients added)",
+        "crop_size": "whole images",
+        "input_size": "short side 600, long side at most 1,000",
+        "optimizer.name": "sgd",
+        "optimizer.lr": "0.001, a tenth from step 20,000",
+        "optimizer.head_lr_multiplier": "1",
+        "optimizer.bias_lr_multiplier": "2",
+        "optimizer.weight_decay": "5e-4",
+        "optimizer.clip_norm": "none",
+        "poly_power": "0",
+        "warmup_steps": "0",
+        "augmentation.scale_min": "1",
+        "augmentation.scale_max": "1",
+        "augmentation.brightness": "0",
+        "augmentation.contrast": "0",
+        "augmentation.saturation": "0",
+        "augmentation.hue": "0",
+    },
+)

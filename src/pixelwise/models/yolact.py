@@ -1,0 +1,808 @@
+"""YOLACT: Bolya, Zhou, Xiao, Lee, "YOLACT: Real-time Instance Segmentation", ICCV 2019; and "YOLACT++: Better Real-time
+Instance Segmentation", TPAMI 2020.
+
+One network gives, for the whole image, some prototype masks, and for each anchor a class, a box and one coefficient for
+each prototype. An object's mask is the sigmoid of the sum of prototypes times coefficients, cut at its box (section 3).
+Fast NMS lets boxes suppress others that are suppressed themselves, so that it is one comparison of matrices (section
+3.4). YOLACT++ adds deformable convolutions, three times as many anchors, and a small network that guesses the IoU of
+each mask.
+
+Differences from the paper, and from the authors' code where it says more:
+- The image is stretched to a square, as in the paper; sides other than 550 are allowed, and anchors then keep their
+  share of the image, as in the authors' configurations for 400 and 700 pixels (which round them; `anchor_sizes` takes
+  theirs).
+- Truth boxes below 4/550 of a side are left out, as in the authors' augmentation; so are, of the mask loss, objects
+  without a mask. An image without objects gives no loss of anchors.
+- The mask loss is computed from logits inside the crop, so that saturated wrong pixels keep their gradient; what the
+  truth has beyond the crop of one pixel's margin counts nothing, where the authors add a constant.
+- Mask-IoU: grids below 63 cells are padded with zeros, as its five unpadded convolutions need. The rescored value is
+  the one score of an object; the authors judge boxes by the class score and masks by the rescored one.
+- Boxes keep their fractions; the authors cut them to whole pixels for boxes, not for masks. Ordinary NMS, an option, is
+  torchvision's, without the added pixel of the authors' Cython, and keeps `candidates_per_class` as Fast NMS does.
+- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.nn.backbones import Backbone, Normalize, ResNetBackbone, build_backbone
+from pixelwise.nn.convolution import convolution
+from pixelwise.nn.deformable import deform
+from pixelwise.nn.fpn import FPN, pyramid_maps
+from pixelwise.ops.anchors import centred_anchors
+from pixelwise.ops.boxes import (
+    RCNN_WEIGHTS,
+    are_large_enough,
+    box_areas,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    pairwise_coverage,
+    pairwise_iou,
+    scale_boxes,
+)
+from pixelwise.ops.matching import BACKGROUND, match_best_for_each, match_boxes, without_crowds
+from pixelwise.ops.paste import enlarge_masks
+from pixelwise.ops.precision import at_least_float32
+from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
+from pixelwise.types import Annotation, Batch, Instances, Masks
+
+TASK = "instance"
+
+MEAN = tuple(value / 255 for value in (123.68, 116.78, 103.94))
+STD = tuple(value / 255 for value in (58.40, 57.12, 57.38))
+"""What the authors' ResNets expect of RGB values; in their code in the order BGR, before channels are turned."""
+
+UNJUDGED = -1
+"""Stands for an anchor that the class loss leaves out."""
+
+Anchors = Literal["square", "ratios"]
+"""Shape of the anchors of ratios 1/2 and 2.
+
+- `square`: the height is the width, by a mistake in the release of YOLACT with which its weights were trained.
+- `ratios`: as the paper says, and as in YOLACT++; 0.2 mAP better by the authors' measurement.
+"""
+
+
+class Detections(NamedTuple):
+    """What is found in one image, best first.
+
+    Attributes:
+        boxes: x1 y1 x2 y2 in pixels of the network's image, may leave it.
+        scores: in [0, 1].
+        channels: of the class, from 1 on.
+        masks: in [0, 1] on the prototypes' grid, which covers the image; zero beyond the box.
+    """
+
+    boxes: Float[Tensor, "N 4"]
+    scores: Float[Tensor, " N"]
+    channels: Int64[Tensor, " N"]
+    masks: Float[Tensor, "N h w"]
+
+
+class Comparison(NamedTuple):
+    """What the losses compare of P anchors.
+
+    Attributes:
+        objects: the number in the truth of the object that an anchor stands for, or BACKGROUND, or NEUTRAL.
+        targets: the channel that the class loss wants, or UNJUDGED for what is neither an object nor a hard negative.
+        masked: of each image the anchors whose masks are judged.
+        mask_logits: of these anchors.
+        mask_ious: of these anchors, guessed for the true class from their masks; with a mask-IoU network alone.
+        semantic_logits: of each class at each cell of the largest feature map.
+    """
+
+    objects: Int64[Tensor, "B P"]
+    targets: Int64[Tensor, "B P"]
+    masked: tuple[Int64[Tensor, " _"], ...]
+    mask_logits: tuple[Float[Tensor, "_ h w"], ...]
+    mask_ious: tuple[Float[Tensor, " _"], ...] | None
+    semantic_logits: Float[Tensor, "B T h3 w3"]
+
+
+class Output(NamedTuple):
+    """What is guessed of P anchors with C prototypes.
+
+    Attributes:
+        logits: of each class before the softmax, channel 0 for no object.
+        deltas: of the boxes, in SSD's coding.
+        coefficients: in (-1, 1), one for each prototype.
+        prototypes: not negative, at twice the size of the largest feature map.
+        anchors: x1 y1 x2 y2 in pixels of the network's image, the same for all images.
+        image_sizes: height and width of the network's image, padding included, the same for all.
+        comparison: with the truth; in training.
+        detections: of each image; in evaluation.
+    """
+
+    logits: Float[Tensor, "B P K"]
+    deltas: Float[Tensor, "B P 4"]
+    coefficients: Float[Tensor, "B P C"]
+    prototypes: Float[Tensor, "B C h w"]
+    anchors: Float[Tensor, "B P 4"]
+    image_sizes: Int64[Tensor, "B 2"]
+    comparison: Comparison | None
+    detections: tuple[Detections, ...] | None
+
+
+class Protonet(nn.Sequential):
+    """The prototypes (figure 3), not negative, so that what is on stands out.
+
+    Args:
+        channels: of the map.
+        prototypes: how many.
+    """
+
+    def __init__(self, channels: int, prototypes: int) -> None:
+        super().__init__(
+            *(part for _ in range(3) for part in convolution(channels, channels, has_activation=True)),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            nn.ReLU(inplace=True),
+            *convolution(channels, channels, has_activation=True),
+            *convolution(channels, prototypes, 1, has_activation=True),
+        )
+
+
+class Head(nn.Module):
+    """Class, box and coefficients of each anchor, with the same weights for all maps (figure 4).
+
+    Args:
+        channels: of the maps.
+        anchors: of each cell.
+        classes: channels of the scores.
+        prototypes: how many coefficients.
+    """
+
+    def __init__(self, channels: int, *, anchors: int, classes: int, prototypes: int) -> None:
+        super().__init__()
+        self.tower = convolution(channels, channels, has_activation=True)
+        self.boxes = nn.Conv2d(channels, anchors * 4, 3, padding=1)
+        self.classes = nn.Conv2d(channels, anchors * classes, 3, padding=1)
+        self.coefficients = nn.Conv2d(channels, anchors * prototypes, 3, padding=1)
+        self.anchors = anchors
+
+    def forward(
+        self, x: Float[Tensor, "B D h w"]
+    ) -> tuple[Float[Tensor, "B N K"], Float[Tensor, "B N 4"], Float[Tensor, "B N C"]]:
+        """Logits, deltas and coefficients, anchor after anchor in each cell."""
+        x = self.tower(x)
+        logits, deltas, coefficients = (
+            layer(x).permute(0, 2, 3, 1).reshape(len(x), x.shape[2] * x.shape[3] * self.anchors, -1)
+            for layer in (self.classes, self.boxes, self.coefficients)
+        )
+        return logits, deltas, coefficients.tanh()
+
+
+class MaskIoUNet(nn.Module):
+    """The IoU of a mask with its object, guessed from the mask alone, for each class (YOLACT++, section 5.3).
+
+    Args:
+        things: classes.
+    """
+
+    SMALLEST = 63
+    """Cells along a side of which five unpadded convolutions leave one."""
+
+    def __init__(self, things: int) -> None:
+        super().__init__()
+        widths = (1, 8, 16, 32, 64, 128)
+        self.convolutions = nn.Sequential(
+            *(
+                layer
+                for width, wider in pairwise(widths)
+                for layer in (nn.Conv2d(width, wider, 3, stride=2), nn.ReLU(inplace=True))
+            ),
+            nn.Conv2d(widths[-1], things, 1),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, masks: Float[Tensor, "N h w"]) -> Float[Tensor, "N T"]:
+        """Not negative, may exceed 1."""
+        below, beyond = (max(0, self.SMALLEST - side) for side in masks.shape[1:])
+        return self.convolutions(F.pad(masks[:, None], (0, beyond, 0, below))).amax(dim=(2, 3))
+
+
+class YOLACT(nn.Module):
+    """Backbone, feature pyramid, prototypes and head.
+
+    Args:
+        backbone: with maps of stride 8, 16 and 32.
+        things: class ids of the objects, ascending.
+        channels: of the feature pyramid.
+        prototypes: 32 in the paper (table 2b).
+        anchor_sizes: of each level the anchors' sides, in pixels of an image of `anchor_image_side`.
+        anchor_ratios: width over height.
+        anchor_image_side: see `anchor_sizes`.
+        square_anchors: see Anchors.
+        rescores_masks: guess each mask's IoU, and multiply the class score by it.
+        masks_to_train: of each image, at most; the loss of those that were drawn stands for all.
+        fast_nms: or ordinary NMS.
+        candidate_threshold: anchors whose best class has no larger score are no candidates.
+        candidates_per_class: so many best ones go into NMS.
+        nms_threshold: IoU above which a box suppresses another of its class.
+        score_threshold: of what is answered; at 0, as the authors judge, everything is: with Fast NMS also classes of
+            a candidate that score less than `candidate_threshold`.
+        max_detections: of an image.
+    """
+
+    task = TASK
+    stretches_input = True
+    """Images are brought to a square, without regard to their shape."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        things: tuple[int, ...],
+        channels: int = 256,
+        prototypes: int = 32,
+        anchor_sizes: Sequence[Sequence[float]],
+        anchor_ratios: Sequence[float] = (1.0, 0.5, 2.0),
+        anchor_image_side: int = 550,
+        square_anchors: bool,
+        rescores_masks: bool = False,
+        masks_to_train: int = 100,
+        fast_nms: bool = True,
+        candidate_threshold: float = 0.05,
+        candidates_per_class: int = 200,
+        nms_threshold: float = 0.5,
+        score_threshold: float = 0.0,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__()
+        is_resnet = isinstance(backbone, ResNetBackbone)
+        self.normalize = Normalize(MEAN if is_resnet else backbone.mean, STD if is_resnet else backbone.std)
+        self.backbone = backbone
+        self.levels = pyramid_maps(backbone, (8, 16, 32))
+        self.things = things
+        self.anchor_sizes = tuple(tuple(sizes) for sizes in anchor_sizes)
+        self.anchor_ratios, self.anchor_image_side = tuple(anchor_ratios), anchor_image_side
+        self.square_anchors = square_anchors
+        self.fpn = FPN(
+            [backbone.channels[level] for level in self.levels],
+            channels=channels,
+            upsampling="bilinear",
+            has_activation=True,
+            extra="convolutions",
+            extra_levels=len(self.anchor_sizes) - len(self.levels),
+        )
+        self.protonet = Protonet(channels, prototypes)
+        self.head = Head(
+            channels,
+            anchors=len(self.anchor_sizes[0]) * len(self.anchor_ratios),
+            classes=len(things) + 1,
+            prototypes=prototypes,
+        )
+        self.semantic = nn.Conv2d(channels, len(things), 1)
+        self.mask_iou = MaskIoUNet(len(things)) if rescores_masks else None
+        self.masks_to_train = masks_to_train
+        self.fast_nms = fast_nms
+        self.candidate_threshold, self.candidates_per_class = candidate_threshold, candidates_per_class
+        self.nms_threshold, self.score_threshold = nms_threshold, score_threshold
+        self.max_detections = max_detections
+        for part in (self.fpn, self.protonet, self.head, self.semantic, self.mask_iou):
+            _initialise(part)
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Any = None,  # noqa: ARG002
+    ) -> Output:
+        """The guesses; with truth what the losses compare, in evaluation mode the detections."""
+        size = (images.shape[2], images.shape[3])
+        maps = self.backbone(_zero_beyond(self.normalize(images), sizes))
+        maps = self.fpn([maps[level] for level in self.levels])
+        prototypes = self.protonet(maps[0])
+        parts = [self.head(x) for x in maps]
+        semantic_logits = None if truth is None else self.semantic(maps[0])
+        with torch.autocast(images.device.type, enabled=False):
+            logits, deltas, coefficients = (at_least_float32(torch.cat(part, 1)) for part in zip(*parts, strict=True))
+            anchors = self.anchors([(x.shape[2], x.shape[3]) for x in maps], size).to(logits)
+            output = Output(
+                logits=logits,
+                deltas=deltas,
+                coefficients=coefficients,
+                prototypes=at_least_float32(prototypes),
+                anchors=anchors.expand(len(images), -1, -1),
+                image_sizes=torch.tensor([size] * len(images), device=images.device),
+                comparison=None,
+                detections=None,
+            )
+            if not self.training:
+                return output._replace(detections=tuple(self._detect(output, index) for index in range(len(images))))
+            if truth is None or semantic_logits is None:
+                return output
+            return output._replace(comparison=self._compare(output, truth, at_least_float32(semantic_logits)))
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
+        """The losses of class, box and mask, divided by the anchors that stand for objects, and the semantic one.
+
+        Raises:
+            DataError: objects without masks.
+        """
+        compared = output.comparison
+        if compared is None:
+            raise DataError("forward was called without truth, or in evaluation mode: there is nothing to learn from")
+        truths = [_instances(annotation) for annotation in batch.truth]
+        judged = compared.targets != UNJUDGED
+        count = (compared.objects >= 0).sum()
+        images = torch.tensor(len(truths), device=count.device)
+        terms = {
+            "class": Term(F.cross_entropy(output.logits[judged], compared.targets[judged], reduction="sum"), count),
+            "box": Term(_box_loss(output, compared, truths), count, weight=1.5),
+            "mask": Term(_mask_loss(output, compared, truths), count, weight=6.125),
+            "semantic": Term(_semantic_loss(output, compared, truths, self.things), images),
+        }
+        if compared.mask_ious is not None:
+            terms["mask_iou"] = Term(_mask_iou_loss(output, compared, compared.mask_ious, truths), count, weight=25.0)
+        return terms
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+        """The objects at the original size of their image, best first; none from an output of training."""
+        grid = output.prototypes.shape[2:]
+        nothing = output.deltas.new_zeros(0)
+        empty = Detections(nothing.view(0, 4), nothing, nothing.long(), nothing.view(0, *grid))
+        annotations: list[Annotation] = []
+        sizes = zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), output.image_sizes.tolist(), strict=True)
+        detections = output.detections or (empty,) * len(batch)
+        for found, (valid, original, whole) in zip(detections, sizes, strict=True):
+            boxes = clip_boxes(scale_boxes(found.boxes, valid, original), original)
+            seen = ((boxes[:, 2:] > boxes[:, :2]).all(dim=1)).nonzero().flatten()
+            # the prototypes cover the padding too: where it would end if the original had it
+            covered = (original[0] * whole[0] / valid[0], original[1] * whole[1] / valid[1])
+            pasted = enlarge_masks(found.masks[seen], (original[0], original[1]), covered=covered)
+            instances = Instances(
+                boxes=boxes[seen],
+                labels=class_ids_of(found.channels[seen], self.things),
+                masks=Masks(*pasted, size=(original[0], original[1])),
+                scores=found.scores[seen].clamp(max=1),
+            )
+            annotations.append(Annotation(instances=instances))
+        return annotations
+
+    def anchors(self, grids: Sequence[tuple[int, int]], size: tuple[int, int]) -> Float[Tensor, "P 4"]:
+        """All anchors of an image, level after level, in pixels.
+
+        Args:
+            grids: height and width of each level of the pyramid.
+            size: of the image.
+        """
+        side = self.anchor_image_side
+        levels = [
+            centred_anchors(grid, (side, side), sizes=sizes, ratios=self.anchor_ratios, is_square=self.square_anchors)
+            for grid, sizes in zip(grids, self.anchor_sizes, strict=True)
+        ]
+        return scale_boxes(torch.cat(levels), (side, side), size)
+
+    def _compare(
+        self, output: Output, truth: Sequence[Annotation], semantic_logits: Float[Tensor, "B T h3 w3"]
+    ) -> Comparison:
+        """What the anchors stand for, and the masks that are judged."""
+        truths = [_instances(annotation) for annotation in truth]
+        size = output.image_sizes[0].tolist()
+        objects = torch.stack([match_anchors(output.anchors[0], one, size) for one in truths])
+        targets = torch.full_like(objects, UNJUDGED)
+        masked: list[Tensor] = []
+        mask_logits: list[Tensor] = []
+        mask_ious: list[Tensor] = []
+        mask_iou = self.mask_iou
+        for index, one in enumerate(truths):
+            positive = objects[index] >= 0
+            targets[index, hard_negatives(output.logits[index], objects[index])] = 0
+            targets[index, positive] = channels_of(one.labels[objects[index, positive]], self.things)
+            anchors = _drawn(_with_masks(objects[index], one), self.masks_to_train)
+            logits = combine(output.prototypes[index], output.coefficients[index, anchors])
+            masked.append(anchors)
+            mask_logits.append(logits)
+            if mask_iou is not None:
+                inside = inside_boxes(one.boxes[objects[index, anchors]], size, (logits.shape[1], logits.shape[2]))
+                guesses = mask_iou(logits.sigmoid() * inside)
+                mask_ious.append(guesses.gather(1, targets[index, anchors, None] - 1)[:, 0])
+        return Comparison(
+            objects=objects,
+            targets=targets,
+            masked=tuple(masked),
+            mask_logits=tuple(mask_logits),
+            mask_ious=None if mask_iou is None else tuple(mask_ious),
+            semantic_logits=semantic_logits,
+        )
+
+    def _detect(self, output: Output, index: int) -> Detections:
+        """What one image shows."""
+        scores = output.logits[index].softmax(dim=1)[:, 1:]
+        candidates = (scores.amax(dim=1) > self.candidate_threshold).nonzero().flatten()
+        boxes = decode_boxes(
+            output.deltas[index, candidates],
+            output.anchors[index, candidates],
+            weights=RCNN_WEIGHTS,
+            largest_log_scale=None,
+        )
+        scores = scores[candidates]
+        if self.fast_nms:
+            chosen, classes = suppress_fast(
+                boxes, scores, threshold=self.nms_threshold, per_class=self.candidates_per_class
+            )
+        else:
+            chosen, classes = suppress_ordinarily(
+                boxes,
+                scores,
+                threshold=self.nms_threshold,
+                per_class=self.candidates_per_class,
+                smallest_score=self.candidate_threshold,
+            )
+        chosen, classes = chosen[: self.max_detections], classes[: self.max_detections]
+        scores, boxes = scores[chosen, classes], boxes[chosen]
+        grid = output.prototypes.shape[2:]
+        masks = combine(output.prototypes[index], output.coefficients[index, candidates[chosen]]).sigmoid()
+        masks = masks * inside_boxes(boxes, output.image_sizes[index].tolist(), (grid[0], grid[1]))
+        if self.mask_iou is not None and len(masks):
+            guesses = self.mask_iou(masks)
+            scores = scores * guesses.gather(1, classes[:, None])[:, 0]
+        best = scores.argsort(descending=True, stable=True)
+        if self.score_threshold > 0:
+            best = best[scores[best] > self.score_threshold]
+        return Detections(boxes[best], scores[best], classes[best] + 1, masks[best])
+
+
+def match_anchors(
+    anchors: Float[Tensor, "P 4"],
+    truth: Instances,
+    image_size: Sequence[int],
+    *,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    crowd_coverage: float = 0.7,
+    smallest_side: float = 4 / 550,
+) -> Int64[Tensor, " P"]:
+    """The object that each anchor stands for.
+
+    An anchor stands for the object that it overlaps most. Before, each object gets an anchor of its own: the pair that
+    overlaps most is taken, and so on among the rest.
+
+    Args:
+        anchors: in pixels.
+        truth: crowds make the background that they cover neutral.
+        image_size: height and width.
+        positive: smallest IoU.
+        negative: IoU below which an anchor is background; between the two it is neutral.
+        crowd_coverage: part of an anchor that lies in a crowd, from which on it is no background.
+        smallest_side: objects below such a part of the image's sides are left out.
+
+    Returns:
+        the number of the object in `truth`, BACKGROUND or NEUTRAL.
+    """
+    crowd = torch.zeros_like(truth.labels, dtype=torch.bool) if truth.crowd is None else truth.crowd
+    shares = scale_boxes(truth.boxes, image_size, (1, 1))
+    wanted = (~crowd & are_large_enough(shares, smallest_side)).nonzero().flatten()
+    overlaps = pairwise_iou(truth.boxes[wanted].to(anchors), anchors)
+    matches = match_boxes(overlaps, positive=positive, negative=negative)
+    forced = match_best_for_each(overlaps)
+    matches = torch.where(forced >= 0, forced, matches)
+    coverage = pairwise_coverage(truth.boxes[crowd].to(anchors), anchors)
+    matches = without_crowds(matches, coverage, threshold=crowd_coverage)
+    if len(wanted):
+        matches = torch.where(matches >= 0, wanted[matches.clamp(min=0)], matches)
+    return matches
+
+
+def hard_negatives(logits: Float[Tensor, "P K"], objects: Int64[Tensor, " P"], *, ratio: int = 3) -> Bool[Tensor, " P"]:
+    """The background anchors that look least like it: `ratio` times as many as stand for objects.
+
+    Source: SSD (Liu et al., 2016), section 2.2.
+    """
+    background = objects == BACKGROUND
+    count = min(ratio * int((objects >= 0).sum()), int(background.sum()))
+    # the cross-entropy of background
+    losses = (logits.logsumexp(dim=1) - logits[:, 0]).masked_fill(~background, -1)
+    chosen = torch.zeros_like(background)
+    chosen[losses.topk(count).indices] = True
+    return chosen
+
+
+def combine(prototypes: Float[Tensor, "C h w"], coefficients: Float[Tensor, "N C"]) -> Float[Tensor, "N h w"]:
+    """The sums of prototypes times coefficients: masks before the sigmoid (section 3.2)."""
+    return (coefficients @ prototypes.flatten(1)).unflatten(1, prototypes.shape[1:])
+
+
+def inside_boxes(
+    boxes: Float[Tensor, "N 4"], image_size: Sequence[int], grid: tuple[int, int]
+) -> Bool[Tensor, "N h w"]:
+    """Which cells of a grid over the image begin in each box, with a margin of one cell around it."""
+    x1, y1, x2, y2 = scale_boxes(boxes, image_size, grid)[:, :, None].unbind(dim=1)
+    rows, columns = (torch.arange(side, dtype=boxes.dtype, device=boxes.device) for side in grid)
+    beside = (columns >= x1.minimum(x2) - 1) & (columns < x1.maximum(x2) + 1)
+    above = (rows >= y1.minimum(y2) - 1) & (rows < y1.maximum(y2) + 1)
+    return above[:, :, None] & beside[:, None, :]
+
+
+def suppress_fast(
+    boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N T"], *, threshold: float, per_class: int
+) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"]]:
+    """Fast NMS (section 3.4): a box goes if it overlaps a better one of its class, even one that goes itself.
+
+    Args:
+        boxes: candidates, each one of every class.
+        scores: of every class.
+        threshold: largest IoU that two may have.
+        per_class: so many best boxes of each class are looked at.
+
+    Returns:
+        the numbers of the boxes that stay and their classes from 0 on, best first.
+    """
+    scores, order = (part[:per_class].T for part in scores.sort(dim=0, descending=True, stable=True))
+    chosen: list[Tensor] = []
+    for places in order:
+        overlaps = pairwise_iou(boxes[places], boxes[places]).triu(diagonal=1)
+        chosen.append((overlaps <= threshold).all(dim=0))
+    classes, ranks = torch.stack(chosen).nonzero(as_tuple=True)
+    best = scores[classes, ranks].argsort(descending=True, stable=True)
+    return order[classes, ranks][best], classes[best]
+
+
+def suppress_ordinarily(
+    boxes: Float[Tensor, "N 4"],
+    scores: Float[Tensor, "N T"],
+    *,
+    threshold: float,
+    per_class: int,
+    smallest_score: float,
+) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"]]:
+    """NMS within each class, among its boxes above a score; as `suppress_fast`."""
+    scores, order = (part[:per_class].T for part in scores.sort(dim=0, descending=True, stable=True))
+    classes, ranks = (scores > smallest_score).nonzero(as_tuple=True)
+    places = order[classes, ranks]
+    best = batched_nms(boxes[places], scores[classes, ranks], classes, threshold)
+    return places[best], classes[best]
+
+
+def _box_loss(output: Output, compared: Comparison, truths: Sequence[Instances]) -> Float[Tensor, ""]:
+    total = output.deltas.sum() * 0
+    for index, truth in enumerate(truths):
+        positive = compared.objects[index] >= 0
+        boxes = truth.boxes[compared.objects[index, positive]].to(output.anchors)
+        wanted = encode_boxes(boxes, output.anchors[index, positive], weights=RCNN_WEIGHTS)
+        total = total + F.smooth_l1_loss(output.deltas[index, positive], wanted, reduction="sum")
+    return total
+
+
+def _mask_loss(output: Output, compared: Comparison, truths: Sequence[Instances]) -> Float[Tensor, ""]:
+    """Cross-entropy inside the true box, summed and divided by the box's cells (section 3.2)."""
+    total = output.prototypes.sum() * 0
+    size = output.image_sizes[0].tolist()
+    for index, (truth, anchors, logits) in enumerate(zip(truths, compared.masked, compared.mask_logits, strict=True)):
+        if not len(anchors):
+            continue
+        objects, grid = compared.objects[index, anchors], (logits.shape[1], logits.shape[2])
+        boxes = truth.boxes[objects].to(logits)
+        wanted = _masks_on_grid(truth, size, grid)[objects].to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * inside_boxes(boxes, size, grid)
+        cells = box_areas(scale_boxes(boxes, size, grid))
+        share = len(anchors) / len(_with_masks(compared.objects[index], truth))
+        total = total + (losses.sum(dim=(1, 2)) / cells).sum() / share
+    return total
+
+
+def _semantic_loss(
+    output: Output, compared: Comparison, truths: Sequence[Instances], things: Sequence[int]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of each class at each cell, divided by the cells (section 3.2)."""
+    logits = compared.semantic_logits
+    grid = (logits.shape[2], logits.shape[3])
+    wanted = torch.zeros_like(logits)
+    for index, truth in enumerate(truths):
+        masks = _masks_on_grid(truth, output.image_sizes[index].tolist(), grid).to(wanted)
+        for mask, channel in zip(masks, channels_of(truth.labels, things).tolist(), strict=True):
+            wanted[index, channel - 1] = wanted[index, channel - 1].maximum(mask)
+    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / (grid[0] * grid[1])
+
+
+def _mask_iou_loss(
+    output: Output,
+    compared: Comparison,
+    guesses: Sequence[Float[Tensor, " _"]],
+    truths: Sequence[Instances],
+    *,
+    smallest_area: int = 25,
+) -> Float[Tensor, ""]:
+    """How wrong the guessed IoUs of masks are, of objects of more cells than `smallest_area` (YOLACT++, 5.3)."""
+    total = output.prototypes.sum() * 0
+    size = output.image_sizes[0].tolist()
+    parts = zip(truths, compared.masked, compared.mask_logits, guesses, strict=True)
+    for index, (truth, anchors, logits, guess) in enumerate(parts):
+        objects, grid = compared.objects[index, anchors], (logits.shape[1], logits.shape[2])
+        wanted = _masks_on_grid(truth, size, grid)[objects]
+        found = (logits > 0) & inside_boxes(truth.boxes[objects].to(logits), size, grid)
+        judged = wanted.sum(dim=(1, 2)) > smallest_area
+        ious = (wanted & found).sum(dim=(1, 2)) / (wanted | found).sum(dim=(1, 2))
+        total = total + F.smooth_l1_loss(guess[judged], ious[judged].to(guess), reduction="sum")
+    return total
+
+
+def _masks_on_grid(truth: Instances, image_size: Sequence[int], grid: tuple[int, int]) -> Bool[Tensor, "N h w"]:
+    """The true masks on a grid that covers the network's image; those of crowds are empty."""
+    if truth.masks is None:
+        raise DataError(f"{len(truth)} objects have boxes but no masks to learn from")
+    whole = truth.boxes.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(truth), 4)
+    masks = truth.masks.sample(whole, grid) > 0.5
+    return masks if truth.crowd is None else masks & ~truth.crowd[:, None, None]
+
+
+def _with_masks(objects: Int64[Tensor, " P"], truth: Instances) -> Int64[Tensor, " M"]:
+    """The anchors that stand for objects with a mask."""
+    positive = (objects >= 0).nonzero().flatten()
+    if truth.masks is None:
+        return positive
+    boxes = truth.masks.boxes
+    return positive[(boxes[:, 2] > boxes[:, 0])[objects[positive]]]
+
+
+def _drawn(places: Int64[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
+    """At most `count` of the places, drawn with torch's generator."""
+    if len(places) <= count:
+        return places
+    return places[torch.randperm(len(places))[:count].to(places.device)]
+
+
+def _instances(annotation: Annotation) -> Instances:
+    if annotation.instances is None:
+        raise DataError("an image has no objects annotated to learn from, not even an empty list")
+    return annotation.instances
+
+
+def _zero_beyond(images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None) -> Float[Tensor, "B 3 H W"]:
+    """Normalised images whose padding is zero."""
+    if sizes is None:
+        return images
+    rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]
+    columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]
+    return images * (rows[:, None, :, None] & columns[:, None, None, :])
+
+
+def _initialise(part: nn.Module | None) -> None:
+    """Glorot's weights and no bias, as in the authors' code."""
+    for module in () if part is None else part.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def build(
+    *,
+    num_classes: int,
+    thing_ids: Sequence[int] | None = None,
+    backbone: str = "resnet101",
+    deformable_interval: int = 0,
+    channels: int = 256,
+    prototypes: int = 32,
+    anchors: Anchors = "square",
+    anchor_sizes: Sequence[float] = (24, 48, 96, 192, 384),
+    anchor_scales: int = 1,
+    anchor_image_side: int = 550,
+    rescores_masks: bool = False,
+    masks_to_train: int = 100,
+    nms: Literal["fast", "ordinary"] = "fast",
+    candidate_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    score_threshold: float = 0.0,
+    max_detections: int = 100,
+) -> YOLACT:
+    """YOLACT with random weights.
+
+    Args:
+        num_classes: background included.
+        thing_ids: class ids of what is found; all but 0 if not given.
+        backbone: see `nn.backbones.build_backbone`.
+        deformable_interval: make every so many-th block of a ResNet's last three stages deformable (YOLACT++); 0 for
+            none.
+        channels: of the feature pyramid.
+        prototypes: 32 in the paper (table 2b).
+        anchors: see Anchors.
+        anchor_sizes: the smallest side at each level of the pyramid, from stride 8 on, in pixels of an image of
+            `anchor_image_side`.
+        anchor_scales: sizes at each level, by which it is divided into equal ratios up to twice the size; 3 in
+            YOLACT++.
+        anchor_image_side: see `anchor_sizes`; in images of other sides, anchors have the same share of each.
+        rescores_masks: with the mask-IoU network of YOLACT++.
+        masks_to_train: of each image; the authors have 300 at 700 pixels.
+        nms: `fast`, or `ordinary` within each class.
+        candidate_threshold: anchors whose best class scores no more go out before NMS.
+        nms_threshold: largest IoU of two objects of a class.
+        score_threshold: of what is answered, see YOLACT.
+        max_detections: of an image.
+
+    Raises:
+        RecipeError: parts that do not go together.
+    """
+    if anchors not in ("square", "ratios"):
+        raise RecipeError(f"anchors '{anchors}': square or ratios")
+    if nms not in ("fast", "ordinary"):
+        raise RecipeError(f"nms '{nms}': fast or ordinary")
+    if len(anchor_sizes) < 3 or anchor_scales < 1:
+        raise RecipeError(
+            f"anchor_sizes {list(anchor_sizes)}, anchor_scales {anchor_scales}: at least three levels and one scale"
+        )
+    try:
+        things = things_of(num_classes, thing_ids)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    network = build_backbone(backbone, output_stride=32)
+    if deformable_interval:
+        if not isinstance(network, ResNetBackbone):
+            raise RecipeError(f"deformable_interval {deformable_interval}: only with a ResNet, not {backbone}")
+        deform(network, interval=deformable_interval)
+    return YOLACT(
+        network,
+        things=things,
+        channels=channels,
+        prototypes=prototypes,
+        anchor_sizes=[[size * 2 ** (scale / anchor_scales) for scale in range(anchor_scales)] for size in anchor_sizes],
+        anchor_image_side=anchor_image_side,
+        square_anchors=anchors == "square",
+        rescores_masks=rescores_masks,
+        masks_to_train=masks_to_train,
+        fast_nms=nms == "fast",
+        candidate_threshold=candidate_threshold,
+        nms_threshold=nms_threshold,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+    )
+
+
+_PLUS = {"anchors": "ratios", "anchor_scales": 3, "rescores_masks": True}
+VARIANTS = {
+    "yolact_resnet101": {"backbone": "resnet101"},
+    "yolact_resnet50": {"backbone": "resnet50"},
+    "yolact_darknet53": {"backbone": "darknet53"},
+    "yolact_plus_resnet101": {"backbone": "resnet101", "deformable_interval": 3, **_PLUS},
+    "yolact_plus_resnet50": {"backbone": "resnet50", "deformable_interval": 1, **_PLUS},
+    "yolact_mobilenet_v2": {"backbone": "mobilenet_v2", "anchors": "ratios"},
+}
+
+RECIPE = Recipe(
+    stages=(
+        Stage(
+            steps=4_000,
+            batch_size=8,
+            crop_size=320,
+            optimizer=Optimizer(
+                name="adamw", lr=1e-4, head_lr_multiplier=3.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=10.0
+            ),
+            augmentation=Augmentation(copy_paste=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
+            poly_power=0.9,
+            warmup_steps=200,
+            freeze_batch_norm=True,
+            ema_decay=0.998,
+        ),
+    ),
+    input_size=320,
+    paper={
+        "steps": "800,000",
+        "batch_size": "8",
+        "crop_size": "550",
+        "input_size": "550",
+        "optimizer.name": "sgd",
+        "optimizer.lr": "0.001, a tenth of it after 280,000, 600,000, 700,000 and 750,000 steps",
+        "optimizer.head_lr_multiplier": "1",
+        "optimizer.weight_decay": "5e-4",
+        "optimizer.norm_weight_decay": "5e-4",
+        "optimizer.clip_norm": "0",
+        "augmentation.copy_paste": "0",
+        "poly_power": "steps of a tenth",
+        "warmup_steps": "500, from 1e-4",
+        "freeze_batch_norm": "with less than 6 images on a GPU",
+        "ema_decay": "none",
+    },
+)

@@ -1,0 +1,100 @@
+"""Feature pyramid network: maps of one width at several strides, each with what the deeper ones know.
+
+Source: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.nn.backbones import Backbone
+from pixelwise.nn.convolution import convolution
+
+Extra = Literal["none", "pool", "convolutions"]
+"""What follows the deepest level: nothing; its every second pixel (P6 of Mask R-CNN); or levels that 3×3 convolutions
+of stride 2 make one from the other, without activation (P6 and P7 of YOLACT)."""
+
+
+class FPN(nn.Module):
+    """1×1 convolutions to one width, sums from the deepest map upwards, and a 3×3 convolution of each sum.
+
+    Args:
+        in_channels: of each map, from the finest.
+        channels: of each level.
+        upsampling: how a deeper sum is brought to the exact size of the one above: `nearest`, or `bilinear` as in
+            YOLACT.
+        has_norm: batch norm after every convolution, which then has no bias, as in torchvision's second version.
+        has_activation: ReLU after the 3×3 convolutions, as in YOLACT.
+        extra: see Extra.
+        extra_levels: how many.
+
+    Attributes:
+        channels: of each level.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        *,
+        channels: int = 256,
+        upsampling: Literal["nearest", "bilinear"] = "nearest",
+        has_norm: bool = False,
+        has_activation: bool = False,
+        extra: Extra = "pool",
+        extra_levels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.upsampling = upsampling
+        self.extra_pools = extra_levels if extra == "pool" else 0
+        self.lateral = nn.ModuleList(convolution(width, channels, 1, has_norm=has_norm) for width in in_channels)
+        self.output = nn.ModuleList(
+            convolution(channels, channels, 3, has_norm=has_norm, has_activation=has_activation) for _ in in_channels
+        )
+        self.extra = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+            for _ in range(extra_levels if extra == "convolutions" else 0)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """The levels, from the finest, the extra ones last.
+
+        Args:
+            maps: of the backbone, from the finest.
+        """
+        return self.refine(self.join(maps))
+
+    def join(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """The sums: each map at the common width, plus the enlarged sum of the next deeper one."""
+        sums: list[Tensor] = []
+        for lateral, x in zip(reversed(self.lateral), reversed(maps), strict=True):
+            x = lateral(x)
+            if sums:
+                align_corners = None if self.upsampling == "nearest" else False
+                x = x + F.interpolate(sums[-1], size=x.shape[2:], mode=self.upsampling, align_corners=align_corners)
+            sums.append(x)
+        return tuple(reversed(sums))
+
+    def refine(self, sums: Sequence[Float[Tensor, "B _ _ _"]]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """The levels of the sums, and the extra ones."""
+        levels = [output(x) for output, x in zip(self.output, sums, strict=True)]
+        for _ in range(self.extra_pools):
+            levels.append(levels[-1][:, :, ::2, ::2])
+        for reduction in self.extra:
+            levels.append(reduction(levels[-1]))
+        return tuple(levels)
+
+
+def pyramid_maps(backbone: Backbone, strides: Sequence[int] = (4, 8, 16, 32)) -> tuple[int, ...]:
+    """The numbers of the backbone's deepest maps of the strides. Raises RecipeError if it has none of one of them."""
+    return tuple(backbone.deepest(stride) for stride in strides)

@@ -1,0 +1,12 @@
+"""Numbers of half precision, where sums or pixels need more."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def at_least_float32(x: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
+    """The same values, in float32 where they are of half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

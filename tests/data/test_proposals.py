@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pixelwise.data.proposals import ProposalFiles
+from pixelwise.errors import DataError
+from pixelwise.ops import rle
+
+
+def test_npz_files_hold_superpixels_and_members(tmp_path: Path) -> None:
+    superpixels = np.array([[7, 7, 9], [7, 12, 9]])  # numbers with gaps
+    members = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 1]])
+    np.savez(tmp_path / "cat.npz", superpixels=superpixels, members=members)
+    regions = ProposalFiles(tmp_path, count=2).regions("cat", (2, 3))
+    assert regions.superpixels.tolist() == [[0, 0, 1], [0, 2, 1]]
+    assert regions.mask(0).int().tolist() == [[1, 1, 0], [1, 0, 0]]
+    assert regions.mask(1).int().tolist() == [[0, 0, 1], [0, 1, 1]]
+    assert len(regions.members) == 2
+
+
+def test_json_holds_masks_and_boxes(tmp_path: Path) -> None:
+    mask = np.array([[0, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    entries = [
+        {"image_id": 5, "segmentation": rle.encode(mask), "score": 0.9},
+        {"image_id": 6, "bbox": [0, 0, 1, 1]},
+        {"image_id": 5, "bbox": [1, 1, 9, 2]},
+    ]
+    (tmp_path / "proposals.json").write_text(json.dumps(entries), encoding="utf-8")
+    regions = ProposalFiles(tmp_path / "proposals.json").regions("5", (3, 4))
+    assert torch.equal(regions.mask(0), torch.from_numpy(mask).bool())
+    assert regions.mask(1).int().tolist() == [[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1]]
+    assert len(regions.members) == 2
+
+
+def test_what_is_broken_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.json: neither a folder"):
+        ProposalFiles(tmp_path / "nothing.json")
+    file = tmp_path / "proposals.json"
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match="a list of proposals"):
+        ProposalFiles(file)
+    file.write_text(json.dumps([{"image_id": "a", "bbox": [1]}]), encoding="utf-8")
+    with pytest.raises(DataError, match="no proposals for image 'b'"):
+        ProposalFiles(file).regions("b", (2, 2))
+    with pytest.raises(DataError, match="image 'a', proposal 0: a segmentation"):
+        ProposalFiles(file).regions("a", (2, 2))
+    file.write_text(json.dumps([{"image_id": "a", "segmentation": {"size": [3, 2], "counts": [6]}}]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"image 'a', proposal 0.*3×2"):
+        ProposalFiles(file).regions("a", (2, 2))
+    folder = ProposalFiles(tmp_path)
+    with pytest.raises(DataError, match=r"a\.npz: superpixels and members"):
+        folder.regions("a", (2, 2))
+    (tmp_path / "a.npz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"a\.npz"):
+        folder.regions("a", (2, 2))
+    np.savez(tmp_path / "a.npz", superpixels=np.zeros((2, 3), dtype=int), members=np.ones((1, 2)))
+    with pytest.raises(DataError, match=r"2×3, the image is 2×2"):
+        folder.regions("a", (2, 2))
+    with pytest.raises(DataError, match=r"members of 1×2 for 1 superpixels"):
+        folder.regions("a", (2, 3))

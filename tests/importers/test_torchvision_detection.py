@@ -1,0 +1,224 @@
+"""torchvision's Mask R-CNNs and ours with the same weights find the same objects."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import detection
+
+from pixelwise.errors import CheckpointError
+from pixelwise.importers.foreign import ImportedModel
+from pixelwise.importers.torchvision import convert
+from pixelwise.labels import published
+from pixelwise.models.mask_rcnn import MaskRCNN, build
+from pixelwise.types import Annotation, Batch
+from tests.importers.test_torchvision import ours
+from tests.nn.test_backbones import perturb_batch_norm
+
+NAMES = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
+PROPOSALS, DETECTIONS = 80, 15
+"""Less than usual, for speed; the numbers that are usual are compared by themselves."""
+
+
+SPREADS = {
+    "cls_logits": 2.0,
+    "rpn.head.bbox_pred": 0.3,
+    "cls_score": 2.0,
+    "predictor.bbox_pred": 1.0,
+    "fcn_logits": 2.0,
+}
+"""Deviation that the answers of each layer shall have."""
+
+
+def their_model(name: str, images: list[Tensor], **options: Any) -> nn.Module:
+    """With random weights, whose answers to the images are many and of every size and class."""
+    torch.manual_seed(1)
+    build_theirs = getattr(detection, name)
+    theirs = build_theirs(weights=None, weights_backbone=None, num_classes=7, **options).eval()
+    perturb_batch_norm(theirs)
+    for parameter in theirs.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+
+    def spread(layer: Any, inputs: tuple[Tensor], answer: Tensor, deviation: float) -> Tensor:
+        dims = [dim for dim in range(answer.ndim) if dim != 1]
+        mean, factor = answer.mean(dim=dims), deviation / answer.std(dim=dims)
+        layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.ndim - 1)))
+        layer.bias.copy_((layer.bias - mean) * factor)
+        hooks.pop(layer).remove()
+        return layer(*inputs)
+
+    hooks = {
+        layer: layer.register_forward_hook(partial(spread, deviation=deviation))
+        for key, layer in theirs.named_modules()
+        for ending, deviation in SPREADS.items()
+        if key.endswith(ending)
+    }
+    assert len(hooks) == len(SPREADS)
+    theirs(images)
+    return theirs
+
+
+def batch_of(images: Tensor, valid: list[tuple[int, int]], original: list[tuple[int, int]]) -> Batch:
+    count = len(images)
+    zeros = torch.zeros(count, dtype=torch.int64)
+    return Batch(
+        images=images,
+        valid_sizes=torch.tensor(valid),
+        original_sizes=torch.tensor(original),
+        truth=(Annotation(),) * count,
+        ids=("",) * count,
+        clip_index=zeros,
+        frame_index=zeros,
+    )
+
+
+def our_model(model: ImportedModel, **changes: Any) -> MaskRCNN:
+    network = ours(ImportedModel(model.system, {**model.arguments, **changes}, model.weights, classes=model.classes))
+    assert isinstance(network, MaskRCNN)
+    return network
+
+
+def require_same_objects(found: Annotation, expected: dict[str, Tensor], *, at_least: int) -> None:
+    """As matched sets: boxes within 0.05 px, scores within 1e-4, labels equal, masks but for 0.1 % of their pixels."""
+    instances = found.instances
+    assert instances is not None
+    assert instances.masks is not None
+    assert instances.scores is not None
+    assert len(instances) == len(expected["boxes"]) >= at_least
+    assert (instances.scores.diff() <= 0).all()
+    free = set(range(len(instances)))
+    differing = pixels = 0
+    for box, label, score, mask in zip(*(expected[key] for key in ("boxes", "labels", "scores", "masks")), strict=True):
+        same = [
+            index
+            for index in free
+            if instances.labels[index] == label
+            and (instances.boxes[index] - box).abs().max() <= 0.05
+            and abs(float(instances.scores[index] - score)) <= 1e-4
+        ]
+        assert same, f"nothing like {box.tolist()}, {int(label)}, {float(score)}"
+        free.remove(same[0])
+        theirs = mask[0] >= 0.5
+        differing += int((instances.masks.dense_one(same[0]) != theirs).sum())
+        pixels += int(theirs.sum())
+    assert pixels > 1000
+    assert differing <= pixels // 1000
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_what_is_found_is_theirs(name: str) -> None:
+    # one image that is brought to half its size, and one that is smaller and padded
+    torch.manual_seed(0)
+    coarse = F.interpolate(torch.rand(2, 3, 25, 32), size=(400, 512), mode="bilinear")
+    images = [coarse[0], coarse[1, :, :200, :230]]
+    theirs = their_model(
+        name,
+        images[1:],
+        min_size=200,
+        max_size=256,
+        rpn_pre_nms_top_n_test=PROPOSALS,
+        rpn_post_nms_top_n_test=PROPOSALS,
+        box_detections_per_img=DETECTIONS,
+    )
+    network = our_model(
+        convert(name, theirs.state_dict()),
+        top_proposals=(2000, PROPOSALS),
+        kept_proposals=(2000, PROPOSALS),
+        max_detections=DETECTIONS,
+    )
+    resized = F.interpolate(coarse[:1], scale_factor=0.5, mode="bilinear", recompute_scale_factor=True)
+    padded = torch.full((2, 3, 200, 256), 0.7)  # what lies beyond the valid size is not looked at
+    padded[0], padded[1, :, :, :230] = resized[0], images[1]
+    batch = batch_of(padded, [(200, 256), (200, 230)], [(400, 512), (200, 230)])
+    expected = theirs(images)
+    annotations = network.decode(network(batch.images, batch.valid_sizes), batch)
+    assert len({int(label) for one in expected for label in one["labels"]}) > 2
+    for found, one in zip(annotations, expected, strict=True):
+        require_same_objects(found, one, at_least=10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_usual_numbers_are_theirs(name: str) -> None:
+    with torch.device("meta"):
+        theirs: Any = getattr(detection, name)(weights=None, weights_backbone=None)
+        weights = {key: torch.empty(tensor.shape, device="cpu") for key, tensor in theirs.state_dict().items()}
+        arguments = convert(name, weights).arguments
+        network = build(num_classes=91, **arguments)
+    rpn, heads = theirs.rpn, theirs.roi_heads
+    assert network.rpn.top == (rpn._pre_nms_top_n["training"], rpn._pre_nms_top_n["testing"])
+    assert network.rpn.kept == (rpn._post_nms_top_n["training"], rpn._post_nms_top_n["testing"])
+    assert network.rpn.nms_threshold == rpn.nms_thresh
+    assert network.rpn.smallest_side == rpn.min_size
+    assert network.rpn.positive_overlap == rpn.proposal_matcher.high_threshold
+    assert network.rpn.negative_overlap == rpn.proposal_matcher.low_threshold
+    assert network.rpn.samples == rpn.fg_bg_sampler.batch_size_per_image
+    assert network.rpn.positive_fraction == rpn.fg_bg_sampler.positive_fraction
+    assert network.score_threshold == heads.score_thresh
+    assert network.nms_threshold == heads.nms_thresh
+    assert network.max_detections == heads.detections_per_img
+    assert network.samples == heads.fg_bg_sampler.batch_size_per_image
+    assert network.positive_fraction == heads.fg_bg_sampler.positive_fraction
+    # a channel of boxes and of masks for the background, which nothing uses, is left out here
+    background = 4 * (1024 + 1) + 256 + 1
+    counts = [sum(parameter.numel() for parameter in one.parameters()) for one in (theirs, network)]
+    assert counts[0] - counts[1] == background
+
+
+def test_of_91_channels_those_that_are_classes_are_taken() -> None:
+    ids = torch.tensor(published("coco").native_ids)
+    weights = {
+        "roi_heads.box_predictor.cls_score.weight": torch.arange(91.0)[:, None].expand(-1, 8),
+        "roi_heads.box_predictor.cls_score.bias": torch.arange(91.0),
+        "roi_heads.box_predictor.bbox_pred.weight": torch.arange(364.0)[:, None].expand(-1, 8),
+        "roi_heads.mask_predictor.mask_fcn_logits.weight": torch.arange(91.0)[:, None, None, None].expand(-1, 8, 1, 1),
+        "roi_heads.mask_predictor.mask_fcn_logits.bias": torch.arange(91.0),
+    }
+    model = convert("maskrcnn_resnet50_fpn", weights)
+    assert model.num_classes == 81
+    found = model.weights
+    assert found["box_predictor.classes.bias"].tolist() == ids.tolist()
+    assert found["box_predictor.classes.weight"][:, 3].tolist() == ids.tolist()
+    assert found["box_predictor.deltas.weight"][:, 0].tolist() == [
+        float(4 * channel + part) for channel in ids[1:] for part in range(4)
+    ]
+    assert found["mask_head.predictor.weight"].shape == (80, 8)
+    assert found["mask_head.predictor.bias"].tolist() == ids[1:].tolist()
+    # the fork is the 43rd class, and COCO's 48th category
+    assert published("coco").names[43] == "fork"
+    assert found["box_predictor.classes.bias"][43] == 48
+
+
+def test_the_names_of_2019_are_known_too() -> None:
+    with torch.device("meta"):
+        theirs = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
+    new = {key: torch.empty(tensor.shape) for key, tensor in theirs.state_dict().items()}
+    old = {}
+    for key, tensor in new.items():
+        for block in ("inner_blocks", "layer_blocks"):
+            key = key.replace(f"{block}.0.0.", f"{block}.0.").replace(f"{block}.1.0.", f"{block}.1.")
+            key = key.replace(f"{block}.2.0.", f"{block}.2.").replace(f"{block}.3.0.", f"{block}.3.")
+        key = key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+        for number in range(4):
+            key = key.replace(f"mask_head.{number}.0.", f"mask_head.mask_fcn{number + 1}.")
+        if not key.endswith("num_batches_tracked"):
+            old[key] = tensor
+    assert "roi_heads.mask_head.mask_fcn4.bias" in old
+    # torchvision itself reads them so
+    assert not theirs.load_state_dict(old, strict=False, assign=True).unexpected_keys
+    renamed = convert("maskrcnn_resnet50_fpn", old)
+    expected = {key for key in convert("maskrcnn_resnet50_fpn", new).weights if not key.endswith("num_batches_tracked")}
+    assert set(renamed.weights) == expected
+    assert renamed.arguments["batch_norm_eps"] == 0.0
+    assert "batch_norm_eps" not in convert("maskrcnn_resnet50_fpn", new).arguments
+
+
+def test_other_files_are_named() -> None:
+    with pytest.raises(CheckpointError, match=r"no roi_heads\.box_predictor\.cls_score among its tensors \(conv1"):
+        convert("maskrcnn_resnet50_fpn", {"conv1.weight": torch.zeros(1)})

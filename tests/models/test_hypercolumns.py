@@ -1,0 +1,192 @@
+"""Hypercolumns: the location classifiers against loops over pixels, what masks are learnt on, and the projection."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from inspect import unwrap
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixelwise.data.collate import collate
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.models.hypercolumns import (
+    VGG_SCALES,
+    Hypercolumns,
+    LocationClassifiers,
+    Output,
+    _project,
+    build,
+    draw_mask_boxes,
+    location_weights,
+)
+from pixelwise.nn.roi_heads import Detections
+from pixelwise.types import Annotation, Batch, Instances
+from tests.drawn_scenes import LABELS, DrawnScenes
+
+
+def small(**arguments) -> Hypercolumns:
+    torch.manual_seed(0)
+    return build(num_classes=len(LABELS), backbone="mobilenet_v2", hidden=16, **arguments)
+
+
+def drawings(count: int = 2) -> Batch:
+    scenes = DrawnScenes(count, first_seed=7, size_hw=(64, 96))
+    return collate([scenes[index] for index in range(count)])
+
+
+def read(x: Tensor, row: float, column: float) -> Tensor:
+    """Bilinear between the centres of cells, the border repeated."""
+    row, column = min(max(row, 0.0), x.shape[1] - 1.0), min(max(column, 0.0), x.shape[2] - 1.0)
+    top, left = int(row), int(column)
+    bottom, right = min(top + 1, x.shape[1] - 1), min(left + 1, x.shape[2] - 1)
+    dy, dx = row - top, column - left
+    above = x[:, top, left] * (1 - dx) + x[:, top, right] * dx
+    return above * (1 - dy) + (x[:, bottom, left] * (1 - dx) + x[:, bottom, right] * dx) * dy
+
+
+@torch.no_grad()
+def test_probabilities_not_scores_are_interpolated_between_the_classifiers() -> None:
+    torch.manual_seed(3)
+    things, grid, size = 3, 5, 12
+    classifiers = LocationClassifiers((4, 6, 8), things, scales=(0.5, 2.0), grid=grid, size=size).double()
+    for layer in (classifiers.fine, classifiers.coarse, classifiers.box):
+        layer.weight.normal_()
+        layer.bias.normal_()
+    fine, coarse = torch.randn(2, 4, 8, 10, dtype=torch.float64), torch.randn(2, 6, 4, 5, dtype=torch.float64)
+    vectors = torch.randn(2, 8, dtype=torch.float64)
+    boxes = torch.tensor([[5.0, 9.0, 61.0, 50.0], [16.0, 3.0, 40.0, 31.0]], dtype=torch.float64)
+    images, channels = torch.tensor([1, 0]), torch.tensor([3, 1])
+    found = classifiers((fine, coarse), vectors, boxes, images, channels)
+    for number in range(2):
+        first = (int(channels[number]) - 1) * grid * grid
+        own = slice(first, first + grid * grid)
+        image = images[number]
+        fine_scores = F.conv2d(fine[image] * 0.5, classifiers.fine.weight, classifiers.fine.bias, padding=1)[own]
+        coarse_scores = F.conv2d(coarse[image] * 2.0, classifiers.coarse.weight, classifiers.coarse.bias)[own]
+        box_scores = (classifiers.box.weight @ vectors[number] + classifiers.box.bias)[own]
+        x1, y1, x2, y2 = boxes[number].tolist()
+        for row in range(size):
+            for column in range(size):
+                y, x = y1 + (row + 0.5) / size * (y2 - y1), x1 + (column + 0.5) / size * (x2 - x1)
+                scores = box_scores + read(fine_scores, y / 8 - 0.5, x / 8 - 0.5)
+                scores = scores + read(coarse_scores, y / 16 - 0.5, x / 16 - 0.5)
+                probabilities = scores.sigmoid().view(1, grid, grid)
+                wanted = read(probabilities, (row + 0.5) * grid / size - 0.5, (column + 0.5) * grid / size - 0.5)
+                assert float(found[number, row, column]) == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_every_cell_hears_the_classifiers_to_a_sum_of_one() -> None:
+    weights = location_weights(5, 50)
+    assert weights.shape == (25, 50, 50)
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(50, 50))
+    assert weights[0, 0, 0] == 1
+    assert weights[12, 22:28, 22:28].min() > 0.5
+
+
+def test_masks_are_learnt_on_true_boxes_and_close_proposals() -> None:
+    truth = drawings(1).truth[0].instances[[0, 0]]
+    boxes = torch.tensor([[10.0, 10.0, 30.0, 30.0], [50.0, 10.0, 90.0, 60.0]])
+    truth = replace(truth, boxes=boxes)
+    near = boxes[:1] + torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 2.0, 0.0, 2.0], [8.0, 0.0, 8.0, 0.0]])
+    found, owners = draw_mask_boxes(torch.cat([near, near[:1].expand(6, 4)]), truth)
+    assert found[:2].tolist() == boxes.tolist()
+    assert owners.tolist() == [0, 1, 0, 0, 0, 0]  # four of seven
+    assert not (found == near[2]).all(dim=1).any()
+    crowd = replace(truth, crowd=torch.tensor([True, False]))
+    found, owners = draw_mask_boxes(near, crowd)
+    assert owners.tolist() == [1]
+    assert found.tolist() == boxes[1:].tolist()
+
+
+def test_the_mask_loss_weighs_boxes_by_their_area() -> None:
+    system, batch = small(learns="masks").train(), drawings()
+    output = system(batch.images, batch.valid_sizes, batch.truth)
+    assert output.logits is None
+    assert output.mask_probabilities.shape[1:] == (50, 50)
+    assert (output.mask_weights <= 64 * 96 / 224**2).all()
+    term = system.loss(output, batch)["mask"]
+    wanted = 0.0
+    for probability, target, weight in zip(
+        output.mask_probabilities.double(), output.mask_targets, output.mask_weights, strict=True
+    ):
+        right = torch.where(target == 1, probability, 1 - probability)
+        wanted -= float(weight) * float(right.log().sum().detach())
+    assert float(term.sum.detach()) == pytest.approx(wanted, rel=1e-4)
+    assert int(term.count) == len(output.mask_weights)
+    assert term.weight == 1 / 2500
+
+
+def test_what_learns_is_what_the_stage_says() -> None:
+    batch = drawings()
+    for learns, terms in (("all", {"class", "box", "mask"}), ("boxes", {"class", "box"}), ("masks", {"mask"})):
+        system = small(learns=learns).train()
+        output = system(batch.images, batch.valid_sizes, batch.truth)
+        losses = system.loss(output, batch)
+        assert set(losses) == terms
+        sum(term.sum for term in losses.values()).backward()
+        trained = {name.split(".")[0] for name, one in system.named_parameters() if one.grad is not None}
+        wanted = {"all": {"backbone", "box_head", "box_predictor", "mask_classifiers"}}
+        wanted |= {"boxes": wanted["all"] - {"mask_classifiers"}, "masks": {"mask_classifiers"}}
+        assert trained == wanted[learns]
+    with pytest.raises(RecipeError, match="learns 'nothing'"):
+        unwrap(build)(num_classes=3, backbone="mobilenet_v2", learns="nothing")
+
+
+def test_masks_are_projected_to_superpixels() -> None:
+    superpixels = torch.zeros(8, 12, dtype=torch.int32)
+    superpixels[:, 4:] = 1
+    superpixels[:, 8:] = 2
+    mask = torch.zeros(1, 50, 50)
+    mask[:, :, :30] = 0.9
+    # the box covers columns 2 to 11: 0.9 on columns 2 to 7, so half of the first superpixel and all of the second
+    boxes = torch.tensor([[2.0, 0.0, 12.0, 8.0]])
+    packed = _project(mask, boxes, superpixels, (16, 24))
+    assert packed.boxes.tolist() == [[0, 0, 16, 16]]  # means of 0.45 and 0.9 reach 0.4
+    mask[:, :, :30] = 0.7
+    assert _project(mask, boxes, superpixels, (16, 24)).boxes.tolist() == [[8, 0, 16, 16]]  # 0.35 does not
+    tiny = torch.tensor([[2.0, 2.0, 4.0, 4.0]])
+    alone = _project(torch.ones(1, 50, 50), tiny, superpixels, (8, 12))
+    assert alone.boxes.tolist() == [[2, 2, 4, 4]]  # no superpixel reaches it
+    assert int(alone.areas()) == 4
+
+
+def test_decode_gives_boxes_and_masks_of_the_original_size() -> None:
+    batch = replace(drawings(1), original_sizes=torch.tensor([[128, 192]]))
+    found = Detections(torch.tensor([[10.0, 10.0, 40.0, 50.0]]), torch.tensor([2]), torch.tensor([0.8]))
+    output = Output(*[None] * 7, detections=(found,), masks=(torch.ones(1, 50, 50),), superpixels=None)
+    instances = small(projects=False).eval().decode(output, batch)[0].instances
+    assert instances.boxes.tolist() == [[20, 20, 80, 100]]
+    assert instances.labels.tolist() == [2]
+    assert instances.masks.boxes.tolist() == [[20, 20, 80, 100]]
+    assert int(instances.masks.areas()) == 60 * 80
+
+
+def test_images_without_objects_teach_background() -> None:
+    batch = drawings()
+    empty: list[Instances] = [one.instances[torch.zeros(len(one.instances), dtype=torch.bool)] for one in batch.truth]
+    for instances in (empty, [empty[0], batch.truth[1].instances]):
+        system = small().train()
+        output = system(batch.images, batch.valid_sizes, tuple(Annotation(instances=one) for one in instances))
+        total = sum(term.weight * term.sum / max(1, int(term.count)) for term in system.loss(output, batch).values())
+        assert math.isfinite(float(total.detach()))
+        total.backward()
+    with pytest.raises(DataError, match="no object masks"):
+        system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
+
+
+@torch.no_grad()
+def test_the_releases_network_has_its_shape() -> None:
+    with torch.device("meta"):
+        system = build(num_classes=21)
+    shapes = {name: tuple(parameter.shape) for name, parameter in system.named_parameters()}
+    assert shapes["mask_classifiers.fine.weight"] == (500, 256, 3, 3)
+    assert shapes["mask_classifiers.coarse.weight"] == (500, 512, 1, 1)
+    assert shapes["mask_classifiers.box.weight"] == (500, 4096)
+    assert shapes["box_head.hidden.0.weight"] == (4096, 512 * 7 * 7)
+    assert system.mask_classifiers.scales == VGG_SCALES == (0.0027, 0.063)
+    assert system.levels == (2, 3, 4)
+    assert system.pooling.kind == "pool"
