@@ -38,7 +38,7 @@ def require_equal(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> N
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name, (system, _) in NETWORKS.items() if system != "mask_rcnn"])
 @torch.no_grad()
 def test_scores_are_theirs(name: str, auxiliary: bool) -> None:
     if "101" in name and not auxiliary:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -149,5 +151,5 @@ def test_doubtful_objects_are_not_drawn_and_crowds_are_hatched() -> None:
 
 def test_neighbouring_objects_have_colours_that_can_be_told_apart() -> None:
     colours = [np.array(object_colour(number)) for number in range(30)]
-    assert min(np.abs(one - other).max() for one, other in zip(colours, colours[1:], strict=False)) > 60
+    assert min(np.abs(one - other).max() for one, other in pairwise(colours)) > 60
     assert len({tuple(colour) for colour in colours}) == 30

@@ -660,17 +660,17 @@ def fit_svms(
 
 def _fit_svm(system: SDS, thing: int, positives: Sequence[np.ndarray], negatives: Sequence[np.ndarray]) -> np.ndarray:
     """Fit one class; returns the negatives that are worth keeping."""
-    from sklearn.svm import LinearSVC  # pyright: ignore[reportMissingImports]
+    from sklearn.svm import LinearSVC
 
     wrong = np.concatenate(list(negatives))
     x = np.concatenate([*positives, wrong])
     y = np.concatenate([np.ones(len(x) - len(wrong)), -np.ones(len(wrong))])
-    machine = LinearSVC(
+    machine: Any = LinearSVC(
         loss="hinge",
         C=SVM_COST,
         class_weight={1: SVM_POSITIVE_WEIGHT},
-        intercept_scaling=SVM_BIAS,
-        dual=True,
+        intercept_scaling=SVM_BIAS,  # pyright: ignore[reportArgumentType]
+        dual=True,  # pyright: ignore[reportArgumentType]
         random_state=0,
         max_iter=10_000,
     )
