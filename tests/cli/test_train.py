@@ -144,7 +144,7 @@ def test_the_line_of_a_run_names_every_term(monkeypatch: pytest.MonkeyPatch) -> 
     plan = Plan("pspnet", {}, Recipe(stages=(Stage(steps=40),)), ("masks:x",))
     with _Display(plan, quiet=False) as display:
         display.show(Step(7, 0.4122, {"main": 0.331, "aux": 0.203}, 0.01, 0.0, 8))
-        display.show(Evaluated(7, {"mean_iou": 0.25}, best=True))
+        display.show(Evaluated(7, {"mean_iou": 0.25}, best=True, chosen_by="mean_iou"))
         assert display.progress is not None
         task = display.progress.tasks[0]
     assert (task.completed, task.total) == (7, 40)

@@ -134,6 +134,9 @@ class TestEveryFormat:
             "voc": lambda: trees.voc(tmp_path, {"train": ["a"], "val": ["b"]}),
             "masks": lambda: trees.masks(tmp_path, "abcde"),
             "coco": lambda: [trees.coco(tmp_path, [], split=split) for split in ("train", "val")],
+            "instance-masks": lambda: trees.instance_masks(tmp_path, "abcde"),
+            "labelme": lambda: trees.labelme(tmp_path),
+            "yolo": lambda: trees.yolo(tmp_path),
         }
         draw[name]()
         assert splits_of(f"{name}:{tmp_path}") == ("train", "val")

@@ -122,7 +122,9 @@ def evaluate(
             names[0], data, label_map, device=device.value, input_size=input_size, tile=tile, tta=tta
         )
     else:
-        subject = object_subject(predictions, data) if predictions.is_file() else mask_subject(predictions, data)
+        subject = (
+            object_subject(predictions, data) if predictions.suffix == ".json" else mask_subject(predictions, data)
+        )
     metric = subject.new_metric(definition)
     if out is not None:
         make_report_folder(out)

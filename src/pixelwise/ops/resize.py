@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int32, UInt8
 from torch import Tensor
 
-SLAB_BYTES = 4 * 2**20
+FAR = 1e38
+"""Makes every difference of scores larger than any number of classes."""
+
+LOG2_E = math.log2(math.e)
+
+SLAB_BYTES = 2 * 2**20
 """How much of the enlarged scores is held at once: little enough for a processor's cache."""
 
 
@@ -44,17 +51,17 @@ def argmax_resized(
     classes, (height, width) = logits.shape[0], size_hw
     ids = torch.empty(height, width, dtype=torch.uint8 if classes <= 255 else torch.int32, device=logits.device)
     confidence = torch.empty(height, width, device=logits.device)
-    places = torch.arange(classes, 0, -1, device=logits.device).to(ids.dtype)[:, None, None]
-    source = logits.float()
+    places = torch.arange(classes, 0, -1, device=logits.device, dtype=torch.float32)[:, None, None]
+    source = logits.float().contiguous()
     rows = max(1, SLAB_BYTES // (4 * classes * max(width, logits.shape[2])))
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         slab = enlarge_rows(source, start, stop, size_hw, align_corners=align_corners)
-        top = slab.amax(dim=0)
-        # the first class that has it: torch's max gives indices of 64 bits, and takes twice as long
-        ids[start:stop] = (classes - (places * (slab == top)).amax(dim=0)).clamp_(max=classes - 1)
-        # 1 / Σ exp(score - top) is the probability of the top score; torch's logsumexp takes three times as long
-        confidence[start:stop] = slab.sub_(top).exp_().sum(dim=0).reciprocal_()
+        slab.sub_(slab.amax(dim=0))
+        # the first class that has the top score, where 0 is left; torch's argmax takes twenty times as long
+        ids[start:stop] = (classes - torch.add(places, slab, alpha=FAR).amax(dim=0)).clamp_(max=classes - 1)
+        # 1 / Σ exp(score - top) is the probability of the top score; powers of 2 are three times as fast
+        confidence[start:stop] = slab.mul_(LOG2_E).exp2_().sum(dim=0).reciprocal_()
     return ids, confidence
 
 
@@ -72,15 +79,10 @@ def enlarge_rows(
     above = y.floor().long().clamp(max=h - 1)
     below = (above + 1).clamp(max=h - 1)
     weight = y - above
-    # the few rows of the source are widened first; a product of matrices then makes many rows of them, several times as
-    # fast as picking rows and mixing them
+    # the few rows of the source are widened first, and then mixed to many
     first = int(above[0])
     lines = source[:, first : int(below[-1]) + 1]
     if w != width:
         size = (lines.shape[1], width)
         lines = F.interpolate(lines[None], size=size, mode="bilinear", align_corners=align_corners)[0]
-    row = torch.arange(stop - start, device=source.device)
-    mixing = torch.zeros(stop - start, lines.shape[1], device=source.device)
-    mixing[row, above - first] = 1 - weight
-    mixing[row, below - first] += weight
-    return torch.matmul(mixing, lines)
+    return lines.index_select(1, above - first).lerp_(lines.index_select(1, below - first), weight[:, None])
