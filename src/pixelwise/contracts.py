@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -151,11 +151,15 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Stage:
-    """One gradient fit.
+    """One gradient fit, or one run of a solver.
 
     Attributes:
         name: how the stage is called in the log.
-        steps: optimizer steps.
+        solver: empty for a gradient fit; else the name of a generator of the system's file that finds weights by other
+            means, such as the SVMs of SDS: it is called with the network, the images as they are, and `input_size`,
+            yields SolverProgress, and leaves its solutions in the network's parameters or buffers. An interrupted one
+            begins anew.
+        steps: optimizer steps; 1 for a solver.
         batch_size: images in each step of one process.
         crop_size: height and width of training crops, pixels.
         optimizer: see Optimizer.
@@ -174,6 +178,7 @@ class Stage:
     """
 
     name: str = "fit"
+    solver: str = ""
     steps: int = 30_000
     batch_size: int = 16
     crop_size: int = 513
@@ -188,6 +193,20 @@ class Stage:
     frozen_stages: int = 0
     ema_decay: float = 0.0
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SolverProgress(NamedTuple):
+    """How far a solver is.
+
+    Attributes:
+        name: of the solver.
+        done: pieces of its work.
+        total: pieces in all.
+    """
+
+    name: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import nn
 
 from pixelwise.cli.app import main
 from pixelwise.data.spec import open_dataset
-from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.model_folder import ModelCard, read_model, system_module, write_model
 from pixelwise.ops import rle
 from tests.drawn_scenes import LABELS, draw_objects, objects_of
 
@@ -244,3 +244,19 @@ def test_what_cannot_work_is_said_in_one_line(run: Run, model: Path, drawings: P
     code, out, err = run("evaluate", model, *data, "--definition", "voc")
     assert (code, err.count("\n")) == (2, 1)
     assert "for instance segmentation one of coco, boundary is wanted" in err
+
+
+def test_stages_that_are_solved_follow_those_that_are_fitted(run: Run, drawings: Path, tmp_path: Path) -> None:
+    sets = ["steps=1", "batch_size=2", "crop_size=64", "input_size=80", "warmup_steps=0", "evaluate_every=0"]
+    sets += ["model.proposals=20", "model.width=16", "model.rois_per_image=8"]
+    options = [part for name in sets for part in ("--set", name)]
+    code, out, err = run(
+        "train", "sds", "--data", f"coco:{drawings}", "--backbone", "mobilenet_v2", *options,
+        "--out", tmp_path / "run", "--workers", 0,
+    )  # fmt: skip
+    assert code == 0, err
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if entry["event"] == "evaluation"] == [1, 2, 3, 4, 5, 6]
+    network, _ = read_model(tmp_path / "run" / "last")
+    assert network.has_svms.any()
+    assert network.svm_weight[network.has_svms].any(dim=1).all()

@@ -224,6 +224,7 @@ class _Display:
 
     def show(self, event: Event) -> None:
         """Bring the line up to date, or print a remark above it."""
+        from pixelwise.contracts import SolverProgress
         from pixelwise.training.fit import Step
         from pixelwise.training.judge import Evaluated
         from pixelwise.training.run import Remark
@@ -242,6 +243,8 @@ class _Display:
             self.loss = f"loss {event.loss:.3f} ({terms})"
             self._measure(event)
             self.progress.update(self.task, completed=event.number)
+        elif isinstance(event, SolverProgress):
+            activity = f"{event.name} {event.done:,}/{event.total:,}"
         elif isinstance(event, Evaluated):
             self.times.clear()
             self.judged = (

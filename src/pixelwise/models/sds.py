@@ -6,8 +6,8 @@ what a region shows (section 3.3); regions that share a superpixel with a better
 each class 10×10 logistic regressors guess where in the box the object is, and a last one says which superpixels belong
 to it (section 3.4).
 
-Learnt in several stages: the towers by gradients, one alone, then the other, then both (the paper's B, then C:
-`learns`); then what `AFTER_FITTING` lists, which is solved exactly: the SVMs and the regressors. Their solutions are
+Learnt in several stages: the towers by gradients, one alone, then the other, which begins as a copy of it, then both
+(the paper's B, then C: `learns`); then the SVMs and the regressors, which are solved exactly. Their solutions are
 buffers of the module. Until there are SVMs, the towers' own classifier scores regions; until there are regressors,
 regions stay as they are.
 
@@ -27,7 +27,8 @@ Differences from the paper and the authors' code:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,7 +37,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, SolverProgress, Stage, Term
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.nn.backbones import Backbone, Normalize, build_backbone
 from pixelwise.nn.rpn import split_crowds
@@ -551,20 +552,6 @@ def draw_regions(
 # ---- what is solved, not learnt step by step
 
 
-class Progress(NamedTuple):
-    """What a solver has done so far.
-
-    Attributes:
-        name: of the solver.
-        done: images, or classes.
-        total: of them.
-    """
-
-    name: str
-    done: int
-    total: int
-
-
 class Described(NamedTuple):
     """One training image for the solvers.
 
@@ -587,15 +574,15 @@ def copy_box_tower(
     *,
     input_size: int,  # noqa: ARG001
     proposals: StoredProposals | None = None,  # noqa: ARG001
-) -> Iterator[Progress]:
+) -> Iterator[SolverProgress]:
     """Let the region tower begin where the box tower stands, as the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
-    yield Progress("copy_box_tower", 1, 1)
+    yield SolverProgress("copy_box_tower", 1, 1)
 
 
 def fit_svms(
     system: SDS, samples: Samples, *, input_size: int, proposals: StoredProposals | None = None
-) -> Iterator[Progress]:
+) -> Iterator[SolverProgress]:
     """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
 
     Positives are the objects' own regions; after a first round over the images each becomes the candidate of the
@@ -617,7 +604,7 @@ def fit_svms(
         lengths += (
             describe(system, samples[index], input_size=input_size, proposals=proposals).features.norm(dim=1).tolist()
         )
-        yield Progress("fit_svms", index + 1, (rounds + 1) * len(samples))
+        yield SolverProgress("fit_svms", index + 1, (rounds + 1) * len(samples))
     scale = FEATURE_NORM / max(float(np.mean(lengths)) if lengths else 1.0, 1e-12)
     system.feature_scale.fill_(scale)
     for round_number in range(1, rounds + 1):
@@ -652,7 +639,7 @@ def fit_svms(
                 if positives[thing] and added[thing] >= RETRAIN_AFTER:
                     negatives[thing] = [_fit_svm(system, thing, positives[thing], negatives[thing])]
                     added[thing] = 0
-            yield Progress("fit_svms", round_number * len(samples) + index + 1, (rounds + 1) * len(samples))
+            yield SolverProgress("fit_svms", round_number * len(samples) + index + 1, (rounds + 1) * len(samples))
         for thing in range(things):
             if positives[thing] and sum(map(len, negatives[thing])):
                 _fit_svm(system, thing, positives[thing], negatives[thing])
@@ -683,7 +670,7 @@ def _fit_svm(system: SDS, thing: int, positives: Sequence[np.ndarray], negatives
 
 def fit_refiners(
     system: SDS, samples: Samples, *, input_size: int, proposals: StoredProposals | None = None
-) -> Iterator[Progress]:
+) -> Iterator[SolverProgress]:
     """Fit the regressors of each class: where in the box the object is, then which superpixels are its own.
 
     Learnt from the regions that overlap an object of the class by REFINEMENT_IOU; a class without them has none.
@@ -718,7 +705,7 @@ def fit_refiners(
                 )
                 rows[thing].append((x, coarse_mask(image.regions, first + one, box)))
                 places[thing].append((image.regions, region, first + one))
-        yield Progress("fit_refiners", index + 1, total)
+        yield SolverProgress("fit_refiners", index + 1, total)
     for thing in range(things):
         if rows[thing]:
             x = torch.stack([row for row, _ in rows[thing]]).double()
@@ -736,11 +723,7 @@ def fit_refiners(
             solved = fit_logistic(torch.cat(inputs).double(), torch.cat(targets).double()[:, None])
             system.superpixel_weight[thing] = solved[0].to(system.superpixel_weight)
             system.has_refiner[thing] = True
-        yield Progress("fit_refiners", len(samples) + 2 * (thing + 1), total)
-
-
-AFTER_FITTING: tuple[Callable[..., Iterator[Progress]], ...] = (fit_svms, fit_refiners)
-"""What follows the stages of the recipe, in order."""
+        yield SolverProgress("fit_refiners", len(samples) + 2 * (thing + 1), total)
 
 
 @torch.no_grad()
@@ -934,12 +917,24 @@ _PAPER_STAGE = {
     "augmentation.hue": "0",
 }
 
+
+def _solver(name: str, function: str) -> Stage:
+    return replace(_stage("joint", 1), name=name, solver=function)
+
+
 RECIPE = Recipe(
-    stages=(_stage("box", 1_000), _stage("region", 1_000), _stage("joint", 1_000)),
+    stages=(
+        _stage("box", 1_000),
+        _solver("copy", "copy_box_tower"),
+        _stage("region", 1_000),
+        _stage("joint", 1_000),
+        _solver("svms", "fit_svms"),
+        _solver("refiners", "fit_refiners"),
+    ),
     input_size=320,
     paper={
         "input_size": "none: crops come from images as they are",
         **{f"{stage}.{name}": value for stage in ("box", "region", "joint") for name, value in _PAPER_STAGE.items()},
     },
 )
-"""The towers; AFTER_FITTING follows."""
+"""The towers, then what is solved exactly on their features."""

@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pixelwise.contracts import Recipe, Stage
+from pixelwise.contracts import Recipe, SolverProgress, Stage
 from pixelwise.data.parallel import Progress, silent
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.model_folder import recover_model, system_module
@@ -48,7 +48,7 @@ class Remark(NamedTuple):
     text: str
 
 
-Event = Step | Evaluated | Evaluating | Remark
+Event = Step | SolverProgress | Evaluated | Evaluating | Remark
 
 
 def start(
@@ -253,6 +253,11 @@ def _run_stage(
         yield from judged()
     if stop.answered is not None or judge.is_over:
         return
+    if fitting.stage.solver:
+        yield from _solved(fitting, data, plan, device=accelerator.device, stop=stop)
+        if stop.answered is None:
+            yield from judged()
+        return
     clock = time.perf_counter()
     for step in fit(
         fitting,
@@ -279,6 +284,20 @@ def _run_stage(
         if judge.is_over:
             return
         clock = time.perf_counter()
+
+
+def _solved(
+    fitting: Fit, data: TrainingData, plan: Plan, *, device: torch.device, stop: Interruption
+) -> Iterator[SolverProgress]:
+    """Run the stage's solver; every process does, with the same result."""
+    solve = getattr(system_module(plan.system), fitting.stage.solver)
+    torch.manual_seed(plan.recipe.seed)
+    fitting.system.to(device).eval()
+    for progress in solve(fitting.system, data.train, input_size=plan.recipe.input_size):
+        yield progress
+        if stop.asked():
+            return
+    fitting.step = fitting.stage.steps
 
 
 def _tried_out(plan: Plan, data: TrainingData) -> str:
