@@ -250,7 +250,7 @@ def test_stages_that_are_solved_follow_those_that_are_fitted(run: Run, drawings:
     sets = ["steps=1", "batch_size=2", "crop_size=64", "input_size=80", "warmup_steps=0", "evaluate_every=0"]
     sets += ["model.proposals=20", "model.width=16", "model.rois_per_image=8"]
     options = [part for name in sets for part in ("--set", name)]
-    code, out, err = run(
+    code, _, err = run(
         "train", "sds", "--data", f"coco:{drawings}", "--backbone", "mobilenet_v2", *options,
         "--out", tmp_path / "run", "--workers", 0,
     )  # fmt: skip
