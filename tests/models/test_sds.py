@@ -133,7 +133,7 @@ def test_each_stage_teaches_its_tower() -> None:
         assert {name.split(".")[0] for name, one in system.named_parameters() if one.grad is not None} == wanted
     with pytest.raises(RecipeError, match="learns 'all'"):
         unwrap(build)(num_classes=3, learns="all")
-    with pytest.raises(DataError, match="no object masks"):
+    with pytest.raises(DataError, match="no objects with masks"):
         system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
 
 

@@ -561,10 +561,10 @@ def test_what_is_missing_is_said() -> None:
     batch = batch_of(ellipses(0, 2))
     with pytest.raises(DataError, match="without truth"):
         system.loss(system(batch.images), batch)
-    with pytest.raises(DataError, match="no objects annotated"):
+    with pytest.raises(DataError, match="no objects with masks"):
         system(batch.images, truth=(Annotation(),))
     boxes = Annotation(instances=Instances(boxes=torch.tensor([[0.0, 0, 50, 50]]), labels=torch.tensor([1])))
-    with pytest.raises(DataError, match="no masks to learn from"):
+    with pytest.raises(DataError, match="no objects with masks"):
         system.loss(system(batch.images, truth=(boxes,)), batch_of(boxes))
 
 

@@ -1,6 +1,8 @@
-"""Losses of sampled boxes, as sums and counts. Scores of half precision are summed in float32."""
+"""What detectors learn from, and losses of sampled boxes, as sums and counts; of half precision summed in float32."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,19 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from pixelwise.contracts import Term
+from pixelwise.errors import DataError
 from pixelwise.ops.precision import at_least_float32
+from pixelwise.types import Annotation, Instances
+
+
+def objects_to_learn(truth: Sequence[Annotation]) -> list[Instances]:
+    """The objects of each image; there may be none. Raises DataError where an image tells none, or not their masks."""
+    instances = [one.instances for one in truth if one.instances is not None and one.instances.masks is not None]
+    if len(instances) < len(truth):
+        raise DataError(
+            f"{len(truth) - len(instances)} of {len(truth)} images have no objects with masks to learn from"
+        )
+    return instances
 
 
 def objectness_term(logits: Float[Tensor, " N"], is_object: Bool[Tensor, " N"], *, weight: float = 1.0) -> Term:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.mean_iou import image_key
+from pixelwise.metrics.image_ids import new_key, require_apart
 from pixelwise.types import Annotation, Instances, Masks
 
 Definition = Literal["coco", "boundary"]
@@ -139,9 +139,7 @@ class AveragePrecision:
         frame: int | None = None,
     ) -> None:
         """Keep the objects of one image. Raises DataError for a second time, another size, or an unknown class."""
-        id = image_key(id, clip, frame)
-        if id in self.images:
-            raise DataError(f"image '{id}' was evaluated before; each id is counted once")
+        id = new_key(self.images, id, clip, frame)
         if predicted.instances is None or truth.instances is None:
             which = "prediction" if predicted.instances is None else "truth"
             raise DataError(f"image '{id}': the {which} tells no objects; instance annotations are wanted")
@@ -194,9 +192,7 @@ class AveragePrecision:
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
         if self.definition != other.definition:
             raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
-        both = sorted(set(self.images) & set(other.images))
-        if both:
-            raise DataError(f"image '{both[0]}' is in both parts ({len(both)} such images); each id is counted once")
+        require_apart(self.images, other.images)
         self.images |= other.images
 
     def state(self) -> dict[str, Any]:

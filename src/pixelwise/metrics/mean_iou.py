@@ -28,6 +28,7 @@ from torch import Tensor
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.cityscapes import CATEGORIES, INSTANCE_SIZES
+from pixelwise.metrics.image_ids import new_key, require_apart
 from pixelwise.types import Annotation
 
 Definition = Literal["voc", "ade20k", "cityscapes"]
@@ -121,9 +122,7 @@ class MeanIoU:
         frame: int | None = None,
     ) -> None:
         """Count the pixels of one image. Raises DataError for a second time, another size, or a class out of range."""
-        id = image_key(id, clip, frame)
-        if id in self.images:
-            raise DataError(f"image '{id}' was evaluated before; each id is counted once")
+        id = new_key(self.images, id, clip, frame)
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "truth"
             raise DataError(f"image '{id}': the {which} says no class for each pixel; semantic annotations are wanted")
@@ -191,9 +190,7 @@ class MeanIoU:
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
         if self.definition != other.definition:
             raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
-        both = sorted(set(self.images) & set(other.images))
-        if both:
-            raise DataError(f"image '{both[0]}' is in both parts ({len(both)} such images); each id is counted once")
+        require_apart(self.images, other.images)
         self.confusion += other.confusion
         self.objects += other.objects
         self.images_without_objects += other.images_without_objects
@@ -298,11 +295,6 @@ class _State(BaseModel):
     objects: list[list[int]]
     images_without_objects: int
     images: dict[str, tuple[int, int, float | None]]
-
-
-def image_key(id: str, clip: str | None = None, frame: int | None = None) -> str:
-    """The name of an image among all: frames of several clips may have the same id."""
-    return "/".join(str(part) for part in (clip, frame, id) if part is not None)
 
 
 def published_definition(labels: LabelSet) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.mean_iou import image_key
+from pixelwise.metrics.image_ids import new_key, require_apart
 from pixelwise.types import Annotation, Instances, Masks
 
 Matching = Literal["2014", "2015"]
@@ -97,9 +97,7 @@ class RegionAveragePrecision:
 
         Raises DataError for a second time, another size, a class out of range, or missing masks or scores.
         """
-        id = image_key(id, clip, frame)
-        if id in self.images:
-            raise DataError(f"image '{id}' was evaluated before; each id is counted once")
+        id = new_key(self.images, id, clip, frame)
         found, objects = predicted.instances, truth.instances
         if found is None or objects is None or found.masks is None or objects.masks is None:
             which = "prediction" if found is None or found.masks is None else "truth"
@@ -153,9 +151,7 @@ class RegionAveragePrecision:
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
         if self.matching != other.matching:
             raise DataError(f"one part is matched as in {self.matching}, another as in {other.matching}")
-        both = sorted(set(self.images) & set(other.images))
-        if both:
-            raise DataError(f"image '{both[0]}' is in both parts ({len(both)} such images); each id is counted once")
+        require_apart(self.images, other.images)
         self.images |= other.images
 
     def state(self) -> dict[str, Any]:

@@ -37,7 +37,8 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
-from pixelwise.errors import DataError, RecipeError
+from pixelwise.errors import RecipeError
+from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, VGGBackbone, build_backbone
 from pixelwise.nn.roi_heads import (
     BoxHead,
@@ -50,6 +51,7 @@ from pixelwise.nn.roi_heads import (
 )
 from pixelwise.nn.rpn import split_crowds
 from pixelwise.ops.boxes import box_areas, clip_boxes, pairwise_iou, scale_boxes
+from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.paste import paste_masks
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.resize import long_side_size, resize_image
@@ -227,11 +229,7 @@ class Hypercolumns(nn.Module):
         self, images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None = None
     ) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """The two maps that the location classifiers see, and the one that boxes are pooled from."""
-        images = self.normalize(images)
-        if sizes is not None:
-            images = images.clone()
-            for image, (height, width) in zip(images, sizes.tolist(), strict=True):
-                image[:, height:], image[:, :, width:] = 0, 0
+        images = zero_beyond(self.normalize(images), sizes)
         maps = self.backbone(images)
         return tuple(maps[level] for level in self.levels)
 
@@ -248,7 +246,7 @@ class Hypercolumns(nn.Module):
         pictures = [_picture(image, size) for image, size in zip(images, valid, strict=True)]
         found = [self._propose(picture).to(maps[0]) for picture in pictures]
         if self.training and truth is not None:
-            return self._learn(maps, found, [_instances(one) for one in truth])
+            return self._learn(maps, found, objects_to_learn(truth))
         boxes, rows = torch.cat(found), [len(one) for one in found]
         logits, deltas = self.box_predictor(self._vectors(maps, found))
         parts = zip(logits.split(rows), deltas.split(rows), found, valid, strict=True)
@@ -463,12 +461,6 @@ def _picture(image: Float[Tensor, "3 H W"], size: Sequence[int]) -> UInt8[Tensor
     """An image without its padding, as it was stored."""
     valid = image[:, : size[0], : size[1]].detach().cpu()
     return (valid * 255).round().clamp(0, 255).to(torch.uint8).contiguous()
-
-
-def _instances(annotation: Annotation) -> Instances:
-    if annotation.instances is None or annotation.instances.masks is None:
-        raise DataError("an image has no object masks to learn from; hypercolumns wants instances with masks")
-    return annotation.instances
 
 
 def build(

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term
+from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, objects_to_learn
 from pixelwise.nn.backbones import Backbone, Normalize, ResNetBackbone, build_backbone
 from pixelwise.nn.fpn import FPN, pyramid_maps
 from pixelwise.nn.roi_heads import (
@@ -51,6 +51,7 @@ from pixelwise.nn.roi_heads import (
 from pixelwise.nn.rpn import RPN, Proposals
 from pixelwise.ops.anchors import base_anchors
 from pixelwise.ops.boxes import clip_boxes, scale_boxes
+from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.paste import Convention, paste_masks
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
 from pixelwise.types import Annotation, Batch, Instances, Masks
@@ -178,13 +179,13 @@ class MaskRCNN(nn.Module):
             DataError: the truth has no boxes and masks.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
-        x = self._prepared(images, valid)
+        x = self._prepared(images, sizes)
         levels = self._levels(x)
         predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
         proposals = self.rpn.propose(predictions, valid)
         if truth is None:
             return self._detect(levels, proposals, valid)
-        instances = _instances_of(truth)
+        instances = objects_to_learn(truth)
         anchors = self.rpn.sample(predictions, instances)
         channels = [channels_of(one.labels, self.things) for one in instances]
         rois = sample_rois(
@@ -246,7 +247,7 @@ class MaskRCNN(nn.Module):
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
         """Everything that is computed before anything is sorted or chosen, the heads for one box: the whole image."""
         size = (images.shape[2], images.shape[3])
-        x = self._prepared(images, [size] * len(images))
+        x = self._prepared(images, None)
         levels = self._levels(x)
         predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
         whole = [images.new_tensor([[0.0, 0.0, size[1], size[0]]])] * len(images)
@@ -256,14 +257,13 @@ class MaskRCNN(nn.Module):
         masks = self.mask_head(features, torch.ones(len(images), dtype=torch.int64, device=images.device))
         return (*levels, *predictions.logits, *predictions.deltas, logits, deltas, masks)
 
-    def _prepared(self, images: Float[Tensor, "B 3 H W"], sizes: Sequence[Sequence[int]]) -> Float[Tensor, "B 3 H2 W2"]:
+    def _prepared(
+        self, images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None
+    ) -> Float[Tensor, "B 3 H2 W2"]:
         """Normalised, zero beyond the valid sizes, padded to multiples of `size_divisor`."""
         height, width = images.shape[2], images.shape[3]
-        x = F.pad(self.normalize(images), (0, -width % self.size_divisor, 0, -height % self.size_divisor))
-        for image, (valid_height, valid_width) in zip(x, sizes, strict=True):
-            image[:, valid_height:].zero_()
-            image[:, :, valid_width:].zero_()
-        return x
+        x = zero_beyond(self.normalize(images), sizes)
+        return F.pad(x, (0, -width % self.size_divisor, 0, -height % self.size_divisor))
 
     def _levels(self, x: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """The pyramid, or the one map of C4."""
@@ -488,16 +488,6 @@ def build(
         nms_threshold=nms_threshold,
         max_detections=max_detections,
     )
-
-
-def _instances_of(truth: Sequence[Annotation]) -> list[Instances]:
-    """The objects of each image. Raises DataError where there are none to learn masks from."""
-    instances = [one.instances for one in truth if one.instances is not None and one.instances.masks is not None]
-    if len(instances) < len(truth):
-        raise DataError(
-            f"{len(truth) - len(instances)} of {len(truth)} images have no objects with masks to learn from"
-        )
-    return instances
 
 
 def _mask_targets(

@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
-from pixelwise.errors import DataError
+from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, VGGBackbone, build_backbone
 from pixelwise.nn.roi_warping import limit_gradient, warp_rois
 from pixelwise.nn.rpn import RPN, RPNPredictions, split_crowds
@@ -52,6 +52,7 @@ from pixelwise.ops.boxes import (
 )
 from pixelwise.ops.mask_voting import vote_masks
 from pixelwise.ops.matching import BACKGROUND, NEUTRAL, match_boxes, without_crowds
+from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
 from pixelwise.types import Annotation, Batch, Instances, Masks
@@ -266,11 +267,7 @@ class MNC(nn.Module):
         self, images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None = None
     ) -> tuple[Float[Tensor, "B C h w"], ...]:
         """The one map in which it looks, of stride 16."""
-        images = self.normalize(images)
-        if sizes is not None:
-            images = images.clone()
-            for image, (height, width) in zip(images, sizes.tolist(), strict=True):
-                image[:, height:], image[:, :, width:] = 0, 0
+        images = zero_beyond(self.normalize(images), sizes)
         return (self.backbone(images)[self.level],)
 
     def forward(
@@ -285,7 +282,7 @@ class MNC(nn.Module):
         maps = self.features(images, sizes)
         predictions = self.rpn(maps, (images.shape[2], images.shape[3]))
         if self.training and truth is not None:
-            return self._learn(maps[0], predictions, valid, [_instances(one) for one in truth])
+            return self._learn(maps[0], predictions, valid, objects_to_learn(truth))
         boxes = self.rpn.propose(predictions, valid).boxes
         rois = _joined(boxes)
         masks, logits, deltas = self._answer(maps[0], rois)
@@ -586,12 +583,6 @@ def _both(
     """Of each image what the first phase found, then the second."""
     pairs = zip(first.split(list(counts)), second.split(list(counts)), strict=True)
     return tuple(torch.cat(pair) for pair in pairs)
-
-
-def _instances(annotation: Annotation) -> Instances:
-    if annotation.instances is None or annotation.instances.masks is None:
-        raise DataError("an image has no object masks to learn from; mnc wants instances with masks")
-    return annotation.instances
 
 
 def build(

@@ -38,7 +38,8 @@ from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, SolverProgress, Stage, Term
-from pixelwise.errors import DataError, RecipeError
+from pixelwise.errors import RecipeError
+from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import Backbone, Normalize, build_backbone
 from pixelwise.nn.rpn import split_crowds
 from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
@@ -289,7 +290,7 @@ class SDS(nn.Module):
             self._candidates(image, size, index) for index, (image, size) in enumerate(zip(images, valid, strict=True))
         ]
         if self.training and truth is not None:
-            return self._learn(parts, candidates, [_instances(one) for one in truth])
+            return self._learn(parts, candidates, objects_to_learn(truth))
         found = [self._answer(image, regions) for image, regions in zip(parts, candidates, strict=True)]
         scores, channels, members = zip(*found, strict=True)
         return Output(
@@ -729,7 +730,7 @@ def fit_refiners(
 @torch.no_grad()
 def describe(system: SDS, sample: Sample, *, input_size: int, proposals: StoredProposals | None = None) -> Described:
     """The regions of a training image and what the towers say of them."""
-    truth = _instances(sample.truth)
+    (truth,) = objects_to_learn([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
     whole_size = (sample.image.shape[1], sample.image.shape[2])
     size = long_side_size(whole_size, input_size)
@@ -812,12 +813,6 @@ def fit_logistic(x: Float[Tensor, "N D"], y: Float[Tensor, "N K"], *, penalty: f
 def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
     places = eligible.nonzero().flatten()
     return places[torch.randperm(len(places))[:count]]
-
-
-def _instances(annotation: Annotation) -> Instances:
-    if annotation.instances is None or annotation.instances.masks is None:
-        raise DataError("an image has no object masks to learn from; sds wants instances with masks")
-    return annotation.instances
 
 
 def build(

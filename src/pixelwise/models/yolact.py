@@ -36,6 +36,7 @@ from torchvision.ops import batched_nms
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
 from pixelwise.errors import DataError, RecipeError
+from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import Backbone, Normalize, ResNetBackbone, build_backbone
 from pixelwise.nn.convolution import convolution
 from pixelwise.nn.deformable import deform
@@ -53,6 +54,7 @@ from pixelwise.ops.boxes import (
     scale_boxes,
 )
 from pixelwise.ops.matching import BACKGROUND, match_best_for_each, match_boxes, without_crowds
+from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.paste import enlarge_masks
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
@@ -302,7 +304,7 @@ class YOLACT(nn.Module):
     ) -> Output:
         """The guesses; with truth what the losses compare, in evaluation mode the detections."""
         size = (images.shape[2], images.shape[3])
-        maps = self.backbone(_zero_beyond(self.normalize(images), sizes))
+        maps = self.backbone(zero_beyond(self.normalize(images), sizes))
         maps = self.fpn([maps[level] for level in self.levels])
         prototypes = self.protonet(maps[0])
         parts = [self.head(x) for x in maps]
@@ -335,7 +337,7 @@ class YOLACT(nn.Module):
         compared = output.comparison
         if compared is None:
             raise DataError("forward was called without truth, or in evaluation mode: there is nothing to learn from")
-        truths = [_instances(annotation) for annotation in batch.truth]
+        truths = objects_to_learn(batch.truth)
         judged = compared.targets != UNJUDGED
         count = (compared.objects >= 0).sum()
         images = torch.tensor(len(truths), device=count.device)
@@ -390,7 +392,7 @@ class YOLACT(nn.Module):
         self, output: Output, truth: Sequence[Annotation], semantic_logits: Float[Tensor, "B T h3 w3"]
     ) -> Comparison:
         """What the anchors stand for, and the masks that are judged."""
-        truths = [_instances(annotation) for annotation in truth]
+        truths = objects_to_learn(truth)
         size = output.image_sizes[0].tolist()
         objects = torch.stack([match_anchors(output.anchors[0], one, size) for one in truths])
         targets = torch.full_like(objects, UNJUDGED)
@@ -632,8 +634,7 @@ def _mask_iou_loss(
 
 def _masks_on_grid(truth: Instances, image_size: Sequence[int], grid: tuple[int, int]) -> Bool[Tensor, "N h w"]:
     """The true masks on a grid that covers the network's image; those of crowds are empty."""
-    if truth.masks is None:
-        raise DataError(f"{len(truth)} objects have boxes but no masks to learn from")
+    assert truth.masks is not None
     whole = truth.boxes.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(truth), 4)
     masks = truth.masks.sample(whole, grid) > 0.5
     return masks if truth.crowd is None else masks & ~truth.crowd[:, None, None]
@@ -653,21 +654,6 @@ def _drawn(places: Int64[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
     if len(places) <= count:
         return places
     return places[torch.randperm(len(places))[:count].to(places.device)]
-
-
-def _instances(annotation: Annotation) -> Instances:
-    if annotation.instances is None:
-        raise DataError("an image has no objects annotated to learn from, not even an empty list")
-    return annotation.instances
-
-
-def _zero_beyond(images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None) -> Float[Tensor, "B 3 H W"]:
-    """Normalised images whose padding is zero."""
-    if sizes is None:
-        return images
-    rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]
-    columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]
-    return images * (rows[:, None, :, None] & columns[:, None, None, :])
 
 
 def _initialise(part: nn.Module | None) -> None:

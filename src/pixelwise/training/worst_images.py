@@ -9,7 +9,7 @@ from PIL import Image
 
 from pixelwise.inference.contact_sheet import Compared, comparison_sheet, fitted
 from pixelwise.metrics.choice import TaskMetric
-from pixelwise.metrics.mean_iou import image_key
+from pixelwise.metrics.image_ids import image_key
 from pixelwise.types import Annotation, Sample
 
 WORST_COUNT = 12
