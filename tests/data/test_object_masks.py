@@ -58,6 +58,29 @@ def test_masks_of_numbers(seed: int) -> None:
 
 
 class TestVoc:
+    def test_regions_of_a_class_are_objects_where_asked_for(self, tmp_path: Path) -> None:
+        trees.voc(tmp_path, {"train": "a"})
+        with Image.open(tmp_path / "SegmentationClass" / "a.png") as picture:
+            width, height = 40, 20
+            mask = np.zeros((height, width), dtype=np.uint8)
+            mask[:12, :12] = 15  # two people with a border of void between them
+            mask[:12, 12] = 255
+            mask[:12, 13:27] = 15
+            mask[12:, 27:] = 15  # touches the second at a corner alone, and is the third
+            mask[15:17, :5] = 8  # ten pixels of a cat
+            drawn = Image.fromarray(mask)
+            drawn.putpalette(picture.getpalette() or [])
+        drawn.save(tmp_path / "SegmentationClass" / "a.png")
+        Image.new("RGB", (width, height)).save(tmp_path / "JPEGImages" / "a.jpg")
+        found = instances(opened(f"voc:{tmp_path}@train?instances=regions"))
+        assert found.labels.tolist() == [15, 15, 15, 8]
+        assert found.crowd is not None
+        assert found.crowd.tolist() == [False, False, False, True]
+        assert found.boxes.tolist() == [[0, 0, 12, 12], [13, 0, 27, 12], [27, 12, 40, 20], [0, 15, 5, 17]]
+        assert found.masks is not None
+        assert found.masks.areas().tolist() == [144, 168, 104, 10]
+        assert opened(f"voc:{tmp_path}@train")[0].truth.instances is None
+
     def tree(self, root: Path, semantic: list[int], numbers: list[int]) -> str:
         trees.voc(root, {"train": "a"})
         trees.write_mask(root / "SegmentationClass" / "a.png", [semantic] * 4)

@@ -2,6 +2,9 @@
 
 Where every listed id has SegmentationObject/ID.png, the truth has objects: each of its numbers is one, of the class
 that most of its pixels have in SegmentationClass; 0 is none and 255 the border. `?instances=false` leaves them out.
+`?instances=regions` makes objects where there are no such files: each connected region of a class is one, since VOC
+draws a border of void around every object, also between two of a class. An object that another one cuts into pieces
+becomes several.
 
 PATH is the folder of one year, such as VOC2012, or the VOCdevkit around it. Without a label file of its own the set has
 the 20 classes and the background of VOC 2012.
@@ -14,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from skimage.measure import label
 
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.faults import Fault, SplitReport, check_pairs
@@ -43,11 +47,17 @@ from pixelwise.types import Instances
 
 OPTIONS: Mapping[str, str] = {
     "labels": "a published label set, or a .txt or .toml file in the folder",
-    "instances": "false leaves out the objects of SegmentationObject, true refuses a set without",
+    "instances": "false leaves out the objects of SegmentationObject, true refuses a set without, regions makes "
+    "objects of the connected regions of each class",
 }
 
 BORDER = 255
 """The number of pixels around objects, which belong to none."""
+
+REGIONS = "regions"
+
+SMALLEST_REGION = 100
+"""Pixels; smaller regions are mostly slivers of objects that another one cuts, and stand as crowds: nobody judges."""
 
 _LISTS = Path("ImageSets", "Segmentation")
 _OBJECTS = "SegmentationObject"
@@ -67,6 +77,8 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     entries = list_entries(path, split, options)
     require_complete(entries, source=name)
     pairs = pairs_dataset(entries, labels_of(path, options), name=name, format="voc")
+    if options.get("instances") == REGIONS:
+        return with_objects(pairs, pairs.masks, wanted=True, read=read_regions)
     files = [_year(path) / _OBJECTS / f"{id}.png" for id in pairs.ids]
     return with_objects(pairs, files, wanted=objects_wanted(options, name=name), read=read_instances)
 
@@ -93,7 +105,7 @@ def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[En
         raise DataError(f"{_list(path, split)}: not a readable text file ({error})") from None
     images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
     entries = (Entry.from_files(id, images, masks) for id in map(str.strip, listed) if id)
-    if objects_wanted(options, name="voc") is False:
+    if options.get("instances") == REGIONS or objects_wanted(options, name="voc") is False:
         return tuple(entries)
     folder = _year(path) / _OBJECTS
     return tuple(
@@ -113,6 +125,27 @@ def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instan
         DataError: an unreadable file, or one of another size.
     """
     return instances_in(read_object_ids(path, semantic.shape), semantic, labels)
+
+
+def read_regions(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instances:  # noqa: ARG001
+    """The connected regions of each class as objects, from top to bottom; the background's are none.
+
+    Args:
+        path: the file of the class mask.
+        semantic: class ids of the image.
+        labels: what they mean.
+    """
+    shown = np.where((semantic == labels.ignore_id) | (semantic == labels.background_id), -1, semantic.astype(np.int32))
+    regions = label(shown, background=-1, connectivity=1)
+    firsts = np.unique(regions, return_index=True)
+    found = [(int(id), int(semantic.ravel()[place])) for id, place in zip(*firsts, strict=True) if id]
+    areas = np.bincount(regions.ravel())
+    return instances_of_ids(
+        regions,
+        [id for id, _ in found],
+        [class_id for _, class_id in found],
+        [bool(areas[id] < SMALLEST_REGION) for id, _ in found],
+    )
 
 
 def instances_in(ids: np.ndarray, semantic: np.ndarray, labels: LabelSet) -> Instances:
@@ -164,7 +197,9 @@ def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
         suffixes=(".jpg",),
         list_file="ImageSets/Segmentation/{split}.txt",
         palette=True,
-        objects=None if objects_wanted(options, name="voc") is False else "SegmentationObject/{name}.png",
+        objects=None
+        if options.get("instances") == REGIONS or objects_wanted(options, name="voc") is False
+        else "SegmentationObject/{name}.png",
         default=published("voc"),
     )
 
