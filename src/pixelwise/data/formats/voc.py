@@ -32,8 +32,6 @@ from pixelwise.data.folders import (
 )
 from pixelwise.data.object_ids import (
     contradictions,
-    ids_in,
-    instances_of_ids,
     majority_classes,
     objects_wanted,
     read_object_ids,
@@ -41,6 +39,7 @@ from pixelwise.data.object_ids import (
 )
 from pixelwise.data.pair_target import PairTarget, target_labels
 from pixelwise.data.parallel import Progress
+from pixelwise.data.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Instances
@@ -136,7 +135,7 @@ def read_regions(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instance
         labels: what they mean.
     """
     shown = np.where((semantic == labels.ignore_id) | (semantic == labels.background_id), -1, semantic.astype(np.int32))
-    regions = label(shown, background=-1, connectivity=1)
+    regions = np.asarray(label(shown, background=-1, connectivity=1))
     firsts = np.unique(regions, return_index=True)
     found = [(int(id), int(semantic.ravel()[place])) for id, place in zip(*firsts, strict=True) if id]
     areas = np.bincount(regions.ravel())
