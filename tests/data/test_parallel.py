@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -31,3 +33,15 @@ def test_workers_are_other_processes() -> None:
     others = set(apply(process, range(40), workers=2))
     assert len(others) == 2
     assert os.getpid() not in others
+
+
+def test_an_error_between_two_results_leaves_no_reader_that_the_process_waits_for() -> None:
+    program = (
+        "from pixelwise.data.parallel import apply\n"
+        "results = apply(abs, range(100), workers=2)\n"
+        "next(results)\n"
+        "raise ValueError('an accident')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.rstrip().endswith("ValueError: an accident")

@@ -11,7 +11,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from pixelwise.contracts import Augmentation
 from pixelwise.data.transforms import MEAN_RGB, Geometry, TrainingCrop, cropped_instances, draw_geometry
-from pixelwise.types import Annotation, Sample
+from pixelwise.types import Annotation, Masks, Sample
 from tests.drawn_scenes import DrawnScenes, draw_objects, objects_of
 
 
@@ -208,3 +208,12 @@ def test_masks_are_cropped_as_the_ids_they_were_made_of(seed: int, degrees: floa
     assert torch.equal(found.boxes, expected.boxes)
     assert torch.equal(found.masks.dense(), expected.masks.dense())
     assert found.masks.size == (64, 64)
+
+
+def test_a_mask_of_one_column_has_a_mirror_image() -> None:
+    mask = torch.zeros(3, 4, dtype=torch.bool)
+    mask[1:, 0] = True
+    geometry = Geometry((0.0, 0.0, 4.0, 3.0), (3, 4), (3, 4), flip=True)
+    mirrored = geometry.apply_masks(Masks.from_arrays([mask.numpy()], (3, 4)))
+    assert mirrored.boxes.tolist() == [[3, 1, 4, 3]]
+    assert mirrored.crops.tolist() == [1, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,11 +59,21 @@ def apply(function: Callable[[Item], Result], items: Sequence[Item], *, workers:
 def prepare_reader(_worker: int) -> None:
     """For a reading process: Ctrl-C and SIGTERM reach the whole group, and only the parent answers them.
 
-    The parent ends its readers itself, and they end by themselves when it is gone.
+    The parent ends its readers itself (see `_end_readers`), and they end by themselves when it is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+@atexit.register
+def _end_readers() -> None:
+    """End the reading processes that an error left behind: Python would ask them by SIGTERM, and wait for ever."""
+    readers = [process for process in multiprocessing.active_children() if process.daemon]
+    if readers and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch raises an error when one of its readers is killed
+    for process in readers:
+        process.kill()
 
 
 def reader_start_method() -> str | None:

@@ -69,7 +69,7 @@ class Geometry:
         crop = np.empty((*self.crop_hw, 3), dtype=np.uint8)
         crop[:] = MEAN_RGB
         crop[:height, :width] = np.asarray(picture)
-        return torch.from_numpy(np.ascontiguousarray(self._mirrored(crop).transpose(2, 0, 1)))
+        return self._mirrored(crop.transpose(2, 0, 1))
 
     def apply_ids(self, ids: Tensor, fill: int) -> Tensor:
         """The crop of a map of ids [H, W], each read at the centre of its pixel; `fill` outside."""
@@ -77,7 +77,7 @@ class Geometry:
         crop = np.full(self.crop_hw, fill, dtype=source.dtype)
         height, width = self.filled_hw
         crop[:height, :width] = self._turned_ids(source, fill) if self.degrees else self._upright_ids(source)
-        return torch.from_numpy(np.ascontiguousarray(self._mirrored(crop)))
+        return self._mirrored(crop)
 
     def apply_masks(self, masks: Masks) -> Masks:
         """The crop of each mask, object by object, each pixel read as `apply_ids` reads it; some may be empty."""
@@ -94,7 +94,7 @@ class Geometry:
             tight = crop[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             left, top = x1 + int(columns[0]), y1 + int(rows[0])
             left = width - left - tight.shape[1] if self.flip else left
-            crops.append(torch.from_numpy(np.ascontiguousarray(self._mirrored(tight))))
+            crops.append(self._mirrored(tight))
             boxes.append((left, top, left + tight.shape[1], top + tight.shape[0]))
         return Masks.from_crops(crops, boxes, self.crop_hw)
 
@@ -155,8 +155,10 @@ class Geometry:
         matrix[:, 2] += centre - turn @ centre
         return matrix
 
-    def _mirrored(self, crop: np.ndarray) -> np.ndarray:
-        return crop[:, ::-1] if self.flip else crop
+    def _mirrored(self, crop: np.ndarray) -> Tensor:
+        """The crop [..., H, W], in the mirror if so drawn."""
+        crop = crop[..., ::-1] if self.flip else crop
+        return torch.from_numpy(crop.copy())  # numpy calls one mirrored column contiguous, torch refuses its stride
 
 
 def draw_geometry(
