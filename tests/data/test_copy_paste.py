@@ -70,8 +70,9 @@ def test_the_second_image_is_another_one_and_drawn_by_the_seed() -> None:
         )
         values = []
         for index in range(9):
-            sample = samples[(0, index)]
-            assert isinstance(sample, Sample)
+            clip = samples[(0, index)]
+            assert isinstance(clip, tuple)
+            (sample,) = clip
             assert sample.truth.semantic is not None
             values.append(int(sample.truth.semantic[0, 0]))
         return values

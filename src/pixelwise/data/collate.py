@@ -10,8 +10,13 @@ import torch.nn.functional as F
 from pixelwise.types import Batch, Sample
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Join samples to one batch, padded on the right and at the bottom with zeros to the largest size."""
+def collate(samples: Sequence[Sample], *, clip_frames: int = 1) -> Batch:
+    """Join samples to one batch, padded on the right and at the bottom with zeros to the largest size.
+
+    Args:
+        samples: where there are clips, the frames of each one after the other.
+        clip_frames: frames of each clip.
+    """
     sizes = torch.tensor([sample.image.shape[1:] for sample in samples])
     height, width = (int(side) for side in sizes.amax(dim=0))
     images = torch.stack(
@@ -26,6 +31,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         original_sizes=torch.tensor([sample.original_size for sample in samples]),
         truth=tuple(sample.truth for sample in samples),
         ids=tuple(sample.id for sample in samples),
-        clip_index=torch.arange(len(samples)),
+        clip_index=torch.arange(len(samples)) // clip_frames,
         frame_index=torch.tensor([sample.frame or 0 for sample in samples]),
     )

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Stage, Term
 from pixelwise.data.copy_paste import with_parts_of
+from pixelwise.data.dataset import clips_of
+from pixelwise.data.frame_pairs import FramePairs
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.errors import RecipeError
 from pixelwise.labels import LabelSet
@@ -123,6 +125,7 @@ def fit(
             seed=seed,
             paste=partial(with_parts_of, labels=labels),
             paste_probability=stage.augmentation.copy_paste,
+            pairs=_pairs(system, samples),
         ),
         sampler,
         workers=workers,
@@ -155,6 +158,14 @@ def fit(
             gradient_norm=norm,
             images=len(batch) * accelerator.num_processes,
         )
+
+
+def _pairs(system: nn.Module, samples: Samples) -> FramePairs | None:
+    """Where a system that learns from two frames of a clip finds the first of them."""
+    if getattr(system, "clip_frames", 1) == 1:
+        return None
+    offsets: Any = getattr(system, "reference_offsets", (-1, 1))
+    return FramePairs(clips_of(samples), offsets=offsets)
 
 
 def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, float]:

@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.collate import collate
+from pixelwise.data.frame_pairs import FramePairs, augmented_pair
 from pixelwise.data.parallel import prepare_reader, reader_start_method
 from pixelwise.errors import DataError
 from pixelwise.types import Batch, Sample
@@ -60,8 +61,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield pairs
 
 
-class AugmentedSamples(Dataset["Sample | DataError"]):
-    """Samples by (epoch, index), each augmented with a generator of (seed, epoch, index).
+class AugmentedSamples(Dataset["tuple[Sample, ...] | DataError"]):
+    """Samples by (epoch, index), each augmented with a generator of (seed, epoch, index); frames after a reference.
 
     A sample that cannot be read is its error: an exception would leave a reading process with its traceback for text.
 
@@ -71,6 +72,7 @@ class AugmentedSamples(Dataset["Sample | DataError"]):
         seed: of the augmentation.
         paste: joins an augmented sample with a second one.
         paste_probability: of `paste`.
+        pairs: where frames have their references; None for a system that learns from single images.
     """
 
     def __init__(
@@ -81,19 +83,25 @@ class AugmentedSamples(Dataset["Sample | DataError"]):
         seed: int,
         paste: Callable[[Sample, Sample, np.random.Generator], Sample] | None = None,
         paste_probability: float = 0.0,
+        pairs: FramePairs | None = None,
     ) -> None:
         self.samples, self.augment, self.seed = samples, augment, seed
-        self.paste, self.paste_probability = paste, paste_probability
+        self.paste, self.paste_probability, self.pairs = paste, paste_probability, pairs
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample | DataError:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Sample, ...] | DataError:
         epoch, index = place
         try:
-            sample = self.augment(self.samples[index], np.random.default_rng((self.seed, epoch, index, 1)))
+            generator = np.random.default_rng((self.seed, epoch, index, 1))
+            if self.pairs is not None:
+                other = self.pairs.reference(index, generator)
+                reference = None if other is None else self.samples[other]
+                return augmented_pair(self.samples[index], reference, self.augment, generator)
+            sample = self.augment(self.samples[index], generator)
             generator = np.random.default_rng((self.seed, epoch, index, 3))
             if self.paste and generator.random() < self.paste_probability:
                 other = self.samples[int(generator.integers(len(self.samples)))]
                 sample = self.paste(sample, self.augment(other, generator), generator)
-            return sample
+            return (sample,)
         except DataError as error:
             return error
 
@@ -121,9 +129,10 @@ def training_batches(
         yield batch
 
 
-def _collate_or_error(samples: Sequence[Sample | DataError]) -> Batch | DataError:
-    error = next((sample for sample in samples if isinstance(sample, DataError)), None)
-    return error or collate([sample for sample in samples if isinstance(sample, Sample)])
+def _collate_or_error(clips: Sequence[tuple[Sample, ...] | DataError]) -> Batch | DataError:
+    error = next((clip for clip in clips if isinstance(clip, DataError)), None)
+    frames = [clip for clip in clips if not isinstance(clip, DataError)]
+    return error or collate([frame for clip in frames for frame in clip], clip_frames=len(frames[0]))
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelwise.contracts import Recipe, SolverProgress, Stage
 from pixelwise.data.parallel import Progress, silent
@@ -304,24 +304,40 @@ def _tried_out(plan: Plan, data: TrainingData) -> str:
     """Build every stage's network, and fill the first; gives what `initialise` says."""
     first, *others = plan.recipe.stages
     system = new_system(plan, first, classes=len(data.labels))
+    _require_no_paste_into_clips(system, first)
     for stage in plan.recipe.stages:
         set_pixel_loss(system, stage, data.labels.ignore_id)
     with torch.device("meta"):
         for stage in others:
-            new_system(plan, stage, classes=len(data.labels))
+            _require_no_paste_into_clips(new_system(plan, stage, classes=len(data.labels)), stage)
     return initialise(system, plan, first, data.labels) if plan.init else ""
+
+
+def _require_no_paste_into_clips(system: nn.Module, stage: Stage) -> None:
+    if getattr(system, "clip_frames", 1) > 1 and stage.augmentation.copy_paste:
+        raise RecipeError(
+            f"stage {stage.name}: augmentation.copy_paste={stage.augmentation.copy_paste}: what is pasted would not "
+            "move with the clip; --set augmentation.copy_paste=0"
+        )
 
 
 def _require_truth(system: str, data: TrainingData) -> None:
     """Raise DataError where the first image has no truth of the kind that the system learns from."""
-    if system_module(system).TASK == "instance":
-        for dataset in (data.train, *([data.val] if data.val else [])):
-            instances = dataset[0].truth.instances
-            if instances is None or instances.masks is None:
-                raise DataError(
-                    f"{dataset.name}: tells no objects, which {system} learns from; a set of objects with masks is "
-                    "wanted, such as coco:PATH or instance-masks:PATH"
-                )
+    task = system_module(system).TASK
+    if task not in ("instance", "panoptic"):
+        return
+    for dataset in (data.train, *([data.val] if data.val else [])):
+        truth = dataset[0].truth
+        if truth.instances is None or truth.instances.masks is None:
+            raise DataError(
+                f"{dataset.name}: tells no objects, which {system} learns from; a set of objects with masks is "
+                "wanted, such as coco:PATH or instance-masks:PATH"
+            )
+        if task == "panoptic" and truth.semantic is None:
+            raise DataError(
+                f"{dataset.name}: tells no class for each pixel, which {system} learns from beside the objects; a "
+                "panoptic set is wanted, such as coco-panoptic:PATH or kitti-step:PATH"
+            )
 
 
 def _with_things(arguments: Mapping[str, Any], labels: LabelSet) -> dict[str, Any]:
