@@ -446,8 +446,8 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
     write_predictions(copies / "a", drawings)
     write_predictions(copies / "b", drawings)
     return {
-        "neither": ([*data], "evaluate wants either MODEL or --predictions DIR"),
-        "both": ([model, "--predictions", twins, *data], "evaluate wants either MODEL or --predictions DIR"),
+        "neither": ([*data], "evaluate wants either MODEL or --predictions PATH"),
+        "both": ([model, "--predictions", twins, *data], "evaluate wants either MODEL or --predictions PATH"),
         "no data": ([model], "Missing option '--data'"),
         "no model": ([tmp_path / "none", *data], "no such model"),
         "no folder": (["--predictions", tmp_path / "none", *data], "no such folder"),

@@ -11,15 +11,26 @@ from types import ModuleType
 import pytest
 import torch
 
-from pixelwise.data.dataset import Dataset, Merged
+from pixelwise.data.dataset import Dataset, Mapped, Merged, clips_of
 from pixelwise.data.parallel import silent
 from pixelwise.data.spec import DataSpec, format_names, open_dataset, splits_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Sample
-from tests.data import trees
+from tests.data import clip_trees, trees
 
-FORMATS_OF_OBJECTS = ("coco", "instance-masks", "labelme", "voc", "yolo")
+FORMATS_OF_SEGMENTS = (
+    "coco-panoptic",
+    "cityscapes-panoptic",
+    "kitti-step",
+    "cityscapes-dvps",
+    "cityscapes-vps",
+    "vipseg",
+    "cutout-clips",
+)
+"""The formats whose truth is segments."""
+
+FORMATS_OF_OBJECTS = ("coco", "instance-masks", "labelme", "voc", "yolo", *FORMATS_OF_SEGMENTS, *clip_trees.TREES)
 """The formats whose tiny sets have objects."""
 
 
@@ -47,6 +58,12 @@ def write_tiny_set(format: str, root: Path) -> None:
         trees.labelme(root)
     elif format == "yolo":
         trees.yolo(root)
+    elif format == "coco-panoptic":
+        trees.coco_panoptic(root)
+    elif format == "cityscapes-panoptic":
+        trees.cityscapes_panoptic(root)
+    elif format in clip_trees.TREES:
+        clip_trees.TREES[format](root)
     else:
         pytest.fail(f"no tiny set of the format {format} is drawn here yet")
 
@@ -84,6 +101,10 @@ def require_equal(one: Sample, other: Sample) -> None:
             assert torch.equal(getattr(one.truth.instances, name), getattr(other.truth.instances, name))
         for name in ("crops", "offsets", "boxes"):
             assert torch.equal(getattr(one.truth.instances.masks, name), getattr(other.truth.instances.masks, name))
+    assert (one.truth.panoptic is None) == (other.truth.panoptic is None)
+    if one.truth.panoptic is not None and other.truth.panoptic is not None:
+        for name in ("ids", "segment_ids", "labels", "crowd"):
+            assert torch.equal(getattr(one.truth.panoptic, name), getattr(other.truth.panoptic, name))
 
 
 def test_there_are_formats() -> None:
@@ -146,7 +167,8 @@ def test_objects_are_what_the_contract_says(dataset: Dataset) -> None:
         assert found.masks.size == sample.original_size
         assert len(found.masks) == len(found.labels) == len(found.boxes) == len(found.crowd)
         assert (found.boxes.dtype, found.labels.dtype, found.crowd.dtype) == (torch.float32, torch.int64, torch.bool)
-        assert found.scores is found.track_ids is None
+        assert found.scores is None
+        assert (found.track_ids is None) == (sample.clip is None)
         things = [id for id, is_thing in enumerate(dataset.labels.is_thing) if is_thing]
         assert set(found.labels.tolist()) <= set(things)
         assert (found.masks.areas() > 0).all()
@@ -155,6 +177,58 @@ def test_objects_are_what_the_contract_says(dataset: Dataset) -> None:
             rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
             tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
             assert found.masks.boxes[number].tolist() == tight
+
+
+def test_segments_are_what_the_contract_says(dataset: Dataset) -> None:
+    for index in range(len(dataset)):
+        truth = dataset[index].truth
+        if truth.panoptic is None:
+            assert dataset.format not in FORMATS_OF_SEGMENTS
+            continue
+        found = truth.panoptic
+        assert truth.semantic is not None
+        assert truth.instances is not None
+        assert found.ids.shape == dataset.size_of(index)
+        dtypes = (found.ids.dtype, found.segment_ids.dtype, found.labels.dtype, found.crowd.dtype)
+        assert dtypes == (torch.int32, torch.int32, torch.int64, torch.bool)
+        assert found.scores is None
+        assert len(set(found.segment_ids.tolist())) == len(found) == len(found.labels) == len(found.crowd)
+        assert set(found.ids.unique().tolist()) - {0} <= set(found.segment_ids.tolist())
+        assert 0 not in found.segment_ids
+        assert torch.equal(found.to_semantic(dataset.labels.ignore_id), truth.semantic)
+        is_thing = torch.tensor(dataset.labels.is_thing)[found.labels] & (found.areas() > 0)
+        assert sorted(found.areas()[is_thing].tolist()) == sorted(truth.instances.masks.areas().tolist())  # pyright: ignore[reportOptionalMemberAccess]
+        assert not (found.crowd & ~torch.tensor(dataset.labels.is_thing)[found.labels]).any()
+
+
+def test_frames_of_clips_are_what_the_contract_says(dataset: Dataset) -> None:
+    clips = clips_of(dataset)
+    assert (clips is None) == (dataset.format not in clip_trees.TREES)
+    if clips is None:
+        assert dataset[0].clip is dataset[0].frame is None
+        return
+    assert len(clips) == len(dataset)
+    assert len(set(clips)) > 1
+    assert list(clips) == sorted(clips)
+    class_of: dict[tuple[str, int], int] = {}
+    seen_before = 0
+    for index, id in enumerate(dataset.ids):
+        sample = dataset[index]
+        assert (sample.clip, sample.frame) == (clips[index], index - clips.index(clips[index]))
+        assert id.startswith(f"{sample.clip}/")
+        found = sample.truth.instances
+        assert found is not None
+        assert found.track_ids is not None
+        assert found.track_ids.dtype == torch.int64
+        for track, label in zip(found.track_ids.tolist(), found.labels.tolist(), strict=True):
+            seen_before += (sample.clip, track) in class_of
+            assert class_of.setdefault((sample.clip, track), label) == label
+        assert len(set(found.track_ids.tolist())) == len(found)
+    assert seen_before
+    merged, mapped = Merged((dataset, dataset)), Mapped(dataset, LabelMap.by_names(dataset.labels, dataset.labels))
+    assert clips_of(mapped) == clips
+    assert clips_of(merged) == (*(f"1/{clip}" for clip in clips), *(f"2/{clip}" for clip in clips))
+    assert merged[len(dataset)].clip == f"2/{clips[0]}"
 
 
 def test_objects_and_classes_agree(dataset: Dataset) -> None:
@@ -197,8 +271,6 @@ def test_it_merges_with_itself_under_new_ids(dataset: Dataset) -> None:
 
 
 def test_its_classes_can_be_mapped(dataset: Dataset) -> None:
-    from pixelwise.data.dataset import Mapped
-
     target = LabelSet.from_names("one", [dataset.labels.names[1]])
     mapped = Mapped(dataset, LabelMap.by_names(dataset.labels, target))
     was, now = dataset[0].truth.semantic, mapped[0].truth.semantic

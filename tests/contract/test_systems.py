@@ -21,6 +21,11 @@ from pixelwise.types import Annotation, Batch, Instances
 from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch
 
 NAMES = system_names()
+VIDEO_NAMES = [
+    name
+    for name in NAMES
+    if any(getattr(part, "uses_memory", False) is True for part in vars(system_module(name)).values())
+]
 TASKS = {"semantic", "instance", "panoptic", "weak", "attention"}
 ORIGINAL_SIZES = [(50, 71), (130, 33)]
 
@@ -103,9 +108,29 @@ def require_equal(one: Any, other: Any) -> None:
 
 
 def row(output: Any, index: int) -> Any:
-    """One image of an output."""
-    parts = (part[index : index + 1] if isinstance(part, Tensor | tuple) else part for part in output)
-    return type(output)(*parts)
+    """One image of an output, whose parts may be outputs of the system that it extends."""
+
+    def of_part(part: Any) -> Any:
+        if hasattr(part, "_fields"):
+            return row(part, index)
+        return part[index : index + 1] if isinstance(part, Tensor | tuple) else part
+
+    return type(output)(*map(of_part, output))
+
+
+def tensors_of(parts: Any) -> list[Tensor]:
+    """All tensors of nested tuples, but for memories."""
+    if isinstance(parts, Tensor):
+        return [parts]
+    if isinstance(parts, list | tuple):
+        parts = without_memory(parts) if hasattr(parts, "_fields") else parts
+        return [tensor for part in parts for tensor in tensors_of(part)]
+    return []
+
+
+def without_memory(output: Any) -> Any:
+    """What is said of the frames alone; what is kept for the next is of one clip."""
+    return output._replace(memory=None) if "memory" in output._fields else output
 
 
 # ---- the file
@@ -208,7 +233,7 @@ def test_an_image_alone_is_answered_as_in_a_batch_of_equal_sizes(system: nn.Modu
     together = system.double()(images, sizes=sizes)
     for index in range(len(images)):
         alone = system(images[index : index + 1], sizes=sizes[index : index + 1])
-        require_close(alone, row(together, index))
+        require_close(without_memory(alone), row(without_memory(together), index))
 
 
 @torch.no_grad()
@@ -233,6 +258,15 @@ def test_answers_have_the_original_size(system: nn.Module) -> None:
                 assert (found.boxes <= torch.tensor([width, height, width, height])).all()
                 assert (found.scores.diff() <= 0).all()
                 assert found.scores[-1] >= system.score_threshold
+    if system.task == "panoptic":
+        for annotation in annotations:
+            found = annotation.panoptic
+            ids = found.segment_ids.tolist()
+            assert sorted(ids) == sorted({*found.ids.unique().tolist()} - {0})
+            for id, label in zip(ids, found.labels.tolist(), strict=True):
+                assert 0 <= label < CLASSES
+                assert id == label + 1 or (id > CLASSES and label in system.things)
+            assert not found.crowd.any()
     if system.task == "semantic":
         for annotation in annotations:
             assert annotation.semantic.dtype == torch.uint8
@@ -270,6 +304,31 @@ def test_a_stored_model_answers_as_the_one_that_was_stored(
     expected, found = forward(system, batch), forward(loaded, batch)
     assert type(found) is type(expected)
     require_equal(found, expected)
+
+
+@pytest.mark.parametrize("module", VIDEO_NAMES, indirect=True)
+@torch.no_grad()
+def test_what_is_known_of_a_clip_lies_in_the_memory_alone(system: nn.Module) -> None:
+    frames = torch.rand(2, 6, 1, 3, *size_of(system), generator=torch.Generator().manual_seed(1))
+    apart: list[list[Any]] = []
+    for clip in frames:
+        memory, outputs = None, []
+        for frame in clip:
+            outputs.append(system(frame, memory=memory))
+            memory = outputs[-1].memory
+            assert all(isinstance(part, Tensor) for part in memory)
+        apart.append(outputs)
+    memories: list[Any] = [None, None]
+    for number in range(6):
+        for clip in (0, 1):
+            output = system(frames[clip, number], memory=memories[clip])
+            memories[clip] = output.memory
+            require_equal(output, apart[clip][number])
+    anew = [system(frame) for frame in frames[0]]
+    told = [torch.cat([part.flatten().double() for part in tensors_of(one)]) for one in (apart[0], anew)]
+    assert told[0].shape != told[1].shape or not torch.equal(*told), "what was kept changes nothing"
+    sizes = [sum(part.numel() for part in outputs[-1].memory) for outputs in apart]
+    assert max(sizes) < 100 * frames[0, 0].numel()
 
 
 def test_images_of_mixed_sizes_are_answered_one_by_one(module: ModuleType, system: nn.Module) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from pixelwise.data.dataset import Dataset, Mapped, Merged, SemanticPairs
+from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Annotation, Instances, Sample
@@ -149,6 +150,23 @@ class TestMapped:
         assert found is not None
         assert found.labels.tolist() == [1, 0]
         assert found.boxes.tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
+
+    def test_segments_of_ignored_classes_become_void(self, tmp_path: Path) -> None:
+        dataset = open_dataset(f"coco-panoptic:{trees.coco_panoptic(tmp_path)}", default_split="train")
+        target = LabelSet("two", ("person", "road"), (True, False), ((1, 1, 1), (2, 2, 2)), (1, 2))
+        truth = Mapped(dataset, LabelMap.by_names(dataset.labels, target))[0].truth
+        assert truth.panoptic is not None
+        assert truth.panoptic.ids.tolist() == [[1, 1, 0, 0, 70000, 0]] * 2 + [[1, 1, 1, 9, 9, 0]] * 2
+        assert sorted(zip(truth.panoptic.segment_ids.tolist(), truth.panoptic.labels.tolist(), strict=True)) == [
+            (1, 1),
+            (9, 0),
+            (70000, 0),
+        ]
+        assert truth.semantic is not None
+        assert truth.semantic.tolist() == [[1, 1, 255, 255, 0, 255]] * 2 + [[1, 1, 1, 0, 0, 255]] * 2
+        assert truth.instances is not None
+        assert truth.instances.labels.tolist() == [0, 0]
+        assert truth.instances.track_ids is None
 
     def test_a_map_from_other_classes_is_refused(self, tmp_path: Path) -> None:
         other = LabelMap.by_names(LabelSet.from_names("other", ["wall"]), self.TARGET)

@@ -338,7 +338,7 @@ class TestLabelFiles:
         message = self.labels_error(tmp_path)
         assert "no labels.txt and no labels.toml" in message
         assert "one class name a line" in message
-        assert "?labels=ade20k|camvid|cityscapes|coco|voc" in message
+        assert "?labels=ade20k|camvid|cityscapes|coco|" in message
 
     def test_published(self, tmp_path: Path) -> None:
         trees.masks(tmp_path, "a", labels=None)

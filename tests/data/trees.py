@@ -191,3 +191,96 @@ def coco(
         if isinstance(image.get("height"), int) and "file_name" in image:
             write_image(root / split / image["file_name"], seed=seed, size_hw=(image["height"], image["width"]))
     return root
+
+
+def segment(id: int, category_id: int, **fields: Any) -> dict[str, Any]:
+    """An entry of segments_info; `fields` replace what it would have."""
+    return {"id": id, "category_id": category_id, "iscrowd": 0} | fields
+
+
+def write_segments(path: Path, ids: Any) -> Path:
+    """A PNG of segment ids: R + 256·G + 65536·B."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.asarray(ids)
+    Image.fromarray(np.stack([values >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)).save(path)
+    return path
+
+
+STREET = (
+    {"id": 7, "name": "road", "isthing": 0, "color": [128, 64, 128]},
+    {"id": 26, "name": "car", "isthing": 1, "color": [0, 0, 142]},
+    {"id": 30, "name": "person", "isthing": 1},
+)
+"""Categories with gaps between their ids, one without colour."""
+
+SEGMENT_IDS = [[1, 1, 300, 300, 70000, 0]] * 2 + [[1, 1, 1, 9, 9, 0]] * 2
+"""Of `SIZE_HW`: road, a car, a person, a crowd of people, void."""
+
+
+def coco_panoptic(
+    root: Path,
+    splits: Mapping[str, Sequence[str]] | None = None,
+    *,
+    ids: Any = None,
+    segments: Sequence[Mapping[str, Any]] | None = None,
+    categories: Sequence[Mapping[str, Any]] = STREET,
+) -> Path:
+    """annotations/panoptic_SPLIT2017.json and the folder of PNGs, SPLIT2017/ with images; the last one is void."""
+    if segments is None:
+        segments = [
+            segment(1, 7, area=10, bbox=[0, 0, 3, 4]),
+            segment(300, 26, area=4, bbox=[2, 0, 2, 2]),
+            segment(70000, 30, area=2, bbox=[4, 0, 1, 2]),
+            segment(9, 30, iscrowd=1, area=4, bbox=[3, 2, 2, 2]),
+        ]
+    ids = SEGMENT_IDS if ids is None else ids
+    number = 0
+    for split, names in (splits or {"train": ("a", "b", "c"), "val": ("d", "e")}).items():
+        images, annotations = [], []
+        for name in names:
+            number += 1
+            is_void = len(names) > 1 and name == names[-1]
+            write_image(root / f"{split}2017" / f"{name}.png", seed=number, size_hw=np.shape(ids)[:2])
+            write_segments(
+                root / "annotations" / f"panoptic_{split}2017" / f"{name}.png", np.asarray(ids) * (not is_void)
+            )
+            images.append({"id": number, "file_name": f"{name}.png", "height": len(ids), "width": len(ids[0])})
+            infos = [] if is_void else [*segments]
+            annotations.append({"image_id": number, "file_name": f"{name}.png", "segments_info": infos})
+        content = {"images": images, "annotations": annotations, "categories": list(categories)}
+        file = root / "annotations" / f"panoptic_{split}2017.json"
+        file.write_text(json.dumps(content))
+    return root
+
+
+def cityscapes_panoptic(root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> Path:
+    """gtFine/cityscapes_panoptic_SPLIT.json and the folder of PNGs, leftImg8bit/: road, a group and a car."""
+    from pixelwise.labels import published
+
+    labels = published("cityscapes")
+    categories = [
+        {"id": id, "name": name, "isthing": int(is_thing), "color": list(colour), "supercategory": name}
+        for id, name, is_thing, colour in zip(
+            labels.native_ids, labels.names, labels.is_thing, labels.palette, strict=True
+        )
+    ]
+    ids = [[0, 7, 7, 26, 26001, 26001]] * 4
+    infos = [
+        segment(7, 7, area=8, bbox=[1, 0, 2, 4]),
+        segment(26, 26, area=4, bbox=[3, 0, 1, 4], iscrowd=1),
+        segment(26001, 26, area=8, bbox=[4, 0, 2, 4]),
+    ]
+    seed = 0
+    for split, names in (splits or {"train": ("ulm_0_1", "ulm_0_2", "bonn_0_1"), "val": ("jena_3_4",)}).items():
+        images, annotations = [], []
+        for name in names:
+            city = name.partition("_")[0]
+            write_image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", seed=(seed := seed + 1))
+            write_segments(root / "gtFine" / f"cityscapes_panoptic_{split}" / f"{name}_gtFine_panoptic.png", ids)
+            file = f"{name}_gtFine_leftImg8bit.png"
+            images.append({"id": name, "file_name": file, "height": SIZE_HW[0], "width": SIZE_HW[1]})
+            file = f"{name}_gtFine_panoptic.png"
+            annotations.append({"image_id": name, "file_name": file, "segments_info": infos})
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / "gtFine" / f"cityscapes_panoptic_{split}.json").write_text(json.dumps(content))
+    return root

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def pointwise(*, stride: int = 1) -> torch.nn.Module:
         module.classifier.weight.copy_(torch.tensor([[-4.0, -4, 0], [6, -6, 0], [-6, 6, 0]]).view(3, 3, 1, 1))
         module.classifier.bias.copy_(torch.tensor([1.0, 0, 0]))
     return module
+
+
+def panels(*, uses_memory: bool = False) -> Predictor:
+    """Red pixels are one apple, green ones one pear, all else is background, which is stuff."""
+    labels = replace(LABELS, is_thing=(False, True, True))
+    arguments = {"uses_memory": uses_memory}
+    card = ModelCard(task="panoptic", system="panels", labels=labels, input_size=64, arguments=arguments)
+    return Predictor(system_module("panels").build(num_classes=3, **arguments), card, device="cpu")
 
 
 @pytest.fixture

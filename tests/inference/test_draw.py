@@ -1,12 +1,22 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from pixelwise.inference.draw import LEGEND_OBJECTS, OPACITY, draw, object_colour, object_legend
+from pixelwise.inference.draw import (
+    LEGEND_OBJECTS,
+    OPACITY,
+    draw,
+    object_colour,
+    object_legend,
+    panoptic_legend,
+    segment_colour,
+    segment_places,
+)
 from pixelwise.labels import LabelSet, published
-from pixelwise.types import Annotation, Instances, Masks
+from pixelwise.types import Annotation, Instances, Masks, Panoptic
 from tests.inference.conftest import LABELS, noise
 
 
@@ -153,3 +163,84 @@ def test_neighbouring_objects_have_colours_that_can_be_told_apart() -> None:
     colours = [np.array(object_colour(number)) for number in range(30)]
     assert min(np.abs(one - other).max() for one, other in pairwise(colours)) > 60
     assert len({tuple(colour) for colour in colours}) == 30
+
+
+FRUIT = replace(LABELS, is_thing=(False, True, True))
+
+
+def segments(ids: torch.Tensor, classes: dict[int, int], **more: torch.Tensor) -> Panoptic:
+    return Panoptic(
+        ids.int(),
+        torch.tensor(list(classes), dtype=torch.int32),
+        torch.tensor(list(classes.values())),
+        **{"crowd": torch.zeros(len(classes), dtype=torch.bool), **more},
+    )
+
+
+def test_things_of_a_class_have_shades_of_its_colour_with_full_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two apples side by side and a pear beneath, on a background that stays as it is; void is hatched."""
+    image = torch.full((3, 60, 60), 100, dtype=torch.uint8)
+    ids = torch.ones(60, 60)
+    ids[10:30, 10:30], ids[10:30, 30:50], ids[30:50, 10:50], ids[55:] = 4, 5, 7, 0
+    panoptic = segments(ids, {7: 2, 1: 0, 4: 1, 5: 1})
+    shown = draw(image, Annotation(panoptic=panoptic), FRUIT, legend=False)
+    apple, pear = FRUIT.palette[1], FRUIT.palette[2]
+    found = np.asarray(shown).astype(int)
+    for (y, x), colour in {
+        (20, 20): apple,
+        (20, 40): segment_colour(apple, 1),
+        (40, 30): segment_colour(pear, 3),
+    }.items():
+        assert np.abs(found[y, x] - (100 + (np.array(colour) - 100) * OPACITY)).max() <= 1
+    assert tuple(found[20, 29]) == segment_colour(apple, 0) == apple
+    assert tuple(found[20, 30]) == segment_colour(apple, 1) != apple
+    assert (found[5, 5] == 100).all()
+    assert 0.2 < (found[55:] != 100).any(axis=2).mean() < 0.5
+    # a colour is of a class and an id: it does not change with what else is in the frame
+    alone = segments(torch.where(ids == 5, 5, 1), {5: 1, 1: 0})
+    assert tuple(np.asarray(draw(image, Annotation(panoptic=alone), FRUIT, legend=False))[20, 30]) == segment_colour(
+        apple, 1
+    )
+    monkeypatch.setattr("pixelwise.inference.draw.SLAB_PIXELS", 90)
+    assert np.array_equal(np.asarray(draw(image, Annotation(panoptic=panoptic), FRUIT, legend=False)), found)
+
+
+def test_shades_of_neighbours_can_be_told_apart() -> None:
+    for colour in published("coco").palette:
+        shades = [np.array(segment_colour(colour, number)) for number in range(12)]
+        assert tuple(shades[0]) == colour
+        assert min(np.abs(one - other).max() for one, other in pairwise(shades)) > 25
+        assert all(shade.min() >= 0 and shade.max() <= 255 for shade in shades)
+
+
+def test_the_legend_of_segments_names_things_then_stuff_then_what_is_void() -> None:
+    ids = torch.ones(10, 100)
+    ids[0, :10], ids[1, :20], ids[2:4], ids[4, :50] = 4, 5, 0, 6
+    labels = replace(FRUIT, names=("sky", "apple", "pear"))
+    panoptic = segments(ids, {4: 1, 5: 2, 1: 0, 6: 1, 9: 1}, scores=torch.tensor([0.5, 0.75, 0.9, 0.25, 1.0]))
+    rows = panoptic_legend(panoptic, segment_places(panoptic), labels)
+    apple, pear = labels.palette[1], labels.palette[2]
+    assert [(row.colour, row.text) for row in rows] == [
+        (segment_colour(apple, 2), "apple 0.25"),
+        (segment_colour(pear, 1), "pear 0.75"),
+        (apple, "apple 0.50"),
+        (labels.palette[0], "sky 72 %"),
+        (None, "not judged 20 %"),
+    ]
+    crowd = replace(panoptic, scores=None, crowd=panoptic.segment_ids == 6)
+    assert panoptic_legend(crowd, segment_places(crowd), labels)[0].text == "apple (crowd)"
+    many = segments(torch.arange(40).view(4, 10) + 4, dict.fromkeys(range(4, 44), 1))
+    rows = panoptic_legend(many, segment_places(many), labels)
+    assert len(rows) == LEGEND_OBJECTS + 1
+    assert rows[-1].text == "and 16 more"
+
+
+def test_an_image_that_is_all_void_is_drawn() -> None:
+    empty = Panoptic(
+        torch.zeros(8, 9, dtype=torch.int32),
+        torch.zeros(0, dtype=torch.int32),
+        torch.zeros(0, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.bool),
+    )
+    shown = draw(noise(8, 9), Annotation(panoptic=empty), FRUIT)
+    assert shown.size[0] > 9 or shown.size[1] > 8

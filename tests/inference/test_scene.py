@@ -14,7 +14,7 @@ from pixelwise.inference import scene as scene_module
 from pixelwise.inference.scene import MissingPartError, Scene
 from pixelwise.labels import LabelSet, published
 from pixelwise.ops import rle
-from pixelwise.types import Annotation
+from pixelwise.types import Annotation, Panoptic
 from tests.inference.conftest import LABELS, noise
 
 SEMANTIC = torch.tensor(
@@ -179,3 +179,49 @@ def test_a_png_is_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with Image.open(tmp_path / "a.png") as found:
         assert (found.format, found.mode) == ("PNG", "RGB")
         assert np.array_equal(np.asarray(found), np.asarray(picture))
+
+
+SEGMENTS = Panoptic(
+    ids=torch.tensor([[1, 1, 4, 4], [1, 5, 5, 4], [0, 5, 5, 1], [1, 1, 1, 7]], dtype=torch.int32),
+    segment_ids=torch.tensor([5, 1, 4, 6], dtype=torch.int32),
+    labels=torch.tensor([1, 0, 2, 2]),
+    crowd=torch.zeros(4, dtype=torch.bool),
+    scores=torch.tensor([0.9, 0.5, 0.8, 0.7]),
+)
+"""Stuff 1, the things 4 (pear) and 5 (apple); 6 has no pixel, 7 no entry."""
+
+
+@pytest.mark.parametrize("slab", [1, 7, 1000])
+@pytest.mark.parametrize("is_tracked", [False, True])
+def test_segments_of_a_panoptic_scene(monkeypatch: pytest.MonkeyPatch, slab: int, is_tracked: bool):
+    monkeypatch.setattr(scene_module, "SLAB_PIXELS", slab)
+    found = Scene(noise(4, 4), Annotation(panoptic=SEGMENTS), LABELS, 0.0, "m", is_tracked=is_tracked)
+    segments = json.loads(json.dumps(found.record()["segments"]))
+    plain = [{name: value for name, value in segment.items() if name != "rle"} for segment in segments]
+    tracks = (None, 0, 1) if is_tracked else (None, None, None)
+    assert plain == [
+        {"id": 1, "label": 0, "name": "background", "area": 7, "box": [0, 0, 4, 4], "score": 0.5, "track_id": None},
+        {"id": 4, "label": 2, "name": "pear", "area": 3, "box": [2, 0, 4, 2], "score": 0.8, "track_id": tracks[1]},
+        {"id": 5, "label": 1, "name": "apple", "area": 4, "box": [1, 1, 3, 3], "score": 0.9, "track_id": tracks[2]},
+    ]
+    for segment in segments:
+        assert segment["rle"] == rle.encode((SEGMENTS.ids == segment["id"]).numpy())
+    bare = replace(found, annotation=Annotation(panoptic=replace(SEGMENTS, scores=None)))
+    assert [segment["score"] for segment in bare.record()["segments"]] == [None] * 3
+
+
+@pytest.mark.parametrize("slab", [1, 7, 1000])
+def test_a_panoptic_picture_has_the_ids_in_red_green_and_blue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slab: int
+):
+    monkeypatch.setattr(scene_module, "SLAB_PIXELS", slab)
+    ids = torch.tensor([[0, 1, 255, 256], [65535, 65536, 2**24 - 1, 7]], dtype=torch.int32)
+    found = Scene(noise(2, 4), Annotation(panoptic=replace(SEGMENTS, ids=ids)), LABELS, 0.0, "m")
+    files = found.save(tmp_path / "a")
+    assert [path.name for path in files] == ["a.overlay.png", "a.panoptic.png"]
+    with Image.open(files[1]) as picture:
+        assert picture.mode == "RGB"
+        assert np.asarray(picture).tolist() == [
+            [[0, 0, 0], [1, 0, 0], [255, 0, 0], [0, 1, 0]],
+            [[255, 255, 0], [0, 0, 1], [255, 255, 255], [7, 0, 0]],
+        ]

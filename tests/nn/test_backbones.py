@@ -431,6 +431,34 @@ def test_a_shortened_backbone_keeps_the_first_maps(name: str) -> None:
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "vgg16", "darknet53"])
+@torch.no_grad()
+def test_the_first_maps_come_without_the_work_of_the_others(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name, output_stride=32).eval()
+    images = torch.randn(1, 3, 64, 64)
+    whole = backbone(images)
+    for count in (1, 3, len(whole)):
+        called: list[int] = []
+        handles = [
+            module.register_forward_hook(lambda *_, number=number, called=called: called.append(number))
+            for number, stage in enumerate(backbone.stages())
+            for module in stage
+        ]
+        maps = backbone.first_maps(images, count)
+        for handle in handles:
+            handle.remove()
+        assert set(called) == set(range(count))
+        assert len(maps) == count
+        assert all(torch.equal(one, other) for one, other in zip(maps, whole, strict=False))
+
+
+def test_timms_networks_run_as_a_whole() -> None:
+    backbone = build_backbone("timm/resnet18", output_stride=32)
+    with pytest.raises(RecipeError, match="TimmBackbone: runs only as a whole, not its first 2 stages"):
+        backbone.first_maps(torch.zeros(1, 3, 64, 64), 2)
+
+
 def test_a_vgg_without_its_last_pooling_ends_with_the_last_convolution() -> None:
     ours = VGGBackbone(torchvision.models.vgg16(weights=None, init_weights=False), last_pooling=False).eval()
     assert ours.strides == (2, 4, 8, 16, 16)

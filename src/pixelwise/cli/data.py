@@ -41,7 +41,9 @@ def check(
     *,
     fix: Annotated[
         Path | None,
-        typer.Option("--fix", metavar="FILE", help="Write a repaired copy: a JSON file of coco, else a folder."),
+        typer.Option(
+            "--fix", metavar="FILE", help="Write a repaired copy: a JSON file of coco and coco-panoptic, else a folder."
+        ),
     ] = None,
     workers: WorkersOption = 2,
     quiet: QuietOption = False,
@@ -151,8 +153,9 @@ def convert(
 
     Without @SPLIT all splits are converted. Images are copied as they are where the target takes their kind of file.
     TARGET may have options: labels=NAME_OR_FILE (all but coco and cityscapes), images, masks and suffix (masks,
-    instance-masks), ids=trainIds and annotations=gtCoarse (cityscapes). Objects stay objects in coco, labelme, yolo,
-    instance-masks, voc and cityscapes. Masks of colours are read by masks:PATH?palette=labels.
+    instance-masks), ids=trainIds and annotations=gtCoarse (cityscapes), encoding=2channel (coco-panoptic). Objects stay
+    objects in coco, labelme, yolo, instance-masks, voc, cityscapes and coco-panoptic; segments keep their ids in
+    coco-panoptic. Masks of colours are read by masks:PATH?palette=labels.
     """
     from functools import partial
 

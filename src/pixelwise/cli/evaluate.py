@@ -59,13 +59,18 @@ def evaluate(
         Path | None,
         typer.Option(
             "--predictions",
-            metavar="DIR",
-            help="Judge the id masks in this folder, paired by name, or the objects in this COCO results JSON.",
+            metavar="PATH",
+            help="Judge the id masks in this folder, paired by name, the objects in this COCO results JSON, or the "
+            "segments of this COCO panoptic JSON, its PNGs in the folder of its name.",
         ),
     ] = None,
     input_size: InputSizeOption = None,
     tile: TileOption = False,
     tta: TtaOption = False,
+    track: Annotated[
+        bool,
+        typer.Option("--track", help="In clips: follow the objects of a model that sees frames one by one."),
+    ] = False,
     label_map: MapOption = None,
     definition: DefinitionOption = None,
     out: Annotated[
@@ -89,10 +94,10 @@ def evaluate(
 ) -> int:
     """Judge a model, or masks that any tool wrote, on a data set.
 
-    Masks hold the ids of the data set's own files, and lie in DIR under the names of the images: NAME.png or
+    Masks hold the ids of the data set's own files, and lie in PATH under the names of the images: NAME.png or
     NAME.semantic.png. Exit code 1 if an image could not be judged.
     """
-    of_model = {"--input-size": input_size, "--tile": tile, "--tta": tta, "--map": label_map}
+    of_model = {"--input-size": input_size, "--tile": tile, "--tta": tta, "--track": track, "--map": label_map}
     names = model or []
     if merge:
         of_data = {"--data": data, "--predictions": predictions, "--definition": definition, "--shard": shard}
@@ -103,28 +108,34 @@ def evaluate(
     if len(names) > 1:
         raise RecipeError(f"{len(names)} models; evaluate judges one, see pixelwise compare")
     if bool(names) == (predictions is not None):
-        raise RecipeError("evaluate wants either MODEL or --predictions DIR; see pixelwise evaluate --help")
+        raise RecipeError("evaluate wants either MODEL or --predictions PATH; see pixelwise evaluate --help")
     if not data:
         raise RecipeError("Missing option '--data', such as voc:./VOC2012@val (see pixelwise evaluate --help)")
     if predictions is not None:
         _refuse(of_model, "only with MODEL; --predictions judges masks as they are")
 
     started = time.perf_counter()
+    from pixelwise.data.dataset import clips_of
     from pixelwise.inference.coco_results import COCO_RESULTS_NAME, CocoResults
     from pixelwise.training.report import Evaluation, make_report_folder
     from pixelwise.training.shards import Shard, shard_to_json
-    from pixelwise.training.subject import mask_subject, model_subject, object_subject
+    from pixelwise.training.subject import model_subject, stored_subject
     from pixelwise.training.worst_images import WorstImages
 
     part = None if shard is None else Shard.parse(shard)
     if predictions is None:
         subject = model_subject(
-            names[0], data, label_map, device=device.value, input_size=input_size, tile=tile, tta=tta
+            names[0],
+            data,
+            label_map,
+            device=device.value,
+            input_size=input_size,
+            tile=tile,
+            tta=tta,
+            tracks=track,
         )
     else:
-        subject = (
-            object_subject(predictions, data) if predictions.suffix == ".json" else mask_subject(predictions, data)
-        )
+        subject = stored_subject(predictions, data)
     metric = subject.new_metric(definition)
     if out is not None:
         make_report_folder(out)
@@ -133,7 +144,7 @@ def evaluate(
             print(line, file=sys.stderr)
 
     everything = range(len(subject.dataset))
-    wanted = everything if part is None else part.part_of(everything)
+    wanted = everything if part is None else part.part_of(everything, clips_of(subject.dataset))
     answered = set(subject.indices)
     indices = [index for index in wanted if index in answered]
     missing = tuple(subject.dataset.ids[index] for index in wanted if index not in answered)

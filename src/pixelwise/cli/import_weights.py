@@ -26,7 +26,9 @@ class Family(StrEnum):
     semseg = "semseg"
     smp = "smp"
     yolact = "yolact"
+    yolact_edge = "yolact_edge"
     detectron2 = "detectron2"
+    upsnet = "upsnet"
     timm = "timm"
 
 
@@ -55,7 +57,7 @@ def import_weights(
     as_json: JsonOption = False,
 ) -> None:
     """Turn weights of another project into a model folder, or a classifier's into a backbone for train --init."""
-    from pixelwise.importers import detectron2, semseg, smp, torchvision, yolact
+    from pixelwise.importers import detectron2, semseg, smp, torchvision, upsnet, yolact, yolact_edge
     from pixelwise.importers.foreign import read_foreign
 
     if output_stride is not None and family is not Family.smp:
@@ -71,8 +73,12 @@ def import_weights(
         model = smp.convert(architecture, foreign, output_stride=output_stride or 16)
     elif family is Family.yolact:
         model = yolact.convert(architecture, foreign)
+    elif family is Family.yolact_edge:
+        model = yolact_edge.convert(architecture, foreign)
     elif family is Family.detectron2:
         model = detectron2.convert(architecture, foreign)
+    elif family is Family.upsnet:
+        model = upsnet.convert(architecture, foreign)
     elif family is Family.torchvision and architecture in torchvision.NETWORKS:
         model = torchvision.convert(architecture, foreign)
     else:
@@ -165,7 +171,9 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
         Family.torchvision: {21: "voc", 81: "coco"},
         Family.semseg: {21: "voc", 150: "ade20k", 19: "cityscapes"},
         Family.yolact: {81: "coco", 21: "voc"},
+        Family.yolact_edge: {81: "coco"},
         Family.detectron2: {81: "coco"},
+        Family.upsnet: {133: "coco_panoptic", 19: "cityscapes"},
     }
     wanted = wanted or usual.get(family, {}).get(count)
     if wanted is None:

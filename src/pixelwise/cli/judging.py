@@ -62,8 +62,7 @@ def print_failures(failures: Sequence[str], total: int) -> None:
 
 
 def heading(metric: str) -> str:
-    """How tables and lines call a metric: `mean IoU`, `mask AP50`."""
+    """How tables and lines call a metric: `mean IoU`, `mask AP50`, `VPQ k5`."""
     words = {"iou": "IoU", "iiou": "iIoU"}
-    return " ".join(
-        word.upper() if re.fullmatch(r"(ap|ar)\d*", word) else words.get(word, word) for word in metric.split("_")
-    )
+    upper = re.compile(r"(ap|ar)\d*|pq|sq|rq|vpq|stq|aq|tp|fp|fn|j|f")
+    return " ".join(word.upper() if upper.fullmatch(word) else words.get(word, word) for word in metric.split("_"))

@@ -16,14 +16,6 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-class Definition(StrEnum):
-    """Whose definition of the metric."""
-
-    voc = "voc"
-    ade20k = "ade20k"
-    cityscapes = "cityscapes"
-
-
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that read images; 0 reads them in this one.")
@@ -42,6 +34,11 @@ MapOption = Annotated[
     typer.Option("--map", metavar="MAP", help="How the data's classes become the model's: names, or a TOML file."),
 ]
 DefinitionOption = Annotated[
-    Definition | None,
-    typer.Option("--definition", help="Whose mean IoU; by default that of the data's label set, voc for other sets."),
+    str | None,
+    typer.Option(
+        "--definition",
+        metavar="NAME",
+        help="Whose definition of the metric: voc, ade20k or cityscapes; coco or boundary; davis; panoptic or "
+        "video-panoptic. By default the usual one of the data.",
+    ),
 ]

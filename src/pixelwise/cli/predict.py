@@ -1,4 +1,4 @@
-"""`pixelwise predict`: images in, overlays, masks and lines of JSON out."""
+"""`pixelwise predict`: images and videos in, overlays, masks and lines of JSON out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pixelwise.cli.clips import ClipRun, is_video_output, only_clip, predict_clip, video_names
 from pixelwise.cli.options import (
     Device,
     DeviceOption,
@@ -28,14 +29,14 @@ from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
     from pixelwise.inference.image_files import ImageFile
-    from pixelwise.inference.predict_files import Outcome
+    from pixelwise.inference.predict_files import Job, Outcome
     from pixelwise.inference.results_file import ResultsFile
 
 
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="Images, folders of images with their sub-folders, or patterns."),
+        typer.Argument(metavar="INPUT", help="Images, videos, folders of them with their sub-folders, or patterns."),
     ],
     *,
     model: Annotated[
@@ -44,7 +45,12 @@ def predict(
     task: Annotated[
         str | None, typer.Option("--task", help="Whose default model: semantic, instance, panoptic, …")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go.")] = Path("out"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Where results go: a folder, or for one clip or a folder of frames an .mp4."
+        ),
+    ] = Path("out"),
     input_size: InputSizeOption = None,
     tile: TileOption = False,
     tta: TtaOption = False,
@@ -58,37 +64,101 @@ def predict(
     max_megapixels: Annotated[
         float, typer.Option("--max-megapixels", min=0, help="Refuse images with more pixels than this.")
     ] = 200,
+    track: Annotated[
+        bool, typer.Option("--track", help="In videos: follow the objects of a model that sees frames one by one.")
+    ] = False,
+    frame_rate: Annotated[
+        float, typer.Option("--frame-rate", min=0.01, help="Frames per second of a folder of frames.")
+    ] = 25,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what is done already.")] = False,
     device: DeviceOption = Device.auto,
     workers: WorkersOption = 2,
     quiet: QuietOption = False,
     json_lines: JsonOption = False,
 ) -> int:
-    """Label every pixel of images.
+    """Label every pixel of images and videos.
 
     For photo.jpg: photo.overlay.png to look at, photo.semantic.png with the ids (or photo.instances.png with the number
-    of the object in each pixel), and a line in results.jsonl. A run that is started again does only what is not done.
+    of the object in each pixel, photo.panoptic.png with that of its segment), and a line in results.jsonl. A run that
+    is started again does only what is not done. For clip.mp4: clip.overlay.mp4, and clip.jsonl with a line for each
+    frame; with --out NAME.mp4 these are NAME.mp4 and NAME.jsonl, and a folder of images is the frames of a clip.
     """
-    from pixelwise.inference.coco_results import COCO_RESULTS_NAME, CocoResults
     from pixelwise.inference.image_files import find_image_files
-    from pixelwise.inference.load import find_model, load
-    from pixelwise.inference.model_folder import model_digest
-    from pixelwise.inference.predict_files import Job, done_before, predict_files
+    from pixelwise.inference.load import load, weights_digest
+    from pixelwise.inference.predict_files import Job
+    from pixelwise.inference.predict_video import VideoJob, look_for_results
     from pixelwise.inference.predictor import Options
+    from pixelwise.inference.video_input import is_video, open_video
 
     options = Options(score_threshold, max_detections, input_size, tile, tta)
-    images = find_image_files(inputs, out=out)
+    clip = None
+    if is_video_output(out):
+        clip = only_clip(inputs, out, frame_rate=frame_rate, max_megapixels=max_megapixels)
+    files = [] if clip else find_image_files(inputs, out=out, videos=True)
     predictor = load(model, task=task, device=device)
-    job = Job(predictor, model_digest(find_model(model, task=task)), options, out, max_megapixels, workers)
-    report = _Report(total=len(images), json_lines=json_lines)
-    with _sigterm_as_exit(), _opened_results(out) as results:
+    predictor.require_possible(options)
+    if predictor.remark and not quiet:
+        print(predictor.remark, file=sys.stderr)
+    weights = weights_digest(model, task=task)
+    if clip:
+        job = VideoJob(predictor, weights, options, track, out, out.with_suffix(".jsonl"))
+        with _sigterm_as_exit():
+            run = ClipRun(clip, job, look_for_results(clip, job, overwrite=overwrite))
+            failure = predict_clip(run, quiet=quiet, json_lines=json_lines)
+        if failure:
+            print(f"pixelwise: {failure}", file=sys.stderr)
+        return 1 if failure else 0
+    videos = [file for file in files if is_video(file.path)]
+    images = [file for file in files if file not in set(videos)]
+    if track and not videos:
+        raise DataError("--track: follows objects from frame to frame, and there is no video among the inputs")
+    report = _Report(total=len(files), json_lines=json_lines)
+    runs: list[ClipRun] = []
+    for file in videos:
+        try:
+            found = open_video(file.path, max_megapixels=max_megapixels)
+        except DataError as error:
+            if len(files) == 1:
+                raise
+            report.fail(f"{error}; skipped")
+            continue
+        job = VideoJob(predictor, weights, options, track, *video_names(file, out))
+        runs.append(ClipRun(found, job, look_for_results(found, job, overwrite=overwrite)))
+    with _sigterm_as_exit():
+        if images:
+            title = inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs"
+            job = Job(predictor, weights, options, out, max_megapixels, workers)
+            _predict_images(images, job, report, title=title, overwrite=overwrite, quiet=quiet)
+        for run in runs:
+            failure = predict_clip(run, quiet=quiet, json_lines=json_lines)
+            if failure:
+                report.fail(failure)
+    report.print_failures()
+    if images and not (quiet or json_lines):
+        report.print_summary(out)
+    return 1 if report.failures else 0
+
+
+def _predict_images(
+    images: list[ImageFile], job: Job, report: _Report, *, title: str, overwrite: bool, quiet: bool
+) -> None:
+    """Predict those that are not done, and gather all into COCO's results."""
+    from pixelwise.inference.coco_results import (
+        COCO_RESULTS_NAME,
+        PANOPTIC_RESULTS_NAME,
+        CocoResults,
+        panoptic_categories,
+    )
+    from pixelwise.inference.predict_files import done_before, predict_files
+
+    predictor, out = job.predictor, job.out
+    with _opened_results(out) as results:
         done = set() if overwrite else {report.add(outcome) for outcome in done_before(images, job, results)}
         if done and not quiet:
             print(f"{len(done)} of {len(images)} done before, skipped; --overwrite redoes them", file=sys.stderr)
         todo = [image for image in images if image not in done]
-        title = inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs"
         with (
-            image_bar(title, len(todo), hidden=quiet or json_lines or not todo) as advance,
+            image_bar(title, len(todo), hidden=quiet or report.json_lines or not todo) as advance,
             closing(predict_files(todo, job, results)) as outcomes,
         ):
             for outcome in outcomes:
@@ -97,10 +167,10 @@ def predict(
         if predictor.card.task == "instance":
             with CocoResults(out / COCO_RESULTS_NAME) as coco:
                 coco.add(results.coco_entries(predictor.labels))
-    report.print_failures()
-    if not (quiet or json_lines):
-        report.print_summary(out)
-    return 1 if report.failures else 0
+        if predictor.card.task == "panoptic":
+            categories = panoptic_categories(predictor.labels)
+            with CocoResults(out / PANOPTIC_RESULTS_NAME, categories=categories) as coco:
+                coco.add(results.panoptic_entries(predictor.labels))
 
 
 @dataclass
@@ -114,26 +184,35 @@ class _Report:
 
     def add(self, outcome: Outcome) -> ImageFile:
         if outcome.failure:
-            self.failures.append(outcome.failure)
+            self.fail(f"{outcome.failure}; skipped")
         elif self.json_lines:
             print(outcome.line, flush=True)
         self.files.update("".join(Path(name).suffixes[-2:]) for name in outcome.files)
         return outcome.image
 
+    def fail(self, failure: str) -> None:
+        self.failures.append(failure)
+
     def print_failures(self) -> None:
         if self.failures:
             print(f"{len(self.failures)} of {self.total} failed:", file=sys.stderr)
         for failure in self.failures:
-            print(f"  {failure}; skipped", file=sys.stderr)
+            print(f"  {failure}", file=sys.stderr)
 
     def print_summary(self, out: Path) -> None:
-        nouns = {".overlay.png": "overlay", ".semantic.png": "mask", ".instances.png": "object map"}
+        nouns = {
+            ".overlay.png": "overlay",
+            ".semantic.png": "mask",
+            ".instances.png": "object map",
+            ".panoptic.png": "segment map",
+        }
         counts = [
             f"{self.files[suffix]} {noun}{'' if self.files[suffix] == 1 else 's'}"
             for suffix, noun in nouns.items()
             if self.files[suffix] or suffix == ".overlay.png"
         ]
-        others = ["results.jsonl", *(["coco_results.json"] if self.files[".instances.png"] else [])]
+        lists = {".instances.png": "coco_results.json", ".panoptic.png": "panoptic_results.json"}
+        others = ["results.jsonl", *(name for suffix, name in lists.items() if self.files[suffix])]
         print(f"{out}/  {', '.join([*counts, *others])}")
 
 

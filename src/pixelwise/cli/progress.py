@@ -1,4 +1,4 @@
-"""The bar of commands that work through images: on stderr, and only if that is a terminal."""
+"""The bar of commands that work through images or frames: on stderr, and only if that is a terminal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def image_bar(title: str, total: int, *, hidden: bool) -> Iterator[Callable[[int], None]]:
+def image_bar(title: str, total: int | None, *, hidden: bool, unit: str = "images") -> Iterator[Callable[[int], None]]:
     """Show how many images are done, how many each second, and for how long.
 
     Args:
         title: stands before the bar.
-        total: images to come.
+        total: images to come; None where nobody knows.
         hidden: show nothing; so it is where stderr is no terminal.
+        unit: what they are called.
 
     Yields:
         a function that moves the bar on by so many images.
@@ -28,11 +29,15 @@ def image_bar(title: str, total: int, *, hidden: bool) -> Iterator[Callable[[int
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        TextColumn("{task.completed}/{task.total} images · {task.fields[rate]:.1f} images/s ·", markup=False),
+        TextColumn(
+            "{task.completed:,}{task.fields[of]} {task.fields[unit]} · {task.fields[rate]:.1f} {task.fields[unit]}/s ·",
+            markup=False,
+        ),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(title, total=total, rate=0.0)
+        of = "" if total is None else f"/{total:,}"
+        bar = progress.add_task(title, total=total, rate=0.0, unit=unit, of=of)
 
         def advance(count: int) -> None:
             progress.advance(bar, count)

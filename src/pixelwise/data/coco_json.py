@@ -57,8 +57,16 @@ class CocoJson(NamedTuple):
     rest: Mapping[str, Any]
 
 
-def read_json(path: Path) -> CocoJson:
-    """Read a file. Raises DataError when it has no lists of images, annotations and categories."""
+def read_json(path: Path, *, optional: Sequence[str] = ()) -> CocoJson:
+    """Read a file.
+
+    Args:
+        path: the file.
+        optional: lists that need not be in it, and are empty then.
+
+    Raises:
+        DataError: it has no lists of images, annotations and categories.
+    """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -69,7 +77,7 @@ def read_json(path: Path) -> CocoJson:
         raise DataError(f"{path}: COCO JSON is an object with images, annotations and categories, not a list")
     lists: dict[str, list[Entry]] = {}
     for name in ("images", "annotations", "categories"):
-        values = content.get(name)
+        values = content.get(name, [] if name in optional else None)
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             raise DataError(f"{path}: no list '{name}' of objects; images, annotations and categories are wanted")
         lists[name] = values
@@ -91,6 +99,19 @@ def labels_of(
     Raises:
         DataError: a category without integer id and name, or an id or name twice.
     """
+    named = named_categories(categories, source=source)
+    coco, kept = published("coco"), _stored_labels(stored, named)
+    if kept is not None:
+        labels = kept
+    elif named == sorted(zip(coco.native_ids[1:], coco.names[1:], strict=True)):
+        labels = coco
+    else:
+        labels = labels_from(named, name=source.stem.removeprefix("instances_"))
+    return labels, {id: labels.native_ids.index(id) for id, _ in named}
+
+
+def named_categories(categories: Sequence[Entry], *, source: Path) -> list[tuple[int, str]]:
+    """Id and name of each category, by id. Raises DataError where there is none, or one of them stands twice."""
     if not categories:
         raise DataError(f"{source}: no categories in it")
     for category in categories:
@@ -101,14 +122,7 @@ def labels_of(
         value, count = Counter(pair[place] for pair in named).most_common(1)[0]
         if count > 1:
             raise DataError(f"{source}: {count} categories have the {what} '{value}'")
-    coco, kept = published("coco"), _stored_labels(stored, named)
-    if kept is not None:
-        labels = kept
-    elif named == sorted(zip(coco.native_ids[1:], coco.names[1:], strict=True)):
-        labels = coco
-    else:
-        labels = labels_from(named, name=source.stem.removeprefix("instances_"))
-    return labels, {id: labels.native_ids.index(id) for id, _ in named}
+    return named
 
 
 def image_problems(images: Sequence[Entry]) -> Iterator[Problem]:

@@ -100,11 +100,8 @@ def repair_json(
         "annotations": annotations,
         "categories": content.categories,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_name(f".{file.name}.new")
-    partial_file.write_text(json.dumps(repaired, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial_file, file)
-    query = {"annotations": _from(path, file), "images": options.get("images") or _from(path, folder)}
+    write_repaired(file, repaired)
+    query = {"annotations": from_folder(path, file), "images": options.get("images") or from_folder(path, folder)}
     opens_as = DataSpec("coco", str(path), None, tuple(query.items()))
     return RepairedJson({key: number for key, number in done.items() if number}, len(images), str(opens_as))
 
@@ -294,7 +291,15 @@ def _is_near(value: Any) -> bool:
     return is_finite(value) and abs(value) <= rle.FARTHEST_PX
 
 
-def _from(path: Path, place: Path) -> str:
+def write_repaired(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all. Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = file.with_name(f".{file.name}.new")
+    partial_file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    os.replace(partial_file, file)
+
+
+def from_folder(path: Path, place: Path) -> str:
     """A place as it is written in the options of a set: relative to its folder where it lies in it."""
     place, path = place.absolute(), path.absolute()
     return str(place.relative_to(path)) if place.is_relative_to(path) else str(place)

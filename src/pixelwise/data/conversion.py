@@ -35,6 +35,12 @@ LOSSES: Mapping[str, str] = {
     "flattened_objects": "{} objects become the class of their pixels; where one ends and the next begins is lost",
     "overlapping_pixels": "{} pixels belong to several objects; the smallest of them keeps them",
     "hidden_objects": "{} objects are covered by smaller ones and vanish",
+    "empty_segments": "{} segments without a pixel are left out",
+    "joined_segments": "{} segments become one with another of their class: stuff, or crowds",
+    "renumbered_segments": "{} segments get another id",
+    "crowds_of_classes": "{} regions of countable classes become crowds, since no object tells what is in them",
+    "classless_objects": "{} objects in frames lose their class; the target has one",
+    "stuff_pixels": "{} pixels of classes that have no objects become background, or void",
     "left_out_crowds": "{} crowd regions are left out, and become background",
     "crowd_regions": "{} crowd regions become void where no object covers them",
     "reencoded_images": "{} images are encoded anew, the target does not take their kind of file",
@@ -42,6 +48,12 @@ LOSSES: Mapping[str, str] = {
     "renamed_images": "{} images get another name, because the target would have two of one name",
 }
 """What a target may be unable to hold: key → the line that says it, {} for the number."""
+
+_NUMBERED = ("coco", "coco-panoptic")
+"""The formats whose ids are numbers in a list."""
+
+_MADE = ("cutout-clips",)
+"""The formats whose images are not those of their files."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +192,7 @@ class _Names:
 
 def _name(dataset: Dataset, index: int) -> str:
     """What the files of an image are called: its id, or the name of its file where ids are numbers in a list."""
-    id = dataset.image_path(index).stem if dataset.format == "coco" else dataset.ids[index]
+    id = dataset.image_path(index).stem if dataset.format in _NUMBERED else dataset.ids[index]
     return id.replace("/", "_")
 
 
@@ -194,7 +206,16 @@ def _convert(item: tuple[int, str, bool], *, dataset: Dataset, target: Target, r
         image = dataset.image_path(index)
         turned = exif_orientation(image) != 1
         pixels = sample.image.permute(1, 2, 0).contiguous().numpy()
-        written = target.write(root, split=split, name=name, id=sample.id, image=image, pixels=pixels, truth=truth)
+        written = target.write(
+            root,
+            split=split,
+            name=name,
+            id=sample.id,
+            image=image,
+            pixels=pixels,
+            truth=truth,
+            upright=inner.format in _MADE,
+        )
     except DataError as error:
         return _Outcome(failure=str(error))
     except OSError as error:  # as text, since not every exception survives the way to another process
@@ -208,7 +229,7 @@ def _convert(item: tuple[int, str, bool], *, dataset: Dataset, target: Target, r
             np.count_nonzero(sample.truth.semantic.numpy() == inner.labels.ignore_id)
         )
     if truth.instances is not None and sample.truth.instances is not None:
-        losses["unmapped_objects"] = len(sample.truth.instances) - len(truth.instances)
+        losses["unmapped_objects"] = max(0, len(sample.truth.instances) - len(truth.instances))
     return _Outcome(Written(written.name, written.file, losses, written.entry))
 
 

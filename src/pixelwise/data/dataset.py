@@ -14,6 +14,7 @@ import torch
 
 from pixelwise.data.colour_masks import ids_of_colours
 from pixelwise.data.images import image_size, read_colours, read_ids, read_image
+from pixelwise.data.segments import annotation_of, mapped_segments
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Annotation, Sample
@@ -21,6 +22,8 @@ from pixelwise.types import Annotation, Sample
 
 class Dataset(Protocol):
     """Images with their truth, by number. Can be pickled, so that other processes may read.
+
+    A set of clips has a further attribute, `clips`, the clip of each image; see `clips_of`.
 
     Attributes:
         name: the specification it was opened by, such as `camvid:./CamVid@train`.
@@ -123,7 +126,8 @@ class SemanticPairs:
 class Merged:
     """Several sets over one label set, one after the other.
 
-    Where an id stands in more than one of them, every id is prefixed with the number of its set: `2/0001`.
+    Where an id, or the name of a clip, stands in more than one of them, every id and every name of a clip is prefixed
+    with the number of its set: `2/0001`.
     """
 
     parts: tuple[Dataset, ...]
@@ -160,12 +164,33 @@ class Merged:
         """The ids of all parts, in order."""
         return self._ids
 
+    @property
+    def clips(self) -> tuple[str, ...] | None:
+        """The clip of each image; None unless all parts are sets of clips."""
+        return self._clips
+
     @cached_property
     def _ids(self) -> tuple[str, ...]:
         plain = [id for part in self.parts for id in part.ids]
-        if len(set(plain)) == len(plain):
+        if not self._are_prefixed:
             return tuple(plain)
         return tuple(f"{number}/{id}" for number, part in enumerate(self.parts, start=1) for id in part.ids)
+
+    @cached_property
+    def _clips(self) -> tuple[str, ...] | None:
+        clips = [clips_of(part) for part in self.parts]
+        if any(names is None for names in clips):
+            return None
+        return tuple(self._clip(part, name) for part, names in enumerate(clips) for name in names or ())
+
+    @cached_property
+    def _are_prefixed(self) -> bool:
+        plain = [id for part in self.parts for id in part.ids]
+        clips = [name for part in self.parts for name in set(clips_of(part) or ())]
+        return any(len(set(names)) < len(names) for names in (plain, clips))
+
+    def _clip(self, part: int, name: str) -> str:
+        return f"{part + 1}/{name}" if self._are_prefixed else name
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -176,8 +201,11 @@ class Merged:
 
     def __getitem__(self, index: int) -> Sample:
         """The sample of the part that the index falls into, under its id here."""
-        part, inner = self._find(index)
-        return replace(part[inner], id=self.ids[index])
+        index = range(len(self))[index]
+        number = self._part(index)
+        sample = self.parts[number][index - int(self._starts[number])]
+        clip = None if sample.clip is None else self._clip(number, sample.clip)
+        return replace(sample, id=self.ids[index], clip=clip)
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width of the upright image, from its header."""
@@ -196,15 +224,19 @@ class Merged:
 
     def _find(self, index: int) -> tuple[Dataset, int]:
         index = range(len(self))[index]  # negative and too large indices as in a list
-        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        part = self._part(index)
         return self.parts[part], index - int(self._starts[part])
+
+    def _part(self, index: int) -> int:
+        return int(np.searchsorted(self._starts, index, side="right")) - 1
 
 
 @dataclass(frozen=True)
 class Mapped:
     """A set whose classes are those of another label set.
 
-    Objects whose class the map ignores are left out of `instances`.
+    Objects whose class the map ignores are left out of `instances`. Where the truth has segments, those of ignored
+    classes become void, and classes and objects are made anew from them.
     """
 
     dataset: Dataset
@@ -240,6 +272,11 @@ class Mapped:
         """As the set that is mapped."""
         return self.dataset.ids
 
+    @property
+    def clips(self) -> tuple[str, ...] | None:
+        """The clip of each image, if the set that is mapped has them."""
+        return clips_of(self.dataset)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -269,7 +306,19 @@ class Mapped:
             labels = torch.tensor(self.label_map.table)[truth.instances.labels]
             kept = (labels != self.label_map.target.ignore_id).nonzero().flatten()
             truth = replace(truth, instances=replace(truth.instances[kept], labels=labels[kept]))
+        if truth.panoptic is not None:
+            tracked = truth.instances is not None and truth.instances.track_ids is not None
+            made = annotation_of(mapped_segments(truth.panoptic, self.label_map), self.labels, clip=tracked)
+            truth = replace(truth, panoptic=made.panoptic, semantic=made.semantic, instances=made.instances)
         return truth
+
+
+def clips_of(dataset: object) -> tuple[str, ...] | None:
+    """The clip of each image, of a set whose images are frames that stand clip by clip in the order of time; else None.
+
+    Nothing is read.
+    """
+    return getattr(dataset, "clips", None)
 
 
 def read_semantic(path: Path, labels: LabelSet, *, colours: bool = False) -> np.ndarray:

@@ -121,6 +121,22 @@ def read_colours(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) ->
     return read_image(path, max_megapixels=max_megapixels).permute(1, 2, 0).contiguous().numpy()
 
 
+def read_channels(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> UInt8[np.ndarray, "H W 3"]:
+    """Read a file whose red, green and blue are numbers, as stored; transparency is passed over.
+
+    Raises:
+        DataError: as `read_image`; also a JPEG, and a file of one channel.
+    """
+    path = Path(path)
+    with _opened(path, max_megapixels) as image:
+        _refuse_jpeg(image, path)
+        if image.mode not in ("RGB", "RGBA", "P"):
+            raise DataError(f"{path}: mode {image.mode}; numbers in the three channels of an RGB file are wanted")
+        orientation = _orientation(image)
+        _load(image, path)
+        return np.array(_turned(image.convert("RGB"), orientation))
+
+
 def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
     """Height and width of the upright image, from the file's header alone. Raises DataError as `read_image`."""
     with _opened(Path(path), max_megapixels) as image:

@@ -9,17 +9,17 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pixelwise.data.dataset import Dataset, SemanticPairs
 from pixelwise.data.faults import Fault, count
 from pixelwise.data.images import read_ids
+from pixelwise.data.segments import masks_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
-from pixelwise.types import Instances, Masks, Sample
+from pixelwise.types import Annotation, Instances, Sample
 
-ReadObjects = Callable[[Path, np.ndarray, LabelSet], Instances]
-"""Reads the objects of a file, given the class ids [H, W] of the image."""
+ReadObjects = Callable[[Path, np.ndarray, LabelSet], Annotation]
+"""Reads the objects of a file, and the segments if it tells them, given the class ids [H, W] of the image."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class PairsWithObjects:
         sample = self.pairs[index]
         assert sample.truth.semantic is not None
         try:
-            instances = self.read(self.object_files[index], sample.truth.semantic.numpy(), self.labels)
+            found = self.read(self.object_files[index], sample.truth.semantic.numpy(), self.labels)
         except DataError as error:
             raise DataError(f"{error} (image '{sample.id}')") from None
-        return replace(sample, truth=replace(sample.truth, instances=instances))
+        return replace(sample, truth=replace(sample.truth, instances=found.instances, panoptic=found.panoptic))
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width of the upright image, from its header."""
@@ -126,47 +126,6 @@ def read_object_ids(path: Path, size: tuple[int, ...]) -> np.ndarray:
     if ids.shape != tuple(size):
         raise DataError(f"{path}: {ids.shape[0]}×{ids.shape[1]} pixels, its image {size[0]}×{size[1]}")
     return ids
-
-
-def masks_of_ids(ids: np.ndarray, wanted: Sequence[int]) -> Masks:
-    """The masks of the pixels that hold each of some ids, all of which occur; no more than their boxes is copied."""
-    if not len(wanted):
-        return Masks.from_crops([], [], (ids.shape[0], ids.shape[1]))
-    ordered = np.sort(np.array(wanted))
-    rows, columns = np.nonzero(np.isin(ids, ordered))
-    values = ids[rows, columns]
-    by_id = np.argsort(values, kind="stable")
-    firsts = np.searchsorted(values[by_id], ordered)
-    ends = [
-        reduce.reduceat(along[by_id], firsts)
-        for reduce, along in ((np.minimum, columns), (np.minimum, rows), (np.maximum, columns), (np.maximum, rows))
-    ]
-    place = {
-        int(id): (int(x1), int(y1), int(x2) + 1, int(y2) + 1) for id, x1, y1, x2, y2 in zip(ordered, *ends, strict=True)
-    }
-    boxes = [place[int(id)] for id in wanted]
-    crops = [torch.from_numpy(ids[y1:y2, x1:x2] == id) for id, (x1, y1, x2, y2) in zip(wanted, boxes, strict=True)]
-    return Masks.from_crops(crops, boxes, (ids.shape[0], ids.shape[1]))
-
-
-def instances_of_ids(
-    ids: np.ndarray, found: Sequence[int], class_ids: Sequence[int], crowd: Sequence[bool] | None = None
-) -> Instances:
-    """The objects of some ids, all of which occur, with their classes; their boxes are the tight ones."""
-    masks = masks_of_ids(ids, found)
-    return Instances(
-        boxes=masks.boxes.float(),
-        labels=torch.tensor(list(class_ids), dtype=torch.int64),
-        masks=masks,
-        crowd=torch.tensor(list(crowd) if crowd is not None else [False] * len(found), dtype=torch.bool),
-    )
-
-
-def ids_in(ids: np.ndarray, *, but: Sequence[int] = ()) -> list[int]:
-    """The ids that occur, ascending, without some."""
-    small = ids.dtype.kind == "u" and ids.dtype.itemsize <= 2
-    found = np.flatnonzero(np.bincount(ids.ravel())) if small else np.unique(ids)
-    return [int(id) for id in found if id not in but]
 
 
 def majority_classes(ids: np.ndarray, found: Sequence[int], semantic: np.ndarray, labels: LabelSet) -> dict[int, int]:

@@ -284,7 +284,8 @@ def _flattened(truth: Annotation) -> dict[str, int]:
     if instances is None or not len(instances):
         return {}
     crowd = int(instances.crowd.sum()) if instances.crowd is not None else 0
-    losses = {"flattened_objects": len(instances) - crowd, "crowd_regions": crowd}
+    losses = {"flattened_objects": len(instances) - crowd}
+    losses["joined_segments" if truth.panoptic is not None else "crowd_regions"] = crowd  # segments have a class
     if instances.masks is not None:
         covered = np.zeros(instances.masks.size, dtype=np.int32)
         for number in range(len(instances)):

@@ -18,6 +18,7 @@ from pixelwise.data.folder_swap import replace_folder
 from pixelwise.data.folders import UNIONS, Entry, content_keys, in_reading_order
 from pixelwise.data.images import ColourMaskError, exif_orientation, read_colours, read_ids, read_image, turned_upright
 from pixelwise.data.pair_target import Target, Written
+from pixelwise.data.panoptic_repair import repair_panoptic_json
 from pixelwise.data.parallel import Progress, apply, silent
 from pixelwise.data.spec import DataSpec, folder_of, format_of
 from pixelwise.errors import DataError
@@ -53,10 +54,17 @@ REPAIRS: Mapping[str, str] = {
     "repeated_annotations": "{} annotations removed, another has their class and their pixels",
     "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
     "polygons": "{} polygons removed, they are malformed or have no three points",
+    "unlisted_ids": "{} images left out, their PNG has ids of which the JSON knows no segment",
+    "segments": "{} segments removed: no category, the id 0, or that of another of the image",
+    "segments_without_pixels": "{} segments removed, no pixel of the PNG has their id",
+    "areas": "{} areas corrected to the pixels of the PNG",
     "boxes": "{} boxes cut at the border of the image, or drawn around the segmentation",
     "ids": "{} annotations numbered anew, their id was taken or no whole number",
 }
 """What can be done: key → the line that says it, {} for the number."""
+
+_JSON_REPAIRS = {"coco": ("instances_", repair_json), "coco-panoptic": ("panoptic_", repair_panoptic_json)}
+"""What the repaired files of a format of one JSON are called, and what writes them."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class _Outcome:
 def require_repairable(spec: DataSpec, out: Path) -> None:
     """Raise DataError unless a repaired copy of the set may be written to that place."""
     format = format_of(spec)
-    if not hasattr(format, "list_entries") and not hasattr(format, "annotation_file"):
+    if not hasattr(format, "list_entries") and spec.format not in _JSON_REPAIRS:
         raise DataError(f"{spec}: sets of the format {spec.format} cannot be repaired")
     if Path.cwd().is_relative_to(out.resolve()):
         raise DataError(f"--fix {out}: the folder you are in, or one around it; choose another name")
@@ -115,8 +123,8 @@ def require_repairable(spec: DataSpec, out: Path) -> None:
 def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Progress = silent) -> Repairs:
     """Write a repaired copy of one split of a set or, where the specification names none, of all.
 
-    A set of images and masks becomes a folder of the same format; of COCO only the JSON is written, a file, or a folder
-    of files where `out` does not end with `.json`.
+    A set of images and masks becomes a folder of the same format; of COCO's formats only the JSON is written, a file,
+    or a folder of files where `out` does not end with `.json`.
 
     Raises:
         DataError: see `require_repairable`; nothing usable is left; or the disk is full.
@@ -134,8 +142,9 @@ def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Pro
         seen: set[Any] = set()
         images = 0
         for split in ordered:
-            file = out if out.suffix == ".json" else out / f"instances_{split}.json"
-            repaired = repair_json(path, split, options, file, seen=seen, workers=workers, progress=progress)
+            prefix, repair = _JSON_REPAIRS[spec.format]
+            file = out if out.suffix == ".json" else out / f"{prefix}{split}.json"
+            repaired = repair(path, split, options, file, seen=seen, workers=workers, progress=progress)
             done += Counter(repaired.done)
             images += repaired.images
             opens_as.append(repaired.opens_as)

@@ -54,7 +54,7 @@ NETWORKS: Mapping[str, Configuration] = {
 }
 """The authors' name, as the names of their files begin."""
 
-_RULES = (
+RULES = (
     *((rf"backbone\.layers\.{stage}\.", f"backbone.layer{stage + 1}.") for stage in range(4)),
     (r"proto_net\.", "protonet."),
     # stored from the deepest map
@@ -68,8 +68,10 @@ _RULES = (
     (r"semantic_seg_conv\.", "semantic."),
     (r"maskiou_net\.maskiou_net\.", "mask_iou.convolutions."),
 )
-_DARKNET_RULES = ((r"backbone\._preconv\.", "backbone.stem."), (r"backbone\.layers\.", "backbone.layers."), *_RULES)
-_CLASSES_KEY = "semantic_seg_conv.weight"
+"""Their names and ours; see `importers.foreign.renamed`."""
+_DARKNET_RULES = ((r"backbone\._preconv\.", "backbone.stem."), (r"backbone\.layers\.", "backbone.layers."), *RULES)
+CLASSES_KEY = "semantic_seg_conv.weight"
+"""The tensor that has a row for each class but the background."""
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
@@ -87,18 +89,18 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     """
     if architecture not in NETWORKS:
         raise CheckpointError(f"yolact has no '{architecture}' here; there are {', '.join(NETWORKS)}")
-    if _CLASSES_KEY not in weights:
-        raise CheckpointError(f"not the weights of yolact {architecture}: there is no {_CLASSES_KEY}")
+    if CLASSES_KEY not in weights:
+        raise CheckpointError(f"not the weights of yolact {architecture}: there is no {CLASSES_KEY}")
     configuration = NETWORKS[architecture]
     arguments = {**VARIANTS[configuration.variant], **configuration.changes}
     used = {key: tensor for key, tensor in weights.items() if not _is_old(key)}
     return ImportedModel(
         "yolact",
         arguments,
-        renamed(used, _DARKNET_RULES if arguments["backbone"] == "darknet53" else _RULES),
+        renamed(used, _DARKNET_RULES if arguments["backbone"] == "darknet53" else RULES),
         left_out=len(weights) - len(used),
         input_size=configuration.input_size,
-        classes=weights[_CLASSES_KEY].shape[0] + 1,
+        classes=weights[CLASSES_KEY].shape[0] + 1,
     )
 
 

@@ -1,4 +1,7 @@
-"""COCO's results JSON: one entry for each object that was found, as pycocotools and every COCO server read it."""
+"""COCO's results JSON, as pycocotools, panopticapi and every COCO server read them.
+
+Of objects there is one entry for each that was found; of segments one for each image, beside the PNG that shows them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pixelwise.labels import LabelSet
 from pixelwise.types import Instances
 
 COCO_RESULTS_NAME = "coco_results.json"
+PANOPTIC_RESULTS_NAME = "panoptic_results.json"
 
 
 def coco_image_id(name: str) -> int | str:
@@ -62,27 +66,62 @@ def entries_of_record(record: Mapping[str, Any], labels: LabelSet) -> Iterator[d
         yield coco_entry(record["image"], segment["label"], box, segment["score"], segment["rle"], labels=labels)
 
 
+def panoptic_entry_of_record(record: Mapping[str, Any], picture: str, labels: LabelSet) -> dict[str, Any]:
+    """The segments of a line of `results.jsonl`.
+
+    Args:
+        record: the line.
+        picture: the PNG with their ids, relative to the folder of the results.
+        labels: whose ids on disk are the category ids.
+    """
+    segments: list[dict[str, Any]] = []
+    for segment in record["segments"]:
+        x1, y1, x2, y2 = segment["box"]
+        segments.append(
+            {
+                "id": segment["id"],
+                "category_id": labels.native_ids[segment["label"]],
+                "area": segment["area"],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "iscrowd": 0,
+            }
+        )
+    return {"image_id": coco_image_id(record["image"]), "file_name": picture, "segments_info": segments}
+
+
+def panoptic_categories(labels: LabelSet) -> list[dict[str, Any]]:
+    """The classes as COCO's panoptic files tell them, under their ids on disk."""
+    parts = zip(labels.native_ids, labels.names, labels.is_thing, labels.palette, strict=True)
+    return [
+        {"id": id, "name": name, "isthing": int(is_thing), "color": list(colour)}
+        for id, name, is_thing, colour in parts
+    ]
+
+
 class CocoResults:
     """The file, written entry by entry, so that few are held; it is there whole, once it is closed, or not at all.
 
     Args:
         path: of the file.
+        categories: of panoptic results, which are an object with the list as its `annotations`.
 
     Raises:
         OSError: the place cannot be written; so may every method.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, categories: Sequence[Mapping[str, Any]] | None = None) -> None:
         self.path = path
+        head = "" if categories is None else f'{{"categories": {json.dumps(list(categories))},\n"annotations": '
+        self._opening, self._closing = f"{head}[", "]\n" if categories is None else "]}\n"
         self._temporary = path.with_name(f".{path.name}.tmp")
         self._file = self._temporary.open("w", encoding="utf-8")
-        self._separator = "["
+        self._separator = self._opening
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._file.write("[]\n" if self._separator == "[" else "]\n")
+        self._file.write(f"{self._opening if self._separator == self._opening else ''}{self._closing}")
         self._file.close()
         if kind is None:
             os.replace(self._temporary, self.path)

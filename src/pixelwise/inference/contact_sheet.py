@@ -63,7 +63,7 @@ def contact_sheet(samples: Iterable[Sample], labels: LabelSet) -> Image.Image:
         pen.text((left, top + CELL_HW[0] + CAPTION_HEIGHT / 2), caption, fill=TEXT_COLOUR, font=font, anchor="lm")
     rows: list[LegendRow] = []  # objects have colours of their own, which say nothing of their class
     if not any(sample.truth.instances is not None for sample in small):
-        everything = np.concatenate([_semantic(sample).numpy().ravel() for sample in small])
+        everything = np.concatenate([_semantic(sample, labels).numpy().ravel() for sample in small])
         rows = semantic_legend(everything[None], labels)
     return add_legend(sheet, rows, font_size=LEGEND_FONT) if rows else sheet
 
@@ -94,7 +94,7 @@ def comparison_sheet(compared: Sequence[Compared], labels: LabelSet) -> Image.Im
             sheet.paste(picture, (left + place * cell, top + CAPTION_HEIGHT))
     if any(one.predicted.instances is not None for one in compared):
         return sheet
-    seen = [_semantic(sample).numpy() for one in compared for sample in (one.sample, _predicted(one))]
+    seen = [_semantic(sample, labels).numpy() for one in compared for sample in (one.sample, _predicted(one))]
     present = np.unique(np.concatenate([ids.ravel() for ids in seen])).tolist()
     legend = [
         LegendRow(labels.palette[index], labels.names[index])
@@ -109,7 +109,7 @@ def fitted(sample: Sample, annotation: Annotation | None = None) -> Sample:
     """The sample at the largest size that fits into a cell, the ids read at the pixels' centres.
 
     Args:
-        sample: with objects or classes.
+        sample: with segments, objects or classes.
         annotation: of the sample's size, to stand in the place of the truth.
     """
     sample = sample if annotation is None else replace(sample, truth=annotation)
@@ -118,12 +118,15 @@ def fitted(sample: Sample, annotation: Annotation | None = None) -> Sample:
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     rows = ((torch.arange(size[0]) + 0.5) * (height / size[0])).long()
     columns = ((torch.arange(size[1]) + 0.5) * (width / size[1])).long()
-    instances = sample.truth.instances
-    if instances is not None and instances.masks is not None:
+    instances, panoptic = sample.truth.instances, sample.truth.panoptic
+    if panoptic is not None:
+        truth = Annotation(panoptic=replace(panoptic, ids=panoptic.ids[rows[:, None], columns[None, :]]))
+    elif instances is not None and instances.masks is not None:
         whole = Geometry((0, 0, float(width), float(height)), size, size, flip=False)
         truth = Annotation(instances=replace(instances, masks=whole.apply_masks(instances.masks)))
     else:
-        semantic = _semantic(sample)
+        assert sample.truth.semantic is not None or True
+        semantic = _classes(sample)
         truth = Annotation(semantic=semantic[rows[:, None], columns[None, :]])
     return Sample(resize_image(sample.image, size), truth, sample.id, sample.original_size)
 
@@ -132,7 +135,9 @@ def _predicted(one: Compared) -> Sample:
     return replace(one.sample, truth=one.predicted)
 
 
-def _semantic(sample: Sample) -> torch.Tensor:
+def _semantic(sample: Sample, labels: LabelSet) -> torch.Tensor:
+    if sample.truth.panoptic is not None:
+        return sample.truth.panoptic.to_semantic(labels.ignore_id)
     if sample.truth.semantic is None:
         raise DataError(f"image '{sample.id}' has no class for each pixel to draw")
     return sample.truth.semantic

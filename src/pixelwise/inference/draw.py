@@ -11,12 +11,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int32, Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pixelwise.labels import Colour, LabelSet
-from pixelwise.types import Annotation, Instances
+from pixelwise.types import Annotation, Instances, Panoptic
 
 OPACITY = 140 / 255
 """Of a class's colour over the image."""
@@ -26,6 +26,9 @@ DRAWN_SCORE = 0.5
 
 LEGEND_OBJECTS = 24
 """So many objects the legend names at most."""
+
+SHADE_HUES = 0.16
+"""Part of the colour circle over which the shades of a class lie."""
 
 VOID_GREY = 190
 """Of the lines that hatch pixels nobody judged."""
@@ -47,22 +50,29 @@ class LegendRow:
 def draw(
     image: UInt8[Tensor, "3 H W"], annotation: Annotation, labels: LabelSet, *, legend: bool = True
 ) -> Image.Image:
-    """Draw the parts that the annotation has: its objects, or else its classes.
+    """Draw what the annotation has: its segments, or else its objects, or else its classes.
 
-    Of objects with scores those from DRAWN_SCORE on are drawn, each in a colour of its own.
+    Of objects with scores those from DRAWN_SCORE on are drawn, each in a colour of its own. Segments have the colour of
+    their class, those of things in shades. The colour of an object or a segment depends on its class and its number or
+    id alone, so that it is the same in all frames of a clip.
 
     Args:
         image: RGB, 0-255.
         annotation: of the image's size.
         labels: names and colours; the class `background` is left as it is.
-        legend: add the objects with their scores, or the classes that occur with the share of the pixels of each.
+        legend: add the objects with their scores, and the classes that occur with the share of the pixels of each.
 
     Returns:
         RGB; the picture at its own size at the top left, larger than that only by the legend.
     """
     rows: list[LegendRow] = []
     planes = image.cpu().numpy()
-    if annotation.instances is not None and annotation.instances.masks is not None:
+    if annotation.panoptic is not None:
+        panoptic = annotation.panoptic.to("cpu")
+        places = segment_places(panoptic)
+        drawn = paint_panoptic(planes, panoptic, places, labels)
+        rows += panoptic_legend(panoptic, places, labels)
+    elif annotation.instances is not None and annotation.instances.masks is not None:
         shown = shown_objects(annotation.instances)
         drawn = paint_objects(planes, shown)
         rows += object_legend(shown, labels)
@@ -138,41 +148,133 @@ def object_legend(instances: Instances, labels: LabelSet) -> list[LegendRow]:
 
 def paint_semantic(planes: UInt8[np.ndarray, "3 H W"], semantic: np.ndarray, labels: LabelSet) -> Image.Image:
     """The image, each pixel coloured by its class: the edges of a class in its full colour, void hatched in grey."""
-    height, width = semantic.shape
     # the last entry is for void, which is 255 or -1
     colours = np.full((max(256, len(labels) + 1), 3), VOID_GREY, dtype=np.uint8)
     colours[: len(labels)] = labels.palette
     opacities = np.full(len(colours), round(255 * OPACITY), dtype=np.uint8)
     if labels.background_id is not None:
         opacities[labels.background_id] = 0
+    hatched = np.zeros(len(colours), dtype=bool)
+    hatched[-1] = True
+    return _paint_regions(planes, semantic, colours, opacities, hatched)
+
+
+def segment_places(panoptic: Panoptic) -> Int32[np.ndarray, "H W"]:
+    """For each pixel the place of its segment in `segment_ids`, -1 where it has none."""
+    known, order = (part.numpy() for part in panoptic.segment_ids.sort())
+    ids = panoptic.ids.numpy()
+    places = np.full(ids.shape, -1, dtype=np.int32)
+    rows = max(1, SLAB_PIXELS // max(1, ids.shape[1]))
+    for start in range(0, len(ids) if len(known) else 0, rows):
+        part = ids[start : start + rows]
+        found = np.searchsorted(known, part).clip(max=len(known) - 1)
+        places[start : start + rows] = np.where(known[found] == part, order[found], -1)
+    return places
+
+
+def segment_colour(class_colour: Colour, number: int) -> Colour:
+    """The colour of a thing: its class's own for the first, shades of it for the others.
+
+    Args:
+        class_colour: of its class.
+        number: of the thing, 0 for the first.
+    """
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in class_colour))
+    step = (number * 0.618034 + 0.5) % 1 - 0.5  # the golden section: neighbours in number lie far apart
+    red, green, blue = colorsys.hsv_to_rgb((hue + SHADE_HUES * step) % 1, saturation, value)
+    # every third as it is, lighter and darker; dark classes lighter and still lighter
+    mixed, share = ((0, 0.0), (1, 0.5), (0, 0.45) if value > 0.6 else (1, 0.25))[number % 3]
+    red, green, blue = (round(255 * (channel + share * (mixed - channel))) for channel in (red, green, blue))
+    return red, green, blue
+
+
+def _segment_colours(panoptic: Panoptic, labels: LabelSet) -> list[Colour]:
+    return [
+        segment_colour(labels.palette[label], id - len(labels) - 1) if labels.is_thing[label] else labels.palette[label]
+        for id, label in zip(panoptic.segment_ids.tolist(), panoptic.labels.tolist(), strict=True)
+    ]
+
+
+def paint_panoptic(
+    planes: UInt8[np.ndarray, "3 H W"], panoptic: Panoptic, places: Int32[np.ndarray, "H W"], labels: LabelSet
+) -> Image.Image:
+    """The image, each segment in its colour, its edges in full; void and regions of crowds are hatched in grey."""
+    # the last entry is for void
+    colours = np.full((len(panoptic) + 1, 3), VOID_GREY, dtype=np.uint8)
+    colours[:-1] = np.array(_segment_colours(panoptic, labels), dtype=np.uint8).reshape(-1, 3)
+    opacities = np.full(len(colours), round(255 * OPACITY), dtype=np.uint8)
+    if labels.background_id is not None:
+        opacities[:-1][panoptic.labels.numpy() == labels.background_id] = 0
+    hatched = np.append(panoptic.crowd.numpy(), True)
+    colours[hatched] = VOID_GREY
+    return _paint_regions(planes, places, colours, opacities, hatched)
+
+
+def panoptic_legend(panoptic: Panoptic, places: Int32[np.ndarray, "H W"], labels: LabelSet) -> list[LegendRow]:
+    """The things, at most LEGEND_OBJECTS, then the classes of stuff with their shares; each the largest first.
+
+    Then what nobody judged; background is left out.
+    """
+    areas = _counts(places, len(panoptic) + 1)
+    colours = _segment_colours(panoptic, labels)
+    classes, crowd = panoptic.labels.tolist(), panoptic.crowd.tolist()
+    by_area = [place for place in np.argsort(-areas[:-1], kind="stable").tolist() if areas[place]]
+    things, stuff = [], []
+    for place in by_area:
+        name = labels.names[classes[place]]
+        if labels.is_thing[classes[place]]:
+            score = "" if panoptic.scores is None else f" {float(panoptic.scores[place]):.2f}"
+            text = f"{name}{score}{' (crowd)' if crowd[place] else ''}"
+            things.append(LegendRow(None if crowd[place] else colours[place], text))
+        elif classes[place] != labels.background_id:
+            stuff.append(LegendRow(colours[place], f"{name} {_percent(int(areas[place]) / places.size)}"))
+    more = len(things) - LEGEND_OBJECTS
+    if more > 0:
+        things = [*things[:LEGEND_OBJECTS], LegendRow(PANEL_COLOUR, f"and {more} more")]
+    void = [LegendRow(None, f"not judged {_percent(int(areas[-1]) / places.size)}")] if areas[-1] else []
+    return [*things, *stuff, *void]
+
+
+def _paint_regions(
+    planes: UInt8[np.ndarray, "3 H W"],
+    regions: np.ndarray,
+    colours: UInt8[np.ndarray, "L 3"],
+    opacities: UInt8[np.ndarray, " L"],
+    hatched: Bool[np.ndarray, " L"],
+) -> Image.Image:
+    """The image, each pixel in the colour of its region, the edges of regions in full.
+
+    Args:
+        planes: the image.
+        regions: number of each pixel's region; -1 is the last.
+        colours: of each region.
+        opacities: of its colour, 0 leaves all of it as it is.
+        hatched: whether its colour stands in oblique lines, and not at its edges.
+    """
+    height, width = regions.shape
     line = max(1, round(max(height, width) / 1000))
     slab = max(1, SLAB_PIXELS // width)
     drawn = Image.new("RGB", (width, height))
     for start in range(0, height, slab):
         stop = min(start + slab, height)
-        ids = semantic[start:stop]
-        opacity = opacities.take(ids, mode="wrap")
-        is_void = ids == labels.ignore_id
+        part = regions[start:stop]
+        opacity = opacities.take(part, mode="wrap")
+        is_hatched = hatched.take(part, mode="wrap")
         above = min(start, line)  # rows that are looked at for edges alone
-        edges = _edges(semantic[start - above : stop + line], line)[above : above + stop - start]
-        opacity[edges & (opacity > 0) & ~is_void] = 255
-        if is_void.any():
+        edges = _edges(regions[start - above : stop + line], line)[above : above + stop - start]
+        opacity[edges & (opacity > 0) & ~is_hatched] = 255
+        if is_hatched.any():
             y, x = np.ogrid[start:stop, 0:width]
-            opacity[is_void & ((x + y) % (6 * line) >= 2 * line)] = 0
-        part = _picture(planes[:, start:stop])
-        part.paste(Image.fromarray(colours.take(ids, axis=0, mode="wrap")), mask=Image.fromarray(opacity))
-        drawn.paste(part, (0, start))
+            opacity[is_hatched & ((x + y) % (6 * line) >= 2 * line)] = 0
+        slab_picture = _picture(planes[:, start:stop])
+        slab_picture.paste(Image.fromarray(colours.take(part, axis=0, mode="wrap")), mask=Image.fromarray(opacity))
+        drawn.paste(slab_picture, (0, start))
     return drawn
 
 
 def semantic_legend(semantic: np.ndarray, labels: LabelSet) -> list[LegendRow]:
     """The classes that occur, the largest first, then what nobody judged; background is left out."""
-    counts = np.zeros(max(256, len(labels) + 1), dtype=np.int64)
-    slab = max(1, SLAB_PIXELS // semantic.shape[1])
-    for start in range(0, len(semantic), slab):  # bincount makes 8 bytes of every id
-        ids = semantic[start : start + slab].ravel()
-        ids = ids if ids.dtype == np.uint8 else ids % len(counts)
-        counts += np.bincount(ids, minlength=len(counts))
+    counts = _counts(semantic, max(256, len(labels) + 1))
     shares = {index: counts[index] / semantic.size for index in np.flatnonzero(counts).tolist()}
     void = shares.pop(len(counts) - 1, None)
     rows = [
@@ -181,6 +283,17 @@ def semantic_legend(semantic: np.ndarray, labels: LabelSet) -> list[LegendRow]:
         if index != labels.background_id
     ]
     return rows if void is None else [*rows, LegendRow(None, f"not judged {_percent(void)}")]
+
+
+def _counts(regions: np.ndarray, length: int) -> Int64[np.ndarray, " length"]:
+    """The pixels of each region below `length`; -1 is the last."""
+    counts = np.zeros(length, dtype=np.int64)
+    slab = max(1, SLAB_PIXELS // regions.shape[1])
+    for start in range(0, len(regions), slab):  # bincount makes 8 bytes of every number
+        part = regions[start : start + slab].ravel()
+        part = part if part.dtype == np.uint8 else part % length
+        counts += np.bincount(part, minlength=length)
+    return counts
 
 
 def add_legend(picture: Image.Image, rows: list[LegendRow], *, font_size: int | None = None) -> Image.Image:

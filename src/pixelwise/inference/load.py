@@ -6,15 +6,22 @@ from pathlib import Path
 
 import pixelwise
 from pixelwise.errors import CheckpointError
-from pixelwise.inference.model_folder import is_model_folder, read_card, read_model
+from pixelwise.inference.merged_predictor import MergedPredictor
+from pixelwise.inference.model_folder import is_model_folder, model_digest, read_card, read_model
 from pixelwise.inference.predictor import Predictor
 
 WEIGHTS_FOLDER = Path(pixelwise.__file__).parent / "weights"
 """Where the models that come with the package lie, a folder each; `default_TASK` is the default of another task."""
 
+MERGED = "default_panoptic"
+"""Where no model of this name ships, the semantic and the instance default are merged under it."""
+
 
 def load(name_or_path: str | Path = "default", *, task: str | None = None, device: str = "auto") -> Predictor:
     """Load a trained model.
+
+    Where no default for panoptic segmentation ships, it is made of the semantic and the instance one, and `remark` of
+    the predictor says so.
 
     Args:
         name_or_path: `default` or another shipped name; or the path of a model folder or of a run folder, of which
@@ -27,6 +34,10 @@ def load(name_or_path: str | Path = "default", *, task: str | None = None, devic
         CheckpointError: nothing of that name or at that path, a model of another task, or damaged files.
         RecipeError: the device is not there.
     """
+    if _is_merged(str(name_or_path), task):
+        semantic, instance = load("default", device=device), load("default", task="instance", device=device)
+        remark = "no panoptic model comes with the package: the semantic and the instance default are merged"
+        return MergedPredictor(semantic, instance, name=MERGED, remark=remark)
     folder = find_model(name_or_path, task=task)
     module, card = read_model(folder)
     return Predictor(module, card, device=device, name=str(name_or_path))
@@ -42,12 +53,29 @@ def find_model(name_or_path: str | Path, *, task: str | None = None) -> Path:
     return folder
 
 
+def weights_digest(name_or_path: str | Path, *, task: str | None = None) -> str:
+    """Hexadecimal digits that differ when the weights that `load` would take do; see there for what it raises."""
+    if _is_merged(str(name_or_path), task):
+        return "+".join(model_digest(_shipped_default(part)) for part in ("semantic", "instance"))
+    return model_digest(find_model(name_or_path, task=task))
+
+
 def shipped_models() -> dict[str, str]:
     """The names of the models that come with the package, each with its task."""
     if not WEIGHTS_FOLDER.is_dir():
         return {}
     folders = sorted(path for path in WEIGHTS_FOLDER.iterdir() if is_model_folder(path))
     return {folder.name: read_card(folder).task for folder in folders}
+
+
+def _is_merged(name: str, task: str | None) -> bool:
+    """Whether a panoptic default is asked for that is to be made of two others."""
+    is_asked = name == MERGED or (name == "default" and task == "panoptic")
+    if not is_asked or task not in (None, "panoptic"):
+        return False
+    return not is_model_folder(WEIGHTS_FOLDER / MERGED) and all(
+        is_model_folder(WEIGHTS_FOLDER / part) for part in ("default", "default_instance")
+    )
 
 
 def _shipped_default(task: str) -> Path:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pixelwise.errors import RecipeError
+from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.detections import join_detections, mirrored_instances, moved_instances
 from pixelwise.inference.fusion import fused_copy
 from pixelwise.inference.image_input import ImageInput, image_tensor
@@ -35,13 +35,15 @@ class Options:
 
     Attributes:
         score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
-            Of one that finds objects: those with a lower score are left out; None takes the model's own threshold.
+            Of one that finds objects or things: those with a lower score are left out; None takes the model's own
+            threshold.
         max_detections: most objects for each image, None for the model's own number; without effect on models that find
             no objects.
         input_size: long side in pixels to which the image is brought, or the side of the windows with `tile`;
             None takes the one at which the model was validated.
-        tile: look at the image at its own size through overlapping windows, and average where they overlap.
-        tta: average over three scales and mirror images; six times the work.
+        tile: look at the image at its own size through overlapping windows, and average where they overlap. Not for
+            panoptic models.
+        tta: average over three scales and mirror images; six times the work. Not for panoptic models.
     """
 
     score_threshold: float | None = None
@@ -59,6 +61,20 @@ class Options:
             raise RecipeError(f"input size {self.input_size}: at least 1 pixel is wanted")
 
 
+class FrameMemory(NamedTuple):
+    """What a model keeps of the frames of a clip that it has seen; for the next call of `annotate_frame` alone.
+
+    Attributes:
+        size_hw: of the frames.
+        seen_hw: at which the network saw them.
+        state: the system's own memory, tensors on its device.
+    """
+
+    size_hw: tuple[int, int]
+    seen_hw: tuple[int, int]
+    state: Any
+
+
 class Predictor:
     """A model with its card, ready for images.
 
@@ -71,23 +87,32 @@ class Predictor:
         card: what is known of it.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         name: what results call the model; its system's name if none is given.
+        remark: what a user should know of the model before its answers, one line.
 
     Attributes:
         model: the stored module, with its own keys.
         card: as given.
         name: as given.
+        remark: as given.
 
     Raises:
         RecipeError: the device is not there.
     """
 
     def __init__(
-        self, module: nn.Module, card: ModelCard, *, device: str | torch.device = "auto", name: str | None = None
+        self,
+        module: nn.Module,
+        card: ModelCard,
+        *,
+        device: str | torch.device = "auto",
+        name: str | None = None,
+        remark: str = "",
     ) -> None:
         chosen = choose_device(device)
         self.model = module.eval().to(device=chosen, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.card = card
         self.name = name or card.system
+        self.remark = remark
         self._fused: nn.Module | None = None
         self._fused_from: list[_Version] | None = None
 
@@ -198,6 +223,72 @@ class Predictor:
         return self._annotate(image, Options(score_threshold, max_detections, input_size, tile, tta))
 
     @torch.no_grad()
+    def annotate_frame(
+        self, image: UInt8[Tensor, "3 H W"], memory: FrameMemory | None, options: Options
+    ) -> tuple[Annotation, FrameMemory | None]:
+        """The answer for a frame of a clip, whose frames are asked for one after the other.
+
+        Args:
+            image: RGB on the CPU.
+            memory: what the call for the frame before returned; None begins a clip.
+            options: how to look at it, the same for all frames of a clip.
+
+        Returns:
+            the answer at the size of the frame, and the memory for the next frame: bounded, whatever the length of the
+            clip; None of a model that keeps none (without `uses_memory`), which looks at each frame by itself.
+
+        Raises:
+            DataError: the frame has another size than the one before, or is seen at another.
+            RecipeError: an option is impossible for the model.
+        """
+        self.require_possible(options)
+        if not self.uses_memory:
+            return self._annotate(image, options), None
+        if options.tile or options.tta:
+            raise RecipeError(
+                f"{self.name}: {'--tile' if options.tile else '--tta'} cannot be had in a clip, whose frames the model "
+                "compares with those before; leave it out"
+            )
+        size, long_side = (image.shape[1], image.shape[2]), options.input_size or self.card.input_size
+        seen = self._seen_size(size, long_side)
+        if memory is not None and (memory.size_hw, memory.seen_hw) != (size, seen):
+            (height, width), (seen_height, seen_width) = memory.size_hw, memory.seen_hw
+            raise DataError(
+                f"a frame of {size[0]}×{size[1]}, seen at {seen[0]}×{seen[1]}, after one of {height}×{width}, seen at "
+                f"{seen_height}×{seen_width}; the frames of a clip have one size: begin a clip with memory=None"
+            )
+        annotation, state = self._decoded(image, long_side, options, state=None if memory is None else memory.state)
+        return annotation, FrameMemory(size, seen, state)
+
+    @property
+    def uses_memory(self) -> bool:
+        """Whether the model looks at a frame of a clip with what it saw in those before."""
+        return getattr(self.model, "uses_memory", False)
+
+    @property
+    def gives_identities(self) -> bool:
+        """Whether the ids of things are their identities within a clip: those of a panoptic model with memory are."""
+        return self.uses_memory and self.card.task == "panoptic"
+
+    def require_trackable(self) -> None:
+        """Raise RecipeError where there are no objects to follow from frame to frame, or the model follows them."""
+        if self.gives_identities:
+            raise RecipeError(f"--track: {self.name} follows objects by itself; leave --track out")
+        if self.card.task not in ("instance", "panoptic"):
+            raise RecipeError(
+                f"--track: {self.name} gives a {self.card.task} answer, in which no objects are told apart; choose a "
+                "model by --task instance or --task panoptic"
+            )
+
+    def require_possible(self, options: Options) -> None:
+        """Raise RecipeError where the model cannot look at images in that way."""
+        if self.card.task == "panoptic" and (options.tile or options.tta):
+            raise RecipeError(
+                f"{self.name}: {'--tile' if options.tile else '--tta'} cannot be had of a panoptic model, since the "
+                "segments of several looks are not joined; leave it out, or choose a larger --input-size"
+            )
+
+    @torch.no_grad()
     def logits(self, image: ImageInput, size: tuple[int, int] | None = None) -> Float[Tensor, "K h w"]:
         """The scores before the softmax, on the predictor's device.
 
@@ -219,6 +310,9 @@ class Predictor:
     @torch.no_grad()
     def _annotate(self, image: UInt8[Tensor, "3 H W"], options: Options) -> Annotation:
         input_size = options.input_size or self.card.input_size
+        if self.card.task == "panoptic":
+            self.require_possible(options)
+            return self._decoded(image, input_size, options)[0]
         if self.card.task == "instance":
             return self._find_objects(image, input_size, options)
         if options.tile:
@@ -248,7 +342,9 @@ class Predictor:
         for top, left, view in views:
             for scale in scales:
                 for mirrored in (False, True) if options.tta else (False,):
-                    found = self._look_for_objects(view, max(1, round(scale * input_size)), options, mirrored=mirrored)
+                    long_side = max(1, round(scale * input_size))
+                    found = self._decoded(view, long_side, options, mirrored=mirrored)[0].instances
+                    assert found is not None
                     found = mirrored_instances(found, view.shape[2]) if mirrored else found
                     parts.append(
                         moved_instances(found, left=left, top=top, size=(height, width)) if options.tile else found
@@ -258,19 +354,26 @@ class Predictor:
         limit = options.max_detections or getattr(self.model, "max_detections", 100)
         return Annotation(instances=join_detections(parts, max_detections=limit, cut_apart=len(views) > 1))
 
-    def _look_for_objects(
-        self, image: UInt8[Tensor, "3 H W"], long_side: int, options: Options, *, mirrored: bool
-    ) -> Instances:
-        """The objects of one look at an image, on the CPU; in the mirror if so asked."""
+    def _decoded(
+        self,
+        image: UInt8[Tensor, "3 H W"],
+        long_side: int,
+        options: Options,
+        *,
+        mirrored: bool = False,
+        state: Any = None,
+    ) -> tuple[Annotation, Any]:
+        """The answer of one look at an image, on the CPU, and the system's memory; in the mirror if so asked."""
         network = copy.copy(self.network())  # with thresholds of its own; several threads may ask for others
         for name in ("score_threshold", "max_detections"):
             chosen = getattr(options, name)
             setattr(network, name, getattr(self.model, name) if chosen is None else chosen)
         with torch.inference_mode():
             pixels = self.prepare(image, long_side)
-            output = network(pixels.flip(3) if mirrored else pixels)
+            seen = pixels.flip(3) if mirrored else pixels
+            output = network(seen, memory=state) if self.uses_memory else network(seen)
             annotation = network.decode(output, _batch_of(image, (pixels.shape[2], pixels.shape[3])))[0]  # pyright: ignore[reportCallIssue]
-        return annotation.to("cpu").instances
+        return annotation.to("cpu"), getattr(output, "memory", None)
 
     def _window_logits(
         self, image: UInt8[Tensor, "3 H W"], window: int, *, tta: bool
@@ -307,13 +410,16 @@ class Predictor:
 
     def prepare(self, image: UInt8[Tensor, "3 H W"], long_side: int) -> Float[Tensor, "1 3 h w"]:
         """What the network sees of an image at a long side of so many pixels: values in [0, 1]."""
-        size = long_side_size((image.shape[1], image.shape[2]), long_side)
-        if getattr(self.model, "stretches_input", False):
-            size = (long_side, long_side)
-        resized = resize_image(image, size)
+        resized = resize_image(image, self._seen_size((image.shape[1], image.shape[2]), long_side))
         parameter = next(self.model.parameters())
         pixels = resized.to(parameter.device).to(parameter.dtype).div_(255)[None]
         return pixels.contiguous(memory_format=torch.channels_last)
+
+    def _seen_size(self, size_hw: tuple[int, int], long_side: int) -> tuple[int, int]:
+        """Height and width at which the network sees an image."""
+        if getattr(self.model, "stretches_input", False):
+            return long_side, long_side
+        return long_side_size(size_hw, long_side)
 
     def network(self) -> nn.Module:
         """What images go through: the fused copy, or the model where there is none or it would not do the same."""

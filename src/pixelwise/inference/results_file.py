@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pixelwise.inference.coco_results import entries_of_record
+from pixelwise.inference.coco_results import entries_of_record, panoptic_entry_of_record
+from pixelwise.inference.scene import PANOPTIC_SUFFIX
 from pixelwise.labels import LabelSet
 
 RESULTS_NAME = "results.jsonl"
@@ -100,10 +101,21 @@ class ResultsFile:
 
     def coco_entries(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
         """Every object of every line, as an entry of COCO's results; one line is held at a time."""
+        for record in self._records():
+            yield from entries_of_record(record, labels)
+
+    def panoptic_entries(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
+        """Every line with a panoptic PNG, as an entry of COCO's panoptic results; one line is held at a time."""
+        for record in self._records():
+            for name in record.get("files", ()):
+                if name.endswith(PANOPTIC_SUFFIX):
+                    yield panoptic_entry_of_record(record, name, labels)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
         for entry in sorted(self._entries.values(), key=lambda entry: entry.offset):
             with self.path.open("rb") as file:
                 file.seek(entry.offset)
-                yield from entries_of_record(json.loads(file.read(entry.length)), labels)
+                yield json.loads(file.read(entry.length))
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line and hand it to the system."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int32, UInt8, UInt16
@@ -18,6 +18,7 @@ from pixelwise.inference.draw import draw
 from pixelwise.inference.png import write_png
 from pixelwise.labels import LabelSet, voc_colour
 from pixelwise.ops import rle
+from pixelwise.ops.panoptic import VOID_ID, ids_to_rgb
 from pixelwise.types import Annotation, Instances, Panoptic
 
 VOID_COLOUR = voc_colour(255)
@@ -26,7 +27,8 @@ VOID_COLOUR = voc_colour(255)
 OVERLAY_SUFFIX = ".overlay.png"
 SEMANTIC_SUFFIX = ".semantic.png"
 INSTANCES_SUFFIX = ".instances.png"
-RESULT_SUFFIXES = (OVERLAY_SUFFIX, SEMANTIC_SUFFIX, INSTANCES_SUFFIX)
+PANOPTIC_SUFFIX = ".panoptic.png"
+RESULT_SUFFIXES = (OVERLAY_SUFFIX, SEMANTIC_SUFFIX, INSTANCES_SUFFIX, PANOPTIC_SUFFIX)
 """What the names of the pictures that `save` writes end with."""
 
 
@@ -51,6 +53,7 @@ class Scene:
         seconds: what the answer took, without reading and writing.
         model: the model's name.
         name: the image's name, such as its path; None for an image that came without one.
+        is_tracked: whether the ids of segments are those of a clip, so that a thing has the same one in all frames.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -59,6 +62,7 @@ class Scene:
     seconds: float
     model: str
     name: str | None = None
+    is_tracked: bool = False
 
     @property
     def semantic(self) -> UInt8[Tensor, "H W"] | Int32[Tensor, "H W"]:
@@ -119,6 +123,10 @@ class Scene:
             files.append(Path(f"{stem}{INSTANCES_SUFFIX}"))
             objects = Image.fromarray(object_numbers(self.annotation.instances.by_score(), self.image.shape[1:]))
             _write_whole(files[-1], lambda path: objects.save(path, format="PNG"))
+        if self.annotation.panoptic is not None:
+            files.append(Path(f"{stem}{PANOPTIC_SUFFIX}"))
+            segments = segment_picture(self.annotation.panoptic)
+            _write_whole(files[-1], lambda path: segments.save(path, format="PNG"))
         return files
 
     def record(self) -> dict[str, Any]:
@@ -126,17 +134,21 @@ class Scene:
 
         A semantic scene has one segment for each class that occurs, background left out; its `id` is the class id,
         its `score` the mean probability, its `box` x1 y1 x2 y2 with x2 y2 exclusive. A scene of objects has one for
-        each, the surest first; its `id` is its number in `photo.instances.png`.
+        each, the surest first; its `id` is its number in `photo.instances.png`. A panoptic scene has one for each
+        segment, in the order of their ids; its `id` is that in `photo.panoptic.png`, and things of a tracked scene have
+        their number within the clip as `track_id`.
         """
+        if self.annotation.panoptic is not None:
+            segments = _panoptic_segments(self.annotation.panoptic, self.labels, is_tracked=self.is_tracked)
+        else:
+            segments = _semantic_segments(self.annotation, self.labels)
+            segments += _object_segments(self.annotation.instances, self.labels)
         return {
             "image": self.name,
             "size": [self.image.shape[1], self.image.shape[2]],
             "model": self.model,
             "labels": list(self.labels.names),
-            "segments": [
-                *_semantic_segments(self.annotation, self.labels),
-                *_object_segments(self.annotation.instances, self.labels),
-            ],
+            "segments": segments,
             "seconds": round(self.seconds, 4),
         }
 
@@ -181,6 +193,16 @@ def object_numbers(instances: Instances, size: Sequence[int]) -> UInt16[np.ndarr
     return numbers
 
 
+def segment_picture(panoptic: Panoptic) -> Image.Image:
+    """The segment ids as colours, as COCO's panoptic PNGs have them. Raises DataError for ids over 24 bits."""
+    ids = panoptic.ids.numpy()
+    colours = np.empty((*ids.shape, 3), dtype=np.uint8)
+    rows = max(1, SLAB_PIXELS // max(1, ids.shape[1]))
+    for start in range(0, len(ids), rows):  # four bytes of every id while it is taken apart
+        colours[start : start + rows] = ids_to_rgb(ids[start : start + rows])
+    return Image.fromarray(colours)
+
+
 def _object_segments(instances: Instances | None, labels: LabelSet) -> list[dict[str, Any]]:
     if instances is None:
         return []
@@ -207,33 +229,73 @@ def _semantic_segments(annotation: Annotation, labels: LabelSet) -> list[dict[st
     if annotation.semantic is None:
         return []
     semantic = annotation.semantic.numpy()
-    height, width = semantic.shape
-    starts, stops, ids = _runs(semantic)
     scores = None if annotation.confidence is None else _score_sums(semantic, annotation.confidence.numpy())
+    return [
+        {
+            "id": region.id,
+            "label": region.id,
+            "name": labels.names[region.id],
+            "area": region.area,
+            "box": region.box,
+            "score": None if scores is None else round(float(scores[region.id]) / region.area, 4),
+            "track_id": None,
+            "rle": region.rle,
+        }
+        for region in _regions(semantic, without=(labels.ignore_id, labels.background_id))
+    ]
+
+
+def _panoptic_segments(panoptic: Panoptic, labels: LabelSet, *, is_tracked: bool) -> list[dict[str, Any]]:
+    places = {id: place for place, id in enumerate(panoptic.segment_ids.tolist())}
+    classes = panoptic.labels.tolist()
     segments: list[dict[str, Any]] = []
-    for class_id in np.unique(ids).tolist():
-        if class_id in (labels.ignore_id, labels.background_id):
+    for region in _regions(panoptic.ids.numpy(), without=(VOID_ID,)):
+        place = places.get(region.id)
+        if place is None:  # without an entry it is void
             continue
-        of_class = ids == class_id
-        begin, end = starts[of_class], stops[of_class]
-        area = int((end - begin).sum())
+        number = region.id - len(labels) - 1  # below 0 for stuff
+        segments.append(
+            {
+                "id": region.id,
+                "label": classes[place],
+                "name": labels.names[classes[place]],
+                "area": region.area,
+                "box": region.box,
+                "score": None if panoptic.scores is None else round(float(panoptic.scores[place]), 4),
+                "track_id": number if is_tracked and number >= 0 else None,
+                "rle": region.rle,
+            }
+        )
+    return segments
+
+
+class _Region(NamedTuple):
+    """The pixels of one id; the box is x1 y1 x2 y2."""
+
+    id: int
+    area: int
+    box: list[int]
+    rle: dict[str, Any]
+
+
+def _regions(ids_of_pixels: np.ndarray, *, without: Sequence[int | None]) -> Iterator[_Region]:
+    """The regions of a map of ids, in the order of the ids."""
+    height, width = ids_of_pixels.shape
+    starts, stops, ids = _runs(ids_of_pixels)
+    order = np.argsort(ids, kind="stable")  # by id, then down the columns
+    starts, stops, ids = starts[order], stops[order], ids[order]
+    first = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+    for begin_at, end_at in zip(first.tolist(), [*first[1:].tolist(), len(ids)], strict=True):
+        id = int(ids[begin_at])
+        if id in without:
+            continue
+        begin, end = starts[begin_at:end_at], stops[begin_at:end_at]
         top, left = begin % height, begin // height
         bottom, right = (end - 1) % height, (end - 1) // height
         if (left != right).any():  # a run that goes on at the top of the next column
             top, bottom = np.array([0]), np.array([height - 1])
-        segments.append(
-            {
-                "id": class_id,
-                "label": class_id,
-                "name": labels.names[class_id],
-                "area": area,
-                "box": [int(left.min()), int(top.min()), int(right.max()) + 1, int(bottom.max()) + 1],
-                "score": None if scores is None else round(float(scores[class_id]) / area, 4),
-                "track_id": None,
-                "rle": rle.from_runs(begin, end, (height, width)),
-            }
-        )
-    return segments
+        box = [int(left.min()), int(top.min()), int(right.max()) + 1, int(bottom.max()) + 1]
+        yield _Region(id, int((end - begin).sum()), box, rle.from_runs(begin, end, (height, width)))
 
 
 def _runs(semantic: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -28,6 +28,7 @@ from torch import Tensor
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.image_ids import new_key, require_apart
+from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
 
 Definition = Literal["coco", "boundary"]
@@ -354,18 +355,7 @@ def mask_ious(
         judged: which pairs; 0 for the others.
         crowd: which of the others are crowds.
     """
-    one, other = some.boxes[:, None].long(), others.boxes[None].long()
-    low, high = torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])
-    common = torch.zeros(len(some), len(others), dtype=torch.int64)
-    crops = [[masks.crop(index).numpy() for index in range(len(masks))] for masks in (some, others)]
-    corners = [masks.boxes[:, :2].tolist() for masks in (some, others)]
-    for row, column in (judged & (low < high).all(dim=2)).nonzero().tolist():
-        parts: list[np.ndarray] = []
-        for side, index in ((0, row), (1, column)):
-            left, top = corners[side][index]
-            (x1, y1), (x2, y2) = low[row, column].tolist(), high[row, column].tolist()
-            parts.append(crops[side][index][y1 - top : y2 - top, x1 - left : x2 - left])
-        common[row, column] = int(np.count_nonzero(parts[0] & parts[1]))
+    common = shared_pixels(some, others, judged)
     first, second = some.areas()[:, None], others.areas()[None]
     whole = torch.where(crowd[None], first.expand_as(common), first + second - common)
     return common.double() / whole.clamp(min=1).double()

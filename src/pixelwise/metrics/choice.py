@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from pixelwise.contracts import Metric
 from pixelwise.errors import RecipeError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics import average_precision, mean_iou
+from pixelwise.metrics import average_precision, davis, mean_iou, panoptic_quality, video_panoptic_quality
 from pixelwise.metrics.average_precision import AveragePrecision
+from pixelwise.metrics.davis import Davis
 from pixelwise.metrics.mean_iou import MeanIoU, published_definition
-
-DEFINITIONS = {**mean_iou.DEFINITIONS, **average_precision.DEFINITIONS}
-"""One line each for people who compare numbers."""
-
-CHOSEN_BY = {"semantic": "mean_iou", "instance": "mask_ap"}
-"""The metric by which the best weights of a task are chosen."""
+from pixelwise.metrics.panoptic_quality import PanopticQuality
+from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality
 
 
 @runtime_checkable
@@ -50,29 +47,79 @@ class TaskMetric(Metric, Protocol):
     def state(self) -> dict[str, Any]: ...  # noqa: D102
 
 
-_METRICS: dict[str, Callable[[LabelSet, str], TaskMetric]] = {
-    **dict.fromkeys(mean_iou.DEFINITIONS, MeanIoU),
-    **dict.fromkeys(average_precision.DEFINITIONS, AveragePrecision),
-}
+class _Family(NamedTuple):
+    """Definitions that one metric has.
+
+    Attributes:
+        task: whose answers are judged.
+        metric: is made from the classes and the name of a definition.
+        shown: what a table of models shows of it; by the first weights are chosen.
+        definitions: by name, one line each.
+    """
+
+    task: str
+    metric: Callable[[LabelSet, str], TaskMetric]
+    shown: tuple[str, ...]
+    definitions: Mapping[str, str]
 
 
-def new_metric(task: str, labels: LabelSet, definition: str | None = None) -> TaskMetric:
+_FAMILIES = (
+    _Family("semantic", MeanIoU, ("mean_iou", "pixel_accuracy"), mean_iou.DEFINITIONS),
+    _Family("instance", AveragePrecision, ("mask_ap", "mask_ap50", "box_ap"), average_precision.DEFINITIONS),
+    _Family("instance", Davis, ("j_and_f", "j_mean", "f_mean"), davis.DEFINITIONS),
+    _Family("panoptic", PanopticQuality, ("pq", "sq", "rq", "pq_things", "pq_stuff"), panoptic_quality.DEFINITIONS),
+    _Family("panoptic", VideoPanopticQuality, ("vpq", "stq", "aq"), video_panoptic_quality.DEFINITIONS),
+)
+
+_BY_NAME = {name: family for family in _FAMILIES for name in family.definitions}
+
+DEFINITIONS = {name: line for family in _FAMILIES for name, line in family.definitions.items()}
+"""One line each for people who compare numbers."""
+
+JUDGED_TASKS = tuple(dict.fromkeys(family.task for family in _FAMILIES))
+"""The tasks that something judges."""
+
+
+def shown(definition: str) -> tuple[str, ...]:
+    """The numbers that a table of models shows."""
+    return _BY_NAME[definition].shown
+
+
+def chosen_by(definition: str) -> str:
+    """The number by which the best weights are chosen."""
+    return shown(definition)[0]
+
+
+def new_metric(task: str, labels: LabelSet, definition: str | None = None, *, clips: bool = False) -> TaskMetric:
     """The metric of a task, by this definition or, with None, by the usual one of the task and the label set.
+
+    Args:
+        task: what the answers are.
+        labels: the classes.
+        definition: one of the task's.
+        clips: whether the images are frames of clips.
 
     Raises:
         RecipeError: a task that nothing judges, or a definition that is none of the task.
     """
-    if task not in CHOSEN_BY:
-        raise RecipeError(f"task '{task}': nothing judges it; {' and '.join(CHOSEN_BY)} can be judged")
-    usual = published_definition(labels) if task == "semantic" else "coco"
-    known = mean_iou.DEFINITIONS if task == "semantic" else average_precision.DEFINITIONS
+    if task not in JUDGED_TASKS:
+        raise RecipeError(f"task '{task}': nothing judges it; {_listed(JUDGED_TASKS)} can be judged")
+    known = [name for name, family in _BY_NAME.items() if family.task == task]
     if definition is not None and definition not in known:
         raise RecipeError(f"definition '{definition}': for {task} segmentation one of {', '.join(known)} is wanted")
-    return _METRICS[definition or usual](labels, definition or usual)
+    if definition is None:
+        usual = {"semantic": published_definition(labels), "instance": "coco"}
+        definition = usual.get(task, "video-panoptic" if clips else "panoptic")
+    return _BY_NAME[definition].metric(labels, definition)
 
 
 def metric_from_state(labels: LabelSet, definition: str, state: Mapping[str, Any]) -> TaskMetric:
     """The metric that counted what `state` tells. Raises DataError or RecipeError where there can be no such."""
-    if definition not in _METRICS:
-        raise RecipeError(f"definition '{definition}': one of {', '.join(_METRICS)} is wanted")
-    return _METRICS[definition].from_state(labels, definition, state)  # pyright: ignore[reportFunctionMemberAccess]
+    if definition not in _BY_NAME:
+        raise RecipeError(f"definition '{definition}': one of {', '.join(_BY_NAME)} is wanted")
+    family = _BY_NAME[definition]
+    return family.metric.from_state(labels, definition, state)  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

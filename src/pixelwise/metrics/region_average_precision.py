@@ -18,13 +18,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.image_ids import new_key, require_apart
-from pixelwise.types import Annotation, Instances, Masks
+from pixelwise.metrics.shared_pixels import shared_pixels
+from pixelwise.types import Annotation, Instances
 
 Matching = Literal["2014", "2015"]
 
@@ -127,7 +128,10 @@ class RegionAveragePrecision:
             assert found.scores is not None
             mine = (found.labels == label).nonzero().flatten()
             mine = mine[found.scores[mine].argsort(descending=True, stable=True)]
-            shared, areas, true_areas = _intersections(found, objects, mine, torch.cat([wanted, many]))
+            assert found.masks is not None
+            assert objects.masks is not None
+            masks, true_masks = found.masks[mine], objects.masks[torch.cat([wanted, many])]
+            shared, areas, true_areas = shared_pixels(masks, true_masks), masks.areas(), true_masks.areas()
             union = areas[:, None] + true_areas - shared
             overlap = (shared.double() / union.clamp(min=1))[:, : len(wanted)]
             on_many = (shared.double() / areas[:, None].clamp(min=1))[:, len(wanted) :]
@@ -229,29 +233,6 @@ def _right(overlap: Float64[Tensor, "D N"], threshold: float, matching: str) -> 
         if is_right and best is not None:
             found.add(best)
     return flags
-
-
-def _intersections(
-    found: Instances, objects: Instances, which: Int64[Tensor, " D"], whose: Int64[Tensor, " N"]
-) -> tuple[Int64[Tensor, "D N"], Int64[Tensor, " D"], Int64[Tensor, " N"]]:
-    """Pixels that the chosen detections and objects share, and that each has."""
-    assert found.masks is not None
-    assert objects.masks is not None
-    shared = torch.zeros(len(which), len(whose), dtype=torch.int64)
-    for row, one in enumerate(which.tolist()):
-        for column, other in enumerate(whose.tolist()):
-            shared[row, column] = _shared(found.masks, one, objects.masks, other)
-    return shared, found.masks.areas()[which], objects.masks.areas()[whose]
-
-
-def _shared(masks: Masks, one: int, others: Masks, other: int) -> int:
-    a, b = masks.boxes[one].tolist(), others.boxes[other].tolist()
-    x1, y1, x2, y2 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
-    if x1 >= x2 or y1 >= y2:
-        return 0
-    mine = masks.crop(one)[y1 - a[1] : y2 - a[1], x1 - a[0] : x2 - a[0]]
-    theirs = others.crop(other)[y1 - b[1] : y2 - b[1], x1 - b[0] : x2 - b[0]]
-    return int((mine & theirs).sum())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

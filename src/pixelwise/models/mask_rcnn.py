@@ -25,6 +25,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -40,7 +41,6 @@ from pixelwise.nn.fpn import FPN, pyramid_maps
 from pixelwise.nn.roi_heads import (
     BoxHead,
     BoxPredictor,
-    Detections,
     MaskHead,
     Pooling,
     RoIPooling,
@@ -49,7 +49,7 @@ from pixelwise.nn.roi_heads import (
     select_detections,
 )
 from pixelwise.nn.rpn import RPN, Proposals
-from pixelwise.ops.anchors import base_anchors
+from pixelwise.ops.anchors import base_anchors, inclusive_anchors
 from pixelwise.ops.boxes import clip_boxes, scale_boxes
 from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.paste import Convention, paste_masks
@@ -80,6 +80,8 @@ class Output(NamedTuple):
         box_targets: their coded truth.
         mask_logits: masks of the true class, of the positive proposals.
         mask_targets: 0 or 1, the true masks inside the proposals.
+        positive_boxes: the positive proposals.
+        positive_objects: which of the image's true objects each of them stands for.
         boxes: of the detections, in pixels of the network's input, best first.
         scores: probabilities of their classes.
         mask_probabilities: of their masks, inside the boxes.
@@ -95,15 +97,18 @@ class Output(NamedTuple):
     box_targets: tuple[Float[Tensor, "_ 4"], ...] | None = None
     mask_logits: tuple[Float[Tensor, "_ M M"], ...] | None = None
     mask_targets: tuple[Float[Tensor, "_ M M"], ...] | None = None
+    positive_boxes: tuple[Float[Tensor, "_ 4"], ...] | None = None
+    positive_objects: tuple[Int64[Tensor, " _"], ...] | None = None
     boxes: tuple[Float[Tensor, "_ 4"], ...] | None = None
     scores: tuple[Float[Tensor, " _"], ...] | None = None
     mask_probabilities: tuple[Float[Tensor, "_ M M"], ...] | None = None
 
 
-class MaskRCNN(nn.Module):
-    """Backbone, pyramid, proposals, a head for classes and boxes, a head for masks.
+@dataclass(frozen=True, eq=False, slots=True)
+class Parts:
+    """What a detector consists of; systems that extend Mask R-CNN take those of one that `build` made.
 
-    Args:
+    Attributes:
         backbone: its maps are the pyramid's, or the first three of its stages the map of C4.
         things: class ids that are told apart, ascending.
         fpn: the pyramid; None for C4, where the backbone's last stage is the head of each box.
@@ -121,50 +126,67 @@ class MaskRCNN(nn.Module):
         rpn_beta: where the parabola of the RPN's box loss ends.
         box_beta: likewise, of the box head.
         paste: how masks become pixels, see `ops.paste.Convention`.
-
-    Attributes:
         score_threshold: detections have a greater score.
         nms_threshold: IoU from which a better detection of a class suppresses another.
         max_detections: of each image.
     """
 
-    task = TASK
+    backbone: Backbone
+    things: tuple[int, ...]
+    fpn: FPN | None
+    maps: tuple[int, ...]
+    rpn: RPN
+    box_pooling: RoIPooling
+    mask_pooling: RoIPooling
+    box_head: BoxHead | None
+    box_predictor: BoxPredictor
+    mask_head: MaskHead
+    normalize: Normalize
+    size_divisor: int
+    samples: int
+    positive_fraction: float
+    rpn_beta: float
+    box_beta: float
+    paste: Convention
+    score_threshold: float
+    nms_threshold: float
+    max_detections: int
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        *,
-        things: Sequence[int],
-        fpn: FPN | None,
-        maps: Sequence[int],
-        rpn: RPN,
-        box_pooling: RoIPooling,
-        mask_pooling: RoIPooling,
-        box_head: BoxHead | None,
-        box_predictor: BoxPredictor,
-        mask_head: MaskHead,
-        normalize: Normalize,
-        size_divisor: int,
-        samples: int,
-        positive_fraction: float,
-        rpn_beta: float,
-        box_beta: float,
-        paste: Convention,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        max_detections: int = 100,
-    ) -> None:
+
+class MaskRCNN(nn.Module):
+    """Backbone, pyramid, proposals, a head for classes and boxes, a head for masks.
+
+    Args:
+        parts: see Parts; each becomes an attribute.
+
+    Attributes:
+        score_threshold: detections have a greater score; may be set, as the next two.
+        nms_threshold: IoU from which a better detection of a class suppresses another.
+        max_detections: of each image.
+    """
+
+    task = TASK
+    suppresses_across_classes = False
+    """Whether a better detection suppresses those of other classes too."""
+
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self.normalize = normalize
-        self.backbone = backbone
-        self.things, self.maps, self.size_divisor = tuple(things), tuple(maps), size_divisor
-        self.fpn, self.rpn = fpn, rpn
-        self.box_pooling, self.mask_pooling = box_pooling, mask_pooling
-        self.box_head, self.box_predictor, self.mask_head = box_head, box_predictor, mask_head
-        self.samples, self.positive_fraction = samples, positive_fraction
-        self.rpn_beta, self.box_beta = rpn_beta, box_beta
-        self.paste: Convention = paste
-        self.score_threshold, self.nms_threshold, self.max_detections = score_threshold, nms_threshold, max_detections
+        self.normalize = parts.normalize
+        self.backbone = parts.backbone
+        self.things, self.maps, self.size_divisor = parts.things, parts.maps, parts.size_divisor
+        self.fpn, self.rpn = parts.fpn, parts.rpn
+        self.box_pooling, self.mask_pooling = parts.box_pooling, parts.mask_pooling
+        self.box_head, self.box_predictor, self.mask_head = parts.box_head, parts.box_predictor, parts.mask_head
+        self.samples, self.positive_fraction = parts.samples, parts.positive_fraction
+        self.rpn_beta, self.box_beta = parts.rpn_beta, parts.box_beta
+        self.paste: Convention = parts.paste
+        self.score_threshold, self.nms_threshold = parts.score_threshold, parts.nms_threshold
+        self.max_detections = parts.max_detections
+
+    @property
+    def parts(self) -> Parts:
+        """For a system that extends this one."""
+        return Parts(**{field.name: getattr(self, field.name) for field in fields(Parts)})
 
     def forward(
         self,
@@ -180,23 +202,7 @@ class MaskRCNN(nn.Module):
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
-        levels = self._levels(x)
-        predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
-        proposals = self.rpn.propose(predictions, valid)
-        if truth is None:
-            return self._detect(levels, proposals, valid)
-        instances = objects_to_learn(truth)
-        anchors = self.rpn.sample(predictions, instances)
-        channels = [channels_of(one.labels, self.things) for one in instances]
-        rois = sample_rois(
-            proposals.boxes, instances, channels, samples=self.samples, positive_fraction=self.positive_fraction
-        )
-        return self._learn(levels, rois, instances)._replace(
-            anchor_logits=anchors.logits,
-            anchor_is_object=anchors.is_object,
-            anchor_deltas=anchors.deltas,
-            anchor_targets=anchors.targets,
-        )
+        return self._objects(self._levels(x), (x.shape[2], x.shape[3]), valid, truth)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
         """The five terms: objectness and boxes of anchors, classes, boxes and masks of proposals, all of weight 1.
@@ -273,6 +279,38 @@ class MaskRCNN(nn.Module):
         maps = self.backbone(x)
         return self.fpn([maps[number] for number in self.maps])
 
+    def _objects(
+        self,
+        levels: Sequence[Float[Tensor, "B _ _ _"]],
+        padded_size: tuple[int, int],
+        sizes: Sequence[Sequence[int]],
+        truth: tuple[Annotation, ...] | None,
+    ) -> Output:
+        """What the heads learn from, where there is truth, or else find in the levels.
+
+        Args:
+            levels: of the pyramid.
+            padded_size: height and width of the images that the backbone saw.
+            sizes: valid height and width of each image.
+            truth: of each image.
+        """
+        predictions = self.rpn(levels, padded_size)
+        proposals = self.rpn.propose(predictions, sizes)
+        if truth is None:
+            return self._detect(levels, proposals, sizes)
+        instances = objects_to_learn(truth)
+        anchors = self.rpn.sample(predictions, instances)
+        channels = [channels_of(one.labels, self.things) for one in instances]
+        rois = sample_rois(
+            proposals.boxes, instances, channels, samples=self.samples, positive_fraction=self.positive_fraction
+        )
+        return self._learn(levels, rois, instances)._replace(
+            anchor_logits=anchors.logits,
+            anchor_is_object=anchors.is_object,
+            anchor_deltas=anchors.deltas,
+            anchor_targets=anchors.targets,
+        )
+
     def _look_into(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R _ _ _"] | None]:
@@ -308,11 +346,21 @@ class MaskRCNN(nn.Module):
             box_targets=rois.targets,
             mask_logits=masks.split(found),
             mask_targets=tuple(targets),
+            positive_boxes=tuple(positive_boxes),
+            positive_objects=rois.objects,
         )
 
     def _detect(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
     ) -> Output:
+        boxes, channels, scores = self._chosen(levels, proposals, sizes)
+        masks = self._mask_logits(levels, boxes, channels).sigmoid().split([len(one) for one in boxes])
+        return Output(channels=channels, boxes=boxes, scores=scores, mask_probabilities=masks)
+
+    def _chosen(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
+    ) -> tuple[tuple[Float[Tensor, "_ 4"], ...], tuple[Int64[Tensor, " _"], ...], tuple[Float[Tensor, " _"], ...]]:
+        """The final boxes of each image, their channels and their scores."""
         counts = [len(boxes) for boxes in proposals.boxes]
         logits, deltas = self.box_predictor(self._look_into(levels, proposals.boxes)[0])
         parts = zip(logits.split(counts), deltas.split(counts), proposals.boxes, sizes, strict=True)
@@ -325,27 +373,29 @@ class MaskRCNN(nn.Module):
                 score_threshold=self.score_threshold,
                 nms_threshold=self.nms_threshold,
                 max_detections=self.max_detections,
+                least_side=self.rpn.least_side,
+                across_classes=self.suppresses_across_classes,
             )
             for image_logits, image_deltas, boxes, size in parts
         ]
         boxes, channels, scores = (tuple(part) for part in zip(*detections, strict=True))
-        masks = self._masks_of(levels, detections).split([len(one) for one in boxes])
-        return Output(channels=channels, boxes=boxes, scores=scores, mask_probabilities=masks)
+        return boxes, channels, scores
 
-    def _masks_of(
-        self, levels: Sequence[Float[Tensor, "B _ _ _"]], detections: Sequence[Detections]
+    def _mask_logits(
+        self,
+        levels: Sequence[Float[Tensor, "B _ _ _"]],
+        boxes: Sequence[Float[Tensor, "_ 4"]],
+        channels: Sequence[Int64[Tensor, " _"]],
     ) -> Float[Tensor, "R M M"]:
-        """Probabilities of the masks of the final boxes, each for the class that was found."""
-        boxes = [one.boxes for one in detections]
-        channels = torch.cat([one.channels for one in detections])
+        """The masks of the boxes of each image, each for its channel, before the sigmoid."""
         if self.box_head is None:
             _, features = self._look_into(levels, boxes)
             assert features is not None
         else:
             features = self.mask_pooling(levels, boxes)
         # some boxes at a time, so that their features stay in the cache
-        parts = zip(features.split(MASKS_AT_A_TIME), channels.split(MASKS_AT_A_TIME), strict=True)
-        return torch.cat([self.mask_head(part, classes) for part, classes in parts]).sigmoid()
+        parts = zip(features.split(MASKS_AT_A_TIME), torch.cat([*channels]).split(MASKS_AT_A_TIME), strict=True)
+        return torch.cat([self.mask_head(part, classes) for part, classes in parts])
 
 
 def build(
@@ -362,6 +412,7 @@ def build(
     roi_pooling: Pooling = "align",
     sampling_ratio: int = 2,
     is_aligned: bool = True,
+    inclusive_boxes: bool = False,
     rounded_anchors: bool = False,
     grid_strides: bool = False,
     paste: Convention = "detectron2",
@@ -393,6 +444,9 @@ def build(
         roi_pooling: `align`, or `pool` for the paper's ablation.
         sampling_ratio: RoIAlign's samples along each side of a cell; 0 for as many as there are pixels (detectron2).
         is_aligned: RoIAlign with half-pixel centres; torchvision and Detectron are without.
+        inclusive_boxes: what follows from x2 and y2 being the last pixels and a width x2 - x1 + 1, as in Detectron:
+            RoIAlign ends a pixel before the box does, anchors have whole sides and lie in the middle of their cells,
+            and a pixel stays of boxes beyond the border.
         rounded_anchors: anchors with corners at whole pixels, as torchvision's.
         grid_strides: distances of anchors from the sizes of image and map, as torchvision's; else the maps' strides.
         paste: how masks become pixels, see `ops.paste.Convention`.
@@ -438,9 +492,14 @@ def build(
     )
     width = channels if is_pyramid else network.channels[maps[-1]]
     sizes = [(size,) for size in ANCHOR_SIZES] if is_pyramid else [ANCHOR_SIZES]
+    anchors = [base_anchors(size, ANCHOR_RATIOS, is_rounded=rounded_anchors) for size in sizes]
+    if inclusive_boxes:
+        anchors = [inclusive_anchors(size, ANCHOR_RATIOS, strides[0] * 2**level) for level, size in enumerate(sizes)]
     rpn = RPN(
         width,
-        base_anchors=[base_anchors(size, ANCHOR_RATIOS, is_rounded=rounded_anchors) for size in sizes],
+        base_anchors=anchors,
+        anchor_offset=0.5 if inclusive_boxes else 0.0,
+        least_side=1.0 if inclusive_boxes else 0.0,
         strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
         convolutions=rpn_convolutions,
         top=_pair(top_proposals, (2000, 1000) if is_pyramid else (12_000, 6000), "top_proposals"),
@@ -448,7 +507,14 @@ def build(
     )
 
     def pooling(size: int) -> RoIPooling:
-        return RoIPooling(strides, size=size, kind=roi_pooling, sampling_ratio=sampling_ratio, is_aligned=is_aligned)
+        return RoIPooling(
+            strides,
+            size=size,
+            kind=roi_pooling,
+            sampling_ratio=sampling_ratio,
+            is_aligned=is_aligned,
+            inclusive_boxes=inclusive_boxes,
+        )
 
     box_head = None
     if is_pyramid:
@@ -460,8 +526,8 @@ def build(
             width=box_width,
         )
     vector = network.channels[-1] if box_head is None else box_head.width
-    return MaskRCNN(
-        network,
+    parts = Parts(
+        backbone=network,
         things=things,
         fpn=fpn,
         maps=maps,
@@ -488,6 +554,7 @@ def build(
         nms_threshold=nms_threshold,
         max_detections=max_detections,
     )
+    return MaskRCNN(parts)
 
 
 def _mask_targets(

@@ -303,27 +303,42 @@ class YOLACT(nn.Module):
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
         """The guesses; with truth what the losses compare, in evaluation mode the detections."""
-        size = (images.shape[2], images.shape[3])
         maps = self.backbone(zero_beyond(self.normalize(images), sizes))
         maps = self.fpn([maps[level] for level in self.levels])
-        prototypes = self.protonet(maps[0])
-        parts = [self.head(x) for x in maps]
-        semantic_logits = None if truth is None else self.semantic(maps[0])
-        with torch.autocast(images.device.type, enabled=False):
+        return self.guess(maps, (images.shape[2], images.shape[3]), truth)
+
+    def guess(
+        self,
+        levels: Sequence[Float[Tensor, "B _ _ _"]],
+        size: tuple[int, int],
+        truth: tuple[Annotation, ...] | None = None,
+    ) -> Output:
+        """What the levels of the feature pyramid show.
+
+        Args:
+            levels: from the finest.
+            size: height and width of the network's image.
+            truth: see `forward`.
+        """
+        prototypes = self.protonet(levels[0])
+        parts = [self.head(x) for x in levels]
+        semantic_logits = None if truth is None else self.semantic(levels[0])
+        count, device = len(prototypes), prototypes.device
+        with torch.autocast(device.type, enabled=False):
             logits, deltas, coefficients = (at_least_float32(torch.cat(part, 1)) for part in zip(*parts, strict=True))
-            anchors = self.anchors([(x.shape[2], x.shape[3]) for x in maps], size).to(logits)
+            anchors = self.anchors([(x.shape[2], x.shape[3]) for x in levels], size).to(logits)
             output = Output(
                 logits=logits,
                 deltas=deltas,
                 coefficients=coefficients,
                 prototypes=at_least_float32(prototypes),
-                anchors=anchors.expand(len(images), -1, -1),
-                image_sizes=torch.tensor([size] * len(images), device=images.device),
+                anchors=anchors.expand(count, -1, -1),
+                image_sizes=torch.tensor([size] * count, device=device),
                 comparison=None,
                 detections=None,
             )
             if not self.training:
-                return output._replace(detections=tuple(self._detect(output, index) for index in range(len(images))))
+                return output._replace(detections=tuple(self._detect(output, index) for index in range(count)))
             if truth is None or semantic_logits is None:
                 return output
             return output._replace(comparison=self._compare(output, truth, at_least_float32(semantic_logits)))

@@ -7,6 +7,7 @@ without the classifier; timm's networks keep timm's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,7 +87,19 @@ class Backbone(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
         """One map for each entry of `strides`."""
-        raise NotImplementedError
+        return self.first_maps(images, len(self.strides))
+
+    def first_maps(
+        self,
+        images: Float[Tensor, "B 3 H W"],  # noqa: ARG002
+        count: int,
+    ) -> tuple[Float[Tensor, "B C h w"], ...]:
+        """So many first maps, at least one, without the work of the others.
+
+        Raises:
+            RecipeError: the network runs only as a whole.
+        """
+        raise RecipeError(f"{type(self).__name__}: runs only as a whole, not its first {count} stages alone")
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         """What computes each map from the one before, the first from the image."""
@@ -154,12 +167,8 @@ class ResNetBackbone(Backbone):
         )
         self.channels = tuple(_last_channels(layer) for layer in layers)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The map after each stage."""
-        return self.first_maps(images, len(self.strides))
-
     def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The maps after so many first stages, without the work of the others."""
+        """The maps after so many first stages."""
         x = self.relu(self.bn1(self.conv1(images)))
         if self.deep_stem:
             x = self.relu(self.bn2(self.conv2(x)))
@@ -200,11 +209,11 @@ class _Sequence(Backbone):
         self.features = blocks
         self.ends = tuple(ends)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The maps after the blocks `ends`."""
+    def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
+        """The maps after the first of the blocks `ends`."""
         x = images
         maps: list[Tensor] = []
-        for index, block in enumerate(self.features):
+        for index, block in enumerate(islice(self.features, self.ends[count - 1] + 1)):
             x = block(x)
             if index in self.ends:
                 maps.append(x)
@@ -318,10 +327,12 @@ class VGGBackbone(_Sequence):
                 nn.Dropout(0.5),
             )
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
+    def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
         """The maps after each pooling, the last one through the classifier's layers where they are kept."""
-        maps = super().forward(images)
-        return maps if self.classifier is None else (*maps[:-1], self.classifier(maps[-1]))
+        maps = super().first_maps(images, count)
+        if self.classifier is None or count < len(self.ends):
+            return maps
+        return (*maps[:-1], self.classifier(maps[-1]))
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         """The layers of each pooling, the classifier's with the last."""

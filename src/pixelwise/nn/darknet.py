@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,11 +37,11 @@ class DarkNetBackbone(Backbone):
             for width, blocks in zip(self.channels, BLOCKS, strict=True)
         )
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The map after each stage."""
+    def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
+        """The maps after so many first stages."""
         x = self.stem(images)
         maps: list[Tensor] = []
-        for layer in self.layers:
+        for layer in islice(self.layers, count):
             x = layer(x)
             maps.append(x)
         return tuple(maps)

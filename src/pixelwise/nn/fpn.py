@@ -32,6 +32,8 @@ class FPN(nn.Module):
         has_activation: ReLU after the 3×3 convolutions, as in YOLACT.
         extra: see Extra.
         extra_levels: how many.
+        global_context: add to every cell of the deepest sum what a linear layer makes of the mean of the deepest map,
+            as UPSNet does on COCO.
 
     Attributes:
         channels: of each level.
@@ -47,6 +49,7 @@ class FPN(nn.Module):
         has_activation: bool = False,
         extra: Extra = "pool",
         extra_levels: int = 1,
+        global_context: bool = False,
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -60,6 +63,7 @@ class FPN(nn.Module):
             nn.Conv2d(channels, channels, 3, stride=2, padding=1)
             for _ in range(extra_levels if extra == "convolutions" else 0)
         )
+        self.context = nn.Linear(in_channels[-1], channels) if global_context else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
@@ -76,9 +80,19 @@ class FPN(nn.Module):
 
     def join(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """The sums: each map at the common width, plus the enlarged sum of the next deeper one."""
+        return self.add(self.widen(maps))
+
+    def widen(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """Each map at the common width."""
+        widened = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        if self.context is not None:
+            widened[-1] = widened[-1] + self.context(maps[-1].mean(dim=(2, 3)))[:, :, None, None]
+        return tuple(widened)
+
+    def add(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """Each map of the common width, from the finest, plus the enlarged sum of the next deeper one."""
         sums: list[Tensor] = []
-        for lateral, x in zip(reversed(self.lateral), reversed(maps), strict=True):
-            x = lateral(x)
+        for x in reversed(maps):
             if sums:
                 align_corners = None if self.upsampling == "nearest" else False
                 x = x + F.interpolate(sums[-1], size=x.shape[2:], mode=self.upsampling, align_corners=align_corners)

@@ -50,6 +50,8 @@ class RoIPooling(nn.Module):
         kind: see Pooling.
         sampling_ratio: RoIAlign's samples along each side of a cell; 0 takes as many as the cell has pixels.
         is_aligned: pixels' centres lie at half coordinates, as in detectron2; otherwise half a pixel is lost.
+        inclusive_boxes: boxes are pooled from x1 y1 to x2 - 1, y2 - 1, as in codes whose x2 and y2 are the last pixels
+            and whose boxes are x2 - x1 + 1 wide (UPSNet's).
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class RoIPooling(nn.Module):
         kind: Pooling = "align",
         sampling_ratio: int = 2,
         is_aligned: bool = False,
+        inclusive_boxes: bool = False,
     ) -> None:
         super().__init__()
         self.strides, self.size, self.kind = tuple(strides), size, kind
         self.sampling_ratio, self.is_aligned = sampling_ratio, is_aligned
+        self.inclusive_boxes = inclusive_boxes
 
     def forward(
         self, levels: Sequence[Float[Tensor, "B C _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
@@ -77,7 +81,8 @@ class RoIPooling(nn.Module):
         every = torch.cat([*boxes]).to(at_least_float32(levels[0]).dtype)
         counts = torch.tensor([len(one) for one in boxes], device=every.device)
         image = torch.arange(len(boxes), device=every.device).repeat_interleave(counts)
-        rois = torch.cat([image[:, None].to(every.dtype), every], dim=1)
+        corners = every - every.new_tensor([0, 0, 1, 1]) if self.inclusive_boxes else every
+        rois = torch.cat([image[:, None].to(every.dtype), corners], dim=1)
         if len(self.strides) == 1:
             return self._pool(levels[0], rois, self.strides[0])
         level = self.levels_of(every)
@@ -308,7 +313,9 @@ def select_detections(
     nms_threshold: float = 0.5,
     max_detections: int = 100,
     smallest_side: float = 1e-2,
+    least_side: float = 0.0,
     weights: Sequence[float] = RCNN_WEIGHTS,
+    across_classes: bool = False,
 ) -> Detections:
     """The objects of one image: every class of every proposal is a candidate, and within a class the best suppress.
 
@@ -321,15 +328,19 @@ def select_detections(
         nms_threshold: IoU from which the better candidate of a class suppresses the other.
         max_detections: of all classes together.
         smallest_side: of a box in pixels.
+        least_side: pixels that stay of a box beyond the border, see `ops.boxes.clip_boxes`.
         weights: of the boxes' coding.
+        across_classes: let the best suppress those of all classes.
     """
     probabilities = logits.softmax(dim=1)[:, 1:]
     proposal, channel = (probabilities > score_threshold).nonzero(as_tuple=True)
     scores = probabilities[proposal, channel]
-    boxes = clip_boxes(decode_boxes(deltas[proposal, channel], proposals[proposal], weights=weights), size)
+    boxes = decode_boxes(deltas[proposal, channel], proposals[proposal], weights=weights)
+    boxes = clip_boxes(boxes, size, least=least_side)
     usable = are_large_enough(boxes, smallest_side)
     boxes, scores, channel = boxes[usable], scores[usable], channel[usable]
-    best = batched_nms(boxes, scores, channel, nms_threshold)[:max_detections]
+    groups = torch.zeros_like(channel) if across_classes else channel
+    best = batched_nms(boxes, scores, groups, nms_threshold)[:max_detections]
     return Detections(boxes[best], channel[best] + 1, scores[best])
 
 

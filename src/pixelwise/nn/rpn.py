@@ -88,6 +88,7 @@ class RPN(nn.Module):
         kept: proposals of each image that come out of it, in training and otherwise.
         nms_threshold: overlap from which, within a level, the better one suppresses the other.
         smallest_side: of a proposal in pixels.
+        least_side: pixels that stay of a proposal beyond the border, see `ops.boxes.clip_boxes`.
         samples: anchors of each image that are learnt from.
         positive_fraction: of the samples, at most.
         positive_overlap: smallest IoU of an anchor that stands for an object; the best for each object always do.
@@ -107,6 +108,7 @@ class RPN(nn.Module):
         kept: tuple[int, int] = (2000, 1000),
         nms_threshold: float = 0.7,
         smallest_side: float = 1e-3,
+        least_side: float = 0.0,
         samples: int = 256,
         positive_fraction: float = 0.5,
         positive_overlap: float = 0.7,
@@ -130,7 +132,7 @@ class RPN(nn.Module):
         self.strides = None if strides is None else tuple(strides)
         self.anchor_offset = anchor_offset
         self.top, self.kept = top, kept
-        self.nms_threshold, self.smallest_side = nms_threshold, smallest_side
+        self.nms_threshold, self.smallest_side, self.least_side = nms_threshold, smallest_side, least_side
         self.samples, self.positive_fraction = samples, positive_fraction
         self.positive_overlap, self.negative_overlap = positive_overlap, negative_overlap
 
@@ -181,7 +183,7 @@ class RPN(nn.Module):
         images = zip(torch.cat(boxes, 1), torch.cat(logits, 1), torch.cat(anchor_places, 1), sizes, strict=True)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for image_boxes, image_logits, image_places, size in images:
-            image_boxes, scores = clip_boxes(image_boxes, size), image_logits.sigmoid()
+            image_boxes, scores = clip_boxes(image_boxes, size, least=self.least_side), image_logits.sigmoid()
             usable = are_large_enough(image_boxes, self.smallest_side)
             image_boxes, scores, image_places = image_boxes[usable], scores[usable], image_places[usable]
             best = batched_nms(image_boxes, scores, level[usable], self.nms_threshold)[:kept]

@@ -28,6 +28,22 @@ def base_anchors(sizes: Sequence[float], ratios: Sequence[float], *, is_rounded:
     return anchors.round() if is_rounded else anchors
 
 
+def inclusive_anchors(sizes: Sequence[float], ratios: Sequence[float], stride: float) -> Float[Tensor, "A 4"]:
+    """The anchors of one cell of Detectron and its kin, centred at 0: those of the stride's area have whole sides, and
+    are enlarged to each size. All sizes of a ratio come after each other.
+
+    Args:
+        sizes: in pixels.
+        ratios: height over width.
+        stride: of the map.
+    """
+    widths = [round((stride * stride / ratio) ** 0.5) for ratio in ratios]
+    heights = [round(width * ratio) for width, ratio in zip(widths, ratios, strict=True)]
+    sides = zip(widths, heights, strict=True)
+    half = torch.tensor([[width * size / stride, height * size / stride] for width, height in sides for size in sizes])
+    return torch.cat([-half, half], dim=1) / 2
+
+
 def grid_anchors(
     base: Float[Tensor, "A 4"], grid: tuple[int, int], stride: tuple[float, float], *, offset: float = 0.0
 ) -> Float[Tensor, "N 4"]:

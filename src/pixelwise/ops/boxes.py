@@ -93,11 +93,19 @@ def decode_boxes(
     return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], dim=-1)
 
 
-def clip_boxes(boxes: Float[Tensor, "*N 4"], size: Sequence[int]) -> Float[Tensor, "*N 4"]:
-    """Boxes cut at the border of an image of so many pixels height and width."""
+def clip_boxes(boxes: Float[Tensor, "*N 4"], size: Sequence[int], *, least: float = 0.0) -> Float[Tensor, "*N 4"]:
+    """Boxes cut at the border of an image.
+
+    Args:
+        boxes: anywhere.
+        size: height and width of the image.
+        least: pixels that stay of each side, even of a box that lies beyond the border: 1 where x2 and y2 are the last
+            pixels, as in Detectron.
+    """
     height, width = size[0], size[1]
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+    first_x, first_y = boxes[..., 0].clamp(0, width - least), boxes[..., 1].clamp(0, height - least)
+    last_x, last_y = boxes[..., 2].clamp(least, width), boxes[..., 3].clamp(least, height)
+    return torch.stack([first_x, first_y, last_x, last_y], dim=-1)
 
 
 def scale_boxes(

@@ -1,11 +1,44 @@
-"""Segment ids as COCO's panoptic PNGs hold them: id = R + 256·G + 65536·B, 0 = void."""
+"""Segment ids: which of them predictions have, and how COCO's panoptic PNGs hold them (id = R + 256·G + 65536·B).
+
+In a prediction 0 is void, a class of stuff is one segment with the id class + 1, and the n-th thing has the id
+classes + 1 + n. In one image things are counted by descending score, in a clip by their tracks, so that in all frames
+an id is one thing or one class.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+import torch
+from jaxtyping import Int32, Int64, UInt8
+from torch import Tensor
 
 from pixelwise.errors import DataError
+
+VOID_ID = 0
+"""Stands where there is no segment."""
+
+
+def stuff_segment_ids(class_ids: Int64[Tensor, " S"]) -> Int32[Tensor, " S"]:
+    """The segment of each class of stuff."""
+    return (class_ids + 1).int()
+
+
+def thing_segment_ids(numbers: Int64[Tensor, " N"], num_classes: int) -> Int32[Tensor, " N"]:
+    """The segment of each thing.
+
+    Args:
+        numbers: from 0, by score in an image, of the track in a clip.
+        num_classes: of the label set, things and stuff.
+
+    Raises:
+        DataError: more things were counted than 31 bits hold.
+    """
+    largest = torch.iinfo(torch.int32).max - num_classes - 1
+    if len(numbers) and int(numbers.max()) > largest:
+        raise DataError(
+            f"thing {int(numbers.max()):,} of a clip: segment ids hold {largest + 1:,} things; cut the clip in two"
+        )
+    return (numbers + num_classes + 1).int()
 
 
 def ids_to_rgb(ids: Int32[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:

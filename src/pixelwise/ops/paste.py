@@ -7,6 +7,7 @@ computed, some rows at a time: never N×H×W, nor a box in floating point.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -131,6 +132,23 @@ def enlarge_masks(
     areas = ((places[:, 2] - places[:, 0]) * (places[:, 3] - places[:, 1])).long()
     empty = torch.zeros(0, dtype=torch.bool, device=masks.device)
     return Pasted(torch.cat([empty, *crops]).view(torch.uint8), areas.cumsum(0) - areas, places)
+
+
+def enlarged_part(
+    mask: Float[Tensor, "M M2"], corners: Sequence[int], part: Sequence[int]
+) -> Float[Tensor, "h w"]:
+    """A part of a mask that is enlarged to whole corners: `interpolate(mask, (y2 - y1, x2 - x1))`, without the rest.
+
+    Args:
+        mask: numbers of any meaning, without a border.
+        corners: x1 y1 x2 y2 between which the mask lies; may leave the image.
+        part: x1 y1 x2 y2 of the pixels that are asked for, inside the corners.
+    """
+    left, top, right, bottom = corners
+    x1, y1, x2, y2 = part
+    rows = _weights(y1, y2, top, bottom, mask, convention="torchvision")
+    columns = _weights(x1, x2, left, right, mask.T, convention="torchvision")
+    return rows @ mask @ columns.T
 
 
 def _reached(cells: Float[Tensor, " h"], pixels: int, covered: float) -> tuple[int, int]:

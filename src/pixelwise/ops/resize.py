@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Int32, Int64, UInt8
 from torch import Tensor
 
 FAR = 1e38
@@ -33,7 +33,11 @@ def resize_image(image: UInt8[Tensor, "C H W"], size_hw: tuple[int, int]) -> UIn
 
 
 def argmax_resized(
-    logits: Float[Tensor, "K h w"], size_hw: tuple[int, int], *, align_corners: bool = False
+    logits: Float[Tensor, "K h w"],
+    size_hw: tuple[int, int],
+    *,
+    align_corners: bool = False,
+    covered: tuple[float, float] | None = None,
 ) -> tuple[UInt8[Tensor, "H W"] | Int32[Tensor, "H W"], Float[Tensor, "H W"]]:
     """Enlarge scores bilinearly and reduce them to ids, slab of rows by slab of rows.
 
@@ -44,6 +48,7 @@ def argmax_resized(
         logits: scores before the softmax.
         size_hw: height and width of the result.
         align_corners: whether the centres of the corner pixels lie on each other, or the pixels' outer corners.
+        covered: see `enlarge_rows`.
 
     Returns:
         ids u8 (i32 where K > 255), and the probability of that class.
@@ -51,38 +56,78 @@ def argmax_resized(
     classes, (height, width) = logits.shape[0], size_hw
     ids = torch.empty(height, width, dtype=torch.uint8 if classes <= 255 else torch.int32, device=logits.device)
     confidence = torch.empty(height, width, device=logits.device)
-    places = torch.arange(classes, 0, -1, device=logits.device, dtype=torch.float32)[:, None, None]
     source = logits.float().contiguous()
     rows = max(1, SLAB_BYTES // (4 * classes * max(width, logits.shape[2])))
     for start in range(0, height, rows):
         stop = min(start + rows, height)
-        slab = enlarge_rows(source, start, stop, size_hw, align_corners=align_corners)
+        slab = enlarge_rows(source, start, stop, size_hw, align_corners=align_corners, covered=covered)
         slab.sub_(slab.amax(dim=0))
-        # the first class that has the top score, where 0 is left; torch's argmax takes twenty times as long
-        ids[start:stop] = (classes - torch.add(places, slab, alpha=FAR).amax(dim=0)).clamp_(max=classes - 1)
+        ids[start:stop] = first_zero(slab)
         # 1 / Σ exp(score - top) is the probability of the top score; powers of 2 are three times as fast
         confidence[start:stop] = slab.mul_(LOG2_E).exp2_().sum(dim=0).reciprocal_()
     return ids, confidence
 
 
+def first_zero(slab: Float[Tensor, "K H W"]) -> Float[Tensor, "H W"]:
+    """The first place along the first axis that holds 0, of numbers that are 0 or less; as a number in their dtype.
+
+    Of scores minus their top score it is the argmax, for which torch takes twenty times as long.
+    """
+    places = torch.arange(len(slab), 0, -1, device=slab.device, dtype=slab.dtype)[:, None, None]
+    return (len(slab) - torch.add(places, slab, alpha=FAR).amax(dim=0)).clamp_(max=len(slab) - 1)
+
+
 def enlarge_rows(
-    source: Float[Tensor, "K h w"], start: int, stop: int, size_hw: tuple[int, int], *, align_corners: bool = False
+    source: Float[Tensor, "K h w"],
+    start: int,
+    stop: int,
+    size_hw: tuple[int, int],
+    *,
+    align_corners: bool = False,
+    covered: tuple[float, float] | None = None,
 ) -> Float[Tensor, "K rows W"]:
-    """Rows start…stop-1 of `interpolate(source, size_hw, align_corners=align_corners)`; the caller may change them."""
+    """Rows start…stop-1 of `interpolate(source, size_hw, align_corners=align_corners)`; the caller may change them.
+
+    Args:
+        source: what is enlarged.
+        start: the first row.
+        stop: after the last.
+        size_hw: height and width of the result.
+        align_corners: whether the centres of the corner pixels lie on each other.
+        covered: pixels of the result, downwards and to the right, that the source covers where it covers more: scores
+            of an image that was padded. Not with `align_corners`.
+    """
     height, width = size_hw
     h, w = source.shape[1:]
-    target = torch.arange(start, stop, device=source.device, dtype=torch.float32)
     if align_corners:
+        target = torch.arange(start, stop, device=source.device, dtype=torch.float32)
         y = target * ((h - 1) / (height - 1) if height > 1 else 0.0)
+        above, below, weight = _between(y, h)
     else:
-        y = ((target + 0.5) * (h / height) - 0.5).clamp(0, h - 1)
-    above = y.floor().long().clamp(max=h - 1)
-    below = (above + 1).clamp(max=h - 1)
-    weight = y - above
+        above, below, weight = _neighbours(start, stop, h, height if covered is None else covered[0], source)
     # the few rows of the source are widened first, and then mixed to many
     first = int(above[0])
     lines = source[:, first : int(below[-1]) + 1]
-    if w != width:
+    if covered is not None and covered[1] != width:
+        left, right, share = _neighbours(0, width, w, covered[1], source)
+        lines = lines.index_select(2, left).lerp_(lines.index_select(2, right), share.to(source.dtype))
+    elif w != width:
         size = (lines.shape[1], width)
         lines = F.interpolate(lines[None], size=size, mode="bilinear", align_corners=align_corners)[0]
-    return lines.index_select(1, above - first).lerp_(lines.index_select(1, below - first), weight[:, None])
+    weight = weight[:, None].to(source.dtype)
+    return lines.index_select(1, above - first).lerp_(lines.index_select(1, below - first), weight)
+
+
+def _neighbours(
+    start: int, stop: int, cells: int, pixels: float, source: Tensor
+) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"], Float[Tensor, " P"]]:
+    """The cells between whose centres each pixel's centre lies, and the share of the second."""
+    target = torch.arange(start, stop, device=source.device, dtype=torch.float32)
+    return _between(((target + 0.5) * (cells / pixels) - 0.5).clamp(0, cells - 1), cells)
+
+
+def _between(
+    place: Float[Tensor, " P"], cells: int
+) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"], Float[Tensor, " P"]]:
+    before = place.floor().long().clamp(max=cells - 1)
+    return before, (before + 1).clamp(max=cells - 1), place - before

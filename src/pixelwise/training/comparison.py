@@ -19,13 +19,10 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.data.images import read_image
 from pixelwise.errors import DataError
 from pixelwise.inference.predictor import Predictor
-from pixelwise.metrics.choice import TaskMetric
+from pixelwise.metrics.choice import TaskMetric, shown
 from pixelwise.ops.resize import long_side_size, resize_image
 from pixelwise.training.peak_memory import peak_memory
 from pixelwise.training.subject import Subject
-
-SHOWN = {"semantic": ("mean_iou", "pixel_accuracy"), "instance": ("mask_ap", "mask_ap50", "box_ap")}
-"""The metrics of each task that the table shows."""
 
 TIMED_IMAGES = 8
 """Over how many images of the data, spread evenly, speed, work and memory are measured."""
@@ -39,7 +36,7 @@ class ComparedModel:
         model: as it was named.
         system: its architecture.
         classes: how many it tells apart; means over different classes cannot be compared.
-        metrics: SHOWN of its task, fractions of 1, or None if nothing was judged.
+        metrics: those of its definition that a table shows, fractions of 1, or None if nothing was judged.
         parameters: numbers that are learnt.
         gflops: 1e9 operations of the network for an image, on average; a multiplication with its addition counts two.
         latency_ms: median of the milliseconds from pixels in memory to a class for each, at the image's size.
@@ -71,7 +68,7 @@ class Comparison:
     Attributes:
         data: the specification of the data.
         images: how many were judged.
-        definition: of mean IoU.
+        definition: of the metrics.
         device: where it was computed.
         threads: with which torch computed on the CPU.
         repeats: how often each image was timed with each model.
@@ -135,7 +132,7 @@ def compare(
                 model=subject.name,
                 system=predictor.card.system,
                 classes=len(predictor.labels),
-                metrics={name: values[name] for name in SHOWN[subject.task]},
+                metrics={name: values[name] for name in shown(metric.definition)},
                 parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
                 gflops=flops(predictor, pictures) / 1e9,
                 latency_ms=1000 * statistics.median(seconds),

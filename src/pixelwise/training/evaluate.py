@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from pixelwise.contracts import Metric
 from pixelwise.data.parallel import prepare_reader, reader_start_method
 from pixelwise.errors import DataError
-from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.predictor import FrameMemory, Options, Predictor
+from pixelwise.inference.tracking import TrackingMemory, track
 from pixelwise.training.order import Samples
 from pixelwise.types import Annotation, Sample
 
@@ -80,14 +81,58 @@ def evaluate(
 
 
 def model_answers(
-    predictor: Predictor, *, input_size: int | None = None, tile: bool = False, tta: bool = False
+    predictor: Predictor, *, input_size: int | None = None, tile: bool = False, tta: bool = False, tracks: bool = False
 ) -> Answers:
-    """A model as what is judged, with the options of prediction."""
+    """A model as what is judged, with the options of prediction.
 
-    def answer(sample: Sample) -> Annotation:
-        return predictor.annotate(sample.image, input_size=input_size, tile=tile, tta=tta)
+    The frames of a clip are asked for one after the other; each is seen with what was kept of those before. That is
+    forgotten when the clip changes, or does not go on.
 
-    return answer
+    Args:
+        predictor: the model.
+        input_size: see `Options`, as for the others.
+        tile: through windows.
+        tta: average over scales and mirror images.
+        tracks: give the objects of a model that looks at each frame by itself identities, by `inference.tracking`.
+
+    Raises:
+        RecipeError: the model cannot look at images in that way, or its objects cannot be tracked.
+    """
+    options = Options(input_size=input_size, tile=tile, tta=tta)
+    predictor.require_possible(options)
+    if tracks:
+        predictor.require_trackable()
+    return _ModelAnswers(predictor, options, tracks=tracks)
+
+
+class _ModelAnswers:
+    """The answers of a model, with what is kept of the clip that is walked through."""
+
+    def __init__(self, predictor: Predictor, options: Options, *, tracks: bool) -> None:
+        self._predictor, self._options, self._tracks = predictor, options, tracks
+        self._begin(None)
+
+    def __call__(self, sample: Sample) -> Annotation:
+        if sample.clip is None:
+            options = self._options
+            return self._predictor.annotate(
+                sample.image, input_size=options.input_size, tile=options.tile, tta=options.tta
+            )
+        frame = 0 if sample.frame is None else sample.frame
+        if sample.clip != self._clip or frame <= self._frame:
+            self._begin(sample.clip)
+        self._frame = frame
+        annotation, self._memory = self._predictor.annotate_frame(sample.image, self._memory, self._options)
+        if self._tracks:
+            annotation, self._tracked = track(
+                annotation.to("cpu"), self._tracked, num_classes=len(self._predictor.labels)
+            )
+        return annotation
+
+    def _begin(self, clip: str | None) -> None:
+        self._clip, self._frame = clip, -1
+        self._memory: FrameMemory | None = None
+        self._tracked: TrackingMemory | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pixelwise.inference.load import find_model, shipped_models
 from pixelwise.inference.model_folder import ModelCard, read_model, system_module
 from pixelwise.labels import LabelSet
 from pixelwise.nn.backbones import load_backbone
+from pixelwise.nn.flow import RAFTFlow, load_flow
 from pixelwise.training.plan import Plan
 
 DOWNLOADS = ("torchvision", "timm")
@@ -49,8 +50,9 @@ def check_init(init: str) -> str:
 def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) -> str:
     """Fill a new system with the weights that the plan begins from.
 
-    `torchvision`, `timm` or a file fills the backbone. A run, a model folder or a shipped model fills everything whose
-    name and shape agree, but nothing that belongs to classes where the classes differ.
+    `torchvision`, `timm` or a file fills the backbone, `torchvision` the optical flow of a video system too. A run, a
+    model folder or a shipped model fills everything whose name and shape agree, but nothing that belongs to classes
+    where the classes differ.
 
     Args:
         system: of `new_system`.
@@ -71,6 +73,9 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
             raise RecipeError(f"--init {source}: {plan.system} has no backbone to fill")
         place: Any = source if source in DOWNLOADS else Path(source)
         load_backbone(backbone, str(plan.arguments_of(stage).get("backbone")), place)
+        flow = getattr(system, "flow", None)
+        if source == "torchvision" and isinstance(flow, RAFTFlow):
+            load_flow(flow, "torchvision")
         return ""
     module, card = read_model(find_model(source))
     wanted, found = system.state_dict(), module.state_dict()

@@ -11,16 +11,18 @@ from typing import Any, NamedTuple
 import torch
 
 from pixelwise.contracts import Stage
+from pixelwise.data.dataset import clips_of
 from pixelwise.errors import PixelwiseError
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Predictor
-from pixelwise.metrics.choice import CHOSEN_BY, new_metric
+from pixelwise.metrics.choice import chosen_by, new_metric
 from pixelwise.training.evaluate import evaluate, model_answers
 from pixelwise.training.fit import Fit
 from pixelwise.training.interruption import Interruption
 from pixelwise.training.log import Log
 from pixelwise.training.plan import Plan
 from pixelwise.training.processes import copy_from_first, gathered, process_count, process_rank, together
+from pixelwise.training.shards import Shard
 from pixelwise.training.sources import TrainingData
 
 
@@ -137,12 +139,12 @@ class Judge:
         system.load_state_dict(self.fitting.shipped_state())
         # every process has seen other images, so that its batch-norm statistics are others
         copy_from_first(system.state_dict().values())
-        metric = new_metric(self._task, self.data.labels)
+        metric = new_metric(self._task, self.data.labels, clips=clips_of(self.data.val) is not None)
         answers = model_answers(Predictor(system.eval(), self._card({}), device=str(device)))
         count, processes = len(self.data.val), process_count()
         fault: PixelwiseError | None = None
         try:
-            share = range(process_rank(), count, processes)
+            share = Shard(process_rank() + 1, processes).part_of(range(count), clips_of(self.data.val))
             for done, _ in enumerate(evaluate(answers, self.data.val, metric, workers=workers, indices=share), start=1):
                 yield Evaluating(min(done * processes, count), count)
                 if stop.signal is not None:
@@ -155,12 +157,12 @@ class Judge:
         whole, *others = gathered(metric)
         for other in others:
             whole.merge(other)
-        yield from self._keep(whole.compute(), log, seconds=time.perf_counter() - started)
+        number = chosen_by(whole.definition)
+        yield from self._keep(whole.compute(), log, number=number, seconds=time.perf_counter() - started)
 
-    def _keep(self, metrics: dict[str, Any], log: Log | None, *, seconds: float) -> Iterator[Event]:
+    def _keep(self, metrics: dict[str, Any], log: Log | None, *, number: str, seconds: float) -> Iterator[Event]:
         scores = {name: value for name, value in metrics.items() if name != "per_class"}
-        chosen_by = CHOSEN_BY[self._task]
-        value = metrics[chosen_by] or 0.0
+        value = metrics[number] or 0.0
         is_best = self.best is None or value > self.best
         if is_best:
             self.best = value
@@ -169,7 +171,7 @@ class Judge:
         self._write(("best", "last") if is_best else ("last",), scores)
         if log:
             log.evaluation(self.step, metrics, seconds=seconds)
-        yield Evaluated(self.step, metrics, is_best, chosen_by)
+        yield Evaluated(self.step, metrics, is_best, number)
 
     def write_last(self) -> None:
         """Write the weights as they are, not judged."""

@@ -1,7 +1,7 @@
 """Evaluations in parts, on as many machines as one likes, that join to exactly the whole.
 
-A part judges every n-th image. Its report holds what it counted, in integers, so that the joined numbers are those of
-one evaluation to the last bit, whatever the order of the parts.
+A part judges every n-th image, or every n-th clip. Its report holds what it counted, so that the joined numbers are
+those of one evaluation to the last bit, whatever the order of the parts.
 """
 
 from __future__ import annotations
@@ -49,9 +49,18 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
-    def part_of(self, indices: Sequence[int]) -> Sequence[int]:
-        """Every count-th of them: the parts of all shards are all of them, each once."""
-        return indices[self.number - 1 :: self.count]
+    def part_of(self, indices: Sequence[int], clips: Sequence[str] | None = None) -> Sequence[int]:
+        """Every count-th of them, or of their clips: the parts of all shards are all of them, each once.
+
+        Args:
+            indices: of images.
+            clips: the clip of each image of the data set; all frames of one are of one part.
+        """
+        if clips is None:
+            return indices[self.number - 1 :: self.count]
+        names = dict.fromkeys(clips[index] for index in indices)
+        mine = set(list(names)[self.number - 1 :: self.count])
+        return [index for index in indices if clips[index] in mine]
 
 
 def shard_to_json(evaluation: Evaluation, shard: Shard, subject: Subject) -> dict[str, Any]:

@@ -80,11 +80,7 @@ def read_objects(path: Path, dataset: Dataset) -> StoredObjects:
             f"{path}: COCO results are a list of objects with image_id, category_id, score and bbox or segmentation, "
             f"not a {type(content).__name__}"
         )
-    names: dict[str, str] = {}
-    for index, id in enumerate(dataset.ids):
-        file = dataset.image_path(index)
-        for name in (file.as_posix(), file.name, file.stem, str(coco_image_id(file.name)), id):
-            names[name] = id
+    names = images_by_name(dataset)
     entries: defaultdict[str, list[Entry]] = defaultdict(list)
     categories = set(dataset.labels.native_ids)
     masked = any(isinstance(entry, dict) and "segmentation" in entry for entry in content)
@@ -94,6 +90,16 @@ def read_objects(path: Path, dataset: Dataset) -> StoredObjects:
             raise DataError(f"{path}: entry {number}: {fault}")
         entries[names[str(entry["image_id"])]].append(entry)
     return StoredObjects(path, dataset.labels, entries, masked)
+
+
+def images_by_name(dataset: Dataset) -> dict[str, str]:
+    """The id of each image by what results may call it: its file, with or without folder and suffix, or its id."""
+    names: dict[str, str] = {}
+    for index, id in enumerate(dataset.ids):
+        file = dataset.image_path(index)
+        for name in (file.as_posix(), file.name, file.stem, str(coco_image_id(file.name)), id):
+            names[name] = id
+    return names
 
 
 def _fault(entry: Any, names: Mapping[str, str], categories: set[int], dataset: Dataset, *, masked: bool) -> str | None:
@@ -106,10 +112,10 @@ def _fault(entry: Any, names: Mapping[str, str], categories: set[int], dataset: 
     if not isinstance(category, int) or category not in categories:
         return f"category {category!r} is not in '{dataset.labels.name}'"
     score = entry.get("score")
-    if not _is_number(score):
+    if not is_number(score):
         return f"score {score!r} is no number"
     box = entry.get("bbox")
-    if box is not None and not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+    if box is not None and not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         return f"box {box} is not four numbers x, y, width, height"
     if masked and "segmentation" not in entry:
         return "no segmentation, which other entries have"
@@ -118,5 +124,6 @@ def _fault(entry: Any, names: Mapping[str, str], categories: set[int], dataset: 
     return None
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of the JSON is a number, and neither NaN nor infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.dataset import Dataset, Mapped, Merged
+from pixelwise.data.dataset import Dataset, Mapped, Merged, clips_of
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import CheckpointError, DataError
-from pixelwise.inference.load import find_model, load
-from pixelwise.inference.model_folder import model_digest
+from pixelwise.inference.load import load, weights_digest
 from pixelwise.inference.predictor import Predictor
-from pixelwise.metrics.choice import CHOSEN_BY, TaskMetric, new_metric
+from pixelwise.metrics.choice import JUDGED_TASKS, TaskMetric, new_metric
 from pixelwise.training.evaluate import Answers, model_answers
 from pixelwise.training.sources import describe_label_map, with_labels
 from pixelwise.training.stored_masks import find_masks
 from pixelwise.training.stored_objects import read_objects
+from pixelwise.training.stored_segments import find_segments, read_segments
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Subject:
         remarks: what the user should know beforehand.
         conditions: what else decides the numbers, as JSON values: the weights, and the options of prediction.
         predictor: the model; None for masks.
-        task: `semantic` or `instance`.
+        task: `semantic`, `instance` or `panoptic`.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Subject:
 
     def new_metric(self, definition: str | None) -> TaskMetric:
         """A metric for its task and classes, by this definition or, with None, by the usual one."""
-        return new_metric(self.task, self.dataset.labels, definition)
+        return new_metric(self.task, self.dataset.labels, definition, clips=clips_of(self.dataset) is not None)
 
 
 def model_subject(
@@ -58,6 +58,7 @@ def model_subject(
     input_size: int | None = None,
     tile: bool = False,
     tta: bool = False,
+    tracks: bool = False,
 ) -> Subject:
     """A model, to be judged on data in its own classes.
 
@@ -69,16 +70,18 @@ def model_subject(
         input_size: see `Options`, as for the others.
         tile: through windows.
         tta: average over scales and mirror images.
+        tracks: see `model_answers`.
 
     Raises:
         CheckpointError: the model cannot be loaded, or its task cannot be judged.
         DataError: the data cannot be opened, or has other classes and there is no map.
+        RecipeError: the model cannot look at images in that way.
     """
     datasets = open_judged(specs)
     predictor = load(name, device=device)
-    if predictor.card.task not in CHOSEN_BY:
+    if predictor.card.task not in JUDGED_TASKS:
         raise CheckpointError(
-            f"{name}: a model for {predictor.card.task} segmentation; {' and '.join(CHOSEN_BY)} ones can be judged"
+            f"{name}: a model for {predictor.card.task} segmentation; {', '.join(JUDGED_TASKS)} ones can be judged"
         )
     mapped = [with_labels(dataset, predictor.labels, label_map) for dataset in datasets]
     maps = dict.fromkeys(dataset.label_map for dataset in mapped if isinstance(dataset, Mapped))
@@ -86,15 +89,16 @@ def model_subject(
     joined = _joined(mapped)
     return Subject(
         name,
-        model_answers(predictor, input_size=input_size, tile=tile, tta=tta),
+        model_answers(predictor, input_size=input_size, tile=tile, tta=tta, tracks=tracks),
         joined,
         range(len(joined)),
-        (*_remarks(datasets), *tables),
+        (*([predictor.remark] if predictor.remark else []), *_remarks(datasets), *tables),
         {
-            "weights": model_digest(find_model(name)),
+            "weights": weights_digest(name),
             "input_size": input_size or predictor.card.input_size,
             "tile": tile,
             "tta": tta,
+            "track": tracks,
             "label_maps": [[list(row) for row in one.rows()] for one in maps],
         },
         predictor,
@@ -133,6 +137,35 @@ def object_subject(path: Path, specs: Sequence[str]) -> Subject:
     joined = _joined(datasets)
     answers = read_objects(path, joined)
     return Subject(str(path), answers, joined, range(len(joined)), _remarks(datasets), task="instance")
+
+
+def segment_subject(path: Path, specs: Sequence[str]) -> Subject:
+    """The segments of a COCO panoptic JSON and its PNGs, with the images of a data set.
+
+    Raises:
+        DataError: the data cannot be opened, or the file is not sound.
+    """
+    datasets = open_judged(specs)
+    for other in datasets[1:]:
+        datasets[0].labels.require_same(other.labels, mine=f"data {datasets[0].name}", theirs=f"data {other.name}")
+    joined = _joined(datasets)
+    answers = read_segments(path, joined)
+    indices = tuple(index for index, id in enumerate(joined.ids) if id in answers.maps)
+    return Subject(str(path), answers, joined, indices, _remarks(datasets), task="panoptic")
+
+
+def stored_subject(path: Path, specs: Sequence[str]) -> Subject:
+    """Predictions that any tool wrote, of the kind that the path holds.
+
+    A panoptic JSON, or a folder with one, has segments; another JSON has objects; another folder has masks.
+
+    Raises:
+        DataError: the data cannot be opened, or the predictions are not sound.
+    """
+    segments = find_segments(path)
+    if segments is not None:
+        return segment_subject(segments, specs)
+    return object_subject(path, specs) if path.suffix == ".json" else mask_subject(path, specs)
 
 
 def open_judged(specs: Sequence[str]) -> list[Dataset]:

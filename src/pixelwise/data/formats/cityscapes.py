@@ -2,9 +2,9 @@
 
 The truth has the 19 classes of the benchmark, read from `labelIds` or, by `?ids=trainIds` or where only those are
 there, from `*_labelTrainIds.png` (0-18, 255 = void); every other id is void. `?annotations=gtCoarse` takes the coarse
-masks. Where every image has `*_instanceIds.png`, the truth has objects too: an id from 1000 on is labelId · 1000 +
-number; a smaller one is a region, which is a crowd if its class is one whose objects are told apart. `?instances=false`
-leaves them out. Images may be of any kind.
+masks. Where every image has `*_instanceIds.png`, the truth has objects and segments too: an id from 1000 on is
+labelId · 1000 + number; a smaller one is a region, which is a crowd if its class is one whose objects are told apart.
+`?instances=false` leaves them out. Images may be of any kind.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from pixelwise.data.folders import (
 )
 from pixelwise.data.object_ids import (
     contradictions,
-    ids_in,
-    instances_of_ids,
     objects_wanted,
     read_object_ids,
     with_objects,
 )
 from pixelwise.data.pair_target import PairTarget
+from pixelwise.data.panoptic_maps import panoptic_of
 from pixelwise.data.parallel import Progress
+from pixelwise.data.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
-from pixelwise.types import Instances
+from pixelwise.types import Annotation, Instances, Panoptic
 
 OPTIONS: Mapping[str, str] = {
     "ids": "labelIds or trainIds; labelIds where they are there",
     "annotations": "gtFine or gtCoarse",
-    "instances": "false leaves out the objects of instanceIds, true refuses a set without",
+    "instances": "false leaves out the objects and segments of instanceIds, true refuses a set without",
 }
 
 _FILES = {"labelIds": "labelIds", "trainIds": "labelTrainIds"}
@@ -113,8 +113,8 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     return _labels(path, splits(path, options)[0], options)
 
 
-def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instances:
-    """The objects of a file of instance ids, then the crowds, each in the order of their ids.
+def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:
+    """The objects of a file of instance ids, then the crowds, each in the order of their ids; and all segments.
 
     Args:
         path: the file.
@@ -124,7 +124,22 @@ def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instan
     Raises:
         DataError: an unreadable file, or one of another size.
     """
-    return instances_in(read_object_ids(path, semantic.shape), semantic, labels)
+    ids = read_object_ids(path, semantic.shape)
+    return Annotation(instances=instances_in(ids, semantic, labels), panoptic=panoptic_in(ids, labels))
+
+
+def panoptic_in(ids: np.ndarray, labels: LabelSet) -> Panoptic:
+    """The segments of instance ids [H, W], under their ids; ids of classes that are not judged are void.
+
+    It is what Cityscapes' own createPanopticImgs makes of them: a region of things without number is a crowd.
+    """
+    class_of = {native: index for index, native in enumerate(published("cityscapes").native_ids)}
+    found = ids_in(ids)
+    kept = [id for id in found if _label_id(id) in class_of]
+    class_ids = [class_of[_label_id(id)] for id in kept]
+    crowd = [id < _OBJECTS and labels.is_thing[class_id] for id, class_id in zip(kept, class_ids, strict=True)]
+    judged = np.where(np.isin(ids, kept), ids, 0).astype(np.int32)
+    return panoptic_of(judged, kept, class_ids, crowd)
 
 
 def instances_in(ids: np.ndarray, semantic: np.ndarray, labels: LabelSet) -> Instances:  # noqa: ARG001

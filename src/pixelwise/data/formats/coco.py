@@ -11,10 +11,10 @@ refused, and so is a file in which no annotation has a segmentation.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pixelwise.data import coco_layout
 from pixelwise.data.coco_json import (
     Entry,
     Problem,
@@ -29,7 +29,6 @@ from pixelwise.data.coco_json import (
 from pixelwise.data.coco_target import CocoTarget, coco_labels
 from pixelwise.data.dataset import require_unique
 from pixelwise.data.faults import Fault, SplitReport, count
-from pixelwise.data.folders import in_reading_order
 from pixelwise.data.objects import DrawnObjects, Objects, Shape, inspect_images, left_out
 from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
@@ -40,18 +39,15 @@ OPTIONS: Mapping[str, str] = {
     "images": "the folder of images, instead of SPLIT*/",
 }
 
+_PREFIX = "instances_"
+"""What the names of the JSON files begin with."""
+
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     """What stands between `instances_` and `.json`, without the year where that leaves it clear."""
     if "annotations" in options:
         return ("all",)
-    full = [file.stem.removeprefix("instances_") for file in path.glob("annotations/instances_*.json")]
-    if not full:
-        raise DataError(f"{path}: no annotations/instances_SPLIT.json in it, such as instances_train2017.json")
-    short = [re.sub(r"(?<=.)\d{4}$", "", name) for name in full]
-    return in_reading_order(
-        name if short.count(name) == 1 else longer for name, longer in zip(short, full, strict=True)
-    )
+    return coco_layout.splits(path, _PREFIX)
 
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> DrawnObjects:
@@ -122,18 +118,7 @@ def annotation_file(path: Path, split: str, options: Mapping[str, str]) -> Path:
     """The JSON file of a split. Raises DataError when there is none, or more than one that it could be."""
     if "annotations" in options:
         return path / options["annotations"]
-    exact = path / "annotations" / f"instances_{split}.json"
-    if exact.is_file():
-        return exact
-    found = sorted(path.glob(f"annotations/instances_{split}*.json"))
-    with_year = [file for file in found if re.fullmatch(r"\d{4}", file.stem.removeprefix(f"instances_{split}"))]
-    found = with_year or found
-    if len(found) > 1:
-        names = ", ".join(f"@{file.stem.removeprefix('instances_')}" for file in found)
-        raise DataError(f"{path}: split '{split}' could be any of {names}; write one of them")
-    if not found:
-        raise DataError(f"{path}: no split '{split}'; there are {', '.join(splits(path, options))}")
-    return found[0]
+    return coco_layout.json_file(path, split, _PREFIX)
 
 
 def image_files(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> tuple[Path, ...]:
@@ -151,21 +136,9 @@ def target(options: Mapping[str, str], source: LabelSet) -> CocoTarget:
 
 def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:
     """The folder that the names of the entries start from. Raises DataError when there is none."""
-    if "images" in options:
-        folder = path / options["images"]
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder, named by ?images={options['images']}")
-        return folder
-    year = annotation_file(path, split, options).stem.removeprefix("instances_")
-    named = [parent / name for parent in (path, path / "images") for name in (year, split)]
-    starting = sorted(folder for folder in path.glob(f"{split}*") if folder.is_dir())
-    folder = next((folder for folder in (*named, *starting) if folder.is_dir()), None)
-    if folder is not None:
-        return folder
-    for folder in (path / "images", path):  # file names with folders of their own, or one folder for all splits
-        if images and (folder / images[0]["file_name"]).is_file():
-            return folder
-    raise DataError(f"{path}: no folder {year}/, {split}/ or images/ with the images; name it by ?images=…")
+    names = [image["file_name"] for image in images[:1]]
+    year = annotation_file(path, split, options).stem.removeprefix(_PREFIX)
+    return coco_layout.image_folder(path, split, year, wanted=options.get("images"), names=names)
 
 
 def _packed(

@@ -26,11 +26,11 @@ from pixelwise.data.faults import Fault, Findings, SplitReport, check_pairs
 from pixelwise.data.folders import Entry, pairs_dataset
 from pixelwise.data.images import image_size, read_ids, read_image
 from pixelwise.data.object_classes import ObjectClasses, contiguous_things, object_classes
-from pixelwise.data.object_ids import ids_in, instances_of_ids
 from pixelwise.data.object_masks_target import ObjectMasksTarget
 from pixelwise.data.pair_layout import splits as splits
 from pixelwise.data.pair_target import target_labels
 from pixelwise.data.parallel import Progress
+from pixelwise.data.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Sample

@@ -42,7 +42,7 @@ from pixelwise.data.parallel import Progress
 from pixelwise.data.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
-from pixelwise.types import Instances
+from pixelwise.types import Annotation, Instances
 
 OPTIONS: Mapping[str, str] = {
     "labels": "a published label set, or a .txt or .toml file in the folder",
@@ -112,7 +112,7 @@ def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[En
     )
 
 
-def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instances:
+def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:
     """The objects of a file, in the order of their numbers; those of no class by the class mask are left out.
 
     Args:
@@ -123,10 +123,10 @@ def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instan
     Raises:
         DataError: an unreadable file, or one of another size.
     """
-    return instances_in(read_object_ids(path, semantic.shape), semantic, labels)
+    return Annotation(instances=instances_in(read_object_ids(path, semantic.shape), semantic, labels))
 
 
-def read_regions(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instances:  # noqa: ARG001
+def read_regions(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:  # noqa: ARG001
     """The connected regions of each class as objects, from top to bottom; the background's are none.
 
     Args:
@@ -139,12 +139,13 @@ def read_regions(path: Path, semantic: np.ndarray, labels: LabelSet) -> Instance
     firsts = np.unique(regions, return_index=True)
     found = [(int(id), int(semantic.ravel()[place])) for id, place in zip(*firsts, strict=True) if id]
     areas = np.bincount(regions.ravel())
-    return instances_of_ids(
+    instances = instances_of_ids(
         regions,
         [id for id, _ in found],
         [class_id for _, class_id in found],
         [bool(areas[id] < SMALLEST_REGION) for id, _ in found],
     )
+    return Annotation(instances=instances)
 
 
 def instances_in(ids: np.ndarray, semantic: np.ndarray, labels: LabelSet) -> Instances:

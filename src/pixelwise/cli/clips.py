@@ -1,0 +1,126 @@
+"""The part of `pixelwise predict` that works through clips."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixelwise.cli.progress import image_bar
+from pixelwise.errors import DataError
+
+if TYPE_CHECKING:
+    from pixelwise.inference.image_files import ImageFile
+    from pixelwise.inference.predict_video import Begun, VideoJob
+    from pixelwise.inference.video_input import Clip
+
+
+@dataclass(frozen=True)
+class ClipRun:
+    """A clip, what is to be done with it, and what was done before."""
+
+    clip: Clip
+    job: VideoJob
+    begun: Begun
+
+
+def is_video_output(out: Path) -> bool:
+    """Whether `--out` names a video file, and not a folder. Raises DataError for kinds that cannot be written."""
+    from pixelwise.inference.image_files import VIDEO_SUFFIXES
+    from pixelwise.inference.video_output import VIDEO_OUTPUT_SUFFIXES
+
+    suffix = out.suffix.lower()
+    if suffix not in VIDEO_SUFFIXES or out.is_dir():
+        return False
+    if suffix not in VIDEO_OUTPUT_SUFFIXES:
+        raise DataError(f"--out {out}: videos are written as {', '.join(VIDEO_OUTPUT_SUFFIXES)}; name one of these")
+    return True
+
+
+def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapixels: float) -> Clip:
+    """The one clip that the inputs mean: a video file, or a folder or several images, which are its frames.
+
+    Raises:
+        DataError: they mean no clip or several, or the clip is what `out` would replace.
+    """
+    from pixelwise.inference.image_files import find_image_files, frames_in
+    from pixelwise.inference.video_input import in_reading_order, is_video, open_images, open_video
+
+    place = Path(inputs[0])
+    if len(inputs) == 1 and place.is_dir():
+        files = in_reading_order(frames_in(place))
+        return open_images(files, place, frame_rate=frame_rate, max_megapixels=max_megapixels)
+    files = [file.path for file in find_image_files(inputs, out=out.parent, videos=True)]
+    videos = [file for file in files if is_video(file)]
+    if len(files) == 1 and videos:
+        if out.exists() and out.samefile(files[0]):
+            raise DataError(f"--out {out}: is the clip itself; choose another name")
+        return open_video(files[0], max_megapixels=max_megapixels)
+    if videos:
+        raise DataError(f"--out {out}: holds one clip, and there are {len(files)} inputs; name a folder for them")
+    if len(files) == 1:
+        raise DataError(f"--out {out}: {files[0]} is an image and not a clip; name a folder for its results")
+    files = in_reading_order(files) if len(inputs) == 1 else files
+    return open_images(files, files[0].parent, frame_rate=frame_rate, max_megapixels=max_megapixels)
+
+
+def video_names(video: ImageFile, out: Path) -> tuple[Path, Path]:
+    """Where the results of a video go in a folder: its overlay and its lines."""
+    from pixelwise.inference.image_files import VIDEO_OVERLAY_SUFFIX
+    from pixelwise.inference.results_file import RESULTS_NAME
+
+    lines = out / f"{video.stem}.jsonl"
+    if lines == out / RESULTS_NAME:
+        lines = out / f"{video.stem}{video.path.suffix}.jsonl"
+    return out / f"{video.stem}{VIDEO_OVERLAY_SUFFIX}", lines
+
+
+def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
+    """Predict what is left of a clip, with a bar, remarks and at the end a summary.
+
+    Returns:
+        what failed, empty if nothing did.
+    """
+    from pixelwise.inference.predict_video import predict_video
+
+    clip, video = run.clip, run.job.video
+    before = run.begun.progress.frames
+    if json_lines and before:
+        with run.job.lines.open(encoding="utf-8") as file:
+            for line in _first(file, before):
+                print(line, end="", flush=True)
+    if not quiet:
+        if run.begun.is_done:
+            print(f"{video}: done before, skipped; --overwrite redoes it", file=sys.stderr)
+        elif before:
+            print(f"{video}: {before:,} frames done before; goes on after them", file=sys.stderr)
+        elif clip.has_sound:
+            print(f"{clip.path}: its sound is not copied", file=sys.stderr)
+    total = None if clip.length is None else max(0, clip.length - before)
+    hidden = quiet or json_lines or run.begun.is_done
+    begin, count, failure = time.monotonic(), 0, ""
+    with (
+        image_bar(clip.path.name, total, hidden=hidden, unit="frames") as advance,
+        closing(predict_video(clip, run.job, run.begun)) as lines,
+    ):
+        try:
+            for line in lines:
+                count += 1
+                advance(1)
+                if json_lines:
+                    print(line, flush=True)
+        except DataError as error:
+            failure = str(error)
+    if not (quiet or json_lines):
+        rate = f", {count / max(time.monotonic() - begin, 1e-3):.1f} frames/s" if count else ""
+        print(f"{video}  {before + count:,} frames{rate}, {run.job.lines}")
+    return failure
+
+
+def _first(lines: Iterator[str], count: int) -> Iterator[str]:
+    for _, line in zip(range(count), lines, strict=False):
+        yield line

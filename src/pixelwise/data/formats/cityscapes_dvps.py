@@ -1,0 +1,103 @@
+"""Cityscapes-DVPS: all files of a split in one folder, video_sequence/SPLIT/ or SPLIT/.
+
+`CLIP_FRAME_CITY_…_leftImg8bit.png` is an image and `…_gtFine_instanceTrainIds.png` its map of 16 bits, in which a
+number is class · 1000 + object. The classes are the 19 of Cityscapes by train id; 32 and 255 are void. Objects are
+numbered class by class, in the whole clip; number 0 of a thing is a crowd. The segment id is (class + 1) · 1000 +
+number. Depth maps are passed over. `?labels=` names another label set.
+
+Qiao et al., "ViP-DeepLab: Learning Visual Perception with Depth-aware Video Panoptic Segmentation", CVPR 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from pixelwise.data.faults import SplitReport
+from pixelwise.data.folders import by_stem, in_reading_order, labels_for, require_split
+from pixelwise.data.frames import ClipFrames, Frame, check_frames, folders_in, in_time, open_frames
+from pixelwise.data.images import read_ids
+from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, numbered_map, truth_of_map
+from pixelwise.data.parallel import Progress
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet, published
+
+OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
+
+DIVISOR = 1000
+
+_IMAGE = "_leftImg8bit"
+_MAP = "_gtFine_instanceTrainIds"
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
+    """The folders with images and maps in them."""
+    root = _root(path)
+    found = [name for name in folders_in(root) if any((root / name).glob(f"*{_IMAGE}.*"))]
+    if not found:
+        raise DataError(f"{root}: not a Cityscapes-DVPS folder: no SPLIT/ with files *{_IMAGE}.png in it")
+    return in_reading_order(found)
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
+    """The frames of one split. Raises DataError when an image or a map is missing."""
+    frames, labels = list_frames(path, split, options), labels_of(path, options)
+    return open_frames(frames, labels, name=name, format="cityscapes-dvps", read=partial(truth_of_map, read=read_map))
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Read every image and every map of the split and report every fault."""
+    return check_frames(
+        list_frames(path, split, options),
+        labels_of(path, options),
+        split=split,
+        source=_root(path) / split,
+        inspect=partial(inspect_map, read=read_map),
+        workers=workers,
+        progress=progress,
+    )
+
+
+def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
+    """The images and maps of a split, also those without partner; what stands before the first `_` is the clip."""
+    require_split(split, splits(path, options), source=path)
+    folder = _root(path) / split
+    images, maps = by_stem(folder, suffix=_IMAGE), by_stem(folder, suffix=_MAP)
+    names = sorted(images.keys() | maps.keys(), key=lambda name: (name.partition("_")[0], in_time(name)))
+    return tuple(
+        Frame(
+            clip=name.partition("_")[0],
+            name=name,
+            image=images[name][0] if name in images else None,
+            truth=maps[name][0] if name in maps else None,
+        )
+        for name in names
+    )
+
+
+def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
+    """The 19 classes of Cityscapes by train id, unless others are named."""
+    labels = labels_for(_root(path), options, default="cityscapes")
+    return dvps_labels() if labels == published("cityscapes") else labels
+
+
+@cache
+def dvps_labels() -> LabelSet:
+    """The 19 classes of Cityscapes by train id."""
+    labels = published("cityscapes")
+    return replace(labels, name="cityscapes-dvps", native_ids=tuple(range(len(labels))), void_ids=(32, 255))
+
+
+def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
+    """The map of a frame. Raises DataError for an unreadable file."""
+    assert frame.truth is not None
+    values = read_ids(frame.truth).astype(np.int32)
+    return numbered_map(values // DIVISOR, values % DIVISOR, labels, divisor=DIVISOR, path=frame.truth)
+
+
+def _root(path: Path) -> Path:
+    return path / "video_sequence" if (path / "video_sequence").is_dir() else path

@@ -1,0 +1,74 @@
+"""Cityscapes in COCO's panoptic form: gtFine/cityscapes_panoptic_SPLIT.json and the folder of that name with PNGs.
+
+It is what the set's own createPanopticImgs writes: categories are labelIds (with `_trainId` in the name: trainIds,
+which is a split of its own), a segment's id is labelId · 1000 + number, and labelId alone for stuff and for groups,
+which are crowds; all other ids are void, 0. The image of an entry is leftImg8bit/SPLIT/CITY/ID_leftImg8bit.png, PNG or
+JPEG. The format cityscapes makes the same of instanceIds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pixelwise.data import panoptic_pairs
+from pixelwise.data.coco_json import Entry
+from pixelwise.data.faults import SplitReport
+from pixelwise.data.folders import in_reading_order, require_split
+from pixelwise.data.panoptic_pairs import PanopticFiles, PanopticPairs
+from pixelwise.data.parallel import Progress
+from pixelwise.errors import DataError
+
+OPTIONS: Mapping[str, str] = {
+    "masks": "the folder of the JSON files and of the folders of PNGs, instead of gtFine/",
+}
+
+_PREFIX = "cityscapes_panoptic_"
+"""What the names of the JSON files begin with."""
+
+_TRAIN_IDS = "_trainId"
+"""What the names of those with trainIds end with."""
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """What stands between `cityscapes_panoptic_` and `.json`."""
+    folder = path / options.get("masks", "gtFine")
+    found = in_reading_order(file.stem.removeprefix(_PREFIX) for file in folder.glob(f"{_PREFIX}*.json"))
+    if not found:
+        raise DataError(
+            f"{path}: no {folder.name}/{_PREFIX}SPLIT.json in it; createPanopticImgs of Cityscapes' scripts writes "
+            "it, and the format cityscapes reads instanceIds without it"
+        )
+    return found
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> PanopticPairs:
+    """The images of one split. Raises DataError for a malformed JSON, an unusable entry, a missing file."""
+    return panoptic_pairs.open_pairs(files_of(path, split, options), name=name, format="cityscapes-panoptic")
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Look at every entry of the JSON, read every image and every PNG; report every fault."""
+    files = files_of(path, split, options)
+    return panoptic_pairs.check_pairs(
+        files, split=split, format="cityscapes-panoptic", workers=workers, progress=progress
+    )
+
+
+def files_of(path: Path, split: str, options: Mapping[str, str]) -> PanopticFiles:
+    """Where a split lies. Raises DataError where there is no such split."""
+    require_split(split, splits(path, options), source=path)
+    json = path / options.get("masks", "gtFine") / f"{_PREFIX}{split}.json"
+    images = path / "leftImg8bit" / split.removesuffix(_TRAIN_IDS)
+
+    def find_images(entries: Sequence[Entry]) -> tuple[Path, ...]:
+        return tuple(_image(images, str(entry["id"])) for entry in entries)
+
+    return PanopticFiles(json, json.with_suffix(""), find_images)
+
+
+def _image(folder: Path, id: str) -> Path:
+    """The file of an image, which its entry does not name rightly: ID_gtFine_leftImg8bit.png."""
+    stem = folder / id.partition("_")[0] / f"{id}_leftImg8bit"
+    found = (stem.with_suffix(suffix) for suffix in (".png", ".jpg", ".jpeg"))
+    return next((file for file in found if file.is_file()), stem.with_suffix(".png"))

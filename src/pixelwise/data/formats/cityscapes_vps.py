@@ -1,0 +1,85 @@
+"""Cityscapes-VPS: panoptic_gt_SPLIT_city_vps.json, SPLIT/panoptic_video/ with PNGs, SPLIT/img_all/ (or img/) with images.
+
+The JSON lists the labelled frames, every fifth of those in img_all/, and the segments of each; in a PNG id = R + 256·G +
+65536·B is the segment of a pixel, 0 = void, the same in the whole clip. What stands before the first `_` in the id of
+an image is its clip. Frames without truth are passed over.
+
+Kim et al., "Video Panoptic Segmentation", CVPR 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pixelwise.data.clip_target import VpsTarget
+from pixelwise.data.coco_json import Entry, read_json
+from pixelwise.data.faults import SplitReport
+from pixelwise.data.folders import in_reading_order, require_split
+from pixelwise.data.frames import ClipFrames
+from pixelwise.data.listed_frames import FramePlaces, ListedFrames, check_listed, listed_frames, open_listed
+from pixelwise.data.pair_target import contiguous
+from pixelwise.data.parallel import Progress
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+
+OPTIONS: Mapping[str, str] = {}
+
+_BEFORE, _AFTER = "panoptic_gt_", "_city_vps.json"
+"""What stands around the split in the name of a JSON."""
+
+_IMAGES = ("img_all", "img")
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
+    """What stands in the names of the JSON files."""
+    found = [file.name.removeprefix(_BEFORE).removesuffix(_AFTER) for file in path.glob(f"{_BEFORE}*{_AFTER}")]
+    if not found:
+        raise DataError(f"{path}: not a Cityscapes-VPS folder: no {_BEFORE}SPLIT{_AFTER} in it")
+    return in_reading_order(found)
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
+    """The labelled frames of one split. Raises DataError for an unusable JSON, or a missing image or PNG."""
+    listed = _listed(path, split, options)
+    return open_listed(listed, source=json_file(path, split), name=name, format="cityscapes-vps")
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Look at every entry of the JSON, read every image and every PNG; report every fault."""
+    listed = _listed(path, split, options)
+    return check_listed(listed, split=split, source=json_file(path, split), workers=workers, progress=progress)
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> VpsTarget:
+    """Writes a set of this format, with the classes of the source as categories."""
+    if options:
+        raise DataError(f"cityscapes-vps: a new set takes no option {next(iter(options))}")
+    return VpsTarget(labels=source if min(source.native_ids) >= 0 else contiguous(source))
+
+
+def json_file(path: Path, split: str) -> Path:
+    """The JSON of a split."""
+    return path / f"{_BEFORE}{split}{_AFTER}"
+
+
+def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
+    require_split(split, splits(path, options), source=path)
+    file = json_file(path, split)
+    content, folder = read_json(file), path / split
+
+    def clip_of(image: Entry) -> tuple[str, str]:
+        name = str(image["id"])
+        return name.partition("_")[0], name
+
+    def image_of(_clip: str, image: Entry) -> Path:
+        places = [folder / name / image["file_name"] for name in _IMAGES]
+        return next((place for place in places if place.is_file()), places[0])
+
+    def map_of(_clip: str, annotation: Entry) -> Path:
+        return folder / "panoptic_video" / annotation["file_name"]
+
+    places = FramePlaces(clip_of, image_of, map_of)
+    return listed_frames(
+        content.images, content.annotations, content.categories, places, source=file, stored=content.label_set
+    )

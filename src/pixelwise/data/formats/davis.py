@@ -1,0 +1,160 @@
+"""DAVIS 2016 and 2017: JPEGImages/480p/CLIP/*.jpg, Annotations/480p/CLIP/*.png and the lists in ImageSets/.
+
+A mask holds the numbers of the objects, which last for the clip. Where it is greyscale and holds 0 and 255 alone, as in
+2016, 255 is the one object, number 1; else 255 is void. All objects are of one class, `object`, on `background`.
+
+The lists of 2017 (`ImageSets/2017/SPLIT.txt`, or 2016/) name clips, those of 2016 (`ImageSets/480p/SPLIT.txt`) files.
+Those of 2017 are taken if they are there, unless `?year=2016` asks for the others. Without lists every folder belongs
+to the one split `all`, which may also be called `train` or `val`. `?resolution=1080p` reads another folder than 480p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pixelwise.data.clip_target import DavisTarget
+from pixelwise.data.faults import Fault, SplitReport
+from pixelwise.data.folders import in_reading_order, require_split
+from pixelwise.data.frames import ClipFrames, Frame, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.images import read_ids
+from pixelwise.data.parallel import Progress
+from pixelwise.data.track_frames import ObjectMap, inspect_numbers, truth_of_numbers
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet, voc_colour
+
+OPTIONS: Mapping[str, str] = {
+    "resolution": "the folder in JPEGImages/ and Annotations/, instead of 480p",
+    "year": "2016 or 2017, of lists that are in the folder",
+}
+
+ONE_SPLIT = ("all", "train", "val")
+"""What the split of a folder without lists may be called."""
+
+_VOID = 255
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of the lists; `all` where there are none."""
+    _require_folders(path, options)
+    lists = _lists(path, options)
+    return in_reading_order(lists) if lists else ("all",)
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
+    """The frames of one split that have a mask. Raises DataError when the image of a mask is missing."""
+    frames = [frame for frame in list_frames(path, split, options) if frame.truth]
+    remark = None if _lists(path, options) else "the set has no lists: every clip is in every split"
+    return open_frames(
+        frames,
+        object_labels(),
+        name=name,
+        format="davis",
+        read=partial(truth_of_numbers, read=read_numbers),
+        remark=remark,
+    )
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Read every image and every mask of the split and report every fault."""
+    frames = list_frames(path, split, options)
+    there = set(folders_in(path / "Annotations" / _resolution(options)))
+    empty = [clip for clip in _clips(path, split, options) if clip not in there]
+    return check_frames(
+        frames,
+        object_labels(),
+        split=split,
+        source=path / "Annotations" / _resolution(options),
+        inspect=partial(inspect_numbers, read=read_numbers),
+        workers=workers,
+        progress=progress,
+        listed=[Fault("missing clip", f"clip '{clip}'", f"listed in {split}, no folder of masks") for clip in empty],
+    )
+
+
+def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
+    """The images and masks of the clips of a split, also those without partner."""
+    _require_folders(path, options)
+    images, masks = (path / folder / _resolution(options) for folder in ("JPEGImages", "Annotations"))
+    clips = _clips(path, split, options)
+    return tuple(frame for clip in clips for frame in pair_clip(clip, images / clip, masks / clip))
+
+
+def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG001
+    """`background` and `object`."""
+    return object_labels()
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> DavisTarget:
+    """Writes a set of this format, with lists as in 2017; all classes become one."""
+    if options:
+        raise DataError(f"davis: a new set takes no option {next(iter(options))}")
+    return DavisTarget(labels=source)
+
+
+@cache
+def object_labels() -> LabelSet:
+    """`background` and `object`, which is a thing."""
+    return LabelSet(
+        name="davis",
+        names=("background", "object"),
+        is_thing=(False, True),
+        palette=(voc_colour(0), voc_colour(1)),
+        native_ids=(0, 1),
+        void_ids=(_VOID,),
+    )
+
+
+def read_numbers(frame: Frame) -> ObjectMap:
+    """The numbers of the objects in a mask. Raises DataError for an unreadable file."""
+    assert frame.truth is not None
+    numbers = read_ids(frame.truth)
+    with Image.open(frame.truth) as header:
+        has_palette = header.mode == "P"
+    if not has_palette and set(np.unique(numbers).tolist()) <= {0, _VOID}:
+        return ObjectMap((numbers == _VOID).astype(np.uint8))
+    return ObjectMap(numbers, (_VOID,))
+
+
+def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...]:
+    lists = _lists(path, options)
+    if not lists:
+        require_split(split, ONE_SPLIT, source=path)
+        return folders_in(path / "Annotations" / _resolution(options))
+    require_split(split, in_reading_order(lists), source=path)
+    try:
+        lines = lists[split].read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{lists[split]}: not a readable text file ({error})") from None
+    named = [line.split()[0] for line in lines if line.strip()]
+    return tuple(dict.fromkeys(Path(name).parent.name if "/" in name else name for name in named))
+
+
+def _lists(path: Path, options: Mapping[str, str]) -> Mapping[str, Path]:
+    """The list of each split, of the year that is wanted or of the latest. Raises DataError where it has none."""
+    wanted, earlier = options.get("year"), ("2016", _resolution(options))
+    if wanted not in (None, "2016", "2017"):
+        raise DataError(f"davis: year={wanted}; 2016 or 2017 is wanted")
+    names = {None: ("2017", *earlier), "2016": earlier, "2017": ("2017",)}[wanted]
+    for name in names:
+        files = sorted((path / "ImageSets" / name).glob("*.txt"))
+        if files:
+            return {file.stem: file for file in files}
+    if wanted is not None:
+        raise DataError(f"{path}: no ImageSets/{wanted}/ with lists in it")
+    return {}
+
+
+def _resolution(options: Mapping[str, str]) -> str:
+    return options.get("resolution", "480p")
+
+
+def _require_folders(path: Path, options: Mapping[str, str]) -> None:
+    folders = [f"{name}/{_resolution(options)}/" for name in ("JPEGImages", "Annotations")]
+    missing = [folder for folder in folders if not (path / folder).is_dir()]
+    if missing:
+        raise DataError(f"{path}: not a DAVIS folder: {', '.join(missing)} is missing")

@@ -1,0 +1,107 @@
+"""KITTI-STEP: images/SPLIT/CLIP/*.png (or .jpg) and panoptic_maps/SPLIT/CLIP/*.png.
+
+In a map R is the train id of the class (the 19 of Cityscapes, 255 = void) and G · 256 + B the number of the object in
+the clip. Persons and cars are the things; all other classes are stuff, and have number 0. Number 0 of a thing is a
+crowd. The segment id is (train id + 1) · 65536 + number. `?labels=` names another label set, as MOTChallenge-STEP has.
+
+Weber et al., "STEP: Segmenting and Tracking Every Pixel", NeurIPS Datasets and Benchmarks 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from pixelwise.data.clip_target import StepTarget
+from pixelwise.data.faults import SplitReport
+from pixelwise.data.folders import in_reading_order, labels_for, require_split
+from pixelwise.data.frames import ClipFrames, Frame, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.images import read_channels
+from pixelwise.data.pair_target import contiguous
+from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, numbered_map, truth_of_map
+from pixelwise.data.parallel import Progress
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet, published
+
+OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
+
+DIVISOR = 65536
+
+_IMAGES, _MAPS = "images", "panoptic_maps"
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
+    """The folders that images/ and panoptic_maps/ have in common."""
+    missing = [f"{name}/" for name in (_IMAGES, _MAPS) if not (path / name).is_dir()]
+    if missing:
+        raise DataError(f"{path}: not a KITTI-STEP folder: {', '.join(missing)} is missing")
+    found = set(folders_in(path / _IMAGES)) & set(folders_in(path / _MAPS))
+    if not found:
+        raise DataError(f"{path}: {_IMAGES}/ and {_MAPS}/ have no split in common, such as train/ or val/")
+    return in_reading_order(found)
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
+    """The frames of one split. Raises DataError when an image or a map is missing."""
+    frames, labels = list_frames(path, split, options), labels_of(path, options)
+    return open_frames(frames, labels, name=name, format="kitti-step", read=partial(truth_of_map, read=read_map))
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Read every image and every map of the split and report every fault."""
+    return check_frames(
+        list_frames(path, split, options),
+        labels_of(path, options),
+        split=split,
+        source=path / _MAPS / split,
+        inspect=partial(inspect_map, read=read_map),
+        workers=workers,
+        progress=progress,
+    )
+
+
+def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
+    """The images and maps of all clips of a split, also those without partner."""
+    require_split(split, splits(path, options), source=path)
+    images, maps = path / _IMAGES / split, path / _MAPS / split
+    clips = sorted({*folders_in(images), *folders_in(maps)})
+    return tuple(frame for clip in clips for frame in pair_clip(clip, images / clip, maps / clip))
+
+
+def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
+    """The 19 classes of Cityscapes by train id, of which persons and cars are things, unless others are named."""
+    labels = labels_for(path, options, default="cityscapes")
+    return step_labels() if labels == published("cityscapes") else labels
+
+
+@cache
+def step_labels() -> LabelSet:
+    """The 19 classes of Cityscapes by train id; persons and cars are things."""
+    labels = published("cityscapes")
+    return replace(
+        labels,
+        name="kitti-step",
+        is_thing=tuple(name in ("person", "car") for name in labels.names),
+        native_ids=tuple(range(len(labels))),
+        void_ids=(255,),
+    )
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> StepTarget:
+    """Writes a set of this format; one whose classes are not those of Cityscapes gets a labels.toml."""
+    if options:
+        raise DataError(f"kitti-step: a new set takes no option {next(iter(options))}")
+    own = step_labels()
+    return StepTarget(labels=own if source.names == own.names else contiguous(source), default=own)
+
+
+def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
+    """The map of a frame. Raises DataError for an unreadable file."""
+    assert frame.truth is not None
+    colours = read_channels(frame.truth).astype(np.int32)
+    numbers = colours[..., 1] * 256 + colours[..., 2]
+    return numbered_map(colours[..., 0], numbers, labels, divisor=DIVISOR, path=frame.truth, by_number=True)

@@ -1,0 +1,205 @@
+"""MOTS: a text file for each clip, of lines `frame id class height width RLE`. MOTSChallenge and KITTI MOTS.
+
+- `SPLIT/CLIP/gt/gt.txt` with images in `SPLIT/CLIP/img1/`, as MOTSChallenge has;
+- `SPLIT/instances_txt/CLIP.txt` with images in `SPLIT/images/CLIP/` (or image_02/);
+- `instances_txt/CLIP.txt` with images in `training/image_02/CLIP/` (or image_02/, images/), as KITTI MOTS has; `val` is
+  made of the clips 2, 6, 7, 8, 10, 13, 14, 16 and 18, as in its publication, unless `train.seqmap` and `val.seqmap`
+  say otherwise.
+
+The frame is the number in the name of the image; every image of a clip counts as labelled. Ids hold in the whole clip;
+1 is a car, 2 a pedestrian. The id 10000 (class 10) is a region that nobody judges: it is void, and a crowd of both.
+
+Voigtlaender et al., "MOTS: Multi-Object Tracking and Segmentation", CVPR 2019.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from pixelwise.data.clip_target import MotsTarget
+from pixelwise.data.faults import Fault, SplitReport
+from pixelwise.data.folders import by_stem, in_reading_order, labels_for, require_split
+from pixelwise.data.frames import ClipFrames, Frame, Shape, check_frames, folders_in, in_time, number_of, open_frames
+from pixelwise.data.parallel import Progress
+from pixelwise.data.track_frames import inspect_shapes, truth_of_shapes
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet, voc_colour
+
+OPTIONS: Mapping[str, str] = {"labels": "a .toml file in the folder with other classes"}
+
+IGNORED_CLASS, IGNORED_ID = 10, 10_000
+
+_VAL = frozenset(("0002", "0006", "0007", "0008", "0010", "0013", "0014", "0016", "0018"))
+
+
+class _Clip(NamedTuple):
+    """A clip: its name, the folder of its images, and its text."""
+
+    name: str
+    images: Path
+    text: Path
+
+
+class _Lines(NamedTuple):
+    """The objects of a text by the number of the frame, with the size of each frame, and the lines that are unusable."""
+
+    shapes: Mapping[int, Sequence[Shape]]
+    sizes: Mapping[int, tuple[int, int]]
+    faults: tuple[Fault, ...]
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
+    """The folders with clips, or `train` and `val` where all texts are in one folder."""
+    found = _found(path)
+    if not found:
+        raise DataError(
+            f"{path}: not a MOTS folder: no SPLIT/CLIP/gt/gt.txt, no SPLIT/instances_txt/ and no instances_txt/ in it"
+        )
+    return in_reading_order(found)
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
+    """The frames of one split. Raises DataError for an unusable line or a missing image."""
+    frames, faults = _list(path, split, labels_of(path, options), options)
+    if faults:
+        raise DataError(f"{faults[0].where}: {faults[0].text}; pixelwise data check lists all such faults")
+    return open_frames(frames, labels_of(path, options), name=name, format="mots", read=truth_of_shapes)
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Look at every line, read every image and rasterise every object; report every fault."""
+    labels = labels_of(path, options)
+    frames, faults = _list(path, split, labels, options)
+    return check_frames(
+        frames,
+        labels,
+        split=split,
+        source=path / split,
+        inspect=inspect_shapes,
+        workers=workers,
+        progress=progress,
+        listed=faults,
+    )
+
+
+def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
+    """`background`, `car` and `pedestrian`, unless a file names others."""
+    return labels_for(path, options) if "labels" in options or (path / "labels.toml").is_file() else mots_labels()
+
+
+@cache
+def mots_labels() -> LabelSet:
+    """`background`, `car` and `pedestrian`."""
+    return LabelSet(
+        name="mots",
+        names=("background", "car", "pedestrian"),
+        is_thing=(False, True, True),
+        palette=tuple(voc_colour(index) for index in range(3)),
+        native_ids=(0, 1, 2),
+        void_ids=(IGNORED_CLASS,),
+    )
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> MotsTarget:
+    """Writes a set of this format: SPLIT/images/CLIP/ and SPLIT/instances_txt/CLIP.txt.
+
+    A set whose classes are not car and pedestrian gets a labels.toml.
+    """
+    if options:
+        raise DataError(f"mots: a new set takes no option {next(iter(options))}")
+    own = mots_labels()
+    if source.names == own.names:
+        return MotsTarget(labels=own, default=own)
+    # class 10 is taken, and 0 is no object's
+    things = [index for index in range(len(source)) if index != source.background_id]
+    free = [id for id in range(1, len(source) + 2) if id != IGNORED_CLASS]
+    native = dict(zip(things, free, strict=False))
+    ids = tuple(native.get(index, 0) for index in range(len(source)))
+    return MotsTarget(labels=replace(source, native_ids=ids, void_ids=(IGNORED_CLASS,)), default=own)
+
+
+def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
+    """The clips of each split."""
+    found: dict[str, tuple[_Clip, ...]] = {}
+    for split in folders_in(path):
+        root = path / split
+        clips = tuple(_Clip(text.parts[-3], text.parents[1] / "img1", text) for text in sorted(root.glob("*/gt/gt.txt")))
+        if not clips and (root / "instances_txt").is_dir():
+            clips = _texts(root / "instances_txt", [root / "images", root / "image_02"])
+        if clips:
+            found[split] = clips
+    if found or not (path / "instances_txt").is_dir():
+        return found
+    clips = _texts(path / "instances_txt", [path / "training" / "image_02", path / "image_02", path / "images"])
+    val = _seqmap(path / "val.seqmap") or _VAL
+    train = _seqmap(path / "train.seqmap") or {clip.name for clip in clips} - val
+    parts = {"train": train, "val": val}
+    return {split: of_split for split, names in parts.items() if (of_split := tuple(c for c in clips if c.name in names))}
+
+
+def _texts(folder: Path, images: Sequence[Path]) -> tuple[_Clip, ...]:
+    place = next((place for place in images if place.is_dir()), images[0])
+    return tuple(_Clip(text.stem, place / text.stem, text) for text in sorted(folder.glob("*.txt")))
+
+
+def _seqmap(file: Path) -> frozenset[str]:
+    if not file.is_file():
+        return frozenset()
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    return frozenset(line.split()[0] for line in lines if line.strip())
+
+
+def _list(
+    path: Path, split: str, labels: LabelSet, options: Mapping[str, str]
+) -> tuple[tuple[Frame, ...], tuple[Fault, ...]]:
+    require_split(split, splits(path, options), source=path)
+    frames: list[Frame] = []
+    faults: list[Fault] = []
+    for clip in _found(path)[split]:
+        lines = _read_lines(clip.text, labels)
+        faults += lines.faults
+        images = by_stem(clip.images) if clip.images.is_dir() else {}
+        numbers = {number: name for name in images if (number := number_of(name)) is not None}
+        named = {**numbers, **{number: f"{number:06d}" for number in lines.shapes if number not in numbers}}
+        for number, name in sorted(named.items(), key=lambda pair: (pair[0], in_time(pair[1]))):
+            image = images[name][0] if name in images else None
+            shapes = tuple(lines.shapes.get(number, ()))
+            frames.append(Frame(clip.name, name, image, clip.text, shapes, lines.sizes.get(number)))
+    return tuple(frames), tuple(faults)
+
+
+def _read_lines(text: Path, labels: LabelSet) -> _Lines:
+    try:
+        content = text.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return _Lines({}, {}, (Fault("unreadable text", str(text), f"not a readable text file ({error})"),))
+    shapes: defaultdict[int, list[Shape]] = defaultdict(list)
+    sizes: dict[int, tuple[int, int]] = {}
+    faults: list[Fault] = []
+    things = [native for native, is_thing in zip(labels.native_ids, labels.is_thing, strict=True) if is_thing]
+    for place, line in enumerate(content, start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        numbers = [int(field) for field in fields[:5] if field.isascii() and field.isdecimal()]
+        if len(fields) != 6 or len(numbers) != 5:
+            wanted = "frame, id, class, height, width and RLE are wanted"
+            faults.append(Fault("unusable line", f"{text}: line {place}", f"{wanted}, separated by blanks"))
+            continue
+        frame, id, native, height, width = numbers
+        if sizes.setdefault(frame, (height, width)) != (height, width):
+            before = "×".join(str(side) for side in sizes[frame])
+            other = f"{height}×{width}, a line before says {before} (height×width)"
+            faults.append(Fault("size mismatch", f"{text}: line {place} (frame {frame}, object {id})", other))
+            continue
+        runs = {"size": [height, width], "counts": fields[5]}
+        if id == IGNORED_ID or native == IGNORED_CLASS:
+            shapes[frame] += (Shape(IGNORED_ID + thing, thing, crowd=True, segmentation=runs) for thing in things)
+        else:
+            shapes[frame].append(Shape(id, native, segmentation=runs))
+    return _Lines(shapes, sizes, tuple(faults))

@@ -1,0 +1,207 @@
+"""VIPSeg: images/CLIP/*.jpg (or imgs/), with panomasksRGB/ and a JSON for each split, or with panomasks/ and lists.
+
+- `panoptic_gt_VIPSeg_SPLIT.json` lists clips, frames, segments and categories; in the PNGs of panomasksRGB/CLIP/ id = R
+  + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip.
+- Without such a file `SPLIT.txt` lists clips, and in a PNG of panomasks/CLIP/ 0 is void, a number up to 124 the class
+  of stuff, and a larger one that of an object: class · 100 + number. Classes count from 1 there, and from 0 in
+  `panoVIPSeg_categories.json`, which tells their names and which are things. A thing without number is one object.
+
+Miao et al., "Large-scale Video Panoptic Segmentation in the Wild: A Benchmark", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelwise.data.coco_json import Entry
+from pixelwise.data.faults import Fault, SplitReport
+from pixelwise.data.folders import in_reading_order, require_split
+from pixelwise.data.frames import ClipFrames, Frame, Shape, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.images import read_ids
+from pixelwise.data.listed_frames import FramePlaces, ListedFrames, check_listed, listed_frames, open_listed
+from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, truth_of_map
+from pixelwise.data.panoptic_json import panoptic_labels_of
+from pixelwise.data.parallel import Progress
+from pixelwise.data.segments import regions_of_ids
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+
+OPTIONS: Mapping[str, str] = {"masks": "panomasks reads these and the lists, though there are JSON files"}
+
+DIVISOR = 100
+
+_BEFORE = "panoptic_gt_VIPSeg_"
+_CATEGORIES = "panoVIPSeg_categories.json"
+_IMAGES = ("images", "imgs")
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """What stands in the names of the JSON files, or the names of the lists."""
+    if _has_json(path, options):
+        return in_reading_order(file.stem.removeprefix(_BEFORE) for file in path.glob(f"{_BEFORE}*.json"))
+    lists = [file.stem for file in path.glob("*.txt") if file.stem in ("train", "val", "test")]
+    if not lists or not (path / "panomasks").is_dir():
+        raise DataError(
+            f"{path}: not a VIPSeg folder: no {_BEFORE}SPLIT.json, and no panomasks/ with train.txt or val.txt in it"
+        )
+    return in_reading_order(lists)
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
+    """The labelled frames of one split. Raises DataError for an unusable JSON or list, or a missing image or PNG."""
+    if _has_json(path, options):
+        listed = _listed(path, split, options)
+        return open_listed(listed, source=path / f"{_BEFORE}{split}.json", name=name, format="vipseg")
+    frames = [frame for frame in _paired(path, split, options) if frame.truth]
+    read = partial(truth_of_map, read=read_map)
+    return open_frames(frames, labels_of(path, options), name=name, format="vipseg", read=read)
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Look at every entry of the JSON or the list, read every image and every PNG; report every fault."""
+    if _has_json(path, options):
+        source = path / f"{_BEFORE}{split}.json"
+        return check_listed(
+            _listed(path, split, options), split=split, source=source, workers=workers, progress=progress
+        )
+    there = set(folders_in(path / "panomasks"))
+    missing = [clip for clip in _clips(path, split, options) if clip not in there]
+    return check_frames(
+        _paired(path, split, options),
+        labels_of(path, options),
+        split=split,
+        source=path / f"{split}.txt",
+        inspect=partial(inspect_map, read=read_map),
+        workers=workers,
+        progress=progress,
+        listed=[Fault("missing clip", f"clip '{clip}'", "no folder of masks") for clip in missing],
+    )
+
+
+def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG001
+    """The classes of panoVIPSeg_categories.json, counted from 1 on disk. Raises DataError where it is not usable."""
+    file = path / _CATEGORIES
+    categories = _loaded(file)
+    if not isinstance(categories, list) or not all(isinstance(entry, dict) for entry in categories):
+        raise DataError(f"{file}: a list of categories with id, name and isthing is wanted")
+    labels, _ = panoptic_labels_of(categories, source=file)
+    return replace(labels, name="vipseg", native_ids=tuple(id + 1 for id in labels.native_ids), void_ids=(0,))
+
+
+def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
+    """A map of panomasks/. Raises DataError for an unreadable file."""
+    assert frame.truth is not None
+    ids = read_ids(frame.truth).astype(np.int32)
+    largest = max(labels.native_ids)
+    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    regions = regions_of_ids(ids)
+    segments: list[Shape] = []
+    faults: list[Fault] = []
+    for id, area in zip(regions.ids.tolist(), regions.areas.tolist(), strict=True):
+        native = id if id <= largest else id // DIVISOR
+        where = f"{frame.truth} (frame '{frame.id}'): value {id}"
+        if id == 0:
+            continue
+        if native not in class_of:
+            faults.append(Fault("unknown class", where, f"class {native} ({area:,} pixels) is not in {_CATEGORIES}"))
+            continue
+        name, is_thing = labels.names[class_of[native]], labels.is_thing[class_of[native]]
+        if is_thing and id <= largest:
+            text = f"{area:,} pixels of {name}, whose objects are told apart, have no number of an object"
+            faults.append(Fault("thing without instance", where, text))
+        elif not is_thing and id > largest:
+            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number"
+            faults.append(Fault("number of stuff", where, text))
+            continue
+        segments.append(Shape(id, native, area=area))
+    known = {one.id for one in segments}
+    ids = np.where(np.isin(ids, list(known)), ids, 0)
+    return SegmentMap(ids, tuple(segments), tuple(faults))
+
+
+def _has_json(path: Path, options: Mapping[str, str]) -> bool:
+    wanted = options.get("masks")
+    if wanted not in (None, "panomasks", "panomasksRGB"):
+        raise DataError(f"vipseg: masks={wanted}; panomasks or panomasksRGB is wanted")
+    return wanted != "panomasks" and any(path.glob(f"{_BEFORE}*.json"))
+
+
+def _images(path: Path) -> Path:
+    found = next((path / name for name in _IMAGES if (path / name).is_dir()), None)
+    if found is None:
+        raise DataError(f"{path}: not a VIPSeg folder: images/ is missing")
+    return found
+
+
+def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...]:
+    require_split(split, splits(path, options), source=path)
+    file = path / f"{split}.txt"
+    try:
+        return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not a readable text file ({error})") from None
+
+
+def _paired(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
+    images, maps = _images(path), path / "panomasks"
+    clips = _clips(path, split, options)
+    return tuple(frame for clip in clips for frame in pair_clip(clip, images / clip, maps / clip))
+
+
+def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
+    require_split(split, splits(path, options), source=path)
+    file, folder = path / f"{_BEFORE}{split}.json", _images(path)
+    content = _loaded(file)
+    if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
+        raise DataError(f"{file}: an object with videos, annotations and categories is wanted")
+
+    def clip_of(image: Entry) -> tuple[str, str]:
+        return image["clip"], image["name"]
+
+    def image_of(clip: str, image: Entry) -> Path:
+        place = folder / clip / Path(image["file_name"]).name
+        others = (place.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg"))
+        return next((other for other in (place, *others) if other.is_file()), place)
+
+    def map_of(clip: str, annotation: Entry) -> Path:
+        return path / "panomasksRGB" / clip / Path(annotation["file_name"]).with_suffix(".png").name
+
+    images = [*_flat(content, "videos", "images", "id", file)]
+    annotations = [*_flat(content, "annotations", "annotations", "image_id", file)]
+    places = FramePlaces(clip_of, image_of, map_of)
+    return listed_frames(images, annotations, content["categories"], places, source=file)
+
+
+def _flat(content: Mapping[str, Any], clips: str, entries: str, key: str, file: Path) -> Iterator[dict[str, Any]]:
+    """The entries of all clips, whose ids and files begin with their clip. Raises DataError for another layout."""
+    groups = content.get(clips)
+    for group in groups if isinstance(groups, Sequence) else ():
+        found = group.get(entries) if isinstance(group, dict) else None
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise DataError(f"{file}: {clips} are objects with video_id and a list {entries} of objects")
+        clip = str(group.get("video_id"))
+        for entry in found:
+            name = entry.get("file_name")
+            yield {
+                **entry,
+                key: f"{clip}/{entry.get(key)}",
+                "file_name": f"{clip}/{name}" if isinstance(name, str) and name else name,
+                "clip": clip,
+                "name": str(entry.get(key)),
+            }
+
+
+def _loaded(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:
+        raise DataError(f"{file}: not JSON ({error})") from None

@@ -1,0 +1,216 @@
+"""YouTube-VIS: SPLIT.json, SPLIT/instances.json or annotations/…SPLIT.json, and SPLIT/JPEGImages/CLIP/*.jpg.
+
+The JSON has `videos` (id, width, height, file_names), `categories` as COCO's, and `annotations`, one for each object of
+a video: `segmentations` has an RLE or polygons for each frame, null where the object is not seen. The id of an
+annotation is the number of its object in the whole clip. `valid` is called `val` here, too.
+
+The truth is the objects and, painted from them, the class of each pixel; what no object covers is `background`.
+
+Yang et al., "Video Instance Segmentation", ICCV 2019.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pixelwise.data.clip_target import TrackTarget
+from pixelwise.data.coco_json import Entry, Problem, is_integer
+from pixelwise.data.coco_json import labels_of as labels_of_categories
+from pixelwise.data.coco_target import coco_labels
+from pixelwise.data.faults import Fault, SplitReport
+from pixelwise.data.folders import in_reading_order, require_split
+from pixelwise.data.frames import ClipFrames, Frame, Shape, check_frames, open_frames
+from pixelwise.data.parallel import Progress
+from pixelwise.data.track_frames import inspect_shapes, truth_of_shapes
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+
+OPTIONS: Mapping[str, str] = {
+    "annotations": "a JSON file in the folder",
+    "images": "the folder of the clips, instead of SPLIT/JPEGImages/",
+}
+
+_PREFIXES = ("instances_", "youtube_vis_2019_", "youtube_vis_2021_", "ytvis_")
+"""What may stand before the split in names in annotations/."""
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """The splits that have a JSON; `all` where one is named."""
+    if "annotations" in options:
+        return ("all",)
+    found = _files(path)
+    if not found:
+        raise DataError(f"{path}: not a YouTube-VIS folder: no SPLIT.json, such as train.json, and no SPLIT/instances.json")
+    return in_reading_order(found)
+
+
+def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
+    """The frames of one JSON. Raises DataError for an unusable JSON or entry, or a missing image."""
+    listed = _listed(path, split, options)
+    fatal = next((problem for problem in listed.problems if problem.fatal), None)
+    if fatal is not None:
+        raise DataError(f"{listed.file}: {fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
+    return open_frames(listed.frames, listed.labels, name=name, format="youtube-vis", read=truth_of_shapes)
+
+
+def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
+    """Look at every entry of the JSON, read every image and rasterise every object; report every fault."""
+    listed = _listed(path, split, options)
+    return check_frames(
+        listed.frames,
+        listed.labels,
+        split=split,
+        source=listed.file,
+        inspect=inspect_shapes,
+        workers=workers,
+        progress=progress,
+        listed=[Fault(problem.kind, problem.where, problem.text) for problem in listed.problems],
+    )
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> TrackTarget:
+    """Writes a set of this format: SPLIT.json and SPLIT/JPEGImages/CLIP/."""
+    if options:
+        raise DataError(f"youtube-vis: a new set takes no option {next(iter(options))}")
+    return TrackTarget(labels=coco_labels(source))
+
+
+class _Listed(NamedTuple):
+    file: Path
+    frames: tuple[Frame, ...]
+    labels: LabelSet
+    problems: tuple[Problem, ...]
+
+
+def _listed(path: Path, split: str, options: Mapping[str, str]) -> _Listed:
+    file = _file(path, split, options)
+    content = _read(file)
+    stored = content["info"].get("label_set") if isinstance(content.get("info"), dict) else None
+    labels, class_of = labels_of_categories(content["categories"], source=file, stored=stored)
+    problems: list[Problem] = []
+    videos = {}
+    for video in content["videos"]:
+        problem = _video_problem(video)
+        if problem is None and video["id"] in videos:
+            problem = Problem("repeated id", f"video {video['id']}", "another video has the same id", True, video)
+        if problem is not None:
+            problems.append(problem)
+        else:
+            videos[video["id"]] = video
+    shapes: dict[Any, list[list[Shape]]] = {id: [[] for _ in video["file_names"]] for id, video in videos.items()}
+    seen: set[int] = set()
+    for annotation in content["annotations"]:
+        found = [*_annotation_problems(annotation, videos, class_of, seen)]
+        problems += found
+        if any(problem.fatal for problem in found):
+            continue
+        seen.add(annotation["id"])
+        for place, segmentation in enumerate(annotation["segmentations"]):
+            if segmentation:
+                one = Shape(
+                    annotation["id"],
+                    annotation["category_id"],
+                    bool(annotation.get("iscrowd", 0)),
+                    segmentation=segmentation,
+                )
+                shapes[annotation["video_id"]][place].append(one)
+    folder = _image_folder(path, split, options, videos.values())
+    frames = [
+        Frame(_clip(video), Path(name).stem, folder / name, file, tuple(of_frame), (video["height"], video["width"]))
+        for video in sorted(videos.values(), key=_clip)
+        for name, of_frame in zip(video["file_names"], shapes[video["id"]], strict=True)
+    ]
+    return _Listed(file, tuple(frames), labels, tuple(problems))
+
+
+def _clip(video: Entry) -> str:
+    return Path(video["file_names"][0]).parent.as_posix() if "/" in video["file_names"][0] else str(video["id"])
+
+
+def _video_problem(video: Entry) -> Problem | None:
+    id, names = video.get("id"), video.get("file_names")
+    where = f"video {id}"
+    if not isinstance(id, int | str):
+        return Problem("video entry", where, "an id is wanted", True, video)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        return Problem("video entry", where, "a list file_names of its frames is wanted", True, video)
+    if not all(is_integer(video.get(side)) and video[side] > 0 for side in ("height", "width")):
+        text = f"height {video.get('height')}, width {video.get('width')}; whole numbers of pixels are wanted"
+        return Problem("video entry", where, text, True, video)
+    if video.get("length", len(names)) != len(names):
+        text = f"its length is {video['length']}, it has {len(names)} file_names"
+        return Problem("length", where, text, True, video)
+    return None
+
+
+def _annotation_problems(
+    annotation: Entry, videos: Mapping[Any, Entry], class_of: Mapping[int, int], seen: set[int]
+) -> Iterator[Problem]:
+    id, video_id, category_id = (annotation.get(name) for name in ("id", "video_id", "category_id"))
+    where = f"annotation {id} (video {video_id})"
+    segmentations = annotation.get("segmentations")
+    if not is_integer(id):
+        yield Problem("annotation entry", where, "its id is no whole number", True, annotation)
+    elif id in seen:
+        yield Problem("repeated id", where, "another annotation has the same id", True, annotation)
+    if not isinstance(video_id, int | str) or video_id not in videos:
+        yield Problem("unknown video", where, f"video {video_id} is not in videos", True, annotation)
+    elif not isinstance(segmentations, list):
+        yield Problem("annotation entry", where, "a list segmentations, one for each frame, is wanted", True, annotation)
+    elif len(segmentations) != len(videos[video_id]["file_names"]):
+        text = f"{len(segmentations)} segmentations, the video has {len(videos[video_id]['file_names'])} frames"
+        yield Problem("length", where, text, True, annotation)
+    elif not any(segmentations):
+        yield Problem("object without pixels", where, "it has no segmentation in any frame", False, annotation)
+    if not isinstance(category_id, int) or category_id not in class_of:
+        yield Problem("unknown category", where, f"category {category_id} is not in categories", True, annotation)
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    """The content. Raises DataError when it has no lists of videos, annotations and categories."""
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:
+        raise DataError(f"{file}: not JSON ({error})") from None
+    for name in ("videos", "annotations", "categories"):
+        values = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise DataError(f"{file}: no list '{name}' of objects; videos, annotations and categories are wanted")
+    return content
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """The JSON of each split."""
+    found = {file.stem: file for file in path.glob("*.json")}
+    found |= {file.parent.name: file for file in path.glob("*/instances.json")}
+    for file in path.glob("annotations/*.json"):
+        prefix = next((prefix for prefix in _PREFIXES if file.stem.startswith(prefix)), "")
+        found.setdefault(file.stem.removeprefix(prefix), file)
+    if "val" not in found and "valid" in found:
+        found["val"] = found.pop("valid")
+    return found
+
+
+def _file(path: Path, split: str, options: Mapping[str, str]) -> Path:
+    if "annotations" in options:
+        return path / options["annotations"]
+    found = _files(path)
+    if split == "valid" and "val" in found:
+        return found["val"]
+    require_split(split, splits(path, options), source=path)
+    return found[split]
+
+
+def _image_folder(path: Path, split: str, options: Mapping[str, str], videos: Any) -> Path:
+    if "images" in options:
+        return path / options["images"]
+    names = (split, "valid") if split == "val" else (split,)
+    roots = [path / name for name in names] + [path]
+    places = [place for root in roots for place in (root / "JPEGImages", root)]
+    first: Sequence[str] = next((video["file_names"] for video in videos), ())
+    return next((place for place in places if first and (place / first[0]).is_file()), places[0])

@@ -1,0 +1,173 @@
+"""Frames whose truth is a map of segments, with or without a list of what the segments are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pixelwise.data.faults import Fault
+from pixelwise.data.frames import Frame, Shape, TruthFindings, without_path
+from pixelwise.data.panoptic_maps import panoptic_of, read_segment_ids
+from pixelwise.data.segments import annotation_of, regions_of_ids
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+from pixelwise.types import Annotation, Panoptic
+
+
+class SegmentMap(NamedTuple):
+    """What a file says of each pixel of a frame.
+
+    Attributes:
+        ids: i32 [H, W], the segment of each pixel, 0 = void.
+        segments: those that are sound, with pixels or without.
+        faults: what is wrong; see `HARMLESS`.
+        numbers: number that should keep its class in the whole clip → native class, or None where the frame has it in
+            several classes; None where the ids of things should.
+    """
+
+    ids: np.ndarray
+    segments: tuple[Shape, ...]
+    faults: tuple[Fault, ...] = ()
+    numbers: dict[int, int | None] | None = None
+
+
+HARMLESS = ("segment without pixels", "wrong area", "thing without instance")
+"""Kinds of fault with which a map can still be used."""
+
+ReadMap = Callable[[Frame, LabelSet], SegmentMap]
+"""Reads the map of a frame; a function of a module, or a partial of one. Raises DataError for an unusable file."""
+
+
+def truth_of_map(frame: Frame, labels: LabelSet, size: tuple[int, int], *, read: ReadMap) -> Annotation:
+    """The segments of a frame, the class of each pixel, and the objects with their track ids.
+
+    Raises DataError for the first fault that is not harmless, or for a map of another size than the image.
+    """
+    found = read(frame, labels)
+    if found.ids.shape != size:
+        height, width = found.ids.shape
+        raise DataError(f"{frame.truth}: the map is {height}×{width}, its image {size[0]}×{size[1]}")
+    fatal = next((fault for fault in found.faults if fault.kind not in HARMLESS), None)
+    if fatal is not None:
+        raise DataError(f"{fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
+    return annotation_of(segments_in(found, labels), labels, clip=True)
+
+
+def segments_in(found: SegmentMap, labels: LabelSet) -> Panoptic:
+    """The segments of a map that have pixels, in the order of their ids."""
+    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    present = set(regions_of_ids(found.ids).ids.tolist())
+    segments = sorted((one for one in found.segments if one.id in present), key=lambda one: one.id)
+    class_ids = [class_of[one.native] for one in segments]
+    return panoptic_of(found.ids, [one.id for one in segments], class_ids, [one.crowd for one in segments])
+
+
+def inspect_map(
+    frame: Frame,
+    labels: LabelSet,
+    size: tuple[int, int] | None,  # noqa: ARG001
+    *,
+    read: ReadMap,
+) -> TruthFindings:
+    """What is in the map of a frame, and everything that is wrong with it."""
+    assert frame.truth is not None
+    try:
+        found = read(frame, labels)
+    except DataError as error:
+        return TruthFindings((Fault("unreadable truth", str(frame.truth), without_path(error, frame.truth)),))
+    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    things = {one.id: one.native for one in found.segments if labels.is_thing[class_of[one.native]] and not one.crowd}
+    kept: Mapping[int, int | None] = things if found.numbers is None else found.numbers
+    return TruthFindings(
+        faults=found.faults,
+        size=(found.ids.shape[0], found.ids.shape[1]),
+        classes={id: None if native is None else class_of[native] for id, native in kept.items()},
+        tracks=frozenset(things),
+        class_ids=frozenset(class_of[one.native] for one in found.segments),
+        crowds=sum(one.crowd for one in found.segments),
+    )
+
+
+def numbered_map(
+    natives: np.ndarray, numbers: np.ndarray, labels: LabelSet, *, divisor: int, path: Path, by_number: bool = False
+) -> SegmentMap:
+    """The map of a file that holds for each pixel the class and the number of the object within it.
+
+    The segment id is (class + 1) · divisor + number. Number 0 of a thing is a crowd; stuff has no numbers.
+
+    Args:
+        natives: [H, W], ids on disk of the classes.
+        numbers: [H, W], below `divisor`.
+        labels: what the classes mean.
+        divisor: at most 65536.
+        path: the file, for faults.
+        by_number: whether numbers of different classes are those of different objects of the clip.
+    """
+    ids = (natives.astype(np.int32) + 1) * divisor + numbers.astype(np.int32)
+    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    segments: list[Shape] = []
+    faults: list[Fault] = []
+    void: list[int] = []
+    regions = regions_of_ids(ids)
+    for id, area in zip(regions.ids.tolist(), regions.areas.tolist(), strict=True):
+        native, number = id // divisor - 1, id % divisor
+        if native in labels.void_ids:
+            void.append(id)
+        elif native not in class_of:
+            text = f"class {native} ({area:,} pixels) is not in '{labels.name}' ({labels.describe_ids()})"
+            faults.append(Fault("unknown class", f"{path}: class {native}, number {number}", text))
+            void.append(id)
+        elif number and not labels.is_thing[class_of[native]]:
+            name = labels.names[class_of[native]]
+            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number"
+            faults.append(Fault("number of stuff", f"{path}: class {native}, number {number}", text))
+            void.append(id)
+        else:
+            crowd = number == 0 and labels.is_thing[class_of[native]]
+            segments.append(Shape(id, native, crowd, area))
+    if void:
+        ids = np.where(np.isin(ids, void), 0, ids)
+    kept: dict[int, int | None] | None = None
+    if by_number:
+        kept = {}
+        for one in segments:
+            if number := one.id % divisor:
+                kept[number] = None if number in kept else one.native
+    return SegmentMap(ids, tuple(segments), tuple(faults), kept)
+
+
+def listed_map(frame: Frame, labels: LabelSet) -> SegmentMap:
+    """The map of a PNG in which id = R + 256·G + 65536·B, whose segments are listed in `frame.shapes`."""
+    assert frame.truth is not None
+    ids = read_segment_ids(frame.truth)
+    regions = regions_of_ids(ids)
+    area_of = dict(zip(regions.ids.tolist(), regions.areas.tolist(), strict=True))
+    segments: dict[int, Shape] = {}
+    faults: list[Fault] = []
+    for one in frame.shapes:
+        where = f"{frame.truth} (frame '{frame.id}'): segment {one.id}"
+        if one.id in segments:
+            faults.append(Fault("repeated segment", where, "another segment of the frame has the same id"))
+        elif one.native not in labels.native_ids:
+            faults.append(Fault("unknown class", where, f"category {one.native} is not in categories"))
+        elif one.id <= 0:
+            faults.append(Fault("segment id", where, "ids of segments are above 0, which is void"))
+        else:
+            segments[one.id] = one
+            if one.id not in area_of:
+                faults.append(Fault("segment without pixels", where, "no pixel of the PNG has its colour"))
+            elif one.area is not None and one.area != area_of[one.id]:
+                text = f"its area is {one.area:,.0f} by the list, {area_of[one.id]:,} pixels in the PNG"
+                faults.append(Fault("wrong area", where, text))
+    listed = {one.id for one in frame.shapes}
+    for id, area in area_of.items():
+        if id and id not in listed:
+            where = f"{frame.truth} (frame '{frame.id}'): id {id}"
+            faults.append(Fault("id without segment", where, f"{area:,} pixels of the PNG, no segment in the list"))
+    known = {0, *segments}
+    if not set(area_of) <= known:
+        ids = np.where(np.isin(ids, list(known)), ids, 0)
+    return SegmentMap(ids, tuple(segments.values()), tuple(faults))

@@ -1,0 +1,124 @@
+"""A semantic and an instance model that answer as one panoptic model, by the heuristic of `nn.panoptic_merge`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from pixelwise.errors import CheckpointError
+from pixelwise.inference.image_input import ImageInput
+from pixelwise.inference.model_folder import ModelCard
+from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.labels import LabelSet
+from pixelwise.nn.panoptic_merge import SCORE_THRESHOLD, SMALLEST_STUFF, merge_segments
+from pixelwise.types import Annotation
+
+COCO_PIXELS = 480 * 640
+"""Of an image for which SMALLEST_STUFF was chosen; it is smaller for smaller ones."""
+
+
+class MergedPredictor(Predictor):
+    """Two predictors used as one: each looks at the image in its own way, at its own input size, then both are merged.
+
+    Classes that the instance model finds are things, all others of the semantic model are stuff.
+
+    Args:
+        semantic: gives the stuff.
+        instance: gives the things, on the same device.
+        name: what results call the two.
+        remark: see Predictor.
+
+    Raises:
+        CheckpointError: one of them is for another task.
+    """
+
+    def __init__(self, semantic: Predictor, instance: Predictor, *, name: str, remark: str = "") -> None:
+        for predictor, task in ((semantic, "semantic"), (instance, "instance")):
+            if predictor.card.task != task:
+                raise CheckpointError(
+                    f"{predictor.name}: a model for {predictor.card.task} segmentation where one for {task} is merged"
+                )
+        things: Sequence[int] = instance.model.things  # pyright: ignore[reportAssignmentType]
+        labels, self._class_ids = joined_labels(semantic.labels, instance.labels, things)
+        card = ModelCard(
+            task="panoptic",
+            system="merged",
+            labels=labels,
+            input_size=max(semantic.card.input_size, instance.card.input_size),
+        )
+        both = nn.ModuleDict({"semantic": semantic.model, "instance": instance.model})
+        super().__init__(both, card, device=semantic.device, name=name, remark=remark)
+        self.semantic, self.instance = semantic, instance
+
+    def refresh(self) -> None:
+        """See Predictor."""
+        self.semantic.refresh()
+        self.instance.refresh()
+
+    def network(self) -> nn.Module:
+        """Both models; their faster copies, which answer, are made where they are not yet."""
+        self.semantic.network()
+        self.instance.network()
+        return self.model
+
+    def logits(self, image: ImageInput, size: tuple[int, int] | None = None) -> Float[Tensor, "K h w"]:
+        """The scores of the semantic model; see Predictor."""
+        return self.semantic.logits(image, size)
+
+    def require_possible(self, options: Options) -> None:
+        """Windows and several scales are no hindrance: what is merged are the answers for the whole image."""
+        self.semantic.require_possible(options)
+        self.instance.require_possible(options)
+
+    def _annotate(self, image: UInt8[Tensor, "3 H W"], options: Options) -> Annotation:
+        of_pixels = self.semantic._annotate(image, replace(options, score_threshold=None)).to("cpu")
+        instances = self.instance._annotate(image, options).to("cpu").instances
+        semantic = of_pixels.semantic
+        assert semantic is not None
+        assert instances is not None
+        if len(self.labels) > self.semantic.labels.ignore_id >= 0:  # which would be a class now
+            semantic = semantic.int().masked_fill(semantic == self.semantic.labels.ignore_id, self.labels.ignore_id)
+        panoptic = merge_segments(
+            semantic,
+            replace(instances, labels=self._class_ids[instances.labels]),
+            num_classes=len(self.labels),
+            things=[index for index, is_thing in enumerate(self.labels.is_thing) if is_thing],
+            confidence=of_pixels.confidence,
+            score_threshold=SCORE_THRESHOLD if options.score_threshold is None else options.score_threshold,
+            smallest_stuff=min(SMALLEST_STUFF, SMALLEST_STUFF * semantic.numel() // COCO_PIXELS),
+        )
+        return Annotation(panoptic=panoptic)
+
+
+def joined_labels(semantic: LabelSet, objects: LabelSet, things: Sequence[int]) -> tuple[LabelSet, Tensor]:
+    """One label set for what two models say, and the class in it of each class of objects.
+
+    The classes of the semantic set come first; those of things that it lacks follow.
+
+    Args:
+        semantic: of the semantic model.
+        objects: of the instance model.
+        things: the classes of it that are found.
+    """
+    added = [index for index in things if objects.names[index] not in semantic.names]
+    names = (*semantic.names, *(objects.names[index] for index in added))
+    found = {objects.names[index] for index in things}
+    taken = {*semantic.native_ids, *semantic.void_ids}
+    native_ids = list(semantic.native_ids)
+    for index in added:
+        wanted = objects.native_ids[index]
+        native_ids.append(max(taken) + 1 if wanted in taken else wanted)
+        taken.add(native_ids[-1])
+    labels = LabelSet(
+        name=f"{semantic.name}+{objects.name}" if added else semantic.name,
+        names=names,
+        is_thing=tuple(name in found for name in names),
+        palette=(*semantic.palette, *(objects.palette[index] for index in added)),
+        native_ids=tuple(native_ids),
+        void_ids=semantic.void_ids,
+    )
+    return labels, torch.tensor([names.index(name) if name in names else -1 for name in objects.names])

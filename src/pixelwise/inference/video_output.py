@@ -1,0 +1,193 @@
+"""Writing a video that can be looked at, and gone on with, whatever stops the writing.
+
+While it grows, the file is a fragmented MP4: a head, then fragments of some frames, each whole in itself (ISO/IEC
+14496-12, 8.8). A fragment comes from an encoder and a muxer of its own and is appended in one piece, so that a run that
+goes on after a kill does what every run does. `join` makes an ordinary MP4 of it at the end, for editors that want one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.codec.codec import UnknownCodecError
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+from pixelwise.errors import DataError
+
+VIDEO_OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov")
+"""Of the files that can be written."""
+
+ENCODERS = {
+    "libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "20"},  # holds no frame back
+    "mpeg4": {"qmin": "2", "qmax": "4"},
+}
+"""H.264, or MPEG-4 where PyAV was built without; the first that is there is taken."""
+
+FINEST_TIME = {"libx264": 1_000_000, "mpeg4": 65_535}
+"""The most units of time in a second that an encoder takes."""
+
+BT709 = 1
+"""The number of ITU-R BT.709 among colour primaries and transfer characteristics (ISO/IEC 23091-2)."""
+
+
+@dataclass
+class VideoOutput:
+    """A fragmented MP4 that grows.
+
+    Attributes:
+        path: the file, which is there.
+        size_hw: of the pictures; where a side is odd a column or row is doubled, since the codec halves the colours'.
+        time_base: seconds for each unit of time.
+        pixel_aspect: width of a pixel by its height.
+        length: bytes of the file that hold; what lies behind them is overwritten.
+        fragments: how many these bytes hold.
+        encoder: a key of ENCODERS; None takes the first that is there.
+    """
+
+    path: Path
+    size_hw: tuple[int, int]
+    time_base: Fraction
+    pixel_aspect: Fraction = Fraction(1)
+    length: int = 0
+    fragments: int = 0
+    encoder: str | None = None
+    _fragment: _Fragment | None = field(default=None, init=False)
+
+    def add(self, picture: UInt8[np.ndarray, "H W 3"], time: int, duration: int) -> None:
+        """Encode a picture, RGB, into the fragment that is being made; times increase."""
+        if self._fragment is None:
+            encoder = self.encoder or _best_encoder()
+            self._fragment = _Fragment(encoder, self.size_hw, self.time_base, self.pixel_aspect, time)
+        self._fragment.add(picture, time, duration)
+
+    def append_fragment(self) -> None:
+        """Append what was added since the last call to the file, and wait until it is on the disk."""
+        if self._fragment is None:
+            return
+        content, count = self._fragment.finish(self.fragments, with_head=not self.fragments)
+        self._fragment = None
+        with self.path.open("r+b") as file:
+            file.truncate(self.length)
+            file.seek(self.length)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self.length += len(content)
+        self.fragments += count
+
+
+class _Fragment:
+    """A head and pictures in memory, whose times count from the first of them.
+
+    The muxer begins a fragment of its own wherever the encoder chooses to let a picture stand for itself.
+    """
+
+    def __init__(
+        self, encoder: str, size_hw: tuple[int, int], time_base: Fraction, pixel_aspect: Fraction, begin: int
+    ) -> None:
+        self._sink = io.BytesIO()
+        options = {"movflags": "empty_moov+default_base_moof+frag_keyframe"}
+        self._container: OutputContainer = av.open(self._sink, "w", format="mp4", options=options)
+        self._stream: VideoStream = self._container.add_stream(encoder, options=dict(ENCODERS[encoder]))  # pyright: ignore[reportAttributeAccessIssue]
+        self._time_base = time_base
+        self._coded_base = time_base if time_base.denominator <= FINEST_TIME[encoder] else Fraction(1, 60_000)
+        self._begin = begin
+        self._times_taken = -1
+        height, width = size_hw
+        self._pad = ((0, height % 2), (0, width % 2), (0, 0))
+        context = self._stream.codec_context
+        context.width, context.height, context.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        context.time_base = self._stream.time_base = self._coded_base
+        context.gop_size = 100_000  # the first picture of a fragment alone stands for itself
+        context.max_b_frames = 0
+        context.sample_aspect_ratio = pixel_aspect
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries = context.color_trc = BT709
+        if encoder == "mpeg4":
+            context.bit_rate = 20 * width * height
+
+    def add(self, picture: UInt8[np.ndarray, "H W 3"], time: int, duration: int) -> None:
+        frame = av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(np.pad(picture, self._pad, mode="edge")), format="rgb24"
+        )
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        scale = self._time_base / self._coded_base
+        frame.time_base = self._coded_base
+        frame.pts = max(round((time - self._begin) * scale), self._times_taken + 1)
+        self._times_taken = frame.pts
+        for packet in self._stream.encode(frame):
+            packet.duration = max(1, round(duration * scale))
+            self._container.mux(packet)
+
+    def finish(self, before: int, *, with_head: bool) -> tuple[bytes, int]:
+        """The bytes, with their place in time and after so many fragments, and how many fragments they are."""
+        self._container.mux(self._stream.encode(None))
+        units = self._stream.time_base
+        assert units is not None
+        self._container.close()
+        begin = round(self._begin * self._time_base / units)
+        parts: list[bytes] = []
+        number = before
+        for kind, box in _boxes(self._sink.getvalue()):
+            if kind == b"moof":
+                number += 1
+                parts.append(_placed(box, number, begin))
+            elif kind == b"mdat" or (with_head and kind in (b"ftyp", b"moov")):
+                parts.append(box)
+        return b"".join(parts), number - before
+
+
+def join(path: Path, joined: Path) -> None:
+    """Write the frames of a fragmented MP4 as an ordinary one, with its index at the front; nothing is encoded anew."""
+    kind = "mov" if path.suffix.lower() == ".mov" else "mp4"
+    with (
+        av.open(str(path.absolute())) as source,
+        av.open(str(joined.absolute()), "w", format=kind, options={"movflags": "faststart"}) as target,
+    ):
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The boxes of a file with their kinds."""
+    start = 0
+    while start < len(content):
+        length, kind = struct.unpack_from(">I4s", content, start)
+        yield kind, content[start : start + length]
+        start += length
+
+
+def _placed(moof: bytes, number: int, begin: int) -> bytes:
+    """A fragment's head with its number, and its time moved on by `begin`."""
+    changed = bytearray(moof)
+    struct.pack_into(">I", changed, moof.index(b"mfhd") + 8, number)
+    place = moof.index(b"tfdt")
+    layout = ">Q" if moof[place + 4] == 1 else ">I"
+    (time,) = struct.unpack_from(layout, moof, place + 8)
+    struct.pack_into(layout, changed, place + 8, time + begin)
+    return bytes(changed)
+
+
+def _best_encoder() -> str:
+    for name in ENCODERS:
+        try:
+            av.Codec(name, "w")
+        except UnknownCodecError:
+            continue
+        return name
+    raise DataError(f"PyAV was built without any of {', '.join(ENCODERS)}; install PyAV from its wheel")

@@ -1,0 +1,437 @@
+"""DAVIS: region similarity J and contour accuracy F of objects in clips, each by its mean, recall and decay.
+
+In each frame J is the IoU of an object's mask and F the harmonic mean of precision and recall of its contour: a pixel
+of one contour is right if one of the other lies within 0.8 % of the image's diagonal, rounded up. Where neither truth
+nor prediction have the object both are 1. Recall is the share of frames above 0.5, decay the mean of the first quarter
+of the frames less that of the last. Means are over all objects of all clips. Void pixels, and those of crowds, are
+taken from all masks.
+
+- `davis`: the semi-supervised task of 2016 and 2017. The first frame is given, so that predicted ids are the true
+  ones; it is left out, and so is the last. What has an id that the truth does not have counts nowhere.
+- `davis-unsupervised`: that of 2019. Nothing is given: the tracks of a clip are assigned to its objects so that the
+  mean of J and F is largest; tracks without object cost nothing. All frames count.
+
+The first is the usual one: results carry the true ids, and assigning tracks would hide objects that change places.
+Models that are not told the first frame, as all of this package, want the second.
+
+Sources: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016,
+section 4; Pont-Tuset et al., "The 2017 DAVIS Challenge"; Caelles et al., "The 2019 DAVIS Challenge", and the code of
+the challenges. It takes the objects of the first frame; here they are those of all frames, and a clip may have more
+than 20 tracks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from pydantic import BaseModel, ValidationError
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.labels import LabelSet
+from pixelwise.metrics.image_ids import new_key, require_apart
+from pixelwise.metrics.shared_pixels import shared_pixels
+from pixelwise.types import Annotation, Instances, Masks
+
+Definition = Literal["davis", "davis-unsupervised"]
+
+DEFINITIONS: dict[str, str] = {
+    "davis": "J and F by DAVIS' semi-supervised definition: objects by their ids, means over objects, the first and "
+    "the last frame of a clip left out; contours match within 0.8 % of the diagonal",
+    "davis-unsupervised": "J and F by DAVIS' unsupervised definition: the tracks of a clip are assigned to its objects "
+    "so that the mean of J and F is largest, all frames; contours match within 0.8 % of the diagonal",
+}
+"""One line each for people who compare numbers."""
+
+CONTOUR_TOLERANCE = 0.008
+"""Of the diagonal."""
+
+
+class TrueObject(NamedTuple):
+    """An object of the truth in a frame: track id, class id, pixels of its mask and of its contour."""
+
+    id: int
+    label: int
+    pixels: int
+    contour: int
+
+
+class FoundObject(NamedTuple):
+    """A predicted object in a frame: track id, pixels of its mask and of its contour."""
+
+    id: int
+    pixels: int
+    contour: int
+
+
+class Meeting(NamedTuple):
+    """What a true and a predicted object have in common.
+
+    Attributes:
+        truth: track id.
+        found: track id.
+        pixels: that both masks have.
+        true_near: pixels of the true contour near the predicted one.
+        found_near: pixels of the predicted contour near the true one.
+    """
+
+    truth: int
+    found: int
+    pixels: int
+    true_near: int
+    found_near: int
+
+
+class FrameObjects(NamedTuple):
+    """What is kept of a frame.
+
+    Attributes:
+        clip: its clip; None for an image of none, which is judged by itself.
+        frame: its place in the clip.
+        truth: the objects.
+        found: the predicted ones.
+        meetings: of the pairs that have anything in common.
+        score: mean over the objects of (J + F) / 2 in this frame alone; None without objects.
+    """
+
+    clip: str | None
+    frame: int
+    truth: tuple[TrueObject, ...]
+    found: tuple[FoundObject, ...]
+    meetings: tuple[Meeting, ...]
+    score: float | None
+
+    @property
+    def badness(self) -> tuple[bool, float, float]:
+        """Sorts the worst frame first, those with more objects before others; one without any comes last."""
+        return (True, 0.0, 0.0) if self.score is None else (False, self.score, -float(len(self.truth)))
+
+    def caption(self) -> str:
+        """What a sheet of images says of it."""
+        return f"J&F {self.score or 0:.3f} · {len(self.truth)} objects, {len(self.found)} predicted"
+
+    def row(self) -> dict[str, Any]:
+        """What `images.jsonl` says of it."""
+        return {"j_and_f": self.score, "objects": len(self.truth), "tracks": len(self.found)}
+
+
+class Davis:
+    """Keeps sizes of masks, contours and what they share, of each frame, and follows the objects in `compute`.
+
+    Frames may come in any order, clips mixed.
+
+    Args:
+        labels: the classes.
+        definition: `davis` or `davis-unsupervised`; see above.
+
+    Raises:
+        RecipeError: an unknown definition.
+    """
+
+    def __init__(self, labels: LabelSet, definition: str = "davis") -> None:
+        if definition not in get_args(Definition):
+            raise RecipeError(f"definition '{definition}': one of {', '.join(get_args(Definition))} is wanted")
+        self.labels = labels
+        self.definition = definition
+        self.images: dict[str, FrameObjects] = {}
+        """What is kept of each frame, by id."""
+
+    def update(
+        self,
+        predicted: Annotation,
+        truth: Annotation,
+        *,
+        id: str,
+        clip: str | None = None,
+        frame: int | None = None,
+    ) -> None:
+        """Keep what the objects of one frame share.
+
+        Raises DataError for a second time, another size, a class out of range, missing masks or track ids, a track that
+        stands twice in the frame, or a frame whose place in its clip is not known.
+        """
+        id = new_key(self.images, id, clip, frame)
+        if clip is not None and frame is None:
+            raise DataError(f"image '{id}': a frame of the clip '{clip}' without its place; decay needs the order")
+        truth_name, found_name = f"image '{id}': the truth", f"image '{id}': the prediction"
+        objects, masks = _tracks(truth.instances, name=truth_name)
+        found, found_masks = _tracks(predicted.instances, name=found_name)
+        if masks.size != found_masks.size:
+            sizes = " and ".join(f"{height}×{width}" for height, width in (found_masks.size, masks.size))
+            raise DataError(f"image '{id}': prediction and truth are {sizes}; both must have the truth's size")
+        strange = [label for label in objects.labels.tolist() if not 0 <= label < len(self.labels)]
+        if strange:
+            raise DataError(
+                f"{truth_name} has class {strange[0]}, which is not one of the {len(self.labels)} "
+                f"of '{self.labels.name}'"
+            )
+        void = _void(truth, objects, masks, self.labels)
+        crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
+        judged = (~crowd).nonzero().flatten()
+        objects, masks = objects[judged], masks[judged]
+        if void is not None:
+            masks, found_masks = masks.without(void), found_masks.without(void)
+        assert objects.track_ids is not None
+        assert found.track_ids is not None
+        one = _overlaps(
+            masks, found_masks, objects.track_ids.tolist(), found.track_ids.tolist(), objects.labels.tolist()
+        )
+        self.images[id] = FrameObjects(clip, frame or 0, *one, _alone(*one, assigned=self.definition != "davis"))
+
+    def merge(self, other: Davis) -> None:
+        """Add what another one kept of other frames.
+
+        Raises DataError for a frame in both, other classes, or another definition.
+        """
+        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
+        if self.definition != other.definition:
+            raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
+        require_apart(self.images, other.images)
+        self.images |= other.images
+
+    def state(self) -> dict[str, Any]:
+        """What is kept, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
+        return {
+            "images": {
+                id: [one.clip, one.frame, *([list(row) for row in table] for table in one[2:5]), one.score]
+                for id, one in self.images.items()
+            }
+        }
+
+    @classmethod
+    def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> Davis:
+        """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
+        metric = cls(labels, definition)
+        try:
+            stored = _State.model_validate(state)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(str(part) for part in ("state", *fault["loc"]))
+            raise DataError(f"{place}: {fault['msg']}") from None
+        for id, (clip, frame, truth, found, meetings, score) in stored.images.items():
+            one = FrameObjects(
+                clip,
+                frame,
+                tuple(TrueObject(*row) for row in truth),
+                tuple(FoundObject(*row) for row in found),
+                tuple(Meeting(*row) for row in meetings),
+                score,
+            )
+            known, known_found = ({row.id for row in side} for side in (one.truth, one.found))
+            if any(row.truth not in known or row.found not in known_found for row in one.meetings) or any(
+                not 0 <= row.label < len(labels) for row in one.truth
+            ):
+                raise DataError(f"state.images.{id}: a class or an object that there is not")
+            metric.images[id] = one
+        return metric
+
+    def compute(self) -> dict[str, Any]:
+        """`j_and_f`, `j_mean`, `j_recall`, `j_decay`, the same of `f_`, `per_class` and `per_object`.
+
+        `j_and_f` is the mean of `j_mean` and `f_mean`. Fractions of 1; decays may be negative. None where there is no
+        object to judge.
+        """
+        results: dict[str, tuple[int, dict[str, float]]] = {}
+        for name, frames in self._clips():
+            for track, label, values in _followed(frames, assigned=self.definition != "davis"):
+                results[f"{name}/{track}"] = (label, values)
+        means = _means([values for _, values in results.values()])
+        per_class: dict[str, dict[str, Any]] = {}
+        for index, name in enumerate(self.labels.names):
+            mine = [values for label, values in results.values() if label == index]
+            per_class[name] = {
+                key: value for key, value in _means(mine).items() if key in ("j_and_f", "j_mean", "f_mean")
+            }
+            per_class[name]["objects"] = len(mine)
+        return {**means, "per_class": per_class, "per_object": {name: values for name, (_, values) in results.items()}}
+
+    def _clips(self) -> list[tuple[str, list[FrameObjects]]]:
+        """The frames of each clip that count, in their order."""
+        clips: dict[tuple[bool, str], list[tuple[int, str]]] = {}
+        for id, one in self.images.items():
+            clips.setdefault((True, id) if one.clip is None else (False, one.clip), []).append((one.frame, id))
+        judged: list[tuple[str, list[FrameObjects]]] = []
+        for (alone, name), places in sorted(clips.items()):
+            frames = [self.images[id] for _, id in sorted(places)]
+            judged.append((name, frames if alone or self.definition != "davis" else frames[1:-1]))
+        return [(name, frames) for name, frames in judged if frames]
+
+
+def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks]:
+    if instances is None or instances.masks is None:
+        raise DataError(f"{name} has no object masks; instance annotations are wanted")
+    if instances.track_ids is None:
+        raise DataError(f"{name} has objects without track ids; nothing tells which are the same in other frames")
+    ids, counts = instances.track_ids.unique(return_counts=True)
+    if bool((counts > 1).any()):
+        raise DataError(f"{name} has the track {int(ids[counts > 1][0])} twice; one object for each is wanted")
+    instances = instances.to("cpu")
+    assert instances.masks is not None
+    return instances, instances.masks
+
+
+def _void(truth: Annotation, objects: Instances, masks: Masks, labels: LabelSet) -> Bool[Tensor, "H W"] | None:
+    """The pixels that nobody judges; None where there are none."""
+    crowds = [] if objects.crowd is None else objects.crowd.nonzero().flatten().tolist()
+    void = torch.zeros(masks.size, dtype=torch.bool)
+    if truth.semantic is not None and truth.semantic.shape == void.shape:
+        void |= truth.semantic.cpu() == labels.ignore_id
+    for index in crowds:
+        void |= masks.dense_one(index)
+    return void if bool(void.any()) else None
+
+
+def _overlaps(
+    masks: Masks, found_masks: Masks, ids: Sequence[int], found_ids: Sequence[int], labels: Sequence[int]
+) -> tuple[tuple[TrueObject, ...], tuple[FoundObject, ...], tuple[Meeting, ...]]:
+    reach = math.ceil(CONTOUR_TOLERANCE * math.hypot(*masks.size))
+    contours = [contour(masks, index) for index in range(len(masks))]
+    found_contours = [contour(found_masks, index) for index in range(len(found_masks))]
+    areas, found_areas = masks.areas().tolist(), found_masks.areas().tolist()
+    truth = tuple(TrueObject(*row) for row in zip(ids, labels, areas, map(len, contours), strict=True))
+    found = tuple(FoundObject(*row) for row in zip(found_ids, found_areas, map(len, found_contours), strict=True))
+    shared = shared_pixels(masks, found_masks).tolist()
+    meetings = []
+    for place, points in enumerate(contours):
+        for other_place, other_points in enumerate(found_contours):
+            near = _near(points, other_points, reach)
+            other_near = _near(other_points, points, reach) if near else 0
+            pixels = shared[place][other_place]
+            if pixels or near:
+                meetings.append(Meeting(ids[place], found_ids[other_place], pixels, near, other_near))
+    return truth, found, tuple(meetings)
+
+
+def contour(masks: Masks, index: int) -> Int64[np.ndarray, "P 2"]:
+    """The pixels, row and column, that differ from their neighbour on the right, below, or between the two.
+
+    A mask goes on beyond the right and the lower side of the image. (Contours lie half a pixel up and to the left.)
+    """
+    x1, y1, x2, y2 = masks.boxes[index].tolist()
+    padded = np.zeros((y2 - y1 + 2, x2 - x1 + 2), dtype=np.uint8)
+    padded[1:-1, 1:-1] = masks.crop(index).numpy()
+    if y2 == masks.size[0]:
+        padded[-1] = padded[-2]
+    if x2 == masks.size[1]:
+        padded[:, -1] = padded[:, -2]
+    here = padded[:-1, :-1]
+    edge = (here != padded[:-1, 1:]) | (here != padded[1:, :-1]) | (here != padded[1:, 1:])
+    points = np.argwhere(edge) + np.array([y1 - 1, x1 - 1])
+    return points[(points >= 0).all(axis=1)]
+
+
+def _near(points: Int64[np.ndarray, "P 2"], others: Int64[np.ndarray, "Q 2"], reach: int) -> int:
+    """How many points have one of the others within reach."""
+    if not len(points) or not len(others):
+        return 0
+    inside = (points >= others.min(axis=0) - reach) & (points <= others.max(axis=0) + reach)
+    points = points[inside.all(axis=1)]
+    if not len(points):
+        return 0
+    distances, _ = KDTree(others).query(points, distance_upper_bound=reach + 0.5)
+    return int(np.count_nonzero(distances <= reach))
+
+
+_NO_OBJECT, _NO_TRACK, _APART = TrueObject(-1, 0, 0, 0), FoundObject(-1, 0, 0), Meeting(-1, -1, 0, 0, 0)
+
+
+def _jaccard(truth: TrueObject, found: FoundObject, meeting: Meeting) -> float:
+    union = truth.pixels + found.pixels - meeting.pixels
+    return meeting.pixels / union if union else 1.0
+
+
+def _contour_accuracy(truth: TrueObject, found: FoundObject, meeting: Meeting) -> float:
+    if not truth.contour or not found.contour:
+        return 0.0 if truth.contour or found.contour else 1.0
+    precision, recall = meeting.found_near / found.contour, meeting.true_near / truth.contour
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _alone(
+    truth: Sequence[TrueObject], found: Sequence[FoundObject], meetings: Sequence[Meeting], *, assigned: bool
+) -> float | None:
+    """What the frame alone would get: of the track of the same id, or of the best one."""
+    met = {(one.truth, one.found): one for one in meetings}
+    values = []
+    for wanted in truth:
+        tracks = [one for one in found if assigned or one.id == wanted.id] or [_NO_TRACK]
+        parts = [(wanted, one, met.get((wanted.id, one.id), _APART)) for one in tracks]
+        values.append(max((_jaccard(*part) + _contour_accuracy(*part)) / 2 for part in parts))
+    return math.fsum(values) / len(values) if values else None
+
+
+def _followed(frames: Sequence[FrameObjects], *, assigned: bool) -> Iterable[tuple[int, int, dict[str, float]]]:
+    """Track id, class id and results of each object of a clip."""
+    labels: dict[int, int] = {}
+    for frame in frames:
+        for one in frame.truth:
+            labels.setdefault(one.id, one.label)
+    tracks = sorted({one.id for frame in frames for one in frame.found})
+    ids = sorted(labels)
+    if not assigned:
+        partners = {id: id for id in ids}
+    else:
+        # no track at all stands for the objects that outnumber the tracks
+        offered = [*tracks, *[None] * max(0, len(ids) - len(tracks))]
+        gain = np.array([[_mean(_values(frames, id, track).mean(axis=1)) for id in ids] for track in offered])
+        rows, columns = linear_sum_assignment(gain.reshape(len(offered), len(ids)), maximize=True)
+        partners = {ids[column]: offered[row] for row, column in zip(rows, columns, strict=True)}
+    for id in ids:
+        region, outline = _values(frames, id, partners.get(id))
+        yield id, labels[id], {**_statistics("j", region), **_statistics("f", outline)}
+
+
+def _values(frames: Sequence[FrameObjects], id: int, track: int | None) -> Float64[np.ndarray, "2 F"]:
+    """J and F of an object in each frame, if it were followed by this track."""
+    values = np.zeros((2, len(frames)))
+    for place, frame in enumerate(frames):
+        truth = next((one for one in frame.truth if one.id == id), _NO_OBJECT)
+        found = next((one for one in frame.found if one.id == track), _NO_TRACK)
+        meeting = next((one for one in frame.meetings if (one.truth, one.found) == (id, track)), _APART)
+        values[:, place] = _jaccard(truth, found, meeting), _contour_accuracy(truth, found, meeting)
+    return values
+
+
+def _statistics(name: str, values: Float64[np.ndarray, " F"]) -> dict[str, float]:
+    """Mean, recall and decay over the frames of a clip; the quarters share a frame with the next."""
+    edges = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(np.int64) - 1
+    first, last = values[edges[0] : edges[1] + 1], values[edges[3] : edges[4] + 1]
+    return {
+        f"{name}_mean": _mean(values),
+        f"{name}_recall": _mean(values > 0.5),
+        f"{name}_decay": _mean(first) - _mean(last),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    return math.fsum(values.tolist()) / len(values)
+
+
+def _means(results: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
+    names = [f"{part}_{name}" for part in ("j", "f") for name in ("mean", "recall", "decay")]
+    means = {name: math.fsum(one[name] for one in results) / len(results) if results else None for name in names}
+    both = [value for value in (means["j_mean"], means["f_mean"]) if value is not None]
+    return {"j_and_f": sum(both) / 2 if both else None, **means}
+
+
+class _State(BaseModel):
+    """What `state` gives, as it comes from outside."""
+
+    images: dict[
+        str,
+        tuple[
+            str | None,
+            int,
+            list[tuple[int, int, int, int]],
+            list[tuple[int, int, int]],
+            list[tuple[int, int, int, int, int]],
+            float | None,
+        ],
+    ]

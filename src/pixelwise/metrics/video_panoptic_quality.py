@@ -1,0 +1,260 @@
+"""Video panoptic quality, VPQ, and with it STQ.
+
+The frames of a window of a clip are taken as one image in which a segment is a tube: all pixels of its id. Tubes match
+as segments do in PQ. The window slides over the clip by one labelled frame; counts are pooled over the windows of all
+clips, PQ is averaged over classes, and VPQ is the mean over windows of several lengths.
+
+Lengths are told by k, the number of frames of the video between the first and the last of a window. In Cityscapes-VPS
+every fifth frame is labelled, so that k = 0, 5, 10, 15 are windows of 1, 2, 3 and 4 labelled frames. Only labelled
+frames make windows. A clip with fewer frames than a window has none of that length.
+
+Source: Kim et al., "Video Panoptic Segmentation", CVPR 2020, section 4, and the code of its authors. As there, the
+class of a tube is that of its id in the first frame of the window that has it. Their code adds the areas of true tubes
+to the areas of frames that later windows take again; here areas are counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.labels import LabelSet
+from pixelwise.metrics.image_ids import new_key, require_apart
+from pixelwise.metrics.panoptic_quality import (
+    ClassCounts,
+    ImageSegments,
+    SegmentOverlaps,
+    class_counts,
+    class_quality,
+    pooled,
+    qualities,
+    segment_overlaps,
+)
+from pixelwise.metrics.segmentation_tracking_quality import segmentation_tracking_quality
+from pixelwise.types import Annotation
+
+DEFINITIONS: dict[str, str] = {
+    "video-panoptic": "VPQ: PQ of tubes over windows of 1 to 4 labelled frames (k = 0, 5, 10, 15 where every fifth "
+    "frame is labelled), and its mean; STQ = √(AQ · SQ), AQ how well things are followed, whatever their class, SQ the "
+    "mean IoU",
+}
+"""One line each for people who compare numbers."""
+
+
+class FrameSegments(NamedTuple):
+    """What is kept of a frame.
+
+    Attributes:
+        clip: its clip; an image of none is one by itself.
+        frame: its place in the clip.
+        overlaps: which pixels its segments share.
+    """
+
+    clip: str
+    frame: int
+    overlaps: SegmentOverlaps
+
+    @property
+    def alone(self) -> ImageSegments:
+        """What was counted in the frame alone."""
+        return ImageSegments(class_counts(self.overlaps))
+
+    @property
+    def badness(self) -> tuple[bool, float, float]:
+        """Sorts the worst frame first, by the PQ that it would get alone; one with nothing to judge comes last."""
+        return self.alone.badness
+
+    def caption(self) -> str:
+        """What a sheet of images says of it."""
+        return self.alone.caption()
+
+    def row(self) -> dict[str, Any]:
+        """What `images.jsonl` says of it."""
+        return self.alone.row()
+
+
+class VideoPanopticQuality:
+    """Keeps the joint histogram of each frame, whatever its size; windows are made in `compute`.
+
+    Frames may come in any order, clips mixed.
+
+    Args:
+        labels: the classes.
+        definition: `video-panoptic`.
+        k: the lengths of windows, in frames of the video.
+        spacing: frames of the video from one labelled frame to the next.
+
+    Raises:
+        RecipeError: an unknown definition, or a k that is no multiple of the spacing.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSet,
+        definition: str = "video-panoptic",
+        *,
+        k: Sequence[int] = (0, 5, 10, 15),
+        spacing: int = 5,
+    ) -> None:
+        if definition not in DEFINITIONS:
+            raise RecipeError(f"definition '{definition}': one of {', '.join(DEFINITIONS)} is wanted")
+        if spacing < 1 or not k or any(length < 0 or length % spacing for length in k):
+            raise RecipeError(f"k {list(k)}: multiples of the spacing of labelled frames, {spacing}, are wanted")
+        self.labels = labels
+        self.definition = definition
+        self.k = tuple(dict.fromkeys(k))
+        self.spacing = spacing
+        self.images: dict[str, FrameSegments] = {}
+        """What is kept of each frame, by id."""
+
+    def update(
+        self,
+        predicted: Annotation,
+        truth: Annotation,
+        *,
+        id: str,
+        clip: str | None = None,
+        frame: int | None = None,
+    ) -> None:
+        """Count one frame.
+
+        Raises DataError for a second time, another size, an unknown class, or a frame whose place is not known.
+        """
+        id = new_key(self.images, id, clip, frame)
+        if clip is not None and frame is None:
+            raise DataError(f"image '{id}': a frame of the clip '{clip}' without its place; windows need the order")
+        overlaps = segment_overlaps(predicted, truth, self.labels, id=id)
+        self.images[id] = FrameSegments(id if clip is None else clip, frame or 0, overlaps)
+
+    def merge(self, other: VideoPanopticQuality) -> None:
+        """Add what another one kept of other frames.
+
+        Raises DataError for a frame in both, other classes, or other windows.
+        """
+        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
+        if (self.k, self.spacing) != (other.k, other.spacing):
+            raise DataError(
+                f"one part has windows of k = {list(self.k)} with labels every {self.spacing} frames, another of "
+                f"k = {list(other.k)} every {other.spacing}"
+            )
+        require_apart(self.images, other.images)
+        self.images |= other.images
+
+    def state(self) -> dict[str, Any]:
+        """What is kept, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
+        return {
+            "k": list(self.k),
+            "spacing": self.spacing,
+            "images": {
+                id: [one.clip, one.frame, *(table.tolist() for table in one.overlaps)]
+                for id, one in self.images.items()
+            },
+        }
+
+    @classmethod
+    def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> VideoPanopticQuality:
+        """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
+        try:
+            stored = _State.model_validate(state)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(str(part) for part in ("state", *fault["loc"]))
+            raise DataError(f"{place}: {fault['msg']}") from None
+        metric = cls(labels, definition, k=stored.k, spacing=stored.spacing)
+        for id, (clip, frame, *rows) in stored.images.items():
+            tables = [
+                np.array(table, dtype=np.int64).reshape(-1, width) for table, width in zip(rows, (3, 3, 2), strict=True)
+            ]
+            overlaps = SegmentOverlaps(*tables)
+            _require_sound(overlaps, len(labels), name=f"state.images.{id}")
+            metric.images[id] = FrameSegments(clip, frame, overlaps)
+        return metric
+
+    def compute(self) -> dict[str, Any]:
+        """`vpq`, `vpq_k0`, `vpq_k5` …, the same with `_things` and `_stuff`, `stq`, `stq_sq`, `aq`, and `per_class`.
+
+        Fractions of 1; None where there is nothing to judge: a k for which all clips are too short is left out of the
+        mean. `stq_sq` is the mean IoU, not the SQ of PQ. `per_class` has `vpq`, `vpq_k0` … and `iou`.
+        """
+        clips = self._clips()
+        per_class: dict[str, dict[str, Any]] = {name: {"vpq": None} for name in self.labels.names}
+        found: dict[str, dict[str, float | None]] = {}
+        for k in self.k:
+            counts = pooled(
+                one
+                for frames in clips
+                for window in _windows(frames, k // self.spacing + 1)
+                for one in class_counts(window)
+            )
+            found[f"vpq_k{k}"] = qualities(counts, self.labels)
+            for label, name in enumerate(self.labels.names):
+                one = counts.get(label, ClassCounts(label, 0, 0, 0, 0.0))
+                per_class[name][f"vpq_k{k}"] = class_quality(one).pq
+        for values in per_class.values():
+            values["vpq"] = _mean(values[f"vpq_k{k}"] for k in self.k)
+        means: dict[str, Any] = {}
+        for group in ("", "_things", "_stuff"):
+            means[f"vpq{group}"] = _mean(one[f"pq{group}"] for one in found.values())
+        means |= {f"{name}{group}": found[name][f"pq{group}"] for group in ("", "_things", "_stuff") for name in found}
+        tracking = segmentation_tracking_quality(clips, self.labels)
+        means |= {"stq": tracking.stq, "stq_sq": tracking.sq, "aq": tracking.aq}
+        for name, iou in zip(self.labels.names, tracking.ious, strict=True):
+            per_class[name]["iou"] = iou
+        return {**means, "per_class": per_class}
+
+    def _clips(self) -> list[list[SegmentOverlaps]]:
+        """The frames of each clip in their order."""
+        clips: dict[str, list[tuple[int, str]]] = {}
+        for id, one in self.images.items():
+            clips.setdefault(one.clip, []).append((one.frame, id))
+        return [[self.images[id].overlaps for _, id in sorted(frames)] for _, frames in sorted(clips.items())]
+
+
+def _windows(frames: Sequence[SegmentOverlaps], length: int) -> Iterator[SegmentOverlaps]:
+    """Every so many frames that follow each other, as one."""
+    for start in range(len(frames) - length + 1):
+        window = frames[start : start + length]
+        yield window[0] if length == 1 else _joined(window)
+
+
+def _joined(frames: Sequence[SegmentOverlaps]) -> SegmentOverlaps:
+    """The overlaps of tubes: pixels of the same ids added up, the class that of the first frame."""
+    pairs, *tables = (np.concatenate(parts) for parts in zip(*frames, strict=True))
+    unique, place = np.unique(pairs[:, 0] << 32 | pairs[:, 1], return_inverse=True)
+    # sums of integers below 2^53 are exact in double
+    pixels = np.bincount(place, weights=pairs[:, 2], minlength=len(unique)).astype(np.int64)
+    summed = np.stack([unique >> 32, unique & 2**32 - 1, pixels], axis=1)
+    truth, found = (table[np.unique(table[:, 0], return_index=True)[1]] for table in tables)
+    return SegmentOverlaps(summed, truth, found)
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+class _State(BaseModel):
+    """What `state` gives, as it comes from outside."""
+
+    k: list[int]
+    spacing: int
+    images: dict[
+        str,
+        tuple[str, int, list[tuple[int, int, int]], list[tuple[int, int, int]], list[tuple[int, int]]],
+    ]
+
+
+def _require_sound(overlaps: SegmentOverlaps, classes: int, *, name: str) -> None:
+    """Raise DataError unless the ids are sorted and those of the pairs are the entries', and the classes known."""
+    pairs, *tables = overlaps
+    for side, table in enumerate(tables):
+        ids = np.unique(pairs[:, side])
+        if not np.array_equal(table[:, 0], ids[ids != 0]) or bool((pairs < 0).any()):
+            raise DataError(f"{name}: pairs of ids that are not those of its segments, each once and sorted")
+        if bool(((table[:, 1] < 0) | (table[:, 1] >= classes)).any()):
+            raise DataError(f"{name}: a class that is not one of {classes}")

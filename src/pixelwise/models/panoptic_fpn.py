@@ -1,0 +1,343 @@
+"""Panoptic FPN: Kirillov, Girshick, He, Dollár, "Panoptic Feature Pyramid Networks", CVPR 2019.
+
+Mask R-CNN on a pyramid, with a second, light branch on the same pyramid that gives every pixel a class of stuff: each
+level is enlarged step by step to a quarter of the image, by convolutions with group norm, and their sum is scored
+(section 3, figure 3). The scores of stuff have one channel more, for all things together. Objects and stuff are merged by
+a heuristic (`nn.panoptic_merge`).
+
+Differences from the paper:
+- Those of `models.mask_rcnn`.
+- The semantic branch is learnt with the weight 0.5 by default; the paper chooses it for each data set (section 4.1).
+- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
+from pixelwise.models import mask_rcnn
+from pixelwise.nn.panoptic_merge import LARGEST_OVERLAP, SCORE_THRESHOLD, SMALLEST_STUFF, merge_segments
+from pixelwise.ops.precision import at_least_float32
+from pixelwise.ops.resize import argmax_resized
+from pixelwise.types import Annotation, Batch
+
+TASK = "panoptic"
+
+STRIDE = 4
+"""Pixels of the image for each score of stuff."""
+
+THINGS = 0
+"""The channel of all things together."""
+
+
+class Output(NamedTuple):
+    """Scores of stuff, and what Mask R-CNN's heads learn from, where there was truth, or else found.
+
+    Attributes:
+        logits: things first, then each class of stuff in the order of their ids, at a quarter of the padded images' size.
+        objects: of Mask R-CNN.
+    """
+
+    logits: Float[Tensor, "B S h w"]
+    objects: mask_rcnn.Output
+
+
+class SemanticBranch(nn.Module):
+    """Every level enlarged to a quarter of the image, by a 3×3 convolution, group norm, ReLU and a doubling as often as
+    it takes; their sum is scored by a 1×1 convolution.
+
+    Args:
+        in_channels: of the levels.
+        scores: channels of the scores.
+        channels: of the branch.
+        levels: of the pyramid, of the strides 4, 8, …
+    """
+
+    def __init__(self, in_channels: int, scores: int, *, channels: int = 128, levels: int = 4) -> None:
+        super().__init__()
+        groups = min(32, channels)
+        self.levels = nn.ModuleList(
+            nn.ModuleList(
+                nn.Sequential(
+                    nn.Conv2d(channels if step else in_channels, channels, 3, padding=1, bias=False),
+                    nn.GroupNorm(groups, channels),
+                    nn.ReLU(inplace=True),
+                )
+                for step in range(max(number, 1))
+            )
+            for number in range(levels)
+        )
+        self.score = nn.Conv2d(channels, scores, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.score.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, levels: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B S h w"]:
+        """Scores at the size of the finest level.
+
+        Args:
+            levels: from the finest; those beyond the last are not used.
+        """
+        maps: list[Tensor] = []
+        for number, (steps, x) in enumerate(zip(self.levels, levels, strict=False)):
+            assert isinstance(steps, nn.ModuleList)
+            for step in steps:
+                x = step(x)
+                if number:
+                    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            maps.append(x)
+        return self.score(torch.stack(maps).sum(dim=0))
+
+
+class PanopticFPN(mask_rcnn.MaskRCNN):
+    """Mask R-CNN and the semantic branch.
+
+    Args:
+        parts: of the detector.
+        num_classes: of the label set.
+        semantic_branch: on its pyramid.
+        semantic_weight: of its term in the loss.
+        largest_overlap: see `nn.panoptic_merge.merge_segments`.
+        smallest_stuff: likewise, in pixels of the original image.
+
+    Attributes:
+        score_threshold: objects that are merged have a greater score.
+        nms_threshold: IoU from which a better object of a class suppresses another.
+        max_detections: of each image.
+    """
+
+    task = TASK
+
+    def __init__(
+        self,
+        parts: mask_rcnn.Parts,
+        *,
+        num_classes: int,
+        semantic_branch: SemanticBranch,
+        semantic_weight: float,
+        largest_overlap: float,
+        smallest_stuff: int,
+    ) -> None:
+        super().__init__(parts)
+        self.num_classes, self.semantic_branch = num_classes, semantic_branch
+        self.semantic_weight = semantic_weight
+        self.largest_overlap, self.smallest_stuff = largest_overlap, smallest_stuff
+
+    @property
+    def stuff(self) -> tuple[int, ...]:
+        """Class ids of stuff, in the order of the channels from 1 on."""
+        return _stuff_of(self.num_classes, self.things)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Any = None,  # noqa: ARG002
+    ) -> Output:
+        """With truth what is learnt from, else what is found.
+
+        Raises:
+            DataError: the truth has no objects with masks.
+        """
+        valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
+        x = self._prepared(images, sizes)
+        levels = self._levels(x)
+        objects = self._objects(levels, (x.shape[2], x.shape[3]), valid, truth)
+        return Output(self.semantic_branch(levels), objects)
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Mask R-CNN's five terms, and the cross-entropy of every pixel's class of stuff.
+
+        Raises:
+            DataError: forward was called without truth, or the truth has no class for each pixel.
+        """
+        terms = super().loss(output.objects, batch)
+        truth = stack_semantic(batch.truth)
+        height, width = truth.shape[1:]
+        logits = F.interpolate(
+            at_least_float32(output.logits), scale_factor=STRIDE, mode="bilinear", align_corners=False
+        )
+        # by class id, and last what is none
+        nothing = PixelLoss.ignore_id
+        channels = torch.full((self.num_classes + 1,), THINGS, device=truth.device)
+        channels[list(self.stuff)] = torch.arange(1, len(self.stuff) + 1, device=truth.device)
+        channels[-1] = nothing
+        known = (truth >= 0) & (truth < self.num_classes)
+        wanted = channels[torch.where(known, truth, self.num_classes)]
+        terms["semantic"] = PixelLoss(ignore_id=nothing)(
+            logits[:, :, :height, :width], wanted, weight=self.semantic_weight
+        )
+        return terms
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Objects and stuff of the original images, merged; only stuff of an output that is learnt from."""
+        annotations: list[Annotation] = []
+        height, width = (STRIDE * side for side in output.logits.shape[2:])
+        objects = super().decode(output.objects, batch)
+        sizes = zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
+        class_ids = torch.tensor([self.num_classes, *self.stuff], device=output.logits.device, dtype=torch.int32)
+        for logits, found, (valid, original) in zip(output.logits, objects, sizes, strict=True):
+            covered = (height * original[0] / valid[0], width * original[1] / valid[1])
+            channels, confidence = argmax_resized(logits, (original[0], original[1]), covered=covered)
+            assert found.instances is not None
+            panoptic = merge_segments(
+                class_ids[channels.int()],
+                found.instances,
+                num_classes=self.num_classes,
+                things=self.things,
+                confidence=confidence,
+                score_threshold=self.score_threshold,
+                largest_overlap=self.largest_overlap,
+                smallest_stuff=self.smallest_stuff,
+            )
+            annotations.append(Annotation(panoptic=panoptic))
+        return annotations
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
+        """Everything that is computed before anything is sorted or chosen."""
+        return (*super().features(images), self.semantic_branch(self._levels(self._prepared(images, None))))
+
+
+def build(
+    *,
+    num_classes: int,
+    thing_ids: Sequence[int] | None = None,
+    backbone: str = "resnet50",
+    channels: int = 256,
+    box_width: int = 1024,
+    semantic_channels: int = 128,
+    semantic_weight: float = 0.5,
+    sampling_ratio: int = 2,
+    is_aligned: bool = True,
+    top_proposals: Sequence[int] | None = None,
+    kept_proposals: Sequence[int] | None = None,
+    samples: int = 512,
+    positive_fraction: float = 0.25,
+    rpn_beta: float = 1 / 9,
+    box_beta: float = 1.0,
+    pixel_mean: Sequence[float] | None = None,
+    pixel_std: Sequence[float] | None = None,
+    score_threshold: float = SCORE_THRESHOLD,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
+    largest_overlap: float = LARGEST_OVERLAP,
+    smallest_stuff: int = SMALLEST_STUFF,
+) -> PanopticFPN:
+    """Panoptic FPN with random weights.
+
+    Args:
+        num_classes: of the label set, things and stuff.
+        thing_ids: class ids of things; all but 0 if not given.
+        backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32.
+        channels: of the pyramid's levels, and of the mask head.
+        box_width: of the box head's hidden layers.
+        semantic_channels: of the semantic branch.
+        semantic_weight: of its term in the loss.
+        sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
+        is_aligned: RoIAlign with half-pixel centres.
+        top_proposals: of each level, before the suppression, in training and otherwise; 2000 and 1000.
+        kept_proposals: of each image, after it; 2000 and 1000.
+        samples: proposals of each image that are learnt from.
+        positive_fraction: of the samples, at most.
+        rpn_beta: where the parabola of the RPN's box loss ends.
+        box_beta: likewise, of the box head.
+        pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
+        pixel_std: their deviation; the backbone's if not given.
+        score_threshold: objects that are merged have a greater score.
+        nms_threshold: IoU from which a better object of a class suppresses another.
+        max_detections: of each image.
+        largest_overlap: an object is left out if more of it is hidden by surer ones.
+        smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
+
+    Raises:
+        RecipeError: parts that do not go together.
+    """
+    parts = mask_rcnn.build(
+        num_classes=num_classes,
+        thing_ids=thing_ids,
+        backbone=backbone,
+        channels=channels,
+        box_width=box_width,
+        sampling_ratio=sampling_ratio,
+        is_aligned=is_aligned,
+        top_proposals=top_proposals,
+        kept_proposals=kept_proposals,
+        samples=samples,
+        positive_fraction=positive_fraction,
+        rpn_beta=rpn_beta,
+        box_beta=box_beta,
+        pixel_mean=pixel_mean,
+        pixel_std=pixel_std,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+    ).parts
+    scores = 1 + len(_stuff_of(num_classes, parts.things))
+    return PanopticFPN(
+        parts,
+        num_classes=num_classes,
+        semantic_branch=SemanticBranch(channels, scores, channels=semantic_channels),
+        semantic_weight=semantic_weight,
+        largest_overlap=largest_overlap,
+        smallest_stuff=smallest_stuff,
+    )
+
+
+def _stuff_of(num_classes: int, things: Sequence[int]) -> tuple[int, ...]:
+    return tuple(number for number in range(num_classes) if number not in things)
+
+
+VARIANTS = {
+    "panoptic_fpn_resnet50": {"backbone": "resnet50"},
+    "panoptic_fpn_resnet101": {"backbone": "resnet101"},
+    "panoptic_fpn_mobilenet_v2": {"backbone": "mobilenet_v2"},
+}
+
+RECIPE = Recipe(
+    stages=(
+        Stage(
+            steps=6_000,
+            batch_size=4,
+            crop_size=416,
+            optimizer=Optimizer(
+                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
+            ),
+            augmentation=Augmentation(
+                scale_min=0.4, scale_max=1.6, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05
+            ),
+            poly_power=0.9,
+            warmup_steps=200,
+            freeze_batch_norm=True,
+            frozen_stages=1,
+            ema_decay=0.998,
+            arguments={"samples": 128},
+        ),
+    ),
+    paper={
+        "steps": "90,000 on COCO, 65,000 on Cityscapes",
+        "batch_size": "16 on COCO, 32 on Cityscapes",
+        "crop_size": "none: short side 800, long side at most 1333; on Cityscapes 512×1024",
+        "input_size": "1333, short side 800; on Cityscapes 2048",
+        "optimizer.name": "sgd",
+        "optimizer.lr": "0.02 on COCO, 0.01 on Cityscapes",
+        "optimizer.head_lr_multiplier": "1",
+        "optimizer.weight_decay": "1e-4",
+        "optimizer.clip_norm": "none",
+        "augmentation.scale_min": "1; on Cityscapes 0.5",
+        "augmentation.scale_max": "1; on Cityscapes 2",
+        "augmentation.brightness": "0; Cityscapes' colours are changed too",
+        "poly_power": "divided by 10 at 60,000 and 80,000 steps, on Cityscapes at 40,000 and 55,000",
+        "warmup_steps": "1,000 in detectron2",
+        "ema_decay": "none",
+    },
+)

@@ -1,0 +1,529 @@
+"""UPSNet: Xiong, Liao, Zhao, Hu, Bai, Yumer, Urtasun, "UPSNet: A Unified Panoptic Segmentation Network", CVPR 2019.
+
+Mask R-CNN on a pyramid finds objects, and a semantic head on the same pyramid scores the class of every pixel: small
+deformable convolutions on each level, brought to the finest one and joined (section 3.1). A panoptic head without
+parameters makes of both one score for each segment, and one for what is unknown, so that a pixel belongs to exactly one
+segment and the network may say that it does not know which (`nn.panoptic_head`). In training, three of ten objects are
+left out at random, and their pixels are unknown.
+
+Differences from the paper:
+- The conventions of coordinates are those of `models.mask_rcnn` by default; those of the public code, without half-pixel
+  centres and with boxes whose x2 and y2 are the last pixels, are arguments of `build` (`is_aligned`,
+  `inclusive_boxes`).
+- Batches may hold several images; the public code takes one in each process. The mean of the deepest map
+  (`global_context`) is then that of the padded image.
+- The RoI loss pools the scores of the boxes where the paper pools features and then scores them: both are linear, so
+  that the results agree, and there are fewer scores than features. Its target reads the true class at whole pixels.
+- The losses are sums divided by counts over the whole batch, as those of `models.mask_rcnn`; the public code counts
+  cells that nobody judged in the mean of the RoI loss and of the panoptic loss.
+- Pixels of crowds are unknown, as those of objects that were left out; the public code leaves images without objects
+  out, where here nothing stands beside what is unknown.
+- Answers are found at the size of the original image, where the public code enlarges the segments found at the
+  network's; where nothing is found, no empty object takes part.
+- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
+from pixelwise.losses.detection import objects_to_learn
+from pixelwise.models import mask_rcnn
+from pixelwise.nn.backbones import ResNetBackbone
+from pixelwise.nn.deformable import DeformableConv2d, deform
+from pixelwise.nn.fpn import FPN
+from pixelwise.nn.panoptic_head import IGNORED, panoptic_logits, panoptic_segments, panoptic_targets, uncovered
+from pixelwise.nn.roi_heads import RoIPooling
+from pixelwise.nn.rpn import Proposals
+from pixelwise.ops.boxes import clip_boxes, scale_boxes
+from pixelwise.ops.precision import at_least_float32
+from pixelwise.ops.thing_channels import channels_of, class_ids_of
+from pixelwise.types import Annotation, Batch, Instances, Panoptic
+
+TASK = "panoptic"
+
+STRIDE = 4
+"""Pixels of the image for each semantic score."""
+
+ROI_SIDE = 28
+"""Cells along each side of a box in the RoI loss, as of a mask."""
+
+
+class Output(NamedTuple):
+    """Scores of the classes, and what is learnt from where there was truth, or else what was found.
+
+    Attributes:
+        logits: of every class, at a quarter of the padded images' size.
+        objects: of Mask R-CNN's heads; of what was found it holds `boxes`, `channels`, `scores` and `mask_logits`.
+        roi_logits: scores of the classes inside all true boxes of each image.
+        roi_targets: their true classes.
+        panoptic_logits: of each image, see `nn.panoptic_head.panoptic_logits`.
+        panoptic_targets: see `nn.panoptic_head.panoptic_targets`.
+    """
+
+    logits: Float[Tensor, "B K h w"]
+    objects: mask_rcnn.Output
+    roi_logits: tuple[Float[Tensor, "_ K M M"], ...] | None = None
+    roi_targets: tuple[Int64[Tensor, "_ M M"], ...] | None = None
+    panoptic_logits: tuple[Float[Tensor, "_ h w"], ...] | None = None
+    panoptic_targets: tuple[Int64[Tensor, "h w"], ...] | None = None
+
+
+class SemanticHead(nn.Module):
+    """The same deformable convolutions on four levels, enlarged to the finest and joined, then one score for each class.
+
+    Args:
+        in_channels: of the levels.
+        num_classes: channels of the scores.
+        channels: of each level from the last but one convolution on.
+        layers: convolutions, at least two; three on COCO, two on Cityscapes.
+        norm: what follows each convolution: `none`, or group norm as in VPSNet.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        channels: int = 128,
+        layers: int = 3,
+        norm: Literal["none", "group"] = "none",
+    ) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for number in range(layers):
+            width = channels if number >= layers - 2 else in_channels
+            before = channels if number > layers - 2 else in_channels
+            convolution = DeformableConv2d(before, width, is_modulated=False)
+            nn.init.kaiming_normal_(convolution.weight)
+            parts += [convolution, *([nn.GroupNorm(math.gcd(32, width // 2), width)] if norm == "group" else [])]
+            parts.append(nn.ReLU(inplace=True))
+        self.subnet = nn.Sequential(*parts)
+        self.score = nn.Conv2d(4 * channels, num_classes, 1)
+        nn.init.normal_(self.score.weight, std=0.01)
+        nn.init.zeros_(self.score.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, levels: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B K h w"]:
+        """Scores at the size of the finest level.
+
+        Args:
+            levels: from the finest; those beyond the fourth are not used.
+        """
+        size = levels[0].shape[2:]
+        maps = [self.subnet(x) for x in levels[:4]]
+        maps = [maps[0], *(F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:])]
+        return self.score(torch.cat(maps, dim=1))
+
+
+class UPSNet(mask_rcnn.MaskRCNN):
+    """Mask R-CNN, the semantic head, and the panoptic head.
+
+    A system that extends this one may change the levels between `_levels` and `_segments`.
+
+    Args:
+        parts: of the detector.
+        semantic_head: on its pyramid.
+        roi_pooling: of the scores in the RoI loss; None for no such loss.
+        semantic_weight: of the semantic head's term in the loss.
+        roi_weight: of the RoI loss's.
+        panoptic_weight: of the panoptic head's.
+        kept_objects: fraction of an image's objects, at least one of them, that the panoptic head sees in training.
+        has_unknown: whether there is a score for what is unknown.
+        smallest_stuff: pixels of the original image; less of a class of stuff becomes void.
+
+    Attributes:
+        score_threshold: objects of the panoptic head have a greater score.
+        nms_threshold: IoU from which a better object suppresses another, of whatever class.
+        max_detections: of each image.
+        pixel_loss: of the semantic head.
+    """
+
+    task = TASK
+    suppresses_across_classes = True
+
+    def __init__(
+        self,
+        parts: mask_rcnn.Parts,
+        *,
+        semantic_head: SemanticHead,
+        roi_pooling: RoIPooling | None,
+        semantic_weight: float,
+        roi_weight: float,
+        panoptic_weight: float,
+        kept_objects: float,
+        has_unknown: bool,
+        smallest_stuff: int,
+    ) -> None:
+        super().__init__(parts)
+        self.semantic_head, self.roi_pooling = semantic_head, roi_pooling
+        self.semantic_weight, self.roi_weight = semantic_weight, roi_weight
+        self.panoptic_weight, self.kept_objects = panoptic_weight, kept_objects
+        self.has_unknown, self.smallest_stuff = has_unknown, smallest_stuff
+        self.pixel_loss = PixelLoss()
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Any = None,  # noqa: ARG002
+    ) -> Output:
+        """With truth what is learnt from, else what is found.
+
+        Raises:
+            DataError: the truth has no objects with masks, or no class for each pixel.
+        """
+        valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
+        x = self._prepared(images, sizes)
+        return self._segments(self._levels(x), (x.shape[2], x.shape[3]), valid, truth)
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Mask R-CNN's five terms, and those of the semantic head, of its boxes and of the panoptic head.
+
+        Raises:
+            DataError: forward was called without truth.
+        """
+        terms = super().loss(output.objects, batch)
+        height, width = batch.images.shape[2:]
+        logits = F.interpolate(
+            at_least_float32(output.logits), scale_factor=STRIDE, mode="bilinear", align_corners=False
+        )
+        truth = stack_semantic(batch.truth)
+        terms["semantic"] = self.pixel_loss(logits[:, :, :height, :width], truth, weight=self.semantic_weight)
+        if output.panoptic_logits is None or output.panoptic_targets is None:
+            raise DataError("nothing to learn from: forward was called without truth")
+        if output.roi_logits is not None and output.roi_targets is not None:
+            terms["roi"] = _segment_term(output.roi_logits, output.roi_targets, self.roi_weight)
+        logits, targets = ([one[None] for one in part] for part in (output.panoptic_logits, output.panoptic_targets))
+        terms["panoptic"] = _segment_term(logits, targets, self.panoptic_weight)
+        return terms
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The segments of the original images; of an output that is learnt from, those of the semantic head alone."""
+        return [Annotation(panoptic=self._panoptic(output, batch, index)) for index in range(len(batch))]
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
+        """Everything that is computed before anything is sorted or chosen."""
+        return (*super().features(images), self.semantic_head(self._levels(self._prepared(images, None))))
+
+    def _segments(
+        self,
+        levels: Sequence[Float[Tensor, "B _ _ _"]],
+        padded_size: tuple[int, int],
+        sizes: Sequence[Sequence[int]],
+        truth: tuple[Annotation, ...] | None,
+    ) -> Output:
+        """What all heads learn from or find in the levels; the arguments are those of `_objects`."""
+        output = Output(self.semantic_head(levels), self._objects(levels, padded_size, sizes, truth))
+        if truth is None:
+            return output
+        instances = [_without_crowds(one) for one in objects_to_learn(truth)]
+        semantic = stack_semantic(truth)
+        if self.roi_pooling is not None:
+            boxes = [one.boxes for one in instances]
+            pooled = self.roi_pooling([output.logits], boxes).split([len(one) for one in boxes])
+            targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
+            output = output._replace(roi_logits=pooled, roi_targets=targets)
+        kept = [_some_of(one, self.kept_objects) for one in instances] if self.has_unknown else instances
+        boxes, channels = [one.boxes for one in kept], [channels_of(one.labels, self.things) for one in kept]
+        masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in kept])
+        logits: list[Tensor] = []
+        targets: list[Tensor] = []
+        for scores, objects, mask, classes in zip(output.logits, kept, masks, semantic, strict=True):
+            assert objects.masks is not None
+            logits.append(
+                panoptic_logits(
+                    scores,
+                    objects.boxes,
+                    objects.labels,
+                    mask,
+                    things=self.things,
+                    stride=STRIDE,
+                    has_unknown=self.has_unknown,
+                )
+            )
+            targets.append(
+                panoptic_targets(
+                    classes,
+                    objects.masks,
+                    num_classes=len(scores),
+                    things=self.things,
+                    stride=STRIDE,
+                    size=(scores.shape[1], scores.shape[2]),
+                    has_unknown=self.has_unknown,
+                )
+            )
+        return output._replace(panoptic_logits=tuple(logits), panoptic_targets=tuple(targets))
+
+    def _detect(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
+    ) -> mask_rcnn.Output:
+        boxes, channels, scores = self._chosen(levels, proposals, sizes)
+        masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in boxes])
+        return mask_rcnn.Output(channels=channels, boxes=boxes, scores=scores, mask_logits=masks)
+
+    def _panoptic(
+        self, output: Output, batch: Batch, index: int, numbers: Int64[Tensor, " N"] | None = None
+    ) -> Panoptic:
+        """The segments of one image.
+
+        Args:
+            output: of forward.
+            batch: says the sizes.
+            index: of the image.
+            numbers: of the tracks of its detections, by which segments are called; else they are counted.
+        """
+        valid, original = batch.valid_sizes[index].tolist(), batch.original_sizes[index].tolist()
+        size, logits, found = (original[0], original[1]), output.logits[index], output.objects
+        height, width = (STRIDE * side for side in logits.shape[1:])
+        covered = (height * original[0] / valid[0], width * original[1] / valid[1])
+        if found.boxes is None or found.scores is None or found.mask_logits is None:
+            boxes, labels = logits.new_zeros(0, 4), torch.zeros(0, dtype=torch.int64, device=logits.device)
+            masks, scores = logits.new_zeros(0, 1, 1), logits.new_zeros(0)
+        else:
+            boxes = clip_boxes(scale_boxes(found.boxes[index], valid, original), size)
+            labels, masks = class_ids_of(found.channels[index], self.things), found.mask_logits[index]
+            scores = found.scores[index]
+        kept = uncovered(boxes, labels, masks, size)
+        return panoptic_segments(
+            logits,
+            boxes[kept],
+            labels[kept],
+            masks[kept],
+            scores[kept],
+            size,
+            things=self.things,
+            covered=covered,
+            smallest_stuff=self.smallest_stuff,
+            has_unknown=self.has_unknown,
+            numbers=None if numbers is None else numbers[kept],
+        )
+
+
+def build(
+    *,
+    num_classes: int,
+    thing_ids: Sequence[int] | None = None,
+    backbone: str = "resnet50",
+    deformable_backbone: bool = False,
+    global_context: bool = True,
+    channels: int = 256,
+    box_width: int = 1024,
+    semantic_layers: int = 3,
+    semantic_norm: Literal["none", "group"] = "none",
+    semantic_weight: float = 0.2,
+    roi_weight: float = 0.04,
+    panoptic_weight: float = 0.1,
+    kept_objects: float = 0.7,
+    has_unknown: bool = True,
+    smallest_stuff: int = 4096,
+    sampling_ratio: int = 2,
+    is_aligned: bool = True,
+    inclusive_boxes: bool = False,
+    top_proposals: Sequence[int] | None = None,
+    kept_proposals: Sequence[int] | None = None,
+    samples: int = 512,
+    positive_fraction: float = 0.25,
+    rpn_beta: float = 1 / 9,
+    box_beta: float = 1.0,
+    pixel_mean: Sequence[float] | None = None,
+    pixel_std: Sequence[float] | None = None,
+    score_threshold: float = 0.6,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
+) -> UPSNet:
+    """UPSNet with random weights, in its COCO setting.
+
+    Args:
+        num_classes: of the label set, things and stuff.
+        thing_ids: class ids of things; all but 0 if not given.
+        backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32.
+        deformable_backbone: deformable convolutions in the second to fourth stage of a ResNet, as in the paper's
+            ResNet-101-DCN.
+        global_context: see `nn.fpn.FPN`; on COCO, not on Cityscapes.
+        channels: of the pyramid's levels; the semantic head has half of them.
+        box_width: of the box head's hidden layers.
+        semantic_layers: of the semantic head; 3 on COCO, 2 on Cityscapes.
+        semantic_norm: see SemanticHead.
+        semantic_weight: of the semantic term; 0.2 on COCO, 1 on Cityscapes.
+        roi_weight: of the RoI term; 0.04 on COCO; 0 for none, as on Cityscapes.
+        panoptic_weight: of the panoptic term; 0.1 on COCO, 0.5 on Cityscapes.
+        kept_objects: fraction of the true objects that the panoptic head sees; the pixels of the others are unknown.
+        has_unknown: whether the panoptic head may say that it does not know.
+        smallest_stuff: pixels of the original image, below which a class of stuff becomes void; 2048 on Cityscapes.
+        sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
+        is_aligned: RoIAlign with half-pixel centres; the public code is without.
+        inclusive_boxes: the public code's boxes.
+        top_proposals: of each level, before the suppression, in training and otherwise; 2000 and 1000.
+        kept_proposals: of each image, after it; 2000 and 1000.
+        samples: proposals of each image that are learnt from.
+        positive_fraction: of the samples, at most.
+        rpn_beta: where the parabola of the RPN's box loss ends.
+        box_beta: likewise, of the box head.
+        pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
+        pixel_std: their deviation; the backbone's if not given.
+        score_threshold: objects of the panoptic head have a greater score.
+        nms_threshold: IoU from which a better object suppresses another, of whatever class.
+        max_detections: of each image.
+
+    Raises:
+        RecipeError: parts that do not go together.
+    """
+    if semantic_layers < 2:
+        raise RecipeError(f"semantic_layers={semantic_layers}: at least 2 are wanted")
+    if semantic_norm not in ("none", "group"):
+        raise RecipeError(f"semantic_norm '{semantic_norm}': none or group")
+    if not 0 < kept_objects <= 1:
+        raise RecipeError(f"kept_objects={kept_objects}: a fraction above 0, at most 1")
+    parts = mask_rcnn.build(
+        num_classes=num_classes,
+        thing_ids=thing_ids,
+        backbone=backbone,
+        channels=channels,
+        box_width=box_width,
+        sampling_ratio=sampling_ratio,
+        is_aligned=is_aligned,
+        inclusive_boxes=inclusive_boxes,
+        top_proposals=top_proposals,
+        kept_proposals=kept_proposals,
+        samples=samples,
+        positive_fraction=positive_fraction,
+        rpn_beta=rpn_beta,
+        box_beta=box_beta,
+        pixel_mean=pixel_mean,
+        pixel_std=pixel_std,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+    ).parts
+    if deformable_backbone:
+        if not isinstance(parts.backbone, ResNetBackbone):
+            raise RecipeError(f"backbone '{backbone}': deformable_backbone takes a ResNet")
+        deform(parts.backbone, is_modulated=False, has_bias=False)
+    if global_context:
+        widths = [parts.backbone.channels[number] for number in parts.maps]
+        parts = replace(parts, fpn=FPN(widths, channels=channels, global_context=True))
+    roi_pooling = RoIPooling(
+        (STRIDE,), size=ROI_SIDE, sampling_ratio=sampling_ratio, is_aligned=is_aligned, inclusive_boxes=inclusive_boxes
+    )
+    return UPSNet(
+        parts,
+        semantic_head=SemanticHead(
+            channels, num_classes, channels=channels // 2, layers=semantic_layers, norm=semantic_norm
+        ),
+        roi_pooling=roi_pooling if roi_weight else None,
+        semantic_weight=semantic_weight,
+        roi_weight=roi_weight,
+        panoptic_weight=panoptic_weight,
+        kept_objects=kept_objects,
+        has_unknown=has_unknown,
+        smallest_stuff=smallest_stuff,
+    )
+
+
+def _without_crowds(instances: Instances) -> Instances:
+    return instances if instances.crowd is None else instances[~instances.crowd]
+
+
+def _some_of(instances: Instances, fraction: float) -> Instances:
+    """A fraction of the objects, at least one, drawn with torch's generator; in their order."""
+    count = len(instances)
+    drawn = torch.randperm(count, device=instances.labels.device)[: max(int(count * fraction), 1)]
+    return instances[drawn.sort().values]
+
+
+def _inside_boxes(semantic: Int64[Tensor, "H W"], boxes: Float[Tensor, "N 4"]) -> Int64[Tensor, "N M M"]:
+    """The true classes inside each box, whose corners are rounded: those of the nearest pixels above and left."""
+    height, width = semantic.shape
+    corners = boxes.round().long()
+    steps = torch.arange(ROI_SIDE, device=boxes.device)
+    sides = (corners[:, 2:] - corners[:, :2]).clamp(min=1)
+    x = (corners[:, :1] + steps * sides[:, :1] // ROI_SIDE).clamp(0, width - 1)
+    y = (corners[:, 1:2] + steps * sides[:, 1:] // ROI_SIDE).clamp(0, height - 1)
+    return semantic[y[:, :, None], x[:, None, :]]
+
+
+def _segment_term(
+    logits: Sequence[Float[Tensor, "_ _ h w"]], targets: Sequence[Int64[Tensor, "_ h w"]], weight: float
+) -> Term:
+    """Cross-entropy of every judged cell, in nats, and their number."""
+    sums: list[Tensor] = []
+    counts: list[Tensor] = []
+    for scores, wanted in zip(logits, targets, strict=True):
+        scores = at_least_float32(scores)
+        wanted = torch.where(wanted < scores.shape[1], wanted, IGNORED)  # ids of void may be larger, or negative
+        wanted = wanted.clamp(min=IGNORED)
+        sums.append(F.cross_entropy(scores, wanted, ignore_index=IGNORED, reduction="sum"))
+        counts.append((wanted != IGNORED).sum())
+    return Term(torch.stack(sums).sum(), torch.stack(counts).sum(), weight)
+
+
+VARIANTS = {
+    "upsnet_coco_resnet50": {"backbone": "resnet50"},
+    "upsnet_coco_resnet101_deformable": {"backbone": "resnet101", "deformable_backbone": True},
+    "upsnet_coco_mobilenet_v2": {"backbone": "mobilenet_v2"},
+    "upsnet_cityscapes_resnet50": {
+        "backbone": "resnet50",
+        "global_context": False,
+        "semantic_layers": 2,
+        "semantic_weight": 1.0,
+        "roi_weight": 0.0,
+        "panoptic_weight": 0.5,
+        "smallest_stuff": 2048,
+    },
+}
+
+RECIPE = Recipe(
+    stages=(
+        Stage(
+            steps=6_000,
+            batch_size=4,
+            crop_size=416,
+            optimizer=Optimizer(
+                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
+            ),
+            augmentation=Augmentation(
+                scale_min=0.4, scale_max=1.6, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05
+            ),
+            poly_power=0.9,
+            warmup_steps=200,
+            freeze_batch_norm=True,
+            frozen_stages=1,
+            ema_decay=0.998,
+            arguments={"samples": 128},
+        ),
+    ),
+    paper={
+        "steps": "90,000 on COCO, 12,000 on Cityscapes",
+        "batch_size": "16",
+        "crop_size": "none: short side 800, long side at most 1333; on Cityscapes short side 800-1024",
+        "input_size": "1333, short side 800; on Cityscapes 2048, short side 1024",
+        "optimizer.name": "sgd",
+        "optimizer.lr": "0.02",
+        "optimizer.head_lr_multiplier": "1",
+        "optimizer.bias_lr_multiplier": "2",
+        "optimizer.weight_decay": "1e-4",
+        "optimizer.clip_norm": "none",
+        "augmentation.scale_min": "1",
+        "augmentation.scale_max": "1",
+        "augmentation.brightness": "0",
+        "augmentation.contrast": "0",
+        "augmentation.saturation": "0",
+        "augmentation.hue": "0",
+        "poly_power": "divided by 10 at 60,000 and 80,000 steps, on Cityscapes at 9,000",
+        "warmup_steps": "1,500",
+        "frozen_stages": "1 (the stem and res2)",
+        "ema_decay": "none",
+    },
+)

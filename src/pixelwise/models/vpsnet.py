@@ -1,0 +1,738 @@
+"""VPSNet: Kim, Woo, Lee, Kweon, "Video Panoptic Segmentation", CVPR 2020.
+
+UPSNet on the frames of a clip, with two parts that look at the frame before (section 4.2). "Fuse" gathers the pyramid
+of each frame into one map, moves the reference's to where the target shows the same, by optical flow and by what a
+small network adds to it, joins both by attention over frames and places, and adds the result to every level of the
+target. "Track" makes a vector of each object; its products with those of the objects known so far, together with
+overlap and class, tell which one it is. All that is kept of a clip is a value, `Memory`, that goes in and comes out
+with each frame.
+
+Differences from the paper:
+- The conventions of coordinates, the losses' counts and the place where answers are found are those of `models.upsnet`.
+- As in the public code there is no score for what is unknown, and the semantic head has three deformable layers, each
+  with group norm; the paper has UPSNet's.
+- The flow is that of `nn.flow`, DIS by default; the paper's is FlowNet2. The layers of "Fuse" are to be trained with
+  the flow that they are used with.
+- Warping reads each cell at its place plus the flow, exactly. The public code makes its grid for aligned corners and
+  leaves how it is read to torch, whose default has changed since: then a flow of zero is not the identity.
+- The loss of "Track" is divided by the number of positive proposals whose identity is known; the public code counts the
+  background too, of which nothing is learnt.
+- An object never changes its class: a detection that is taken for an object of another class gets a new identity. The
+  public code keeps the number, but its segments are told apart by class and number, which is the same.
+- The public code keeps all objects of a clip, here a bounded number is known: those that were not seen for longest are
+  forgotten. It keeps their features, here their vectors, which is the same.
+- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.losses.detection import objects_to_learn
+from pixelwise.models import upsnet
+from pixelwise.nn.convolution import convolution
+from pixelwise.nn.flow import build_flow
+from pixelwise.ops.boxes import pairwise_iou
+from pixelwise.ops.correlation import correlate
+from pixelwise.ops.precision import at_least_float32
+from pixelwise.ops.warp import warp
+from pixelwise.types import Annotation, Batch, Instances
+
+TASK = "panoptic"
+
+SLOPE = 0.1
+"""Of the leaky ReLUs."""
+
+MATCH_WEIGHTS = (1.0, 2.0, 10.0)
+"""Of a detection's log score, its overlap with the last box of an object, and the sameness of their classes."""
+
+NEW = -1
+"""No known object."""
+
+UNKNOWN = -1
+"""Stands in the targets, and among track ids, where nobody says which object it is."""
+
+
+class Memory(NamedTuple):
+    """What is kept of the frames of one clip.
+
+    Attributes:
+        vectors: of the known objects, those that were not seen for longest first; none without the track head.
+        boxes: where each was seen last, in pixels of the network's input.
+        channels: the class of each, from 1 on.
+        tracks: the number of each.
+        next_track: the number of the next new object.
+        image: the last frame, padded, RGB in [0, 1]; of no size where nothing is fused.
+        gathered: its gathered pyramid, with nothing added.
+    """
+
+    vectors: Float[Tensor, "M D"]
+    boxes: Float[Tensor, "M 4"]
+    channels: Int64[Tensor, " M"]
+    tracks: Int64[Tensor, " M"]
+    next_track: Int64[Tensor, ""]
+    image: Float[Tensor, "1 3 H W"]
+    gathered: Float[Tensor, "1 C h w"]
+
+
+class Output(NamedTuple):
+    """What is learnt from of the target frames, where there was truth, or else what was found in all.
+
+    Attributes:
+        segments: of UPSNet.
+        match_logits: of each target, its positive proposals: that they are new, or one of the reference's objects.
+        match_targets: which of these is true, or UNKNOWN.
+        tracks: of each image, the numbers of what was found.
+        memory: for the next frame; None where several images were looked at.
+    """
+
+    segments: upsnet.Output
+    match_logits: tuple[Float[Tensor, "_ _"], ...] | None = None
+    match_targets: tuple[Int64[Tensor, " _"], ...] | None = None
+    tracks: tuple[Int64[Tensor, " _"], ...] | None = None
+    memory: Memory | None = None
+
+
+class FlowRefinement(nn.Module):
+    """What is to be added to the flow, from how alike the target and the warped reference are around each place.
+
+    Args:
+        channels: of both maps.
+        radius: of the neighbourhood, in cells.
+    """
+
+    def __init__(self, channels: int, *, radius: int = 4) -> None:
+        super().__init__()
+        self.radius = radius
+        widths = (channels + (2 * radius + 1) ** 2 + 2, 64, 64, 32)
+        layers: list[nn.Module] = []
+        for width, out in pairwise(widths):
+            layers += [nn.Conv2d(width, out, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True)]
+        self.convolutions = nn.Sequential(*layers, nn.Conv2d(widths[-1], 2, 3, padding=1))
+
+    def forward(
+        self, target: Float[Tensor, "B C h w"], warped: Float[Tensor, "B C h w"], flow: Float[Tensor, "B 2 h w"]
+    ) -> Float[Tensor, "B 2 h w"]:
+        """From each place of the target to what `warped` shows of it, in cells."""
+        alike = correlate(target, warped, radius=self.radius)
+        return at_least_float32(self.convolutions(torch.cat([target, alike, flow], dim=1)))
+
+
+class SpaceTimeAttention(nn.Module):
+    """Joins the maps of frames: each frame counts, place by place, as far as it agrees with the target, and the places
+    of the joint map are weighted by what is around them.
+
+    Source: the public code, after Wang et al., "EDVR", CVPR workshops 2019, section 3.3 (temporal and spatial
+    attention), with one level of the latter's pyramid.
+
+    Args:
+        channels: of each map.
+        frames: how many maps, the target's first.
+    """
+
+    def __init__(self, channels: int, *, frames: int = 2) -> None:
+        super().__init__()
+        self.target_embedding = nn.Conv2d(channels, channels, 3, padding=1)
+        self.embedding = nn.Conv2d(channels, channels, 3, padding=1)
+        self.fusion = nn.Conv2d(frames * channels, channels, 1)
+        self.joint = nn.Conv2d(frames * channels, channels, 1)
+        self.pooled = nn.Conv2d(2 * channels, channels, 1)
+        self.context = nn.Conv2d(channels, channels, 3, padding=1)
+        self.factor = nn.Conv2d(channels, channels, 3, padding=1)
+        self.summand = nn.Sequential(
+            nn.Conv2d(channels, channels, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, maps: Sequence[Float[Tensor, "B C h w"]]) -> Float[Tensor, "B C h w"]:
+        """One map of all; the first is the target's."""
+        target = self.target_embedding(maps[0])
+        agreements = [torch.sigmoid((self.embedding(x) * target).sum(dim=1, keepdim=True)) for x in maps]
+        weighted = torch.cat([x * agreement for x, agreement in zip(maps, agreements, strict=True)], dim=1)
+        joined = F.leaky_relu(self.fusion(weighted), SLOPE)
+        x = F.leaky_relu(self.joint(weighted), SLOPE)
+        pooled = [F.max_pool2d(x, 3, stride=2, padding=1), F.avg_pool2d(x, 3, stride=2, padding=1)]
+        x = F.leaky_relu(self.pooled(torch.cat(pooled, dim=1)), SLOPE)
+        x = F.leaky_relu(self.context(x), SLOPE)
+        x = self.factor(F.interpolate(x, size=joined.shape[2:], mode="bilinear", align_corners=False))
+        return joined * torch.sigmoid(x) * 2 + self.summand(x)
+
+
+class Fuse(nn.Module):
+    """Adds to the pyramid of a frame what the frame before shows of the same places (section 4.2, "Fuse").
+
+    Args:
+        channels: of each level.
+        radius: of the correlation, in cells of the finest level.
+    """
+
+    def __init__(self, channels: int, *, radius: int = 4) -> None:
+        super().__init__()
+        self.flow_refinement = FlowRefinement(channels, radius=radius)
+        self.attention = SpaceTimeAttention(channels)
+        self.refinement = convolution(channels, channels, has_activation=True)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def gather(self, levels: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B C h w"]:
+        """The mean of all levels at the size of the finest."""
+        size = levels[0].shape[2:]
+        return torch.stack([F.interpolate(x, size=size, mode="nearest") for x in levels]).mean(dim=0)
+
+    def forward(
+        self,
+        levels: Sequence[Float[Tensor, "B C _ _"]],
+        gathered: Float[Tensor, "B C h w"],
+        reference: Float[Tensor, "B C h w"],
+        flow: Float[Tensor, "B 2 H W"],
+    ) -> tuple[Float[Tensor, "B C _ _"], ...]:
+        """The levels with what was added.
+
+        Args:
+            levels: of the target.
+            gathered: of the target, what `gather` makes of them.
+            reference: gathered of the other frame, nothing added.
+            flow: from the target to the reference, in pixels of the images.
+        """
+        flow = reduce_flow(flow, (gathered.shape[2], gathered.shape[3]))
+        warped = warp(reference, flow)
+        warped = warp(warped, self.flow_refinement(gathered, warped, flow))
+        x = self.refinement(self.attention([gathered, warped]))
+        # the finest level has the size of x: a pool that changes nothing
+        return tuple(
+            level + F.adaptive_max_pool2d(x, (level.shape[2], level.shape[3])) if number else level + x
+            for number, level in enumerate(levels)
+        )
+
+
+def reduce_flow(flow: Float[Tensor, "B 2 H W"], size: tuple[int, int]) -> Float[Tensor, "B 2 h w"]:
+    """The flow between smaller maps of the same frames: fewer places, and each of them moves by fewer cells."""
+    scale = flow.new_tensor([size[1] / flow.shape[3], size[0] / flow.shape[2]]).view(1, 2, 1, 1)
+    return F.interpolate(flow, size=size, mode="bilinear", align_corners=False) * scale
+
+
+class TrackHead(nn.Module):
+    """From the features of a box to a vector whose products with others tell whether they show the same object
+    (section 4.2, "Track"; Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, section 4.2).
+
+    Args:
+        in_channels: of the features.
+        size: their side in cells.
+        width: of the vector.
+    """
+
+    def __init__(self, in_channels: int, *, size: int = 7, width: int = 1024) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(in_channels * size**2, width)
+        self.output = nn.Linear(width, width)
+        for layer in (self.hidden, self.output):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Float[Tensor, "R C s s"]) -> Float[Tensor, "R D"]:
+        """One vector for each box."""
+        return at_least_float32(self.output(F.relu(self.hidden(x.flatten(1)))))
+
+
+def match_logits(vectors: Float[Tensor, "N D"], known: Float[Tensor, "M D"]) -> Float[Tensor, "N M1"]:
+    """For each box, first that it is new, a score of 0, then that it is each of the known objects."""
+    return torch.cat([vectors.new_zeros(len(vectors), 1), vectors @ known.T], dim=1)
+
+
+def match_scores(
+    logits: Float[Tensor, "N M1"],
+    scores: Float[Tensor, " N"],
+    overlaps: Float[Tensor, "N M"],
+    are_same_class: Bool[Tensor, "N M"],
+    *,
+    weights: Sequence[float] = MATCH_WEIGHTS,
+) -> Float[Tensor, "N M1"]:
+    """How good each identity is for each box: log-probability, and weighted log score, IoU and sameness of class.
+
+    That it is new counts as of the same class and without overlap.
+
+    Args:
+        logits: of `match_logits`.
+        scores: of the detections.
+        overlaps: IoU with the last box of each known object.
+        are_same_class: as each known object.
+        weights: of the latter three.
+    """
+    new = overlaps.new_zeros(len(overlaps), 1)
+    overlaps = torch.cat([new, overlaps], dim=1)
+    same = torch.cat([new + 1, are_same_class.to(overlaps.dtype)], dim=1)
+    of_score, of_overlap, of_class = weights
+    return logits.log_softmax(dim=1) + of_score * scores.log()[:, None] + of_overlap * overlaps + of_class * same
+
+
+def assign(scores: Float[Tensor, "N M1"]) -> Int64[Tensor, " N"]:
+    """The known object that each box is, or NEW: each takes its best, and of those that take the same the best has it;
+    the others are new.
+
+    Args:
+        scores: of `match_scores`.
+    """
+    best, choice = scores.max(dim=1)
+    objects = choice - 1
+    rivals = (objects[:, None] == objects) & (best > best[:, None])
+    # of equally good ones the first
+    earlier = torch.ones_like(rivals).tril(-1)
+    rivals |= (objects[:, None] == objects) & (best == best[:, None]) & earlier
+    return objects.masked_fill(rivals.any(dim=1), NEW)
+
+
+def follow(
+    known: Memory,
+    vectors: Float[Tensor, "N D"],
+    boxes: Float[Tensor, "N 4"],
+    channels: Int64[Tensor, " N"],
+    scores: Float[Tensor, " N"],
+    *,
+    max_known: int,
+    weights: Sequence[float] = MATCH_WEIGHTS,
+) -> tuple[Int64[Tensor, " N"], Memory]:
+    """The track of each detection of the next frame, and what is known after it; image and map are left as they are.
+
+    Args:
+        known: of the frames before.
+        vectors: of the detections, best first.
+        boxes: in pixels of the network's input.
+        channels: the class of each, from 1 on.
+        scores: in [0, 1].
+        max_known: objects that are known at most; of those that were seen at the same time the worst is forgotten
+            first. With 0 everything is always new.
+        weights: see `match_scores`.
+    """
+    are_same = channels[:, None] == known.channels
+    overlaps = pairwise_iou(boxes, known.boxes)
+    objects = assign(match_scores(match_logits(vectors, known.vectors), scores, overlaps, are_same, weights=weights))
+    # NEW is column 0, which is no known object's
+    is_known = torch.cat([are_same.new_zeros(len(boxes), 1), are_same], dim=1)
+    is_new = ~is_known.gather(1, objects[:, None] + 1).flatten()
+    before = len(known.tracks)
+    numbers = is_new.cumsum(dim=0)
+    named = torch.cat([known.tracks, known.next_track + torch.arange(len(boxes), device=boxes.device)])
+    tracks = named[torch.where(is_new, before + numbers - 1, objects)]
+    unseen = torch.ones(before, dtype=torch.bool, device=boxes.device)
+    unseen[objects[~is_new]] = False
+    oldest = max(int(unseen.sum()) + len(boxes) - max_known, 0)
+
+    def joined(old: Tensor, new: Tensor) -> Tensor:
+        return torch.cat([old[unseen], new.flip(0)])[oldest:].detach()
+
+    memory = known._replace(
+        vectors=joined(known.vectors, vectors),
+        boxes=joined(known.boxes, boxes),
+        channels=joined(known.channels, channels),
+        tracks=joined(known.tracks, tracks),
+        next_track=known.next_track + is_new.sum(),
+    )
+    return tracks, memory
+
+
+def match_targets(target: Instances, objects: Int64[Tensor, " P"], reference: Instances) -> Int64[Tensor, " P"]:
+    """Which column of `match_logits` is true for each box: 0 for what the reference does not show, or UNKNOWN.
+
+    Args:
+        target: the objects of a frame.
+        objects: which of them each box stands for.
+        reference: the objects of the other frame, the known ones of `match_logits`.
+    """
+    if target.track_ids is None or reference.track_ids is None:
+        return torch.full_like(objects, UNKNOWN)
+    ids = target.track_ids[objects]
+    are_same = ids[:, None] == reference.track_ids
+    columns = torch.cat([~are_same.any(dim=1, keepdim=True), are_same], dim=1).int()
+    return columns.argmax(dim=1).masked_fill(ids <= UNKNOWN, UNKNOWN)
+
+
+class VPSNet(upsnet.UPSNet):
+    """UPSNet with "Fuse" and "Track", or one of them.
+
+    Args:
+        base: whose parts and settings are taken.
+        flow: see `nn.flow`; None where nothing is fused.
+        fuse: None for "VPSNet-Track".
+        track_head: None for "VPSNet-Fuse", whose objects are new in each frame.
+        track_weight: of the track term in the loss.
+        match_weights: see `match_scores`.
+        max_known: objects of a clip that are known at most.
+
+    Attributes:
+        uses_memory: what forward returns of a frame goes in with the next.
+        clip_frames: images of a clip that are learnt from together: a reference and a target.
+    """
+
+    task = TASK
+    uses_memory = True
+    clip_frames = 2
+
+    def __init__(
+        self,
+        base: upsnet.UPSNet,
+        *,
+        flow: nn.Module | None,
+        fuse: Fuse | None,
+        track_head: TrackHead | None,
+        track_weight: float,
+        match_weights: Sequence[float],
+        max_known: int,
+    ) -> None:
+        super().__init__(
+            base.parts,
+            semantic_head=base.semantic_head,
+            roi_pooling=base.roi_pooling,
+            semantic_weight=base.semantic_weight,
+            roi_weight=base.roi_weight,
+            panoptic_weight=base.panoptic_weight,
+            kept_objects=base.kept_objects,
+            has_unknown=base.has_unknown,
+            smallest_stuff=base.smallest_stuff,
+        )
+        self.flow, self.fuse, self.track_head = flow, fuse, track_head
+        self.track_weight, self.match_weights, self.max_known = track_weight, tuple(match_weights), max_known
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Memory | None = None,
+    ) -> Output:
+        """With truth what is learnt from, else what is found in the next frame, or the first, of a clip.
+
+        Args:
+            images: with truth pairs, the reference and then the target of each; else one frame, or the first frames of
+                several clips.
+            sizes: valid height and width of each.
+            truth: of each; of the references objects and track ids alone are looked at.
+            memory: of the frame before; None for the first.
+
+        Raises:
+            DataError: no pairs; a frame of another size than the one before; several frames with one memory; the truth
+                has no objects with masks, or no class for each pixel.
+        """
+        valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
+        x = self._prepared(images, sizes)
+        frames = F.pad(images, (0, x.shape[3] - images.shape[3], 0, x.shape[2] - images.shape[2]))
+        if truth is not None:
+            return self._learn_pairs(self._levels(x), frames, valid, truth)
+        if memory is not None and len(images) > 1:
+            raise DataError(f"{len(images)} frames with the memory of one clip; they are to be given one by one")
+        if memory is not None and self.fuse is not None and memory.image.shape != frames.shape:
+            height, width = memory.image.shape[2:]
+            raise DataError(
+                f"a frame of {frames.shape[2]}×{frames.shape[3]} after one of {height}×{width} (padded); the frames of "
+                "a clip have one size: begin a clip with memory=None"
+            )
+        return self._answer(self._levels(x), frames, valid, memory)
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """UPSNet's terms of the targets, and the cross-entropy of whom each positive proposal is, in nats.
+
+        Raises:
+            DataError: forward was called without truth.
+        """
+        terms = super().loss(output.segments, _targets_of(batch))  # pyright: ignore[reportArgumentType]
+        if output.match_logits is None or output.match_targets is None:
+            return terms
+        sums = [
+            F.cross_entropy(logits, targets, ignore_index=UNKNOWN, reduction="sum")
+            for logits, targets in zip(output.match_logits, output.match_targets, strict=True)
+        ]
+        count = (torch.cat(output.match_targets) != UNKNOWN).sum()
+        return {**terms, "track": Term(torch.stack(sums).sum(), count, self.track_weight)}
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The segments of the original images, those of things called by their tracks.
+
+        Raises:
+            DataError: forward was called with truth.
+        """
+        if output.tracks is None:
+            raise DataError("nothing was found: forward was called with truth")
+        return [
+            Annotation(panoptic=self._panoptic(output.segments, batch, index, tracks))
+            for index, tracks in enumerate(output.tracks)
+        ]
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
+        """Everything that is computed before anything is sorted or chosen, of a frame that follows itself."""
+        levels = self._levels(self._prepared(images, None))
+        found = list(super().features(images))
+        if self.fuse is not None:
+            gathered = self.fuse.gather(levels)
+            found += self.fuse(levels, gathered, gathered, torch.zeros_like(images[:, :2]))
+        if self.track_head is not None:
+            whole = images.new_tensor([[0.0, 0.0, images.shape[3], images.shape[2]]])
+            found.append(self.track_head(self.box_pooling(levels, [whole] * len(images))))
+        return tuple(found)
+
+    def _learn_pairs(
+        self,
+        levels: Sequence[Float[Tensor, "B _ _ _"]],
+        frames: Float[Tensor, "B 3 H W"],
+        sizes: Sequence[Sequence[int]],
+        truth: tuple[Annotation, ...],
+    ) -> Output:
+        if len(frames) % 2:
+            raise DataError(f"{len(frames)} images to learn from; pairs of a reference and a target are wanted")
+        references, targets = [x[0::2] for x in levels], [x[1::2] for x in levels]
+        fused = tuple(targets)
+        if self.fuse is not None and self.flow is not None:
+            flow = self.flow(frames[1::2], frames[0::2])
+            fused = self.fuse(targets, self.fuse.gather(targets), self.fuse.gather(references), flow)
+        segments = self._segments(fused, (frames.shape[2], frames.shape[3]), sizes[1::2], truth[1::2])
+        if self.track_head is None:
+            return Output(segments)
+        boxes, objects = segments.objects.positive_boxes, segments.objects.positive_objects
+        assert boxes is not None
+        assert objects is not None
+        known = [_identified(one) for one in objects_to_learn(truth[0::2])]
+        vectors = self.track_head(self.box_pooling(fused, boxes)).split([len(one) for one in boxes])
+        others = self.track_head(self.box_pooling(references, [one.boxes for one in known]))
+        others = others.split([len(one) for one in known])
+        columns = [match_targets(*parts) for parts in zip(objects_to_learn(truth[1::2]), objects, known, strict=True)]
+        logits = tuple(match_logits(*pair) for pair in zip(vectors, others, strict=True))
+        return Output(segments, match_logits=logits, match_targets=tuple(columns))
+
+    def _answer(
+        self,
+        levels: Sequence[Float[Tensor, "B _ _ _"]],
+        frames: Float[Tensor, "B 3 H W"],
+        sizes: Sequence[Sequence[int]],
+        memory: Memory | None,
+    ) -> Output:
+        image, gathered = frames.new_zeros(1, 3, 0, 0), frames.new_zeros(1, 0, 0, 0)
+        if self.fuse is not None and self.flow is not None:
+            gathered = self.fuse.gather(levels)
+            # the first frame follows itself
+            flow = torch.zeros_like(frames[:, :2]) if memory is None else self.flow(frames, memory.image)
+            levels = self.fuse(levels, gathered, gathered if memory is None else memory.gathered, flow)
+            image = frames
+        segments = self._segments(levels, (frames.shape[2], frames.shape[3]), sizes, None)
+        boxes, channels, scores = segments.objects.boxes, segments.objects.channels, segments.objects.scores
+        assert boxes is not None
+        assert scores is not None
+        every = torch.cat(boxes)
+        vectors, max_known = every.new_zeros(len(every), 0), 0
+        if self.track_head is not None:
+            vectors, max_known = self.track_head(self.box_pooling(levels, boxes)), self.max_known
+        begin = _nothing_known(vectors) if memory is None else memory
+        followed = [
+            follow(begin, *parts, max_known=max_known, weights=self.match_weights)
+            for parts in zip(vectors.split([len(one) for one in boxes]), boxes, channels, scores, strict=True)
+        ]
+        after = followed[0][1]._replace(image=image.detach(), gathered=gathered.detach()) if len(frames) == 1 else None
+        return Output(segments, tracks=tuple(tracks for tracks, _ in followed), memory=after)
+
+
+def build(
+    *,
+    num_classes: int,
+    thing_ids: Sequence[int] | None = None,
+    backbone: str = "resnet50",
+    has_fuse: bool = True,
+    has_track: bool = True,
+    flow: str = "dis",
+    channels: int = 256,
+    box_width: int = 1024,
+    semantic_weight: float = 1.0,
+    panoptic_weight: float = 0.5,
+    track_weight: float = 0.5,
+    match_weights: Sequence[float] = MATCH_WEIGHTS,
+    max_known: int = 256,
+    smallest_stuff: int = 2048,
+    sampling_ratio: int = 2,
+    is_aligned: bool = True,
+    top_proposals: Sequence[int] | None = None,
+    kept_proposals: Sequence[int] | None = None,
+    samples: int = 512,
+    positive_fraction: float = 0.25,
+    rpn_beta: float = 1 / 9,
+    box_beta: float = 1.0,
+    pixel_mean: Sequence[float] | None = None,
+    pixel_std: Sequence[float] | None = None,
+    score_threshold: float = 0.6,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
+) -> VPSNet:
+    """VPSNet with random weights.
+
+    Args:
+        num_classes: of the label set, things and stuff.
+        thing_ids: class ids of things; all but 0 if not given.
+        backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32.
+        has_fuse: the frame before adds to the features; without it, the paper's "VPSNet-Track".
+        has_track: objects are known again; without it, "VPSNet-Fuse", whose objects are new in each frame.
+        flow: `dis`, `raft_small`, `raft_large` (with weights, see `nn.flow`) or `zero`, for ablation.
+        channels: of the pyramid's levels; the semantic head has half of them.
+        box_width: of the hidden layers of the box head, and of the track head.
+        semantic_weight: of the semantic term in the loss.
+        panoptic_weight: of the panoptic term.
+        track_weight: of the track term.
+        match_weights: of log score, overlap and class, beside the log-probability, in telling objects.
+        max_known: objects of a clip that are known at most; those that were not seen for longest are forgotten.
+        smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
+        sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
+        is_aligned: RoIAlign with half-pixel centres; the public code is without.
+        top_proposals: of each level, before the suppression, in training and otherwise; 2000 and 1000.
+        kept_proposals: of each image, after it; 2000 and 1000.
+        samples: proposals of each image that are learnt from.
+        positive_fraction: of the samples, at most.
+        rpn_beta: where the parabola of the RPN's box loss ends.
+        box_beta: likewise, of the box head.
+        pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
+        pixel_std: their deviation; the backbone's if not given.
+        score_threshold: objects of the panoptic head have a greater score.
+        nms_threshold: IoU from which a better object suppresses another, of whatever class.
+        max_detections: of each image.
+
+    Raises:
+        RecipeError: parts that do not go together.
+    """
+    if not has_fuse and not has_track:
+        raise RecipeError("has_fuse and has_track are both false: that is upsnet, which looks at single images")
+    if len(match_weights) != len(MATCH_WEIGHTS):
+        raise RecipeError(f"match_weights {list(match_weights)}: three numbers, of log score, overlap and class")
+    if max_known < 1:
+        raise RecipeError(f"max_known={max_known}: at least 1")
+    base = upsnet.build(
+        num_classes=num_classes,
+        thing_ids=thing_ids,
+        backbone=backbone,
+        global_context=False,
+        channels=channels,
+        box_width=box_width,
+        semantic_layers=3,
+        semantic_norm="group",
+        semantic_weight=semantic_weight,
+        roi_weight=0.0,
+        panoptic_weight=panoptic_weight,
+        kept_objects=1.0,
+        has_unknown=False,
+        smallest_stuff=smallest_stuff,
+        sampling_ratio=sampling_ratio,
+        is_aligned=is_aligned,
+        top_proposals=top_proposals,
+        kept_proposals=kept_proposals,
+        samples=samples,
+        positive_fraction=positive_fraction,
+        rpn_beta=rpn_beta,
+        box_beta=box_beta,
+        pixel_mean=pixel_mean,
+        pixel_std=pixel_std,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+    )
+    return VPSNet(
+        base,
+        flow=build_flow(flow) if has_fuse else None,
+        fuse=Fuse(channels) if has_fuse else None,
+        track_head=TrackHead(channels, width=box_width) if has_track else None,
+        track_weight=track_weight,
+        match_weights=match_weights,
+        max_known=max_known,
+    )
+
+
+def _nothing_known(vectors: Float[Tensor, "N D"]) -> Memory:
+    """Before the first frame."""
+    numbers = torch.zeros(0, dtype=torch.int64, device=vectors.device)
+    return Memory(
+        vectors=vectors[:0],
+        boxes=vectors.new_zeros(0, 4),
+        channels=numbers,
+        tracks=numbers,
+        next_track=torch.zeros((), dtype=torch.int64, device=vectors.device),
+        image=vectors.new_zeros(1, 3, 0, 0),
+        gathered=vectors.new_zeros(1, 0, 0, 0),
+    )
+
+
+def _identified(instances: Instances) -> Instances:
+    """The objects whose identity is known; without the crowds, which are many."""
+    keep = torch.ones_like(instances.labels, dtype=torch.bool)
+    if instances.crowd is not None:
+        keep &= ~instances.crowd
+    if instances.track_ids is not None:
+        keep &= instances.track_ids > UNKNOWN
+    return instances[keep]
+
+
+def _targets_of(batch: Batch) -> Batch:
+    """The second image of each pair."""
+    return replace(
+        batch,
+        images=batch.images[1::2],
+        valid_sizes=batch.valid_sizes[1::2],
+        original_sizes=batch.original_sizes[1::2],
+        truth=batch.truth[1::2],
+        ids=batch.ids[1::2],
+        clip_index=batch.clip_index[1::2],
+        frame_index=batch.frame_index[1::2],
+    )
+
+
+VARIANTS = {
+    "vpsnet_resnet50": {"backbone": "resnet50"},
+    "vpsnet_track_resnet50": {"backbone": "resnet50", "has_fuse": False},
+    "vpsnet_fuse_resnet50": {"backbone": "resnet50", "has_track": False},
+    "vpsnet_mobilenet_v2": {"backbone": "mobilenet_v2"},
+}
+
+RECIPE = Recipe(
+    stages=(
+        Stage(
+            steps=6_000,
+            batch_size=2,
+            crop_size=416,
+            optimizer=Optimizer(
+                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
+            ),
+            augmentation=Augmentation(
+                scale_min=0.4, scale_max=1.6, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05
+            ),
+            poly_power=0.9,
+            warmup_steps=200,
+            freeze_batch_norm=True,
+            frozen_stages=1,
+            ema_decay=0.998,
+            arguments={"samples": 128},
+        ),
+    ),
+    paper={
+        "steps": "12 epochs of 8 repetitions of the pairs of Cityscapes-VPS, from weights of Cityscapes",
+        "batch_size": "8 pairs, one in each process",
+        "crop_size": "800×1600",
+        "input_size": "2048",
+        "optimizer.name": "sgd",
+        "optimizer.lr": "0.005",
+        "optimizer.head_lr_multiplier": "1",
+        "optimizer.weight_decay": "1e-4",
+        "optimizer.norm_weight_decay": "1e-4",
+        "optimizer.clip_norm": "35",
+        "augmentation.scale_min": "0.8",
+        "augmentation.scale_max": "1.5",
+        "augmentation.brightness": "0",
+        "augmentation.contrast": "0",
+        "augmentation.saturation": "0",
+        "augmentation.hue": "0",
+        "poly_power": "divided by 10 after 8 and 11 epochs",
+        "warmup_steps": "500, from a third",
+        "ema_decay": "none",
+    },
+)

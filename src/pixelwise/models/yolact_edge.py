@@ -1,0 +1,529 @@
+"""YolactEdge: Liu, Rivera Soto, Xiao, Lee, "YolactEdge: Real-time Instance Segmentation on the Edge", ICRA 2021.
+
+YOLACT for video. Every fifth frame is a key frame, which the whole network sees. In the frames between, the backbone
+stops after C3; the sums P4 and P5 of the feature pyramid are those of the key frame, moved by a flow that a small
+network guesses from the laterals of C3 of both frames, and P3 is made of the frame's own C3 and the moved P4 (section
+III-B). Prototypes, head and losses are YOLACT's.
+
+Differences from the paper, and from the authors' code where it says more:
+- TensorRT with 8-bit numbers (section III-A) is a way to run a trained network, not a part of it; here it computes in
+  the precision of its weights.
+- There is no training of the flow on FlyingChairs: it is learnt with the rest from pairs of frames. So flow, scale,
+  bias and refinement begin as the identity, the key frame's features as they are, where the authors' begin at random.
+  The flow and the features at the resolution of P3, which theirs computes in training alone, are left out.
+- One step adds up the losses of a pair's later frame, seen partly and seen as a key frame; the authors make a step for
+  each, and one for an image of COCO in between.
+- The features of P5 are compared after P5's own 3×3 convolution; the authors' code takes that of P3 for them.
+- Backbones whose maps shrink as the flow network's do, which are ResNets, MobileNets and DarkNet. MobileNet V2 has the
+  maps of `models.yolact`; the authors take others of strides 16 and 32.
+- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.models import yolact
+from pixelwise.models.yolact import YOLACT, Anchors, Comparison, Detections
+from pixelwise.nn.backbones import MobileNetV2Backbone, MobileNetV3Backbone, ResNetBackbone
+from pixelwise.nn.darknet import DarkNetBackbone
+from pixelwise.ops.padding import zero_beyond
+from pixelwise.ops.precision import at_least_float32
+from pixelwise.ops.warp import warp
+from pixelwise.types import Annotation, Batch
+
+TASK = "instance"
+
+LEAK = 0.1
+"""Slope of the activations of the flow network and the refinement below zero."""
+
+Learns = Literal["images", "pairs"]
+"""What is trained.
+
+- `images`: all that YOLACT has, from single images.
+- `pairs`: from a key frame and a later frame of the same clip, all but the backbone and the 1×1 convolutions of the
+  pyramid, which stay as they are: so the cached features of key frames keep their meaning.
+"""
+
+
+class Memory(NamedTuple):
+    """What is kept of the last key frame of a clip.
+
+    Attributes:
+        lateral: C3 at the width of the pyramid.
+        p4: the pyramid's sum of stride 16, before its 3×3 convolution.
+        p5: that of stride 32.
+        age: frames since, the same for all where several clips go side by side.
+    """
+
+    lateral: Float[Tensor, "B D h3 w3"]
+    p4: Float[Tensor, "B D h4 w4"]
+    p5: Float[Tensor, "B D h5 w5"]
+    age: Int64[Tensor, " B"]
+
+
+class Matching(NamedTuple):
+    """Features that shall be alike: of P4 and P5 before their 3×3 convolutions, then of both after them.
+
+    Attributes:
+        transformed: made of the key frame's.
+        wanted: what the whole network gives, without gradient.
+    """
+
+    transformed: tuple[Float[Tensor, "B D _ _"], ...]
+    wanted: tuple[Float[Tensor, "B D _ _"], ...]
+
+
+class Output(NamedTuple):
+    """What is guessed of P anchors with C prototypes; in training from pairs, of each pair's later frame.
+
+    Attributes:
+        logits: as in YOLACT, like all up to `detections`.
+        deltas: likewise.
+        coefficients: likewise.
+        prototypes: likewise.
+        anchors: likewise.
+        image_sizes: likewise.
+        comparison: likewise.
+        detections: likewise.
+        whole: guesses of the same frames seen as key frames; in training from pairs.
+        matching: see Matching; in training from pairs.
+        memory: for the next frame; in evaluation.
+    """
+
+    logits: Float[Tensor, "B P K"]
+    deltas: Float[Tensor, "B P 4"]
+    coefficients: Float[Tensor, "B P C"]
+    prototypes: Float[Tensor, "B C h w"]
+    anchors: Float[Tensor, "B P 4"]
+    image_sizes: Int64[Tensor, "B 2"]
+    comparison: Comparison | None
+    detections: tuple[Detections, ...] | None
+    whole: yolact.Output | None
+    matching: Matching | None
+    memory: Memory | None
+
+    @property
+    def guesses(self) -> yolact.Output:
+        """What YOLACT would give."""
+        return yolact.Output(
+            logits=self.logits,
+            deltas=self.deltas,
+            coefficients=self.coefficients,
+            prototypes=self.prototypes,
+            anchors=self.anchors,
+            image_sizes=self.image_sizes,
+            comparison=self.comparison,
+            detections=self.detections,
+        )
+
+
+class FeatureTransform(NamedTuple):
+    """How features of the key frame become those of the frame.
+
+    Attributes:
+        flow: where to look in the key frame, from the same place to the right and down, in sixteenths of the distance
+            between the centres of the outermost cells.
+        scale: factor on what is found there.
+        bias: what is added to it.
+    """
+
+    flow: Float[Tensor, "B 2 h w"]
+    scale: Float[Tensor, "B D h w"]
+    bias: Float[Tensor, "B D h w"]
+
+
+class TransformHead(nn.Module):
+    """Guesses a FeatureTransform; begins as the identity.
+
+    Args:
+        width: of the map that it sees.
+        channels: of the features.
+    """
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.flow = nn.Conv2d(width, 2, 3, padding=1, bias=False)
+        self.scale = nn.Conv2d(width, channels, 1)
+        self.bias = nn.Conv2d(width, channels, 1)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        nn.init.ones_(self.scale.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Float[Tensor, "B _ h w"]) -> FeatureTransform:
+        """For each cell of the map."""
+        return FeatureTransform(self.flow(x), self.scale(x), self.bias(x))
+
+
+class FeatFlowNet(nn.Module):
+    """Guesses from two laterals of C3 how P4 and P5 move (figure 3): a small FlowNet (Dosovitskiy et al., 2015).
+
+    Args:
+        channels: of laterals and features.
+        width: of its first stage; the others have two and four times as many.
+    """
+
+    def __init__(self, channels: int, *, width: int = 64) -> None:
+        super().__init__()
+        self.reduce = _leaky(channels, width)
+        self.encode3 = nn.Sequential(_leaky(2 * width, width), _leaky(width, width))
+        self.encode4 = nn.Sequential(_leaky(width, 2 * width, stride=2), _leaky(2 * width, 2 * width))
+        self.encode5 = nn.Sequential(_leaky(2 * width, 4 * width, stride=2), _leaky(4 * width, 4 * width))
+        self.head5 = TransformHead(4 * width, channels)
+        self.enlarge_features = nn.Conv2d(4 * width, 2 * width, 3, padding=1, bias=False)
+        self.enlarge_flow = nn.Conv2d(2, 2, 3, padding=1, bias=False)
+        self.head4 = TransformHead(4 * width + 2, channels)
+
+    def forward(
+        self, target: Float[Tensor, "B D h w"], key: Float[Tensor, "B D h w"]
+    ) -> tuple[FeatureTransform, FeatureTransform]:
+        """The transforms of P4 and of P5.
+
+        Args:
+            target: lateral of the frame.
+            key: lateral of the key frame.
+        """
+        x3 = self.encode3(torch.cat([self.reduce(target), self.reduce(key)], dim=1))
+        x4 = self.encode4(x3)
+        x5 = self.encode5(x4)
+        five = self.head5(x5)
+        size = (x4.shape[2], x4.shape[3])
+        x4 = torch.cat(
+            [x4, self.enlarge_features(_resized(x5, size)), self.enlarge_flow(_resized(five.flow, size))], dim=1
+        )
+        return self.head4(x4), five
+
+
+class Refinement(nn.Module):
+    """Adds to transformed features what the frame's own C3 says; begins by adding nothing.
+
+    Args:
+        channels: of the features.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_leaky(2 * channels, channels) for _ in range(2))
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(
+        self, lateral: Float[Tensor, "B D h w"], features: Sequence[Float[Tensor, "B D _ _"]]
+    ) -> tuple[Float[Tensor, "B D _ _"], ...]:
+        """The features of both levels, from the finer."""
+        refined: list[Tensor] = []
+        for layer, x in zip(self.layers, features, strict=True):
+            # for P5 the lateral is made smaller twice, as in the authors' code
+            lateral = _resized(lateral, (x.shape[2], x.shape[3]))
+            refined.append(x + layer(torch.cat([x, lateral], dim=1)))
+        return tuple(refined)
+
+
+class YolactEdge(YOLACT):
+    """A YOLACT that takes the deeper features of most frames from a key frame.
+
+    Args:
+        network: whose parts and numbers become this one's; it is not to be used on its own any more.
+        flow_width: see FeatFlowNet.
+        key_interval: every so many-th frame of a clip is a key frame; 1 for all.
+        learns: see Learns.
+
+    Raises:
+        RecipeError: a backbone whose maps the flow network's do not fit, or whose first stages cannot run alone.
+    """
+
+    uses_memory = True
+    clip_frames = 2
+    """Frames of a clip in a training batch: the key frame, and a later one, of which is learnt; 1 for `images`."""
+
+    def __init__(self, network: YOLACT, *, flow_width: int, key_interval: int, learns: Learns) -> None:
+        super(YOLACT, self).__init__()
+        vars(self).update(vars(network))
+        if not isinstance(self.backbone, ResNetBackbone | MobileNetV2Backbone | MobileNetV3Backbone | DarkNetBackbone):
+            raise RecipeError(
+                f"{type(self.backbone).__name__}: yolact_edge wants a ResNet, MobileNet or DarkNet of its own, whose "
+                "first stages run alone"
+            )
+        self.flow_net = FeatFlowNet(self.fpn.channels, width=flow_width)
+        self.refinement = Refinement(self.fpn.channels)
+        self.key_interval, self.learns = key_interval, learns
+        if learns == "images":
+            self.clip_frames = 1
+        frozen = (self.backbone, self.fpn.lateral) if learns == "pairs" else (self.flow_net, self.refinement)
+        for part in frozen:
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> YolactEdge:
+        """As of any module, but that batch norms of a backbone that does not learn keep their statistics."""
+        super().train(mode)
+        if self.learns == "pairs":
+            self.backbone.eval()
+        return self
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] (its output has more fields)
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        sizes: Int64[Tensor, "B 2"] | None = None,
+        truth: tuple[Annotation, ...] | None = None,
+        memory: Memory | None = None,
+    ) -> Output:
+        """The guesses.
+
+        Args:
+            images: in evaluation the next frame of a clip; in training from pairs, with truth, key frame and later
+                frame of each clip in turn.
+            sizes: see YOLACT, as for the others.
+            truth: of each image.
+            memory: of the frame before; None begins a clip.
+
+        Raises:
+            DataError: images that are not pairs, or a frame of another size than those before it.
+        """
+        x, size = zero_beyond(self.normalize(images), sizes), (images.shape[2], images.shape[3])
+        if self.training and truth is not None and self.learns == "pairs":
+            return self._look_at_pairs(x, size, truth)
+        if memory is None or int(memory.age[0]) + 1 >= self.key_interval:
+            sums, memory = self._see_wholly(x)
+        else:
+            sums, memory = self._see_partly(x, memory), memory._replace(age=memory.age + 1)
+        guesses = self.guess(self.fpn.refine(sums), size, truth)
+        return Output(*guesses, whole=None, matching=None, memory=None if self.training else memory)
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "_ _ _ *_"]]:
+        """All maps before the sorting: of images as key frames, and of their mirror images as the frames after."""
+        size = (images.shape[2], images.shape[3])
+        sums, memory = self._see_wholly(self.normalize(images))
+        others = self._see_partly(self.normalize(images.flip(3)), memory)
+        guesses = [self.guess(self.fpn.refine(each), size) for each in (sums, others)]
+        return [map for one in guesses for map in (one.logits, one.deltas, one.coefficients, one.prototypes)]
+
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """YOLACT's losses; from pairs those of the frame seen partly and, named `key_…`, as a key frame, and how far
+        the transformed features are from those of the whole network: 1 - cosine, averaged over cells and maps.
+
+        Raises:
+            DataError: objects without masks.
+        """
+        if output.whole is None or output.matching is None:
+            return super().loss(output.guesses, batch)
+        later = replace(batch, truth=batch.truth[1::2])
+        terms = super().loss(output.guesses, later)
+        terms |= {f"key_{name}": term for name, term in super().loss(output.whole, later).items()}
+        pairs = list(zip(*output.matching, strict=True))
+        distances = [1 - F.cosine_similarity(at_least_float32(x), at_least_float32(wanted)) for x, wanted in pairs]
+        total = torch.stack([distance.flatten(1).mean(dim=1) for distance in distances]).sum()
+        count = torch.tensor(len(pairs) * len(later.truth), device=total.device)
+        return {**terms, "matching": Term(total, count)}
+
+    def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As YOLACT."""
+        return super().decode(output.guesses, batch)
+
+    def transform(
+        self, lateral: Float[Tensor, "B D h w"], memory: Memory
+    ) -> tuple[Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"]]:
+        """The pyramid's sums P3, P4 and P5 of a frame, made of its own C3 and the key frame's features.
+
+        Args:
+            lateral: of C3.
+            memory: of the key frame.
+        """
+        transforms = self.flow_net(lateral, memory.lateral)
+        with torch.autocast(lateral.device.type, enabled=False):
+            p4, p5 = (
+                transformed(features, FeatureTransform(*(at_least_float32(part) for part in transform)))
+                for features, transform in zip((memory.p4, memory.p5), transforms, strict=True)
+            )
+        p3, p4 = self.fpn.add([lateral, p4])
+        p4, p5 = self.refinement(lateral, (p4, p5))
+        return p3, p4, p5
+
+    def _see_wholly(self, x: Float[Tensor, "B 3 H W"]) -> tuple[tuple[Float[Tensor, "B D _ _"], ...], Memory]:
+        """The pyramid's sums, and what is kept of a key frame."""
+        maps = self.backbone(x)
+        laterals = self.fpn.widen([maps[level] for level in self.levels])
+        sums = self.fpn.add(laterals)
+        return sums, Memory(laterals[0], sums[1], sums[2], torch.zeros(len(x), dtype=torch.int64))
+
+    def _see_partly(self, x: Float[Tensor, "B 3 H W"], memory: Memory) -> tuple[Float[Tensor, "B D _ _"], ...]:
+        """The pyramid's sums, without the backbone's stages beyond C3."""
+        lateral = self.fpn.lateral[0](self.backbone.first_maps(x, self.levels[0] + 1)[-1])
+        if lateral.shape != memory.lateral.shape:
+            raise DataError(
+                f"{lateral.shape[0]} frames with C3 of {lateral.shape[2]}×{lateral.shape[3]} after "
+                f"{memory.lateral.shape[0]} of {memory.lateral.shape[2]}×{memory.lateral.shape[3]}: the frames of a "
+                "clip have one size; begin a clip with memory=None"
+            )
+        return self.transform(lateral, memory)
+
+    def _look_at_pairs(
+        self, x: Float[Tensor, "B 3 H W"], size: tuple[int, int], truth: tuple[Annotation, ...]
+    ) -> Output:
+        if len(x) % 2:
+            raise DataError(f"{len(x)} images: pairs of a key frame and a later frame are wanted")
+        sums, seen = self._see_wholly(x)
+        key = Memory(*(part[::2] for part in seen))
+        # as the backbone does not learn, C3 of the later frame need not be computed a second time
+        sums, found = tuple(each[1::2] for each in sums), self.transform(seen.lateral[1::2], key)
+        whole, partial = (self.guess(self.fpn.refine(each), size, truth[1::2]) for each in (sums, found))
+        features = [self._matched(each[1:]) for each in (found, sums)]
+        matching = Matching(features[0], tuple(each.detach() for each in features[1]))
+        return Output(*partial, whole=whole, matching=matching, memory=None)
+
+    def _matched(self, sums: Sequence[Float[Tensor, "B D _ _"]]) -> tuple[Float[Tensor, "B D _ _"], ...]:
+        """P4 and P5 before and after their 3×3 convolutions, which do not learn from it."""
+        after: list[Tensor] = []
+        for x, convolution in zip(sums, list(self.fpn.output)[1:], strict=True):
+            weights = {name: weight.detach() for name, weight in convolution.named_parameters()}
+            after.append(functional_call(convolution, weights, (x,)))
+        return (*sums, *after)
+
+
+def transformed(features: Float[Tensor, "B D h w"], transform: FeatureTransform) -> Float[Tensor, "B D h w"]:
+    """The features where the flow points to, zero beyond the map, times scale plus bias (section III-B)."""
+    height, width = features.shape[2:]
+    cells = transform.flow.new_tensor([(width - 1) / 16, (height - 1) / 16])
+    return warp(features, transform.flow * cells[:, None, None]) * transform.scale + transform.bias
+
+
+def _leaky(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
+    """A 3×3 convolution and its activation."""
+    layer = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
+    nn.init.kaiming_normal_(layer.weight, a=LEAK)
+    nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+    return nn.Sequential(layer, nn.LeakyReLU(LEAK, inplace=True))
+
+
+def _resized(x: Float[Tensor, "B _ _ _"], size: tuple[int, int]) -> Float[Tensor, "B _ _ _"]:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def build(
+    *,
+    num_classes: int,
+    thing_ids: Sequence[int] | None = None,
+    backbone: str = "resnet101",
+    channels: int = 256,
+    prototypes: int = 32,
+    flow_width: int = 64,
+    key_interval: int = 5,
+    learns: Learns = "pairs",
+    anchors: Anchors = "square",
+    anchor_sizes: Sequence[float] = (24, 48, 96, 192, 384),
+    anchor_image_side: int = 550,
+    masks_to_train: int = 100,
+    nms: Literal["fast", "ordinary"] = "fast",
+    candidate_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    score_threshold: float = 0.0,
+    max_detections: int = 100,
+) -> YolactEdge:
+    """YolactEdge with random weights.
+
+    Args:
+        num_classes: background included.
+        thing_ids: class ids of what is found; all but 0 if not given.
+        backbone: a ResNet, MobileNet or DarkNet of `nn.backbones.NAMES`.
+        channels: of the feature pyramid.
+        prototypes: see `yolact.build`, as for all that is not told here.
+        flow_width: channels of the flow network's first stage.
+        key_interval: every so many-th frame of a clip is a key frame.
+        learns: see Learns.
+        anchors: see `yolact.build`.
+        anchor_sizes: see `yolact.build`.
+        anchor_image_side: see `yolact.build`.
+        masks_to_train: see `yolact.build`.
+        nms: see `yolact.build`.
+        candidate_threshold: see `yolact.build`.
+        nms_threshold: see `yolact.build`.
+        score_threshold: see `yolact.build`.
+        max_detections: of an image.
+
+    Raises:
+        RecipeError: parts that do not go together.
+    """
+    if key_interval < 1:
+        raise RecipeError(f"key_interval {key_interval}: at least 1 is wanted, which makes each frame a key frame")
+    if learns not in ("images", "pairs"):
+        raise RecipeError(f"learns '{learns}': images or pairs")
+    network = yolact.build(
+        num_classes=num_classes,
+        thing_ids=thing_ids,
+        backbone=backbone,
+        channels=channels,
+        prototypes=prototypes,
+        anchors=anchors,
+        anchor_sizes=anchor_sizes,
+        anchor_image_side=anchor_image_side,
+        masks_to_train=masks_to_train,
+        nms=nms,
+        candidate_threshold=candidate_threshold,
+        nms_threshold=nms_threshold,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+    )
+    return YolactEdge(network, flow_width=flow_width, key_interval=key_interval, learns=learns)
+
+
+VARIANTS = {
+    "yolact_edge_resnet101": {"backbone": "resnet101"},
+    "yolact_edge_resnet50": {"backbone": "resnet50"},
+    "yolact_edge_darknet53": {"backbone": "darknet53"},
+    "yolact_edge_mobilenet_v2": {"backbone": "mobilenet_v2", "anchors": "ratios"},
+}
+
+_IMAGES = replace(yolact.RECIPE.stages[0], name="images", arguments={"learns": "images", "key_interval": 1})
+RECIPE = Recipe(
+    stages=(
+        _IMAGES,
+        Stage(
+            name="pairs",
+            steps=2_000,
+            batch_size=8,
+            crop_size=320,
+            optimizer=Optimizer(
+                name="adamw", lr=1e-4, head_lr_multiplier=3.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=10.0
+            ),
+            augmentation=Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
+            poly_power=0.9,
+            warmup_steps=200,
+            freeze_batch_norm=True,
+            ema_decay=0.998,
+        ),
+    ),
+    input_size=320,
+    paper={
+        "input_size": "550",
+        "images.steps": "500,000, each of a frame of YouTube-VIS and an image of COCO",
+        "images.optimizer.lr": "5e-4, falling as a cosine",
+        "pairs.steps": "200,000, after 400,000 of the flow alone on FlyingChairs",
+        "pairs.optimizer.lr": "2e-4, falling as a cosine",
+        **{
+            f"{stage}.{name}": value
+            for stage in ("images", "pairs")
+            for name, value in {
+                "batch_size": "8",
+                "crop_size": "550",
+                "optimizer.name": "sgd",
+                "optimizer.head_lr_multiplier": "1",
+                "optimizer.weight_decay": "5e-4",
+                "optimizer.norm_weight_decay": "5e-4",
+                "optimizer.clip_norm": "0",
+                "poly_power": "a cosine",
+                "warmup_steps": "500",
+                "ema_decay": "none",
+            }.items()
+        },
+        "images.augmentation.copy_paste": "0",
+    },
+)

@@ -1,0 +1,195 @@
+"""COCO panoptic results that any tool wrote, a JSON and a folder of PNGs, as what is judged.
+
+The JSON has a list `annotations` with `image_id`, `file_name` of the PNG, and `segments_info` with `id`, `category_id`
+and perhaps `score`; in a PNG id = R + 256·G + 65536·B, 0 = void. The PNGs lie in the folder named as the JSON, as the
+official evaluation has it, or beside the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import torch
+
+from pixelwise.data.dataset import Dataset
+from pixelwise.data.panoptic_maps import panoptic_of, read_segment_ids
+from pixelwise.data.segments import regions_of_ids
+from pixelwise.errors import DataError
+from pixelwise.labels import LARGEST_ID, LabelSet
+from pixelwise.training.stored_objects import images_by_name, is_number
+from pixelwise.types import Annotation, Sample
+
+
+class StoredSegment(NamedTuple):
+    """One segment of the JSON; its score is None where there is none."""
+
+    id: int
+    class_id: int
+    score: float | None
+
+
+class StoredMap(NamedTuple):
+    """A PNG, and what its ids are."""
+
+    path: Path
+    segments: tuple[StoredSegment, ...]
+
+
+@dataclass(frozen=True)
+class StoredSegments:
+    """Answers with the PNG of each sample.
+
+    Attributes:
+        maps: by the id of the sample.
+    """
+
+    maps: Mapping[str, StoredMap]
+
+    def __call__(self, sample: Sample) -> Annotation:
+        """The segments of a sample that have pixels.
+
+        Raises DataError for a PNG that cannot be read, has another size, or has an id that is not listed.
+        """
+        path, segments = self.maps[sample.id]
+        ids = read_segment_ids(path)
+        height, width = sample.image.shape[1:]
+        if ids.shape != (height, width):
+            raise DataError(
+                f"{path}: the PNG is {ids.shape[0]}×{ids.shape[1]}, image '{sample.id}' {height}×{width} "
+                "(height×width); predictions must have the image's size"
+            )
+        regions = regions_of_ids(ids)
+        area_of = dict(zip(regions.ids.tolist(), regions.areas.tolist(), strict=True))
+        strange = area_of.keys() - {0, *(segment.id for segment in segments)}
+        if strange:
+            first = min(strange)
+            raise DataError(
+                f"{path}: id {first} ({area_of[first]:,} pixels) has no segment in the JSON (image '{sample.id}'); "
+                f"{len(strange)} such ids in all, void is 0"
+            )
+        kept = [segment for segment in segments if segment.id in area_of]
+        panoptic = panoptic_of(
+            ids, [segment.id for segment in kept], [segment.class_id for segment in kept], [False] * len(kept)
+        )
+        scores = [segment.score for segment in kept if segment.score is not None]
+        if kept and len(scores) == len(kept):
+            panoptic = replace(panoptic, scores=torch.tensor(scores, dtype=torch.float32))
+        return Annotation(panoptic=panoptic)
+
+
+def find_segments(path: Path) -> Path | None:
+    """The panoptic JSON that a path is, or that lies in a folder as the only one; None where there is none.
+
+    Raises DataError for a folder with several.
+    """
+    if not path.is_dir():
+        return path if _lists_segments(path) else None
+    found = [file for file in sorted(path.glob("*.json")) if _lists_segments(file)]
+    if len(found) > 1:
+        raise DataError(f"{path}: {found[0].name} and {found[1].name} are panoptic results; name one of them")
+    return found[0] if found else None
+
+
+def read_segments(path: Path, dataset: Dataset) -> StoredSegments:
+    """Read a panoptic JSON and pair its PNGs with the images of a data set, by id or by the name of the file.
+
+    Images of other sets are passed over.
+
+    Raises:
+        DataError: no panoptic JSON, an entry that is not sound, an unknown category, or no image of the set.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    annotations = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(annotations, list):
+        raise DataError(f"{path}: panoptic results are an object with a list 'annotations'")
+    _require_same_names(path, content.get("categories"), dataset.labels)
+    id_of = images_by_name(dataset)
+    folder = path.with_suffix("")
+    maps: dict[str, StoredMap] = {}
+    for number, entry in enumerate(annotations, start=1):
+        try:
+            name, segments = _understood(entry, dataset.labels)
+        except _UnsoundError as error:
+            raise DataError(f"{path}: annotation {number}: {error}") from None
+        id = id_of.get(str(entry["image_id"]))
+        if id is None:
+            continue
+        if id in maps:
+            raise DataError(f"{path}: annotation {number}: another one is of image '{id}' too")
+        file = folder / name
+        maps[id] = StoredMap(file if file.is_file() else path.parent / name, segments)
+    if not maps:
+        raise DataError(
+            f"{path}: none of its {len(annotations):,} annotations is of one of the {len(dataset):,} images of "
+            f"{dataset.name}; image_id is an image's id or file, such as '{dataset.ids[0]}'"
+        )
+    return StoredSegments(maps)
+
+
+class _UnsoundError(Exception):
+    """Why an annotation cannot be used."""
+
+
+def _lists_segments(path: Path) -> bool:
+    """Whether a file is a panoptic JSON; COCO's results of objects are a list, and may be long."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            parts = _parts(file)
+            first = next(parts, "")
+            return first.lstrip().startswith("{") and any("segments_info" in part for part in chain([first], parts))
+    except OSError:
+        return False
+
+
+def _parts(file: TextIO) -> Iterator[str]:
+    """The text of a file in parts that overlap."""
+    end = ""
+    while part := file.read(2**20):
+        yield end + part
+        end = part[-32:]
+
+
+def _understood(entry: Any, labels: LabelSet) -> tuple[str, tuple[StoredSegment, ...]]:
+    """The name of the PNG of an annotation, and its segments. Raises _UnsoundError."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int | str):
+        raise _UnsoundError("an object with the image_id of an image is wanted")
+    name, infos = entry.get("file_name"), entry.get("segments_info")
+    if not isinstance(name, str) or not name:
+        raise _UnsoundError(f"image {entry['image_id']}: the file_name of its PNG is wanted")
+    if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
+        raise _UnsoundError(f"image {entry['image_id']}: a list segments_info of objects is wanted")
+    segments: dict[int, StoredSegment] = {}
+    for info in infos:
+        id, category, score = info.get("id"), info.get("category_id"), info.get("score")
+        if not isinstance(id, int) or isinstance(id, bool) or not 0 < id < LARGEST_ID:
+            raise _UnsoundError(f"image {entry['image_id']}: segment id {id!r}; 1 to {LARGEST_ID - 1:,} is wanted")
+        if id in segments:
+            raise _UnsoundError(f"image {entry['image_id']}: two segments have the id {id}")
+        if not isinstance(category, int) or category not in labels.native_ids:
+            raise _UnsoundError(
+                f"image {entry['image_id']}, segment {id}: category {category!r} is not in '{labels.name}' "
+                f"({labels.describe_ids()})"
+            )
+        if score is not None and not is_number(score):
+            raise _UnsoundError(f"image {entry['image_id']}, segment {id}: score {score!r} is no number")
+        segments[id] = StoredSegment(id, labels.native_ids.index(category), score)
+    return name, tuple(segments.values())
+
+
+def _require_same_names(path: Path, categories: Any, labels: LabelSet) -> None:
+    """Raise DataError where the categories of the results have the ids of the data set, and other names."""
+    names = dict(zip(labels.native_ids, labels.names, strict=True))
+    for category in categories if isinstance(categories, list) else ():
+        id, name = (category.get("id"), category.get("name")) if isinstance(category, dict) else (None, None)
+        if isinstance(id, int) and isinstance(name, str) and names.get(id, name) != name:
+            raise DataError(f"{path}: category {id} is '{name}', but '{names[id]}' in '{labels.name}' of the data set")

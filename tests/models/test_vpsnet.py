@@ -1,0 +1,658 @@
+"""VPSNet: each part against the formulas of its section, matching by hand, and memory as a value."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.models.vpsnet import (
+    NEW,
+    UNKNOWN,
+    FlowRefinement,
+    Fuse,
+    Memory,
+    Output,
+    SpaceTimeAttention,
+    TrackHead,
+    VPSNet,
+    assign,
+    build,
+    follow,
+    match_logits,
+    match_scores,
+    match_targets,
+    reduce_flow,
+)
+from pixelwise.nn.flow import DISFlow, ZeroFlow
+from pixelwise.ops.warp import warp
+from pixelwise.types import Batch, Instances
+from tests.contract.annotations import empty_annotation, random_batch
+from tests.nn.test_backbones import perturb_batch_norm
+
+SIZE = (64, 96)
+SMALL: dict[str, Any] = {
+    "num_classes": 5,
+    "thing_ids": (2, 3, 4),
+    "backbone": "mobilenet_v2",
+    "channels": 16,
+    "box_width": 32,
+    "samples": 32,
+    "kept_proposals": (60, 30),
+    "max_detections": 12,
+    "score_threshold": 0.0,
+    "smallest_stuff": 1,
+}
+
+
+def cells(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    return itertools.product(range(size[0]), range(size[1]))
+
+
+def random_parameters(part: nn.Module, *, scale: float = 0.15) -> None:
+    """Also where a layer begins at zero."""
+    for parameter in part.parameters():
+        nn.init.normal_(parameter, std=scale)
+
+
+def random_levels(batch: int, channels: int, size: tuple[int, int], seed: int = 0) -> list[Tensor]:
+    """P2 to P5 of images of that size, and P6, every second pixel of P5."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = [
+        torch.randn(batch, channels, size[0] // s, size[1] // s, generator=generator, dtype=torch.float64)
+        for s in (4, 8, 16, 32)
+    ]
+    return [*levels, levels[-1][:, :, ::2, ::2]]
+
+
+# ---- fuse
+
+
+def test_levels_are_gathered_as_the_mean_of_their_nearest_cells() -> None:
+    levels = random_levels(1, 3, (64, 96))
+    gathered = Fuse(3).double().gather(levels)
+    assert gathered.shape == (1, 3, 16, 24)
+    for y, x in cells((16, 24)):
+        parts = [level[0, :, y * level.shape[2] // 16, x * level.shape[3] // 24] for level in levels]
+        torch.testing.assert_close(gathered[0, :, y, x], torch.stack(parts).mean(dim=0))
+
+
+def test_flow_of_smaller_maps_has_smaller_values() -> None:
+    """A motion of 8 pixels right and 4 up is one of 2 cells and 1 cell."""
+    flow = torch.tensor([8.0, -4.0]).view(1, 2, 1, 1).expand(1, 2, 32, 64)
+    reduced = reduce_flow(flow, (8, 16))
+    assert torch.equal(reduced, torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 8, 16))
+    varied = torch.randn(1, 2, 8, 12)
+    middle = varied.unflatten(3, (3, 4)).unflatten(2, (2, 4))[:, :, :, 1:3, :, 1:3].mean(dim=(3, 5)) / 4
+    torch.testing.assert_close(reduce_flow(varied, (2, 3)), middle)  # between the four pixels in the middle
+
+
+def test_the_refined_flow_comes_from_target_products_and_flow_in_this_order() -> None:
+    torch.manual_seed(0)
+    part = FlowRefinement(4).double()
+    random_parameters(part)
+    target, warped = torch.randn(2, 2, 4, 6, 7, dtype=torch.float64)
+    flow = torch.randn(2, 2, 6, 7, dtype=torch.float64)
+    products = torch.zeros(2, 81, 6, 7, dtype=torch.float64)
+    for channel, (dy, dx) in enumerate(itertools.product(range(-4, 5), repeat=2)):
+        for y, x in cells((6, 7)):
+            if 0 <= y + dy < 6 and 0 <= x + dx < 7:
+                products[:, channel, y, x] = (target[:, :, y, x] * warped[:, :, y + dy, x + dx]).sum(dim=1) / 4
+    x = torch.cat([target, products, flow], dim=1)
+    widths = []
+    for number in (0, 2, 4, 6):
+        layer = part.convolutions[number]
+        widths.append(layer.out_channels)
+        x = F.conv2d(x, layer.weight, layer.bias, padding=1)
+        x = torch.where(x > 0, x, 0.1 * x) if number < 6 else x
+    assert widths == [64, 64, 32, 2]
+    torch.testing.assert_close(part(target, warped, flow), x)
+
+
+def test_attention_weighs_frames_by_agreement_and_places_by_their_surroundings() -> None:
+    torch.manual_seed(0)
+    part = SpaceTimeAttention(3).double()
+    random_parameters(part, scale=0.4)
+    maps = [*torch.randn(2, 1, 3, 6, 8, dtype=torch.float64)]
+
+    def apply(layer: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(layer, nn.Conv2d)
+        assert layer.bias is not None
+        return F.conv2d(x, layer.weight, layer.bias, padding=layer.kernel_size[0] // 2)
+
+    def leaky(x: Tensor) -> Tensor:
+        return x.clamp(min=0) + 0.1 * x.clamp(max=0)
+
+    target = apply(part.target_embedding, maps[0])
+    weighted = torch.zeros(1, 6, 6, 8, dtype=torch.float64)
+    for number, frame in enumerate(maps):
+        embedded = apply(part.embedding, frame)
+        for y, x in cells((6, 8)):
+            product = sum(embedded[0, c, y, x] * target[0, c, y, x] for c in range(3))
+            weighted[0, 3 * number : 3 * number + 3, y, x] = frame[0, :, y, x] / (1 + torch.exp(-product))
+    joined = leaky(apply(part.fusion, weighted))
+    attention = leaky(apply(part.joint, weighted))
+    pooled = torch.zeros(1, 6, 3, 4, dtype=torch.float64)
+    for y, x in cells((3, 4)):
+        window = attention[0, :, max(2 * y - 1, 0) : 2 * y + 2, max(2 * x - 1, 0) : 2 * x + 2].flatten(1)
+        pooled[0, :3, y, x] = window.max(dim=1).values
+        pooled[0, 3:, y, x] = window.sum(dim=1) / 9  # what lies outside counts as zero
+    small = leaky(apply(part.context, leaky(apply(part.pooled, pooled))))
+    enlarged = torch.zeros(1, 3, 6, 8, dtype=torch.float64)
+    for y, x in cells((6, 8)):
+        for yy, wy in bilinear(y, 3):
+            for xx, wx in bilinear(x, 4):
+                enlarged[0, :, y, x] += wy * wx * small[0, :, yy, xx]
+    factor = apply(part.factor, enlarged)
+    summand = apply(part.summand[2], leaky(apply(part.summand[0], factor)))
+    torch.testing.assert_close(part(maps), joined / (1 + torch.exp(-factor)) * 2 + summand)
+
+
+def bilinear(place: int, length: int) -> list[tuple[int, float]]:
+    """What a place of a map twice as large reads, and its weights."""
+    at = min(max((place + 0.5) / 2 - 0.5, 0), length - 1)
+    low = int(at)
+    return [(low, 1 - (at - low)), (min(low + 1, length - 1), at - low)]
+
+
+def test_fuse_warps_twice_and_adds_the_largest_of_each_cell() -> None:
+    torch.manual_seed(0)
+    part = Fuse(4).double()
+    random_parameters(part)
+    levels, other = random_levels(2, 4, (64, 96)), random_levels(2, 4, (64, 96), seed=1)
+    target, reference = part.gather(levels), part.gather(other)
+    flow = 8 * torch.randn(2, 2, 64, 96, dtype=torch.float64)
+    quarter = F.interpolate(flow, scale_factor=0.25, mode="bilinear") / 4
+    warped = warp(reference, quarter)
+    warped = warp(warped, part.flow_refinement(target, warped, quarter))
+    x = part.attention([target, warped])
+    refined = F.relu(F.conv2d(x, part.refinement[0].weight, part.refinement[0].bias, padding=1))
+    fused = part(levels, target, reference, flow)
+    assert len(fused) == 5
+    for before, after in zip(levels, fused, strict=True):
+        height, width = before.shape[2:]
+        for y, x in cells((height, width)):
+            rows = slice(y * 16 // height, -(-(y + 1) * 16 // height))
+            columns = slice(x * 24 // width, -(-(x + 1) * 24 // width))
+            largest = refined[:, :, rows, columns].flatten(2).max(dim=2).values
+            torch.testing.assert_close(after[:, :, y, x] - before[:, :, y, x], largest)
+
+
+def test_the_reference_is_brought_to_where_the_target_shows_it() -> None:
+    """A spot that moved 8 pixels to the left between reference and target is put on its place, not twice as far."""
+    part = Fuse(1).double()
+    for parameter in part.flow_refinement.parameters():
+        nn.init.zeros_(parameter)
+    seen: list[Tensor] = []
+
+    def look(_: nn.Module, inputs: tuple[list[Tensor]]) -> None:
+        seen.extend(inputs[0])
+
+    part.attention.register_forward_pre_hook(look)
+    target, reference = torch.zeros(2, 1, 1, 16, 24, dtype=torch.float64)
+    target[..., 5, 10], reference[..., 5, 12] = 1, 1
+    flow = torch.zeros(1, 2, 64, 96, dtype=torch.float64)
+    flow[:, 0] = 8
+    part([target], target, reference, flow)
+    torch.testing.assert_close(seen[1], target)
+
+
+# ---- track
+
+
+def test_a_vector_comes_from_two_layers_and_its_products_follow_a_zero() -> None:
+    torch.manual_seed(0)
+    head = TrackHead(2, size=3, width=5)
+    random_parameters(head)
+    boxes, known = torch.randn(4, 2, 3, 3), torch.randn(2, 2, 3, 3)
+    vectors, others = head(boxes), head(known)
+    logits = match_logits(vectors, others)
+    assert logits.shape == (4, 3)
+    assert not logits[:, 0].any()
+    for n, m in itertools.product(range(4), range(2)):
+        one, other = (
+            head.output.weight @ (head.hidden.weight @ x.flatten() + head.hidden.bias).clamp(min=0) + head.output.bias
+            for x in (boxes[n], known[m])
+        )
+        torch.testing.assert_close(logits[n, 1 + m], one @ other)
+
+
+def test_match_scores_are_worked_by_hand() -> None:
+    """Two boxes, two known objects: log-softmax + log score + 2·IoU + 10 for the same class, which what is new has."""
+    logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    scores = torch.tensor([0.5, 0.9])
+    overlaps = torch.tensor([[0.75, 0.0], [0.25, 0.5]])
+    same = torch.tensor([[True, False], [False, True]])
+    total = math.log(1 + math.e + math.e**2)
+    expected = [
+        [
+            0 - total + math.log(0.5) + 10,
+            1 - total + math.log(0.5) + 1.5 + 10,
+            2 - total + math.log(0.5),
+        ],
+        [
+            -math.log(3) + math.log(0.9) + 10,
+            -math.log(3) + math.log(0.9) + 0.5,
+            -math.log(3) + math.log(0.9) + 1.0 + 10,
+        ],
+    ]
+    torch.testing.assert_close(match_scores(logits, scores, overlaps, same), torch.tensor(expected))
+
+
+def test_of_two_boxes_that_want_one_object_the_better_has_it() -> None:
+    """Columns: new, object 0, object 1."""
+    scores = torch.tensor(
+        [
+            [0.0, 3.0, 1.0],  # wants object 0, worse than the next
+            [0.0, 5.0, 4.0],  # has object 0
+            [0.0, 5.0, 4.0],  # as good, but later
+            [2.0, 1.0, 0.0],  # new of itself
+            [0.0, 1.0, 2.0],  # has object 1
+        ]
+    )
+    assert assign(scores).tolist() == [NEW, 0, NEW, NEW, 1]
+    assert assign(torch.zeros(2, 1)).tolist() == [NEW, NEW], "nothing is known"
+    assert assign(torch.zeros(0, 3)).tolist() == []
+
+
+# ---- what is known of a clip
+
+
+def nothing(length: int = 2) -> Memory:
+    numbers = torch.zeros(0, dtype=torch.int64)
+    return Memory(
+        vectors=torch.zeros(0, length),
+        boxes=torch.zeros(0, 4),
+        channels=numbers,
+        tracks=numbers,
+        next_track=torch.tensor(0),
+        image=torch.zeros(1, 3, 0, 0),
+        gathered=torch.zeros(1, 0, 0, 0),
+    )
+
+
+def seen(known: Memory, *objects: tuple[float, float, int], max_known: int = 9) -> tuple[list[int], Memory]:
+    """The next frame: of each object the angle of its vector in degrees, its place and its class, surest first."""
+    angles = torch.tensor([angle for angle, _, _ in objects]).deg2rad()
+    boxes = torch.tensor([[float(at), 0, at + 10, 10] for _, at, _ in objects]).reshape(-1, 4)
+    tracks, known = follow(
+        known,
+        10 * torch.stack([angles.cos(), angles.sin()], dim=1),
+        boxes,
+        torch.tensor([channel for _, _, channel in objects], dtype=torch.int64),
+        torch.linspace(0.9, 0.8, len(objects)),
+        max_known=max_known,
+    )
+    return tracks.tolist(), known
+
+
+def test_objects_keep_their_numbers_whatever_their_order() -> None:
+    tracks, known = seen(nothing(), (0, 0, 1), (90, 50, 1))
+    assert tracks == [0, 1]
+    tracks, known = seen(known, (88, 53, 1), (2, 4, 1))
+    assert tracks == [1, 0]
+    tracks, known = seen(known, (45, 90, 2), (0, 8, 1), (91, 56, 1))
+    assert tracks == [2, 0, 1], "another one comes first"
+    tracks, known = seen(known)
+    assert tracks == []
+    tracks, known = seen(known, (92, 58, 1), (1, 12, 1))
+    assert tracks == [1, 0], "they come back after a frame in which nothing was found"
+    assert int(known.next_track) == 3
+
+
+def test_the_loser_of_a_conflict_is_new_and_numbers_are_never_used_twice() -> None:
+    """Both look like object 0: the one that overlaps it has it, though it comes second."""
+    _, known = seen(nothing(), (0, 0, 1))
+    tracks, known = seen(known, (0, 50, 1), (0, 1, 1))
+    assert tracks == [1, 0]
+    # now each of the two is known at its place
+    tracks, known = seen(known, (0, 1, 1), (0, 50, 1))
+    assert tracks == [0, 1]
+    torch.testing.assert_close(known.boxes[:, 0], torch.tensor([50.0, 1.0]), msg="the surest last")
+
+
+def test_an_object_keeps_its_class() -> None:
+    """The vector says object 0 so loudly that even another class cannot deny it: then it is a new object."""
+    _, known = seen(nothing(), (0, 0, 1))
+    tracks, known = seen(known, (0, 0, 2))
+    assert tracks == [1]
+    tracks, _ = seen(known, (0, 0, 1))
+    assert tracks == [0]
+
+
+def test_what_was_not_seen_for_longest_is_forgotten_first() -> None:
+    _, known = seen(nothing(), (0, 0, 1), (90, 50, 1), max_known=2)
+    tracks, known = seen(known, (0, 0, 1), (180, 99, 2), max_known=2)
+    assert tracks == [0, 2]
+    assert known.tracks.tolist() == [2, 0]
+    tracks, known = seen(known, (90, 50, 1), (0, 0, 1), max_known=2)
+    assert tracks == [3, 0], "object 1 is not known any more"
+    assert known.tracks.tolist() == [0, 3]
+    assert len(known.vectors) == len(known.boxes) == len(known.channels) == 2
+
+
+def test_memory_is_bounded() -> None:
+    generator = np.random.default_rng(0)
+    known, numbers = nothing(), set[int]()
+    for _ in range(50):
+        objects = [
+            (float(generator.uniform(0, 360)), float(generator.uniform(0, 500)), int(generator.integers(1, 4)))
+            for _ in range(int(generator.integers(0, 6)))
+        ]
+        tracks, known = seen(known, *objects, max_known=7)
+        assert len(set(tracks)) == len(tracks)
+        assert all(track in numbers or track >= len(numbers) for track in tracks)
+        numbers.update(tracks)
+        assert len(known.tracks) <= 7
+        assert int(known.next_track) == len(numbers)
+    assert len(numbers) > 20
+
+
+def of_tracks(*ids: int, crowd: int | None = None) -> Instances:
+    count = len(ids)
+    is_crowd = torch.zeros(count, dtype=torch.bool)
+    if crowd is not None:
+        is_crowd[crowd] = True
+    return Instances(
+        boxes=torch.tensor([[0.0, 0, 8, 8]]).repeat(count, 1),
+        labels=torch.full((count,), 2),
+        track_ids=torch.tensor(ids, dtype=torch.int64),
+        crowd=is_crowd,
+    )
+
+
+def test_true_columns_follow_the_track_ids() -> None:
+    target, reference = of_tracks(7, 5, UNKNOWN, 9), of_tracks(9, 7)
+    objects = torch.tensor([0, 0, 1, 2, 3])
+    assert match_targets(target, objects, reference).tolist() == [2, 2, 0, UNKNOWN, 1]
+    assert match_targets(target, objects, of_tracks()).tolist() == [0, 0, 0, UNKNOWN, 0]
+    assert match_targets(target, objects[:0], reference).tolist() == []
+    for one, other in ((replace(target, track_ids=None), reference), (target, replace(reference, track_ids=None))):
+        assert match_targets(one, objects, other).tolist() == [UNKNOWN] * 5
+
+
+# ---- the system
+
+
+def small(**changes: Any) -> VPSNet:
+    """Layers that begin at zero, or nearly, get weights, as they hide errors."""
+    torch.manual_seed(0)
+    network = build(**{**SMALL, **changes})
+    perturb_batch_norm(network)
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    for parameter in (network.box_predictor.classes.weight, network.box_predictor.deltas.weight):
+        nn.init.normal_(parameter, std=0.1)
+    nn.init.normal_(network.mask_head.predictor.weight, std=0.3)
+    with torch.no_grad():  # so that some objects win their pixels
+        network.semantic_head.score.bias[2:] += 1  # pyright: ignore[reportOptionalOperand]
+    if network.track_head is not None:
+        random_parameters(network.track_head, scale=0.03)
+    return network.eval()
+
+
+def pairs(count: int = 1, **arguments: Any) -> Batch:
+    """Noise with rectangles, the objects' numbers those of their order; what is no thing is left out."""
+    batch = random_batch(SIZE, [(50, 71)] * 2 * count, **arguments)
+    truth = []
+    for one in batch.truth:
+        assert one.instances is not None
+        truth.append(replace(one, instances=one.instances[one.instances.labels > 1]))
+    return replace(batch, truth=tuple(truth))
+
+
+def learnt(network: VPSNet, batch: Batch, seed: int = 0) -> Output:
+    torch.manual_seed(seed)
+    return network.train()(batch.images, batch.valid_sizes, batch.truth)
+
+
+def total(network: VPSNet, output: Output, batch: Batch) -> Tensor:
+    terms = network.loss(output, batch).values()
+    return torch.stack([term.weight * term.sum / term.count.clamp(min=1) for term in terms]).sum()
+
+
+def frames(count: int, seed: int = 0) -> list[Tensor]:
+    """Squares that glide over smooth noise."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
+    background = F.interpolate(coarse, size=SIZE, mode="bilinear")
+    result = []
+    for number in range(count):
+        frame = background.clone()
+        frame[:, 0, 10:30, 10 + 3 * number : 30 + 3 * number] = 1
+        frame[:, 2, 40:60, 60 - 2 * number : 80 - 2 * number] = 1
+        result.append(frame)
+    return result
+
+
+@torch.no_grad()
+def walk(network: VPSNet, clip: list[Tensor]) -> list[Output]:
+    outputs: list[Output] = []
+    memory = None
+    for frame in clip:
+        outputs.append(network(frame, memory=memory))
+        memory = outputs[-1].memory
+        assert memory is not None
+    return outputs
+
+
+def require_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, tuple):
+        for two in zip(one, other, strict=True):
+            require_same(*two)
+
+
+@pytest.mark.parametrize("changes", [{}, {"has_fuse": False}, {"has_track": False}], ids=["both", "track", "fuse"])
+def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
+    network = small(**changes)
+    batch = pairs(2)
+    output = learnt(network, batch)
+    assert output.tracks is None
+    assert ("track" in network.loss(output, batch)) == changes.get("has_track", True)
+    total(network, output, batch).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), f"the gradient of {name} is zero"
+    network.eval()
+    clip = frames(3)
+    for frame, answer in zip(clip, walk(network, clip), strict=True):
+        one = replace(random_batch(SIZE, [(50, 71)]), images=frame)
+        panoptic = network.decode(answer, one)[0].panoptic
+        assert panoptic is not None
+        assert panoptic.ids.shape == (50, 71)
+        assert answer.tracks is not None
+        things = panoptic.segment_ids[panoptic.segment_ids > 5]
+        assert set((things - 6).tolist()) <= set(answer.tracks[0].tolist())
+        assert len(things), "nothing was found"
+        assert {*panoptic.ids.unique().tolist()} - {0} == set(panoptic.segment_ids.tolist())
+
+
+def test_the_track_term_is_the_mean_cross_entropy_of_known_identities() -> None:
+    network = small()
+    batch = pairs(1)
+    output = learnt(network, batch)
+    assert output.match_logits is not None
+    assert output.match_targets is not None
+    instances = [one.instances for one in batch.truth]
+    assert instances[0] is not None
+    assert instances[1] is not None
+    objects = output.segments.objects.positive_objects
+    assert objects is not None
+    # by the definition: in the order of the reference's objects
+    assert instances[0].track_ids is not None
+    assert instances[1].track_ids is not None
+    known = instances[0].track_ids.tolist()
+    expected = [1 + known.index(int(instances[1].track_ids[one])) for one in objects[0]]
+    assert output.match_targets[0].tolist() == expected
+    logits = output.match_logits[0].double()
+    rows = [-row.softmax(dim=0)[column].log() for row, column in zip(logits, expected, strict=True)]
+    term = network.loss(output, batch)["track"]
+    assert term.weight == 0.5
+    torch.testing.assert_close((term.sum / term.count).double(), torch.stack(rows).mean(), rtol=1e-5, atol=1e-5)
+
+
+def test_only_targets_are_learnt_from_and_references_count_unfused() -> None:
+    """UPSNet's terms do not change with what is true of the reference; its objects' vectors are of its own maps."""
+    network = small()
+    batch = pairs(1)
+    changed = replace(batch, truth=(replace(empty_annotation(SIZE)), batch.truth[1]))
+    terms, others = (network.loss(learnt(network, one), one) for one in (batch, changed))
+    assert terms.keys() == others.keys()
+    for name in terms:
+        assert (float(terms[name].sum.detach()) == float(others[name].sum.detach())) == (name != "track"), name
+    output = learnt(network, batch)
+    assert output.match_logits is not None
+    with torch.no_grad():
+        levels = network._levels(network._prepared(batch.images, batch.valid_sizes))
+        references, targets = [x[:1] for x in levels], [x[1:] for x in levels]
+        flow = DISFlow()(batch.images[1:], batch.images[:1])
+        assert network.fuse is not None
+        assert network.track_head is not None
+        gathered = [network.fuse.gather(x) for x in (targets, references)]
+        fused = network.fuse(targets, *gathered, flow)
+        instances = batch.truth[0].instances
+        boxes = output.segments.objects.positive_boxes
+        assert instances is not None
+        assert boxes is not None
+        known = network.track_head(network.box_pooling(references, [instances.boxes]))
+        found = network.track_head(network.box_pooling(fused, boxes))
+    torch.testing.assert_close(output.match_logits[0], match_logits(found, known), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("who", ["nobody", "reference", "target", "no ids", "crowds"])
+def test_without_objects_or_identities_the_losses_are_finite(who: str) -> None:
+    network = small()
+    batch = pairs(1)
+    reference, target = batch.truth
+    empty = empty_annotation(SIZE)
+    if who == "nobody":
+        reference = target = empty
+    elif who == "reference":
+        reference = empty
+    elif who == "target":
+        target = empty
+    else:
+        assert reference.instances is not None
+        change: dict[str, Any] = {"track_ids": None}
+        if who == "crowds":
+            change = {"crowd": torch.ones(len(reference.instances), dtype=torch.bool)}
+        reference = replace(reference, instances=replace(reference.instances, **change))
+    batch = replace(batch, truth=(reference, target))
+    output = learnt(network, batch)
+    terms = network.loss(output, batch)
+    assert all(torch.isfinite(term.sum) for term in terms.values())
+    if who in ("nobody", "target", "no ids"):
+        assert int(terms["track"].count) == 0
+    total(network, output, batch).backward()
+    assert all(one.grad is None or torch.isfinite(one.grad).all() for one in network.parameters())
+
+
+@torch.no_grad()
+def test_the_memory_of_a_frame_is_its_own_map_and_its_objects() -> None:
+    network = small()
+    first, second = frames(2)
+    answer = network(first)
+    memory = answer.memory
+    assert memory is not None
+    levels = network._levels(network._prepared(first, None))
+    assert network.fuse is not None
+    assert torch.equal(memory.gathered, network.fuse.gather(levels))
+    assert torch.equal(memory.image, first)
+    assert sorted(memory.tracks.tolist()) == answer.tracks[0].tolist() == [*range(int(memory.next_track))]
+    following = network(second, memory=memory)
+    levels = network._levels(network._prepared(second, None))
+    gathered = network.fuse.gather(levels)
+    fused = network.fuse(levels, gathered, memory.gathered, DISFlow()(second, first))
+    logits = network.semantic_head(fused)
+    torch.testing.assert_close(following.segments.logits, logits)
+    alone = network(second)
+    assert not torch.allclose(alone.segments.logits, logits), "the frame before changes what is seen"
+
+
+def test_clips_are_answered_alike_one_after_the_other_or_in_turn_and_none_begins_anew() -> None:
+    network = small()
+    clips = [frames(3, seed=1), frames(3, seed=2)]
+    apart = [walk(network, clip) for clip in clips]
+    memories: list[Memory | None] = [None, None]
+    for number in range(3):
+        for index, clip in enumerate(clips):
+            with torch.no_grad():
+                output = network(clip[number], memory=memories[index])
+            require_same(output, apart[index][number])
+            memories[index] = output.memory
+    with torch.no_grad():
+        require_same(network(clips[0][0]), apart[0][0])
+
+
+@torch.no_grad()
+def test_memory_of_the_system_is_bounded() -> None:
+    network = small(max_known=5)
+    generator = torch.Generator().manual_seed(0)
+    memory, shapes = None, set()
+    for number in range(50):
+        memory = network(torch.rand(1, 3, 32, 32, generator=generator), memory=memory).memory
+        assert len(memory.tracks) <= 5
+        if number > 9:
+            shapes.add(tuple(tuple(part.shape) for part in memory))
+        assert not any(part.requires_grad for part in memory)
+    assert len(shapes) == 1
+
+
+@torch.no_grad()
+def test_without_the_track_head_every_detection_is_new() -> None:
+    outputs = walk(small(has_track=False), frames(3))
+    numbers = [number for output in outputs for number in output.tracks[0].tolist()]
+    assert numbers == [*range(len(numbers))]
+    assert len(numbers) > 3
+
+
+def test_the_kind_of_flow_is_chosen_by_name() -> None:
+    assert isinstance(small().flow, DISFlow)
+    assert isinstance(small(flow="zero").flow, ZeroFlow)
+    assert small(has_fuse=False).flow is None
+    with pytest.raises(RecipeError, match="flow 'horn': one of dis"):
+        small(flow="horn")
+    clip = frames(2)
+    still = walk(small(flow="zero"), clip)
+    moved = walk(small(), clip)
+    require_same(still[0].segments.logits, moved[0].segments.logits)
+    assert not torch.equal(still[1].segments.logits, moved[1].segments.logits)
+
+
+def test_impossible_arguments_and_inputs_are_refused() -> None:
+    for changes, text in (
+        ({"has_fuse": False, "has_track": False}, "both false"),
+        ({"match_weights": (1.0,)}, "match_weights.*three numbers"),
+        ({"max_known": 0}, "max_known=0"),
+    ):
+        with pytest.raises(RecipeError, match=text):
+            build(**{**SMALL, **changes})
+    network = small()
+    batch = pairs(1)
+    with pytest.raises(DataError, match="1 images to learn from; pairs"):
+        network.train()(batch.images[:1], batch.valid_sizes[:1], batch.truth[:1])
+    output = learnt(network, batch)
+    with pytest.raises(DataError, match="forward was called with truth"):
+        network.decode(output, batch)
+    with torch.no_grad():
+        answer = network.eval()(batch.images[:1])
+        with pytest.raises(DataError, match="a frame of 64×64 after one of 64×96"):
+            network(batch.images[:1, :, :, :60], memory=answer.memory)
+        with pytest.raises(DataError, match="2 frames with the memory of one clip"):
+            network(batch.images, memory=answer.memory)
+        with pytest.raises(DataError, match="without truth"):
+            network.loss(answer, batch)
