@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from pixelwise.labels import LabelSet
-from pixelwise.types import Annotation, Instances, Masks, Sample
+from pixelwise.types import Annotation, Instances, Masks, Panoptic, Sample
 
 LABELS = replace(
     LabelSet.from_names("drawn", ["background", "disc", "square", "triangle"]), is_thing=(False, True, True, True)
@@ -23,9 +23,12 @@ def draw_scene(seed: int, size_hw: tuple[int, int] = (96, 96)) -> tuple[np.ndarr
     return picture, truth
 
 
-def draw_objects(seed: int, size_hw: tuple[int, int] = (96, 96)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same, and the number of the object, from 1 on, of each pixel."""
+def draw_objects(
+    seed: int, size_hw: tuple[int, int] = (96, 96), *, frame: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same, and the number of the object, from 1 on, of each pixel; in later frames each has moved on its line."""
     generator = np.random.default_rng(seed)
+    motions = np.random.default_rng((seed, 1))
     height, width = size_hw
     coarse = generator.integers(30, 130, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -34,6 +37,10 @@ def draw_objects(seed: int, size_hw: tuple[int, int] = (96, 96)) -> tuple[np.nda
         kind = int(generator.integers(1, 4))
         radius = int(generator.integers(min(size_hw) // 8, min(size_hw) // 4))
         x, y = int(generator.integers(radius, width - radius)), int(generator.integers(radius, height - radius))
+        x, y = (
+            bounced(start + frame * int(motions.integers(-4, 5)), radius, side - radius - 1)
+            for start, side in ((x, width), (y, height))
+        )
         colour = tuple(int(value) for value in generator.integers(120, 256, 3))
         for canvas, paint in ((picture, colour), (truth, kind), (numbers, number)):
             draw = ImageDraw.Draw(canvas)
@@ -43,16 +50,44 @@ def draw_objects(seed: int, size_hw: tuple[int, int] = (96, 96)) -> tuple[np.nda
                 draw.rectangle((x - radius, y - radius, x + radius, y + radius), fill=paint)
             else:
                 draw.polygon(((x, y - radius), (x - radius, y + radius), (x + radius, y + radius)), fill=paint)
-    noisy = np.asarray(picture).astype(np.int16) + generator.integers(-12, 13, (height, width, 3))
+    noise = np.random.default_rng((seed, 2, frame)).integers(-12, 13, (height, width, 3))
+    noisy = np.asarray(picture).astype(np.int16) + noise
     return noisy.clip(0, 255).astype(np.uint8), np.asarray(truth), np.asarray(numbers)
 
 
+def bounced(place: int, low: int, high: int) -> int:
+    """Where something that goes to and fro between two walls is."""
+    turn = (place - low) % (2 * (high - low))
+    return low + min(turn, 2 * (high - low) - turn)
+
+
 def objects_of(truth: np.ndarray, numbers: np.ndarray) -> Instances:
-    """What is seen of each object."""
+    """What is seen of each object, its number as identity."""
     seen = [number for number in range(1, int(numbers.max()) + 1) if (numbers == number).any()]
     masks = Masks.from_arrays((numbers == number for number in seen), (truth.shape[0], truth.shape[1]))
     labels = torch.tensor([int(truth[numbers == number][0]) for number in seen], dtype=torch.int64)
-    return Instances(boxes=masks.boxes.float(), labels=labels, masks=masks)
+    return Instances(boxes=masks.boxes.float(), labels=labels, masks=masks, track_ids=torch.tensor(seen))
+
+
+def drawn_sample(seed: int, size_hw: tuple[int, int], *, clip: str | None = None, frame: int = 0) -> Sample:
+    """One drawing with its classes, objects and segments: 100 is the ground, then the numbers of the objects."""
+    picture, truth, numbers = draw_objects(seed, size_hw, frame=frame)
+    objects = objects_of(truth, numbers)
+    assert objects.track_ids is not None
+    panoptic = Panoptic(
+        ids=torch.from_numpy(np.where(numbers == 0, 100, numbers).astype(np.int32)),
+        segment_ids=torch.cat([torch.tensor([100]), objects.track_ids]).int(),
+        labels=torch.cat([torch.tensor([0]), objects.labels]),
+        crowd=torch.zeros(1 + len(objects), dtype=torch.bool),
+    )
+    return Sample(
+        image=torch.from_numpy(picture.transpose(2, 0, 1).copy()),
+        truth=Annotation(semantic=torch.from_numpy(truth.copy()), instances=objects, panoptic=panoptic),
+        id=f"drawing {seed}" if clip is None else f"{clip}/{frame}",
+        original_size=size_hw,
+        clip=clip,
+        frame=None if clip is None else frame,
+    )
 
 
 class DrawnScenes:
@@ -71,13 +106,29 @@ class DrawnScenes:
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        picture, truth, numbers = draw_objects(self.first_seed + index, self.size_hw)
-        return Sample(
-            image=torch.from_numpy(picture.transpose(2, 0, 1).copy()),
-            truth=Annotation(semantic=torch.from_numpy(truth.copy()), instances=objects_of(truth, numbers)),
-            id=f"drawing {self.first_seed + index}",
-            original_size=self.size_hw,
-        )
+        return drawn_sample(self.first_seed + index, self.size_hw)
+
+
+class DrawnClips:
+    """The same as clips, in which the objects move.
+
+    Args:
+        count: how many clips.
+        first_seed: of the first.
+        frames: of each.
+        size_hw: of each frame.
+    """
+
+    def __init__(self, count: int, *, first_seed: int, frames: int = 6, size_hw: tuple[int, int] = (96, 96)) -> None:
+        self.first_seed, self.frames, self.size_hw = first_seed, frames, size_hw
+        self.clips = tuple(f"clip {first_seed + number}" for number in range(count) for _ in range(frames))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        number, frame = divmod(index, self.frames)
+        return drawn_sample(self.first_seed + number, self.size_hw, clip=self.clips[index], frame=frame)
 
 
 def write_masks_tree(folder: Path, *, train: int, val: int, size_hw: tuple[int, int] = (64, 80)) -> Path:

@@ -1,0 +1,102 @@
+"""Learning fresh drawings, and judging on drawings that were never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from pixelwise.contracts import Augmentation, Optimizer, Stage
+from pixelwise.inference.model_folder import ModelCard, system_module
+from pixelwise.inference.predictor import Predictor
+from pixelwise.metrics.choice import TaskMetric, new_metric
+from pixelwise.training.evaluate import Answers, evaluate, model_answers
+from pixelwise.training.fit import Fit, fit
+from pixelwise.training.order import Samples
+from tests.drawn_scenes import LABELS, DrawnClips, DrawnScenes
+
+SIDE = 96
+
+
+@dataclass
+class Lesson:
+    """A system, and what it is taught.
+
+    Attributes:
+        name: of the system.
+        arguments: of its `build`.
+        steps: optimizer steps.
+        lr: learning rate, of all parts.
+        batch_size: drawings, or pairs of frames, in each step.
+        begin: changes the new network.
+        system: the network, which `learn` teaches.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    steps: int = 160
+    lr: float = 2e-3
+    batch_size: int = 8
+    begin: Callable[[nn.Module], None] | None = None
+    system: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.system = system_module(self.name).build(num_classes=len(LABELS), **self.arguments)
+        if self.begin is not None:
+            self.begin(self.system)
+
+    @property
+    def task(self) -> str:
+        return system_module(self.name).TASK
+
+    @property
+    def answers(self) -> Answers:
+        """Of the network as it is now."""
+        card = ModelCard(task=self.task, system=self.name, labels=LABELS, arguments=self.arguments, input_size=SIDE)
+        return model_answers(Predictor(self.system, card, device="cpu"))
+
+    def learn(
+        self, samples: Samples | None = None, *, watch: Callable[[int, dict[str, float]], None] | None = None
+    ) -> None:
+        """Make all steps, on scenes if nothing else is given."""
+        stage = Stage(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            crop_size=SIDE,
+            optimizer=Optimizer(name="adamw", lr=self.lr, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=10.0),
+            augmentation=Augmentation(scale_min=0.8, scale_max=1.25),
+            warmup_steps=20,
+        )
+        fitting = Fit.start(self.system, stage)
+        made = 0
+        for step in fit(
+            fitting,
+            samples if samples is not None else DrawnScenes(100_000, first_seed=0),
+            accelerator=Accelerator(cpu=True),
+            input_size=SIDE,
+            labels=LABELS,
+            seed=0,
+            workers=0,
+        ):
+            made = step.number
+            if watch is not None:
+                watch(made, step.terms)
+        assert made == self.steps
+
+
+def judge(answers: Answers, task: str, *, definition: str | None = None, clips: int = 0) -> dict[str, Any]:
+    """The metrics on 40 unseen scenes, or on so many unseen clips."""
+    unseen = (
+        DrawnClips(clips, first_seed=1_000_000)
+        if clips
+        else DrawnScenes(40, first_seed=1_000_000, size_hw=(SIDE, SIDE))
+    )
+    metric: TaskMetric = new_metric(task, LABELS, definition, clips=bool(clips))
+    for _ in evaluate(answers, unseen, metric):
+        pass
+    return metric.compute()
