@@ -3,9 +3,9 @@
     python benchmarks/panoptic_quality.py [--pairs 7] [--height 1024] [--width 2048] [--segments 100]
 
 The usual formulation is that of the COCO panoptic API: areas from the sorted ids of the prediction, the joint histogram
-from the sorted pairs of ids as one 64-bit number, and a loop over the pairs. Both are given maps of ids in memory, dense
-(1, 2, 3 …) and sparse (24 bits), of large regions, of ragged ones and of noise, and the PNGs of the same. The kernels
-that could make the joint histogram are timed by themselves.
+from the sorted pairs of ids as one 64-bit number, and a loop over the pairs. Both are given maps of ids in memory,
+dense (1, 2, 3 …) and sparse (24 bits), of large regions, of ragged ones and of noise, and the PNGs of the same. The
+kernels that could make the joint histogram are timed by themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from pixelwise.ops.panoptic import ids_to_rgb, rgb_to_ids
 from pixelwise.types import Annotation, Panoptic
 
 CLASSES = 19
-LABELS = LabelSet("city", tuple(map(str, range(CLASSES))), (True,) * CLASSES, ((0, 0, 0),) * CLASSES, (*range(CLASSES),))
+LABELS = LabelSet(
+    "city", tuple(map(str, range(CLASSES))), (True,) * CLASSES, ((0, 0, 0),) * CLASSES, (*range(CLASSES),)
+)
 Counts = dict[int, list[float]]
 
 
@@ -76,10 +78,7 @@ def ours(truth: np.ndarray, predicted: np.ndarray, classes: dict[int, int]) -> C
 
 def usual(truth: np.ndarray, predicted: np.ndarray, classes: dict[int, int]) -> Counts:
     """PQ as it is usually counted; every segment of `classes` may occur in both."""
-    areas = [
-        {int(id): int(count) for id, count in zip(*np.unique(side, return_counts=True), strict=True)}
-        for side in (predicted,)
-    ]
+    areas = {int(id): int(count) for id, count in zip(*np.unique(predicted, return_counts=True), strict=True)}
     joint = truth.astype(np.uint64) * np.uint64(2**24) + predicted.astype(np.uint64)
     shared = {
         (int(pair) >> 24, int(pair) & 2**24 - 1): int(count)
@@ -94,7 +93,7 @@ def usual(truth: np.ndarray, predicted: np.ndarray, classes: dict[int, int]) -> 
     for (wanted, answer), count in shared.items():
         if not wanted or not answer or classes[wanted] != classes[answer]:
             continue
-        iou = count / (areas[0][answer] + true_areas[wanted] - count - shared.get((0, answer), 0))
+        iou = count / (areas[answer] + true_areas[wanted] - count - shared.get((0, answer), 0))
         if iou > 0.5:
             row = counts.setdefault(classes[wanted], [0, 0, 0, 0.0])
             row[0] += 1
@@ -104,7 +103,7 @@ def usual(truth: np.ndarray, predicted: np.ndarray, classes: dict[int, int]) -> 
     for wanted in true_areas:
         if wanted and wanted not in found:
             counts.setdefault(classes[wanted], [0, 0, 0, 0.0])[2] += 1
-    for answer, area in areas[0].items():
+    for answer, area in areas.items():
         if answer and answer not in found_right and shared.get((0, answer), 0) / area <= 0.5:
             counts.setdefault(classes[answer], [0, 0, 0, 0.0])[1] += 1
     return counts

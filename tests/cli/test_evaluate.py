@@ -460,7 +460,10 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "no split": ([model, "--data", f"masks:{drawings}@test"], "no split 'test'"),
         "no size": ([model, "--input-size", 0, *data], "Invalid value for '--input-size'"),
         "two models": ([model, model, *data], "2 models; evaluate judges one, see pixelwise compare"),
-        "definition": ([model, "--definition", "coco", *data], "Invalid value for '--definition'"),
+        "definition": (
+            [model, "--definition", "coco", *data],
+            "definition 'coco': for semantic segmentation one of voc",
+        ),
         "cityscapes": ([model, "--definition", "cityscapes", *data], "'background' of 'drawn' is not one of Citysc"),
         "out is a file": ([model, "--out", drawings / "labels.toml", *data], "labels.toml: cannot be written (File ex"),
         "shard 0": ([model, "--shard", "0/4", *data], "--shard 0/4: I/N with I from 1 to N is wanted: the shards of 4"),
@@ -675,6 +678,14 @@ def test_every_image_is_in_one_shard(count: int, total: int) -> None:
     parts = [Shard(number, count).part_of(range(total)) for number in range(1, count + 1)]
     assert sorted(index for part in parts for index in part) == list(range(total))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_every_clip_is_in_one_shard(count: int) -> None:
+    clips = ["a"] * 3 + ["b"] + ["a"] * 2 + ["c"] * 4
+    parts = [Shard(number, count).part_of(range(len(clips)), clips) for number in range(1, count + 1)]
+    assert sorted(index for part in parts for index in part) == list(range(len(clips)))
+    assert sum(len({clips[index] for index in part}) for part in parts) == 3
 
 
 # ---- a report in a folder

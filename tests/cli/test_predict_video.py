@@ -193,7 +193,7 @@ def test_what_cannot_be_attempted(
 
 def test_objects_are_followed(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     torch.manual_seed(0)
-    arguments = {"backbone": "resnet18", "channels": 16, "image_size": 64}
+    arguments = {"backbone": "resnet18", "channels": 16, "prototypes": 8}
     card = ModelCard(task="instance", system="yolact", labels=LABELS, arguments=arguments, input_size=64, licence="CC0")
     write_model(place / "model", yolact.build(num_classes=3, **arguments).state_dict(), card)
     write_video(place / "clip.mp4", squares(4))
@@ -210,12 +210,12 @@ def test_objects_are_followed(place: Path, monkeypatch: pytest.MonkeyPatch, caps
 def test_an_interrupted_clip_is_gone_on_with(
     place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ):
-    write_video(place / "clip.mp4", squares(300))
+    write_video(place / "clip.mp4", squares(80))
     arguments = ("clip.mp4", "--model", model)
     command = [sys.executable, "-m", "pixelwise", "predict", *map(str, arguments), "--out", "out.mp4", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    for _ in range(10):
+    for _ in range(5):
         assert process.stdout.readline()
     process.send_signal(number)
     time.sleep(0.01)
@@ -223,7 +223,7 @@ def test_an_interrupted_clip_is_gone_on_with(
     assert process.returncode == code
     assert "Traceback" not in told
     before = len(records(place / "out.jsonl"))
-    assert 10 <= before < 300
+    assert 5 <= before < 80
     assert len(read_video(place / "out.mp4")[0]) == before
     assert run(monkeypatch, *arguments, "--out", "out.mp4", "--quiet") == 0
     assert run(monkeypatch, *arguments, "--out", "whole.mp4", "--quiet") == 0

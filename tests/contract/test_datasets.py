@@ -221,8 +221,8 @@ def test_frames_of_clips_are_what_the_contract_says(dataset: Dataset) -> None:
         assert found.track_ids is not None
         assert found.track_ids.dtype == torch.int64
         for track, label in zip(found.track_ids.tolist(), found.labels.tolist(), strict=True):
-            seen_before += (sample.clip, track) in class_of
-            assert class_of.setdefault((sample.clip, track), label) == label
+            seen_before += (clips[index], track) in class_of
+            assert class_of.setdefault((clips[index], track), label) == label
         assert len(set(found.track_ids.tolist())) == len(found)
     assert seen_before
     merged, mapped = Merged((dataset, dataset)), Mapped(dataset, LabelMap.by_names(dataset.labels, dataset.labels))

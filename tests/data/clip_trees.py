@@ -164,7 +164,7 @@ def vipseg(root: Path, *, rgb: bool = True) -> Path:
 def davis(root: Path, *, lists: bool = True) -> Path:
     """As in 2017: palette masks with the numbers 1 and 2."""
 
-    def write(split: str, clip: str, frame: int, seed: int) -> None:  # noqa: ARG001
+    def write(split: str, clip: str, frame: int, seed: int) -> None:
         car, person = car_and_person(frame)
         trees.write_image(root / "JPEGImages" / "480p" / clip / f"{frame:05d}.png", seed=seed)
         picture = Image.fromarray((car + 2 * person).astype(np.uint8))

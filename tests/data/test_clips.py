@@ -232,7 +232,9 @@ def test_a_frame_needs_no_other_and_comes_again() -> None:
     whole = [clips[index] for index in range(24)]
     alone = pickle.loads(pickle.dumps(again))[17]
     assert torch.equal(alone.image, whole[17].image)
-    assert torch.equal(alone.truth.panoptic.ids, whole[17].truth.panoptic.ids)
+    expected = whole[17].truth.panoptic
+    assert expected is not None
+    assert torch.equal(alone.truth.panoptic.ids, expected.ids)
     assert (alone.id, alone.clip, alone.frame) == ("000002/000005", "000002", 5)
     assert clips.clips[17] == "000002"
     firsts = {sample.image.numpy().tobytes() for sample in whole}

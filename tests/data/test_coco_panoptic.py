@@ -186,10 +186,10 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("field", "value", "kind", "text"),
         [
-            ("area", 11, "wrong area", "11 by the JSON, 10 pixels in the PNG"),
-            ("area", "many", "wrong area", "many by the JSON, 10 pixels"),
-            ("bbox", [0, 0, 3, 6], "wrong box", r"[0, 0, 3, 6] (x,y,width,height) by the JSON, [0, 0, 3, 4] in"),
-            ("bbox", None, "wrong box", "None"),
+            ("area", 11, "wrong area", "11 by the list, 10 pixels in the PNG"),
+            ("area", "many", "wrong area", "many by the list, 10 pixels"),
+            ("bbox", [0, 0, 3, 6], "wrong box", r"[0, 0, 3, 6] (x,y,width,height) by the list, [0, 0, 3, 4] in"),
+            ("bbox", [0, 0], "wrong box", "[0, 0] (x,y"),
         ],
     )
     def test_harmless(self, tmp_path: Path, field: str, value: Any, kind: str, text: str) -> None:
@@ -215,8 +215,8 @@ class TestFaults:
             ("id", 0, ["segment id", "id without segment"], "0 stands for void in every PNG"),
             ("id", 300, ["repeated segment", "id without segment"], "another segment of the image has the same id"),
             ("id", 2**24, ["segment id", "id without segment"], "its id is 16777216; a whole number from 1 to 16,777"),
-            ("category_id", 8, ["unknown category", "id without segment"], "category 8 is not in categories"),
-            ("iscrowd", 2, ["segment entry", "id without segment"], "iscrowd is 2; 0 or 1 is wanted"),
+            ("category_id", 8, ["unknown category"], "category 8 is not in categories"),
+            ("iscrowd", 2, ["segment entry"], "iscrowd is 2; 0 or 1 is wanted"),
         ],
     )
     def test_of_a_segment(self, tmp_path: Path, field: str, value: Any, found: list[str], text: str) -> None:
@@ -241,7 +241,7 @@ class TestFaults:
             ("id without segment", "id 300"),
             ("segment without pixels", "segment 5"),
         ]
-        assert found[0].text == "4 pixels have this id, the JSON no such segment"
+        assert found[0].text == "4 pixels have this id, the list no such segment"
         with pytest.raises(DataError, match=r"a\.png: id 300 \(4 pixels\) has no segment in the JSON; 1 such ids"):
             opened(spec)[0]
 
@@ -446,6 +446,28 @@ class TestConversion:
         assert sorted(zip(found.labels.tolist(), found.crowd.tolist(), strict=True)) == [
             (0, False), (1, False), (2, False), (2, True),
         ]  # fmt: skip
+
+    def test_to_things_alone(self, tmp_path: Path) -> None:
+        source = f"coco-panoptic:{trees.coco_panoptic(tmp_path / 'set')}@val"
+        conversion = converted(source, f"coco:{tmp_path / 'coco'}?classes=things")
+        assert conversion.label_map is not None
+        assert conversion.label_map.rows() == [("road", "background"), ("car", "car"), ("person", "person")]
+        assert conversion.losses == {"void_pixels_as_class": 4 + 24, "crowd_pixels": 4}
+        dataset = opened(f"coco:{tmp_path / 'coco'}@val")
+        assert dataset.labels.names == ("background", "car", "person")
+        assert dataset.labels.native_ids == (0, 26, 30)
+        found = dataset[0].truth.instances
+        assert found is not None
+        assert found.crowd is not None
+        assert sorted(zip(found.labels.tolist(), found.crowd.tolist(), strict=True)) == [
+            (1, False),
+            (2, False),
+            (2, True),
+        ]
+        with pytest.raises(DataError, match="classes=things; it is an option of a set that is written"):
+            opened(f"coco:{tmp_path / 'coco'}@val?classes=things")
+        with pytest.raises(DataError, match="classes=stuff; things is wanted, or nothing"):
+            converted(source, f"coco:{tmp_path / 'other'}?classes=stuff")
 
     def test_from_objects_and_classes(self, tmp_path: Path) -> None:
         """Two boxes and a crowd: the small box lies on the large one, and background is stuff."""

@@ -5,18 +5,20 @@ import numpy as np
 import pytest
 import torch
 
+from pixelwise.inference.contact_sheet import CELL_HW, MARGIN, contact_sheet, fitted
 from pixelwise.inference.draw import (
     LEGEND_OBJECTS,
     OPACITY,
+    LegendRow,
     draw,
     object_colour,
     object_legend,
     panoptic_legend,
     segment_colour,
-    segment_places,
 )
 from pixelwise.labels import LabelSet, published
-from pixelwise.types import Annotation, Instances, Masks, Panoptic
+from pixelwise.ops.panoptic import segment_places
+from pixelwise.types import Annotation, Instances, Masks, Panoptic, Sample
 from tests.inference.conftest import LABELS, noise
 
 
@@ -217,8 +219,13 @@ def test_the_legend_of_segments_names_things_then_stuff_then_what_is_void() -> N
     ids = torch.ones(10, 100)
     ids[0, :10], ids[1, :20], ids[2:4], ids[4, :50] = 4, 5, 0, 6
     labels = replace(FRUIT, names=("sky", "apple", "pear"))
+
+    def legend(panoptic: Panoptic) -> list[LegendRow]:
+        places = segment_places(panoptic.ids.numpy(), panoptic.segment_ids.numpy())
+        return panoptic_legend(panoptic, places, labels)
+
     panoptic = segments(ids, {4: 1, 5: 2, 1: 0, 6: 1, 9: 1}, scores=torch.tensor([0.5, 0.75, 0.9, 0.25, 1.0]))
-    rows = panoptic_legend(panoptic, segment_places(panoptic), labels)
+    rows = legend(panoptic)
     apple, pear = labels.palette[1], labels.palette[2]
     assert [(row.colour, row.text) for row in rows] == [
         (segment_colour(apple, 2), "apple 0.25"),
@@ -228,9 +235,9 @@ def test_the_legend_of_segments_names_things_then_stuff_then_what_is_void() -> N
         (None, "not judged 20 %"),
     ]
     crowd = replace(panoptic, scores=None, crowd=panoptic.segment_ids == 6)
-    assert panoptic_legend(crowd, segment_places(crowd), labels)[0].text == "apple (crowd)"
+    assert legend(crowd)[0].text == "apple (crowd)"
     many = segments(torch.arange(40).view(4, 10) + 4, dict.fromkeys(range(4, 44), 1))
-    rows = panoptic_legend(many, segment_places(many), labels)
+    rows = legend(many)
     assert len(rows) == LEGEND_OBJECTS + 1
     assert rows[-1].text == "and 16 more"
 
@@ -244,3 +251,32 @@ def test_an_image_that_is_all_void_is_drawn() -> None:
     )
     shown = draw(noise(8, 9), Annotation(panoptic=empty), FRUIT)
     assert shown.size[0] > 9 or shown.size[1] > 8
+
+
+def test_a_sheet_shows_segments_and_names_their_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of a clip: the same thing has the same colour in each, and stuff is drawn beside the things."""
+    labels = replace(FRUIT, names=("sky", "apple", "pear"))
+    image = torch.full((3, 120, 160), 100, dtype=torch.uint8)
+    samples = []
+    for frame in range(2):
+        ids = torch.ones(120, 160)
+        ids[40:80, 40 + 40 * frame : 80 + 40 * frame] = 5
+        panoptic = segments(ids, {1: 0, 5: 1})
+        instances = objects([[5, 5, 55, 35]])  # of the truth of panoptic sets, beside the segments
+        truth = Annotation(panoptic=panoptic, semantic=panoptic.to_semantic(255), instances=instances)
+        samples.append(Sample(image, truth, f"clip/{frame}", (120, 160), clip="clip", frame=frame))
+    small = fitted(samples[0]).truth.panoptic
+    assert small.ids.shape == CELL_HW
+    assert (small.ids == 5).sum() == 4 * 40 * 40
+    rows = []
+    monkeypatch.setattr(
+        "pixelwise.inference.contact_sheet.add_legend",
+        lambda picture, found, **_: rows.extend(row.text for row in found) or picture,
+    )
+    sheet = np.asarray(contact_sheet(samples, labels)).astype(int)
+    assert rows == ["sky 92 %", "apple 8 %"]
+    thing = 100 + (np.array(segment_colour(labels.palette[1], 1)) - 100) * OPACITY
+    for column, x in enumerate((120, 200)):
+        left = MARGIN + column * (CELL_HW[1] + MARGIN)
+        assert np.abs(sheet[MARGIN + 120, left + x] - thing).max() <= 1
+        assert np.abs(sheet[MARGIN + 20, left + 10] - 100 * (1 - OPACITY)).max() <= 1

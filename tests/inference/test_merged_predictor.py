@@ -1,11 +1,14 @@
 """A panoptic default made of the semantic and the instance one."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from pixelwise.cli.app import main
 from pixelwise.errors import CheckpointError
 from pixelwise.inference import load as load_module
 from pixelwise.inference.load import load, weights_digest
@@ -113,7 +116,9 @@ def test_the_order_of_the_models_matters(predictor: Predictor) -> None:
         MergedPredictor(reds([1]), predictor, name="both")
 
 
-def test_the_panoptic_default_is_made_of_two_where_none_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_panoptic_default_is_made_of_two_where_none_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(load_module, "WEIGHTS_FOLDER", tmp_path)
     write_model(tmp_path / "default", pointwise().state_dict(), pointwise_card())
     with pytest.raises(CheckpointError, match="no model for the task 'panoptic' comes with the package"):
@@ -128,6 +133,27 @@ def test_the_panoptic_default_is_made_of_two_where_none_ships(tmp_path: Path, mo
         )
         assert both(image()).panoptic.ids[20, [5, 30, 55]].tolist() == [4, 1, 3]
     assert load(device="cpu").remark == ""
+    Image.fromarray(image().permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    command = [
+        "predict",
+        str(tmp_path / "a.png"),
+        "--task",
+        "panoptic",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    for quiet in ([], ["--quiet"]):
+        monkeypatch.setattr("sys.argv", ["pixelwise", *command, *quiet])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert not caught.value.code
+        assert (both.remark in capsys.readouterr().err) == (not quiet)
+    (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert json.loads(line)["model"] == "default_panoptic"
+    assert [segment["name"] for segment in json.loads(line)["segments"]] == ["background", "pear", "apple"]
+    assert (tmp_path / "out" / "panoptic_results.json").is_file()
     before = weights_digest("default", task="panoptic")
     assert before == weights_digest("default_panoptic") != weights_digest("default")
     write_model(tmp_path / "default_instance", {"score": torch.tensor(0.5)}, instance.card)

@@ -138,6 +138,7 @@ def test_a_run_writes_pictures_lines_and_the_results_of_coco(
             assert np.array_equal(rle.decode(segment["rle"]), ids == segment["id"])
             x1, y1, x2, y2 = segment["box"]
             assert info["bbox"] == [x1, y1, x2 - x1, y2 - y1]
+            assert info["score"] == segment["score"]
             assert info["category_id"] == LABELS.native_ids[segment["label"]]
             assert segment["track_id"] is None
     before = (tmp_path / "out/panoptic_results.json").read_bytes()

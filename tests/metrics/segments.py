@@ -48,7 +48,9 @@ def moved(annotation: Annotation, generator: np.random.Generator, names: Sequenc
     ids = np.vectorize(lambda id: table.get(id, 0))(panoptic.ids.numpy())
     noise = generator.choice([0, *names], ids.shape)
     ids = np.where(generator.random(ids.shape) < 0.25, noise, ids)
-    classes = {table[id]: label for id, label in zip(panoptic.segment_ids.tolist(), panoptic.labels.tolist(), strict=True)}
+    classes = {
+        table[id]: label for id, label in zip(panoptic.segment_ids.tolist(), panoptic.labels.tolist(), strict=True)
+    }
     return segments(ids, classes)
 
 

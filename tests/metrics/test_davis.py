@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -180,7 +180,10 @@ def test_it_is_the_slow_formula(seed: int) -> None:
     result = judged(frames)
     assert {name: result[name] for name in expected} == pytest.approx(expected)
     assert result["j_and_f"] == pytest.approx((expected["j_mean"] + expected["f_mean"]) / 2)
-    best = max(permutations((1, 2, 3), len(ids)), key=lambda chosen: sum(pairs[pair].mean() for pair in zip(ids, chosen, strict=True)))
+    best = max(
+        permutations((1, 2, 3), len(ids)),
+        key=lambda chosen: sum(pairs[pair].mean() for pair in zip(ids, chosen, strict=True)),
+    )
     expected = slow_means(np.array([pairs[pair] for pair in zip(ids, best, strict=True)]))
     result = judged(frames, definition="davis-unsupervised")
     assert {name: result[name] for name in expected} == pytest.approx(expected)
@@ -190,8 +193,8 @@ def test_it_is_the_slow_formula(seed: int) -> None:
 def test_real_masks() -> None:
     folder = require("davis2016") / "Annotations" / "480p" / "car-shadow"
     maps = [(np.asarray(Image.open(path).convert("L")) > 127).astype(int) for path in sorted(folder.glob("*.png"))[:5]]
-    frames = [(tracks(one), tracks(other)) for one, other in zip(maps, maps[1:], strict=False)]
-    slow = np.array([slow_frame(one > 0, other > 0) for one, other in zip(maps, maps[1:], strict=False)]).T
+    frames = [(tracks(one), tracks(other)) for one, other in pairwise(maps)]
+    slow = np.array([slow_frame(one > 0, other > 0) for one, other in pairwise(maps)]).T
     result = judged(frames)
     expected = slow_means(slow[None, :, 1:-1])
     assert {name: result[name] for name in expected} == pytest.approx(expected)
@@ -221,7 +224,11 @@ def test_parts_merge_to_the_same_bits_and_its_state_passes_json() -> None:
 def test_each_frame_has_a_row_of_its_own() -> None:
     truth = tracks(np.array(SQUARE))
     metric = Davis(LABELS)
-    pairs = {"good": (truth, truth), "bad": (tracks(np.zeros((4, 4))), truth), "none": (truth, tracks(np.zeros((4, 4))))}
+    pairs = {
+        "good": (truth, truth),
+        "bad": (tracks(np.zeros((4, 4))), truth),
+        "none": (truth, tracks(np.zeros((4, 4)))),
+    }
     for id, (predicted, expected) in pairs.items():
         metric.update(predicted, expected, id=id)
     assert sorted(metric.images, key=lambda id: metric.images[id].badness) == ["bad", "good", "none"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.panoptic_quality import PanopticQuality
-from pixelwise.types import Annotation
+from pixelwise.types import Annotation, Panoptic
 from tests.metrics.segments import LABELS, moved, random_segments, segments, slow_counts, slow_quality
 from tests.shared_data import require
 
@@ -102,7 +103,10 @@ def test_id_0_is_void_and_so_is_what_has_no_entry_or_no_class() -> None:
     truth = segments([[0, 0, 1, 1], [1, 1, 1, 1]], {1: SKY})
     assert judged((truth, truth))["pq"] == 1
     assert counts_of(judged((truth, truth)), "sky") == (1, 0, 0)
-    for other in (segments([[77, -5, 1, 1], [1, 1, 1, 1]], {1: SKY}), segments([[4, 4, 1, 1], [1, 1, 1, 1]], {1: SKY, 4: 255})):
+    for other in (
+        segments([[77, -5, 1, 1], [1, 1, 1, 1]], {1: SKY}),
+        segments([[4, 4, 1, 1], [1, 1, 1, 1]], {1: SKY, 4: 255}),
+    ):
         result = judged((segments([[1, 1, 1, 1], [1, 1, 1, 1]], {1: SKY}), other))
         assert result["pq"] == 1
         assert judged((other, truth))["pq"] == 1
@@ -230,13 +234,15 @@ def test_real_coco_maps() -> None:
 
 def test_real_kitti_step_maps() -> None:
     folder = require("kitti_step") / "panoptic_maps" / "val" / "0000"
-    labels = LabelSet("step", tuple(f"class {i}" for i in range(19)), (False,) * 19, ((0, 0, 0),) * 19, tuple(range(19)))
+    labels = LabelSet(
+        "step", tuple(f"class {i}" for i in range(19)), (False,) * 19, ((0, 0, 0),) * 19, tuple(range(19))
+    )
     maps = []
     for path in sorted(folder.glob("*.png"))[:4]:
         rgb = np.asarray(Image.open(path)).astype(np.int64)
         ids = np.where(rgb[..., 0] == 255, 0, 1 + (rgb[..., 0] << 16) + (rgb[..., 1] << 8) + rgb[..., 2])
         maps.append(segments(ids, {int(id): int(id - 1) >> 16 for id in np.unique(ids) if id}))
-    for predicted, truth in zip(maps, maps[1:], strict=False):  # the frame before as a prediction
+    for predicted, truth in pairwise(maps):  # the frame before as a prediction
         result, counts = judged((predicted, truth), labels=labels), usual_counts(predicted, truth)
         expected = slow_quality(counts, range(19))
         assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-12)
@@ -301,10 +307,8 @@ def test_impossible_states_and_definitions_are_refused() -> None:
             PanopticQuality.from_state(LABELS, "panoptic", {"images": {"a": [row]}})
     with pytest.raises(DataError, match=r"state\.images"):
         PanopticQuality.from_state(LABELS, "panoptic", {})
+    one = segments([[1]], {1: CAT})
+    panoptic = one.panoptic
+    twice = Panoptic(panoptic.ids, panoptic.segment_ids.repeat(2), panoptic.labels.repeat(2), panoptic.crowd.repeat(2))
     with pytest.raises(DataError, match="a segment of the id 1 twice"):
-        one = segments([[1]], {1: CAT})
-        panoptic = one.panoptic
-        twice = type(panoptic)(
-            panoptic.ids, panoptic.segment_ids.repeat(2), panoptic.labels.repeat(2), panoptic.crowd.repeat(2)
-        )
         PanopticQuality(LABELS).update(Annotation(panoptic=twice), one, id="a")

@@ -30,8 +30,8 @@ def annotation(rows: list[tuple[int, str, float]], *, crowd: list[bool] | None =
     )
 
 
-def judged(pairs: list[tuple[Annotation, Annotation]], matching: str = "2014") -> dict:
-    metric = RegionAveragePrecision(LABELS, matching)
+def judged(pairs: list[tuple[Annotation, Annotation]], definition: str = "region") -> dict:
+    metric = RegionAveragePrecision(LABELS, definition)
     for index, (predicted, truth) in enumerate(pairs):
         metric.update(predicted, truth, id=str(index))
     return metric.compute()
@@ -54,7 +54,7 @@ def test_overlaps_are_of_regions() -> None:
     assert result["region_ap_50"] == 1
     assert result["region_ap_70"] == 0
     assert result["region_ap_vol"] == pytest.approx(5 / 9)  # strict: 0.6 is not more than 0.6
-    assert judged([(predicted, truth)], "2015")["region_ap_vol"] == pytest.approx(6 / 9)
+    assert judged([(predicted, truth)], "region-2015")["region_ap_vol"] == pytest.approx(6 / 9)
     assert result["per_class"]["dog"] == {
         "region_ap_50": None,
         "region_ap_70": None,
@@ -68,14 +68,14 @@ def test_the_two_codes_differ_where_the_best_object_is_taken() -> None:
     # the second detection overlaps the first object by 6/7, the other one by 6/9
     predicted = annotation([(1, "xxxxxx....", 0.9), (1, "xxxxxxx...", 0.8)])
     assert judged([(predicted, truth)])["region_ap_50"] == 1
-    assert judged([(predicted, truth)], "2015")["region_ap_50"] == pytest.approx(0.5)
+    assert judged([(predicted, truth)], "region-2015")["region_ap_50"] == pytest.approx(0.5)
 
 
 def test_a_second_detection_of_an_object_is_wrong() -> None:
     truth = annotation([(1, "xxxx......", 1.0), (1, ".....xxxx.", 1.0)])
     predicted = annotation([(1, "xxxx......", 0.9), (1, "xxxx......", 0.8), (1, ".....xxxx.", 0.7)])
-    for matching in ("2014", "2015"):
-        assert judged([(predicted, truth)], matching)["region_ap_50"] == pytest.approx((1 + 2 / 3) / 2)
+    for definition in ("region", "region-2015"):
+        assert judged([(predicted, truth)], definition)["region_ap_50"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_what_lies_on_a_crowd_is_not_judged() -> None:
@@ -88,7 +88,7 @@ def test_what_lies_on_a_crowd_is_not_judged() -> None:
     assert judged([(other_class, truth)])["region_ap_50"] == 1  # no dogs: no AP for them
 
 
-def slow(pairs: list[tuple[Annotation, Annotation]], label: int, threshold: float, matching: str) -> float | None:
+def slow(pairs: list[tuple[Annotation, Annotation]], label: int, threshold: float, definition: str) -> float | None:
     """All detections of a class in one list, dense masks, the curve's area by its definition."""
     ranked = sorted(
         (-float(predicted.instances.scores[index]), image, index)
@@ -107,10 +107,10 @@ def slow(pairs: list[tuple[Annotation, Annotation]], label: int, threshold: floa
         overlaps: list[tuple[float, int]] = []
         for other in (truth.instances.labels == label).nonzero().flatten().tolist():
             one = truth.instances.masks.dense()[other]
-            if matching == "2015" or (image, other) not in covered:
+            if definition == "region-2015" or (image, other) not in covered:
                 overlaps.append((int((mask & one).sum()) / int((mask | one).sum()), other))
         best = max(overlaps, key=lambda pair: (pair[0], -pair[1]), default=(0.0, -1))
-        enough = best[0] >= threshold if matching == "2015" else best[0] > threshold
+        enough = best[0] >= threshold if definition == "region-2015" else best[0] > threshold
         if enough and (image, best[1]) not in covered:
             covered.add((image, best[1]))
             hits += 1
@@ -122,8 +122,8 @@ def slow(pairs: list[tuple[Annotation, Annotation]], label: int, threshold: floa
     return area
 
 
-@pytest.mark.parametrize("matching", ["2014", "2015"])
-def test_it_is_the_slow_formula(matching: str) -> None:
+@pytest.mark.parametrize("definition", ["region", "region-2015"])
+def test_it_is_the_slow_formula(definition: str) -> None:
     generator = np.random.default_rng(5)
 
     def rows(count: int) -> list[tuple[int, str, float]]:
@@ -135,11 +135,11 @@ def test_it_is_the_slow_formula(matching: str) -> None:
         return made
 
     pairs = [(annotation(rows(12)), annotation(rows(5))) for _ in range(6)]
-    result = judged(pairs, matching)
+    result = judged(pairs, definition)
     for label, name in ((1, "cat"), (2, "dog")):
         for key, threshold in (("region_ap_50", 0.5), ("region_ap_70", 0.7)):
-            assert result["per_class"][name][key] == pytest.approx(slow(pairs, label, threshold, matching))
-        volume = [slow(pairs, label, step / 10, matching) for step in range(1, 10)]
+            assert result["per_class"][name][key] == pytest.approx(slow(pairs, label, threshold, definition))
+        volume = [slow(pairs, label, step / 10, definition) for step in range(1, 10)]
         assert result["per_class"][name]["region_ap_vol"] == pytest.approx(sum(volume) / 9)
     assert 0.05 < result["region_ap_50"] < 0.95
 
@@ -157,20 +157,33 @@ def test_its_state_passes_json() -> None:
     metric = RegionAveragePrecision(LABELS)
     metric.update(annotation([(1, "xxx.......", 0.9)]), annotation([(1, "xxxx......", 1.0)]), id="a")
     state = json.loads(json.dumps(metric.state()))
-    again = RegionAveragePrecision.from_state(LABELS, "2014", state)
+    again = RegionAveragePrecision.from_state(LABELS, "region", state)
     assert again.images == metric.images
     assert again.compute() == metric.compute()
     with pytest.raises(DataError, match="counts of objects"):
-        RegionAveragePrecision.from_state(LABELS, "2014", {"images": {"a": [[1], []]}})
+        RegionAveragePrecision.from_state(LABELS, "region", {"images": {"a": [[1], []]}})
     with pytest.raises(DataError, match="rows of detections"):
-        RegionAveragePrecision.from_state(LABELS, "2014", {"images": {"a": [1, 2]}})
+        RegionAveragePrecision.from_state(LABELS, "region", {"images": {"a": [1, 2]}})
+
+
+def test_each_image_has_a_row_of_its_own() -> None:
+    truth = annotation([(1, "xxxx......", 1.0), (1, ".....xxxx.", 1.0)])
+    metric = RegionAveragePrecision(LABELS)
+    # one object of two found, by a detection that counts; a sure one is wrong, an unsure one is not asked
+    found = annotation([(1, "xxxx......", 0.9), (2, ".....xxxx.", 0.8), (1, ".....xxxx.", 0.4)])
+    for id, predicted, expected in (("a", found, truth), ("b", truth, truth), ("c", annotation([]), annotation([]))):
+        metric.update(predicted, expected, id=id)
+    assert metric.images["a"].row() == {"f1": 2 * 1 / (2 + 2), "objects": 2, "detections": 3}
+    assert metric.images["a"].caption() == "F1 0.500 · 2 objects, 2 found with a score from 0.5"
+    assert sorted(metric.images, key=lambda id: metric.images[id].badness) == ["a", "b", "c"]
+    assert metric.images["c"].f1 is None
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
-    with pytest.raises(RecipeError, match="matching '2016'"):
+    with pytest.raises(RecipeError, match="definition '2016'"):
         RegionAveragePrecision(LABELS, "2016")
-    metric, other = RegionAveragePrecision(LABELS), RegionAveragePrecision(LABELS, "2015")
-    with pytest.raises(DataError, match=r"2014.*2015"):
+    metric, other = RegionAveragePrecision(LABELS), RegionAveragePrecision(LABELS, "region-2015")
+    with pytest.raises(DataError, match=r"region, another by region-2015"):
         metric.merge(other)
     truth = annotation([(1, "xxxx......", 1.0)])
     with pytest.raises(DataError, match="image 'a': the prediction has no object masks"):

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,9 @@ def segments_below(annotation: Annotation, row: int) -> Annotation:
 def test_a_real_clip() -> None:
     folder = require("kitti_step") / "panoptic_maps" / "val" / "0000"
     names = tuple(f"class {index}" for index in range(19))
-    labels = LabelSet("step", names, tuple(index in (11, 13) for index in range(19)), ((0, 0, 0),) * 19, tuple(range(19)))
+    labels = LabelSet(
+        "step", names, tuple(index in (11, 13) for index in range(19)), ((0, 0, 0),) * 19, tuple(range(19))
+    )
     maps = []
     for path in sorted(folder.glob("*.png")):
         rgb = np.asarray(Image.open(path)).astype(np.int64)[::3, ::3]
@@ -235,7 +238,7 @@ def test_a_real_clip() -> None:
     perfect = judged([(one, one) for one in maps], labels=labels)
     # crowds are nobody's, so that predicting them costs nothing
     assert {perfect[name] for name in ("vpq", "vpq_k15", "stq", "aq", "stq_sq")} == {1.0}
-    clip = list(zip(maps, maps[1:], strict=False))  # each frame answered by the one before
+    clip = list(pairwise(maps))  # each frame answered by the one before
     result = judged(clip, labels=labels)
     window = clip[2:6]
     counts = slow_counts([pair[0] for pair in window], [pair[1] for pair in window])

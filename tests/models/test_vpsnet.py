@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelwise.errors import DataError, RecipeError
+from pixelwise.inference.model_folder import ModelCard
+from pixelwise.inference.predictor import FrameMemory, Options, Predictor
 from pixelwise.models.vpsnet import (
     NEW,
     UNKNOWN,
@@ -36,7 +38,7 @@ from pixelwise.models.vpsnet import (
 from pixelwise.nn.flow import DISFlow, ZeroFlow
 from pixelwise.ops.warp import warp
 from pixelwise.types import Batch, Instances
-from tests.contract.annotations import empty_annotation, random_batch
+from tests.contract.annotations import LABELS, empty_annotation, random_batch
 from tests.nn.test_backbones import perturb_batch_norm
 
 SIZE = (64, 96)
@@ -111,6 +113,7 @@ def test_the_refined_flow_comes_from_target_products_and_flow_in_this_order() ->
     widths = []
     for number in (0, 2, 4, 6):
         layer = part.convolutions[number]
+        assert isinstance(layer, nn.Conv2d)
         widths.append(layer.out_channels)
         x = F.conv2d(x, layer.weight, layer.bias, padding=1)
         x = torch.where(x > 0, x, 0.1 * x) if number < 6 else x
@@ -137,7 +140,7 @@ def test_attention_weighs_frames_by_agreement_and_places_by_their_surroundings()
     for number, frame in enumerate(maps):
         embedded = apply(part.embedding, frame)
         for y, x in cells((6, 8)):
-            product = sum(embedded[0, c, y, x] * target[0, c, y, x] for c in range(3))
+            product = torch.stack([embedded[0, c, y, x] * target[0, c, y, x] for c in range(3)]).sum()
             weighted[0, 3 * number : 3 * number + 3, y, x] = frame[0, :, y, x] / (1 + torch.exp(-product))
     joined = leaky(apply(part.fusion, weighted))
     attention = leaky(apply(part.joint, weighted))
@@ -175,7 +178,9 @@ def test_fuse_warps_twice_and_adds_the_largest_of_each_cell() -> None:
     warped = warp(reference, quarter)
     warped = warp(warped, part.flow_refinement(target, warped, quarter))
     x = part.attention([target, warped])
-    refined = F.relu(F.conv2d(x, part.refinement[0].weight, part.refinement[0].bias, padding=1))
+    layer = part.refinement[0]
+    assert isinstance(layer, nn.Conv2d)
+    refined = F.relu(F.conv2d(x, layer.weight, layer.bias, padding=1))
     fused = part(levels, target, reference, flow)
     assert len(fused) == 5
     for before, after in zip(levels, fused, strict=True):
@@ -394,8 +399,9 @@ def small(**changes: Any) -> VPSNet:
     for parameter in (network.box_predictor.classes.weight, network.box_predictor.deltas.weight):
         nn.init.normal_(parameter, std=0.1)
     nn.init.normal_(network.mask_head.predictor.weight, std=0.3)
+    assert network.semantic_head.score.bias is not None
     with torch.no_grad():  # so that some objects win their pixels
-        network.semantic_head.score.bias[2:] += 1  # pyright: ignore[reportOptionalOperand]
+        network.semantic_head.score.bias[2:] += 1
     if network.track_head is not None:
         random_parameters(network.track_head, scale=0.03)
     return network.eval()
@@ -614,8 +620,8 @@ def test_memory_of_the_system_is_bounded() -> None:
 
 @torch.no_grad()
 def test_without_the_track_head_every_detection_is_new() -> None:
-    outputs = walk(small(has_track=False), frames(3))
-    numbers = [number for output in outputs for number in output.tracks[0].tolist()]
+    tracks = [output.tracks for output in walk(small(has_track=False), frames(3))]
+    numbers = [number for one in tracks if one is not None for number in one[0].tolist()]
     assert numbers == [*range(len(numbers))]
     assert len(numbers) > 3
 
@@ -656,3 +662,42 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
             network(batch.images, memory=answer.memory)
         with pytest.raises(DataError, match="without truth"):
             network.loss(answer, batch)
+
+
+def test_half_precision_learns_and_answers() -> None:
+    network = small()
+    batch = pairs(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = learnt(network, batch)
+    loss = total(network, output, batch)
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert all(torch.isfinite(one.grad).all() for one in network.parameters() if one.grad is not None)
+    network.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = walk(network, frames(2))[-1]
+    assert torch.isfinite(answer.segments.logits).all()
+
+
+def test_the_predictor_walks_through_a_clip_with_memory_as_its_only_state() -> None:
+    """Frames in turn of two clips, of odd sizes; each pixel's thing has the number that its track has."""
+    network = small()
+    card = ModelCard(task="panoptic", system="vpsnet", labels=LABELS, input_size=96)
+    predictor = Predictor(network, card, device="cpu")
+    clips = [[(255 * frame[0, :, :61, :95]).byte() for frame in frames(3, seed=seed)] for seed in (1, 2)]
+    apart: list[list[Tensor]] = []
+    for clip in clips:
+        memory: FrameMemory | None = None
+        apart.append([])
+        for frame in clip:
+            annotation, memory = predictor.annotate_frame(frame, memory, Options())
+            assert annotation.panoptic is not None
+            assert annotation.panoptic.ids.shape == (61, 95)
+            apart[-1].append(annotation.panoptic.ids)
+    memories: list[FrameMemory | None] = [None, None]
+    for number in range(3):
+        for index, clip in enumerate(clips):
+            annotation, memories[index] = predictor.annotate_frame(clip[number], memories[index], Options())
+            assert annotation.panoptic is not None
+            assert torch.equal(annotation.panoptic.ids, apart[index][number])
+    assert any(int(ids.max()) > 5 for ids in apart[0]), "no thing was found"

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.fusion import fused_copy
+from pixelwise.inference.model_folder import ModelCard
+from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.labels import LabelSet
 from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact_edge import FeatureTransform, Memory, transformed
 from pixelwise.training.first_weights import carry_over
@@ -326,6 +329,27 @@ def test_the_faster_copy_gives_the_same_for_both_kinds_of_frames() -> None:
         torch.allclose(one, other, atol=1e-3)
         for one, other in zip(system.features(first), fused.features(first), strict=True)
     ), "what is compared shows a fault in partial frames too"
+
+
+def test_the_predictor_goes_through_a_clip() -> None:
+    system = small(anchors="ratios")
+    labels = LabelSet.from_names("six", [f"class {number}" for number in range(CLASSES)])
+    predictor = Predictor(system, ModelCard("instance", "yolact_edge", labels, input_size=64), device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, 50, 70), generator=generator, dtype=torch.uint8) for _ in range(4)]
+    assert predictor.network() is not system, "through the faster copy"
+    memory, ages = None, []
+    for number, image in enumerate(images):
+        if number == 2:
+            system.key_interval = 2
+        annotation, memory = predictor.annotate_frame(image, memory, Options())
+        ages += memory.state.age.tolist()
+        alone = predictor.annotate(image)
+        assert annotation.instances.masks.size == (50, 70)
+        assert len(annotation.instances) > 0
+        scores = (annotation.instances.scores, alone.instances.scores)
+        assert (number in (0, 2)) == (scores[0].shape == scores[1].shape and torch.equal(*scores))
+    assert ages == [0, 1, 0, 1]
 
 
 # ---- learning

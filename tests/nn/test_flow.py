@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.nn.flow import DISFlow, RAFTFlow, ZeroFlow, build_flow, load_flow
 from pixelwise.ops.warp import warp
+from pixelwise.training import first_weights
 from tests.shared_data import require
 
 
@@ -159,3 +162,19 @@ def test_other_weights_are_refused_for_raft(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no")
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         load_flow(RAFTFlow("raft_small"), tmp_path / "broken.safetensors")
+
+
+@pytest.mark.parametrize(("init", "fetched"), [("torchvision", ["raft_small"]), ("timm", [])])
+def test_weights_are_fetched_only_when_torchvisions_are_asked_for(
+    init: str, fetched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(first_weights, "load_backbone", lambda *_: 0)
+    monkeypatch.setattr(first_weights, "load_flow", lambda flow, _: asked.append(flow.name))
+    plan: Any = SimpleNamespace(init=init, system="vpsnet", arguments_of=lambda _: {"backbone": "resnet18"})
+    system = nn.Module()
+    system.backbone, system.flow = nn.Identity(), RAFTFlow("raft_small")
+    stage: Any = None
+    labels: Any = None
+    assert first_weights.initialise(system, plan, stage, labels) == ""
+    assert asked == fetched

@@ -52,6 +52,14 @@ def test_more_pairs_of_segments_than_have_bins(monkeypatch: pytest.MonkeyPatch) 
     assert joint_counts(one, other, ids, ids).tolist() == slow(one, other, ids, ids)
 
 
+def test_ids_for_which_there_is_no_small_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_TABLE", 4)
+    generator = np.random.default_rng(3)
+    ids = generator.choice(2**24, 20, replace=False)
+    one, other = (generator.choice([0, 5, *ids], (9, 11)).astype(np.int32) for _ in range(2))
+    assert joint_counts(one, other, ids, ids).tolist() == slow(one, other, ids, ids)
+
+
 def test_maps_without_pixels_and_views() -> None:
     ids = np.array([1, 2])
     nothing = np.zeros((0, 4), dtype=np.int32)

@@ -20,6 +20,7 @@ from pixelwise.cli.data import data_app
 from pixelwise.cli.evaluate import evaluate
 from pixelwise.cli.import_weights import import_weights
 from pixelwise.cli.launch import is_first_process
+from pixelwise.cli.merge import merge
 from pixelwise.cli.models import models
 from pixelwise.cli.predict import predict
 from pixelwise.cli.train import train
@@ -54,6 +55,7 @@ app.command()(predict)
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(merge)
 app.command()(models)
 app.command("import")(import_weights)
 app.add_typer(data_app, name="data")

@@ -153,9 +153,10 @@ def convert(
 
     Without @SPLIT all splits are converted. Images are copied as they are where the target takes their kind of file.
     TARGET may have options: labels=NAME_OR_FILE (all but coco and cityscapes), images, masks and suffix (masks,
-    instance-masks), ids=trainIds and annotations=gtCoarse (cityscapes), encoding=2channel (coco-panoptic). Objects stay
-    objects in coco, labelme, yolo, instance-masks, voc, cityscapes and coco-panoptic; segments keep their ids in
-    coco-panoptic. Masks of colours are read by masks:PATH?palette=labels.
+    instance-masks), ids=trainIds and annotations=gtCoarse (cityscapes), encoding=2channel (coco-panoptic),
+    classes=things (coco), without which each other class of an image becomes one annotation. Objects stay objects in
+    coco, labelme, yolo, instance-masks, voc, cityscapes and coco-panoptic; segments keep their ids in coco-panoptic.
+    Masks of colours are read by masks:PATH?palette=labels.
     """
     from functools import partial
 
@@ -332,11 +333,15 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     from pixelwise.data.statistics import SIZES
 
     rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))
-    counts = (
+    counts = [
         count(statistics.images, "image"),
         count(statistics.pixels, "pixel"),
         count(len(dataset.labels), "class", "classes"),
-    )
+    ]
+    if statistics.clips:
+        counts[:1] = [count(statistics.clips, "clip"), count(statistics.images, "frame")]
+    if statistics.tracks is not None:
+        counts[2:2] = [count(statistics.tracks, "track")]
     print(f"{dataset.name}: {', '.join(counts)}")
     for side, (low, median, high) in (("height", statistics.heights), ("width", statistics.widths)):
         print(f"{side}: {low:,} to {high:,}, median {median:,g}")

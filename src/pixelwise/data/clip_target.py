@@ -22,6 +22,7 @@ from pixelwise.data.folders import labels_toml
 from pixelwise.data.frames import number_of
 from pixelwise.data.object_ids import object_colours, painted_ids
 from pixelwise.data.pair_target import Written, write_ids, write_image
+from pixelwise.data.panoptic_json import panoptic_categories
 from pixelwise.data.panoptic_maps import read_segment_ids, write_segment_ids
 from pixelwise.data.panoptic_target import segments_of, within_24_bits
 from pixelwise.data.segments import regions_of_ids
@@ -120,7 +121,7 @@ class VpsTarget:
         """Write one frame and its PNG; its segments go into the entry, for `finish`. See Target."""
         clip, frame = clip_and_frame(id, source=image)
         clip = clip.replace("_", "-")
-        image_id = frame if frame.partition("_")[0] == clip else f"{clip}_{frame}"
+        image_id = frame if frame.startswith(f"{clip}_") else f"{clip}_{frame}"
         file, losses = write_image(root, f"{split}/img_all/{image_id}_newImg8bit", image, pixels, upright=upright)
         path = root / split / "panoptic_video" / f"{image_id}_final_mask.png"
         segments, lost = _write_map(path, truth, self.labels, source=image)
@@ -146,14 +147,9 @@ class VpsTarget:
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Write the JSON of the split."""
-        labels = self.labels
-        classes = zip(labels.native_ids, labels.names, labels.is_thing, labels.palette, strict=True)
         content = {
-            "info": {"label_set": labels.to_json()},
-            "categories": [
-                {"id": id, "name": name, "supercategory": name, "isthing": int(is_thing), "color": list(colour)}
-                for id, name, is_thing, colour in classes
-            ],
+            "info": {"label_set": self.labels.to_json()},
+            "categories": panoptic_categories(self.labels),
             "images": [one.entry["image"] for one in written],
             "annotations": [one.entry["annotation"] for one in written],
         }
@@ -203,7 +199,10 @@ class DavisTarget:
         return Written(name, file, Counter(losses) + lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Number the objects of each clip, write its masks anew, and the list. DataError for more than 254 in a clip."""
+        """Number the objects of each clip, write its masks anew, and the list.
+
+        Raises DataError for more than 254 objects in a clip.
+        """
         names: list[str] = []
         for clip, entries in _by_clip(written):
             names.append(clip)
@@ -346,7 +345,10 @@ class MotsTarget:
         return Written(name, file, Counter(losses) + lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Write the text of each clip; an id is class · 1000 + number. Raises DataError for two frames of one number."""
+        """Write the text of each clip; an id is class · 1000 + number.
+
+        Raises DataError for two frames of one number, or more than 999 objects of a class in a clip.
+        """
         for clip, entries in _by_clip(written):
             ids: dict[tuple[int, int], int] = {}
             counted: Counter[int] = Counter()
@@ -367,7 +369,9 @@ class MotsTarget:
                         counted[native] += 1
                         ids[key] = native * 1000 + counted[native]
                     lines.append(f"{entry['number']} {ids[key]} {native} {sides} {runs}\n")
-                lines += (f"{entry['number']} {_IGNORED} {_IGNORED // 1000} {sides} {runs}\n" for runs in sorted(crowds))
+                lines += (
+                    f"{entry['number']} {_IGNORED} {_IGNORED // 1000} {sides} {runs}\n" for runs in sorted(crowds)
+                )
             if max(counted.values(), default=0) > 999:
                 raise DataError(f"clip '{clip}': more than 999 objects of a class; mots holds no more in a clip")
             path = root / split / "instances_txt" / f"{clip}.txt"

@@ -272,11 +272,7 @@ class CutoutClips:
     def _made(self, clip: int) -> Scene:
         generator = self._generator(clip)
         below = self.dataset[int(generator.integers(len(self.dataset)))]
-        if below.truth.instances is None or below.truth.instances.masks is None:
-            raise DataError(
-                f"{self.dataset.name}: its truth has no objects with masks to cut out (image '{below.id}'); a set with "
-                "objects is wanted, such as coco"
-            )
+        require_objects(below, source=self.dataset.name)
         panoptic, _ = segments_of(below.truth, self.labels, source=self.image_path(clip * self.frames))
         camera = _camera(below.image, self.size_hw, self.frames, generator)
         layers = [_reduced(Layer(below.image, panoptic.ids.numpy(), camera))]
@@ -329,6 +325,15 @@ class CutoutClips:
             crowd=torch.tensor([id in scene.crowds for id in present], dtype=torch.bool),
         )
         return annotation_of(panoptic, self.labels, clip=True)
+
+
+def require_objects(sample: Sample, *, source: str) -> None:
+    """Raise DataError, beginning with `source`, where the truth of a still has no objects with masks."""
+    if sample.truth.instances is None or sample.truth.instances.masks is None:
+        raise DataError(
+            f"{source}: its truth has no objects with masks to cut out (image '{sample.id}'); a set with objects is "
+            "wanted, such as coco"
+        )
 
 
 def drawn(layers: tuple[Layer, ...], size_hw: tuple[int, int], time: float) -> Picture:
@@ -407,9 +412,7 @@ def _camera(
     return Motion(_pair(anchor), _pair(frame_sides / 2), pan=_pair(pan), scale=1 / step, growth=growth)
 
 
-def _object_motion(
-    mask: np.ndarray, size_hw: tuple[int, int], frames: int, generator: np.random.Generator
-) -> Motion:
+def _object_motion(mask: np.ndarray, size_hw: tuple[int, int], frames: int, generator: np.random.Generator) -> Motion:
     """The motion of an object that is somewhere in the frame in the middle of the clip."""
     height, width = size_hw
     extent = math.exp(generator.uniform(*np.log(OBJECT_EXTENT))) * math.sqrt(height * width)

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 
 from pixelwise.data.pair_target import Written, write_image
 from pixelwise.data.regions import Region, regions_of
+from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 from pixelwise.ops import rle
 from pixelwise.types import Annotation
@@ -112,6 +113,22 @@ def coco_labels(labels: LabelSet) -> LabelSet:
         0 if index == background else id if kept else next(numbers) for index, id in enumerate(labels.native_ids)
     )
     return replace(labels, native_ids=ids, void_ids=(255,) if 255 not in ids else (max(ids) + 1,))
+
+
+def things_alone(labels: LabelSet) -> LabelSet:
+    """The things of a set after `background`, which all other classes become. Raises DataError where it has none."""
+    things = [index for index, is_thing in enumerate(labels.is_thing) if is_thing]
+    if not things:
+        raise DataError(f"label set '{labels.name}': no class whose objects are told apart, so no things to write")
+    ids = [labels.native_ids[index] for index in things]
+    return LabelSet(
+        name=labels.name,
+        names=("background", *(labels.names[index] for index in things)),
+        is_thing=(False, *(True for _ in things)),
+        palette=((0, 0, 0), *(labels.palette[index] for index in things)),
+        native_ids=(0 if 0 not in ids else max(ids) + 1, *ids),
+        void_ids=(max(255, *ids) + 2,),
+    )
 
 
 def _image_ids(ids: Sequence[str]) -> list[int]:

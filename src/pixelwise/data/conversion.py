@@ -283,6 +283,8 @@ def _label_map(
 ) -> LabelMap | None:
     if first.labels.names == to.labels.names:
         return None
+    if map_labels is None and dict(target.options).get("classes") == "things":
+        return LabelMap.by_names(first.labels, to.labels, default="background")
     if map_labels is None:
         to.labels.require_same(first.labels, mine=f"target {target}", theirs=f"data {first.name}")
         return None

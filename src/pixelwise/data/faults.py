@@ -164,7 +164,9 @@ def inspect_pair(
     return Findings(tuple(faults), class_ids, turned=degrees != 0)
 
 
-def size_fault(where: str, size: tuple[int, int], degrees: int, *, stated: tuple[int, int], by: str) -> Fault:
+def size_fault(
+    where: str, size: tuple[int, int], degrees: int, *, stated: tuple[int, int], by: str, is_mended: bool = True
+) -> Fault:
     """An image and its truth differ in size.
 
     Args:
@@ -173,12 +175,14 @@ def size_fault(where: str, size: tuple[int, int], degrees: int, *, stated: tuple
         degrees: by which EXIF turns it.
         stated: height and width by the truth.
         by: what states it.
+        is_mended: whether a repair turns it.
     """
     upright, truth = f"{size[0]}×{size[1]}", f"{stated[0]}×{stated[1]}"
     if degrees in (90, 270) and stated == size[::-1]:
+        mend = " (pixelwise data check --fix does)" if is_mended else ""
         text = (
             f"EXIF rotation {degrees}°, stored {truth}, upright {upright} (height×width); the {by} has the size of "
-            "the stored image: turn it (pixelwise data check --fix does), or strip the EXIF tag"
+            f"the stored image: turn it{mend}, or strip the EXIF tag"
         )
         return Fault("rotated image", where, text)
     return Fault("size mismatch", where, f"the image is {upright} (height×width), the {by} {truth}")

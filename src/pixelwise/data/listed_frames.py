@@ -94,9 +94,7 @@ def open_listed(listed: ListedFrames, *, source: Path, name: str, format: str) -
     return open_frames(listed.frames, listed.labels, name=name, format=format, read=read)
 
 
-def check_listed(
-    listed: ListedFrames, *, split: str, source: Path, workers: int, progress: Progress
-) -> SplitReport:
+def check_listed(listed: ListedFrames, *, split: str, source: Path, workers: int, progress: Progress) -> SplitReport:
     """Every fault of the entries, and of the files of the sound ones."""
     return check_frames(
         listed.frames,

@@ -10,7 +10,7 @@ import numpy as np
 
 from pixelwise.data.faults import Fault
 from pixelwise.data.frames import Frame, Shape, TruthFindings, without_path
-from pixelwise.data.panoptic_maps import panoptic_of, read_segment_ids
+from pixelwise.data.panoptic_maps import Listed, listing_faults, panoptic_of, read_segment_ids
 from pixelwise.data.segments import annotation_of, regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -144,11 +144,11 @@ def listed_map(frame: Frame, labels: LabelSet) -> SegmentMap:
     assert frame.truth is not None
     ids = read_segment_ids(frame.truth)
     regions = regions_of_ids(ids)
-    area_of = dict(zip(regions.ids.tolist(), regions.areas.tolist(), strict=True))
     segments: dict[int, Shape] = {}
     faults: list[Fault] = []
+    source = f"{frame.truth} (frame '{frame.id}')"
     for one in frame.shapes:
-        where = f"{frame.truth} (frame '{frame.id}'): segment {one.id}"
+        where = f"{source}: segment {one.id}"
         if one.id in segments:
             faults.append(Fault("repeated segment", where, "another segment of the frame has the same id"))
         elif one.native not in labels.native_ids:
@@ -157,17 +157,9 @@ def listed_map(frame: Frame, labels: LabelSet) -> SegmentMap:
             faults.append(Fault("segment id", where, "ids of segments are above 0, which is void"))
         else:
             segments[one.id] = one
-            if one.id not in area_of:
-                faults.append(Fault("segment without pixels", where, "no pixel of the PNG has its colour"))
-            elif one.area is not None and one.area != area_of[one.id]:
-                text = f"its area is {one.area:,.0f} by the list, {area_of[one.id]:,} pixels in the PNG"
-                faults.append(Fault("wrong area", where, text))
-    listed = {one.id for one in frame.shapes}
-    for id, area in area_of.items():
-        if id and id not in listed:
-            where = f"{frame.truth} (frame '{frame.id}'): id {id}"
-            faults.append(Fault("id without segment", where, f"{area:,} pixels of the PNG, no segment in the list"))
+    stated = [Listed(one.id, one.area) for one in segments.values()]
+    faults += listing_faults(regions, stated, source=source, named={one.id for one in frame.shapes})
     known = {0, *segments}
-    if not set(area_of) <= known:
+    if not set(regions.ids.tolist()) <= known:
         ids = np.where(np.isin(ids, list(known)), ids, 0)
     return SegmentMap(ids, tuple(segments.values()), tuple(faults))

@@ -75,6 +75,15 @@ def panoptic_labels_of(
     return labels, {id: index for index, id in enumerate(ids)}
 
 
+def panoptic_categories(labels: LabelSet) -> list[dict[str, Any]]:
+    """The classes as COCO's panoptic files tell them, under their ids on disk."""
+    classes = zip(labels.native_ids, labels.names, labels.is_thing, labels.palette, strict=True)
+    return [
+        {"id": id, "name": name, "supercategory": name, "isthing": int(is_thing), "color": list(colour)}
+        for id, name, is_thing, colour in classes
+    ]
+
+
 def panoptic_problems(
     annotations: Iterable[Entry], images: Mapping[int | str, Entry], class_of: Mapping[int, int], *, segments: bool
 ) -> Iterator[Problem]:

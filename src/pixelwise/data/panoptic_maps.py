@@ -7,15 +7,17 @@ image as in the samples of panopticapi; stuff has the number 0, and `CROWD` is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
+from pixelwise.data.coco_json import is_finite
+from pixelwise.data.faults import Fault
 from pixelwise.data.images import read_channels
 from pixelwise.data.segments import Regions, regions_of_ids, with_ids
 from pixelwise.errors import DataError
@@ -77,6 +79,55 @@ def segments_of_channels(channels: Channels, labels: LabelSet, *, source: Path) 
             )
     ids = np.where(np.isin(channels.ids, void), 0, channels.ids) if void else channels.ids
     return panoptic_of(ids, *zip(*found, strict=True)) if found else panoptic_of(ids, (), (), ())
+
+
+class Listed(NamedTuple):
+    """A segment as the list beside a PNG has it; `area` and `bbox` are None where it says nothing of them."""
+
+    id: int
+    area: Any = None
+    bbox: Any = None
+
+
+def listing_faults(
+    regions: Regions, segments: Iterable[Listed], *, source: str, named: Collection[int] = ()
+) -> Iterator[Fault]:
+    """What is wrong between a PNG and the list of its segments.
+
+    Args:
+        regions: of the PNG's ids.
+        segments: of the list, with ids that differ.
+        source: the PNG, for the faults.
+        named: further ids that stand in the list, of segments that are wrong in another way.
+    """
+    place = {id: number for number, id in enumerate(regions.ids.tolist())}
+    segments = [*segments]
+    for id in place.keys() - {0, *named, *(one.id for one in segments)}:
+        text = f"{regions.areas[place[id]]:,} pixels have this id, the list no such segment"
+        yield Fault("id without segment", f"{source}: id {id}", text)
+    for one in segments:
+        where, number = f"{source}: segment {one.id}", place.get(one.id)
+        if number is None:
+            yield Fault("segment without pixels", where, "no pixel of the PNG has its id")
+            continue
+        area, box = int(regions.areas[number]), box_of(regions.boxes[number])
+        if one.area is not None and one.area != area:
+            yield Fault("wrong area", where, f"{one.area} by the list, {area:,} pixels in the PNG")
+        if one.bbox is not None and is_other_box(one.bbox, box):
+            yield Fault("wrong box", where, f"{one.bbox} (x,y,width,height) by the list, {box} in the PNG")
+
+
+def box_of(region: np.ndarray) -> list[int]:
+    """x, y, width, height of a box x1 y1 x2 y2."""
+    x1, y1, x2, y2 = region.tolist()
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def is_other_box(stated: Any, box: Sequence[int]) -> bool:
+    """Whether a stated box is no box, or more than a pixel off, which tools that count pixels otherwise are."""
+    if not isinstance(stated, list) or len(stated) != 4 or not all(map(is_finite, stated)):
+        return True
+    return max(abs(one - two) for one, two in zip(stated, box, strict=True)) > 1
 
 
 def panoptic_of(

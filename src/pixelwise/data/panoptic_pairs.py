@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pixelwise.data.coco_json import CocoJson, Entry, Problem, image_problems, is_finite, read_json
+from pixelwise.data.coco_json import CocoJson, Entry, Problem, image_problems, is_integer, read_json
 from pixelwise.data.dataset import require_unique
 from pixelwise.data.faults import Fault, Findings, SplitReport, count, readable_image, remarks, size_fault
 from pixelwise.data.images import read_image
@@ -18,6 +18,8 @@ from pixelwise.data.panoptic_json import panoptic_labels_of, panoptic_problems
 from pixelwise.data.panoptic_maps import (
     CROWD,
     Channels,
+    Listed,
+    listing_faults,
     panoptic_of,
     read_segment_ids,
     read_two_channels,
@@ -155,7 +157,7 @@ class PanopticPairs:
         return self.maps[index]
 
 
-class Listed(NamedTuple):
+class ListedSplit(NamedTuple):
     """What a JSON lists.
 
     Attributes:
@@ -164,6 +166,7 @@ class Listed(NamedTuple):
         problems: with its entries.
         dataset: of the sound images that have a sound annotation.
         infos: the sound segments of each of these, as they stand in the JSON.
+        unsound: the ids of the other segments of each, as far as they are numbers.
     """
 
     content: CocoJson
@@ -171,9 +174,10 @@ class Listed(NamedTuple):
     problems: tuple[Problem, ...]
     dataset: PanopticPairs
     infos: tuple[tuple[Entry, ...], ...]
+    unsound: tuple[frozenset[int], ...]
 
 
-def list_split(files: PanopticFiles, *, name: str, format: str) -> Listed:
+def list_split(files: PanopticFiles, *, name: str, format: str) -> ListedSplit:
     """Read the JSON of a split and sort out what is sound. Raises DataError where it is unusable as a whole."""
     optional = {"annotations": files.two_channels, "categories": files.labels is not None}
     content = read_json(files.json, optional=[name for name, may_lack in optional.items() if may_lack])
@@ -193,7 +197,12 @@ def list_split(files: PanopticFiles, *, name: str, format: str) -> Listed:
     annotation_of_image = {one["image_id"]: one for one in reversed(annotations) if id(one) not in broken}
     sound = [image for image in content.images if id(image) not in broken and image["id"] in annotation_of_image]
     chosen = [annotation_of_image[image["id"]] for image in sound]
-    infos = tuple(tuple(info for info in one.get("segments_info", ()) if id(info) not in broken) for one in chosen)
+    listed = [() if files.two_channels else one["segments_info"] for one in chosen]
+    infos = tuple(tuple(info for info in of_image if id(info) not in broken) for of_image in listed)
+    unsound = tuple(
+        frozenset(info["id"] for info in of_image if id(info) in broken and is_integer(info.get("id")))
+        for of_image in listed
+    )
     left_out = sum(problem.kind == "missing annotation" for problem in problems)
     dataset = PanopticPairs(
         name=name,
@@ -206,7 +215,7 @@ def list_split(files: PanopticFiles, *, name: str, format: str) -> Listed:
         segments=None if files.two_channels else Segments.from_entries(infos, class_of),
         remark=f"left out: {count(left_out, 'image')} without annotation" if left_out else None,
     )
-    return Listed(content, labels, tuple(problems), dataset, infos)
+    return ListedSplit(content, labels, tuple(problems), dataset, infos, unsound)
 
 
 def open_pairs(files: PanopticFiles, *, name: str, format: str) -> PanopticPairs:
@@ -238,7 +247,7 @@ def check_pairs(files: PanopticFiles, *, split: str, format: str, workers: int, 
     faults = [Fault(problem.kind, problem.where, problem.text) for problem in listed.problems]
     if not content.images:
         faults.append(Fault("empty split", str(files.json), "no images in it"))
-    inspect = partial(inspect_image, dataset=dataset, infos=listed.infos)
+    inspect = partial(inspect_image, dataset=dataset, infos=listed.infos, unsound=listed.unsound)
     read = apply(inspect, range(len(dataset)), workers=workers)
     inspected = [*progress(read, total=len(dataset), what=split)]
     counts_from_one = next((one.from_one for one in inspected if one.from_one), None)
@@ -282,8 +291,17 @@ class Inspected(NamedTuple):
     from_one: str | None = None
 
 
-def inspect_image(index: int, *, dataset: PanopticPairs, infos: Sequence[Sequence[Entry]]) -> Inspected:
-    """Read one image and its PNG, and compare them with what the JSON says."""
+def inspect_image(
+    index: int, *, dataset: PanopticPairs, infos: Sequence[Sequence[Entry]], unsound: Sequence[Collection[int]]
+) -> Inspected:
+    """Read one image and its PNG, and compare them with what the JSON says.
+
+    Args:
+        index: of the image.
+        dataset: of the sound images.
+        infos: the sound segments of each.
+        unsound: the ids of the others of each.
+    """
     faults: list[Fault] = []
     image, map = dataset.images[index], dataset.maps[index]
     where = f"image {dataset.ids[index]} '{image.name}'"
@@ -304,53 +322,17 @@ def inspect_image(index: int, *, dataset: PanopticPairs, infos: Sequence[Sequenc
         return Inspected(Findings(tuple(faults), turned=turned))
     shape = (ids.shape[0], ids.shape[1])
     if size is not None and shape != size:
-        faults.append(size_fault(where, size, degrees, stated=shape, by=f"PNG {map.name}"))
+        faults.append(size_fault(where, size, degrees, stated=shape, by=f"PNG {map.name}", is_mended=False))
     if channels is not None:
         return _inspect_channels(channels, dataset.labels, map, faults, turned=turned)
     assert dataset.segments is not None
     places = dataset.segments.of_image(index)
-    found, present = _segment_faults(ids, infos[index], f"{map}")
-    class_ids = dataset.segments.class_ids[places][np.isin(dataset.segments.ids[places], present)]
-    findings = Findings((*faults, *found), frozenset(class_ids.tolist()), turned=turned)
-    return Inspected(findings, len(infos[index]))
-
-
-def _segment_faults(ids: np.ndarray, infos: Sequence[Entry], map: str) -> tuple[list[Fault], np.ndarray]:
-    """What is wrong between a PNG and its list; and the ids that occur."""
-    faults: list[Fault] = []
     regions = regions_of_ids(ids)
-    place = {int(id): number for number, id in enumerate(regions.ids)}
-    listed = {info["id"] for info in infos}
-    for id, area in zip(regions.ids.tolist(), regions.areas.tolist(), strict=True):
-        if id and id not in listed:
-            text = f"{area:,} pixels have this id, the JSON no such segment"
-            faults.append(Fault("id without segment", f"{map}: id {id}", text))
-    for info in infos:
-        where = f"{map}: segment {info['id']}"
-        number = place.get(info["id"])
-        if number is None:
-            faults.append(Fault("segment without pixels", where, "no pixel of the PNG has its id"))
-            continue
-        area, box = int(regions.areas[number]), box_of(regions.boxes[number])
-        if "area" in info and info["area"] != area:
-            faults.append(Fault("wrong area", where, f"{info['area']} by the JSON, {area:,} pixels in the PNG"))
-        if "bbox" in info and is_other_box(info["bbox"], box):
-            text = f"{info['bbox']} (x,y,width,height) by the JSON, {box} in the PNG"
-            faults.append(Fault("wrong box", where, text))
-    return faults, regions.ids
-
-
-def box_of(region: np.ndarray) -> list[int]:
-    """x, y, width, height of a box x1 y1 x2 y2."""
-    x1, y1, x2, y2 = region.tolist()
-    return [x1, y1, x2 - x1, y2 - y1]
-
-
-def is_other_box(stated: Any, box: Sequence[int]) -> bool:
-    """Whether a stated box is no box, or more than a pixel off, which tools that count pixels otherwise are."""
-    if not isinstance(stated, list) or len(stated) != 4 or not all(map(is_finite, stated)):
-        return True
-    return max(abs(one - two) for one, two in zip(stated, box, strict=True)) > 1
+    stated = [Listed(info["id"], info.get("area"), info.get("bbox")) for info in infos[index]]
+    faults += listing_faults(regions, stated, source=str(map), named=unsound[index])
+    class_ids = dataset.segments.class_ids[places][np.isin(dataset.segments.ids[places], regions.ids)]
+    findings = Findings(tuple(faults), frozenset(class_ids.tolist()), turned=turned)
+    return Inspected(findings, len(infos[index]))
 
 
 def _inspect_channels(

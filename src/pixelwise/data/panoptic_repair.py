@@ -13,8 +13,8 @@ from pixelwise.data.coco_repair import RepairedJson, from_folder, write_repaired
 from pixelwise.data.folders import content_keys
 from pixelwise.data.formats.coco_panoptic import files_of, image_folder
 from pixelwise.data.images import read_image
-from pixelwise.data.panoptic_maps import read_segment_ids
-from pixelwise.data.panoptic_pairs import PanopticPairs, box_of, is_other_box, list_split
+from pixelwise.data.panoptic_maps import box_of, is_other_box, read_segment_ids
+from pixelwise.data.panoptic_pairs import PanopticPairs, list_split
 from pixelwise.data.parallel import Progress, apply
 from pixelwise.data.segments import regions_of_ids
 from pixelwise.data.spec import DataSpec

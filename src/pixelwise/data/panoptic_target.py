@@ -24,6 +24,7 @@ from PIL import Image
 
 from pixelwise.data.object_ids import painted_ids
 from pixelwise.data.pair_target import Written, write_image
+from pixelwise.data.panoptic_json import panoptic_categories
 from pixelwise.data.panoptic_maps import panoptic_of, two_channels, write_segment_ids
 from pixelwise.data.segments import regions_of_ids, with_ids
 from pixelwise.errors import DataError
@@ -89,14 +90,10 @@ class PanopticTarget:
             images.append({key: value for key, value in one.entry.items() if key not in segments} | {"id": image_id})
             annotations.append({"image_id": image_id, "file_name": f"{one.name}.png", **segments})
         labels = self.labels
-        classes = zip(labels.native_ids, labels.names, labels.is_thing, labels.palette, strict=True)
         content = {
             "info": {"description": f"{labels.name}, {split}", "label_set": labels.to_json()},
             "licenses": [],
-            "categories": [
-                {"id": id, "name": name, "supercategory": name, "isthing": int(is_thing), "color": list(colour)}
-                for id, name, is_thing, colour in classes
-            ],
+            "categories": panoptic_categories(labels),
             "images": images,
             "annotations": annotations,
         }

@@ -11,10 +11,8 @@ from jaxtyping import Bool, Int32, Int64
 from torch import Tensor
 
 from pixelwise.labels import LARGEST_ID, LabelMap, LabelSet
+from pixelwise.ops.panoptic import VOID_ID, segment_places
 from pixelwise.types import Annotation, Instances, Masks, Panoptic
-
-_SLAB_PIXELS = 4 * 2**20
-"""How many pixels are looked up at once."""
 
 
 class Regions(NamedTuple):
@@ -152,18 +150,9 @@ def mapped_segments(panoptic: Panoptic, label_map: LabelMap) -> Panoptic:
 
 
 def with_ids(panoptic: Panoptic, segment_ids: Int32[Tensor, " S"]) -> Int32[Tensor, "H W"]:
-    """The map with other ids in place of those of its segments; 0 where it has no segment."""
-    ids = torch.zeros_like(panoptic.ids)
-    if not len(panoptic):
-        return ids
-    known, order = panoptic.segment_ids.sort()
-    new = segment_ids[order].int()
-    rows = max(1, _SLAB_PIXELS // max(1, ids.shape[1]))
-    for start in range(0, ids.shape[0], rows):
-        part = panoptic.ids[start : start + rows]
-        place = torch.searchsorted(known, part).clamp_(max=len(known) - 1)
-        ids[start : start + rows] = torch.where(known[place] == part, new[place], 0)
-    return ids
+    """The map with other ids in place of those of its segments; 0 where it has no segment. On the CPU."""
+    places = segment_places(panoptic.ids.numpy(), panoptic.segment_ids.numpy())
+    return torch.from_numpy(np.append(segment_ids.numpy(), np.int32(VOID_ID)).astype(np.int32)[places])  # -1: the last
 
 
 def _firsts(segment_ids: Int32[Tensor, " S"], kept: Bool[Tensor, " S"]) -> Int64[Tensor, " M"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,8 @@ class Measurement:
         colour_sum: of R, G and B, values 0-255.
         colour_square_sum: of their squares.
         objects: of each class, how many are small, medium, large, and crowds, [K, 4]; None where the truth has none.
+        clip: that it is a frame of, or None.
+        tracks: class id and track id of each of its objects that is no crowd; None where the truth has no track ids.
         failure: why the image could not be read, or None.
     """
 
@@ -38,6 +41,8 @@ class Measurement:
     colour_sum: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
     colour_square_sum: np.ndarray = field(default_factory=lambda: np.zeros(3, dtype=np.int64))
     objects: np.ndarray | None = None
+    clip: str | None = None
+    tracks: tuple[tuple[int, int], ...] | None = None
     failure: str | None = None
 
 
@@ -79,6 +84,7 @@ class ClassShare:
         share: of all pixels, void included.
         images: that contain it.
         objects: of it, or None where the truth has no objects.
+        tracks: objects in all clips, each counted once; None where the images are no frames of clips.
     """
 
     name: str
@@ -86,6 +92,7 @@ class ClassShare:
     share: float
     images: int
     objects: ObjectCounts | None = None
+    tracks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ class Statistics:
         mean_rgb: of all pixels, as fractions of 255.
         std_rgb: of all pixels around the mean, as fractions of 255.
         objects: of all classes, or None where the truth of an image has no objects.
+        clips: whose frames the images are; 0 where they are no frames.
     """
 
     images: int
@@ -115,14 +123,23 @@ class Statistics:
     mean_rgb: tuple[float, float, float]
     std_rgb: tuple[float, float, float]
     objects: ObjectCounts | None = None
+    clips: int = 0
+
+    @property
+    def tracks(self) -> int | None:
+        """Objects in all clips, each counted once; None where the images are no frames, or have no track ids."""
+        counts = [one.tracks for one in self.classes]
+        return None if None in counts else sum(one or 0 for one in counts)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and texts under the names of the fields; `per_class` by the name of the class."""
         all_objects = (
             {} if self.objects is None else {"objects": {**self.objects.to_json(), "images": self.objects.images}}
         )
+        of_clips = {"clips": self.clips} | ({} if self.tracks is None else {"tracks": self.tracks})
         return {
             "images": self.images,
+            **(of_clips if self.clips else {}),
             "failures": list(self.failures),
             "size": {
                 side: dict(zip(("min", "median", "max"), values, strict=True))
@@ -136,6 +153,7 @@ class Statistics:
             "per_class": {
                 one.name: {"pixels": one.pixels, "share": one.share, "images": one.images}
                 | ({} if one.objects is None else one.objects.to_json())
+                | ({} if one.tracks is None else {"tracks": one.tracks})
                 for one in self.classes
             },
         }
@@ -180,6 +198,8 @@ def measure(index: int, *, dataset: Dataset) -> Measurement:
         colour_sum=np.array([histogram @ values for histogram in histograms]),
         colour_square_sum=np.array([histogram @ values**2 for histogram in histograms]),
         objects=_objects(sample.truth.instances, classes),
+        clip=sample.clip,
+        tracks=_tracks(sample.truth.instances),
     )
 
 
@@ -195,6 +215,23 @@ def _objects(instances: Instances | None, classes: int) -> np.ndarray | None:
     return counts
 
 
+def _tracks(instances: Instances | None) -> tuple[tuple[int, int], ...] | None:
+    if instances is None or instances.track_ids is None:
+        return None
+    crowd = [False] * len(instances) if instances.crowd is None else instances.crowd.tolist()
+    found = zip(instances.labels.tolist(), instances.track_ids.tolist(), crowd, strict=True)
+    return tuple((class_id, track) for class_id, track, is_crowd in found if not is_crowd)
+
+
+def _tracks_of_classes(whole: Sequence[Measurement], classes: int) -> list[int | None]:
+    """How many tracks each class has in all clips; None of each where an image has no track ids."""
+    if any(one.clip is None or one.tracks is None for one in whole):
+        return [None] * classes
+    found = {(one.clip, class_id, track) for one in whole for class_id, track in one.tracks or ()}
+    counted = Counter(class_id for _, class_id, _ in found)
+    return [counted[index] for index in range(classes)]
+
+
 def _summed(whole: Sequence[Measurement], failures: tuple[str, ...], names: Sequence[str]) -> Statistics:
     sizes = np.array([measurement.size for measurement in whole])
     pixels = int(sizes.prod(axis=1).sum())
@@ -205,6 +242,7 @@ def _summed(whole: Sequence[Measurement], failures: tuple[str, ...], names: Sequ
     std = np.sqrt(np.maximum(square_mean - mean**2, 0))
     counted = [measurement.objects for measurement in whole if measurement.objects is not None]
     objects = np.stack(counted) if len(counted) == len(whole) else None  # [images, K, 4]
+    tracks = _tracks_of_classes(whole, len(names))
     return Statistics(
         images=len(whole),
         failures=failures,
@@ -218,6 +256,7 @@ def _summed(whole: Sequence[Measurement], failures: tuple[str, ...], names: Sequ
                 float(totals[index] / pixels),
                 int(images[index]),
                 None if objects is None else _counts(objects[:, index]),
+                tracks[index],
             )
             for index, name in enumerate(names)
         ),
@@ -225,6 +264,7 @@ def _summed(whole: Sequence[Measurement], failures: tuple[str, ...], names: Sequ
         mean_rgb=_fractions(mean),
         std_rgb=_fractions(std),
         objects=None if objects is None else _counts(objects.sum(axis=1)),
+        clips=len({one.clip for one in whole if one.clip is not None}),
     )
 
 

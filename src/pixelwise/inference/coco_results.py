@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from pixelwise.data.panoptic_json import panoptic_categories as panoptic_categories
 from pixelwise.labels import LabelSet
 from pixelwise.types import Instances
 
@@ -77,25 +78,10 @@ def panoptic_entry_of_record(record: Mapping[str, Any], picture: str, labels: La
     segments: list[dict[str, Any]] = []
     for segment in record["segments"]:
         x1, y1, x2, y2 = segment["box"]
-        segments.append(
-            {
-                "id": segment["id"],
-                "category_id": labels.native_ids[segment["label"]],
-                "area": segment["area"],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "iscrowd": 0,
-            }
-        )
+        info: dict[str, Any] = {"id": segment["id"], "category_id": labels.native_ids[segment["label"]]}
+        info |= {"area": segment["area"], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
+        segments.append(info if segment["score"] is None else {**info, "score": segment["score"]})
     return {"image_id": coco_image_id(record["image"]), "file_name": picture, "segments_info": segments}
-
-
-def panoptic_categories(labels: LabelSet) -> list[dict[str, Any]]:
-    """The classes as COCO's panoptic files tell them, under their ids on disk."""
-    parts = zip(labels.native_ids, labels.names, labels.is_thing, labels.palette, strict=True)
-    return [
-        {"id": id, "name": name, "isthing": int(is_thing), "color": list(colour)}
-        for id, name, is_thing, colour in parts
-    ]
 
 
 class CocoResults:

@@ -63,7 +63,7 @@ def contact_sheet(samples: Iterable[Sample], labels: LabelSet) -> Image.Image:
         pen.text((left, top + CELL_HW[0] + CAPTION_HEIGHT / 2), caption, fill=TEXT_COLOUR, font=font, anchor="lm")
     rows: list[LegendRow] = []  # objects have colours of their own, which say nothing of their class
     if not any(sample.truth.instances is not None for sample in small):
-        everything = np.concatenate([_semantic(sample, labels).numpy().ravel() for sample in small])
+        everything = np.concatenate([_classes(sample, labels).numpy().ravel() for sample in small])
         rows = semantic_legend(everything[None], labels)
     return add_legend(sheet, rows, font_size=LEGEND_FONT) if rows else sheet
 
@@ -94,7 +94,7 @@ def comparison_sheet(compared: Sequence[Compared], labels: LabelSet) -> Image.Im
             sheet.paste(picture, (left + place * cell, top + CAPTION_HEIGHT))
     if any(one.predicted.instances is not None for one in compared):
         return sheet
-    seen = [_semantic(sample, labels).numpy() for one in compared for sample in (one.sample, _predicted(one))]
+    seen = [_classes(sample, labels).numpy() for one in compared for sample in (one.sample, _predicted(one))]
     present = np.unique(np.concatenate([ids.ravel() for ids in seen])).tolist()
     legend = [
         LegendRow(labels.palette[index], labels.names[index])
@@ -125,8 +125,7 @@ def fitted(sample: Sample, annotation: Annotation | None = None) -> Sample:
         whole = Geometry((0, 0, float(width), float(height)), size, size, flip=False)
         truth = Annotation(instances=replace(instances, masks=whole.apply_masks(instances.masks)))
     else:
-        assert sample.truth.semantic is not None or True
-        semantic = _classes(sample)
+        semantic = _semantic(sample)
         truth = Annotation(semantic=semantic[rows[:, None], columns[None, :]])
     return Sample(resize_image(sample.image, size), truth, sample.id, sample.original_size)
 
@@ -135,9 +134,13 @@ def _predicted(one: Compared) -> Sample:
     return replace(one.sample, truth=one.predicted)
 
 
-def _semantic(sample: Sample, labels: LabelSet) -> torch.Tensor:
-    if sample.truth.panoptic is not None:
-        return sample.truth.panoptic.to_semantic(labels.ignore_id)
+def _classes(sample: Sample, labels: LabelSet) -> torch.Tensor:
+    """The class of each pixel, by the segments where there are some."""
+    panoptic = sample.truth.panoptic
+    return _semantic(sample) if panoptic is None else panoptic.to_semantic(labels.ignore_id)
+
+
+def _semantic(sample: Sample) -> torch.Tensor:
     if sample.truth.semantic is None:
         raise DataError(f"image '{sample.id}' has no class for each pixel to draw")
     return sample.truth.semantic

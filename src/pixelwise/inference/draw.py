@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pixelwise.labels import Colour, LabelSet
+from pixelwise.ops.panoptic import segment_places
 from pixelwise.types import Annotation, Instances, Panoptic
 
 OPACITY = 140 / 255
@@ -69,7 +70,7 @@ def draw(
     planes = image.cpu().numpy()
     if annotation.panoptic is not None:
         panoptic = annotation.panoptic.to("cpu")
-        places = segment_places(panoptic)
+        places = segment_places(panoptic.ids.numpy(), panoptic.segment_ids.numpy())
         drawn = paint_panoptic(planes, panoptic, places, labels)
         rows += panoptic_legend(panoptic, places, labels)
     elif annotation.instances is not None and annotation.instances.masks is not None:
@@ -157,19 +158,6 @@ def paint_semantic(planes: UInt8[np.ndarray, "3 H W"], semantic: np.ndarray, lab
     hatched = np.zeros(len(colours), dtype=bool)
     hatched[-1] = True
     return _paint_regions(planes, semantic, colours, opacities, hatched)
-
-
-def segment_places(panoptic: Panoptic) -> Int32[np.ndarray, "H W"]:
-    """For each pixel the place of its segment in `segment_ids`, -1 where it has none."""
-    known, order = (part.numpy() for part in panoptic.segment_ids.sort())
-    ids = panoptic.ids.numpy()
-    places = np.full(ids.shape, -1, dtype=np.int32)
-    rows = max(1, SLAB_PIXELS // max(1, ids.shape[1]))
-    for start in range(0, len(ids) if len(known) else 0, rows):
-        part = ids[start : start + rows]
-        found = np.searchsorted(known, part).clip(max=len(known) - 1)
-        places[start : start + rows] = np.where(known[found] == part, order[found], -1)
-    return places
 
 
 def segment_colour(class_colour: Colour, number: int) -> Colour:

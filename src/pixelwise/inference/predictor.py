@@ -267,8 +267,11 @@ class Predictor:
 
     @property
     def gives_identities(self) -> bool:
-        """Whether the ids of things are their identities within a clip: those of a panoptic model with memory are."""
-        return self.uses_memory and self.card.task == "panoptic"
+        """Whether the ids of things are their identities within a clip.
+
+        Those of a panoptic model with memory are, unless its own `gives_identities` says that they are not.
+        """
+        return self.uses_memory and self.card.task == "panoptic" and getattr(self.model, "gives_identities", True)
 
     def require_trackable(self) -> None:
         """Raise RecipeError where there are no objects to follow from frame to frame, or the model follows them."""
@@ -365,6 +368,10 @@ class Predictor:
     ) -> tuple[Annotation, Any]:
         """The answer of one look at an image, on the CPU, and the system's memory; in the mirror if so asked."""
         network = copy.copy(self.network())  # with thresholds of its own; several threads may ask for others
+        # the faster copy was made when thresholds and intervals may have been others
+        vars(network).update(
+            {name: value for name, value in vars(self.model).items() if isinstance(value, int | float)}
+        )
         for name in ("score_threshold", "max_detections"):
             chosen = getattr(options, name)
             setattr(network, name, getattr(self.model, name) if chosen is None else chosen)

@@ -18,7 +18,7 @@ from torch import Tensor
 from pixelwise.data.segments import masks_of_ids
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
-from pixelwise.ops.panoptic import VOID_ID, thing_segment_ids
+from pixelwise.ops.panoptic import VOID_ID, segment_places, thing_segment_ids
 from pixelwise.types import Annotation, Masks, Panoptic
 
 SAME_OBJECT = 0.3
@@ -264,12 +264,10 @@ def _motion(before: Track, box: Sequence[int]) -> tuple[float, float]:
 
 def _renumbered(panoptic: Panoptic, segment_ids: Int32[Tensor, " S"]) -> Panoptic:
     """The same segments with other ids; ids without segment become void."""
-    former, order = panoptic.segment_ids.sort()
-    new = segment_ids[order]
-    ids = torch.full_like(panoptic.ids, VOID_ID)
+    places = segment_places(panoptic.ids.numpy(), panoptic.segment_ids.numpy())
+    new = np.append(segment_ids.numpy(), np.int32(VOID_ID))  # -1, the last, is no segment
+    ids = np.empty_like(places)
     rows = max(1, SLAB_PIXELS // max(1, ids.shape[1]))
-    for start in range(0, ids.shape[0] if len(former) else 0, rows):
-        part = panoptic.ids[start : start + rows]
-        place = torch.searchsorted(former, part).clamp_(max=len(former) - 1)
-        ids[start : start + rows] = torch.where(former[place] == part, new[place], VOID_ID)
-    return replace(panoptic, ids=ids, segment_ids=segment_ids)
+    for start in range(0, len(ids), rows):
+        ids[start : start + rows] = new.take(places[start : start + rows], mode="wrap")
+    return replace(panoptic, ids=torch.from_numpy(ids), segment_ids=segment_ids)

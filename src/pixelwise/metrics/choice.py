@@ -8,11 +8,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from pixelwise.contracts import Metric
 from pixelwise.errors import RecipeError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics import average_precision, davis, mean_iou, panoptic_quality, video_panoptic_quality
+from pixelwise.metrics import (
+    average_precision,
+    davis,
+    mean_iou,
+    panoptic_quality,
+    region_average_precision,
+    video_panoptic_quality,
+)
 from pixelwise.metrics.average_precision import AveragePrecision
 from pixelwise.metrics.davis import Davis
 from pixelwise.metrics.mean_iou import MeanIoU, published_definition
 from pixelwise.metrics.panoptic_quality import PanopticQuality
+from pixelwise.metrics.region_average_precision import RegionAveragePrecision
 from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality
 
 
@@ -66,6 +74,12 @@ class _Family(NamedTuple):
 _FAMILIES = (
     _Family("semantic", MeanIoU, ("mean_iou", "pixel_accuracy"), mean_iou.DEFINITIONS),
     _Family("instance", AveragePrecision, ("mask_ap", "mask_ap50", "box_ap"), average_precision.DEFINITIONS),
+    _Family(
+        "instance",
+        RegionAveragePrecision,
+        ("region_ap_50", "region_ap_70", "region_ap_vol"),
+        region_average_precision.DEFINITIONS,
+    ),
     _Family("instance", Davis, ("j_and_f", "j_mean", "f_mean"), davis.DEFINITIONS),
     _Family("panoptic", PanopticQuality, ("pq", "sq", "rq", "pq_things", "pq_stuff"), panoptic_quality.DEFINITIONS),
     _Family("panoptic", VideoPanopticQuality, ("vpq", "stq", "aq"), video_panoptic_quality.DEFINITIONS),

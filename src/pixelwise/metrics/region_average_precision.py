@@ -7,8 +7,8 @@ recall, at all its points, and AP^r_vol the mean of AP^r over the thresholds 0.1
 
 The two published codes differ in what a detection is compared with:
 
-- `2014`: the object that it overlaps most among those not yet found; right if the overlap is larger than the threshold.
-- `2015` (hypercolumns): the object that it overlaps most of all; right if the overlap is at least the threshold and the
+- `region` (2014): the object that it overlaps most among those not yet found; right if the overlap is larger than the threshold.
+- `region-2015` (hypercolumns): the object that it overlaps most of all; right if the overlap is at least the threshold and the
   object was not yet found.
 """
 
@@ -27,7 +27,18 @@ from pixelwise.metrics.image_ids import new_key, require_apart
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances
 
-Matching = Literal["2014", "2015"]
+Definition = Literal["region", "region-2015"]
+
+DEFINITIONS: dict[str, str] = {
+    "region": "AP^r by the definition of SDS: a detection is right if its mask overlaps the best object that is still "
+    "free by more than the threshold; all points of the curve; the mean over 0.1 to 0.9 is AP^r_vol",
+    "region-2015": "AP^r as hypercolumns' code counts it: a detection is right if its mask overlaps the best object of "
+    "all by at least the threshold and the object is free; all points of the curve",
+}
+"""One line each for people who compare numbers."""
+
+JUDGED_SCORE = 0.5
+"""Detections from this score on make up what an image alone would get."""
 
 THRESHOLDS = tuple(step / 10 for step in range(1, 10))
 """Of the overlap, in AP^r_vol."""
@@ -63,6 +74,28 @@ class ImageMatches(NamedTuple):
     objects: tuple[int, ...]
     detections: tuple[Detection, ...]
 
+    @property
+    def f1(self) -> float | None:
+        """Of the detections with a score of at least one half, at an overlap of 0.5; None without any object."""
+        bit = THRESHOLDS.index(0.5)
+        claimed = [one for one in self.detections if one.score >= JUDGED_SCORE and not one.void >> bit & 1]
+        judged = sum(self.objects) + len(claimed)
+        return 2 * sum(one.right >> bit & 1 for one in claimed) / judged if judged else None
+
+    @property
+    def badness(self) -> tuple[bool, float, float]:
+        """Sorts the worst image first, those with more objects before others; one without any comes last."""
+        return (True, 0.0, 0.0) if self.f1 is None else (False, self.f1, -float(sum(self.objects)))
+
+    def caption(self) -> str:
+        """What a sheet of images says of it."""
+        found = sum(one.score >= JUDGED_SCORE for one in self.detections)
+        return f"F1 {self.f1 or 0:.3f} · {sum(self.objects)} objects, {found} found with a score from {JUDGED_SCORE}"
+
+    def row(self) -> dict[str, Any]:
+        """What `images.jsonl` says of it."""
+        return {"f1": self.f1, "objects": sum(self.objects), "detections": len(self.detections)}
+
 
 class RegionAveragePrecision:
     """Matches the detections of each image; the state is a row for each image and detection.
@@ -71,17 +104,17 @@ class RegionAveragePrecision:
 
     Args:
         labels: the classes.
-        matching: whose; see above.
+        definition: whose; see above.
 
     Raises:
-        RecipeError: an unknown matching.
+        RecipeError: an unknown definition.
     """
 
-    def __init__(self, labels: LabelSet, matching: str = "2014") -> None:
-        if matching not in get_args(Matching):
-            raise RecipeError(f"matching '{matching}': one of {', '.join(get_args(Matching))} is wanted")
+    def __init__(self, labels: LabelSet, definition: str = "region") -> None:
+        if definition not in get_args(Definition):
+            raise RecipeError(f"definition '{definition}': one of {', '.join(get_args(Definition))} is wanted")
         self.labels = labels
-        self.matching = matching
+        self.definition = definition
         self.images: dict[str, ImageMatches] = {}
         """What was found in each image, by id."""
 
@@ -137,7 +170,7 @@ class RegionAveragePrecision:
             on_many = (shared.double() / areas[:, None].clamp(min=1))[:, len(wanted) :]
             right, void = [0] * len(mine), [0] * len(mine)
             for bit, threshold in enumerate(THRESHOLDS):
-                flags = _right(overlap, threshold, self.matching)
+                flags = _right(overlap, threshold, free_only=self.definition == "region")
                 covered = (on_many >= threshold).any(dim=1).tolist()
                 for index, flag in enumerate(flags):
                     right[index] |= flag << bit
@@ -150,11 +183,11 @@ class RegionAveragePrecision:
     def merge(self, other: RegionAveragePrecision) -> None:
         """Add what another one matched in other images.
 
-        Raises DataError for an image in both, other classes, or another matching.
+        Raises DataError for an image in both, other classes, or another definition.
         """
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
-        if self.matching != other.matching:
-            raise DataError(f"one part is matched as in {self.matching}, another as in {other.matching}")
+        if self.definition != other.definition:
+            raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
         require_apart(self.images, other.images)
         self.images |= other.images
 
@@ -163,9 +196,9 @@ class RegionAveragePrecision:
         return {"images": {id: [list(image.objects), list(image.detections)] for id, image in self.images.items()}}
 
     @classmethod
-    def from_state(cls, labels: LabelSet, matching: str, state: Mapping[str, Any]) -> RegionAveragePrecision:
+    def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> RegionAveragePrecision:
         """A metric that matched what `state` tells. Raises DataError for a state that such a metric cannot have."""
-        metric = cls(labels, matching)
+        metric = cls(labels, definition)
         try:
             metric.images = {
                 id: ImageMatches(tuple(objects), tuple(Detection(*row) for row in detections))
@@ -220,14 +253,14 @@ def average_precision(right: Sequence[bool], objects: int) -> float | None:
     return float(envelope[torch.tensor(right, dtype=torch.bool)].sum() / objects)
 
 
-def _right(overlap: Float64[Tensor, "D N"], threshold: float, matching: str) -> list[bool]:
+def _right(overlap: Float64[Tensor, "D N"], threshold: float, *, free_only: bool) -> list[bool]:
     """Which detections of one class and image, best first, find an object that was not found before."""
     found: set[int] = set()
     flags: list[bool] = []
     for row in overlap.tolist():
-        candidates = [index for index in range(len(row)) if matching == "2015" or index not in found]
+        candidates = [index for index in range(len(row)) if not free_only or index not in found]
         best = max(candidates, key=row.__getitem__, default=None)
-        enough = best is not None and (row[best] >= threshold if matching == "2015" else row[best] > threshold)
+        enough = best is not None and (row[best] > threshold if free_only else row[best] >= threshold)
         is_right = enough and best not in found
         flags.append(is_right)
         if is_right and best is not None:

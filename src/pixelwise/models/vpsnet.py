@@ -404,6 +404,11 @@ class VPSNet(upsnet.UPSNet):
         self.flow, self.fuse, self.track_head = flow, fuse, track_head
         self.track_weight, self.match_weights, self.max_known = track_weight, tuple(match_weights), max_known
 
+    @property
+    def gives_identities(self) -> bool:
+        """Whether objects are known again; without the track head they are new in each frame."""
+        return self.track_head is not None
+
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         images: Float[Tensor, "B 3 H W"],

@@ -13,6 +13,7 @@ Differences from the paper, and from the authors' code where it says more:
   The flow and the features at the resolution of P3, which theirs computes in training alone, are left out.
 - One step adds up the losses of a pair's later frame, seen partly and seen as a key frame; the authors make a step for
   each, and one for an image of COCO in between.
+- The key frame of a pair lies two to five frames before the other, as in prediction; in the authors' code after it.
 - The features of P5 are compared after P5's own 3×3 convolution; the authors' code takes that of P3 for them.
 - Backbones whose maps shrink as the flow network's do, which are ResNets, MobileNets and DarkNet. MobileNet V2 has the
   maps of `models.yolact`; the authors take others of strides 16 and 32.
@@ -245,6 +246,8 @@ class YolactEdge(YOLACT):
     uses_memory = True
     clip_frames = 2
     """Frames of a clip in a training batch: the key frame, and a later one, of which is learnt; 1 for `images`."""
+    reference_offsets = (-5, -4, -3, -2)
+    """Where the key frame of a training pair lies."""
 
     def __init__(self, network: YOLACT, *, flow_width: int, key_interval: int, learns: Learns) -> None:
         super(YOLACT, self).__init__()
@@ -300,12 +303,15 @@ class YolactEdge(YOLACT):
         return Output(*guesses, whole=None, matching=None, memory=None if self.training else memory)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "_ _ _ *_"]]:
-        """All maps before the sorting: of images as key frames, and of their mirror images as the frames after."""
+        """Maps before the sorting: of images as key frames, and of their mirror images as the frames after.
+
+        Without the coefficients, whose tanh tells roundings apart where a new network's are large.
+        """
         size = (images.shape[2], images.shape[3])
         sums, memory = self._see_wholly(self.normalize(images))
         others = self._see_partly(self.normalize(images.flip(3)), memory)
         guesses = [self.guess(self.fpn.refine(each), size) for each in (sums, others)]
-        return [map for one in guesses for map in (one.logits, one.deltas, one.coefficients, one.prototypes)]
+        return [map for one in guesses for map in (one.logits, one.deltas, one.prototypes)]
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """YOLACT's losses; from pairs those of the frame seen partly and, named `key_…`, as a key frame, and how far

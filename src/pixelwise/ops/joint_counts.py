@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Int32, Int64
 
@@ -14,8 +16,8 @@ PIXELS_IN_RUN = 4
 SMALL_ID = 2**10
 """Ids below are bins of a histogram themselves; larger ones are numbered first."""
 
-LARGEST_TABLE = 2**25
-"""Ids up to this one are numbered by a table where there are many pixels to number."""
+LARGEST_TABLE = 2**22
+"""Slots of a hash table up to which one without collisions is looked for."""
 
 LARGEST_HISTOGRAM = 2**24
 """Pairs of segments up to which a bin is kept for each."""
@@ -96,14 +98,13 @@ class _Numbers:
     """
 
     def __init__(self, ids: Int64[np.ndarray, " S"]) -> None:
-        self.order = np.argsort(ids, kind="stable")
-        self.sorted = ids[self.order]
-        self.largest = int(self.sorted[-1]) if len(ids) else 0
-        self.table: np.ndarray | None = None
-        self.are_ids = self.largest < SMALL_ID
-        self.size = (self.largest if self.are_ids else len(ids)) + 1
+        self.ids = ids
+        largest = int(ids.max()) if len(ids) else 0
+        self.are_ids = largest < SMALL_ID
+        self.size = (largest if self.are_ids else len(ids)) + 1
         self.place = np.zeros(self.size, dtype=np.int64)
         self.place[ids if self.are_ids else slice(1, None)] = np.arange(1, len(ids) + 1)
+        self.table = None if self.are_ids else _table_of(ids)
 
     def of(self, values: Int32[np.ndarray, " P"]) -> Int64[np.ndarray, " P"]:
         """The number of each id; 0 of what is none."""
@@ -111,12 +112,38 @@ class _Numbers:
             if values.min() < 0 or values.max() >= self.size:
                 values = np.where((values < 0) | (values >= self.size), 0, values)
             return values.astype(np.int64)
-        # a table touches a page for each id; for a few pixels that is the most part of the work
-        if self.largest <= LARGEST_TABLE and PIXELS_IN_RUN * len(values) > SLAB_PIXELS:
-            if self.table is None:
-                self.table = np.zeros(self.largest + 2, dtype=np.int64)
-                self.table[self.sorted] = self.order + 1
-            # neither the first entry nor the last is an id's, so that what is outside finds void there
-            return self.table.take(values, mode="clip")
-        place = np.searchsorted(self.sorted, values).clip(max=len(self.sorted) - 1)
-        return np.where(self.sorted[place] == values, self.order[place] + 1, 0)
+        if self.table is not None:
+            slot = _slots(values, *self.table[:2])
+            return np.where(self.table.ids.take(slot) == values, self.table.numbers.take(slot), 0)
+        order = np.argsort(self.ids, kind="stable")
+        place = np.searchsorted(self.ids, values, sorter=order).clip(max=len(order) - 1)
+        return np.where(self.ids[order[place]] == values, order[place] + 1, 0)
+
+
+class _Table(NamedTuple):
+    """A hash table in which every id has a slot of its own."""
+
+    factor: int
+    bits: int
+    ids: Int32[np.ndarray, " T"]
+    numbers: Int64[np.ndarray, " T"]
+
+
+def _slots(values: Int32[np.ndarray, " P"], factor: int, bits: int) -> np.ndarray:
+    """The upper bits of a product: a table by the ids themselves would have to hold 24 bits of them."""
+    return values.astype(np.uint32) * np.uint32(factor) >> np.uint32(32 - bits)
+
+
+def _table_of(ids: Int64[np.ndarray, " S"]) -> _Table | None:
+    """A table without collisions, if it need not be too large."""
+    keys = ids.astype(np.int32)
+    bits = min(max(10, 2 * len(ids).bit_length()), LARGEST_TABLE.bit_length() - 1)
+    for attempt in range(64):
+        factor = 0x9E3779B1 * (2 * attempt + 1) & 0xFFFFFFFF
+        slot = _slots(keys, factor, bits)
+        if len(np.unique(slot)) == len(ids):
+            table = _Table(factor, bits, np.zeros(2**bits, dtype=np.int32), np.zeros(2**bits, dtype=np.int64))
+            table.ids[slot] = keys
+            table.numbers[slot] = np.arange(1, len(ids) + 1)
+            return table
+    return None

@@ -17,6 +17,12 @@ from pixelwise.errors import DataError
 VOID_ID = 0
 """Stands where there is no segment."""
 
+TABLE_LENGTH = 2**20
+"""Ids below are looked up in a table."""
+
+SLAB_PIXELS = 2**20
+"""How many pixels are looked up at once."""
+
 
 def stuff_segment_ids(class_ids: Int64[Tensor, " S"]) -> Int32[Tensor, " S"]:
     """The segment of each class of stuff."""
@@ -39,6 +45,27 @@ def thing_segment_ids(numbers: Int64[Tensor, " N"], num_classes: int) -> Int32[T
             f"thing {int(numbers.max()):,} of a clip: segment ids hold {largest + 1:,} things; cut the clip in two"
         )
     return (numbers + num_classes + 1).int()
+
+
+def segment_places(ids: Int32[np.ndarray, "H W"], segment_ids: Int32[np.ndarray, " S"]) -> Int32[np.ndarray, "H W"]:
+    """For each pixel the place of its segment in `segment_ids`, -1 where it has none."""
+    places = np.full(ids.shape, -1, dtype=np.int32)
+    if not len(segment_ids):
+        return places
+    order = np.argsort(segment_ids)
+    known, table = segment_ids[order], None
+    if known[0] >= 0 and known[-1] < TABLE_LENGTH:  # ten times faster than searching; the last entry is for other ids
+        table = np.full(int(known[-1]) + 2, -1, dtype=np.int32)
+        table[known] = order
+    rows = max(1, SLAB_PIXELS // max(1, ids.shape[1]))
+    for start in range(0, len(ids), rows):
+        part = ids[start : start + rows]
+        if table is not None:
+            places[start : start + rows] = table.take(part, mode="clip")
+        else:
+            found = np.searchsorted(known, part).clip(max=len(known) - 1)
+            places[start : start + rows] = np.where(known[found] == part, order[found], -1)
+    return places
 
 
 def ids_to_rgb(ids: Int32[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -93,12 +93,21 @@ def read_objects(path: Path, dataset: Dataset) -> StoredObjects:
 
 
 def images_by_name(dataset: Dataset) -> dict[str, str]:
-    """The id of each image by what results may call it: its file, with or without folder and suffix, or its id."""
+    """The id of each image by what results may call it: its file, with or without folder and suffix, or its id.
+
+    The end of an id, behind the name of its clip, will do too. A short name that several images have is none of theirs.
+    """
     names: dict[str, str] = {}
-    for index, id in enumerate(dataset.ids):
-        file = dataset.image_path(index)
-        for name in (file.as_posix(), file.name, file.stem, str(coco_image_id(file.name)), id):
-            names[name] = id
+    shared: set[str] = set()
+    files = [dataset.image_path(index) for index in range(len(dataset))]
+    for file, id in zip(files, dataset.ids, strict=True):
+        for name in (file.name, file.stem, str(coco_image_id(file.name)), id.rpartition("/")[2]):
+            if names.setdefault(name, id) != id:
+                shared.add(name)
+    for name in shared:
+        del names[name]
+    for file, id in zip(files, dataset.ids, strict=True):
+        names[file.as_posix()] = names[id] = id
     return names
 
 

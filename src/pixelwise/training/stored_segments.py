@@ -2,7 +2,7 @@
 
 The JSON has a list `annotations` with `image_id`, `file_name` of the PNG, and `segments_info` with `id`, `category_id`
 and perhaps `score`; in a PNG id = R + 256·G + 65536·B, 0 = void. The PNGs lie in the folder named as the JSON, as the
-official evaluation has it, or beside the JSON.
+official evaluation has it, in `pan_pred/` beside it, as that of Cityscapes-VPS has it, or beside the JSON.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def read_segments(path: Path, dataset: Dataset) -> StoredSegments:
         raise DataError(f"{path}: panoptic results are an object with a list 'annotations'")
     _require_same_names(path, content.get("categories"), dataset.labels)
     id_of = images_by_name(dataset)
-    folder = path.with_suffix("")
+    folders = (path.with_suffix(""), path.parent / "pan_pred", path.parent)
     maps: dict[str, StoredMap] = {}
     for number, entry in enumerate(annotations, start=1):
         try:
@@ -126,8 +126,8 @@ def read_segments(path: Path, dataset: Dataset) -> StoredSegments:
             continue
         if id in maps:
             raise DataError(f"{path}: annotation {number}: another one is of image '{id}' too")
-        file = folder / name
-        maps[id] = StoredMap(file if file.is_file() else path.parent / name, segments)
+        places = [folder / name for folder in folders]
+        maps[id] = StoredMap(next((place for place in places if place.is_file()), places[-1]), segments)
     if not maps:
         raise DataError(
             f"{path}: none of its {len(annotations):,} annotations is of one of the {len(dataset):,} images of "

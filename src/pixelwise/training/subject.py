@@ -15,6 +15,7 @@ from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import JUDGED_TASKS, TaskMetric, new_metric
 from pixelwise.training.evaluate import Answers, model_answers
 from pixelwise.training.sources import describe_label_map, with_labels
+from pixelwise.training.stored_frames import StoredFrames, has_colours, read_object_frame, read_step_frame
 from pixelwise.training.stored_masks import find_masks
 from pixelwise.training.stored_objects import read_objects
 from pixelwise.training.stored_segments import find_segments, read_segments
@@ -33,6 +34,7 @@ class Subject:
         conditions: what else decides the numbers, as JSON values: the weights, and the options of prediction.
         predictor: the model; None for masks.
         task: `semantic`, `instance` or `panoptic`.
+        usual: the definition that judges where none is asked for; None for that of the task.
     """
 
     name: str
@@ -43,10 +45,12 @@ class Subject:
     conditions: dict[str, Any] = field(default_factory=dict)
     predictor: Predictor | None = None
     task: str = "semantic"
+    usual: str | None = None
 
     def new_metric(self, definition: str | None) -> TaskMetric:
         """A metric for its task and classes, by this definition or, with None, by the usual one."""
-        return new_metric(self.task, self.dataset.labels, definition, clips=clips_of(self.dataset) is not None)
+        clips = clips_of(self.dataset) is not None
+        return new_metric(self.task, self.dataset.labels, definition or self.usual, clips=clips)
 
 
 def model_subject(
@@ -109,6 +113,9 @@ def model_subject(
 def mask_subject(folder: Path, specs: Sequence[str]) -> Subject:
     """The masks of a folder, paired by name with the images of data sets.
 
+    With the frames of DAVIS they hold the numbers of objects; with those of other clips files of three channels are
+    maps as KITTI-STEP has them, and others hold classes, as with images.
+
     Raises:
         DataError: the data cannot be opened, or which mask belongs to which image is not clear.
     """
@@ -121,8 +128,15 @@ def mask_subject(folder: Path, specs: Sequence[str]) -> Subject:
                 "could mean either; judge the masks of each by themselves"
             )
     joined = _joined(datasets)
-    answers = find_masks(folder, joined)
-    return Subject(str(folder), answers, joined, tuple(answers.files), _remarks(datasets))
+    masks = find_masks(folder, joined)
+    indices, remarks = tuple(masks.files), _remarks(datasets)
+    if joined.format == "davis":
+        objects = StoredFrames(masks, read_object_frame)
+        return Subject(str(folder), objects, joined, indices, remarks, task="instance", usual="davis")
+    if clips_of(joined) is not None and has_colours(masks.files[indices[0]]):
+        segments = StoredFrames(masks, read_step_frame)
+        return Subject(str(folder), segments, joined, indices, remarks, task="panoptic")
+    return Subject(str(folder), masks, joined, indices, remarks)
 
 
 def object_subject(path: Path, specs: Sequence[str]) -> Subject:
@@ -157,7 +171,8 @@ def segment_subject(path: Path, specs: Sequence[str]) -> Subject:
 def stored_subject(path: Path, specs: Sequence[str]) -> Subject:
     """Predictions that any tool wrote, of the kind that the path holds.
 
-    A panoptic JSON, or a folder with one, has segments; another JSON has objects; another folder has masks.
+    A panoptic JSON, or a folder with one, has segments; another JSON has objects; another folder has masks, or
+    frames of clips.
 
     Raises:
         DataError: the data cannot be opened, or the predictions are not sound.

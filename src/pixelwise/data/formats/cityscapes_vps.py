@@ -1,8 +1,8 @@
-"""Cityscapes-VPS: panoptic_gt_SPLIT_city_vps.json, SPLIT/panoptic_video/ with PNGs, SPLIT/img_all/ (or img/) with images.
+"""Cityscapes-VPS: panoptic_gt_SPLIT_city_vps.json, SPLIT/panoptic_video/ with PNGs, SPLIT/img_all/ with images.
 
-The JSON lists the labelled frames, every fifth of those in img_all/, and the segments of each; in a PNG id = R + 256·G +
-65536·B is the segment of a pixel, 0 = void, the same in the whole clip. What stands before the first `_` in the id of
-an image is its clip. Frames without truth are passed over.
+The JSON lists the labelled frames, every fifth of those in img_all/ (or img/), and the segments of each; in a PNG
+id = R + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip. What stands before the first
+`_` in the id of an image is its clip. Frames without truth are passed over.
 
 Kim et al., "Video Panoptic Segmentation", CVPR 2020.
 """

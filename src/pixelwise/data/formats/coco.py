@@ -26,7 +26,7 @@ from pixelwise.data.coco_json import (
     read_json,
     repeated_annotations,
 )
-from pixelwise.data.coco_target import CocoTarget, coco_labels
+from pixelwise.data.coco_target import CocoTarget, coco_labels, things_alone
 from pixelwise.data.dataset import require_unique
 from pixelwise.data.faults import Fault, SplitReport, count
 from pixelwise.data.objects import DrawnObjects, Objects, Shape, inspect_images, left_out
@@ -37,6 +37,7 @@ from pixelwise.labels import LabelSet
 OPTIONS: Mapping[str, str] = {
     "annotations": "a JSON file in the folder, instead of annotations/instances_SPLIT*.json",
     "images": "the folder of images, instead of SPLIT*/",
+    "classes": "things, of a set that is written: its other classes become background",
 }
 
 _PREFIX = "instances_"
@@ -116,6 +117,8 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
 
 def annotation_file(path: Path, split: str, options: Mapping[str, str]) -> Path:
     """The JSON file of a split. Raises DataError when there is none, or more than one that it could be."""
+    if "classes" in options:
+        raise DataError(f"coco: classes={options['classes']}; it is an option of a set that is written")
     if "annotations" in options:
         return path / options["annotations"]
     return coco_layout.json_file(path, split, _PREFIX)
@@ -129,9 +132,12 @@ def image_files(path: Path, split: str, options: Mapping[str, str], images: Sequ
 
 def target(options: Mapping[str, str], source: LabelSet) -> CocoTarget:
     """Writes a set of this format; see `data.coco_target`."""
-    if options:
-        raise DataError(f"coco: a new set takes no option {next(iter(options))}")
-    return CocoTarget(coco_labels(source))
+    strange = next((name for name in options if name != "classes"), None)
+    if strange is not None:
+        raise DataError(f"coco: a new set takes no option {strange}; it takes classes=things")
+    if options and options["classes"] != "things":
+        raise DataError(f"coco: classes={options['classes']}; things is wanted, or nothing")
+    return CocoTarget(coco_labels(things_alone(source) if options else source))
 
 
 def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:

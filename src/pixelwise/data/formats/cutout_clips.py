@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data.clips import CutoutClips
+from pixelwise.data.clips import CutoutClips, require_objects
 from pixelwise.data.faults import SplitReport
 from pixelwise.data.parallel import Progress
 from pixelwise.data.spec import DataSpec, format_of, open_dataset, splits_of
@@ -35,7 +35,8 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> CutoutClips:
     """The clips of one split. Raises DataError where the source cannot be opened or has no objects with masks."""
     stills = open_dataset(_source(path, split, options), default_split=split)
-    clips = CutoutClips(
+    require_objects(stills[0], source=stills.name)
+    return CutoutClips(
         stills,
         frames=_number(options, "frames", 6),
         count=_number(options, "clips", len(stills)),
@@ -44,8 +45,6 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
         seed=_number(options, "seed", 0),
         name=name,
     )
-    clips.scene(0)
-    return clips
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:

@@ -46,7 +46,7 @@ class _Clip(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """The objects of a text by the number of the frame, with the size of each frame, and the lines that are unusable."""
+    """The objects of a text by the number of the frame, the size of each frame, and the lines that are unusable."""
 
     shapes: Mapping[int, Sequence[Shape]]
     sizes: Mapping[int, tuple[int, int]]
@@ -128,7 +128,9 @@ def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
     found: dict[str, tuple[_Clip, ...]] = {}
     for split in folders_in(path):
         root = path / split
-        clips = tuple(_Clip(text.parts[-3], text.parents[1] / "img1", text) for text in sorted(root.glob("*/gt/gt.txt")))
+        clips = tuple(
+            _Clip(text.parts[-3], text.parents[1] / "img1", text) for text in sorted(root.glob("*/gt/gt.txt"))
+        )
         if not clips and (root / "instances_txt").is_dir():
             clips = _texts(root / "instances_txt", [root / "images", root / "image_02"])
         if clips:
@@ -139,7 +141,9 @@ def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
     val = _seqmap(path / "val.seqmap") or _VAL
     train = _seqmap(path / "train.seqmap") or {clip.name for clip in clips} - val
     parts = {"train": train, "val": val}
-    return {split: of_split for split, names in parts.items() if (of_split := tuple(c for c in clips if c.name in names))}
+    return {
+        split: of_split for split, names in parts.items() if (of_split := tuple(c for c in clips if c.name in names))
+    }
 
 
 def _texts(folder: Path, images: Sequence[Path]) -> tuple[_Clip, ...]:

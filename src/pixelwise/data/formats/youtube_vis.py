@@ -43,7 +43,9 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
         return ("all",)
     found = _files(path)
     if not found:
-        raise DataError(f"{path}: not a YouTube-VIS folder: no SPLIT.json, such as train.json, and no SPLIT/instances.json")
+        raise DataError(
+            f"{path}: not a YouTube-VIS folder: no SPLIT.json, such as train.json, and no SPLIT/instances.json"
+        )
     return in_reading_order(found)
 
 
@@ -159,7 +161,9 @@ def _annotation_problems(
     if not isinstance(video_id, int | str) or video_id not in videos:
         yield Problem("unknown video", where, f"video {video_id} is not in videos", True, annotation)
     elif not isinstance(segmentations, list):
-        yield Problem("annotation entry", where, "a list segmentations, one for each frame, is wanted", True, annotation)
+        yield Problem(
+            "annotation entry", where, "a list segmentations, one for each frame, is wanted", True, annotation
+        )
     elif len(segmentations) != len(videos[video_id]["file_names"]):
         text = f"{len(segmentations)} segmentations, the video has {len(videos[video_id]['file_names'])} frames"
         yield Problem("length", where, text, True, annotation)
