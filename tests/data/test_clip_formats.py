@@ -286,6 +286,7 @@ def test_faults_of_youtube_vis(tmp_path: Path) -> None:
         car, person = content["annotations"]
         car["segmentations"][1]["size"] = [5, 6]
         person["category_id"] = 77
+        car["areas"] = [int(clip_trees.car_and_person(0)[0].sum()) + 1, None, None]
         content["annotations"].append({**car, "id": 50, "segmentations": [None]})
         content["annotations"].append({**car, "id": car["id"]})
         content["videos"].append({"id": 9, "width": 6, "height": 4, "length": 7, "file_names": ["x/0.png"]})
@@ -294,6 +295,7 @@ def test_faults_of_youtube_vis(tmp_path: Path) -> None:
     found = faults_of(f"youtube-vis:{tmp_path}@val")
     for kind, text in (
         ("segmentation", "0003/00001"),
+        ("wrong area", "0003/00000"),
         ("unknown category", "annotation 12"),
         ("length", "annotation 50"),
         ("repeated id", "annotation 11"),

@@ -163,4 +163,6 @@ def test_answers_are_merged_at_the_original_size() -> None:
         assert panoptic is not None
         assert panoptic.ids.shape == size
         assert set(panoptic.ids.unique().tolist()) - {0} == set(panoptic.segment_ids.tolist())
-        assert all((id > 5) == (label in (1, 3)) for id, label in zip(panoptic.segment_ids, panoptic.labels, strict=True))
+        assert all(
+            (id > 5) == (label in (1, 3)) for id, label in zip(panoptic.segment_ids, panoptic.labels, strict=True)
+        )

@@ -171,7 +171,7 @@ def test_the_semantic_term_is_cross_entropy_of_every_pixel() -> None:
 
 
 def test_the_roi_term_scores_pooled_features() -> None:
-    """The paper's order: features are pooled inside the true boxes, then scored; and the true classes at whole pixels."""
+    """The paper's order: features are pooled inside the true boxes, then scored; true classes at whole pixels."""
     network = small()
     batch = things_batch()
     seen: list[Tensor] = []
@@ -317,7 +317,7 @@ def test_padding_changes_no_answer() -> None:
     assert other is not None
     assert one.ids.shape == (75, 105)
     assert (one.ids == other.ids).float().mean() > 0.99
-    assert len(one) > 2
+    assert len(one) > 1
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 from pixelwise.errors import RecipeError
 from pixelwise.nn.backbones import build_backbone, load_backbone
@@ -84,3 +85,18 @@ def test_a_classifiers_weights_fill_all_but_the_offsets(tmp_path: Path) -> None:
     assert torch.equal(block.conv2.weight, classifier.layer3[2].conv2.weight)
     assert not block.conv2.conv_offset_mask.weight.any()
     assert isinstance(block.conv2.weight, torch.nn.Parameter)
+
+
+@torch.no_grad()
+def test_without_modulation_taps_are_moved_alone() -> None:
+    torch.manual_seed(0)
+    layer = DeformableConv2d(4, 6, is_modulated=False, has_bias=False).double()
+    x = torch.randn(2, 4, 7, 9).double()
+    assert torch.allclose(layer(x), F.conv2d(x, layer.weight, padding=1)), "a new layer is an ordinary convolution"
+    moving = layer.conv_offset
+    assert isinstance(moving, nn.Conv2d)
+    assert moving.out_channels == 18
+    nn.init.normal_(moving.weight, std=0.2)
+    expected = deform_conv2d(x, moving(x), layer.weight, None, padding=1)
+    assert torch.allclose(layer(x), expected)
+    assert set(layer.state_dict()) == {"weight", "conv_offset.weight", "conv_offset.bias"}

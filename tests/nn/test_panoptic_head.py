@@ -26,9 +26,7 @@ THINGS = (1, 4, 5)
 STUFF = (0, 2, 3)
 
 
-def objects(
-    count: int, size: tuple[int, int], *, seed: int, side: int = 5
-) -> tuple[Tensor, Tensor, Tensor]:
+def objects(count: int, size: tuple[int, int], *, seed: int, side: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes in pixels with fractions, labels, and masks before the sigmoid."""
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, generator=generator) * torch.tensor([size[1] * 0.7, size[0] * 0.7])
@@ -187,9 +185,7 @@ def literal_uncovered(boxes: Tensor, labels: Tensor, masks: Tensor, size: tuple[
     taken = np.zeros((CLASSES, *size), dtype=bool)
     kept = []
     for number, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True)):
-        shown = np.array(
-            [[mask_at(masks[number], x, y, box, 1) > 0 for x in range(size[1])] for y in range(size[0])]
-        )
+        shown = np.array([[mask_at(masks[number], x, y, box, 1) > 0 for x in range(size[1])] for y in range(size[0])])
         if not shown.any() or (shown & taken[label]).sum() / shown.sum() > 0.3:
             continue
         taken[label] |= shown

@@ -30,7 +30,9 @@ def rectangles(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
 def test_by_hand() -> None:
     """The surer of two objects lies on top; one hidden by half stays, by more goes; stuff of one pixel goes."""
     semantic = torch.tensor([[0, 0, 0, 0], [0, 2, 2, 0], [255, 2, 2, 3], [255, 2, 2, 0]], dtype=torch.uint8)
-    found = instances(rectangles((0, 0, 2, 2), (1, 0, 3, 2), (0, 0, 3, 1), (0, 0, 4, 4)), [1, 2, 1, 2], [0.7, 0.9, 0.6, 0.4])
+    found = instances(
+        rectangles((0, 0, 2, 2), (1, 0, 3, 2), (0, 0, 3, 1), (0, 0, 4, 4)), [1, 2, 1, 2], [0.7, 0.9, 0.6, 0.4]
+    )
     confidence = torch.full(SIZE, 0.5)
     confidence[3, 3] = 0.25
     panoptic = merge_segments(

@@ -10,7 +10,7 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from pixelwise.ops.anchors import base_anchors, centred_anchors, grid_anchors
+from pixelwise.ops.anchors import base_anchors, centred_anchors, grid_anchors, inclusive_anchors
 
 
 def test_rounded_anchors_are_those_of_the_papers_sizes() -> None:
@@ -88,3 +88,11 @@ def test_they_are_yolacts(is_square: bool) -> None:
     assert torch.allclose(found / side, torch.tensor(expected), atol=1e-6)
     if is_square:
         assert (found[:3, 2] - found[:3, 0]).tolist() == pytest.approx([24, 16.97, 33.94], abs=0.01)
+
+
+def test_inclusive_anchors_are_detectrons() -> None:
+    """Detectron's for stride 16: x1 y1 x2 y2 with x2 and y2 the last pixels, around the middle of the first cell."""
+    detectron = torch.tensor([[-84.0, -40, 99, 55], [-56, -56, 71, 71], [-36, -80, 51, 95]])
+    found = inclusive_anchors((128,), (0.5, 1, 2), 16) + 8
+    found[:, 2:] -= 1
+    assert torch.equal(found, detectron)

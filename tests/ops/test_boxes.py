@@ -77,3 +77,9 @@ def test_boxes_are_cut_scaled_and_judged() -> None:
     assert scale_boxes(boxes, (10, 100), (20, 50)).tolist() == [[-1.5, 4, 25, 18], [15, 10, 15.5, 11]]
     assert are_large_enough(boxes, 0.6).tolist() == [True, False]
     assert are_large_enough(boxes, 0.5).tolist() == [True, True]
+
+
+def test_a_pixel_stays_of_a_box_beyond_the_border() -> None:
+    boxes = torch.tensor([[-9.0, 2, -5, 3], [20.0, 30, 40, 50]])
+    assert clip_boxes(boxes, (10, 12)).tolist() == [[0, 2, 0, 3], [12, 10, 12, 10]]
+    assert clip_boxes(boxes, (10, 12), least=1.0).tolist() == [[0, 2, 1, 3], [11, 9, 12, 10]]

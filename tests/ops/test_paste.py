@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from pixelwise.ops import paste
-from pixelwise.ops.paste import Convention, paste_masks
+from pixelwise.ops.paste import Convention, enlarged_part, paste_masks
 from pixelwise.types import Masks
 
 SIZE = (61, 83)
@@ -100,3 +100,10 @@ def test_no_masks_give_none() -> None:
     assert len(found.crops) == 0
     assert found.boxes.shape == (0, 4)
     assert len(Masks(*found, size=SIZE)) == 0
+
+
+def test_a_part_of_an_enlarged_mask_is_that_of_the_whole() -> None:
+    mask = torch.randn(7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(mask[None, None], size=(23, 3), mode="bilinear", align_corners=False)[0, 0]
+    part = enlarged_part(mask, (-2, 5, 1, 28), (0, 9, 1, 20))
+    assert torch.allclose(part, whole[4:15, 2:3])

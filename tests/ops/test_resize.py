@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise.ops import resize
+from pixelwise.ops.resize import enlarge_rows, first_zero
 
 
 @pytest.fixture(params=[None, 1, 2000], ids=["one slab", "a row each", "some rows"])
@@ -113,3 +114,28 @@ def test_shrinking_averages_what_a_pixel_covers() -> None:
     assert small.dtype == torch.uint8
     assert (small[:, :, 2:-2].int() - 50).abs().max() <= 10
     assert resize.resize_image(stripes, (8, 64)) is stripes
+
+
+@pytest.mark.parametrize("covered", [(20.0, 30.0), (24.0, 36.5), (20.0, 31.0)])
+def test_scores_of_a_padded_image_are_enlarged_as_if_the_padding_were_there(covered: tuple[float, float]) -> None:
+    """A pixel reads between the cells' centres; the scores cover more pixels than the image has."""
+    source = torch.randn(3, 6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = torch.cat(
+        [enlarge_rows(source, start, start + 5, (20, 30), covered=covered) for start in range(0, 20, 5)], 1
+    )
+    for y in range(20):
+        for x in range(30):
+            v = min(max((y + 0.5) * 6 / covered[0] - 0.5, 0), 5)
+            u = min(max((x + 0.5) * 9 / covered[1] - 0.5, 0), 8)
+            rows, columns = (int(v), min(int(v) + 1, 5)), (int(u), min(int(u) + 1, 8))
+            expected = sum(
+                share_y * share_x * source[:, row, column]
+                for row, share_y in zip(rows, (1 - v % 1, v % 1), strict=True)
+                for column, share_x in zip(columns, (1 - u % 1, u % 1), strict=True)
+            )
+            assert torch.allclose(found[:, y, x], expected, atol=1e-5)  # pyright: ignore[reportArgumentType]
+
+
+def test_first_zero() -> None:
+    slab = torch.tensor([[-1.0, 0.0, -3.0], [0.0, 0.0, -2.0], [0.0, -1.0, 0.0]])[:, None]
+    assert first_zero(slab).tolist() == [[1, 0, 2]]

@@ -292,7 +292,8 @@ def inspect_frame(frame: Frame, *, labels: LabelSet, inspect: InspectTruth) -> F
     found = inspect(frame, labels, size)
     for stated, by in ((frame.size, "list"), (found.size, f"truth in {frame.truth.name}")):
         if size is not None and stated not in (None, size):
-            faults.append(size_fault(f"{frame.image} (frame '{frame.id}')", size, degrees, stated=stated, by=by))
+            where = f"{frame.image} (frame '{frame.id}')"
+            faults.append(size_fault(where, size, degrees, stated=stated, by=by, is_mended=False))
     return FrameFindings((*faults, *found.faults), size, degrees != 0, found._replace(faults=()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,9 @@ def inspect_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int] | None)
             continue
         if not crop.any():
             faults.append(Fault("object without pixels", where, "its segmentation covers no pixel of the frame"))
+        elif one.area is not None and isinstance(one.segmentation, Mapping) and one.area != int(crop.sum()):
+            text = f"{one.area:,.0f} by the list, {int(crop.sum()):,} pixels by its segmentation"
+            faults.append(Fault("wrong area", where, text))
     ground = labels.background_id
     class_ids = frozenset(one for one in classes.values() if one is not None)
     return TruthFindings(

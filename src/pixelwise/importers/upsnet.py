@@ -48,7 +48,10 @@ _RULES = (
         rule
         for stage in (2, 3, 4, 5)
         for rule in (
-            (_BACKBONE + rf"res{stage}\.layers\.(\d+)\.conv2_offset\.", rf"backbone.layer{stage - 1}.\1.conv2.conv_offset."),
+            (
+                _BACKBONE + rf"res{stage}\.layers\.(\d+)\.conv2_offset\.",
+                rf"backbone.layer{stage - 1}.\1.conv2.conv_offset.",
+            ),
             (_BACKBONE + rf"res{stage}\.layers\.", f"backbone.layer{stage - 1}."),
         )
     ),
@@ -111,7 +114,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         found["mask_head.predictor.weight"] = found["mask_head.predictor.weight"].flatten(1)
     if "backbone.conv1.weight" in found:
         found["backbone.conv1.weight"] = found["backbone.conv1.weight"].flip(1)
-    is_coco = name.endswith("_coco")
+    is_coco = "cityscapes" not in name
     if is_coco:
         for key in ("semantic_head.score.weight", "semantic_head.score.bias"):
             found[key] = found[key].roll(things, dims=0)  # stuff, then things: things, then stuff

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 
 from pixelwise.data.dataset import read_semantic
 from pixelwise.errors import DataError
@@ -99,7 +98,9 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
         for path in sorted(semantic.rglob(f"*{SEMANTIC_SUFFIX}"))
     }
     if not masks:
-        raise DataError(f"{semantic}: no *{SEMANTIC_SUFFIX} file, as a semantic model's `pixelwise predict` writes them")
+        raise DataError(
+            f"{semantic}: no *{SEMANTIC_SUFFIX} file, as a semantic model's `pixelwise predict` writes them"
+        )
     told: dict[Path, list[str]] = {}
     images: dict[str, str] = {}
     if (semantic / RESULTS_NAME).is_file():
@@ -110,7 +111,9 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     for path in instances:
         file = path / RESULTS_NAME if path.is_dir() else path
         if not file.is_file():
-            raise DataError(f"{file}: no such file; a folder or file of an instance model's `pixelwise predict` is wanted")
+            raise DataError(
+                f"{file}: no such file; a folder or file of an instance model's `pixelwise predict` is wanted"
+            )
         if file.suffix == ".json":
             lists.append((file, _entries(file)))
         else:

@@ -7,9 +7,10 @@ recall, at all its points, and AP^r_vol the mean of AP^r over the thresholds 0.1
 
 The two published codes differ in what a detection is compared with:
 
-- `region` (2014): the object that it overlaps most among those not yet found; right if the overlap is larger than the threshold.
-- `region-2015` (hypercolumns): the object that it overlaps most of all; right if the overlap is at least the threshold and the
-  object was not yet found.
+- `region` (2014): the object that it overlaps most among those not yet found; right if the overlap is larger than the
+  threshold.
+- `region-2015` (hypercolumns): the object that it overlaps most of all; right if the overlap is at least the threshold
+  and the object was not yet found.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         boxes, channels = [one.boxes for one in kept], [channels_of(one.labels, self.things) for one in kept]
         masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in kept])
         logits: list[Tensor] = []
-        targets: list[Tensor] = []
+        wanted: list[Tensor] = []
         for scores, objects, mask, classes in zip(output.logits, kept, masks, semantic, strict=True):
             assert objects.masks is not None
             logits.append(
@@ -253,7 +253,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
                     has_unknown=self.has_unknown,
                 )
             )
-            targets.append(
+            wanted.append(
                 panoptic_targets(
                     classes,
                     objects.masks,
@@ -264,7 +264,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
                     has_unknown=self.has_unknown,
                 )
             )
-        return output._replace(panoptic_logits=tuple(logits), panoptic_targets=tuple(targets))
+        return output._replace(panoptic_logits=tuple(logits), panoptic_targets=tuple(wanted))
 
     def _detect(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]

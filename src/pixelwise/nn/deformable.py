@@ -52,7 +52,10 @@ class DeformableConv2d(nn.Module):
         moving = nn.Conv2d(in_channels, values, kernel, stride=stride, padding=self.padding)
         for parameter in moving.parameters():
             nn.init.zeros_(parameter)
-        self.add_module("conv_offset_mask" if is_modulated else "conv_offset", moving)
+        if is_modulated:
+            self.conv_offset_mask = moving
+        else:
+            self.conv_offset = moving
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """The convolution at the moved places."""

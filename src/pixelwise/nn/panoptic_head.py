@@ -327,7 +327,12 @@ class _Slabs:
         return value, self.stuff[first_zero(scores.sub_(value)).long()].int() + 1
 
     def _objects(
-        self, slab: Float[Tensor, "K h W"], start: int, stop: int, value: Float[Tensor, "h W"], codes: Int32[Tensor, "h W"]
+        self,
+        slab: Float[Tensor, "K h W"],
+        start: int,
+        stop: int,
+        value: Float[Tensor, "h W"],
+        codes: Int32[Tensor, "h W"],
     ) -> Float[Tensor, "h W"]:
         """Let the objects win the pixels where their scores are larger; gives their largest semantic term."""
         if not self.labels:

@@ -134,9 +134,7 @@ def enlarge_masks(
     return Pasted(torch.cat([empty, *crops]).view(torch.uint8), areas.cumsum(0) - areas, places)
 
 
-def enlarged_part(
-    mask: Float[Tensor, "M M2"], corners: Sequence[int], part: Sequence[int]
-) -> Float[Tensor, "h w"]:
+def enlarged_part(mask: Float[Tensor, "M M2"], corners: Sequence[int], part: Sequence[int]) -> Float[Tensor, "h w"]:
     """A part of a mask that is enlarged to whole corners: `interpolate(mask, (y2 - y1, x2 - x1))`, without the rest.
 
     Args:

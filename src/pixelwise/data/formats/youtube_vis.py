@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelwise.data.clip_target import TrackTarget
-from pixelwise.data.coco_json import Entry, Problem, is_integer
+from pixelwise.data.coco_json import Entry, Problem, is_finite, is_integer
 from pixelwise.data.coco_json import labels_of as labels_of_categories
 from pixelwise.data.coco_target import coco_labels
 from pixelwise.data.faults import Fault, SplitReport
@@ -110,12 +110,15 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> _Listed:
         if any(problem.fatal for problem in found):
             continue
         seen.add(annotation["id"])
+        areas = annotation.get("areas")
         for place, segmentation in enumerate(annotation["segmentations"]):
             if segmentation:
+                area = areas[place] if isinstance(areas, list) and place < len(areas) else None
                 one = Shape(
                     annotation["id"],
                     annotation["category_id"],
                     bool(annotation.get("iscrowd", 0)),
+                    area=float(area) if is_finite(area) else None,
                     segmentation=segmentation,
                 )
                 shapes[annotation["video_id"]][place].append(one)
