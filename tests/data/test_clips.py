@@ -16,6 +16,7 @@ from pixelwise.data.clips import CutoutClips, Layer, Motion, drawn, flow_between
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
+from pixelwise.ops.warp import warp
 from pixelwise.types import Annotation, Instances, Masks, Sample
 from tests.shared_data import require
 
@@ -277,3 +278,15 @@ def test_clips_of_real_objects() -> None:
         assert sample.truth.instances is not None
         assert len(sample.truth.instances) > 0
         assert sample.image.shape == (3, 96, 128)
+
+
+def test_flow_warps_real_photographs() -> None:
+    clips = open_dataset(f"cutout-clips:{require('coco')}?clips=4&frames=4&height=96&width=128", default_split="val")
+    assert isinstance(clips, CutoutClips)
+    for index in (1, 6, 11, 13):
+        now, before, flow = clips[index].image.float(), clips[index - 1].image.float(), clips.flow(index)
+        visible = ~flow[0].isnan()
+        assert visible.float().mean() > 0.6
+        warped = warp(before[None], flow.nan_to_num()[None], outside="border")[0]
+        moved, still = ((one - now).abs()[:, visible].mean() for one in (warped, before))
+        assert moved < 0.5 * still
