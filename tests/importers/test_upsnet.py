@@ -128,7 +128,7 @@ def test_cityscapes_keeps_its_order() -> None:
 def test_what_is_something_else_is_named() -> None:
     with pytest.raises(CheckpointError, match=f"there are {', '.join(NETWORKS)}"):
         convert("upsnet_resnet_18", {})
-    with pytest.raises(CheckpointError, match="no fcn_head.score or no rcnn.cls_score among its tensors"):
+    with pytest.raises(CheckpointError, match=r"no fcn_head\.score or no rcnn\.cls_score among its tensors"):
         convert(FILES[0], {"conv1.weight": torch.ones(1)})
 
 

@@ -29,7 +29,7 @@ def merge(
         typer.Option(
             "--instances",
             metavar="FILE_OR_DIR",
-            help="What it wrote with an instance model: the folder, its results.jsonl, or COCO results; may be repeated.",
+            help="What it wrote with an instance model: a folder, its results.jsonl, or COCO results; may be repeated.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go.")],

@@ -2,8 +2,8 @@
 
 Mask R-CNN on a pyramid, with a second, light branch on the same pyramid that gives every pixel a class of stuff: each
 level is enlarged step by step to a quarter of the image, by convolutions with group norm, and their sum is scored
-(section 3, figure 3). The scores of stuff have one channel more, for all things together. Objects and stuff are merged by
-a heuristic (`nn.panoptic_merge`).
+(section 3, figure 3). The scores of stuff have one channel more, for all things together. Objects and stuff are merged
+by a heuristic (`nn.panoptic_merge`).
 
 Differences from the paper:
 - Those of `models.mask_rcnn`.
@@ -42,7 +42,7 @@ class Output(NamedTuple):
     """Scores of stuff, and what Mask R-CNN's heads learn from, where there was truth, or else found.
 
     Attributes:
-        logits: things first, then each class of stuff in the order of their ids, at a quarter of the padded images' size.
+        logits: things first, then each class of stuff in the order of the ids, at a quarter of the padded images' size.
         objects: of Mask R-CNN.
     """
 

@@ -7,8 +7,8 @@ segment and the network may say that it does not know which (`nn.panoptic_head`)
 left out at random, and their pixels are unknown.
 
 Differences from the paper:
-- The conventions of coordinates are those of `models.mask_rcnn` by default; those of the public code, without half-pixel
-  centres and with boxes whose x2 and y2 are the last pixels, are arguments of `build` (`is_aligned`,
+- The conventions of coordinates are those of `models.mask_rcnn` by default; those of the public code, without
+  half-pixel centres and with boxes whose x2 and y2 are the last pixels, are arguments of `build` (`is_aligned`,
   `inclusive_boxes`).
 - Batches may hold several images; the public code takes one in each process. The mean of the deepest map
   (`global_context`) is then that of the padded image.
@@ -81,7 +81,7 @@ class Output(NamedTuple):
 
 
 class SemanticHead(nn.Module):
-    """The same deformable convolutions on four levels, enlarged to the finest and joined, then one score for each class.
+    """The same deformable convolutions on four levels, enlarged to the finest and joined, then a score for each class.
 
     Args:
         in_channels: of the levels.

@@ -1,5 +1,5 @@
-"""Deformable convolution: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1; with modulation: Zhu,
-Hu, Lin, Dai, "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, section 3.2."""
+"""Deformable convolution: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1; with modulation:
+Zhu, Hu, Lin, Dai, "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, section 3.2."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A class of stuff has its semantic score. An object has, inside its box, the sema
 enlarged to the box, and zero (not minus infinity) everywhere else. What is unknown has the largest score of a thing
 class minus the largest semantic score of an object: it wins where the pixels show a thing that no object stands for.
 
-Source: Xiong et al., "UPSNet: A Unified Panoptic Segmentation Network", CVPR 2019, sections 3.1 (panoptic head) and 3.2.
+Source: Xiong et al., "UPSNet: A Unified Panoptic Segmentation Network", CVPR 2019, sections 3.1 and 3.2.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def panoptic_targets(
     targets = torch.full(size, IGNORED, device=semantic.device)
     seen = targets[: cells.shape[0], : cells.shape[1]]
     seen.copy_(places[torch.where((cells >= 0) & (cells < num_classes), cells, num_classes)])
-    for number, (x1, y1, x2, y2) in enumerate(masks.boxes.tolist()):
+    for number, (x1, y1, *_) in enumerate(masks.boxes.tolist()):
         row, column = -(-y1 // stride), -(-x1 // stride)  # the first cells whose first pixel lies in the box
         shown = masks.crop(number)[row * stride - y1 :: stride, column * stride - x1 :: stride].bool()
         if shown.numel():
@@ -278,7 +278,7 @@ def panoptic_segments(
 
 
 class _Slabs:
-    """The panoptic head of one image, some rows at a time. Codes are 0 for void, 1 + class of stuff, then the objects."""
+    """The panoptic head of one image, some rows at a time; codes are 0 for void, 1 + class of stuff, then objects."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelwise.data.clip_target import TrackTarget
-from pixelwise.data.coco_json import Entry, Problem, is_finite, is_integer
+from pixelwise.data.coco_json import Entry, Problem, is_integer
 from pixelwise.data.coco_json import labels_of as labels_of_categories
 from pixelwise.data.coco_target import coco_labels
 from pixelwise.data.faults import Fault, SplitReport
@@ -118,7 +118,7 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> _Listed:
                     annotation["id"],
                     annotation["category_id"],
                     bool(annotation.get("iscrowd", 0)),
-                    area=float(area) if is_finite(area) else None,
+                    area=float(area) if isinstance(area, int | float) else None,
                     segmentation=segmentation,
                 )
                 shapes[annotation["video_id"]][place].append(one)
