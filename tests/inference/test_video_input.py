@@ -1,5 +1,6 @@
 """Clips are read frame by frame, with their times, upright, up to their first damage."""
 
+import gc
 import struct
 import wave
 from fractions import Fraction
@@ -223,3 +224,15 @@ def test_colours_of_the_standard_for_large_pictures(tmp_path: Path):
         container.mux(stream.encode(None))
     image = next(iter(open_video(path).frames())).image
     assert (image[:, 16, 16].int() - torch.tensor([0, 255, 0])).abs().max() <= 3
+
+
+def test_frames_that_were_read_are_let_go(tmp_path: Path):
+    write_video(tmp_path / "a.mp4", squares(30))
+    gc.collect()
+    gc.disable()  # what would be found in circles stays, and is counted
+    try:
+        for _ in open_video(tmp_path / "a.mp4").frames():
+            pass
+        assert sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) < 5
+    finally:
+        gc.enable()

@@ -180,6 +180,7 @@ class VideoClip:
             beginning = _beginning(container, stream)
             step = _step(stream)
             last, shown = None, step
+            turn: Turn | None = None
             is_placed = not seeks
             if seeks and after is not None:
                 try:
@@ -200,7 +201,8 @@ class VideoClip:
                         continue
                     if not is_placed:
                         raise _LostPlaceError
-                    image = _upright(frame)
+                    turn = turn or _turn(frame)
+                    image = _upright(frame, turn)
                     if image.shape[:2] != self.size_hw:
                         height, width = image.shape[:2]
                         raise DamagedClipError(f"the next frame is {height}×{width}, {_wanted(self.size_hw)}")
@@ -229,6 +231,10 @@ Clip = VideoClip | FolderClip
 """Frames of one size that follow each other."""
 
 
+Turn = tuple[int, int, int, int]
+"""Of pixels on the screen: x' = a x + c y, y' = b x + d y, up to a factor."""
+
+
 class _LostPlaceError(Exception):
     """A jump into a file did not lead where it should."""
 
@@ -254,7 +260,7 @@ def open_video(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> VideoCl
                 raise DataError(f"{path}: a video of which no frame can be decoded ({damage})") from None
         if first is None:
             raise DataError(f"{path}: a video of which no frame can be decoded")
-        image = _upright(first)
+        image = _upright(first, _turn(first))
         aspect = stream.codec_context.sample_aspect_ratio or Fraction(1)
         end = _known_end(container, stream)
         rate = stream.average_rate
@@ -396,14 +402,23 @@ def _known_end(container: InputContainer, stream: VideoStream) -> Fraction | Non
     return None
 
 
-def _upright(frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-    """RGB, turned and mirrored as the file asks for."""
-    image = frame.to_ndarray(format="rgb24")
+def _turn(frame: VideoFrame) -> Turn:
+    """How the file asks for its frames to be turned and mirrored.
+
+    To be asked of one frame alone: it and what is asked hold each other, so that each frame would stay in memory until
+    Python looks for such circles.
+    """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
-        return image
-    # x' = a x + c y, y' = b x + d y, in rows of three
+        return (1, 0, 0, 1)
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
+    return (a, b, c, d)
+
+
+def _upright(frame: VideoFrame, turn: Turn) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB, turned and mirrored."""
+    image = frame.to_ndarray(format="rgb24")
+    a, b, c, d = turn
     turned = abs(b) > abs(a)
     if turned:
         image, a, d = image.swapaxes(0, 1), c, b
