@@ -19,8 +19,6 @@ from pixelwise.training.fit import Fit, fit
 from pixelwise.training.order import Samples
 from tests.drawn_scenes import LABELS, DrawnClips, DrawnScenes
 
-SIDE = 96
-
 
 @dataclass
 class Lesson:
@@ -32,7 +30,7 @@ class Lesson:
         steps: optimizer steps.
         lr: learning rate, of all parts.
         batch_size: drawings, or pairs of frames, in each step.
-        begin: changes the new network.
+        side: of the drawings in pixels.
         system: the network, which `learn` teaches.
     """
 
@@ -41,14 +39,12 @@ class Lesson:
     steps: int = 160
     lr: float = 2e-3
     batch_size: int = 8
-    begin: Callable[[nn.Module], None] | None = None
+    side: int = 96
     system: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.system = system_module(self.name).build(num_classes=len(LABELS), **self.arguments)
-        if self.begin is not None:
-            self.begin(self.system)
 
     @property
     def task(self) -> str:
@@ -57,7 +53,9 @@ class Lesson:
     @property
     def answers(self) -> Answers:
         """Of the network as it is now."""
-        card = ModelCard(task=self.task, system=self.name, labels=LABELS, arguments=self.arguments, input_size=SIDE)
+        card = ModelCard(
+            task=self.task, system=self.name, labels=LABELS, arguments=self.arguments, input_size=self.side
+        )
         return model_answers(Predictor(self.system, card, device="cpu"))
 
     def learn(
@@ -67,7 +65,7 @@ class Lesson:
         stage = Stage(
             steps=self.steps,
             batch_size=self.batch_size,
-            crop_size=SIDE,
+            crop_size=self.side,
             optimizer=Optimizer(name="adamw", lr=self.lr, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=10.0),
             augmentation=Augmentation(scale_min=0.8, scale_max=1.25),
             warmup_steps=20,
@@ -76,9 +74,9 @@ class Lesson:
         made = 0
         for step in fit(
             fitting,
-            samples if samples is not None else DrawnScenes(100_000, first_seed=0),
+            samples if samples is not None else DrawnScenes(100_000, first_seed=0, size_hw=(self.side, self.side)),
             accelerator=Accelerator(cpu=True),
-            input_size=SIDE,
+            input_size=self.side,
             labels=LABELS,
             seed=0,
             workers=0,
@@ -88,15 +86,20 @@ class Lesson:
                 watch(made, step.terms)
         assert made == self.steps
 
+    def judge(self, *, clips: int = 0) -> dict[str, Any]:
+        """The metrics of the network as it is now, on 40 unseen scenes or on so many unseen clips."""
+        return judge(self.answers, self.task, side=self.side, clips=clips)
 
-def judge(answers: Answers, task: str, *, definition: str | None = None, clips: int = 0) -> dict[str, Any]:
-    """The metrics on 40 unseen scenes, or on so many unseen clips."""
+
+def judge(answers: Answers, task: str, *, side: int = 96, clips: int = 0) -> dict[str, Any]:
+    """The metrics of any answers on 40 unseen scenes, or on so many unseen clips."""
+    size_hw, first_seed = (side, side), 1_000_000
     unseen = (
-        DrawnClips(clips, first_seed=1_000_000)
+        DrawnClips(clips, first_seed=first_seed, size_hw=size_hw)
         if clips
-        else DrawnScenes(40, first_seed=1_000_000, size_hw=(SIDE, SIDE))
+        else DrawnScenes(40, first_seed=first_seed, size_hw=size_hw)
     )
-    metric: TaskMetric = new_metric(task, LABELS, definition, clips=bool(clips))
+    metric: TaskMetric = new_metric(task, LABELS, clips=bool(clips))
     for _ in evaluate(answers, unseen, metric):
         pass
     return metric.compute()

@@ -25,12 +25,12 @@ from tests.learning.drawings import Lesson, judge
 )
 def test_drawings_are_learnt(name: str, arguments: dict[str, Any]) -> None:
     lesson = Lesson(name, arguments)
-    untrained = judge(lesson.answers, "semantic")["mean_iou"]
+    untrained = lesson.judge()["mean_iou"]
     constant = judge(lambda sample: Annotation(semantic=torch.zeros_like(sample.truth.semantic)), "semantic")[
         "mean_iou"
     ]
     lesson.learn()
-    trained = judge(lesson.answers, "semantic")["mean_iou"]
+    trained = lesson.judge()["mean_iou"]
     print(f"{name}, mean IoU: untrained {untrained:.3f}, constant {constant:.3f}, trained {trained:.3f}")
     assert trained > 0.7
     assert trained > max(untrained, constant) + 0.35

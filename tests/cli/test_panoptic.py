@@ -1,0 +1,344 @@
+"""Segments from the shell: images and clips labelled, judged, in parts, from files and side by side, and learnt."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import pixelwise.models
+from pixelwise.cli.app import main
+from pixelwise.data.folders import labels_toml
+from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.labels import LabelSet
+from pixelwise.training import comparison
+from pixelwise.training.log import Log
+from tests.drawn_scenes import LABELS as DRAWN
+from tests.drawn_scenes import draw_objects
+
+Run = Callable[..., tuple[int, str, str]]
+
+FRUIT = replace(LabelSet.from_names("fruit", ["background", "apple", "pear"]), is_thing=(False, True, True))
+SIZE = (32, 48)
+
+# where the apple of each image is, and where the truth says that it is; columns of squares of 8×8
+APPLES = ((2, 2), (2, 4), (2, 6))
+PEAR = 30
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in this process, which knows the systems for tests: exit code, stdout, stderr."""
+    systems = str(Path(__file__).parents[1] / "inference" / "systems")
+    monkeypatch.setattr(pixelwise.models, "__path__", [*pixelwise.models.__path__, systems])
+
+    def run(*arguments: str | Path | float) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path: Path, run: Run) -> Path:  # noqa: ARG001 (which makes the system known)
+    return write_panels(tmp_path / "model")
+
+
+def write_panels(folder: Path, **arguments: bool) -> Path:
+    """Red is one apple, green one pear; see the system."""
+    network = system_module("panels").build(num_classes=3, **arguments)
+    write_model(folder, network.state_dict(), ModelCard("panoptic", "panels", FRUIT, arguments, input_size=SIZE[1]))
+    return folder
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def channels_of(ids: np.ndarray) -> np.ndarray:
+    return np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+
+
+def write_coco_panoptic(root: Path, split: str, drawn: Sequence[tuple[np.ndarray, np.ndarray]], labels: LabelSet):
+    """Images, and maps of numbers class · 1000 + number of the object, as a `coco-panoptic:` set."""
+    categories = [
+        {"id": index + 11, "name": name, "isthing": int(is_thing), "color": [index, 0, 0]}
+        for index, (name, is_thing) in enumerate(zip(labels.names, labels.is_thing, strict=True))
+    ]
+    images, annotations = [], []
+    for number, (picture, ids) in enumerate(drawn, start=1):
+        ids = ids + 70_000  # more than two channels hold
+        name = f"{number:012}.png"
+        write(root / split / name, picture)
+        write(root / "annotations" / f"panoptic_{split}" / name, channels_of(ids))
+        images.append({"id": number, "file_name": name, "height": ids.shape[0], "width": ids.shape[1]})
+        infos = []
+        for id in np.unique(ids).tolist():
+            rows, columns = np.nonzero(ids == id)
+            x, y = int(columns.min()), int(rows.min())
+            box = [x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y]
+            infos.append(
+                {"id": id, "category_id": (id - 70_000) // 1000 + 11, "area": len(rows), "bbox": box, "iscrowd": 0}
+            )
+        annotations.append({"image_id": number, "file_name": name, "segments_info": infos})
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(content))
+
+
+def squares(apple: int | None, pear: int | None) -> np.ndarray:
+    """A red square and a green one from these columns on, on black."""
+    picture = np.zeros((*SIZE, 3), np.uint8)
+    for channel, left in enumerate((apple, pear)):
+        if left is not None:
+            picture[8:16, left : left + 8, channel] = 255
+    return picture
+
+
+def square_ids(apple: int | None, pear: int | None, *, apple_number: int = 1) -> np.ndarray:
+    """Class · 1000 + number."""
+    ids = np.zeros(SIZE, np.int64)
+    for left, id in ((apple, 1000 + apple_number), (pear, 2001)):
+        if left is not None:
+            ids[8:16, left : left + 8] = id
+    return ids
+
+
+@pytest.fixture
+def stills(tmp_path: Path) -> Path:
+    drawn = [(squares(seen, PEAR), square_ids(said, PEAR)) for seen, said in APPLES]
+    write_coco_panoptic(tmp_path / "stills", "val", drawn, FRUIT)
+    return tmp_path / "stills"
+
+
+def write_step(root: Path, split: str, clips: dict[str, list[tuple[np.ndarray, np.ndarray]]], labels: LabelSet) -> None:
+    """Frames and their maps as a `kitti-step:` set."""
+    for clip, frames in clips.items():
+        for number, (picture, ids) in enumerate(frames):
+            write(root / "images" / split / clip / f"{number:06}.png", picture)
+            step = np.stack([ids // 1000, np.zeros_like(ids), ids % 1000], axis=-1)
+            write(root / "panoptic_maps" / split / clip / f"{number:06}.png", step)
+    (root / "labels.toml").write_text(labels_toml(labels))
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Three clips; in the second the apple of the last frame is another than that of the first two."""
+    moving = [(2, 30, 1), (4, 30, 1), (6, 30, 1)]
+    changing = [(2, 20, 1), (3, 20, 1), (36, 20, 2)]
+    alone = [(None, 4, 1), (None, 5, 1)]
+    drawn = {
+        name: [(squares(apple, pear), square_ids(apple, pear, apple_number=number)) for apple, pear, number in frames]
+        for name, frames in {"a": moving, "b": changing, "c": alone}.items()
+    }
+    write_step(tmp_path / "clips", "val", drawn, FRUIT)
+    return tmp_path / "clips"
+
+
+def evaluated(run: Run, *arguments: str | Path | float) -> dict[str, Any]:
+    code, out, err = run("evaluate", *arguments, "--json", "--workers", 0)
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+SHIFTED = (1 + 48 / 80 + 0) / (1 + 1 + 1 / 2 + 1 / 2)
+"""PQ of the apples: found, found where the squares share 48 of 80 pixels, and once not where it is."""
+
+GROUND = (1 + 1392 / 1424 + 1376 / 1440) / 3
+"""PQ of the background, which lacks the 16 or 32 pixels of either square that the other has not."""
+
+
+def test_numbers_worked_by_hand(run: Run, model: Path, stills: Path) -> None:
+    result = evaluated(run, model, "--data", f"coco-panoptic:{stills}")
+    assert result["definition"] == "panoptic"
+    assert (result["images"], result["labels"]) == (3, list(FRUIT.names))
+    metrics = result["metrics"]
+    assert metrics.keys() >= {"pq", "sq", "rq", "pq_things", "pq_stuff"}
+    assert metrics["pq"] == pytest.approx((SHIFTED + GROUND + 1) / 3)
+    assert metrics["pq_things"] == pytest.approx((SHIFTED + 1) / 2)
+    assert metrics["pq_stuff"] == pytest.approx(GROUND)
+    assert metrics["sq"] == pytest.approx((1.6 / 2 + GROUND + 1) / 3)
+    assert metrics["rq"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert set(result["per_class"]) == set(FRUIT.names)
+    assert result["per_class"]["apple"]["pq"] == pytest.approx(SHIFTED)
+    code, out, _ = run("evaluate", model, "--data", f"coco-panoptic:{stills}", "--workers", 0)
+    assert code == 0
+    (row,) = [line.split() for line in out.splitlines() if line.strip().startswith("apple")]
+    assert f"{SHIFTED:.4f}" in row
+    assert "PQ" in out
+
+
+def test_what_predict_wrote_is_judged_as_the_model(run: Run, model: Path, stills: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("predict", stills / "val", "--model", model, "--out", out, "--quiet") == (0, "", "")
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    results = json.loads((out / "panoptic_results.json").read_text())
+    assert [one["image_id"] for one in results["annotations"]] == [1, 2, 3]
+    for line, one, (seen, _) in zip(lines, results["annotations"], APPLES, strict=True):
+        stem = Path(line["image"]).stem
+        assert line["files"] == [f"{stem}.overlay.png", f"{stem}.panoptic.png"]
+        assert one["file_name"] == f"{stem}.panoptic.png"
+        rgb = np.asarray(Image.open(out / one["file_name"])).astype(np.int64)
+        ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+        expected = square_ids(seen, PEAR)
+        class_of = {info["id"]: info["category_id"] for info in one["segments_info"]}
+        assert np.array_equal(np.vectorize(class_of.__getitem__)(ids), expected // 1000), (
+            "a model's own ids on disk are 0, 1, 2"
+        )
+        assert {info["id"]: info["area"] for info in one["segments_info"]} == {
+            id: int((ids == id).sum()) for id in np.unique(ids).tolist()
+        }
+    whole = evaluated(run, model, "--data", f"coco-panoptic:{stills}")
+    # judged in the ids of the set, which begin at 11
+    for one in results["annotations"]:
+        for info in one["segments_info"]:
+            info["category_id"] += 11
+    for category in results["categories"]:
+        category["id"] += 11
+    (out / "panoptic_results.json").write_text(json.dumps(results))
+    for path in (out, out / "panoptic_results.json"):
+        again = evaluated(run, "--predictions", path, "--data", f"coco-panoptic:{stills}")
+        assert (again["metrics"], again["per_class"]) == (whole["metrics"], whole["per_class"])
+
+
+def test_images_in_parts(run: Run, model: Path, stills: Path, tmp_path: Path) -> None:
+    same_in_parts(run, tmp_path, model, "--data", f"coco-panoptic:{stills}")
+
+
+@pytest.mark.parametrize("options", [(), ("--track",)])
+def test_clips_in_parts(run: Run, model: Path, clips: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Two of three clips, and the third."""
+    counts = same_in_parts(run, tmp_path, model, "--data", f"kitti-step:{clips}", *options)
+    assert counts == [5, 3]
+
+
+def same_in_parts(run: Run, folder: Path, *arguments: str | Path) -> list[int]:
+    """Two shards join to the whole; gives their images."""
+    whole = evaluated(run, *arguments)
+    counts = []
+    for part in (1, 2):
+        shard = evaluated(run, *arguments, "--shard", f"{part}/2")
+        (folder / f"{part}.json").write_text(json.dumps(shard))
+        counts.append(shard["images"])
+    joined = evaluated(run, "--merge", folder / "2.json", folder / "1.json")
+    assert (joined["metrics"], joined["per_class"]) == (whole["metrics"], whole["per_class"])
+    assert joined["images"] == whole["images"] == sum(counts)
+    return counts
+
+
+def test_tracking_tells_two_apples_apart(run: Run, model: Path, clips: Path) -> None:
+    """By itself the model calls every apple 4, so that the last one of clip b goes on with the id of the first."""
+    data = ("--data", f"kitti-step:{clips}")
+    plain, tracked = evaluated(run, model, *data), evaluated(run, model, *data, "--track")
+    assert plain["definition"] == "video-panoptic"
+    assert plain["metrics"].keys() >= {"vpq", "stq", "aq", "sq"}
+    assert plain["images"] == 8
+    perfect = {name: value for name, value in tracked["metrics"].items() if isinstance(value, float)}
+    assert perfect["vpq"] == perfect["stq"] == perfect["aq"] == 1
+    assert plain["metrics"]["aq"] < 1
+    assert plain["metrics"]["vpq"] < 1
+    # the frames by themselves are the same
+    assert plain["metrics"]["sq"] == tracked["metrics"]["sq"] == 1
+    # at two frames: apples of clip a 2 of 2, of clip b the window of frames 0 1, and then one tube of 128 pixels that
+    # is half of either apple: no match
+    two = plain["per_class"]["apple"]["vpq_k5"]
+    assert two == pytest.approx(3 / (3 + 1 / 2 + 2 / 2))
+
+
+def test_a_model_with_memory_changes_its_ids(run: Run, clips: Path, tmp_path: Path) -> None:
+    """The system for tests counts frames by its ids: single frames are perfect, tubes are not."""
+    model = write_panels(tmp_path / "memory", uses_memory=True)
+    metrics = evaluated(run, model, "--data", f"kitti-step:{clips}")["metrics"]
+    assert metrics["sq"] == 1
+    assert metrics["aq"] < 1
+    code, _, err = run("evaluate", model, "--data", f"kitti-step:{clips}", "--track")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "follows objects by itself" in err
+
+
+def test_models_side_by_side(
+    run: Run, model: Path, stills: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "peak_memory", lambda *_, **__: 2**20)
+    other = write_panels(tmp_path / "other", uses_memory=True)
+    for data, metric in ((f"coco-panoptic:{stills}", "pq"), (f"kitti-step:{clips}", "vpq")):
+        code, out, err = run(
+            "compare", model, other, "--data", data, "--workers", 0, "--repeats", 1, "--json", "--device", "cpu"
+        )
+        assert (code, err) == (0, "")
+        rows = {row["model"]: row for row in json.loads(out)["models"]}
+        for name in (model, other):
+            alone = evaluated(run, name, "--data", data)["metrics"][metric]
+            assert rows[str(name)]["metrics"][metric] == alone
+
+
+SMALL = {
+    "panoptic_fpn": ["model.channels=8", "model.box_width=16", "model.semantic_channels=8"],
+    "upsnet": ["model.channels=8", "model.box_width=16", "model.semantic_layers=1"],
+    "vpsnet": ["model.channels=8", "model.box_width=16", "model.flow=none"],
+}
+
+
+def drawn(number: int, frame: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    picture, classes, numbers = draw_objects(number, (48, 64), frame=frame)
+    return picture, classes.astype(np.int64) * 1000 + numbers
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Stills and clips, as specifications."""
+    root = tmp_path_factory.mktemp("drawings")
+    for split, first in (("train", 0), ("val", 50)):
+        write_coco_panoptic(root / "stills", split, [drawn(number) for number in range(first, first + 2)], DRAWN)
+        clip = {f"{first:04}": [drawn(first, frame) for frame in range(3)]}
+        write_step(root / "clips", split, clip, DRAWN)
+    stills, clips = f"coco-panoptic:{root / 'stills'}", f"kitti-step:{root / 'clips'}"
+    return {"panoptic_fpn": stills, "upsnet": stills, "vpsnet": clips}
+
+
+@pytest.mark.parametrize("system", SMALL)
+def test_an_interrupted_training_ends_as_one_that_was_not(
+    run: Run, drawings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    sets = ["steps=2", "batch_size=1", "crop_size=48", "input_size=64", "evaluate_every=0", "warmup_steps=0"]
+    sets += ["model.kept_proposals=[20,20]", "precision=float32", *SMALL[system]]
+    options = [part for name in sets for part in ("--set", name)]
+    arguments = ("train", system, "--data", drawings[system], "--backbone", "mobilenet_v2", *options, "--workers", 0)
+    code, out, err = run(*arguments, "--out", tmp_path / "whole")
+    assert code == 0, err
+    assert ("val VPQ 0." if system == "vpsnet" else "val PQ 0.") in out
+
+    step = Log.step
+
+    def interrupted(*given: Any, **named: Any) -> None:
+        step(*given, **named)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "step", interrupted)
+        code, _, err = run(*arguments, "--out", tmp_path / "cut")
+    assert code == 130, err
+    code, _, err = run("train", "--resume", tmp_path / "cut", "--workers", 0)
+    assert code == 0, err
+    for folder in ("whole", "cut"):
+        log = [json.loads(line) for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in log if entry["event"] == "step"] == [1, 2]
+    whole, cut = (load_file(tmp_path / folder / "last" / "model.safetensors") for folder in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    card = json.loads((tmp_path / "cut" / "best" / "model.json").read_text())
+    assert card["task"] == "panoptic"
+    assert ("vpq" if system == "vpsnet" else "pq") in card["scores"]
