@@ -218,6 +218,13 @@ class Masks(_Movable):
 
     def areas(self) -> Int64[Tensor, " N"]:
         """Pixels that are one, of each mask."""
+        if self.crops.device.type == "cpu":  # numpy counts a hundred times as fast as torch sums up
+            flat, sizes = self.crops.numpy().view(np.bool_), self._box_areas().tolist()
+            counts = [
+                np.count_nonzero(flat[start : start + size])
+                for start, size in zip(self.offsets.tolist(), sizes, strict=True)
+            ]
+            return torch.tensor(counts, dtype=torch.int64)
         before = torch.zeros(self.crops.numel() + 1, dtype=torch.int64, device=self.crops.device)
         torch.cumsum(self.crops, 0, out=before[1:])
         return before[self.offsets + self._box_areas()] - before[self.offsets]

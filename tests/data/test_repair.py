@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from pixelwise.data.check import check_dataset
+from pixelwise.data.formats import yolo
 from pixelwise.data.images import turned_upright
 from pixelwise.data.repair import REPAIRS, Repairs, repair_dataset
 from pixelwise.data.spec import DataSpec, open_dataset
@@ -20,6 +23,13 @@ from pixelwise.ops import rle
 from pixelwise.types import Instances, Sample
 from tests.contract.test_datasets import write_tiny_set
 from tests.data import trees
+
+
+def png(mask: np.ndarray) -> str:
+    """A picture in base64, as LabelMe stores a mask."""
+    stream = io.BytesIO()
+    Image.fromarray((mask * 255).astype(np.uint8)).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 def kinds(spec: str) -> set[str]:
@@ -342,6 +352,224 @@ class TestCoco:
         with pytest.raises(DataError, match="no usable image is left"):
             repair_dataset(DataSpec.parse(f"coco:{tmp_path / 'a'}"), tmp_path / "fixed.json")
         assert not (tmp_path / "fixed.json").exists()
+
+
+class TestObjectMasks:
+    def test_every_fault_of_a_table(self, tmp_path: Path) -> None:
+        root = tmp_path / "a"
+        for split, names in (("train", "abcdef"), ("val", "xy")):
+            for name in names:
+                trees.write_image(root / "images" / split / f"{name}.png", seed=ord(name))
+                trees.write_mask(root / "masks" / split / f"{name}.png", [[0, 1, 1, 0, 7, 7]] * 4)
+        meanings = {"1": "crate", "7": {"class": "truck", "crowd": True}}
+        table = dict.fromkeys("abcdefxy", meanings) | {"b": {**meanings, "9": "crate"}, "c": {"1": "crate"}}
+        (root / "classes.json").write_text(json.dumps(table))
+        (root / "images" / "train" / "d.png").write_bytes(b"")
+        (root / "masks" / "train" / "e.png").unlink()
+        shutil.copy(root / "images" / "val" / "x.png", root / "images" / "train" / "f.png")
+        assert kinds(f"instance-masks:{root}") == {
+            "object without pixels", "object of no class", "unreadable image", "missing mask", "image in two splits",
+        }  # fmt: skip
+        repairs = repaired(f"instance-masks:{root}", tmp_path / "b")
+        assert repairs.done == {
+            "unreadable_images": 1, "missing_masks": 1, "repeated_images": 1, "table_numbers": 1, "unknown_pixels": 8,
+        }  # fmt: skip
+        assert repairs.images == 5
+        before, after = (
+            open_dataset(f"{spec}", default_split="train") for spec in (f"instance-masks:{root}", repairs.opens_as[0])
+        )
+        assert after.ids == ("a", "b", "c")
+        assert after.labels == before.labels
+        whole, same = before[0].truth, after[0].truth
+        assert whole.semantic is not None
+        assert same.semantic is not None
+        assert same.semantic.equal(whole.semantic)
+        assert whole.instances is not None
+        assert same.instances is not None
+        assert same.instances.crowd is not None
+        assert same.instances.labels.tolist() == whole.instances.labels.tolist() == [1, 2]
+        assert same.instances.crowd.tolist() == [False, True]
+        semantic = after[2].truth.semantic  # which class 7 has nobody says
+        assert semantic is not None
+        assert semantic.tolist() == [[0, 1, 1, 0, 255, 255]] * 4
+        kept = np.asarray(Image.open(tmp_path / "b" / "masks" / "train" / "a.png"))
+        assert kept.tolist() == [[0, 1, 1, 0, 7, 7]] * 4
+
+    def test_numbers_that_tell_their_class(self, tmp_path: Path) -> None:
+        root = trees.instance_masks(tmp_path / "a", "abcdef")
+        (root / "labels.txt").write_text("crate\ntruck\n")
+        for name in "abcdef":
+            numbers = np.array([[0, 1001, 1002, 2001, 9001, 250]] * 4, dtype=np.uint16)
+            Image.fromarray(numbers).save(root / "masks" / f"{name}.png")
+        repairs = repaired(f"instance-masks:{root}?divisor=1000&void=250", tmp_path / "b")
+        assert repairs.done == {"unknown_pixels": 24}
+        assert repairs.opens_as == (f"instance-masks:{tmp_path / 'b'}?divisor=1000&void=250",)
+        semantic = sample_of(repairs.opens_as[0], "b").truth.semantic
+        assert semantic is not None
+        assert semantic.tolist() == [[0, 1, 1, 2, 255, 255]] * 4
+
+    def test_one_class_and_a_turned_image(self, tmp_path: Path) -> None:
+        root = trees.instance_masks(tmp_path / "a", "ab")
+        (root / "images" / "b.png").unlink()
+        trees.write_turned(root / "images" / "b.jpg", stored_hw=(4, 6), orientation=6)
+        stored = np.array([[0, 1, 1, 0, 7, 7]] * 2 + [[0] * 6] * 2)
+        trees.write_mask(root / "masks" / "b.png", stored)
+        assert kinds(f"instance-masks:{root}") == {"rotated image"}
+        repairs = repaired(f"instance-masks:{root}", tmp_path / "b")
+        assert repairs.done == {"turned_masks": 1, "upright_images": 1}
+        found = sample_of(repairs.opens_as[0], "b").truth.instances
+        assert found is not None
+        assert found.masks is not None
+        for number, id in enumerate((1, 7)):
+            assert np.array_equal(found.masks.dense_one(number).numpy(), turned_upright(stored == id, 6))
+
+
+class TestLabelme:
+    def test_every_fault_of_a_file(self, tmp_path: Path) -> None:
+        root = tmp_path / "a"
+        square = [(1, 1), (4, 1), (4, 4), (1, 4)]
+        shapes = [
+            trees.shape("crate", square, description="kept"),
+            trees.shape("crate", square),
+            trees.shape("truck", square),
+            trees.shape("crate", [(1, 1)], "point"),
+            trees.shape("crate", [(1, 1), (2, 2)]),
+            trees.shape("crate", [(1, 1), (6, 6)], "ellipse"),
+            trees.shape("crate", [(90, 90), (95, 95)], "rectangle"),
+            trees.shape("crate", square, group_id="one"),
+            trees.shape("ship", square),
+            trees.shape("", square),
+            trees.shape("__ignore__", square),
+            trees.shape("crate", [(5, 0), (8, 3)], "rectangle"),
+        ]
+        trees.labelme_file(root / "train", "a", shapes, seed=1, flags={"night": True})
+        trees.labelme_file(root / "train", "b", shapes[:1], seed=2, imageHeight=9, imageWidth="8")
+        trees.labelme_file(root / "train", "c", shapes[:1], seed=3)
+        (root / "train" / "c.png").unlink()
+        trees.labelme_file(root / "train", "d", shapes[:1], seed=4)
+        (root / "train" / "d.png").write_bytes(b"")
+        trees.labelme_file(root / "train", "e", shapes[:1], seed=5).write_text("{}")
+        (root / "labels.txt").write_text("__ignore__\ncrate\ntruck\n")
+        spec = f"labelme:{root}"
+        assert kinds(spec) == {
+            "shape without area", "polygon without extent", "unknown shape", "object without pixels", "shape",
+            "unknown category", "repeated annotation", "object in two classes", "image entry", "missing image",
+            "unreadable image", "unreadable annotations",
+        }  # fmt: skip
+        repairs = repair_dataset(DataSpec.parse(spec), tmp_path / "b")
+        assert repairs.done == {
+            "missing_images": 1, "unreadable_images": 1, "unreadable_annotations": 1, "sizes": 1, "shapes": 7,
+            "repeated_annotations": 1, "two_classes": 1,
+        }  # fmt: skip
+        assert kinds(repairs.opens_as[0]) == {"object in two classes"}  # which is right only the annotator knows
+        content = json.loads((tmp_path / "b" / "train" / "a.json").read_text())
+        assert content["shapes"] == json.loads(json.dumps([shapes[0], shapes[2], shapes[10], shapes[11]]))
+        assert content["flags"] == {"night": True}
+        assert open_dataset(repairs.opens_as[0], default_split="train").ids == ("a", "b")
+        found = sample_of(repairs.opens_as[0], "a").truth.instances
+        assert found is not None
+        assert found.boxes.tolist() == [[1, 1, 4, 4], [1, 1, 4, 4], [5, 0, 8, 3]]
+        assert sample_of(repairs.opens_as[0], "b").truth.semantic is not None
+
+    @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+    def test_shapes_are_turned_like_their_image(self, tmp_path: Path, orientation: int) -> None:
+        stored = np.zeros((8, 12), dtype=np.uint8)
+        stored[1:3, 2:7] = 1
+        picture = np.array([[1, 0, 1], [1, 1, 1]])
+        masked = np.zeros((8, 12), dtype=np.uint8)
+        masked[4:6, 3:6] = picture
+        shapes = [
+            trees.shape("crate", [(2, 1), (7, 1), (7, 3), (2, 3)]),
+            trees.shape("crate", [(3, 4), (5, 5)], "mask", mask=png(picture)),
+        ]
+        root = tmp_path / "a" / "train"
+        trees.labelme_file(root, "b", shapes, imageHeight=8, imageWidth=12, imagePath="b.jpg")
+        (root / "b.png").unlink()
+        trees.write_turned(root / "b.jpg", stored_hw=(8, 12), orientation=orientation)
+        assert kinds(f"labelme:{tmp_path / 'a'}") == {"rotated image"}
+        repairs = repaired(f"labelme:{tmp_path / 'a'}", tmp_path / "b")
+        assert repairs.done == {"sizes": 1, "turned_annotations": 2}
+        found = sample_of(repairs.opens_as[0], "b").truth.instances
+        assert found is not None
+        assert found.masks is not None
+        for number, wanted in enumerate((stored, masked)):
+            assert np.array_equal(found.masks.dense_one(number).numpy(), turned_upright(wanted, orientation))
+        assert (tmp_path / "b" / "train" / "b.jpg").read_bytes() == (root / "b.jpg").read_bytes()
+
+
+class TestYolo:
+    def test_every_fault_of_a_file(self, tmp_path: Path) -> None:
+        root = trees.yolo(tmp_path / "a", {"train": "abcde", "val": "x"})
+        sound = ["0 0 0 0.25 0 0.25 0.25 0 0.25", "1 0.5 0.25 1 0.25 1 1 0.5 1"]
+        lines = [
+            sound[0],
+            sound[0],
+            "1 0 0 0.25 0 0.25 0.25 0 0.25",
+            "0 0.5 0.5 0.2 0.2",
+            "0 0.1 0.1 0.2 0.2",
+            "7 0 0 0.25 0 0.25 0.25",
+            "0 0 0 200 0 200 200",
+            "0 a b",
+            "0 0.51 0.51 0.52 0.51 0.52 0.52",
+            "1 0.5 0.5 1.25 0.5 1.25 1 0.5 1",
+            "",
+            sound[1],
+        ]
+        (root / "labels" / "train" / "a.txt").write_text("\n".join(lines))
+        (root / "labels" / "train" / "b.txt").write_bytes(b"\xff\xfe\x00")
+        (root / "labels" / "train" / "c.txt").unlink()
+        (root / "images" / "train" / "d.png").write_bytes(b"")
+        shutil.copy(root / "images" / "val" / "x.png", root / "images" / "train" / "e.png")
+        spec = f"yolo:{root}"
+        assert kinds(spec) == {
+            "repeated annotation", "object in two classes", "no segmentation", "unknown category", "line",
+            "object without pixels", "polygon outside", "unreadable annotations", "unreadable image",
+            "image in two splits",
+        }  # fmt: skip
+        repairs = repair_dataset(DataSpec.parse(spec), tmp_path / "b")
+        assert repairs.done == {
+            "unreadable_images": 1, "unreadable_annotations": 1, "repeated_images": 1, "shapes": 6, "cut_polygons": 1,
+            "repeated_annotations": 1, "two_classes": 1,
+        }  # fmt: skip
+        assert kinds(repairs.opens_as[0]) == {"object in two classes"}
+        kept = (tmp_path / "b" / "labels" / "train" / "a.txt").read_text().splitlines()
+        assert [kept[0], kept[1], kept[3]] == [lines[0], lines[2], lines[11]]
+        after = open_dataset(repairs.opens_as[0], default_split="train")
+        assert after.ids == ("a", "c")
+        assert after.labels == yolo.labels_of(root, {})
+        found = sample_of(repairs.opens_as[0], "a").truth.instances
+        assert found is not None
+        assert found.boxes.tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [4, 4, 8, 8], [4, 2, 8, 8]]
+        assert found.labels.tolist() == [1, 2, 2, 2]
+
+    def test_boxes_alone_are_no_objects(self, tmp_path: Path) -> None:
+        root = trees.yolo(tmp_path / "a", {"train": "a"})
+        (root / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+        with pytest.raises(DataError, match="all 1 lines are boxes"):
+            repair_dataset(DataSpec.parse(f"yolo:{root}"), tmp_path / "b")
+        assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("format", ["instance-masks", "labelme", "yolo"])
+def test_a_copy_of_a_sound_set_has_the_same_truth(tmp_path: Path, format: str) -> None:
+    write_tiny_set(format, tmp_path / "a")
+    repairs = repaired(f"{format}:{tmp_path / 'a'}", tmp_path / "b")
+    assert repairs.done == {}
+    for split in ("train", "val"):
+        before, after = (
+            open_dataset(spec, default_split=split) for spec in (f"{format}:{tmp_path / 'a'}", repairs.opens_as[0])
+        )
+        assert (after.ids, after.labels) == (before.ids, before.labels)
+        for index in range(len(before)):
+            one, other = before[index], after[index]
+            assert one.image.equal(other.image)
+            assert one.truth.semantic is not None
+            assert other.truth.semantic is not None
+            assert one.truth.semantic.equal(other.truth.semantic)
+            assert one.truth.instances is not None
+            assert other.truth.instances is not None
+            assert one.truth.instances.labels.tolist() == other.truth.instances.labels.tolist()
+            assert one.truth.instances.boxes.tolist() == other.truth.instances.boxes.tolist()
 
 
 def test_every_repair_has_a_line_with_one_number() -> None:

@@ -244,22 +244,28 @@ def _mended_polygons(
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not all(map(_is_near, polygon)):
             done["polygons"] += 1
             continue
-        polygons.append(_turned_points(polygon, image))
+        polygons.append(turned_points(polygon, image.size, image.orientation))
     return (polygons, *rle.crop_polygons(polygons, image.size)) if polygons else None
 
 
-def _turned_points(points: Sequence[float], image: _Image) -> list[float]:
-    """x, y, x, y … of the stored image as they lie in the upright one."""
-    if image.orientation == 1:
+def turned_points(points: Sequence[float], size: Size, orientation: int) -> list[float]:
+    """x, y, x, y … of the stored image as they lie in the upright one.
+
+    Args:
+        points: pixels.
+        size: height and width of the upright image.
+        orientation: by which EXIF turns it, 1 to 8.
+    """
+    if orientation == 1:
         return [*points]
-    height, width = image.size
+    height, width = size
     turned: list[float] = []
     for x, y in zip(points[::2], points[1::2], strict=True):
-        if image.orientation >= 5:
+        if orientation >= 5:
             x, y = y, x
         turned += (
-            width - x if image.orientation in (2, 3, 6, 7) else x,
-            height - y if image.orientation in (3, 4, 7, 8) else y,
+            width - x if orientation in (2, 3, 6, 7) else x,
+            height - y if orientation in (3, 4, 7, 8) else y,
         )
     return turned
 
@@ -269,7 +275,7 @@ def _turned_box(box: Any, image: _Image) -> tuple[float, float, float, float] | 
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_near, box)):
         return None
     x, y, width, height = box
-    x1, y1, x2, y2 = _turned_points((x, y, x + width, y + height), image)
+    x1, y1, x2, y2 = turned_points((x, y, x + width, y + height), image.size, image.orientation)
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixelwise.data import object_masks_repair
 from pixelwise.data.coco_repair import repair_json
 from pixelwise.data.colour_masks import match_colours
-from pixelwise.data.folder_swap import replace_folder
-from pixelwise.data.folders import UNIONS, Entry, content_keys, in_reading_order
-from pixelwise.data.images import ColourMaskError, exif_orientation, read_colours, read_ids, read_image, turned_upright
+from pixelwise.data.drawn_repair import labelme_copy, yolo_copy
+from pixelwise.data.folder_repair import FolderCopy, Mended, read_pair, write_copy
+from pixelwise.data.folders import UNIONS, Entry, in_reading_order
+from pixelwise.data.images import read_ids, turned_upright
 from pixelwise.data.pair_target import Target, Written
 from pixelwise.data.panoptic_repair import repair_panoptic_json
-from pixelwise.data.parallel import Progress, apply, silent
+from pixelwise.data.parallel import Progress, silent
 from pixelwise.data.spec import DataSpec, folder_of, format_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -36,6 +38,7 @@ REPAIRS: Mapping[str, str] = {
     "colour_masks": "{} images left out, their mask holds colours; see pixelwise data convert and ?palette=labels",
     "size_mismatches": "{} images left out, their mask has another size",
     "only_void": "{} images left out, every pixel is void",
+    "unreadable_annotations": "{} images left out, their file of objects cannot be read",
     "repeated_images": "{} images left out, the same image is in the set already (of two splits the later keeps it)",
     "rival_files": "{} files passed over, another has the same name",
     "grey_masks": "{} colour masks with equal channels stored as ids",
@@ -45,6 +48,7 @@ REPAIRS: Mapping[str, str] = {
     "object_classes": "{} objects made one of the class that most of their pixels have, or that their id tells",
     "objects_without_class": "{} objects removed, none of their pixels has a class of objects",
     "pixels_without_object": "{} pixels of classes become void, they belong to no object",
+    "table_numbers": "{} numbers of objects removed from the table of classes, no pixel has them",
     "unknown_pixels": "{} pixels of unknown ids or colours become void",
     "images": "{} images removed, with their annotations: unreadable, missing or without id and file_name",
     "merged_images": "{} entries of images removed, another has the same file or id",
@@ -53,6 +57,8 @@ REPAIRS: Mapping[str, str] = {
     "annotations": "{} annotations removed: no image, no category, or no segmentation that covers a pixel",
     "repeated_annotations": "{} annotations removed, another has their class and their pixels",
     "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
+    "shapes": "{} shapes or lines removed: malformed, of no known class, or without a pixel of the image",
+    "cut_polygons": "{} polygons cut at the border of the image",
     "polygons": "{} polygons removed, they are malformed or have no three points",
     "unlisted_ids": "{} images left out, their PNG has ids of which the JSON knows no segment",
     "segments": "{} segments removed: no category, the id 0, or that of another of the image",
@@ -65,6 +71,13 @@ REPAIRS: Mapping[str, str] = {
 
 _JSON_REPAIRS = {"coco": ("instances_", repair_json), "coco-panoptic": ("panoptic_", repair_panoptic_json)}
 """What the repaired files of a format of one JSON are called, and what writes them."""
+
+_COPIES: Mapping[str, Callable[[Path, Sequence[str], Mapping[str, str]], FolderCopy]] = {
+    "instance-masks": object_masks_repair.copy_of,
+    "labelme": labelme_copy,
+    "yolo": yolo_copy,
+}
+"""How the copies of formats are made that hold objects in a file for each image."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +103,10 @@ class Repairs:
                 yield text.format(f"{self.done[key]:,}")
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """One image: what was written, what was done, and why the disk refused."""
-
-    written: Written | None
-    done: Mapping[str, int] = field(default_factory=dict)
-    unwritable: str | None = None
-
-
 def require_repairable(spec: DataSpec, out: Path) -> None:
     """Raise DataError unless a repaired copy of the set may be written to that place."""
     format = format_of(spec)
-    if not hasattr(format, "list_entries") and spec.format not in _JSON_REPAIRS:
+    if not (hasattr(format, "list_entries") or spec.format in _JSON_REPAIRS or spec.format in _COPIES):
         raise DataError(f"{spec}: sets of the format {spec.format} cannot be repaired")
     if Path.cwd().is_relative_to(out.resolve()):
         raise DataError(f"--fix {out}: the folder you are in, or one around it; choose another name")
@@ -113,7 +117,7 @@ def require_repairable(spec: DataSpec, out: Path) -> None:
     if not out.absolute().parent.is_dir():
         raise DataError(f"--fix {out}: no folder {out.parent} to write it to")
     splits = (spec.split,) if spec.split else format.splits(folder_of(spec), dict(spec.options))
-    if not hasattr(format, "list_entries") and out.suffix == ".json" and len(splits) > 1:
+    if spec.format in _JSON_REPAIRS and out.suffix == ".json" and len(splits) > 1:
         raise DataError(
             f"--fix {out}: one file for the splits {', '.join(splits)}; write one of them after the folder, such as "
             f"@{splits[0]}, or give --fix a folder"
@@ -123,8 +127,8 @@ def require_repairable(spec: DataSpec, out: Path) -> None:
 def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Progress = silent) -> Repairs:
     """Write a repaired copy of one split of a set or, where the specification names none, of all.
 
-    A set of images and masks becomes a folder of the same format; of COCO's formats only the JSON is written, a file,
-    or a folder of files where `out` does not end with `.json`.
+    A set with a file of truth for each image becomes a folder of the same format; of COCO's formats only the JSON is
+    written, a file, or a folder of files where `out` does not end with `.json`.
 
     Raises:
         DataError: see `require_repairable`; nothing usable is left; or the disk is full.
@@ -135,9 +139,13 @@ def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Pro
     # of an image in two splits the later split keeps it: what is measured on is worth more than what is learnt from
     ordered = sorted(splits, key=lambda split: (split in UNIONS, -in_reading_order(splits).index(split)))
     try:
-        if hasattr(format, "list_entries"):
-            return _repair_folder(spec, format, out, ordered, workers=workers, progress=progress)
-        done: Counter[str] = Counter()
+        if spec.format not in _JSON_REPAIRS:
+            make = _COPIES.get(spec.format, partial(_pair_copy, format))
+            copy = make(path, ordered, options)
+            done, images = write_copy(out, copy, name=str(spec), workers=workers, progress=progress)
+            opened = DataSpec(spec.format, str(out), spec.split, tuple(copy.query.items()))
+            return Repairs(out, _in_order(done), images, (str(opened),))
+        done = Counter[str]()
         opens_as: list[str] = []
         seen: set[Any] = set()
         images = 0
@@ -153,54 +161,22 @@ def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Pro
     return Repairs(out, _in_order(done), images, tuple(opens_as))
 
 
-def _repair_folder(
-    spec: DataSpec, format: Any, out: Path, splits: Sequence[str], *, workers: int, progress: Progress
-) -> Repairs:
-    path, options = folder_of(spec), dict(spec.options)
+def _pair_copy(format: Any, path: Path, splits: Sequence[str], options: Mapping[str, str]) -> FolderCopy:
+    """How the copy of a set of images and masks of class ids is made."""
     labels = _with_void(format.labels_of(path, options))
     kept = {name: value for name, value in options.items() if name in ("ids", "annotations")}
     if "ids" in format.OPTIONS:
         kept["ids"] = format.ids_of(path, splits[0], options)
     target: Target = replace(format.target(kept, labels), labels=labels)
-    instances_in = getattr(format, "instances_in", None)
-    colours = options.get("palette") is not None
-    done: Counter[str] = Counter()
-    written: dict[str, list[Written]] = {}
-
-    def fill(folder: Path) -> None:
-        entries = {split: _listed(format, path, split, options) for split in splits}
-        keys = content_keys(entry.image for of_split in entries.values() for entry in of_split if entry.image)
-        seen: set[Any] = set()
-        has_objects = any(entry.objects for of_split in entries.values() for entry in of_split)
-        for split, of_split in entries.items():
-            once = _once(of_split, keys, seen if split not in UNIONS else set(), done)
-            job = partial(
-                _repair_pair,
-                labels=labels,
-                colours=colours,
-                target=target,
-                root=folder,
-                split=split,
-                instances_in=instances_in if has_objects else None,
-            )
-            outcomes = list(progress(apply(job, once, workers=workers), total=len(once), what=f"repair {split}"))
-            for entry, outcome in zip(once, outcomes, strict=True):
-                if outcome.unwritable is not None:
-                    raise DataError(f"--fix {out}: cannot be written ({outcome.unwritable})")
-                done.update(outcome.done)
-                if outcome.written and entry.image and split not in UNIONS:
-                    seen.add(keys.get(entry.image))
-            written[split] = [outcome.written for outcome in outcomes if outcome.written]
-            if written[split]:
-                target.finish(folder, split=split, written=written[split])
-        target.finish_set(folder)
-        if not any(written.values()):
-            raise DataError(f"{spec}: nothing usable is left, no copy was written")
-
-    replace_folder(out, fill)
-    query = tuple(kept.items())
-    images = sum(len(of_split) for of_split in written.values())
-    return Repairs(out, _in_order(done), images, (str(DataSpec(spec.format, str(out), spec.split, query)),))
+    entries = {split: _listed(format, path, split, options) for split in splits}
+    has_objects = any(entry.objects for of_split in entries.values() for entry in of_split)
+    mender = PairMender(
+        labels,
+        target,
+        colours=options.get("palette") is not None,
+        instances_in=getattr(format, "instances_in", None) if has_objects else None,
+    )
+    return FolderCopy(entries, mender, kept)
 
 
 def _in_order(done: Mapping[str, int]) -> dict[str, int]:
@@ -214,77 +190,59 @@ def _listed(format: Any, path: Path, split: str, options: Mapping[str, str]) -> 
         return []
 
 
-def _once(entries: Iterable[Entry], keys: Mapping[Path, Any], seen: set[Any], done: Counter[str]) -> list[Entry]:
-    """The entries without those whose id or image came before."""
-    kept: list[Entry] = []
-    ids: set[str] = set()
-    here: set[Any] = set()
-    for entry in entries:
-        done["rival_files"] += len(entry.rivals)
-        key = keys.get(entry.image) if entry.image else None
-        if entry.id in ids or (key is not None and key in seen | here):
-            done["repeated_images"] += 1
-            continue
-        ids.add(entry.id)
-        here.add(key)
-        kept.append(entry)
-    return kept
+@dataclass(frozen=True)
+class PairMender:
+    """Writes images and masks of class ids, by the format's own target. See Mender.
 
+    Attributes:
+        labels: the classes.
+        target: of the format.
+        colours: whether masks hold colours, instead of ids.
+        instances_in: of the format, where the set has object ids.
+    """
 
-def _repair_pair(
-    entry: Entry,
-    *,
-    labels: LabelSet,
-    colours: bool,
-    target: Target,
-    root: Path,
-    split: str,
-    instances_in: InstancesIn | None,
-) -> _Outcome:
-    """Read one image, its mask and its objects, and write them if they can be made to fit."""
-    if entry.image is None or entry.mask is None:
-        return _Outcome(None, {"missing_masks" if entry.image else "missing_images": 1})
-    try:
-        pixels = read_image(entry.image).permute(1, 2, 0).contiguous().numpy()
-        orientation = exif_orientation(entry.image)
-    except DataError:
-        return _Outcome(None, {"unreadable_images": 1})
-    done: Counter[str] = Counter()
-    mask = _read_mask(entry.mask, done, colours=colours)
-    if mask is None:
-        return _Outcome(None, done)
-    if mask.shape[:2] != pixels.shape[:2]:
-        if orientation < 5 or mask.shape[:2] != pixels.shape[1::-1]:
-            return _Outcome(None, {"size_mismatches": 1})
-        mask = turned_upright(mask, orientation)
-        done["turned_masks"] += 1
-    class_ids, unknown = _class_ids(mask, labels, colours=colours)
-    done["unknown_pixels"] += unknown
-    if (class_ids == labels.ignore_id).all():
-        return _Outcome(None, {"only_void": 1})
-    done["upright_images"] += orientation != 1
-    instances = None
-    if instances_in is not None:
-        ids = _read_objects(entry, class_ids.shape, orientation)
-        if ids is None:
-            return _Outcome(None, {"missing_objects": 1})
-        tells_class = getattr(target, "divisor", None) is not None
-        instances = _agreeing(instances_in, ids, class_ids, labels, done, tells_class=tells_class)
-    truth = Annotation(semantic=torch.from_numpy(class_ids), instances=instances)
-    try:
-        written = target.write(
+    labels: LabelSet
+    target: Target
+    colours: bool
+    instances_in: InstancesIn | None
+
+    def mend(self, entry: Entry, *, root: Path, split: str) -> Mended:
+        """Make unknown ids void, and classes and objects agree."""
+        done: Counter[str] = Counter()
+        pair = read_pair(entry, done, colours=self.colours)
+        if pair is None or entry.image is None:
+            return Mended(None, done)
+        class_ids, unknown = _class_ids(pair.mask, self.labels, colours=self.colours)
+        done["unknown_pixels"] += unknown
+        if (class_ids == self.labels.ignore_id).all():
+            return Mended(None, {"only_void": 1})
+        done["upright_images"] += pair.orientation != 1
+        instances = None
+        if self.instances_in is not None:
+            ids = _read_objects(entry, class_ids.shape, pair.orientation)
+            if ids is None:
+                return Mended(None, {"missing_objects": 1})
+            tells_class = getattr(self.target, "divisor", None) is not None
+            instances = _agreeing(self.instances_in, ids, class_ids, self.labels, done, tells_class=tells_class)
+        written = self.target.write(
             root,
             split=split,
             name=entry.id,
             id=entry.id,
             image=entry.image,
-            pixels=pixels,
-            truth=truth,
-            upright=orientation != 1,
+            pixels=pair.pixels,
+            truth=Annotation(semantic=torch.from_numpy(class_ids), instances=instances),
+            upright=pair.orientation != 1,
         )
-    except OSError as error:
-        return _Outcome(None, unwritable=error.strerror or str(error))
-    return _Outcome(written, done)
+        return Mended(written, done)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
+        """As the target."""
+        self.target.finish(root, split=split, written=written)
+
+    def finish_set(self, root: Path) -> None:
+        """As the target."""
+        self.target.finish_set(root)
 
 
 def _read_objects(entry: Entry, size: tuple[int, ...], orientation: int) -> np.ndarray | None:
@@ -334,25 +292,6 @@ def _agreeing(
         done["pixels_without_object"] += int(lost.sum())
         class_ids[lost] = labels.ignore_id
     return instances
-
-
-def _read_mask(path: Path, done: Counter[str], *, colours: bool) -> np.ndarray | None:
-    """Ids [H, W], or colours [H, W, 3]; None where there are none."""
-    try:
-        return read_colours(path) if colours else read_ids(path)
-    except ColourMaskError:
-        try:
-            pixels = read_colours(path)
-        except DataError:
-            done["unreadable_masks"] += 1
-            return None
-        if (pixels == pixels[:, :, :1]).all():
-            done["grey_masks"] += 1
-            return pixels[:, :, 0]
-        done["colour_masks"] += 1
-    except DataError:
-        done["unreadable_masks"] += 1
-    return None
 
 
 def _class_ids(mask: np.ndarray, labels: LabelSet, *, colours: bool) -> tuple[np.ndarray, int]:

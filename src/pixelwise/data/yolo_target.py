@@ -75,10 +75,22 @@ class YoloTarget:
                 yield id, name
 
     def _line(self, region: Region, size: tuple[int, int]) -> str:
-        polygon = polygon_of(region.mask, region.place)
-        fractions = (value / size[1 - place % 2] for place, value in enumerate(polygon))
-        numbers = (f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") for value in fractions)
-        return " ".join((str(self.labels.native_ids[region.class_id]), *numbers))
+        return line_of(self.labels.native_ids[region.class_id], region.mask, region.place, size)
+
+
+def line_of(number: int, mask: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> str:
+    """The line of an object.
+
+    Args:
+        number: of its class.
+        mask: [h, w], what is not zero inside its box.
+        box: x1 y1 x2 y2 in pixels, x2 y2 exclusive.
+        size: height and width of the image.
+    """
+    polygon = polygon_of(mask, box)
+    fractions = (value / size[1 - place % 2] for place, value in enumerate(polygon))
+    numbers = (f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") for value in fractions)
+    return " ".join((str(number), *numbers))
 
 
 def yolo_labels(labels: LabelSet) -> LabelSet:

@@ -71,15 +71,24 @@ def read_yolo(path: Path) -> YoloFile:
         found = _line(words, place)
         if isinstance(found, Line):
             lines.append(found)
-            outside = max(max(-value, value - 1) for value in found.polygon)
-            if outside > OUTSIDE:
-                text = f"a corner lies {outside:.3g} of the image outside of it"
+            if leaves_image(found):
+                text = f"a corner lies {_farthest(found.polygon):.3g} of the image outside of it"
                 faults.append(ShapeFault("polygon outside", place, text, False))
             continue
         if len(words) == 5 and not found.fatal:
             boxes.append((place, " ".join(words)))
         faults.append(found)
     return YoloFile(path, tuple(lines), tuple(boxes), tuple(faults))
+
+
+def leaves_image(line: Line) -> bool:
+    """Whether a corner lies so far outside of the image that it is a fault."""
+    return _farthest(line.polygon) > OUTSIDE
+
+
+def _farthest(coordinates: Sequence[float]) -> float:
+    """How far outside of 0 to 1 the farthest coordinate is; below 0 where all are inside."""
+    return max((max(-value, value - 1) for value in coordinates), default=0)
 
 
 def all_faults(file: YoloFile, known: Sequence[int]) -> Iterator[ShapeFault]:
@@ -103,7 +112,7 @@ def _line(words: Sequence[str], place: int) -> Line | ShapeFault:
     class_id, coordinates = values[0], values[1:]
     if not all(map(math.isfinite, values)) or class_id != int(class_id) or class_id < 0:
         return ShapeFault("line", place, "a class (a whole number) and numbers x1 y1 x2 y2 … are wanted", True)
-    farthest = max((max(-value, value - 1) for value in coordinates), default=0)
+    farthest = _farthest(coordinates)
     if farthest > FAR_OUTSIDE:
         text = f"a coordinate {farthest:g} outside of 0 to 1; fractions of width and height are wanted, no pixels"
         return ShapeFault("line", place, text, True)

@@ -12,18 +12,18 @@ the lesser of mask and boundary IoU, at a distance of 2 % of the diagonal.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from faster_coco_eval import COCO, COCOeval_faster
-from jaxtyping import Bool, Float64
+from faster_coco_eval import COCOeval_faster
+from jaxtyping import Bool, Float64, Shaped
 from pydantic import BaseModel, ValidationError
-from torch import Tensor
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
@@ -153,37 +153,35 @@ class AveragePrecision:
                 "predictions must have the truth's size"
             )
         expected, found = truth.instances.to("cpu"), predicted.instances.to("cpu").by_score()
-        overlaps = tuple(self._overlaps(found, expected))
-        wanted, claimed = (tuple(self._objects(side, id=id)) for side in (expected, found))
+        wanted, claimed = (self._objects(side, id=id) for side in (expected, found))
+        overlaps = self._overlaps(found, expected)
         self.images[id] = ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
 
-    def _objects(self, instances: Instances, *, id: str) -> Iterator[Object]:
-        boxes = instances.boxes.double()
+    def _objects(self, instances: Instances, *, id: str) -> tuple[Object, ...]:
+        boxes, labels = instances.boxes.double(), instances.labels.tolist()
+        count = len(self.labels)
+        unknown = [label for label in labels if not 0 <= label < count]
+        if unknown:
+            raise DataError(f"image '{id}': class {unknown[0]} is not one of the {count} of '{self.labels.name}'")
         sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).tolist()
-        pixels = [None] * len(instances) if instances.masks is None else instances.masks.areas().tolist()
-        scores = [1.0] * len(instances) if instances.scores is None else instances.scores.tolist()
-        crowds = [False] * len(instances) if instances.crowd is None else instances.crowd.tolist()
-        for index, label in enumerate(instances.labels.tolist()):
-            if not 0 <= label < len(self.labels):
-                raise DataError(
-                    f"image '{id}': class {label} is not one of the {len(self.labels)} of '{self.labels.name}'"
-                )
-            yield Object(label, scores[index], pixels[index], sides[index], crowds[index])
+        pixels = [None] * len(labels) if instances.masks is None else instances.masks.areas().tolist()
+        scores = [1.0] * len(labels) if instances.scores is None else instances.scores.tolist()
+        crowds = [False] * len(labels) if instances.crowd is None else instances.crowd.tolist()
+        return tuple(map(Object, labels, scores, pixels, sides, crowds))
 
-    def _overlaps(self, found: Instances, truth: Instances) -> Iterator[Overlap]:
-        same = found.labels[:, None] == truth.labels[None]
-        crowd = torch.zeros(len(truth), dtype=torch.bool) if truth.crowd is None else truth.crowd
-        boxes = _box_ious(found.boxes.double(), truth.boxes.double(), crowd)
-        shared = torch.zeros_like(boxes)
-        edges = torch.zeros_like(boxes)
+    def _overlaps(self, found: Instances, truth: Instances) -> tuple[Overlap, ...]:
+        same = found.labels.numpy()[:, None] == truth.labels.numpy()[None]
+        crowd = np.zeros(len(truth), dtype=bool) if truth.crowd is None else truth.crowd.numpy()
+        boxes = _box_ious(found.boxes.double().numpy(), truth.boxes.double().numpy(), crowd)
+        shared = edges = np.zeros_like(boxes)
         if found.masks is not None and truth.masks is not None:
-            shared = mask_ious(found.masks, truth.masks, same, crowd)
+            shared = _mask_ious(found.masks, truth.masks, same, crowd)
             if self.definition == "boundary":
-                edges = mask_ious(boundaries(found.masks), boundaries(truth.masks), same, crowd)
-                edges = torch.where(crowd[None], shared, torch.minimum(shared, edges))
-        for row, column in (same & ((boxes > 0) | (shared > 0))).nonzero().tolist():
-            box, mask, edge = (float(part[row, column]) for part in (boxes, shared, edges))
-            yield Overlap(row, column, box, mask, edge)
+                edges = _mask_ious(boundaries(found.masks), boundaries(truth.masks), same, crowd)
+                edges = np.where(crowd[None], shared, np.minimum(shared, edges))
+        rows, columns = (same & ((boxes > 0) | (shared > 0))).nonzero()
+        values = (part[rows, columns].tolist() for part in (boxes, shared, edges))
+        return tuple(map(Overlap, rows.tolist(), columns.tolist(), *values))
 
     def merge(self, other: AveragePrecision) -> None:
         """Add what another one kept of other images.
@@ -242,11 +240,9 @@ class AveragePrecision:
             for place, index in enumerate(judged):
                 values = _means(precision[:, :, place : place + 1], recall[:, place : place + 1])
                 per_class[self.labels.names[index]] |= {f"{kind}_{key}": values[key] for key in ("ap", "ap50", "ap75")}
+        objects = Counter(one.label for image in self.images.values() for one in image.truth if not one.crowd)
         for index in judged:
-            objects = (one for image in self.images.values() for one in image.truth)
-            per_class[self.labels.names[index]]["objects"] = sum(
-                one.label == index and not one.crowd for one in objects
-            )
+            per_class[self.labels.names[index]]["objects"] = objects[index]
         return {**means, "per_class": per_class}
 
     def _curves(self, kind: str, judged: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -256,57 +252,66 @@ class AveragePrecision:
         every = (one for image in self.images.values() for one in (*image.truth, *image.found))
         if not ids or (kind != "box" and any(one.pixels is None for one in every)):
             return np.full((10, 101, len(judged), 4, 3), -1.0), np.full((10, len(judged), 4, 3), -1.0)
-        sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-        for number, id in enumerate(ids, start=1):
-            image = self.images[id]
-            for objects, target in zip((image.truth, image.found), sides, strict=True):
-                for one in objects:
-                    # COCO's results are as large as what is judged of them; truth is as large as its mask
-                    by_box = one.pixels is None or (kind == "box" and objects is image.found)
-                    entry: dict[str, Any] = {"id": len(target) + 1, "image_id": number, "category_id": one.label}
-                    entry |= {"area": one.box_area if by_box else float(one.pixels or 0), "iscrowd": int(one.crowd)}
-                    target.append({**entry, "bbox": [0, 0, 0, 0], "score": one.score})
-        frame = {
-            "info": {},
-            "images": [{"id": number} for number in range(1, len(ids) + 1)],
-            "categories": [{"id": index, "name": self.labels.names[index]} for index in judged],
-        }
-        truth, found = (COCO({**frame, "annotations": side}) for side in sides)
-        judging = _Judging(truth, found, [self.images[id] for id in ids], kind)
-        judging.params.catIds = list(judged)
+        judging = _Judging([self.images[id] for id in ids], kind, judged)
         judging.evaluate()
         judging.accumulate()
         return np.asarray(judging.eval["precision"]), np.asarray(judging.eval["recall"])
 
 
 class _Judging(COCOeval_faster):
-    """faster-coco-eval's matching and curves over IoUs that are known."""
+    """faster-coco-eval's matching and curves, of objects that need no COCO file and over IoUs that are known.
 
-    def __init__(self, truth: COCO, found: COCO, images: Sequence[ImageObjects], kind: str) -> None:
-        super().__init__(truth, found, iouType="bbox")
-        self.known: dict[tuple[int, int], np.ndarray] = {}
-        for number, image in enumerate(images, start=1):
-            rows, columns = (_numbers_within_class(side) for side in (image.found, image.truth))
-            counts = [Counter(one.label for one in side) for side in (image.found, image.truth)]
-            for label in counts[0].keys() & counts[1].keys():
-                self.known[number, label] = np.zeros((counts[0][label], counts[1][label]))
+    Args:
+        images: in the order that breaks ties.
+        kind: which of an overlap's numbers counts.
+        judged: class ids.
+    """
+
+    def __init__(self, images: Sequence[ImageObjects], kind: str, judged: Sequence[int]) -> None:
+        super().__init__(iouType="bbox")
+        self.images, self.kind = images, kind
+        self.params.catIds = list(judged)
+        self.known: dict[tuple[int, int], list[list[float]]] = {}
+
+    def _prepare(self) -> None:
+        """Give the library its objects, and find the IoUs of each image and class."""
+        ids = itertools.count(1)
+        seen: Counter[int] = Counter()
+        for image in self.images:
+            # classes are judged apart, so that each counts the images it is in: the library works on every image and
+            # class, and most images have few of the classes
+            (columns, widths), (rows, heights) = (_places_within_class(side) for side in (image.truth, image.found))
+            numbers = {label: seen[label] for label in widths | heights}
+            seen.update(numbers.keys())
+            for objects, target in ((image.truth, self.gt_dataset), (image.found, self.dt_dataset)):
+                # COCO's results are as large as what is judged of them; truth is as large as its mask
+                by_box = self.kind == "box" and objects is image.found
+                for label, score, pixels, box_area, crowd in objects:
+                    area = box_area if by_box or pixels is None else pixels
+                    entry = {"id": next(ids), "score": score, "area": area, "iscrowd": crowd, "ignore": crowd}
+                    target.append_ref(numbers[label], label, entry)
+            for label in heights.keys() & widths.keys():
+                self.known[numbers[label], label] = [[0.0] * widths[label] for _ in range(heights[label])]
             for one in image.overlaps:
-                matrix = self.known[number, image.found[one.found].label]
-                matrix[rows[one.found], columns[one.truth]] = getattr(one, kind)
+                label = image.found[one.found].label
+                self.known[numbers[label], label][rows[one.found]][columns[one.truth]] = getattr(one, self.kind)
+        self.params.imgIds = list(range(max(seen.values(), default=0)))
+        self._nonempty_iou_pairs = self.known.keys()
 
     def computeIoU(self, imgId: Any, catId: Any) -> Any:  # noqa: N802, N803 (the library's names)
         """Of the detections of a class, the best first, with its objects."""
-        known = self.known.get((imgId, catId))
-        return [] if known is None else known[: self.params.maxDets[-1]]
+        return self.known[imgId, catId][: self.params.maxDets[-1]]
 
 
-def _numbers_within_class(objects: Sequence[Object]) -> list[int]:
-    seen: Counter[int] = Counter()
-    numbers = []
+def _places_within_class(objects: Sequence[Object]) -> tuple[list[int], dict[int, int]]:
+    """The place of each object among those of its class, and how many there are of each class."""
+    counts: dict[int, int] = {}
+    places = []
     for one in objects:
-        numbers.append(seen[one.label])
-        seen[one.label] += 1
-    return numbers
+        place = counts.get(one.label, 0)
+        places.append(place)
+        counts[one.label] = place + 1
+    return places, counts
 
 
 def _means(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
@@ -344,21 +349,12 @@ def _f1(truth: Sequence[Object], found: Sequence[Object], overlaps: Sequence[Ove
     return 2 * len(right) / (len(wanted) + len(claimed))
 
 
-def mask_ious(
-    some: Masks, others: Masks, judged: Bool[Tensor, "N M"], crowd: Bool[Tensor, " M"]
-) -> Float64[Tensor, "N M"]:
-    """IoU of pairs of masks of one image, counted where their boxes meet; of a crowd, the first one's share in it.
-
-    Args:
-        some: masks.
-        others: masks.
-        judged: which pairs; 0 for the others.
-        crowd: which of the others are crowds.
-    """
-    common = shared_pixels(some, others, judged)
-    first, second = some.areas()[:, None], others.areas()[None]
-    whole = torch.where(crowd[None], first.expand_as(common), first + second - common)
-    return common.double() / whole.clamp(min=1).double()
+def _mask_ious(
+    some: Masks, others: Masks, judged: Bool[np.ndarray, "N M"], crowd: Bool[np.ndarray, " M"]
+) -> Float64[np.ndarray, "N M"]:
+    """IoU of pairs of masks of one image, counted where their boxes meet; 0 where a pair is not judged."""
+    common = shared_pixels(some, others, torch.from_numpy(judged)).numpy()
+    return _ious(common, some.areas().numpy(), others.areas().numpy(), crowd)
 
 
 def boundaries(masks: Masks) -> Masks:
@@ -381,16 +377,24 @@ def boundaries(masks: Masks) -> Masks:
 
 
 def _box_ious(
-    some: Float64[Tensor, "N 4"], others: Float64[Tensor, "M 4"], crowd: Bool[Tensor, " M"]
-) -> Float64[Tensor, "N M"]:
+    some: Float64[np.ndarray, "N 4"], others: Float64[np.ndarray, "M 4"], crowd: Bool[np.ndarray, " M"]
+) -> Float64[np.ndarray, "N M"]:
     """The same of boxes, in the order of COCO's own arithmetic: x y width height."""
-    first, second = (torch.cat([side[:, :2], side[:, 2:] - side[:, :2]], dim=1) for side in (some, others))
-    one, other = first[:, None], second[None]
-    ends = torch.minimum(one[..., :2] + one[..., 2:], other[..., :2] + other[..., 2:])
-    common = (ends - torch.maximum(one[..., :2], other[..., :2])).clamp(min=0).prod(dim=2)
-    area, other_area = one[..., 2] * one[..., 3], other[..., 2] * other[..., 3]
-    whole = torch.where(crowd[None], area.expand_as(common), area + other_area - common)
-    return torch.where(common > 0, common / whole, 0.0)
+    sides, other_sides = some[:, 2:] - some[:, :2], others[:, 2:] - others[:, :2]
+    ends = np.minimum((some[:, :2] + sides)[:, None], (others[:, :2] + other_sides)[None])
+    common = (ends - np.maximum(some[:, None, :2], others[None, :, :2])).clip(min=0).prod(axis=2)
+    return _ious(common, sides.prod(axis=1), other_sides.prod(axis=1), crowd)
+
+
+def _ious(
+    common: Shaped[np.ndarray, "N M"],
+    areas: Shaped[np.ndarray, " N"],
+    other_areas: Shaped[np.ndarray, " M"],
+    crowd: Bool[np.ndarray, " M"],
+) -> Float64[np.ndarray, "N M"]:
+    """What is common by what either covers; of a crowd, by what the first one covers."""
+    whole = np.where(crowd[None], areas[:, None], areas[:, None] + other_areas[None] - common)
+    return np.divide(common, whole, out=np.zeros(common.shape), where=common > 0)
 
 
 class _State(BaseModel):

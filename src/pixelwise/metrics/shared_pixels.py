@@ -12,17 +12,31 @@ from pixelwise.types import Masks
 
 def shared_pixels(some: Masks, others: Masks, judged: Bool[Tensor, "N M"] | None = None) -> Int64[Tensor, "N M"]:
     """Of each pair, or with `judged` of those pairs and 0 for the others."""
-    one, other = some.boxes[:, None].long(), others.boxes[None].long()
-    low, high = torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])
-    meet = (low < high).all(dim=2)
-    common = torch.zeros(len(some), len(others), dtype=torch.int64)
-    crops = [[masks.crop(index).numpy() for index in range(len(masks))] for masks in (some, others)]
-    corners = [masks.boxes[:, :2].tolist() for masks in (some, others)]
-    for row, column in (meet if judged is None else meet & judged).nonzero().tolist():
-        parts: list[np.ndarray] = []
-        for side, index in ((0, row), (1, column)):
-            left, top = corners[side][index]
-            (x1, y1), (x2, y2) = low[row, column].tolist(), high[row, column].tolist()
-            parts.append(crops[side][index][y1 - top : y2 - top, x1 - left : x2 - left])
-        common[row, column] = int(np.count_nonzero(parts[0] & parts[1]))
-    return common
+    boxes, other_boxes = some.boxes.numpy(), others.boxes.numpy()
+    low = np.maximum(boxes[:, None, :2], other_boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], other_boxes[None, :, 2:])
+    meet = (low < high).all(axis=2)
+    if judged is not None:
+        meet &= judged.numpy()
+    rows, columns = meet.nonzero()
+    # where the common part of two boxes lies in the crop of each: x1 y1 x2 y2
+    common = np.concatenate([low[rows, columns], high[rows, columns]], axis=1)
+    first, second = common - boxes[rows][:, [0, 1, 0, 1]], common - other_boxes[columns][:, [0, 1, 0, 1]]
+    crops, other_crops = _crops(some), _crops(others)
+    pairs = zip(rows.tolist(), columns.tolist(), first.tolist(), second.tolist(), strict=True)
+    shared = torch.zeros(len(some), len(others), dtype=torch.int64)
+    shared.numpy()[rows, columns] = [
+        np.count_nonzero(crops[row][y1:y2, x1:x2] & other_crops[column][top:bottom, left:right])
+        for row, column, (x1, y1, x2, y2), (left, top, right, bottom) in pairs
+    ]
+    return shared
+
+
+def _crops(masks: Masks) -> list[np.ndarray]:
+    """The masks inside their boxes, bool[h, w], views."""
+    flat = masks.crops.numpy().view(np.bool_)
+    boxes = masks.boxes.tolist()
+    return [
+        flat[start : start + (y2 - y1) * (x2 - x1)].reshape(y2 - y1, x2 - x1)
+        for start, (x1, y1, x2, y2) in zip(masks.offsets.tolist(), boxes, strict=True)
+    ]

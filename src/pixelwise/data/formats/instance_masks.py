@@ -103,7 +103,7 @@ class ObjectMasks:
                 f"{mask_path}: the mask is {numbers.shape[0]}×{numbers.shape[1]}, "
                 f"its image {image_path} {size[0]}×{size[1]} (image '{id}')"
             )
-        truth = truth_of(numbers, self.classes, _names(id, self.split), void=self.void, source=str(mask_path))
+        truth = truth_of(numbers, self.classes, names_of(id, self.split), void=self.void, source=str(mask_path))
         return Sample(image=image, truth=truth, id=id, original_size=size)
 
     def size_of(self, index: int) -> tuple[int, int]:
@@ -125,7 +125,7 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     pair_layout.require_pairs(path, entries, options, name=name)
     classes, remark = object_classes(path, options), pair_layout.pairs_remark(path, entries, options)
     pairs = pairs_dataset(entries, classes.labels, name=name, format="instance-masks", remark=remark)
-    return ObjectMasks(pairs, classes, split, _void(options))
+    return ObjectMasks(pairs, classes, split, void_of(options))
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -138,7 +138,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         source=pair_layout.source_of(path, split, options),
         workers=workers,
         progress=progress,
-        inspect_numbers=partial(_inspect_numbers, classes=classes, split=split, void=_void(options)),
+        inspect_numbers=partial(_inspect_numbers, classes=classes, split=split, void=void_of(options)),
     )
     remark = pair_layout.split_remark(path, options)
     return replace(report, remarks=(remark, *report.remarks)) if remark else report
@@ -197,7 +197,7 @@ def _inspect_numbers(
 ) -> Findings:
     """Numbers that are of no class, and numbers of the table that no pixel has."""
     faults: list[Fault] = []
-    found, names = ids_in(numbers, but=(0, *void)), _names(entry.id, split)
+    found, names = ids_in(numbers, but=(0, *void)), names_of(entry.id, split)
     class_ids: set[int] = set()
     for number in found:
         meant = classes.of(number, names)
@@ -215,11 +215,13 @@ def _inspect_numbers(
     return Findings(tuple(faults), frozenset(class_ids))
 
 
-def _names(id: str, split: str) -> tuple[str, ...]:
+def names_of(id: str, split: str) -> tuple[str, ...]:
+    """The names that an image may have in the table."""
     return f"{split}/{id}", id
 
 
-def _void(options: Mapping[str, str]) -> tuple[int, ...]:
+def void_of(options: Mapping[str, str]) -> tuple[int, ...]:
+    """The numbers that are not judged. Raises DataError for an option that is no number."""
     text = options.get("void")
     if text is None:
         return ()

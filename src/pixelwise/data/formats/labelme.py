@@ -44,6 +44,9 @@ OPTIONS: Mapping[str, str] = {
 IGNORED = "__ignore__"
 """LabelMe's name of what is not to be used."""
 
+UNUSED = (IGNORED, BACKGROUND, "background")
+"""Shapes of these names mark no object."""
+
 _NOUN = "shape"
 
 
@@ -62,13 +65,13 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> DrawnObjects:
     """The images of one split. Raises DataError for a file that is none of LabelMe's, and for an unusable shape."""
-    files = [read_labelme(file) for file in _files(path, split, options)]
+    files = [read_labelme(file) for file in files_of(path, split, options)]
     if not files:
         raise DataError(f"{name}: no JSON files in this split")
     labels = labels_of(path, options)
     for file in files:
-        refuse(file.path, all_faults(file, _known(labels)), noun=_NOUN)
-    images = [_image_of(file, path, split, options) for file in files]
+        refuse(file.path, all_faults(file, known_names(labels)), noun=_NOUN)
+    images = [image_of(file, path, split, options) for file in files]
     missing = [file for file, image in zip(files, images, strict=True) if image is None]
     if missing:
         raise DataError(f"{missing[0].path}: no image '{missing[0].image}'; {len(missing)} of {len(files)} are missing")
@@ -82,14 +85,14 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     faults: list[Fault] = []
     whole: list[tuple[LabelmeFile, Path]] = []
     labels = labels_of(path, options, skip=True)
-    listed = _files(path, split, options)
+    listed = files_of(path, split, options)
     for json_file in listed:
         try:
             file = read_labelme(json_file)
         except DataError as error:
             faults.append(Fault("unreadable annotations", str(json_file), str(error).removeprefix(f"{json_file}: ")))
             continue
-        found, image = [*all_faults(file, _known(labels))], _image_of(file, path, split, options)
+        found, image = [*all_faults(file, known_names(labels))], image_of(file, path, split, options)
         faults.extend(shape_faults(json_file, found, noun=_NOUN))
         if image is None:
             faults.append(Fault("missing image", str(json_file), f"no image '{file.image}'"))
@@ -133,7 +136,7 @@ def labels_of(path: Path, options: Mapping[str, str], *, skip: bool = False) -> 
     else:
         found: set[str] = set()
         for split in splits(path, options):
-            for file in _files(path, split, options):
+            for file in files_of(path, split, options):
                 try:
                     found.update(labels_in([read_labelme(file)]))
                 except DataError:
@@ -170,7 +173,8 @@ def _entries(folder: Path) -> list[Entry]:
     return [Entry(file.stem, file, file) for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")]
 
 
-def _files(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
+def files_of(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
+    """The JSON files of a split."""
     folders, found = _sub_folders(path, options), splits(path, options)
     require_split(split, found if folders else ("train", "val"), source=path)
     root = _root(path, options)
@@ -178,7 +182,7 @@ def _files(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
     return [entry.image for entry in entries if entry.image]
 
 
-def _image_of(file: LabelmeFile, path: Path, split: str, options: Mapping[str, str]) -> Path | None:
+def image_of(file: LabelmeFile, path: Path, split: str, options: Mapping[str, str]) -> Path | None:
     """Where the image of a file lies: where the file says, in the folder of images, or beside it under its name."""
     folders = [file.path.parent]
     if "images" in options:
@@ -193,7 +197,8 @@ def _image_of(file: LabelmeFile, path: Path, split: str, options: Mapping[str, s
     return None
 
 
-def _known(labels: LabelSet) -> tuple[str, ...]:
+def known_names(labels: LabelSet) -> tuple[str, ...]:
+    """What shapes may be called."""
     return (*labels.names, IGNORED, BACKGROUND)
 
 
@@ -207,12 +212,11 @@ def _packed(
 ) -> DrawnObjects:
     """The data set of sound files; ignored shapes and those of the background are left out."""
     sizes = [file.size or _size_of(image, needed=sizes_needed) for file, image in files]
-    unused = (IGNORED, BACKGROUND, "background")
     shapes = []
     for number, ((file, _), size) in enumerate(zip(files, sizes, strict=True)):
         for parts in file.objects():
             first = parts[0]
-            if first.label in unused:
+            if first.label in UNUSED:
                 continue
             shapes.append(
                 Shape(

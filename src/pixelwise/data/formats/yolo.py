@@ -67,7 +67,7 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> DrawnObjects:
     """The images of one split. Raises DataError for an unusable line, and where every line is a box."""
-    images, labels = _images(path, split, options), labels_of(path, options)
+    images, labels = images_of(path, split, options), labels_of(path, options)
     if not images:
         raise DataError(f"{name}: no images in this split")
     files = [read_yolo(label_file(image)) for image in images]
@@ -82,7 +82,7 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
     """Read every image and its lines, rasterise every object and report every fault."""
-    images, labels = _images(path, split, options), labels_of(path, options)
+    images, labels = images_of(path, split, options), labels_of(path, options)
     faults: list[Fault] = [] if images else [Fault("empty split", str(path), f"no images in {split}")]
     files: list[YoloFile] = []
     known = class_numbers(labels, path, options)
@@ -146,6 +146,12 @@ def class_numbers(labels: LabelSet, path: Path, options: Mapping[str, str]) -> t
     if "background" in (names.values() if isinstance(names, Mapping) else names):
         return labels.native_ids
     return tuple(id for index, id in enumerate(labels.native_ids) if index != labels.background_id)
+
+
+def ids_of(images: Sequence[Path]) -> tuple[str, ...]:
+    """The ids of the images of a split: their names, with the suffix where several have one stem."""
+    stems = Counter(image.stem for image in images)
+    return tuple(image.stem if stems[image.stem] == 1 else image.name for image in images)
 
 
 def label_file(image: Path) -> Path:
@@ -220,7 +226,8 @@ def _every_image(path: Path) -> list[Entry]:
     return [Entry(image.stem, image, image) for image in list_images(path / "images")]
 
 
-def _images(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
+def images_of(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
+    """The images of a split, whether they are there or not."""
     places = _places(path, options)
     require_split(split, tuple(places) or ("train", "val"), source=path)
     if not places:
@@ -250,12 +257,11 @@ def _packed(
         for line in file.lines
         if class_of[line.class_id] != labels.background_id
     ]
-    stems = Counter(image.stem for image in images)
     return DrawnObjects(
         name=name,
         format="yolo",
         labels=labels,
-        ids=tuple(image.stem if stems[image.stem] == 1 else image.name for image in images),
+        ids=ids_of(images),
         images=tuple(images),
         truth_files=tuple(file.path for file in files),
         objects=Objects.from_shapes(shapes, len(images), fractions=True),
