@@ -16,17 +16,25 @@ import pixelwise
 from pixelwise.data.spec import open_dataset
 from pixelwise.inference.load import WEIGHTS_FOLDER
 from pixelwise.inference.predictor import Predictor
+from pixelwise.metrics.average_precision import AveragePrecision
 from pixelwise.metrics.mean_iou import MeanIoU
 from pixelwise.training.evaluate import evaluate, model_answers
+from pixelwise.training.sources import with_labels
 from tests.shared_data import require
 
 PHOTOS = Path(skimage.__path__[0]) / "data"
 FOLDER = WEIGHTS_FOLDER / "default"
+OBJECTS_FOLDER = WEIGHTS_FOLDER / "default_instance"
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     return pixelwise.load("default", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def finder() -> Predictor:
+    return pixelwise.load("default", task="instance", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -43,9 +51,32 @@ def test_the_photographs_of_the_demo_are_recognised(
     assert shares[wanted] == shares[1:].max(), "the class of the photograph is the largest object in it"
 
 
-def test_the_file_is_small_and_in_half_precision() -> None:
-    path = FOLDER / "model.safetensors"
-    assert path.stat().st_size <= 12_000_000
+@pytest.mark.parametrize(
+    ("photo", "name", "least_share"),
+    [("chelsea.png", "cat", 0.3), ("astronaut.png", "person", 0.1), ("motorcycle_left.png", "motorbike", 0.1)],
+)
+def test_the_objects_of_the_demo_are_found(finder: Predictor, photo: str, name: str, least_share: float) -> None:
+    scene = finder(PHOTOS / photo)
+    best = scene.instances[[0]]
+    assert best.scores is not None
+    assert best.masks is not None
+    assert float(best.scores) > 0.7
+    assert finder.labels.names[int(best.labels)] == name
+    assert int(best.masks.areas()) / scene.image[0].numel() > least_share
+
+
+def test_the_panoptic_default_merges_the_two_others() -> None:
+    predictor = pixelwise.load("default", task="panoptic", device="cpu")
+    scene = predictor(PHOTOS / "chelsea.png")
+    names = [predictor.labels.names[label] for label in scene.panoptic.labels.tolist()]
+    assert "cat" in names
+    assert "merged" in predictor.remark
+
+
+@pytest.mark.parametrize(("folder", "most_bytes"), [(FOLDER, 12_000_000), (OBJECTS_FOLDER, 20_000_000)])
+def test_the_file_is_small_and_in_half_precision(folder: Path, most_bytes: int) -> None:
+    path = folder / "model.safetensors"
+    assert path.stat().st_size <= most_bytes
     with safe_open(path, "pt") as file:
         kinds = {
             file.get_slice(key).get_dtype() for key in list(file.keys()) if not key.endswith("num_batches_tracked")
@@ -53,12 +84,15 @@ def test_the_file_is_small_and_in_half_precision() -> None:
     assert kinds == {"F16"}
 
 
-def test_the_card_says_where_the_weights_come_from() -> None:
-    card = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
-    text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert card["task"] == "semantic"
+@pytest.mark.parametrize(
+    ("folder", "task", "number"), [(FOLDER, "semantic", "mean_iou"), (OBJECTS_FOLDER, "instance", "mask_ap")]
+)
+def test_the_card_says_where_the_weights_come_from(folder: Path, task: str, number: str) -> None:
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert card["task"] == task
     assert card["labels"]["names"][15] == "person"
-    assert f"{card['scores']['mean_iou']:.4f}" in text
+    assert f"{card['scores'][number]:.4f}" in text
     for word in (card["training"]["command"], card["training"]["revision"], card["licence"], "VOC", "COCO"):
         assert word in text
 
@@ -95,6 +129,18 @@ def test_the_score_on_the_card_is_what_is_measured(predictor: Predictor) -> None
         pass
     card = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
     assert metric.compute()["mean_iou"] == pytest.approx(card["scores"]["mean_iou"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_precision_on_the_card_is_what_is_measured(finder: Predictor) -> None:
+    spec = f"coco:{require('coco')}"
+    dataset = with_labels(open_dataset(spec, default_split="val"), finder.labels, "coco_to_voc")
+    metric = AveragePrecision(finder.labels)
+    for _ in evaluate(model_answers(finder), dataset, metric):
+        pass
+    card = json.loads((OBJECTS_FOLDER / "model.json").read_text(encoding="utf-8"))
+    for name in ("mask_ap", "mask_ap50", "box_ap"):
+        assert metric.compute()[name] == pytest.approx(card["scores"][name], abs=3e-3)
 
 
 def test_three_lines_of_python(tmp_path: Path) -> None:

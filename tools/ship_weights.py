@@ -1,6 +1,6 @@
 """Turn a run into weights that ship: half precision, judged again as they ship, with a card.
 
-    python tools/ship_weights.py RUN NAME --val SPEC --licence TEXT --notes FILE.md [--input-size N]
+    python tools/ship_weights.py RUN NAME --val SPEC [--map MAP] --licence TEXT --notes FILE.md [--input-size N]
 
 RUN is a run folder of `pixelwise train` (its best weights are taken); NAME the folder under src/pixelwise/weights; the
 notes say in words where the weights come from, and become the second half of the card.
@@ -10,33 +10,54 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from pixelwise.cli.judging import heading
 from pixelwise.data.spec import open_dataset
 from pixelwise.inference.load import WEIGHTS_FOLDER
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
-from pixelwise.metrics.mean_iou import MeanIoU
+from pixelwise.metrics.choice import new_metric, shown
 from pixelwise.training.evaluate import evaluate, model_answers
 from pixelwise.training.sources import with_labels
 
 
-def judge(folder: Path, val: str) -> dict[str, object]:
-    """The metrics of a model folder on a data set."""
+def judge(folder: Path, val: str, label_map: str | None) -> dict[str, Any]:
+    """The metrics of a model folder on a data set, and as `shown` the names of the most important."""
     module, card = read_model(folder)
-    dataset = with_labels(open_dataset(val, default_split="val"), card.labels, None)
-    metric = MeanIoU(card.labels)
+    dataset = with_labels(open_dataset(val, default_split="val"), card.labels, label_map)
+    metric = new_metric(card.task, card.labels)
     for _ in evaluate(model_answers(Predictor(module, card, device="cpu")), dataset, metric):
         pass
-    return {**metric.compute(), "data": dataset.name, "images": len(dataset)}
+    mapped = f"{dataset.name} mapped by {label_map}" if label_map else dataset.name
+    return {**metric.compute(), "data": mapped, "images": len(dataset), "shown": shown(metric.definition)}
 
 
-def card_text(name: str, card: ModelCard, per_class: dict[str, dict[str, float | None]], notes: str, size: int) -> str:
-    """The card as Markdown."""
+def card_text(
+    name: str, card: ModelCard, per_class: Mapping[str, Mapping[str, float | None]], columns: Sequence[str], notes: str
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        name: of the weights.
+        card: what is known of them.
+        per_class: the metrics of each class.
+        columns: the most important metrics, the first of which decides.
+        notes: Markdown.
+    """
     scores, training = card.scores, card.training
+    size = (WEIGHTS_FOLDER / name / "model.safetensors").stat().st_size
     arguments = ", ".join(f"{key} {value}" for key, value in card.arguments.items() if value is not None)
-    rows = "\n".join(f"| {label} | {_percent(values['iou'])} |" for label, values in per_class.items())
+    of_class = [column for column in columns if column in next(iter(per_class.values()))] or ["iou"]
+    rows = "\n".join(
+        f"| {label} | {' | '.join(_fraction(values[column]) for column in of_class)} |"
+        for label, values in per_class.items()
+    )
+    first, *others = columns
+    further = "\n".join(f"| {heading(column)} | {_fraction(scores[column])} |" for column in others)
     return f"""# {name}
 
 | | |
@@ -44,8 +65,8 @@ def card_text(name: str, card: ModelCard, per_class: dict[str, dict[str, float |
 | system | `{card.system}`, {arguments} |
 | task | {card.task}, {len(card.labels)} classes of '{card.labels.name}' |
 | input size | {card.input_size} px long side |
-| mean IoU | **{scores["mean_iou"]:.4f}** on {scores["images"]} images of `{scores["data"]}`, one scale, as shipped |
-| pixel accuracy | {scores["pixel_accuracy"]:.4f} |
+| {heading(first)} | **{scores[first]:.4f}** on {scores["images"]} images of `{scores["data"]}`, one scale, as shipped |
+{further}
 | file | {size / 1e6:.1f} MB, float16 |
 | revision | {training["revision"]} |
 | licence | {card.licence} |
@@ -54,8 +75,8 @@ Trained by: `{training["command"]}`, {training["step"]:,} steps.
 
 {notes.strip()}
 
-| class | IoU |
-|---|---|
+| class | {" | ".join(heading(column) for column in of_class)} |
+|---|{"---|" * len(of_class)}
 {rows}
 """
 
@@ -66,7 +87,7 @@ def without_own_folders(command: str) -> str:
     return shlex.join(f"runs/{Path(word).name}" if word.startswith("/") else word for word in words)
 
 
-def _percent(value: float | None) -> str:
+def _fraction(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
@@ -76,6 +97,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--val", required=True)
+    parser.add_argument("--map", help="as of pixelwise train; the classes of --val are others than the model's")
     parser.add_argument("--input-size", type=int, help="long side in pixels; that of the run by default")
     parser.add_argument("--licence", required=True)
     parser.add_argument("--notes", type=Path, required=True)
@@ -90,14 +112,13 @@ def main() -> None:
     input_size = options.input_size or card.input_size
     card = replace(card, licence=options.licence, training=training, input_size=input_size)
     write_model(folder, module.state_dict(), card, half=True)
-    metrics = judge(folder, options.val)
-    per_class = metrics.pop("per_class")
+    metrics = judge(folder, options.val, options.map)
+    per_class, columns = metrics.pop("per_class"), metrics.pop("shown")
     card = replace(card, scores=metrics)
     write_model(folder, module.state_dict(), card, half=True)
-    size = (folder / "model.safetensors").stat().st_size
-    text = card_text(options.name, card, per_class, options.notes.read_text(encoding="utf-8"), size)  # pyright: ignore
+    text = card_text(options.name, card, per_class, columns, options.notes.read_text(encoding="utf-8"))
     (folder / "README.md").write_text(text, encoding="utf-8")
-    print(f"{folder}: mean IoU {metrics['mean_iou']:.4f}, {size:,} bytes")
+    print(f"{folder}: {heading(columns[0])} {metrics[columns[0]]:.4f}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
+from pixelwise.ops.panoptic import segment_places
 
 Moved = TypeVar("Moved", bound="_Movable")
 
@@ -364,11 +365,9 @@ class Panoptic(_Movable):
         u8 where `ignore_id` is 255, so that classes are 0-254, else i32.
         """
         dtype = torch.uint8 if ignore_id == 255 else torch.int32
-        if not len(self):
-            return torch.full_like(self.ids, ignore_id, dtype=dtype)
-        known, order = self.segment_ids.sort()
-        place = torch.searchsorted(known, self.ids).clamp(max=len(self) - 1)
-        return torch.where(known[place] == self.ids, self.labels[order][place], ignore_id).to(dtype)
+        places = segment_places(self.ids.cpu().numpy(), self.segment_ids.cpu().numpy())
+        labels = torch.cat([self.labels.cpu(), torch.tensor([ignore_id])]).to(dtype).numpy()
+        return torch.from_numpy(labels.take(places, mode="wrap")).to(self.ids.device)  # -1, no segment, is the last
 
 
 @dataclass(frozen=True, eq=False, slots=True)

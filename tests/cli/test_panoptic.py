@@ -334,3 +334,20 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     card = json.loads((tmp_path / "cut" / "best" / "model.json").read_text())
     assert card["task"] == "panoptic"
     assert ("vpq" if system == "vpsnet" else "pq") in card["scores"]
+
+
+def test_frames_of_one_name_in_two_clips_stay_apart(
+    run: Run, model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each clip has a 000000.png; paths are written in two ways."""
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    images = (clips / "images" / "val").relative_to(tmp_path)
+    assert run("predict", images, "--model", model, "--out", out, "--quiet") == (0, "", "")
+    found = [one["image_id"] for one in json.loads((out / "panoptic_results.json").read_text())["annotations"]]
+    assert len(set(found)) == len(found) == 8
+    assert "clips/images/val/b/000002.png" in found
+    whole = evaluated(run, model, "--data", f"kitti-step:{clips}")
+    for data in (clips, clips.relative_to(tmp_path)):
+        again = evaluated(run, "--predictions", out, "--data", f"kitti-step:{data}")
+        assert (again["images"], again["metrics"]) == (8, whole["metrics"])

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pixelwise.data import segments
 from pixelwise.errors import DataError
-from pixelwise.inference import tracking
 from pixelwise.inference.tracking import TrackingMemory, track
 from pixelwise.types import Annotation, Instances, Masks, Panoptic
 
@@ -44,7 +44,7 @@ def square(x: int, y: int = 10, side: int = 10) -> Box:
 def test_an_object_that_moves_keeps_its_number_and_a_new_one_gets_the_next() -> None:
     frames = [frame((1, square(10))), frame((1, square(40)), (1, square(13))), frame((1, square(15)), (1, square(42)))]
     assert identities(frames) == [[0], [1, 0], [0, 1]]
-    assert tracking.track(frames[0], None, num_classes=3)[0].instances.track_ids.dtype == torch.int64
+    assert track(frames[0], None, num_classes=3)[0].instances.track_ids.dtype == torch.int64
 
 
 def test_objects_that_cross_keep_their_numbers_by_their_motion() -> None:
@@ -160,7 +160,7 @@ def panoptic(ids: list[list[int]], segments: dict[int, int], **more: torch.Tenso
 @pytest.mark.parametrize("slab", [1, 9, 1000])
 def test_things_of_segments_are_renumbered_and_stuff_is_not(monkeypatch: pytest.MonkeyPatch, slab: int) -> None:
     """Of 3 classes 0 is stuff: segment 1. The things 4 and 5 change places in the numbering of the second frame."""
-    monkeypatch.setattr(tracking, "SLAB_PIXELS", slab)
+    monkeypatch.setattr(segments, "SLAB_PIXELS", slab)
     first = panoptic([[1, 4, 4, 0], [1, 4, 5, 5], [1, 1, 5, 5], [0, 1, 1, 1]], {1: 0, 4: 1, 5: 1})
     second = panoptic(
         [[1, 5, 5, 0], [1, 5, 4, 4], [1, 1, 4, 4], [6, 6, 9, 1]],

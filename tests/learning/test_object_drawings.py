@@ -24,7 +24,7 @@ SMALL_ANCHORS = {"anchor_image_side": 96, "anchor_sizes": [20, 40, 64, 96, 128],
     ("name", "arguments", "steps", "lr"),
     [
         ("mask_rcnn", TWO_STAGES, 400, 2e-3),
-        ("yolact", {"backbone": "resnet18", "channels": 64, **SMALL_ANCHORS}, 700, 3e-3),
+        ("yolact", {"backbone": "resnet18", "channels": 64, "nms": "ordinary", **SMALL_ANCHORS}, 1000, 3e-3),
     ],
 )
 @pytest.mark.timeout(1200)

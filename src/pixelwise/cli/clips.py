@@ -117,7 +117,8 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
             failure = str(error)
     if not (quiet or json_lines):
         rate = f", {count / max(time.monotonic() - begin, 1e-3):.1f} frames/s" if count else ""
-        print(f"{video}  {before + count:,} frames{rate}, {run.job.lines}")
+        frames = "1 frame" if before + count == 1 else f"{before + count:,} frames"
+        print(f"{video}  {frames}{rate}, {run.job.lines}")
     return failure
 
 

@@ -30,8 +30,8 @@ from pixelwise.errors import RecipeError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pixelwise.data.dataset import Dataset
     from pixelwise.inference.coco_results import CocoResults
-    from pixelwise.labels import LabelSet
     from pixelwise.training.report import Evaluation
     from pixelwise.types import Annotation, Sample
 
@@ -153,7 +153,7 @@ def evaluate(
     with ExitStack() as files:
         if out is not None and subject.task == "instance":
             results = files.enter_context(CocoResults(out / COCO_RESULTS_NAME))
-            watchers.append(_writer(results, subject.dataset.labels))
+            watchers.append(_writer(results, subject.dataset))
         failures = judge(subject, metric, indices, watchers=watchers, workers=workers, hidden=quiet or as_json)
     evaluation = Evaluation(
         model=subject.name,
@@ -168,12 +168,14 @@ def evaluate(
     return _report(evaluation, content, out, worst=None if worst is None else worst.sheet(), as_json=as_json)
 
 
-def _writer(results: CocoResults, labels: LabelSet) -> Callable[[Sample, Annotation], None]:
-    from pixelwise.inference.coco_results import entries_of_instances
+def _writer(results: CocoResults, dataset: Dataset) -> Callable[[Sample, Annotation], None]:
+    from pixelwise.inference.coco_results import coco_image_ids, entries_of_instances
+
+    ids = coco_image_ids(dataset.ids)
 
     def write(sample: Sample, predicted: Annotation) -> None:
         if predicted.instances is not None:
-            results.add(entries_of_instances(sample.id, predicted.instances, labels))
+            results.add(entries_of_instances(ids[sample.id], predicted.instances, dataset.labels))
 
     return write
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int32, Int64
 from torch import Tensor
 
 from pixelwise.labels import LARGEST_ID, LabelMap, LabelSet
-from pixelwise.ops.panoptic import VOID_ID, segment_places
+from pixelwise.ops.panoptic import SLAB_PIXELS, VOID_ID, segment_places
 from pixelwise.types import Annotation, Instances, Masks, Panoptic
 
 
@@ -152,7 +152,12 @@ def mapped_segments(panoptic: Panoptic, label_map: LabelMap) -> Panoptic:
 def with_ids(panoptic: Panoptic, segment_ids: Int32[Tensor, " S"]) -> Int32[Tensor, "H W"]:
     """The map with other ids in place of those of its segments; 0 where it has no segment. On the CPU."""
     places = segment_places(panoptic.ids.numpy(), panoptic.segment_ids.numpy())
-    return torch.from_numpy(np.append(segment_ids.numpy(), np.int32(VOID_ID)).astype(np.int32)[places])  # -1: the last
+    new = np.append(segment_ids.numpy(), np.int32(VOID_ID))
+    # -1, which is no segment, takes the last
+    rows = max(1, SLAB_PIXELS // max(1, places.shape[1]))
+    for start in range(0, len(places), rows):
+        places[start : start + rows] = new.take(places[start : start + rows], mode="wrap")
+    return torch.from_numpy(places)
 
 
 def _firsts(segment_ids: Int32[Tensor, " S"], kept: Bool[Tensor, " S"]) -> Int64[Tensor, " M"]:

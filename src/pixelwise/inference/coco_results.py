@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -25,8 +26,15 @@ def coco_image_id(name: str) -> int | str:
     return int(stem) if stem.isascii() and stem.isdecimal() and len(stem) <= 15 else name
 
 
+def coco_image_ids(names: Iterable[str]) -> dict[str, int | str]:
+    """The ids of the images of one run: as `coco_image_id`, but the name itself of those that would share a number."""
+    ids = {name: coco_image_id(name) for name in names}
+    times = Counter(ids.values())
+    return {name: id if times[id] == 1 else name for name, id in ids.items()}
+
+
 def coco_entry(
-    image: str,
+    image_id: int | str,
     label: int,
     box_xywh: Sequence[float],
     score: float,
@@ -37,43 +45,46 @@ def coco_entry(
     """One object.
 
     Args:
-        image: id or file of the image.
+        image_id: of the image, see `coco_image_ids`.
         label: class id.
         box_xywh: x y width height, pixels.
         score: in [0, 1].
         rle: its mask, compressed; None where there is no mask.
         labels: whose ids on disk are the category ids.
     """
-    entry: dict[str, Any] = {"image_id": coco_image_id(image), "category_id": labels.native_ids[label]}
+    entry: dict[str, Any] = {"image_id": image_id, "category_id": labels.native_ids[label]}
     entry |= {"bbox": [round(value, 2) for value in box_xywh], "score": round(score, 5)}
     return entry if rle is None else {**entry, "segmentation": dict(rle)}
 
 
-def entries_of_instances(image: str, instances: Instances, labels: LabelSet) -> Iterator[dict[str, Any]]:
-    """The objects that were found in an image, by its id or its file."""
+def entries_of_instances(image_id: int | str, instances: Instances, labels: LabelSet) -> Iterator[dict[str, Any]]:
+    """The objects that were found in an image."""
     instances = instances.to("cpu")
     runs = [None] * len(instances) if instances.masks is None else instances.masks.to_coco()
     for index, label in enumerate(instances.labels.tolist()):
         x1, y1, x2, y2 = instances.boxes[index].double().tolist()
         score = 1.0 if instances.scores is None else float(instances.scores[index])
-        yield coco_entry(image, label, (x1, y1, x2 - x1, y2 - y1), score, runs[index], labels=labels)
+        yield coco_entry(image_id, label, (x1, y1, x2 - x1, y2 - y1), score, runs[index], labels=labels)
 
 
-def entries_of_record(record: Mapping[str, Any], labels: LabelSet) -> Iterator[dict[str, Any]]:
+def entries_of_record(record: Mapping[str, Any], labels: LabelSet, *, image_id: int | str) -> Iterator[dict[str, Any]]:
     """The objects of a line of `results.jsonl`."""
     for segment in record["segments"]:
         x1, y1, x2, y2 = segment["box"]
         box = (x1, y1, x2 - x1, y2 - y1)
-        yield coco_entry(record["image"], segment["label"], box, segment["score"], segment["rle"], labels=labels)
+        yield coco_entry(image_id, segment["label"], box, segment["score"], segment["rle"], labels=labels)
 
 
-def panoptic_entry_of_record(record: Mapping[str, Any], picture: str, labels: LabelSet) -> dict[str, Any]:
+def panoptic_entry_of_record(
+    record: Mapping[str, Any], picture: str, labels: LabelSet, *, image_id: int | str
+) -> dict[str, Any]:
     """The segments of a line of `results.jsonl`.
 
     Args:
         record: the line.
         picture: the PNG with their ids, relative to the folder of the results.
         labels: whose ids on disk are the category ids.
+        image_id: of the image.
     """
     segments: list[dict[str, Any]] = []
     for segment in record["segments"]:
@@ -81,7 +92,7 @@ def panoptic_entry_of_record(record: Mapping[str, Any], picture: str, labels: La
         info: dict[str, Any] = {"id": segment["id"], "category_id": labels.native_ids[segment["label"]]}
         info |= {"area": segment["area"], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
         segments.append(info if segment["score"] is None else {**info, "score": segment["score"]})
-    return {"image_id": coco_image_id(record["image"]), "file_name": picture, "segments_info": segments}
+    return {"image_id": image_id, "file_name": picture, "segments_info": segments}
 
 
 class CocoResults:

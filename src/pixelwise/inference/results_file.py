@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pixelwise.inference.coco_results import entries_of_record, panoptic_entry_of_record
+from pixelwise.inference.coco_results import coco_image_ids, entries_of_record, panoptic_entry_of_record
 from pixelwise.inference.scene import PANOPTIC_SUFFIX
 from pixelwise.labels import LabelSet
 
@@ -101,15 +101,17 @@ class ResultsFile:
 
     def coco_entries(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
         """Every object of every line, as an entry of COCO's results; one line is held at a time."""
+        ids = coco_image_ids(self._entries)
         for record in self._records():
-            yield from entries_of_record(record, labels)
+            yield from entries_of_record(record, labels, image_id=ids[record["image"]])
 
     def panoptic_entries(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
         """Every line with a panoptic PNG, as an entry of COCO's panoptic results; one line is held at a time."""
+        ids = coco_image_ids(self._entries)
         for record in self._records():
             for name in record.get("files", ()):
                 if name.endswith(PANOPTIC_SUFFIX):
-                    yield panoptic_entry_of_record(record, name, labels)
+                    yield panoptic_entry_of_record(record, name, labels, image_id=ids[record["image"]])
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for entry in sorted(self._entries.values(), key=lambda entry: entry.offset):

@@ -11,24 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Float, Int64
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from pixelwise.data.segments import masks_of_ids
+from pixelwise.data.segments import masks_of_ids, with_ids
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
-from pixelwise.ops.panoptic import VOID_ID, segment_places, thing_segment_ids
-from pixelwise.types import Annotation, Masks, Panoptic
+from pixelwise.ops.panoptic import thing_segment_ids
+from pixelwise.types import Annotation, Masks
 
 SAME_OBJECT = 0.3
 """From this IoU on, masks of one class in two frames may be the same object."""
 
 KEPT_FRAMES = 10
 """For so many frames an object that is not seen is remembered."""
-
-SLAB_PIXELS = 4 * 2**20
-"""How many pixels get new ids at once."""
 
 
 class Track(NamedTuple):
@@ -157,7 +154,7 @@ def track(
         numbers, memory = _go_on(seen, size, memory, min_overlap, kept_frames, follows_motion=follows_motion)
         ids = panoptic.segment_ids.clone()
         ids[is_thing] = thing_segment_ids(torch.tensor(numbers, dtype=torch.int64), num_classes)
-        return replace(annotation, panoptic=_renumbered(panoptic, ids)), memory
+        return replace(annotation, panoptic=replace(panoptic, ids=with_ids(panoptic, ids), segment_ids=ids)), memory
     if instances is not None and instances.masks is not None:
         seen, size = _seen(instances.masks, instances.labels, instances.scores), instances.masks.size
         numbers, memory = _go_on(seen, size, memory, min_overlap, kept_frames, follows_motion=follows_motion)
@@ -260,14 +257,3 @@ def _motion(before: Track, box: Sequence[int]) -> tuple[float, float]:
     frames = 2 * (before.unseen + 1)
     x1, y1, x2, y2 = (now - then for now, then in zip(box, before.box, strict=True))
     return (x1 + x2) / frames, (y1 + y2) / frames
-
-
-def _renumbered(panoptic: Panoptic, segment_ids: Int32[Tensor, " S"]) -> Panoptic:
-    """The same segments with other ids; ids without segment become void."""
-    places = segment_places(panoptic.ids.numpy(), panoptic.segment_ids.numpy())
-    new = np.append(segment_ids.numpy(), np.int32(VOID_ID))  # -1, the last, is no segment
-    ids = np.empty_like(places)
-    rows = max(1, SLAB_PIXELS // max(1, ids.shape[1]))
-    for start in range(0, len(ids), rows):
-        ids[start : start + rows] = new.take(places[start : start + rows], mode="wrap")
-    return replace(panoptic, ids=torch.from_numpy(ids), segment_ids=segment_ids)

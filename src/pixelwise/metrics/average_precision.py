@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from faster_coco_eval import COCOeval_faster
 from jaxtyping import Bool, Float64, Shaped
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
@@ -379,7 +380,7 @@ def boundaries(masks: Masks) -> Masks:
 def _box_ious(
     some: Float64[np.ndarray, "N 4"], others: Float64[np.ndarray, "M 4"], crowd: Bool[np.ndarray, " M"]
 ) -> Float64[np.ndarray, "N M"]:
-    """The same of boxes, in the order of COCO's own arithmetic: x y width height."""
+    """IoU of pairs of boxes, in the order of COCO's own arithmetic: x y width height."""
     sides, other_sides = some[:, 2:] - some[:, :2], others[:, 2:] - others[:, :2]
     ends = np.minimum((some[:, :2] + sides)[:, None], (others[:, :2] + other_sides)[None])
     common = (ends - np.maximum(some[:, None, :2], others[None, :, :2])).clip(min=0).prod(axis=2)

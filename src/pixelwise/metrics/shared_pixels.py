@@ -16,9 +16,7 @@ def shared_pixels(some: Masks, others: Masks, judged: Bool[Tensor, "N M"] | None
     low = np.maximum(boxes[:, None, :2], other_boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], other_boxes[None, :, 2:])
     meet = (low < high).all(axis=2)
-    if judged is not None:
-        meet &= judged.numpy()
-    rows, columns = meet.nonzero()
+    rows, columns = np.nonzero(meet if judged is None else meet & judged.numpy())
     # where the common part of two boxes lies in the crop of each: x1 y1 x2 y2
     common = np.concatenate([low[rows, columns], high[rows, columns]], axis=1)
     first, second = common - boxes[rows][:, [0, 1, 0, 1]], common - other_boxes[columns][:, [0, 1, 0, 1]]

@@ -331,7 +331,7 @@ def _require_truth(system: str, data: TrainingData) -> None:
         if truth.instances is None or truth.instances.masks is None:
             raise DataError(
                 f"{dataset.name}: tells no objects, which {system} learns from; a set of objects with masks is "
-                "wanted, such as coco:PATH or instance-masks:PATH"
+                f"wanted, such as {'coco-panoptic:PATH' if task == 'panoptic' else 'coco:PATH or instance-masks:PATH'}"
             )
         if task == "panoptic" and truth.semantic is None:
             raise DataError(

@@ -88,20 +88,24 @@ def read_objects(path: Path, dataset: Dataset) -> StoredObjects:
         fault = _fault(entry, names, categories, dataset, masked=masked)
         if fault:
             raise DataError(f"{path}: entry {number}: {fault}")
-        entries[names[str(entry["image_id"])]].append(entry)
+        id = image_named(entry["image_id"], names)
+        assert id is not None
+        entries[id].append(entry)
     return StoredObjects(path, dataset.labels, entries, masked)
 
 
 def images_by_name(dataset: Dataset) -> dict[str, str]:
     """The id of each image by what results may call it: its file, with or without folder and suffix, or its id.
 
-    The end of an id, behind the name of its clip, will do too. A short name that several images have is none of theirs.
+    The end of an id, behind the name of its clip, will do too, and the end of a path. A short name that several images
+    have is none of theirs.
     """
     names: dict[str, str] = {}
     shared: set[str] = set()
     files = [dataset.image_path(index) for index in range(len(dataset))]
     for file, id in zip(files, dataset.ids, strict=True):
-        for name in (file.name, file.stem, str(coco_image_id(file.name)), id.rpartition("/")[2]):
+        ends = (Path(*file.parts[-length:]).as_posix() for length in range(2, len(file.parts)))
+        for name in (file.name, file.stem, str(coco_image_id(file.name)), id.rpartition("/")[2], *ends):
             if names.setdefault(name, id) != id:
                 shared.add(name)
     for name in shared:
@@ -111,11 +115,25 @@ def images_by_name(dataset: Dataset) -> dict[str, str]:
     return names
 
 
+def image_named(image_id: Any, names: Mapping[str, str]) -> str | None:
+    """The id of the image that results mean; None where there is no such one.
+
+    Args:
+        image_id: as it stands in the results. Of a path that is none of the data set's the end tells the image, with a
+            folder at least, for where the data set lies may be written in two ways.
+        names: of `images_by_name`.
+    """
+    name = str(image_id)
+    parts = name.split("/")
+    ends = ("/".join(parts[start:]) for start in range(1, len(parts) - 1))
+    return next((names[one] for one in (name, *ends) if one in names), None)
+
+
 def _fault(entry: Any, names: Mapping[str, str], categories: set[int], dataset: Dataset, *, masked: bool) -> str | None:
     """What is wrong with an entry, or None."""
     if not isinstance(entry, dict):
         return f"an object is wanted, not a {type(entry).__name__}"
-    if str(entry.get("image_id")) not in names:
+    if image_named(entry.get("image_id"), names) is None:
         return f"image {entry.get('image_id')!r} is not in {dataset.name}"
     category = entry.get("category_id")
     if not isinstance(category, int) or category not in categories:

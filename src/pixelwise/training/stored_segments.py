@@ -21,7 +21,7 @@ from pixelwise.data.panoptic_maps import panoptic_of, read_segment_ids
 from pixelwise.data.segments import regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LARGEST_ID, LabelSet
-from pixelwise.training.stored_objects import images_by_name, is_number
+from pixelwise.training.stored_objects import image_named, images_by_name, is_number
 from pixelwise.types import Annotation, Sample
 
 
@@ -121,7 +121,7 @@ def read_segments(path: Path, dataset: Dataset) -> StoredSegments:
             name, segments = _understood(entry, dataset.labels)
         except _UnsoundError as error:
             raise DataError(f"{path}: annotation {number}: {error}") from None
-        id = id_of.get(str(entry["image_id"]))
+        id = image_named(entry["image_id"], id_of)
         if id is None:
             continue
         if id in maps:
