@@ -9,6 +9,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Processes that run tests.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -42,7 +44,7 @@ lint: install-dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m "not learning"
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not learning"
 
 test-learning: install-dev
 	$(BIN)/pytest tests/learning -s
