@@ -66,7 +66,9 @@ def objects_of(truth: np.ndarray, numbers: np.ndarray) -> Instances:
     seen = [number for number in range(1, int(numbers.max()) + 1) if (numbers == number).any()]
     masks = Masks.from_arrays((numbers == number for number in seen), (truth.shape[0], truth.shape[1]))
     labels = torch.tensor([int(truth[numbers == number][0]) for number in seen], dtype=torch.int64)
-    return Instances(boxes=masks.boxes.float(), labels=labels, masks=masks, track_ids=torch.tensor(seen))
+    return Instances(
+        boxes=masks.boxes.float(), labels=labels, masks=masks, track_ids=torch.tensor(seen, dtype=torch.int64)
+    )
 
 
 def drawn_sample(seed: int, size_hw: tuple[int, int], *, clip: str | None = None, frame: int = 0) -> Sample:

@@ -54,7 +54,7 @@ def require_same(network: nn.Module, fused: nn.Module | None, images: Tensor) ->
         pairs = zip(fusion.compared_maps(network, images), fusion.compared_maps(fused, images), strict=True)
         for wanted, found in pairs:
             assert wanted.std() > 0
-            torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5 * float(wanted.abs().max()))
+            torch.testing.assert_close(found, wanted, rtol=0, atol=5e-5 * float(wanted.abs().max()))
 
 
 def kinds(network: nn.Module | None, kind: type[nn.Module]) -> int:

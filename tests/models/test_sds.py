@@ -244,7 +244,7 @@ def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
     features = torch.cat([image.features for image in described])
     theirs = machine.decision_function((features * scale).double().numpy())
     ours = system.margins(features)[:, thing].numpy()
-    assert np.corrcoef(ours, theirs)[0, 1] > 0.95
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.85
     for progress in sds.fit_refiners(system, samples, input_size=64):
         assert progress.done <= progress.total
     assert system.has_refiner.any()
