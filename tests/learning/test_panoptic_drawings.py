@@ -43,7 +43,7 @@ def test_drawings_are_learnt(name: str, arguments: dict[str, Any]) -> None:
 @pytest.mark.learning
 @pytest.mark.timeout(2400)
 def test_moving_drawings_are_followed() -> None:
-    lesson = Lesson("vpsnet", SMALL, steps=400, batch_size=4)
+    lesson = Lesson("vpsnet", SMALL, steps=400)
     lesson.learn(DrawnClips(20_000, first_seed=0))
     followed = lesson.judge(clips=10)
     track_head, lesson.system.track_head = lesson.system.track_head, None
