@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,17 +24,24 @@ def draw_scene(seed: int, size_hw: tuple[int, int] = (96, 96)) -> tuple[np.ndarr
     return picture, truth
 
 
-def draw_objects(
-    seed: int, size_hw: tuple[int, int] = (96, 96), *, frame: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same, and the number of the object, from 1 on, of each pixel; in later frames each has moved on its line."""
+class Shape(NamedTuple):
+    """A disc (1), square (2) or triangle (3)."""
+
+    kind: int
+    radius: int
+    x: int
+    y: int
+    colour: tuple[int, ...]
+
+
+def drawn_shapes(seed: int, size_hw: tuple[int, int] = (96, 96), *, frame: int = 0) -> tuple[np.ndarray, list[Shape]]:
+    """The coarse ground u8 [h, w, 3] and the objects on it, from far to near; each moves on its line."""
     generator = np.random.default_rng(seed)
     motions = np.random.default_rng((seed, 1))
     height, width = size_hw
     coarse = generator.integers(30, 130, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    truth, numbers = Image.new("L", (width, height), 0), Image.new("L", (width, height), 0)
-    for number in range(1, 1 + int(generator.integers(1, 4))):
+    shapes: list[Shape] = []
+    for _ in range(int(generator.integers(1, 4))):
         kind = int(generator.integers(1, 4))
         radius = int(generator.integers(min(size_hw) // 8, min(size_hw) // 4))
         x, y = int(generator.integers(radius, width - radius)), int(generator.integers(radius, height - radius))
@@ -41,7 +49,19 @@ def draw_objects(
             bounced(start + frame * int(motions.integers(-4, 5)), radius, side - radius - 1)
             for start, side in ((x, width), (y, height))
         )
-        colour = tuple(int(value) for value in generator.integers(120, 256, 3))
+        shapes.append(Shape(kind, radius, x, y, tuple(int(value) for value in generator.integers(120, 256, 3))))
+    return coarse, shapes
+
+
+def draw_objects(
+    seed: int, size_hw: tuple[int, int] = (96, 96), *, frame: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same, and the number of the object, from 1 on, of each pixel; in later frames each has moved on its line."""
+    height, width = size_hw
+    coarse, shapes = drawn_shapes(seed, size_hw, frame=frame)
+    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    truth, numbers = Image.new("L", (width, height), 0), Image.new("L", (width, height), 0)
+    for number, (kind, radius, x, y, colour) in enumerate(shapes, start=1):
         for canvas, paint in ((picture, colour), (truth, kind), (numbers, number)):
             draw = ImageDraw.Draw(canvas)
             if kind == 1:
@@ -53,6 +73,19 @@ def draw_objects(
     noise = np.random.default_rng((seed, 2, frame)).integers(-12, 13, (height, width, 3))
     noisy = np.asarray(picture).astype(np.int16) + noise
     return noisy.clip(0, 255).astype(np.uint8), np.asarray(truth), np.asarray(numbers)
+
+
+def drawn_flow(seed: int, size_hw: tuple[int, int], *, frame: int, reference: int) -> torch.Tensor:
+    """Where each pixel of a frame is in another one, minus its own place; NaN where it is hidden there."""
+    places, others = (
+        np.array([(0, 0), *((shape.x, shape.y) for shape in drawn_shapes(seed, size_hw, frame=when)[1])])
+        for when in (frame, reference)
+    )
+    numbers, there = (draw_objects(seed, size_hw, frame=when)[2] for when in (frame, reference))
+    x, y = (others - places)[numbers].transpose(2, 0, 1)
+    rows, columns = np.indices(size_hw)
+    seen = there[rows + y, columns + x] == numbers  # walls keep all objects inside
+    return torch.from_numpy(np.where(seen, [x, y], np.nan).astype(np.float32))
 
 
 def bounced(place: int, low: int, high: int) -> int:
@@ -131,6 +164,11 @@ class DrawnClips:
     def __getitem__(self, index: int) -> Sample:
         number, frame = divmod(index, self.frames)
         return drawn_sample(self.first_seed + number, self.size_hw, clip=self.clips[index], frame=frame)
+
+    def flow(self, index: int, *, reference: int) -> torch.Tensor:
+        """From a frame to another of its clip."""
+        number, frame = divmod(index, self.frames)
+        return drawn_flow(self.first_seed + number, self.size_hw, frame=frame, reference=reference)
 
 
 def write_masks_tree(folder: Path, *, train: int, val: int, size_hw: tuple[int, int] = (64, 80)) -> Path:

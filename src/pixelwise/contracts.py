@@ -161,7 +161,7 @@ class Stage:
             begins anew.
         steps: optimizer steps; 1 for a solver.
         batch_size: images in each step of one process.
-        crop_size: height and width of training crops, pixels.
+        crop_size: side of training crops in pixels, or their height and width where they are not square.
         optimizer: see Optimizer.
         augmentation: see Augmentation.
         poly_power: the rate falls as (1 - step / steps) ** poly_power, by step.
@@ -181,7 +181,7 @@ class Stage:
     solver: str = ""
     steps: int = 30_000
     batch_size: int = 16
-    crop_size: int = 513
+    crop_size: int | tuple[int, int] = 513
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
     poly_power: float = 0.9

@@ -278,6 +278,7 @@ class Instances(_Movable):
         scores: in [0, 1], of predictions.
         track_ids: the same number for the same object within a clip.
         crowd: whether the region stands for many objects that nobody told apart.
+        areas: in square pixels, as a file states them; COCO calls objects small, medium or large by these.
     """
 
     boxes: Float[Tensor, "N 4"]
@@ -286,6 +287,7 @@ class Instances(_Movable):
     scores: Float[Tensor, " N"] | None = None
     track_ids: Int64[Tensor, " N"] | None = None
     crowd: Bool[Tensor, " N"] | None = None
+    areas: Float[Tensor, " N"] | None = None
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -306,8 +308,8 @@ class Instances(_Movable):
     def concatenate(parts: Sequence[Instances]) -> Instances:
         """Objects of the same image joined in order.
 
-        A part that some have no scores or track ids of is left out; what does not say `crowd` has no crowds. Raises
-        DataError for none, or when some have masks and others have not.
+        A part that some have no scores, track ids or areas of is left out; what does not say `crowd` has no crowds.
+        Raises DataError for none, or when some have masks and others have not.
         """
         if not parts:
             raise DataError("no instances to join")
@@ -329,6 +331,7 @@ class Instances(_Movable):
             scores=joined("scores"),
             track_ids=joined("track_ids"),
             crowd=torch.cat(crowds) if any(part.crowd is not None for part in parts) else None,
+            areas=joined("areas"),
         )
 
 
@@ -383,6 +386,8 @@ class Annotation(_Movable):
         classes: whether each class occurs in the image.
         class_scores: score of each class for the image.
         captions: (text, log-probability) pairs, best first.
+        flow: where each pixel is in the frame's reference, x and y minus its own in pixels; NaN where it is not seen
+            there.
     """
 
     semantic: UInt8[Tensor, "H W"] | Int32[Tensor, "H W"] | None = None
@@ -393,6 +398,7 @@ class Annotation(_Movable):
     classes: Bool[Tensor, " K"] | None = None
     class_scores: Float[Tensor, " K"] | None = None
     captions: tuple[tuple[str, float], ...] | None = None
+    flow: Float[Tensor, "2 H W"] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from pixelwise.cli.app import main
 from pixelwise.errors import CheckpointError
 from pixelwise.inference.model_folder import ModelCard, system_module, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.training import comparison
 from pixelwise.training.comparison import TIMED_IMAGES, latencies, timed_images
 from pixelwise.training.peak_memory import peak_memory
+from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS, DrawnScenes, write_masks_tree
 
-Run = Callable[..., tuple[int, str, str]]
 SIZES = {"small": 48, "large": 96}
 BACKBONES = {"small": "mobilenet_v2", "large": "resnet18"}
 PEAK = 12 * 2**20
@@ -49,18 +47,10 @@ def write(folder: Path, module: nn.Module, backbone: str, input_size: int, label
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Run:
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Run:
     """Runs a command line in this process and in the folder; memory is not measured."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(comparison, "peak_memory", lambda *_, **__: PEAK)
-
-    def run(*arguments: str | int | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
     return run
 
 

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from pixelwise.cli.app import main
 from pixelwise.cli.progress import image_bar
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
@@ -30,6 +29,7 @@ from pixelwise.training.evaluate import evaluate, model_answers
 from pixelwise.training.shards import Shard
 from pixelwise.training.worst_images import WorstImages
 from pixelwise.types import Annotation, Sample
+from tests.cli.conftest import Run
 from tests.drawn_scenes import draw_scene
 from tests.shared_data import require
 
@@ -42,22 +42,6 @@ LABELS = LabelSet(
     void_ids=(255,),
 )
 """Ids on disk are not the class ids, so that mixing them up is seen."""
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run
 
 
 def write_set(root: Path, *, count: int = 5, size: tuple[int, int] = (48, 64), first: int = 0) -> Path:

@@ -13,7 +13,9 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 import pixelwise
-from tests.cli.test_app import require_refusal, run
+from tests.cli.conftest import Run
+from tests.cli.test_app import require_refusal
+from tests.cli.test_app import run as run_apart
 from tests.importers.test_torchvision import normalized, require_equal
 from tests.nn.test_backbones import perturb_batch_norm
 
@@ -34,7 +36,7 @@ def mobile(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, P
 @torch.no_grad()
 def test_a_network_of_torchvision_becomes_a_model(mobile: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
     theirs, path = mobile
-    result = run("import", "torchvision", "deeplabv3_mobilenet_v3_large", path, "--out", tmp_path / "dl3")
+    result = run_apart("import", "torchvision", "deeplabv3_mobilenet_v3_large", path, "--out", tmp_path / "dl3")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0] == f"{len(theirs.state_dict())} tensors mapped, 0 missing, 0 unexpected"
     predictor = pixelwise.load(tmp_path / "dl3")
@@ -44,11 +46,11 @@ def test_a_network_of_torchvision_becomes_a_model(mobile: tuple[torch.nn.Module,
     for found, key in ((output.logits, "out"), (output.aux_logits, "aux")):
         enlarged = F.interpolate(found, size=(80, 112), mode="bilinear", align_corners=False)
         require_equal(enlarged, theirs(normalized(images))[key])
-    again = run("import", "torchvision", "deeplabv3_mobilenet_v3_large", path, "--out", tmp_path / "dl3")
+    again = run_apart("import", "torchvision", "deeplabv3_mobilenet_v3_large", path, "--out", tmp_path / "dl3")
     require_refusal(again, "is there already; add --overwrite")
 
 
-def test_what_a_file_is_not_is_said_in_one_line(mobile: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
+def test_what_a_file_is_not_is_said_in_one_line(run: Run, mobile: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
     _, path = mobile
     for words, text in (
         (["torchvision", "fcn_resnet50", path], "not the weights of torchvision fcn_resnet50"),
@@ -67,7 +69,11 @@ def test_what_a_file_is_not_is_said_in_one_line(mobile: tuple[torch.nn.Module, P
         ),
         (["torchvision", "deeplabv3_mobilenet_v3_large", path, "--labels", "nil"], "--labels nil: no such file"),
     ):
-        require_refusal(run("import", *words, "--out", tmp_path / "out"), text)
+        code, out, err = run("import", *words, "--out", tmp_path / "out")
+        assert (code, out) == (2, "")
+        assert err.startswith("pixelwise: ")
+        assert err.count("\n") == 1, err
+        assert text in err
         assert not (tmp_path / "out").exists()
 
 
@@ -76,13 +82,13 @@ def test_a_classifier_becomes_a_backbone_that_a_run_begins_with(tmp_path: Path) 
     perturb_batch_norm(classifier)
     source = tmp_path / "resnet18.safetensors"
     save_file(classifier.state_dict(), source)
-    result = run("import", "torchvision", "resnet18", source, "--out", tmp_path / "b", "--json")
+    result = run_apart("import", "torchvision", "resnet18", source, "--out", tmp_path / "b", "--json")
     report = json.loads(result.stdout)
     assert (report["missing"], report["unexpected"], report["left_out"]) == (0, 0, 2)
     stored = load_file(report["file"])
     assert "fc.weight" not in stored
     assert torch.equal(stored["layer4.1.bn2.running_var"], classifier.layer4[1].bn2.running_var)
-    same = run("import", "timm", "resnet18", source, "--out", tmp_path / "c.safetensors")
+    same = run_apart("import", "timm", "resnet18", source, "--out", tmp_path / "c.safetensors")
     assert same.returncode == 0, same.stderr
     assert "--backbone timm/resnet18 --init" in same.stdout
 
@@ -91,7 +97,7 @@ def test_a_folder_of_smp_tells_its_output_stride(tmp_path: Path) -> None:
     network = smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=3, encoder_output_stride=8)
     network.save_pretrained(tmp_path / "theirs")
     (tmp_path / "names.txt").write_text("road\nfield\nriver\n")
-    result = run(
+    result = run_apart(
         "import",
         "smp",
         "DeepLabV3Plus",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import sys
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,32 +16,17 @@ from PIL import Image
 from pycocotools.coco import COCO
 from torch import nn
 
-from pixelwise.cli.app import main
 from pixelwise.data.spec import open_dataset
 from pixelwise.inference.model_folder import ModelCard, read_model, system_module, write_model
 from pixelwise.ops import rle
+from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS, draw_objects, objects_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
-Run = Callable[..., tuple[int, str, str]]
 
 ARGUMENTS = {"backbone": "mobilenet_v2", "channels": 16, "box_width": 32, "kept_proposals": [60, 100]}
 """A small Mask R-CNN; its random weights find objects at low thresholds."""
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str | Path | float) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run
 
 
 def write_coco(root: Path, *, train: int = 4, val: int = 5) -> Path:
@@ -220,6 +203,38 @@ def test_training_goes_on_and_chooses_by_mask_ap(run: Run, drawings: Path, tmp_p
     card = json.loads((tmp_path / "run" / "best" / "model.json").read_text())
     assert card["task"] == "instance"
     assert "mask_ap" in card["scores"]
+
+
+def test_clips_of_cut_out_objects_are_learnt_in_two_stages(run: Run, drawings: Path, tmp_path: Path) -> None:
+    sets = ["steps=1", "batch_size=2", "crop_size=64", "input_size=64", "evaluate_every=0", "warmup_steps=0"]
+    sets += ["model.channels=16", "model.flow_width=8"]
+    options = [part for name in sets for part in ("--set", name)]
+    clips = f"cutout-clips:{drawings}?clips=2&frames=4&height=60&width=80"
+    code, out, err = run(
+        "train", "yolact_edge", "--data", clips, "--backbone", "mobilenet_v2", *options,
+        "--out", tmp_path / "run", "--workers", 0,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "val mask AP 0." in out
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    images, pairs = (entry["terms"] for entry in log if entry["event"] == "step")
+    assert set(images) == {"class", "box", "mask", "semantic"}
+    assert set(pairs) == {*images, *(f"key_{name}" for name in images), "matching", "flow"}
+    assert pairs["flow"] > 0, "the clips tell it"
+
+
+@pytest.mark.parametrize("name", ["yolact", "yolact_edge"])
+def test_crops_of_another_size_than_the_network_sees_are_refused(
+    run: Run, drawings: Path, tmp_path: Path, name: str
+) -> None:
+    code, out, err = run(
+        "train", name, "--data", f"coco:{drawings}", "--backbone", "mobilenet_v2", "--set", "crop_size=64",
+        "--set", "input_size=80", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "crop_size=64, input_size=80" in err
+    assert "set both to the same number" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_work_is_said_in_one_line(run: Run, model: Path, drawings: Path, tmp_path: Path) -> None:

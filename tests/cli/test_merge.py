@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,22 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.cli.app import main
+from pixelwise.data.folders import labels_toml
 from pixelwise.inference.coco_results import entries_of_instances
 from pixelwise.inference.scene import Scene
 from pixelwise.labels import LabelSet
 from pixelwise.ops.panoptic import rgb_to_ids
 from pixelwise.types import Annotation, Instances, Masks
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.cli.conftest import Run
 
 LABELS = LabelSet.from_names("drawn", ["sky", "grass", "ball"])
 SIZE = (6, 8)
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: str | Path | float) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pixelwise", "merge", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run
+def run(run: Run) -> Run:
+    """Runs `pixelwise merge` in this process."""
+    return partial(run, "merge")
 
 
 def scene(annotation: Annotation, name: str, labels: LabelSet = LABELS) -> Scene:
@@ -145,6 +137,27 @@ def test_coco_results_say_of_an_image_without_entry_that_it_has_no_objects(
     assert ids_of(out / "b.panoptic.png").max() == 2
 
 
+def test_masks_and_objects_of_any_tools(run: Run, tmp_path: Path) -> None:
+    """Plain id masks beside COCO's results; pictures of other results are no masks."""
+    masks, file, labels = tmp_path / "masks", tmp_path / "objects.json", tmp_path / "labels.toml"
+    masks.mkdir()
+    semantic = sky_over_grass().semantic
+    assert semantic is not None
+    Image.fromarray(semantic.numpy()).save(masks / "a.png")
+    Image.fromarray(np.zeros(SIZE, dtype=np.uint8)).save(masks / "a.overlay.png")
+    file.write_text(json.dumps([*entries_of_instances("a.jpg", balls(((1, 2, 4, 5), 0.9)), LABELS)]))
+    labels.write_text(labels_toml(replace(LABELS, is_thing=(False, False, True))))
+    out = tmp_path / "out"
+    arguments = ("--semantic", masks, "--instances", file, "--labels", labels, "--out", out, "--smallest-stuff", 0)
+    code, _, err = run(*arguments, "--quiet")
+    assert (code, err) == (0, "")
+    expected = np.ones(SIZE, dtype=np.int32)
+    expected[3:] = 2
+    expected[2:5, 1:4] = 4
+    assert np.array_equal(ids_of(out / "a.panoptic.png"), expected)
+    assert [path.name for path in sorted(out.glob("*.png"))] == ["a.panoptic.png"]
+
+
 def test_again_the_same(run: Run, predicted: tuple[Path, Path], tmp_path: Path) -> None:
     arguments = ("--semantic", predicted[0], "--instances", predicted[1], "--out", tmp_path / "out")
     run(*arguments)
@@ -207,8 +220,8 @@ def _no_pair(root: Path) -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (_bad_folder, "no such folder; a folder of *.semantic.png files is wanted"),
-        (_no_masks, "no *.semantic.png file"),
+        (_bad_folder, "no such folder; a folder of id masks is wanted"),
+        (_no_masks, "no id masks, *.semantic.png as a semantic model's"),
         (_no_objects, "results.jsonl: no such file"),
         (_no_list, "COCO results are a list of objects, not a dict"),
         (_no_pair, "no image of it is in"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import pixelwise.models
-from pixelwise.cli.app import main
 from pixelwise.data.folders import labels_toml
+from pixelwise.data.panoptic_maps import panoptic_of
 from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.panoptic_results import PanopticResults
 from pixelwise.labels import LabelSet
 from pixelwise.training import comparison
 from pixelwise.training.log import Log
+from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS as DRAWN
 from tests.drawn_scenes import draw_objects
-
-Run = Callable[..., tuple[int, str, str]]
 
 FRUIT = replace(
     LabelSet.from_names("fruit", ["background", "apple", "pear"]), is_thing=(False, True, True), native_ids=(3, 7, 9)
@@ -40,18 +39,10 @@ PEAR = 30
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in this process, which knows the systems for tests: exit code, stdout, stderr."""
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in this process, which knows the systems for tests."""
     systems = str(Path(__file__).parents[1] / "inference" / "systems")
     monkeypatch.setattr(pixelwise.models, "__path__", [*pixelwise.models.__path__, systems])
-
-    def run(*arguments: str | Path | float) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pixelwise", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
     return run
 
 
@@ -207,6 +198,80 @@ def test_what_predict_wrote_is_judged_as_the_model(run: Run, model: Path, stills
         assert (again["metrics"], again["per_class"]) == (whole["metrics"], whole["per_class"])
 
 
+def test_the_report_of_images_holds_their_segments(run: Run, model: Path, stills: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    whole = evaluated(run, model, "--data", f"coco-panoptic:{stills}", "--out", report)
+    assert sorted(path.name for path in report.iterdir()) == [
+        "confusion.png",
+        "evaluation.json",
+        "images.jsonl",
+        "panoptic_results",
+        "panoptic_results.json",
+        "worst.png",
+    ]
+    for number, (seen, _) in enumerate(APPLES, start=1):
+        rgb = np.asarray(Image.open(report / "panoptic_results" / f"{number}.png")).astype(np.int64)
+        ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+        entry = json.loads((report / "panoptic_results.json").read_text())["annotations"][number - 1]
+        assert (entry["image_id"], entry["file_name"]) == (number, f"{number}.png")
+        class_of = {info["id"]: info["category_id"] for info in entry["segments_info"]}
+        expected = np.take(FRUIT.native_ids, square_ids(seen, PEAR) // 1000)
+        assert np.array_equal(np.vectorize(class_of.__getitem__)(ids), expected)
+        for info in entry["segments_info"]:
+            rows, columns = np.nonzero(ids == info["id"])
+            assert info["area"] == len(rows)
+            x, y, width, height = info["bbox"]
+            assert (x, y) == (columns.min(), rows.min())
+            assert (x + width, y + height) == (columns.max() + 1, rows.max() + 1)
+    for place in (report, report / "panoptic_results.json"):
+        again = evaluated(run, "--predictions", place, "--data", f"coco-panoptic:{stills}")
+        assert (again["metrics"], again["per_class"]) == (whole["metrics"], whole["per_class"])
+    assert Image.open(report / "confusion.png").getcolors(maxcolors=2**16) != 1
+
+
+def test_the_report_of_clips_keeps_who_is_who(run: Run, model: Path, clips: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    data = ("--data", f"kitti-step:{clips}")
+    tracked = evaluated(run, model, *data, "--track", "--out", report)
+    pngs = sorted(path.relative_to(report / "panoptic_results").as_posix() for path in report.rglob("0*.png"))
+    assert pngs == [
+        *(f"{clip}/{number:06}.png" for clip in "ab" for number in range(3)),
+        "c/000000.png",
+        "c/000001.png",
+    ]
+    again = evaluated(run, "--predictions", report / "panoptic_results.json", *data)
+    assert (again["metrics"], again["per_class"]) == (tracked["metrics"], tracked["per_class"])
+    assert (report / "confusion.png").is_file()
+    code, _, err = run("evaluate", "--predictions", report, *data, "--shard", "1/2", "--out", tmp_path / "part")
+    assert (code, err) == (0, "")
+    listed = json.loads((tmp_path / "part" / "panoptic_results.json").read_text())["annotations"]
+    assert {entry["file_name"].partition("/")[0] for entry in listed} < {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        (("a", "A"), ("a.png", "A_2.png")),
+        (("../a", "a", "/a", "x/../a"), ("a.png", "a_2.png", "a_3.png", "x/a.png")),
+        (("..", "b/c", "b_c"), ("image.png", "b/c.png", "b_c.png")),
+    ],
+)
+def test_every_png_has_a_name_of_its_own_below_the_folder(
+    ids: Sequence[str], names: Sequence[str], tmp_path: Path
+) -> None:
+    panoptic = panoptic_of(np.full((2, 3), 5, np.int32), [5], [1], [False])
+    with PanopticResults(tmp_path / "r.json", ids, FRUIT) as results:
+        for id in ids:
+            results.add(id, panoptic)
+    written = [path.relative_to(tmp_path / "r").as_posix() for path in tmp_path.rglob("*.png")]
+    assert sorted(written) == sorted(names)
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert [entry["file_name"] for entry in content["annotations"]] == [*names]
+    assert content["annotations"][0]["segments_info"] == [
+        {"id": 5, "category_id": 7, "iscrowd": 0, "area": 6, "bbox": [0, 0, 3, 2]}
+    ]
+
+
 def test_images_in_parts(run: Run, model: Path, stills: Path, tmp_path: Path) -> None:
     same_in_parts(run, tmp_path, model, "--data", f"coco-panoptic:{stills}")
 
@@ -306,7 +371,7 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_an_interrupted_training_ends_as_one_that_was_not(
     run: Run, drawings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
-    sets = ["steps=2", "batch_size=1", "crop_size=48", "input_size=64", "evaluate_every=0", "warmup_steps=0"]
+    sets = ["steps=2", "batch_size=1", "crop_size=[40,64]", "input_size=64", "evaluate_every=0", "warmup_steps=0"]
     sets += ["model.kept_proposals=[20,20]", "precision=float32", *SMALL[system]]
     options = [part for name in sets for part in ("--set", name)]
     arguments = ("train", system, "--data", drawings[system], "--backbone", "mobilenet_v2", *options, "--workers", 0)

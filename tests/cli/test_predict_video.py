@@ -148,7 +148,7 @@ def test_damaged_videos_are_told(
     assert run(monkeypatch, "cut.mp4", "none.mp4", "--model", model) == 1
     told = capsys.readouterr().err.splitlines()
     assert told[0] == "2 of 2 failed:"
-    assert told[1].startswith("  none.mp4: not a video (700 bytes; ")
+    assert told[1].startswith("  none.mp4: not a video, or one without a frame (700 bytes; ")
     assert told[1].endswith("; skipped")
     assert told[2].startswith("  cut.mp4: truncated; its last good frame is ")
     assert len(read_video(place / "out" / "cut.overlay.mp4")[0]) == count
@@ -157,8 +157,8 @@ def test_damaged_videos_are_told(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("none.mp4",), "none.mp4: not a video (700 bytes; "),
-        (("none.mp4", "--out", "out.mp4"), "none.mp4: not a video (700 bytes; "),
+        (("none.mp4",), "none.mp4: not a video, or one without a frame (700 bytes; "),
+        (("none.mp4", "--out", "out.mp4"), "none.mp4: not a video, or one without a frame (700 bytes; "),
         (("gone.mp4",), "gone.mp4: no such file or folder"),
         (("clip.mp4", "--out", "out.avi"), "--out out.avi: videos are written as .mp4, .m4v, .mov"),
         (("clip.mp4", "--out", "clip.mp4"), "--out clip.mp4: is the clip itself"),
@@ -191,6 +191,20 @@ def test_what_cannot_be_attempted(
     assert not list(place.glob("out*"))
 
 
+def test_a_file_in_the_place_of_a_folder(
+    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    write_video(place / "clip.mp4", squares(3))
+    (place / "notes").write_text("mine")
+    assert run(monkeypatch, "clip.mp4", "--model", model, "--out", "notes/below/out.mp4") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "pixelwise: notes: is a file, and a folder for results is wanted; choose another --out\n"
+    assert run(monkeypatch, "clip.mp4", "--model", model, "--out", f"{'long' * 64}.mp4") == 2
+    assert "File name too long" in capsys.readouterr().err
+    assert (place / "notes").read_text() == "mine"
+
+
 def test_objects_are_followed(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     torch.manual_seed(0)
     arguments = {"backbone": "resnet18", "channels": 16, "prototypes": 8}
@@ -206,9 +220,9 @@ def test_objects_are_followed(place: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert tracks[0] & tracks[1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "times", "code"), [(signal.SIGINT, 2, 130), (signal.SIGTERM, 1, 143)])
 def test_an_interrupted_clip_is_gone_on_with(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, number: int, times: int, code: int
 ):
     write_video(place / "clip.mp4", squares(80))
     arguments = ("clip.mp4", "--model", model)
@@ -217,8 +231,9 @@ def test_an_interrupted_clip_is_gone_on_with(
     assert process.stdout is not None
     for _ in range(5):
         assert process.stdout.readline()
-    process.send_signal(number)
-    time.sleep(0.01)
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.01)
     _, told = process.communicate()
     assert process.returncode == code
     assert "Traceback" not in told

@@ -54,6 +54,7 @@ def random_annotation(size: tuple[int, int], seed: int) -> Annotation:
         classes=torch.ones(CLASSES, dtype=torch.bool),
         class_scores=torch.ones(CLASSES),
         captions=(("rectangles", 0.0),),
+        flow=torch.ones(2, *size),
     )
 
 

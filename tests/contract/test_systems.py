@@ -213,6 +213,19 @@ def test_the_losses_are_finite_and_reach_every_parameter(system: nn.Module) -> N
             assert parameter.grad.any(), f"the gradient of {name} is zero"
 
 
+def test_the_losses_are_finite_in_half_precision(system: nn.Module) -> None:
+    """As training computes where the processor has bfloat16: forward in half precision, the losses behind it."""
+    batch = a_batch(system)
+    system.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = forward(system, batch)
+    loss = total(system.loss(output, batch))
+    assert torch.isfinite(loss)
+    loss.backward()
+    gradients = [parameter.grad for parameter in system.parameters() if parameter.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
 def test_without_anything_to_learn_from_the_losses_are_zero(system: nn.Module) -> None:
     size = size_of(system)
     batch = a_batch(system, truth=[empty_annotation(size)] * 2)

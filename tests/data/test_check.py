@@ -334,7 +334,7 @@ class TestFaultsOfCoco:
             ("no segmentation", "annotation 5521"),
             ("repeated annotation", "annotation 5521"),
         ]
-        assert report.faults()[2].text == "annotation 2 has the same class and the same box"
+        assert report.faults()[2].text == "annotation 2 has the same class and the same pixels"
 
     def test_an_rle_of_another_size(self, tmp_path: Path) -> None:
         fault = self.only(tmp_path, segmentation={"size": [4, 16], "counts": [3, 61]})

@@ -119,13 +119,30 @@ class TestInstances:
             trees.annotation(1, 7, CRATE, (0, 0, 2, 2)),
             trees.annotation(2, 7, CRATE, (0, 0, 2, 2), bbox=[1, 1, 0, 5]),
             trees.annotation(3, 7, CRATE, (0, 0, 2, 2), segmentation=[[1, 1, 2, 2]]),
-            *(trees.annotation(4, 7, CRATE, (0, 0, 2, 2), segmentation=nothing) for nothing in (None, [], {})),
         ]
-        del annotations[-1]["segmentation"]
         dataset = opened(trees.coco(tmp_path, annotations))
         assert len(instances(dataset)) == 1
+        assert dataset.remark == "left out: 2 annotations without extent, see pixelwise data check"
+
+    @pytest.mark.parametrize("nothing", [None, [], {}])
+    def test_nobody_learns_or_judges_a_box_without_segmentation(self, tmp_path: Path, nothing: Any) -> None:
+        annotations = [
+            trees.annotation(1, 7, CRATE, (0, 0, 2, 2)),
+            trees.annotation(2, 7, CRATE, (1, 1, 4, 3), segmentation=nothing),
+        ]
+        dataset = opened(trees.coco(tmp_path, annotations))
+        found = instances(dataset)
+        assert found.crowd is not None
+        assert found.crowd.tolist() == [False, True]
+        assert found.masks is not None
+        assert found.masks.boxes.tolist() == [[0, 0, 2, 2], [1, 1, 4, 3]]
+        assert semantic(dataset)[:3] == [
+            [1, 1, 0, 0, 0, 0, 0, 0],
+            [1, 1, 255, 255, 0, 0, 0, 0],
+            [0, 255, 255, 255, 0, 0, 0, 0],
+        ]
         assert dataset.remark == (
-            "left out: 3 annotations without segmentation, 2 annotations without extent, see pixelwise data check"
+            "neither learnt nor judged: the boxes of 1 annotation without segmentation, see pixelwise data check"
         )
 
     def test_boxes_alone_are_no_masks(self, tmp_path: Path) -> None:

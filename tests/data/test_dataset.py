@@ -151,6 +151,17 @@ class TestMapped:
         assert found.labels.tolist() == [1, 0]
         assert found.boxes.tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
 
+    def test_objects_that_become_background_are_left_out(self, tmp_path: Path) -> None:
+        instances = Instances(boxes=torch.arange(16.0).view(4, 4), labels=torch.tensor([0, 2, 1, 0]))
+        dataset = WithInstances(pairs(tmp_path, ("a",)), instances)
+        names = ["background", "floor", "road"]
+        for things, wanted in (((False, True, False), [1, 1]), ((False, False, False), [1, 2, 1])):
+            target = replace(LabelSet.from_names("ground", names), is_thing=things)
+            label_map = LabelMap.by_names(LABELS, target, names={"lamp": "road"}, default="background")
+            found = Mapped(dataset, label_map)[0].truth.instances
+            assert found is not None
+            assert found.labels.tolist() == wanted
+
     def test_segments_of_ignored_classes_become_void(self, tmp_path: Path) -> None:
         dataset = open_dataset(f"coco-panoptic:{trees.coco_panoptic(tmp_path)}", default_split="train")
         target = LabelSet("two", ("person", "road"), (True, False), ((1, 1, 1), (2, 2, 2)), (1, 2))

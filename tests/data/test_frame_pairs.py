@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +13,14 @@ import torch
 
 from pixelwise.contracts import Augmentation
 from pixelwise.data.collate import collate
+from pixelwise.data.dataset import Mapped, Merged, flow_of
 from pixelwise.data.frame_pairs import FramePairs, augmented_pair
-from pixelwise.data.transforms import TrainingCrop
+from pixelwise.data.transforms import TrainingCrop, draw_geometry
+from pixelwise.labels import LabelMap, LabelSet
+from pixelwise.ops.warp import warp
 from pixelwise.training.order import AugmentedSamples, StepSampler, training_batches
 from pixelwise.types import Annotation, Instances, Masks, Sample
+from tests.drawn_scenes import DrawnClips
 
 CLIPS = ("a", "a", "a", "b", "c", "c")
 CROP = TrainingCrop(Augmentation(brightness=0.5), crop_size=24, input_size=32, ignore_id=255)
@@ -112,3 +119,73 @@ def test_batches_hold_each_frame_after_its_reference() -> None:
         assert batch.frame_index.tolist() == [int(id[2:]) for id in batch.ids]
     assert sorted(targets) == sorted(f"{clip}/{index}" for index, clip in enumerate(CLIPS))
     assert collate([frame(0), frame(1)]).clip_index.tolist() == [0, 1]
+
+
+class FlowingClip(Clip):
+    """Whose objects, and all else, go one column to the right in each frame."""
+
+    def flow(self, index: int, *, reference: int | None = None) -> torch.Tensor:
+        assert reference is not None
+        flow = torch.zeros(2, 32, 32)
+        flow[0] = reference - index
+        flow[:, :, -1] = torch.nan
+        return flow
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_the_flow_to_the_reference_is_cut_and_turned_like_the_frames(wraps: bool) -> None:
+    label_map = LabelMap.by_names(LabelSet.from_names("one", ["ground", "box"]), LabelSet.from_names("b", ["box"]))
+    clip: Any = FlowingClip()
+    clip.labels, clip.name = label_map.source, "clip"
+    samples: Any = Merged((Mapped(clip, label_map),)) if wraps else clip
+    augmentation = Augmentation(scale_min=0.5, scale_max=2, rotate=30)
+    crop = TrainingCrop(augmentation, crop_size=(40, 48), input_size=32, ignore_id=255)
+    pairs = FramePairs(CLIPS, offsets=(-2, -1), flow=partial(flow_of, samples))
+    mirrored = 0
+    for seed in range(40):
+        geometry = draw_geometry(
+            np.random.default_rng(seed), (32, 32), augmentation=augmentation, crop_size=(40, 48), input_size=32
+        )
+        target = pairs.with_flow(frame(2), 2, frame(0))
+        assert target.truth.flow is not None
+        _, result = augmented_pair(target, frame(0), crop, np.random.default_rng(seed))
+        found = result.truth.flow
+        assert found is not None
+        assert found.shape == (2, 40, 48)
+        # two columns to the left in the image; in the crop as far as its pixels are smaller, turned, and mirrored
+        scale = geometry.filled_hw[1] / (geometry.source_box[2] - geometry.source_box[0])
+        angle = math.radians(geometry.degrees)
+        wanted = torch.tensor([-2 * scale * math.cos(angle), 2 * scale * math.sin(angle)])
+        wanted[0] *= -1 if geometry.flip else 1
+        known = ~found[0].isnan()
+        assert known.any()
+        assert (known == ~found[1].isnan()).all()
+        assert (found[:, known] - wanted[:, None]).abs().max() < 0.15 * scale, "sides are rounded to whole pixels"
+        assert not known[geometry.filled_hw[0] :].any(), "nothing is known of what lies outside of the image"
+        mirrored += geometry.flip
+    assert 5 < mirrored < 35
+
+
+def test_a_flow_that_nobody_knows_is_none() -> None:
+    pairs = FramePairs(CLIPS, offsets=(-1,), flow=partial(flow_of, Clip()))
+    assert pairs.with_flow(frame(2), 2, frame(1)).truth.flow is None
+    assert pairs.with_flow(frame(2), 2, None).truth.flow is None
+    assert FramePairs(CLIPS, offsets=(-1,)).with_flow(frame(2), 2, frame(1)).truth.flow is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_drawings_tell_the_flow_that_brings_a_reference_to_where_they_are(seed: int) -> None:
+    clips = DrawnClips(4, first_seed=0)
+    target, reference = clips[6 * seed + 5], clips[6 * seed + 1]
+    assert reference.frame is not None
+    flow = flow_of(clips, 6 * seed + 5, reference.frame)
+    assert flow is not None
+    known = ~flow[0].isnan()
+    assert known.float().mean() > 0.8
+    images = [sample.image[None].float() for sample in (target, reference)]
+    differences = [
+        (images[0] - warp(images[1], moved[None]))[0][:, known].abs()
+        for moved in (flow.nan_to_num(), torch.zeros_like(flow))
+    ]
+    assert differences[0].max() < 24.1, "the noise of two frames"
+    assert differences[1].max() > 60

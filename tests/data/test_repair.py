@@ -251,8 +251,8 @@ class TestCoco:
         }  # fmt: skip
         repairs = repaired(spec, tmp_path / "fixed.json")
         assert repairs.done == {
-            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 10, "repeated_annotations": 1, "polygons": 3,
-            "boxes": 5, "ids": 2,
+            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 7, "repeated_annotations": 2,
+            "regions_of_boxes": 3, "polygons": 3, "boxes": 5, "ids": 2,
         }  # fmt: skip
         content = json.loads((tmp_path / "fixed.json").read_text())
         assert [image["id"] for image in content["images"]] == [7, 8, 25, 26]
@@ -267,7 +267,8 @@ class TestCoco:
             17: [2, 2, 4, 4],
             27: [0, 0, 7, 6],
         }
-        assert len(boxes) == len(content["annotations"]) == 12
+        assert len(boxes) == len(content["annotations"]) == 14
+        assert [one["id"] for one in content["annotations"] if one.get("iscrowd")] == [14, 29]
         assert next(one for one in content["annotations"] if one["id"] == 26)["image_id"] == 7  # the same file
         assert (
             content["categories"]

@@ -126,6 +126,25 @@ def test_rotation_and_blur_that_are_off_draw_nothing() -> None:
     assert geometry.flip == (second.random() < 0.5)
 
 
+def test_a_crop_may_be_wider_than_high() -> None:
+    """Of a picture of 40×90 at its own scale: its rows from 0 on, all of them, and 60 of its columns."""
+    image = torch.randint(0, 256, (3, 40, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain = Augmentation(scale_min=1, scale_max=1, flip=0)
+    lefts = set[int]()
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        result = TrainingCrop(plain, (48, 60), 90, 255)(
+            Sample(image, Annotation(semantic=image[0]), "", (40, 90)), generator
+        )
+        assert result.image.shape == (3, 48, 60)
+        left = next(at for at in range(31) if torch.equal(result.image[:, :40], image[:, :, at : at + 60]))
+        lefts.add(left)
+        assert torch.equal(result.truth.semantic[:40], image[0][:, left : left + 60])
+        assert (result.image[:, 40:] == torch.tensor(MEAN_RGB)[:, None, None]).all()
+        assert (result.truth.semantic[40:] == 255).all()
+    assert len(lefts) > 1
+
+
 def grown(mask: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.max_pool2d(mask[None].float(), 3, stride=1, padding=1)[0] > 0
 

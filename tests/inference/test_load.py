@@ -26,6 +26,8 @@ def test_shipped_names(shipped: Path):
     assert find_model("default", task="panoptic") == shipped / "default_panoptic"
     assert find_model("small") == shipped / "small"
     assert load("small", device="cpu").name == "small"
+    assert load("default", task="panoptic", device="cpu").name == "default_panoptic"
+    assert load("default", device="cpu").name == "default"
 
 
 def test_a_task_without_a_default_lists_what_ships(shipped: Path):

@@ -1,13 +1,14 @@
 """A clip is predicted frame by frame, and a run that was stopped goes on as if it had not been."""
 
 import errno
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -16,18 +17,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference import predict_video as module
+from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predict_video import VideoJob, look_for_results, predict_video
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.scene import Scene
-from pixelwise.inference.video_input import Frame, VideoClip, open_video
+from pixelwise.inference.video_input import Frame, VideoClip, open_images, open_video
 from pixelwise.inference.video_output import VideoOutput
 from pixelwise.inference.video_state import ClipMemory, Progress, read_state, write_state
+from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
+from tests.contract.annotations import LABELS as FIVE
 from tests.inference.conftest import panels, pointwise, pointwise_card
+from tests.models.test_vpsnet import frames as gliding_squares
+from tests.models.test_vpsnet import small as small_vpsnet
+from tests.models.test_yolact import small as small_yolact
 from tests.small_videos import GREEN, GREY, RED, cut, read_video, squares, write_video
 
 
@@ -135,6 +143,62 @@ def test_a_run_that_was_left_goes_on_with_its_identities(
     assert max(np.abs(one.astype(int) - other).mean() for one, other in zip(pictures, others, strict=True)) < 3
     assert predict(clip, mine) == []
     assert look_for_results(clip, mine).is_done
+
+
+def shards(clip: VideoClip, job: VideoJob, counts: Sequence[int]) -> list[int]:
+    """Work through a clip in several runs, each left after so many lines; the frames written after each."""
+    return [stop_after(count, clip, job) for count in counts] + [len(predict(clip, job))]
+
+
+def track_ids(job: VideoJob) -> list[list[int]]:
+    return [
+        [segment["track_id"] for segment in record["segments"] if segment["track_id"] is not None]
+        for record in records(job)
+    ]
+
+
+def moving_clip(path: Path, count: int) -> VideoClip:
+    """The squares that VPSNet's own tests look at."""
+    return open_video(
+        write_video(path, [(255 * frame[0]).byte().permute(1, 2, 0).numpy() for frame in gliding_squares(count)])
+    )
+
+
+def test_ids_of_a_model_with_memory_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
+    """VPSNet of random weights: its memory, vectors, boxes, numbers and maps, goes through the file of state."""
+    clip = moving_clip(tmp_path / "clip.mp4", 14)
+    card = ModelCard(task="panoptic", system="vpsnet", labels=FIVE, input_size=96)
+    vpsnet = Predictor(small_vpsnet(max_known=9), card, device="cpu")
+    whole, parts = (job(tmp_path / name, vpsnet) for name in ("whole", "parts"))
+    predict(clip, whole)
+    assert shards(clip, parts, (1, 2))[-1] > 0
+    assert records(parts) == records(whole)
+    ids = track_ids(whole)
+    assert all(ids)
+    assert len({id for one in ids for id in one}) > len(ids[0])  # some go on, and some are new
+    assert any(set(one) & set(other) for one, other in itertools.pairwise(ids))
+
+    # had the memory been lost between two runs, the numbers would begin again
+    tenth = next(itertools.islice(clip.frames(), 9, None))
+    scene, _ = module._look(tenth, whole, ClipMemory())
+    assert [segment["track_id"] for segment in scene.record()["segments"] if segment["track_id"] is not None] != ids[9]
+
+
+def test_ids_by_tracking_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
+    """YOLACT of random weights: many doubtful objects, which appear, vanish and come back."""
+    clip = moving_clip(tmp_path / "clip.mp4", 14)
+    six = LabelSet.from_names("six", [f"class {index}" for index in range(6)])
+    card = ModelCard(task="instance", system="yolact", labels=six, input_size=96)
+    yolact = Predictor(small_yolact(), card, device="cpu")
+    options = Options(score_threshold=0.0, max_detections=12)
+    whole, parts = (job(tmp_path / name, yolact, tracks=True, options=options) for name in ("whole", "parts"))
+    predict(clip, whole)
+    assert shards(clip, parts, (1, 3, 1))[-1] > 0
+    assert records(parts) == records(whole)
+    ids = track_ids(whole)
+    assert all(len(set(one)) == len(one) > 0 for one in ids)
+    assert any(set(one) & set(other) for one, other in itertools.pairwise(ids))
+    assert len({id for one in ids for id in one}) > len(ids[0])
 
 
 SCRIPT = """
@@ -290,6 +354,51 @@ def test_a_full_disk_keeps_what_is_written(tmp_path: Path, clip: VideoClip, monk
     assert len(records(mine)) == len(read_video(mine.video)[0]) == 8
     assert len(predict(clip, mine)) == 12
     assert [record["frame"] for record in records(mine)] == list(range(20))
+
+
+def test_a_state_that_cannot_be_written(tmp_path: Path, clip: VideoClip):
+    mine = job(tmp_path / "out")
+    written = stop_after(5, clip, mine)
+    mine.state.with_name(f"{mine.state.name}.tmp").mkdir()
+    with pytest.raises(DataError, match=r"out\.mp4: cannot be written \(Is a directory\); free some room or choose"):
+        predict(clip, mine)
+    mine.state.with_name(f"{mine.state.name}.tmp").rmdir()
+    assert len(predict(clip, mine)) == 20 - written
+    assert [record["frame"] for record in records(mine)] == list(range(20))
+
+
+def test_of_two_runs_into_one_file_one_stops(tmp_path: Path, clip: VideoClip, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "COMMIT_FRAMES", 8)
+    mine = job(tmp_path / "out")
+    with closing(_begun(clip, mine)) as lines:
+        next(lines)
+        assert len(predict(clip, mine)) == 20  # another run, from the beginning to the end
+        whole = mine.video.read_bytes(), mine.lines.read_bytes(), mine.state.read_bytes()
+        with pytest.raises(DataError, match=r"out\.mp4: was changed while this run wrote it, perhaps by another run"):
+            list(lines)
+    assert (mine.video.read_bytes(), mine.lines.read_bytes(), mine.state.read_bytes()) == whole
+    assert look_for_results(clip, mine).is_done
+
+
+def test_a_link_stays_a_link(tmp_path: Path, clip: VideoClip):
+    mine = job(tmp_path / "out")
+    (tmp_path / "elsewhere").mkdir()
+    mine.video.symlink_to(tmp_path / "elsewhere" / "real.mp4")
+    predict(clip, mine)
+    assert mine.video.is_symlink()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["real.mp4"]
+    assert len(read_video(tmp_path / "elsewhere" / "real.mp4")[0]) == 20
+    assert look_for_results(clip, mine).is_done
+
+
+def test_frames_too_large_for_a_video_leave_nothing_behind(tmp_path: Path):
+    (tmp_path / "frames").mkdir()
+    Image.new("RGB", (20_000, 8)).save(tmp_path / "frames" / "0.png")
+    clip = open_images([tmp_path / "frames" / "0.png"], tmp_path / "frames")
+    mine = job(tmp_path / "out")
+    with pytest.raises(DataError, match=r"out\.mp4: .* encodes no pictures of 8×20,000; make the frames smaller"):
+        list(predict_video(clip, mine, look_for_results(clip, mine)))
+    assert not list(mine.video.parent.iterdir())
 
 
 def test_models_whose_objects_cannot_be_followed(tmp_path: Path, clip: VideoClip):

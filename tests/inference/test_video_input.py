@@ -47,14 +47,14 @@ def test_the_times_of_a_variable_rate_are_kept(tmp_path: Path, name: str):
     frames = list(clip.frames())
     assert [frame.time * clip.time_base for frame in frames] == [Fraction(time, 1000) for time in times]
     assert all(close(frame.image, picture) for frame, picture in zip(frames, pictures, strict=True))
-    assert not clip.has_sound
+    assert not clip.remarks
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mts"])
 def test_pictures_that_begin_later_than_the_sound_keep_their_delay(tmp_path: Path, name: str):
     kind = "mpegts" if name == "a.mts" else None
     clip = open_video(write_video(tmp_path / name, squares(4), times=[5, 6, 7, 8], sound=True, kind=kind))
-    assert clip.has_sound
+    assert clip.remarks == ("its sound is not copied",)
     times = [float(frame.time * clip.time_base) for frame in clip.frames()]
     assert np.diff(times) == pytest.approx([0.04] * 3, abs=0.001)
     assert 0.15 < times[0] < 0.35  # the encoder of the sound begins 0.128 s before its first sample
@@ -116,6 +116,19 @@ def test_a_truncated_file_gives_its_good_frames_and_says_so(tmp_path: Path, name
     assert all(torch.equal(frame.image, image) for frame, image in zip(frames, whole, strict=False))
 
 
+def test_a_recording_with_a_gap_is_damaged_and_not_truncated(tmp_path: Path):
+    """Packets of an MPEG transport stream are numbered, so that a lost one shows."""
+    pictures = [np.random.default_rng(index).integers(0, 256, (32, 48, 3), np.uint8) for index in range(40)]
+    path, packet = write_video(tmp_path / "a.mts", pictures, kind="mpegts"), 188
+    content = path.read_bytes()
+    inner = [place for place in range(0, len(content), packet) if content[place + 1 : place + 3] == b"\x01\x00"]
+    lost = inner[len(inner) // 2]  # of the pictures' stream, and not the first of a frame
+    path.write_bytes(content[:lost] + content[lost + packet :])
+    frames, damage = read_to_the_end(path)
+    assert 5 <= len(frames) < 40
+    assert damage.startswith("damaged")
+
+
 def test_a_file_damaged_in_the_middle_ends_there(tmp_path: Path):
     pictures = [np.random.default_rng(index).integers(0, 256, (32, 48, 3), np.uint8) for index in range(40)]
     path = write_video(tmp_path / "a.mp4", pictures, index_first=True)
@@ -136,7 +149,7 @@ def test_what_is_no_video_is_told_in_one_line(tmp_path: Path):
         return str(refusal.value).removeprefix(f"{tmp_path}/")
 
     assert told("a.mp4", b"") == "a.mp4: the file is empty"
-    assert told("a.txt", b"hello\n" * 100).startswith("a.txt: not a video (600 bytes; ")
+    assert told("a.txt", b"hello\n" * 100).startswith("a.txt: not a video, or one without a frame (600 bytes; ")
     whole = write_video(tmp_path / "whole.mp4", squares(9)).read_bytes()
     assert told("b.mp4", whole[: len(whole) * 6 // 10]) == (
         "b.mp4: an MP4 whose index is missing, as in one that was cut short; no frame of it can be read"
@@ -151,6 +164,85 @@ def test_what_is_no_video_is_told_in_one_line(tmp_path: Path):
         open_video(tmp_path / "gone.mp4")
     with pytest.raises(DataError, match="directory"):
         open_video(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "known", "unknown"),
+    [
+        ("a.mp4", "libx264", b"avc1", b"xyz1"),
+        ("a.mkv", "libx264", b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/XYZ"),
+        ("a.avi", "mpeg4", b"FMP4", b"QQQQ"),
+    ],
+)
+def test_an_unknown_codec_is_told(tmp_path: Path, name: str, codec: str, known: bytes, unknown: bytes):
+    path = write_video(tmp_path / name, squares(3), codec=codec)
+    path.write_bytes(path.read_bytes().replace(known, unknown))
+    with pytest.raises(
+        DataError, match=f"{name}: its pictures are compressed by a codec that FFmpeg does not know; con"
+    ):
+        open_video(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a.mp4", r"an MP4 in which no frame can be found \(it holds nothing\)"),
+        ("a.mkv", r"not a video, or one without a frame \(\d+ bytes; end of file\)"),
+    ],
+)
+def test_a_video_of_no_frames_is_told(tmp_path: Path, name: str, told: str):
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(DataError, match=f"(?i){name}: {told}$"):
+        open_video(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\1mdat\0\0\0\0\0\0\0\x14abcd", "whose index is missing"),
+        (b"\0\0\0\1mdat\0\0\0\0\0\0\0\x14abcd" + b"\0\0\0\x0cmoovabcd", "in which no frame can be found"),
+        (b"\0\0\0\0ftyp" + bytes(40), "whose index is missing"),
+        (b"\0\0\0\3ftyp" + bytes(40), "whose index is missing"),
+        (b"\0\0\0\1mdat" + b"\xff" * 40, "whose index is missing"),
+    ],
+)
+def test_parts_of_an_mp4_are_told(tmp_path: Path, content: bytes, told: str):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(DataError, match=f"a.mp4: an MP4 {told}"):
+        open_video(tmp_path / "a.mp4")
+
+
+def test_titles_in_any_encoding_do_not_matter(tmp_path: Path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Grosse Fahrt"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for picture in squares(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert b"Grosse" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"Grosse", b"Gro\xdfe "))  # ISO 8859-1
+    assert len(list(open_video(path).frames())) == 3
+
+
+@pytest.mark.parametrize(("transfer", "told"), [(1, False), (16, True), (18, True)])
+def test_a_high_dynamic_range_is_remarked(tmp_path: Path, transfer: int, told: bool):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p10le"
+        stream.codec_context.color_trc = transfer
+        for picture in squares(3):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p10le")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    clip = open_video(path)
+    assert len(list(clip.frames())) == 3
+    assert [("high dynamic range" in remark) for remark in clip.remarks] == [True] * told
 
 
 def test_frames_above_the_limit_are_refused(tmp_path: Path):
@@ -191,11 +283,11 @@ def test_a_folder_of_frames(tmp_path: Path):
     assert clip.identity() != before
     seen = clip.frames()
     assert [next(seen).time for _ in range(6)] == list(range(6))
-    with pytest.raises(DamagedClipError, match=r"frame_6\.png: truncated PNG"):
+    with pytest.raises(DamagedClipError, match=r"frame_6\.png: truncated PNG.*; repair or remove it"):
         next(seen)
     Image.fromarray(pictures[0][:20]).save(files[2])
     seen = clip.frames(after=1)
-    with pytest.raises(DamagedClipError, match=r"frame_2\.png is 20×48, the frames before are 32×48"):
+    with pytest.raises(DamagedClipError, match=r"frame_2\.png is 20×48, the frames before are 32×48; resize or rem"):
         next(seen)
     with pytest.raises(DataError, match="no images there to take for the frames of a clip"):
         open_images([], tmp_path)

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from pixelwise.errors import DataError
 from pixelwise.inference.video_output import ENCODERS, VideoOutput, join
 from tests.small_videos import read_video, squares
 
@@ -107,3 +108,12 @@ def test_units_of_time(tmp_path: Path, base: Fraction):
             video.append_fragment()
     video.append_fragment()
     assert read_video(path)[1] == pytest.approx([float(time * base) for time in times], abs=1e-4)
+
+
+@pytest.mark.parametrize("encoder", list(ENCODERS))
+def test_pictures_that_cannot_be_encoded_are_told(tmp_path: Path, encoder: str):
+    output(tmp_path / "a.mp4", size_hw=(8, 4096), encoder=encoder).require_possible()
+    for size, told in (((20_000, 8), "20,000×8"), ((8, 70_000), "8×70,000")):
+        video = output(tmp_path / "a.mp4", size_hw=size, encoder=encoder)
+        with pytest.raises(DataError, match=f"a.mp4: {encoder} encodes no pictures of {told}; make the frames smaller"):
+            video.require_possible()

@@ -81,13 +81,11 @@ def official(pairs: dict[str, tuple[Instances, Instances]], kind: str) -> np.nda
             for index, runs in enumerate(side.masks.to_coco()):
                 x1, y1, x2, y2 = side.boxes[index].double().tolist()
                 entry: dict[str, Any] = {"image_id": number, "category_id": int(side.labels[index])}
-                if kind == "bbox" or side is truth:
-                    entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-                if kind == "segm" or side is truth:
-                    entry["segmentation"] = runs
+                entry |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": runs}
                 if side is truth:
                     crowd = int(side.crowd[index]) if side.crowd is not None else 0
-                    entry |= {"iscrowd": crowd, "area": int(side.masks.areas()[index]), "id": len(target) + 1}
+                    assert side.areas is not None
+                    entry |= {"iscrowd": crowd, "area": float(side.areas[index]), "id": len(target) + 1}
                 else:
                     assert side.scores is not None
                     entry["score"] = float(side.scores[index])

@@ -10,10 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import roi_align
 
 from pixelwise.data.collate import collate
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models.hypercolumns import (
+    RECIPE,
+    RECIPES,
     VGG_SCALES,
     Hypercolumns,
     LocationClassifiers,
@@ -21,11 +24,15 @@ from pixelwise.models.hypercolumns import (
     _project,
     build,
     draw_mask_boxes,
+    enlarge_boxes,
     location_weights,
 )
 from pixelwise.nn.roi_heads import Detections
+from pixelwise.training.fit import Fit
 from pixelwise.types import Annotation, Batch, Instances
 from tests.drawn_scenes import LABELS, DrawnScenes
+
+CAFFENET = "hypercolumns_caffenet"
 
 
 def small(**arguments) -> Hypercolumns:
@@ -190,3 +197,77 @@ def test_the_releases_network_has_its_shape() -> None:
     assert system.mask_classifiers.scales == VGG_SCALES == (0.0027, 0.063)
     assert system.levels == (2, 3, 4)
     assert system.pooling.kind == "pool"
+
+
+@torch.no_grad()
+def test_the_smaller_network_of_the_paper_looks_at_pool2_conv4_and_fc7() -> None:
+    with torch.device("meta"):
+        system = build(num_classes=21, backbone="caffenet")
+    shapes = {name: tuple(parameter.shape) for name, parameter in system.named_parameters()}
+    assert shapes["mask_classifiers.fine.weight"] == (500, 256, 3, 3)
+    assert shapes["mask_classifiers.coarse.weight"] == (500, 384, 1, 1)
+    assert shapes["mask_classifiers.box.weight"] == (500, 4096)
+    assert shapes["box_head.hidden.0.weight"] == (4096, 256 * 6 * 6)
+    assert system.mask_classifiers.strides == (16, 16)
+    torch.manual_seed(0)
+    system = build(num_classes=4, backbone="caffenet", hidden=8, proposals=20).eval()
+    layers, images = system.backbone.layers, torch.rand(1, 3, 95, 128)
+    seen: dict[int, Tensor] = {}
+    for number in (6, 10, 11, 13):
+        layers[number].register_forward_hook(lambda _, __, result, number=number: seen.update({number: result.clone()}))
+    pool2, conv4, conv5 = system.features(images)
+    assert isinstance(layers[6], torch.nn.MaxPool2d)
+    assert torch.equal(pool2, seen[6])
+    assert torch.equal(conv4, seen[10].relu())
+    assert torch.equal(conv5, seen[13])
+    # 24×32 cells after the first convolution, 13×17 after the first pooling
+    assert pool2.shape[1:] == (256, 7, 9)
+    found = system(images)
+    assert found.detections[0].boxes.shape[1] == 4
+    assert found.masks[0].shape[1:] == (50, 50)
+
+
+def test_boxes_are_read_as_roi_align_reads_them() -> None:
+    torch.manual_seed(2)
+    x = torch.randn(3, 2, 7, 9, dtype=torch.float64, requires_grad=True)
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 7.0], [1.3, 2.1, 4.6, 6.9], [8.2, 0.4, 8.9, 0.9]], dtype=torch.float64)
+    found = enlarge_boxes(x, boxes, 6)
+    rois = torch.cat([torch.arange(3.0, dtype=torch.float64)[:, None], boxes], dim=1)
+    wanted = roi_align(x, rois, 6, 1.0, sampling_ratio=1, aligned=True)
+    torch.testing.assert_close(found, wanted)
+    weights = torch.randn_like(found)
+    (ours,) = torch.autograd.grad((found * weights).sum(), x)
+    (theirs,) = torch.autograd.grad((wanted * weights).sum(), x)
+    torch.testing.assert_close(ours, theirs)
+    assert enlarge_boxes(x[:0], boxes[:0], 6).shape == (0, 2, 6, 6)
+
+
+def test_every_stage_of_the_recipe_can_be_begun() -> None:
+    for backbone, recipe in (("resnet18", RECIPE), ("mobilenet_v2", RECIPE), ("caffenet", RECIPES[CAFFENET])):
+        for stage in recipe.stages:
+            system = build(num_classes=3, backbone=backbone, hidden=8, **stage.arguments)
+            Fit.start(system, stage)
+            learns = {name.split(".")[0] for name, one in system.named_parameters() if one.requires_grad}
+            assert ("backbone" in learns) == (stage.name == "all")
+            assert "mask_classifiers" in learns
+    assert RECIPES[CAFFENET].stages[0].frozen_stages == 0
+
+
+def test_training_in_half_precision_keeps_boxes_and_masks_exact() -> None:
+    batch = drawings()
+    learnt: list[Output] = []
+    for enabled in (False, True):
+        system = small().train()
+        boxes: list[Tensor] = []
+        system.mask_classifiers.register_forward_pre_hook(lambda _, inputs, boxes=boxes: boxes.append(inputs[2]))
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            learnt.append(system(batch.images, batch.valid_sizes, batch.truth))
+            total = sum(term.sum for term in system.loss(learnt[-1], batch).values())
+        total.backward()
+        assert boxes[0].dtype == torch.float32
+        assert math.isfinite(float(total.detach()))
+    whole, half = learnt
+    assert half.mask_probabilities.dtype == torch.float32
+    assert torch.equal(whole.mask_targets, half.mask_targets)
+    assert (whole.mask_probabilities - half.mask_probabilities).abs().mean() < 0.01

@@ -14,7 +14,8 @@ from pixelwise.data.collate import collate
 from pixelwise.errors import DataError
 from pixelwise.models import mnc
 from pixelwise.models.mnc import MNC, ClassStage, Output, build, corner_resizing, draw_rois, mask_overlaps
-from pixelwise.ops.boxes import RCNN_WEIGHTS, decode_boxes
+from pixelwise.ops.anchors import grid_anchors
+from pixelwise.ops.boxes import RCNN_WEIGHTS, decode_boxes, encode_boxes
 from pixelwise.types import Annotation, Batch
 from tests.drawn_scenes import LABELS, DrawnScenes
 
@@ -124,6 +125,81 @@ def test_losses_of_later_stages_reach_the_boxes_of_the_earlier() -> None:
             assert parameters[name].grad is not None
             assert parameters[name].grad.any(), f"{term} does not reach {name}"
         assert parameters["rpn.objectness.weight"].grad is None or not parameters["rpn.objectness.weight"].grad.any()
+
+
+def test_the_gradient_of_later_stages_is_small_and_stays_inside_the_image() -> None:
+    batch = drawings()
+    system = small(rois_per_image=64).train()
+    seen: list[Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: tuple[Tensor, ...], deltas: Tensor) -> None:
+        deltas.retain_grad()
+        seen.append(deltas)
+
+    system.rpn.deltas.register_forward_hook(keep)
+    torch.nn.init.normal_(system.rpn.deltas.weight, std=0.02)
+    torch.nn.init.normal_(system.class_stage.box_class.weight, std=5.0)
+    torch.manual_seed(2)
+    output = system(batch.images, batch.valid_sizes, batch.truth)
+    system.loss(output, batch)["class_1"].sum.backward()
+    anchors = grid_anchors(system.rpn.base_anchors_0, (4, 6), (16, 16), offset=0.5)
+    limit = 1 / 512 / 2  # of two images
+
+    def is_inside(box: list[float]) -> bool:
+        return box[0] >= 0 and box[1] >= 0 and box[2] <= 96 and box[3] <= 64
+
+    reached = 0
+    assert seen[0].grad is not None
+    for deltas, gradients in zip(seen[0].detach(), seen[0].grad, strict=True):
+        deltas, gradients = (x.permute(1, 2, 0).reshape(-1, 4) for x in (deltas, gradients))
+        boxes = decode_boxes(deltas, anchors)
+        for anchor, box, gradient in zip(anchors.tolist(), boxes.tolist(), gradients.abs().tolist(), strict=True):
+            assert max(gradient) <= limit * 1.0001
+            if not (is_inside(anchor) and is_inside(box)):
+                assert max(gradient) == 0
+            reached += max(gradient) > limit * 0.9999
+    assert reached
+
+
+def test_the_anchors_of_sampled_proposals_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise nothing holds their boxes against the gradients of the later stages, and they drift away."""
+    batch = drawings()
+    system = small().train()
+
+    def first_and_third(boxes: Tensor, objects: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        last = len(boxes) - 1  # a true box, which has no anchor
+        return torch.tensor([0, 2, last]), torch.tensor([0, -1, len(objects) - 1])
+
+    monkeypatch.setattr(mnc, "draw_rois", first_and_third)
+    predictions = system.rpn(system.features(batch.images, batch.valid_sizes), (64, 96))
+    places = system.rpn.propose(predictions, batch.valid_sizes.tolist()).places
+    for drawn in (0, 64):
+        system.rpn.samples = drawn
+        torch.manual_seed(3)
+        alone = system.rpn.sample(predictions, [annotation.instances for annotation in batch.truth])
+        torch.manual_seed(3)
+        sample = system(batch.images, batch.valid_sizes, batch.truth).rpn
+        logits, targets = [], []
+        for index, place in enumerate(places):
+            positive, negative = (
+                set(flags.nonzero().flatten().tolist())
+                for flags in (
+                    torch.isin(predictions.logits[0][index], alone.logits[index][wanted])
+                    for wanted in (alone.is_object[index], ~alone.is_object[index])
+                )
+            )
+            positive = (positive | {int(place[0])}) - {int(place[2])}
+            negative = (negative | {int(place[2])}) - {int(place[0])}
+            logits += predictions.logits[0][index][sorted(positive) + sorted(negative)].tolist()
+            own = sorted(positive).index(int(place[0]))
+            target = encode_boxes(batch.truth[index].instances.boxes[:1], predictions.anchors[0][place[:1]])
+            targets.append((len(positive), own, target[0]))
+        torch.testing.assert_close(sample.logits, torch.tensor(logits))
+        assert int(sample.is_object.sum()) == sum(count for count, _, _ in targets) == len(sample.targets)
+        first = 0
+        for count, own, target in targets:
+            torch.testing.assert_close(sample.targets[first + own], target)
+            first += count
 
 
 def test_both_phases_have_the_same_weights() -> None:

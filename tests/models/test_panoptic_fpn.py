@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.errors import RecipeError
 from pixelwise.models import mask_rcnn
 from pixelwise.models.panoptic_fpn import Output, PanopticFPN, SemanticBranch, build
 from pixelwise.types import Batch
@@ -65,7 +66,7 @@ def test_the_branch_is_its_formula() -> None:
         for step in range(max(number, 1)):
             name = f"levels.{number}.{step}"
             x = F.conv2d(x, weights[f"{name}.0.weight"], padding=1)
-            x = F.group_norm(x, 8, weights[f"{name}.1.weight"], weights[f"{name}.1.bias"]).relu()
+            x = F.group_norm(x, 4, weights[f"{name}.1.weight"], weights[f"{name}.1.bias"]).relu()
             if number:
                 x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         total += x
@@ -80,6 +81,11 @@ def test_the_branch_of_the_paper() -> None:
     weights = network.state_dict()
     assert weights["semantic_branch.score.weight"].shape == (54, 128, 1, 1)
     assert network.stuff == tuple(range(80, 133))
+
+
+def test_a_branch_without_channels_is_refused() -> None:
+    with pytest.raises(RecipeError, match="semantic_channels=0: at least 1"):
+        build(**{**SMALL, "semantic_channels": 0})
 
 
 def test_things_are_one_class_of_the_semantic_term() -> None:

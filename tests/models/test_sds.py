@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from inspect import unwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixelwise.data.collate import collate
-from pixelwise.errors import DataError, RecipeError
+from pixelwise.errors import CheckpointError, DataError, RecipeError
+from pixelwise.inference.load import load
+from pixelwise.inference.model_folder import ModelCard
+from pixelwise.inference.predictor import Predictor
 from pixelwise.models import sds
-from pixelwise.models.sds import SDS, build, coarse_mask, crop_regions, draw_regions, fit_logistic, padded_box
+from pixelwise.models.sds import SDS, build, draw_regions
+from pixelwise.nn.caffenet import CaffeNetBackbone
+from pixelwise.nn.linear_machines import MinedSVM, fit_logistic
+from pixelwise.ops.region_crops import crop_regions
+from pixelwise.ops.region_refinement import coarse_mask, padded_box
 from pixelwise.ops.superpixels import Regions
+from pixelwise.training.first_weights import initialise
+from pixelwise.training.fit import Fit
+from pixelwise.training.plan import Plan
 from pixelwise.types import Annotation, Batch
 from tests.drawn_scenes import LABELS, DrawnScenes
 
@@ -93,7 +105,7 @@ def test_the_published_tower_has_its_shape() -> None:
     assert shapes["cell_weight"] == (20, 100, 8293)
     layers = [type(layer).__name__ for layer in system.box_tower.backbone.layers]
     assert layers[:8] == ["Conv2d", "ReLU", "MaxPool2d", "LocalResponseNorm"] * 2
-    assert sds.CaffeNetBackbone()(torch.rand(1, 3, 227, 227))[0].shape == (1, 256, 6, 6)
+    assert CaffeNetBackbone()(torch.rand(1, 3, 227, 227))[-1].shape == (1, 256, 6, 6)
 
 
 # ---- sampling and learning
@@ -160,7 +172,7 @@ def test_stored_proposals_are_taken_by_the_solvers() -> None:
     sample = DrawnScenes(1, first_seed=3, size_hw=(48, 64))[0]
     image = sds.describe(small(), sample, input_size=32, proposals=Stored())
     assert image.regions.superpixels.shape == (24, 32)
-    assert len(image.features) == 3 + len(sample.truth.instances)
+    assert len(image.regions.members) == 3 + len(sample.truth.instances)
     assert image.overlaps[3:].diagonal().tolist() == [1.0] * len(sample.truth.instances)
 
 
@@ -213,10 +225,12 @@ def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
     samples = DrawnScenes(4, first_seed=20, size_hw=(48, 64))
     system = small(proposals=20)
     described = [sds.describe(system, samples[index], input_size=64) for index in range(4)]
+    with torch.no_grad():
+        found = [system.region_features(image.image, image.regions) for image in described]
     for progress in sds.fit_svms(system, samples, input_size=64):
         assert progress.done <= progress.total
     assert progress.done == progress.total
-    lengths = torch.cat([image.features.norm(dim=1) for image in described])
+    lengths = torch.cat(found).norm(dim=1)
     assert float(system.feature_scale * lengths.mean()) == pytest.approx(20.0, rel=1e-4)
     seen = {int(label) for image in described for label in image.objects}
     assert {thing + 1 for thing in system.has_svms.nonzero().flatten().tolist()} == seen
@@ -224,8 +238,8 @@ def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
     scale = float(system.feature_scale)
     positives: list[np.ndarray] = []
     negatives: list[np.ndarray] = []
-    for image in described:
-        features = (image.features * scale).double().numpy()
+    for image, raw in zip(described, found, strict=True):
+        features = (raw * scale).double().numpy()
         objects = len(features) - len(image.objects)
         for index, overlaps in enumerate(image.overlaps):
             mine = overlaps[image.objects == thing + 1]
@@ -241,7 +255,7 @@ def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
     )
     machine.fit(np.stack(positives + negatives), [1] * len(positives) + [-1] * len(negatives))
     # the second round takes latent positives and leaves out easy negatives, so the two machines agree, not to the bit
-    features = torch.cat([image.features for image in described])
+    features = torch.cat(found)
     theirs = machine.decision_function((features * scale).double().numpy())
     ours = system.margins(features)[:, thing].numpy()
     assert np.corrcoef(ours, theirs)[0, 1] > 0.85
@@ -250,15 +264,15 @@ def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
     assert system.has_refiner.any()
     batch = collate([samples[0]])
     with torch.no_grad():
-        found = system(batch.images, batch.valid_sizes)
-    assert len(found.scores[0])
-    assert all(0 < score < 1 for score in found.scores[0].tolist())
+        answer = system(batch.images, batch.valid_sizes)
+    assert len(answer.scores[0])
+    assert all(0 < score < 1 for score in answer.scores[0].tolist())
     again = small(proposals=20)
     again.load_state_dict(system.state_dict())
     with torch.no_grad():
         same = again.eval()(batch.images, batch.valid_sizes)
-    assert torch.equal(found.scores[0], same.scores[0])
-    assert torch.equal(found.members[0], same.members[0])
+    assert torch.equal(answer.scores[0], same.scores[0])
+    assert torch.equal(answer.members[0], same.members[0])
 
 
 def test_the_box_tower_is_where_the_region_tower_begins() -> None:
@@ -267,3 +281,187 @@ def test_the_box_tower_is_where_the_region_tower_begins() -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(system.box_tower.parameters(), system.region_tower.parameters(), strict=True)
     )
+
+
+# ---- the box detector and the pasting
+
+
+def test_boxes_suppress_from_three_tenths_on() -> None:
+    system = small(detects="boxes", score_threshold=0.0).eval()
+    ids = torch.arange(10, dtype=torch.int32).repeat(4, 1)
+    members = torch.zeros(4, 10, dtype=torch.bool)
+    members[0, :6] = True
+    members[1, 3:10] = True  # 3 of 10 columns shared with the first
+    members[2, 4:10] = True  # 2 of 10
+    members[3, [0, 9]] = True  # shares superpixels with all, its box with the first 6 of 10
+    regions, scores = Regions(ids, members), torch.tensor([0.9, 0.8, 0.7, 0.6])
+    assert system._survivors(regions, torch.arange(4), scores).tolist() == [0, 2]
+    assert small()._survivors(regions, torch.arange(4), scores).tolist() == [0]
+
+
+def test_the_box_detectors_svms_are_those_of_a_slow_reading() -> None:
+    svm = pytest.importorskip("sklearn.svm")
+    samples = DrawnScenes(5, first_seed=20, size_hw=(48, 64))
+    system = small(proposals=25, detects="boxes")
+    x: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+    y: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    rows: list[tuple[Tensor, list[list[float]], list[int], int]] = []
+    for index in range(5):
+        image = sds.describe(system, samples[index], input_size=64)
+        with torch.no_grad():
+            features = system.region_features(image.image, image.regions)
+        rows.append((features, image.regions.boxes().tolist(), image.objects.tolist(), len(features)))
+    scale = 20 / float(torch.cat([features for features, *_ in rows]).norm(dim=1).mean())
+    for features, boxes, objects, count in rows:
+        first = count - len(objects)
+        for thing in range(3):
+            mine = [boxes[first + one] for one, channel in enumerate(objects) if channel == thing + 1]
+            for region in range(count):
+                is_object = region >= first
+                if is_object:
+                    label = 1 if objects[region - first] == thing + 1 else -1
+                else:
+                    label = 0 if any(slow_iou(boxes[region], box) >= 0.3 for box in mine) else -1
+                if label:
+                    x[thing].append((features[region] * scale).double().numpy())
+                    y[thing].append(label)
+    list(sds.fit_svms(system, samples, input_size=64))
+    assert float(system.feature_scale) == pytest.approx(scale, rel=1e-5)
+    for thing in range(3):
+        machine = svm.LinearSVC(
+            loss="hinge", C=1e-3, class_weight={1: 2}, intercept_scaling=10, dual=True, random_state=0, max_iter=100_000
+        )
+        machine.fit(np.stack(x[thing]), y[thing])
+        theirs = machine.decision_function(np.stack(x[thing]))
+        ours = np.stack(x[thing]) @ system.svm_weight[thing].double().numpy() + float(system.svm_bias[thing])
+        # all negatives but those that never count in the hinge loss are among ours
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
+    with pytest.raises(RecipeError, match="detects 'masks'"):
+        unwrap(build)(num_classes=3, detects="masks")
+
+
+def slow_iou(a: list[float], b: list[float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(0.0, width) * max(0.0, height)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def test_positives_become_the_candidates_that_the_first_round_likes_best() -> None:
+    pytest.importorskip("sklearn.svm")
+    samples, system = DrawnScenes(3, first_seed=20, size_hw=(48, 64)), small(proposals=25)
+    taken: list[list[np.ndarray]] = []
+    fit = MinedSVM.fit
+
+    def watched(machine: MinedSVM) -> None:
+        fit(machine)
+        taken.append(machine.positives)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MinedSVM, "fit", watched)
+        list(sds.fit_svms(system, samples, input_size=64))
+    described = [sds.describe(system, samples[index], input_size=64) for index in range(3)]
+    with torch.no_grad():
+        rows = [system.region_features(image.image, image.regions) * system.feature_scale for image in described]
+    for row in (row for positives in taken[-3:] for row in positives):
+        image, region = next(
+            (image, region)
+            for image, features in enumerate(rows)
+            for region in range(len(features))
+            if np.allclose(features[region].numpy(), row, rtol=1e-4, atol=1e-4)
+        )
+        proposals = len(rows[image]) - len(described[image].objects)
+        near = (described[image].overlaps[:proposals] > 0.5).any(dim=0)
+        # a proposal near an object, or an object that has none
+        assert (region < proposals and bool((described[image].overlaps[region] > 0.5).any())) or not near[
+            region - proposals
+        ]
+    assert sum(map(len, taken[-3:])) == sum(len(image.objects) for image in described)
+
+
+def test_the_best_regions_are_pasted_one_over_another() -> None:
+    system, batch = small(score_threshold=0.0, pastes=True).eval(), drawings(1)
+    system.paste_threshold.fill_(0.0)
+    upper = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.uint8)
+    output = sds.Output(
+        logits=None,
+        labels=None,
+        scores=(torch.tensor([0.9, 0.8, 0.7, 0.6]),),
+        channels=(torch.tensor([2, 1, 3, 3]),),
+        regions=(torch.tensor([4, 7, 9, 7]),),
+        superpixels=(quarters().superpixels,),
+        members=(upper,),
+        paste_above=torch.tensor(0.5),
+    )
+    batch = replace(batch, original_sizes=torch.tensor([[40, 60]]))
+    semantic = system.decode(output, batch)[0].semantic
+    assert [semantic[row, column].item() for row in (0, 39) for column in (0, 59)] == [2, 1, 3, 0]
+    semantic = system.decode(output._replace(paste_above=torch.tensor(0.75)), batch)[0].semantic
+    assert [semantic[row, column].item() for row in (0, 39) for column in (0, 59)] == [2, 1, 0, 0]
+    assert small().eval().decode(output._replace(paste_above=None), batch)[0].semantic is None
+
+
+def test_the_threshold_of_the_pasting_leaves_two_segments_an_image() -> None:
+    pytest.importorskip("sklearn.svm")
+    samples, system = DrawnScenes(5, first_seed=20, size_hw=(48, 64)), small(proposals=25, pastes=True)
+    list(sds.fit_svms(system, samples, input_size=64))
+    system.has_refiner.zero_()
+    pasted: list[list[float]] = []
+    for index in range(5):
+        batch = collate([samples[index]])
+        described = sds.describe(system, samples[index], input_size=64)
+        count = len(described.regions.members) - len(described.objects)
+        system.given_proposals = (described.regions._replace(members=described.regions.members[:count]),)
+        with torch.no_grad():
+            output = system.eval()(batch.images, batch.valid_sizes)
+        best: dict[int, float] = {}
+        for score, region in zip(output.scores[0].tolist(), output.regions[0].tolist(), strict=True):
+            best[region] = max(best.get(region, 0.0), score)
+        pasted.append(sorted(best.values())[-10:])
+    threshold = -1.0
+    while sum(score > 1 / (1 + math.exp(-threshold)) for scores in pasted for score in scores) > 2 * 5:
+        threshold += 0.01
+    assert float(system.paste_threshold) == pytest.approx(threshold, abs=1e-4)
+    assert threshold > -1
+
+
+def test_a_predicted_scene_has_the_pasted_classes_too(tmp_path: Path) -> None:
+    arguments = {"backbone": "mobilenet_v2", "width": 8, "crop_size": 32, "proposals": 30}
+    image = DrawnScenes(1, first_seed=3)[0].image
+    for pastes in (True, False):
+        system = build(num_classes=len(LABELS), pastes=pastes, **arguments)
+        system.paste_threshold.fill_(-2.0)
+        card = ModelCard("instance", "sds", LABELS, {**arguments, "pastes": pastes}, input_size=96)
+        scene = Predictor(system, card, device="cpu")(image)
+        files = {path.name for path in scene.save(tmp_path / str(pastes))}
+        assert (f"{pastes}.semantic.png" in files) == pastes
+        assert f"{pastes}.instances.png" in files
+        if pastes:
+            instances = scene.annotation.instances
+            labels = set(scene.annotation.semantic.unique().tolist()) - {0}
+            assert labels
+            assert labels <= set(instances.labels.tolist())
+            covered = torch.stack([instances.masks.dense_one(index) for index in range(len(instances))]).any(dim=0)
+            assert covered[scene.annotation.semantic > 0].all()
+
+
+def test_the_weights_that_ship_fill_the_tower_that_learns_first() -> None:
+    shipped = load("default").model.state_dict()
+    chosen = {"backbone": "mobilenet_v2", "width": 8}
+    plan = Plan("sds", chosen, sds.RECIPE, data=(), init="default")
+    system = build(num_classes=len(LABELS), learns="box", **chosen)
+    assert "begin anew" in initialise(system, plan, sds.RECIPE.stages[0], LABELS)
+    for name, tensor in system.box_tower.backbone.state_dict().items():
+        assert torch.equal(tensor, shipped[f"backbone.{name}"])
+    name = "features.0.0.weight"
+    assert not torch.equal(system.region_tower.backbone.state_dict()[name], shipped[f"backbone.{name}"])
+    narrow = build(num_classes=len(LABELS), backbone="resnet18", width=8)
+    with pytest.raises(CheckpointError, match="a deeplab_v3_plus, not a sds with these arguments"):
+        initialise(narrow, replace(plan, arguments={"backbone": "resnet18"}), sds.RECIPE.stages[0], LABELS)
+
+
+def test_every_stage_of_the_recipe_can_be_begun() -> None:
+    for stage in sds.RECIPE.stages:
+        if stage.solver:
+            assert callable(getattr(sds, stage.solver))
+        else:
+            Fit.start(small(**stage.arguments), stage)

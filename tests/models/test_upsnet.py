@@ -371,6 +371,7 @@ def test_a_deformable_backbone() -> None:
 def test_impossible_arguments_are_refused() -> None:
     plain = inspect.unwrap(build)
     for changes, text in (
+        ({"channels": 1}, "channels=1: at least 2"),
         ({"semantic_layers": 1}, "semantic_layers"),
         ({"semantic_norm": "batch"}, "semantic_norm 'batch'"),
         ({"kept_objects": 0.0}, "kept_objects"),

@@ -664,6 +664,15 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
             network.loss(answer, batch)
 
 
+@pytest.mark.parametrize("channels", [50, 40, 96])
+def test_any_even_width_can_be_built(channels: int) -> None:
+    """The semantic head has half of the channels, which 32 groups need not divide."""
+    with torch.device("meta"):
+        network = build(**{**SMALL, "channels": channels})
+    norms = [part for part in network.semantic_head.subnet if isinstance(part, nn.GroupNorm)]
+    assert [norm.num_channels for norm in norms] == [channels, channels // 2, channels // 2]
+
+
 def test_half_precision_learns_and_answers() -> None:
     network = small()
     batch = pairs(1)

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+from pixelwise.contracts import Augmentation, Optimizer, Stage
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.models import yolact
+from pixelwise.inference.model_folder import ModelCard
+from pixelwise.inference.predictor import Predictor
+from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact import (
     Detections,
     MaskIoUNet,
@@ -22,7 +26,10 @@ from pixelwise.models.yolact import (
     suppress_fast,
     suppress_ordinarily,
 )
+from pixelwise.ops.boxes import scale_boxes
+from pixelwise.training.fit import Fit, fit
 from pixelwise.types import Annotation, Batch, Instances, Masks
+from tests.drawn_scenes import LABELS, DrawnScenes
 
 SIZE = (96, 128)
 CLASSES = 6
@@ -577,3 +584,44 @@ def test_class_ids_need_not_follow_each_other() -> None:
     one, two = (net.eval().decode(net(batch.images), batch)[0].instances for net in (system, other))
     assert [[3, 4, 7, 9, 11][label - 1] for label in one.labels.tolist()] == two.labels.tolist()
     assert torch.equal(one.scores, two.scores)
+
+
+# ---- what it is fed
+
+
+@pytest.mark.parametrize(("size", "video"), [((50, 80), False), ((80, 50), True)])
+def test_training_feeds_what_prediction_feeds(size: tuple[int, int], video: bool) -> None:
+    """But for what augmentation draws: the whole image, stretched to a square, and its objects with it."""
+    torch.manual_seed(0)
+    arguments: dict[str, Any] = {"num_classes": len(LABELS), "backbone": "mobilenet_v2", "channels": 16}
+    system = yolact_edge.build(**arguments) if video else yolact.build(**arguments)
+    fed: list[tuple[Tensor, tuple[Annotation, ...]]] = []
+    system.register_forward_pre_hook(
+        lambda _, images, others: fed.append((images[0].clone(), others["truth"])), with_kwargs=True
+    )
+    plain = Augmentation(scale_min=1, scale_max=1, flip=0)
+    stage = Stage(steps=1, batch_size=1, crop_size=64, optimizer=Optimizer(lr=0), augmentation=plain)
+    scenes = DrawnScenes(1, first_seed=2, size_hw=size)  # two squares, whose corners no sampling loses
+    for _ in fit(
+        Fit.start(system, stage),
+        scenes,
+        accelerator=Accelerator(cpu=True),
+        input_size=64,
+        labels=LABELS,
+        seed=0,
+        workers=0,
+    ):
+        pass
+    ((images, truth),) = fed
+    predictor = Predictor(system, ModelCard("instance", system.__module__, LABELS, input_size=64), device="cpu")
+    wanted = predictor.prepare(scenes[0].image, 64)[0]
+    assert wanted.shape == (3, 64, 64)
+    objects = scenes[0].truth.instances
+    assert objects is not None
+    for image, one in zip(images, truth, strict=True):
+        assert (image - wanted).abs().max() < 1.5 / 255
+        assert one.instances is not None
+        boxes = scale_boxes(objects.boxes, size, (64, 64))
+        assert (one.instances.boxes - boxes).abs().max() <= 0.5
+        assert one.instances.labels.tolist() == objects.labels.tolist()
+    assert len(images) == (2 if video else 1)

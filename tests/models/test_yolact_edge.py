@@ -4,6 +4,7 @@ is learnt from pairs."""
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from inspect import unwrap
 from typing import Any
 
@@ -389,6 +390,8 @@ def test_the_losses_are_those_of_the_later_frames() -> None:
     terms = system.loss(output, batch)
     later = [batch.truth[1].instances, batch.truth[3].instances]
     weights = {"class": 1, "box": 1.5, "mask": 6.125, "semantic": 1}
+    flow = terms.pop("flow")
+    assert (float(flow.sum.detach()), int(flow.count)) == (0, 0), "the data know none"
     assert set(terms) == {*weights, *(f"key_{name}" for name in weights), "matching"}
     values = {name: float((term.sum / term.count).detach()) for name, term in terms.items()}
     with torch.no_grad():
@@ -424,6 +427,46 @@ def test_the_matching_loss_moves_what_transforms_alone() -> None:
     system.loss(system(batch.images.double(), truth=batch.truth), batch)["matching"].sum.backward()
     moved = {name.split(".")[0] for name, one in system.named_parameters() if one.grad is not None and one.grad.any()}
     assert moved == {"flow_net", "refinement"}
+
+
+def test_the_flow_is_compared_with_the_true_one_in_cells() -> None:
+    system = learning()
+    batch = pairs()
+    first = torch.randn(2, *SIZE, generator=torch.Generator().manual_seed(1)) * 20
+    first[:, :40, :50] = math.nan  # six of P4's 48 cells, and two of P5's twelve, are unknown by more than half
+    truth = (batch.truth[0], replace(batch.truth[1], flow=first), *batch.truth[2:])
+    output = system(batch.images.double(), truth=truth)
+    term = system.loss(output, replace(batch, truth=truth))["flow"]
+    total, count = 0.0, 0
+    for flow, side in zip((one.detach() for one in output.matching.flows), (16, 32), strict=True):
+        height, width = SIZE[0] // side, SIZE[1] // side
+        assert flow.shape == (2, 2, height, width)
+        for row in range(height):
+            for column in range(width):
+                cell = first[:, row * side : (row + 1) * side, column * side : (column + 1) * side].flatten(1)
+                known = [pixel for pixel in cell.T.tolist() if not math.isnan(pixel[0])]
+                if 2 * len(known) < side * side:
+                    continue
+                x, y = (sum(pixel[axis] for pixel in known) / len(known) / side for axis in range(2))
+                found = flow[0, :, row, column] * torch.tensor([width - 1, height - 1]) / 16
+                total += math.hypot(float(found[0]) - x, float(found[1]) - y)
+                count += 1
+    assert int(term.count) == count == 52
+    assert float(term.sum.detach()) == pytest.approx(total, rel=1e-5)
+    term.sum.backward()
+    moved = {name.split(".")[0] for name, one in system.named_parameters() if one.grad is not None and one.grad.any()}
+    assert moved == {"flow_net"}
+
+
+def test_a_flow_that_is_right_leaves_finite_gradients() -> None:
+    torch.manual_seed(0)
+    system = yolact_edge.build(num_classes=CLASSES, **{**WIDTHS, "flow_width": 8}).train()
+    batch = pairs()
+    truth = tuple(replace(one, flow=torch.zeros(2, *SIZE)) for one in batch.truth)
+    term = system.loss(system(batch.images, truth=truth), replace(batch, truth=truth))["flow"]
+    assert float(term.sum.detach()) == 0
+    term.sum.backward()
+    assert all(torch.isfinite(one.grad).all() for one in system.parameters() if one.grad is not None)
 
 
 @pytest.mark.parametrize("learns", ["images", "pairs"])
@@ -468,7 +511,7 @@ def test_pairs_without_objects_give_finite_losses() -> None:
     terms = system.loss(system(batch.images.double(), truth=batch.truth), batch)
     for name, term in terms.items():
         assert torch.isfinite(term.sum)
-        if name.removeprefix("key_") in ("class", "box", "mask"):
+        if name.removeprefix("key_") in ("class", "box", "mask", "flow"):
             assert (float(term.sum.detach()), int(term.count)) == (0.0, 0)
     sum(term.sum for term in terms.values()).backward()
     gradients = [parameter.grad for parameter in system.parameters() if parameter.grad is not None]

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from pixelwise.ops.superpixels import (
     Regions,
+    as_stored,
     mean_in_superpixels,
+    propose_at,
     propose_regions,
     region_overlaps,
     regions_of_masks,
@@ -120,3 +122,19 @@ def test_images_of_one_colour_or_one_pixel_have_a_region() -> None:
         regions = propose_regions(torch.full((3, *size), 7, dtype=torch.uint8))
         assert regions.members.tolist() == [[True]]
         assert regions.boxes().tolist() == [[0, 0, size[1], size[0]]]
+
+
+def test_proposals_are_found_in_a_small_image() -> None:
+    picture = torch.from_numpy(draw_scene(3, (96, 160))[0].transpose(2, 0, 1).copy())
+    regions = propose_at(picture, side=80, count=30)
+    assert regions.superpixels.shape == (48, 80)
+    assert len(regions.members) == 30
+    # images that are small already keep their size
+    assert propose_at(picture, side=500, count=5).superpixels.shape == (96, 160)
+
+
+def test_an_image_is_as_it_was_stored() -> None:
+    stored = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, -1, -1)
+    padded = torch.ones(3, 20, 24)
+    padded[:, :16, :16] = stored.float() / 255
+    assert torch.equal(as_stored(padded, [16, 16]), stored)

@@ -1,5 +1,7 @@
 """Models judged on clips: frames one after the other, with what was kept of those before."""
 
+import pickle
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -9,8 +11,9 @@ from pixelwise.errors import RecipeError
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import LabelSet
+from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality
 from pixelwise.training.evaluate import evaluate, model_answers
-from pixelwise.types import Annotation, Sample
+from pixelwise.types import Annotation, Panoptic, Sample
 from tests.inference.systems.panels import Panels
 from tests.inference.systems.pointwise import Pointwise
 
@@ -74,6 +77,43 @@ def test_tracking_gives_the_objects_of_a_model_without_memory_identities() -> No
     list(evaluate(model_answers(predictor(uses_memory=False), tracks=True), clip + other, tracked))
     assert list(plain.ids.values()) == [[1, 5], [1, 4, 5], [1, 4], [1, 4], [1, 4, 5]]
     assert list(tracked.ids.values()) == [[1, 4], [1, 5, 4], [1, 5], [1, 4], [1, 4, 5]]
+
+
+class Gliding:
+    """A clip of any length, whose frames are made when they are asked for; the apple and the pear go to and fro."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+        self.seen: list[weakref.ref[torch.Tensor]] = []
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def __getitem__(self, index: int) -> Sample:
+        place = abs(12 - index % 24)
+        one = sample("a", index, apple=place, pear=24 - place if place < 8 else None)
+        ids = one.image[0].int() // 255 * 3 + one.image[1].int() // 255 * 4 + 1
+        found = torch.unique(ids).int()
+        truth = Panoptic(ids, found, (found - 3).clamp(min=0).long(), torch.zeros(len(found), dtype=torch.bool))
+        self.seen.append(weakref.ref(one.image))
+        return replace(one, truth=Annotation(panoptic=truth))
+
+
+@pytest.mark.parametrize("uses_memory", [False, True])
+def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(uses_memory: bool) -> None:
+    """No images, a memory of one size, and of each frame a table of which segments share how many pixels."""
+    clip, metric = Gliding(120), VideoPanopticQuality(LABELS)
+    answers = model_answers(predictor(uses_memory=uses_memory), tracks=not uses_memory)
+    sizes, alive = [], []
+    for _ in evaluate(answers, clip, metric):
+        sizes.append(len(pickle.dumps((answers._memory, answers._tracked))))
+        alive.append(sum(reference() is not None for reference in clip.seen))
+    assert max(alive) <= 2
+    assert max(sizes[60:]) <= max(sizes[:60])
+    rows = [sum(len(table) for table in one.overlaps) for one in metric.images.values()]
+    assert len(rows) == 120
+    assert max(rows[60:]) <= max(rows[:60]) <= 12
+    assert metric.compute()["vpq"] is not None
 
 
 def test_tracking_is_refused_where_it_makes_no_sense() -> None:

@@ -57,6 +57,10 @@ def test_the_common_names_are_in_every_recipe() -> None:
         ("augmentation.blur=2", "a probability"),
         ("patience=-1", "at least 0"),
         ("optimizer.head_bias_lr_multiplier=-1", "at least 0"),
+        ("crop_size=8", "at least 16"),
+        ("crop_size=[64,8]", "at least 16"),
+        ("crop_size=384,1248", r"a whole number is wanted, or \[HEIGHT,WIDTH\]"),
+        ("crop_size=[64,64,64]", r"or \[HEIGHT,WIDTH\]"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_mend(assignment: str, message: str) -> None:
@@ -101,6 +105,12 @@ def test_a_name_without_a_stage_means_every_stage() -> None:
 def test_class_weights_are_a_word_or_a_list(text: str, value: object) -> None:
     recipe, _ = resolve_sets([f"class_weights={text}", "hard_pixels=0.25"], deeplab_v3_plus.RECIPE, ARGUMENTS)
     assert (recipe.stages[0].class_weights, recipe.stages[0].hard_pixels) == (value, 0.25)
+
+
+@pytest.mark.parametrize(("text", "value"), [("320", 320), ("[256, 832]", (256, 832))])
+def test_crops_may_have_two_sides(text: str, value: object) -> None:
+    recipe, _ = resolve_sets([f"crop_size={text}"], deeplab_v3_plus.RECIPE, ARGUMENTS)
+    assert recipe.stages[0].crop_size == value
 
 
 def test_a_whole_number_in_a_recipe_can_be_set_to_a_fraction() -> None:

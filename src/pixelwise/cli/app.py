@@ -6,8 +6,10 @@ Exit codes: 0 done · 1 done, but something in the input failed or faults were f
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -74,11 +76,15 @@ def main() -> None:
         code = _refused(_usage_fault(error))
     except PixelwiseError as error:
         code = _refused(f"pixelwise: {' '.join(str(error).splitlines())}")
+    except PermissionError as error:
+        code = _refused(f"pixelwise: {error.filename}: permission denied")
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:  # the reader of our stdout has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
         code = 1
+    if code == 130:
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would print tracebacks
     sys.exit(code if isinstance(code, int) else 0)
 
 

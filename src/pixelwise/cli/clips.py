@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ def is_video_output(out: Path) -> bool:
     from pixelwise.inference.video_output import VIDEO_OUTPUT_SUFFIXES
 
     suffix = out.suffix.lower()
-    if suffix not in VIDEO_SUFFIXES or out.is_dir():
+    if suffix not in VIDEO_SUFFIXES or os.path.isdir(out):
         return False
     if suffix not in VIDEO_OUTPUT_SUFFIXES:
         raise DataError(f"--out {out}: videos are written as {', '.join(VIDEO_OUTPUT_SUFFIXES)}; name one of these")
@@ -57,7 +58,7 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     files = [file.path for file in find_image_files(inputs, out=out.parent, videos=True)]
     videos = [file for file in files if is_video(file)]
     if len(files) == 1 and videos:
-        if out.exists() and out.samefile(files[0]):
+        if os.path.exists(out) and out.samefile(files[0]):
             raise DataError(f"--out {out}: is the clip itself; choose another name")
         return open_video(files[0], max_megapixels=max_megapixels)
     if videos:
@@ -98,8 +99,9 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
             print(f"{video}: done before, skipped; --overwrite redoes it", file=sys.stderr)
         elif before:
             print(f"{video}: {before:,} frames done before; goes on after them", file=sys.stderr)
-        elif clip.has_sound:
-            print(f"{clip.path}: its sound is not copied", file=sys.stderr)
+        else:
+            for remark in clip.remarks:
+                print(f"{clip.path}: {remark}", file=sys.stderr)
     total = None if clip.length is None else max(0, clip.length - before)
     hidden = quiet or json_lines or run.begun.is_done
     begin, count, failure = time.monotonic(), 0, ""
@@ -115,7 +117,7 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
                     print(line, flush=True)
         except DataError as error:
             failure = str(error)
-    if not (quiet or json_lines):
+    if not (quiet or json_lines) and (before + count or not failure):
         rate = f", {count / max(time.monotonic() - begin, 1e-3):.1f} frames/s" if count else ""
         frames = "1 frame" if before + count == 1 else f"{before + count:,} frames"
         print(f"{video}  {frames}{rate}, {run.job.lines}")

@@ -156,7 +156,8 @@ def convert(
     instance-masks), ids=trainIds and annotations=gtCoarse (cityscapes), encoding=2channel (coco-panoptic),
     classes=things (coco), without which each other class of an image becomes one annotation. Objects stay objects in
     coco, labelme, yolo, instance-masks, voc, cityscapes and coco-panoptic; segments keep their ids in coco-panoptic.
-    Frames of clips keep who is who in kitti-step, cityscapes-vps, davis, youtube-vis and mots.
+    Frames of clips keep who is who in kitti-step, cityscapes-dvps, cityscapes-vps, vipseg, davis, youtube-vis and mots,
+    and their numbers where the target can hold them.
     Masks of colours are read by masks:PATH?palette=labels.
     """
     from functools import partial

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from pixelwise.data.dataset import Dataset
     from pixelwise.inference.coco_results import CocoResults
+    from pixelwise.inference.panoptic_results import PanopticResults
+    from pixelwise.training.class_confusion import ClassConfusion
     from pixelwise.training.report import Evaluation
     from pixelwise.types import Annotation, Sample
 
@@ -78,7 +80,8 @@ def evaluate(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Write evaluation.json, images.jsonl, worst.png, and confusion.png or coco_results.json.",
+            help="Write evaluation.json, images.jsonl, worst.png; confusion.png of classes and of segments, "
+            "coco_results.json of objects, panoptic_results.json and its folder of PNGs of segments.",
         ),
     ] = None,
     shard: Annotated[
@@ -116,7 +119,9 @@ def evaluate(
 
     started = time.perf_counter()
     from pixelwise.data.dataset import clips_of
-    from pixelwise.inference.coco_results import COCO_RESULTS_NAME, CocoResults
+    from pixelwise.inference.coco_results import COCO_RESULTS_NAME, PANOPTIC_RESULTS_NAME, CocoResults
+    from pixelwise.inference.panoptic_results import PanopticResults
+    from pixelwise.training.class_confusion import ClassConfusion
     from pixelwise.training.report import Evaluation, make_report_folder
     from pixelwise.training.shards import Shard, shard_to_json
     from pixelwise.training.subject import model_subject, stored_subject
@@ -149,11 +154,16 @@ def evaluate(
     indices = [index for index in wanted if index in answered]
     missing = tuple(subject.dataset.ids[index] for index in wanted if index not in answered)
     worst = None if out is None else WorstImages(metric)
-    watchers: list[Callable[[Sample, Annotation], None]] = [] if worst is None else [worst]
+    classes = None if out is None or subject.task != "panoptic" else ClassConfusion(subject.dataset.labels)
+    watchers: list[Callable[[Sample, Annotation], None]] = [one for one in (worst, classes) if one is not None]
     with ExitStack() as files:
         if out is not None and subject.task == "instance":
             results = files.enter_context(CocoResults(out / COCO_RESULTS_NAME))
             watchers.append(_writer(results, subject.dataset))
+        if out is not None and subject.task == "panoptic":
+            ids, labels = subject.dataset.ids, subject.dataset.labels
+            segments = files.enter_context(PanopticResults(out / PANOPTIC_RESULTS_NAME, ids, labels))
+            watchers.append(_segment_writer(segments))
         failures = judge(subject, metric, indices, watchers=watchers, workers=workers, hidden=quiet or as_json)
     evaluation = Evaluation(
         model=subject.name,
@@ -165,7 +175,16 @@ def evaluate(
         seconds=time.perf_counter() - started,
     )
     content = evaluation.to_json() if part is None else shard_to_json(evaluation, part, subject)
-    return _report(evaluation, content, out, worst=None if worst is None else worst.sheet(), as_json=as_json)
+    sheet = None if worst is None else worst.sheet()
+    return _report(evaluation, content, out, worst=sheet, classes=classes, as_json=as_json)
+
+
+def _segment_writer(results: PanopticResults) -> Callable[[Sample, Annotation], None]:
+    def write(sample: Sample, predicted: Annotation) -> None:
+        if predicted.panoptic is not None:
+            results.add(sample.id, predicted.panoptic)
+
+    return write
 
 
 def _writer(results: CocoResults, dataset: Dataset) -> Callable[[Sample, Annotation], None]:
@@ -190,7 +209,7 @@ def _merged(names: Sequence[str], out: Path | None, *, quiet: bool, as_json: boo
         make_report_folder(out)
         if not quiet:
             print(f"{out}: without worst.png; the --out of each shard has its own", file=sys.stderr)
-    return _report(evaluation, evaluation.to_json(), out, worst=None, as_json=as_json)
+    return _report(evaluation, evaluation.to_json(), out, worst=None, classes=None, as_json=as_json)
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -201,7 +220,13 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _report(
-    evaluation: Evaluation, content: dict[str, Any], out: Path | None, *, worst: Image.Image | None, as_json: bool
+    evaluation: Evaluation,
+    content: dict[str, Any],
+    out: Path | None,
+    *,
+    worst: Image.Image | None,
+    classes: ClassConfusion | None,
+    as_json: bool,
 ) -> int:
     """Tell what came, on stdout, on stderr and in the folder; returns the exit code."""
     from pixelwise.training.report import write_report
@@ -211,7 +236,7 @@ def _report(
     else:
         _print_tables(content)
     if out is not None:
-        write_report(out, evaluation, content, worst)
+        write_report(out, evaluation, content, worst, confusion=None if classes is None else classes.counts)
     missing, failures = evaluation.missing, evaluation.failures
     if missing:
         more = ", …" if len(missing) > NAMED_MISSING else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,24 +68,23 @@ def import_weights(
     if family is Family.smp and weights.is_dir():
         weights, output_stride = _smp_folder(weights, architecture, output_stride)
     foreign = read_foreign(weights)
-    if family is Family.semseg:
-        model = semseg.convert(architecture, foreign)
-    elif family is Family.smp:
-        model = smp.convert(architecture, foreign, output_stride=output_stride or 16)
-    elif family is Family.yolact:
-        model = yolact.convert(architecture, foreign)
-    elif family is Family.yolact_edge:
-        model = yolact_edge.convert(architecture, foreign)
-    elif family is Family.detectron2:
-        model = detectron2.convert(architecture, foreign)
-    elif family is Family.upsnet:
-        model = upsnet.convert(architecture, foreign)
-    elif family is Family.torchvision and architecture in torchvision.NETWORKS:
-        model = torchvision.convert(architecture, foreign)
-    else:
+    if family is Family.timm or (family is Family.torchvision and architecture not in torchvision.NETWORKS):
         report = _write_backbone(family, architecture, foreign, source=weights, out=out)
         _say(report, as_json)
         return
+    convert = {
+        Family.torchvision: torchvision.convert,
+        Family.semseg: semseg.convert,
+        Family.smp: partial(smp.convert, output_stride=output_stride or 16),
+        Family.yolact: yolact.convert,
+        Family.yolact_edge: yolact_edge.convert,
+        Family.detectron2: detectron2.convert,
+        Family.upsnet: upsnet.convert,
+    }[family]
+    try:
+        model = convert(architecture, foreign)
+    except CheckpointError as error:
+        raise CheckpointError(f"{weights}: {error}") from None
     report = _write_model(
         model, _labels(labels, model, family), source=weights, name=f"{family.value} {architecture}", out=out,
         input_size=input_size, licence=licence,

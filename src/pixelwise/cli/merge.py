@@ -22,7 +22,8 @@ NAMED = 5
 def merge(
     *,
     semantic: Annotated[
-        Path, typer.Option("--semantic", metavar="DIR", help="What predict wrote with a semantic model.")
+        Path,
+        typer.Option("--semantic", metavar="DIR", help="What predict wrote with a semantic model, or masks NAME.png."),
     ],
     instances: Annotated[
         list[Path],
@@ -51,8 +52,8 @@ def merge(
 ) -> int:
     """Merge predictions of objects and of classes into one segment for each pixel.
 
-    For each NAME.semantic.png: NAME.panoptic.png with COCO's ids and a line in results.jsonl; panoptic_results.json has
-    the segments of all. Objects are laid down from the surest on, and stuff where none lies.
+    For each NAME.semantic.png (or NAME.png): NAME.panoptic.png with COCO's ids and a line in results.jsonl;
+    panoptic_results.json has the segments of all. Objects are laid down from the surest on, and stuff where none lies.
     """
     from pixelwise.inference.coco_results import PANOPTIC_RESULTS_NAME, CocoResults, panoptic_categories
     from pixelwise.inference.merge_files import find_predictions, merge_files

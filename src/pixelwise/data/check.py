@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -89,7 +90,7 @@ def _identical_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
         for report in reports
         if report.split not in UNIONS
         for image in report.images
-        if image is not None and image.is_file()
+        if image is not None and os.path.isfile(image)
     }
     firsts: dict[bytes | Path, Path] = {}
     for image, key in content_keys(split_of).items():

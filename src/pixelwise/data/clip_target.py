@@ -1,4 +1,4 @@
-"""Writing labelled clips: KITTI-STEP, Cityscapes-VPS, DAVIS, YouTube-VIS and MOTS.
+"""Writing labelled clips whose frames have a list of objects: DAVIS, YouTube-VIS and MOTS.
 
 Frames are written one by one, perhaps by several processes; the numbers that an object keeps in its whole clip are
 given when all are there, in `finish`. What stands before the last `/` in the id of a frame is its clip.
@@ -10,22 +10,20 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 
 from pixelwise.data.folders import labels_toml
 from pixelwise.data.frames import number_of
+from pixelwise.data.images import read_ids
 from pixelwise.data.object_ids import object_colours, painted_ids
 from pixelwise.data.pair_target import Written, write_ids, write_image
-from pixelwise.data.panoptic_json import panoptic_categories
-from pixelwise.data.panoptic_maps import read_segment_ids, write_segment_ids
-from pixelwise.data.panoptic_target import segments_of, within_24_bits
-from pixelwise.data.segments import regions_of_ids
+from pixelwise.data.track_numbers import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Instances, Masks
@@ -33,138 +31,30 @@ from pixelwise.types import Annotation, Instances, Masks
 _IGNORED = 10_000
 """MOTS's id of regions that nobody judges; class 10."""
 
+MOTS_DIVISOR = 1000
+"""Numbers of objects in MOTS are below it; an id is class · 1000 + number."""
 
-@dataclass(frozen=True)
-class StepTarget:
-    """The format kitti-step. See Target for the attributes.
+_DAVIS_VOID = 255
+"""What a mask of DAVIS holds where nobody judges; numbers of objects are below it."""
 
-    Attributes:
-        default: the label set that needs no label file.
-    """
-
-    labels: LabelSet
-    default: LabelSet
-    format: str = "kitti-step"
-    shares_images: bool = False
-
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
-        """Write one frame and its map of segment ids, which `finish` makes one of classes and numbers. See Target."""
-        clip, frame = clip_and_frame(id, source=image)
-        file, losses = write_image(root, f"images/{split}/{clip}/{frame}", image, pixels, upright=upright)
-        path = root / "panoptic_maps" / split / clip / f"{frame}.png"
-        segments, lost = _write_map(path, truth, self.labels, source=image)
-        joined = Counter((class_id, crowd) for _, class_id, crowd in segments if self._is_region(class_id, crowd=crowd))
-        lost = Counter(lost) + Counter(joined_segments=sum(joined.values()) - len(joined))
-        return Written(name, file, Counter(losses) + lost, {"clip": clip, "map": path.name, "segments": segments})
-
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Number the objects of each clip, and write its maps anew. Raises DataError for more than 65535 in a clip."""
-        for clip, entries in _by_clip(written):
-            numbers: dict[int, int] = {}
-            for entry in entries:
-                for id, class_id, crowd in entry["segments"]:
-                    if not self._is_region(class_id, crowd=crowd):
-                        numbers.setdefault(id, len(numbers) + 1)
-            if len(numbers) > 65535:
-                raise DataError(f"clip '{clip}': {len(numbers):,} objects; kitti-step holds 65,535 in a clip")
-            for entry in entries:
-                path = root / "panoptic_maps" / split / clip / entry["map"]
-                values = {
-                    id: (self.labels.native_ids[class_id], *divmod(numbers.get(id, 0), 256))
-                    for id, class_id, _ in entry["segments"]
-                }
-                Image.fromarray(_translated(read_segment_ids(path), values, void=(self._void(), 0, 0))).save(path)
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml, if the classes are not those of the format."""
-        if self.labels != self.default:
-            (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
-
-    def _is_region(self, class_id: int, *, crowd: bool) -> bool:
-        return crowd or not self.labels.is_thing[class_id]
-
-    def _void(self) -> int:
-        return next((id for id in self.labels.void_ids if 0 <= id <= 255), 255)
-
-
-@dataclass(frozen=True)
-class VpsTarget:
-    """The format cityscapes-vps. See Target for the attributes."""
-
-    labels: LabelSet
-    format: str = "cityscapes-vps"
-    shares_images: bool = False
-
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
-        """Write one frame and its PNG; its segments go into the entry, for `finish`. See Target."""
-        clip, frame = clip_and_frame(id, source=image)
-        clip = clip.replace("_", "-")
-        image_id = frame if frame.startswith(f"{clip}_") else f"{clip}_{frame}"
-        file, losses = write_image(root, f"{split}/img_all/{image_id}_newImg8bit", image, pixels, upright=upright)
-        path = root / split / "panoptic_video" / f"{image_id}_final_mask.png"
-        segments, lost = _write_map(path, truth, self.labels, source=image)
-        regions = regions_of_ids(read_segment_ids(path))
-        area = dict(zip(regions.ids.tolist(), regions.areas.tolist(), strict=True))
-        entry = {
-            "image": {
-                "id": image_id,
-                "width": pixels.shape[1],
-                "height": pixels.shape[0],
-                "file_name": Path(file).name,
-            },
-            "annotation": {
-                "image_id": image_id,
-                "file_name": path.name,
-                "segments_info": [
-                    {"id": id, "category_id": self.labels.native_ids[one], "iscrowd": int(crowd), "area": area[id]}
-                    for id, one, crowd in segments
-                ],
-            },
-        }
-        return Written(name, file, Counter(losses) + Counter(lost), entry)
-
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Write the JSON of the split."""
-        content = {
-            "info": {"label_set": self.labels.to_json()},
-            "categories": panoptic_categories(self.labels),
-            "images": [one.entry["image"] for one in written],
-            "annotations": [one.entry["annotation"] for one in written],
-        }
-        path = root / f"panoptic_gt_{split}_city_vps.json"
-        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-    def finish_set(self, root: Path) -> None:
-        """Nothing: the classes stand in every JSON file."""
+_LARGEST_ID = 2**31 - 1
+"""Largest id of an annotation that other tools take."""
 
 
 @dataclass(frozen=True)
 class DavisTarget:
-    """The format davis, with lists as in 2017. See Target for the attributes; `labels` are those of the source."""
+    """The format davis, with lists as in 2017. See Target for the attributes; `labels` are those of the source.
+
+    Attributes:
+        resolution: the folder in JPEGImages/ and Annotations/.
+        suffixes: that images may have; the first is that of images encoded anew. Empty: any.
+        numbered_by: the divisor in the ids of the truth; see `data.track_numbers`.
+    """
 
     labels: LabelSet
+    resolution: str = "480p"
+    suffixes: tuple[str, ...] = (".jpg",)
+    numbered_by: int | None = None
     format: str = "davis"
     shares_images: bool = True
 
@@ -172,7 +62,7 @@ class DavisTarget:
         self,
         root: Path,
         *,
-        split: str,  # noqa: ARG002
+        split: str,
         name: str,
         id: str,
         image: Path,
@@ -180,55 +70,75 @@ class DavisTarget:
         truth: Annotation,
         upright: bool = False,
     ) -> Written:
-        """Write one frame and its mask of track ids, which `finish` counts from 1. See Target."""
+        """Write one frame and its mask of places, which `finish` makes one of numbers. See Target.
+
+        Pixels of crowds, and those that nobody judges, are void.
+        """
         clip, frame = clip_and_frame(id, source=image)
-        place = f"JPEGImages/480p/{clip}/{frame}"
-        file, losses = write_image(root, place, image, pixels, suffixes=(".jpg",), upright=upright)
+        clip, renamed = free_clip(root / "ImageSets" / "2017", clip, split)
+        place = f"JPEGImages/{self.resolution}/{clip}/{frame}"
+        file, losses = write_image(root, place, image, pixels, suffixes=self.suffixes, upright=upright)
         instances, masks, tracks = _tracked(truth, source=image)
-        numbers = [*range(1, len(instances) + 1)]
-        ids, lost = painted_ids(instances, numbers, np.zeros(masks.size, dtype=np.int32), crowds=False)
-        path = root / "Annotations" / "480p" / clip / f"{frame}.png"
+        places = [*range(1, len(instances) + 1)]
+        ids, lost = painted_ids(instances, places, np.zeros(masks.size, dtype=np.int32), crowds=False)
+        void = _crowds(instances, masks)
+        if truth.semantic is not None:
+            void |= truth.semantic.numpy() == self.labels.ignore_id
+        ids[void & (ids == 0)] = len(instances) + 1
+        path = root / "Annotations" / self.resolution / clip / f"{frame}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_segment_ids(path, ids)
+        write_ids(path, ids, None)
         whole = instances.crowd is None or ~instances.crowd
-        found = [number for number in numbers if isinstance(whole, bool) or whole[number - 1]]
+        found = [place for place in places if isinstance(whole, bool) or whole[place - 1]]
         classes = sum(is_thing for is_thing in self.labels.is_thing)
         lost = Counter(lost) + Counter(classless_objects=len(found) if classes > 1 else 0)
-        lost += Counter(stuff_pixels=_stuff_pixels(truth, self.labels))
-        entry = {"clip": clip, "map": path.name, "tracks": [(number, tracks[number - 1]) for number in found]}
+        lost += Counter(stuff_pixels=_stuff_pixels(truth, self.labels), renamed_images=renamed)
+        entry = {"clip": clip, "map": path.name, "tracks": [(place, tracks[place - 1]) for place in found]}
+        entry["void"] = len(instances) + 1
         return Written(name, file, Counter(losses) + lost, entry)
 
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Number the objects of each clip, write its masks anew, and the list.
 
         Raises DataError for more than 254 objects in a clip.
         """
         names: list[str] = []
-        for clip, entries in _by_clip(written):
+        renumbered = 0
+        for clip, entries in by_clip(written):
             names.append(clip)
-            numbers: dict[int, int] = {}
+            tracks = tracks_of([(id, 0) for _, id in entry["tracks"]] for entry in entries)
+            former = former_numbers(tracks, divisor=self.numbered_by)
+            numbers, others = kept_numbers(former, largest=_DAVIS_VOID - 1, clip=clip, format=self.format)
+            renumbered += others
             for entry in entries:
-                for _, track in entry["tracks"]:
-                    numbers.setdefault(track, len(numbers) + 1)
-            if len(numbers) > 254:
-                raise DataError(f"clip '{clip}': {len(numbers):,} objects; a mask of DAVIS holds 254")
-            for entry in entries:
-                path = root / "Annotations" / "480p" / clip / entry["map"]
-                values = {number: (numbers[track],) for number, track in entry["tracks"]}
-                write_ids(path, _translated(read_segment_ids(path), values, void=(0,))[..., 0], object_colours())
+                path = root / "Annotations" / self.resolution / clip / entry["map"]
+                table = np.zeros(entry["void"] + 1, dtype=np.uint8)
+                table[-1] = _DAVIS_VOID
+                for place, id in entry["tracks"]:
+                    table[place] = numbers[id, 0]
+                write_ids(path, table[read_ids(path)], object_colours())
         path = root / "ImageSets" / "2017" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        return {"renumbered_objects": renumbered}
 
     def finish_set(self, root: Path) -> None:
-        """Nothing: there is one class."""
+        """Take away the list of a set without splits, whose clips all folders tell."""
+        lists = sorted((root / "ImageSets" / "2017").glob("*.txt"))
+        if [file.stem for file in lists] == ["all"]:
+            lists[0].unlink()
 
 
 @dataclass(frozen=True)
 class TrackTarget:
-    """The format youtube-vis. See Target for the attributes."""
+    """The format youtube-vis. See Target for the attributes.
+
+    Attributes:
+        numbered_by: the divisor in the ids of the truth; see `data.track_numbers`.
+    """
 
     labels: LabelSet
+    numbered_by: int | None = None
     format: str = "youtube-vis"
     shares_images: bool = False
 
@@ -257,11 +167,19 @@ class TrackTarget:
         lost += Counter(void_pixels_as_class=_void_pixels(truth, self.labels))
         return Written(name, file, Counter(losses) + lost, entry)
 
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Write the JSON of the split."""
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Write the JSON of the split. An object has its number as id, unless another clip has it already."""
+        clips = dict(by_clip(written))
         videos: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for clip, entries in _by_clip(written):
+        former: dict[tuple[str, Track], int] = {}
+        for clip, entries in clips.items():
+            found = tracks_of(_whole_tracks(entry) for entry in entries)
+            numbers = former_numbers(found, divisor=self.numbered_by)
+            former |= {(clip, track): number for track, number in numbers.items()}
+        ids, renumbered = kept_numbers(former, largest=_LARGEST_ID, clip=", ".join(clips), format=self.format)
+        free = count(max(ids.values(), default=0) + 1)
+        for clip, entries in clips.items():
             height, width = entries[0]["size"]
             names = [entry["file_name"] for entry in entries]
             if any(tuple(entry["size"]) != (height, width) for entry in entries):
@@ -272,10 +190,11 @@ class TrackTarget:
             tracks: dict[tuple[int, int, bool], dict[str, Any]] = {}
             for place, entry in enumerate(entries):
                 for one in entry["objects"]:
-                    key = (one["track"], one["class_id"], one["crowd"])
+                    track = (one["track"], one["class_id"])
+                    key = (*track, one["crowd"])
                     if key not in tracks:
                         tracks[key] = {
-                            "id": len(annotations) + len(tracks) + 1,
+                            "id": next(free) if one["crowd"] else ids[clip, track],
                             "video_id": len(videos),
                             "category_id": self.labels.native_ids[one["class_id"]],
                             "iscrowd": int(one["crowd"]),
@@ -298,6 +217,7 @@ class TrackTarget:
             "annotations": annotations,
         }
         (root / f"{split}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        return {"renumbered_objects": renumbered}
 
     def finish_set(self, root: Path) -> None:
         """Nothing: the classes stand in every JSON file."""
@@ -309,10 +229,12 @@ class MotsTarget:
 
     Attributes:
         default: the label set that needs no label file.
+        numbered_by: the divisor in the ids of the truth; see `data.track_numbers`.
     """
 
     labels: LabelSet
     default: LabelSet
+    numbered_by: int | None = None
     format: str = "mots"
     shares_images: bool = False
 
@@ -344,39 +266,50 @@ class MotsTarget:
         lost += Counter(void_pixels_as_class=_void_pixels(truth, self.labels))
         return Written(name, file, Counter(losses) + lost, entry)
 
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the text of each clip; an id is class · 1000 + number.
 
         Raises DataError for two frames of one number, or more than 999 objects of a class in a clip.
         """
-        for clip, entries in _by_clip(written):
-            ids: dict[tuple[int, int], int] = {}
-            counted: Counter[int] = Counter()
+        renumbered = 0
+        for clip, entries in by_clip(written):
+            tracks = tracks_of(_whole_tracks(entry) for entry in entries)
+            former = former_numbers(tracks, divisor=self.numbered_by, own=self._own)
+            groups = {track: track[1] for track in tracks}
+            ids, others = kept_numbers(
+                former, smallest=0, largest=MOTS_DIVISOR - 1, groups=groups, clip=clip, format=self.format
+            )
+            renumbered += others
             lines: list[str] = []
             numbers = Counter(entry["number"] for entry in entries)
             if max(numbers.values()) > 1:
-                raise DataError(f"clip '{clip}': two frames have the number {numbers.most_common(1)[0][0]}")
+                raise DataError(
+                    f"clip '{clip}': two frames have the number {numbers.most_common(1)[0][0]}, by which mots tells "
+                    "them apart; rename one of them"
+                )
             for entry in sorted(entries, key=lambda entry: entry["number"]):
                 sides = " ".join(str(side) for side in entry["size"])
                 crowds: set[str] = set()
                 for one in entry["objects"]:
                     native, runs = self.labels.native_ids[one["class_id"]], one["segmentations"]["counts"]
-                    key = (one["track"], native)
                     if one["crowd"]:
                         crowds.add(runs)
                         continue
-                    if key not in ids:
-                        counted[native] += 1
-                        ids[key] = native * 1000 + counted[native]
-                    lines.append(f"{entry['number']} {ids[key]} {native} {sides} {runs}\n")
+                    id = native * MOTS_DIVISOR + ids[one["track"], one["class_id"]]
+                    lines.append(f"{entry['number']} {id} {native} {sides} {runs}\n")
                 lines += (
-                    f"{entry['number']} {_IGNORED} {_IGNORED // 1000} {sides} {runs}\n" for runs in sorted(crowds)
+                    f"{entry['number']} {_IGNORED} {_IGNORED // MOTS_DIVISOR} {sides} {runs}\n"
+                    for runs in sorted(crowds)
                 )
-            if max(counted.values(), default=0) > 999:
-                raise DataError(f"clip '{clip}': more than 999 objects of a class; mots holds no more in a clip")
             path = root / split / "instances_txt" / f"{clip}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(lines), encoding="utf-8")
+        return {"renumbered_objects": renumbered}
+
+    def _own(self, id: int, class_id: int) -> int | None:
+        """The number in an id that this format makes, None in another."""
+        native, number = divmod(id, MOTS_DIVISOR)
+        return number if native == self.labels.native_ids[class_id] else None
 
     def finish_set(self, root: Path) -> None:
         """Write labels.toml, if the classes are not those of the format."""
@@ -385,40 +318,39 @@ class MotsTarget:
 
 
 def clip_and_frame(id: str, *, source: Path) -> tuple[str, str]:
-    """The clip and the name of a frame, without `/`. Raises DataError, beginning with `source`, for one of no clip."""
+    """The clip and the name of a frame, without `/`, and without the clip with which some formats begin it.
+
+    Raises DataError, beginning with `source`, for a frame of no clip.
+    """
     clip, _, frame = id.rpartition("/")
     if not clip:
         raise DataError(f"{source}: '{id}' belongs to no clip; a format of clips holds frames of clips alone")
-    return clip.replace("/", "_"), frame
+    frame = frame.removeprefix(f"{clip}_") or frame
+    clip = clip.replace("/", "_")
+    return clip.replace(".", "_") if not clip.strip(".") else clip, frame  # `..` is the folder around
 
 
-def _by_clip(written: Sequence[Written]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+def by_clip(written: Sequence[Written]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    """The clips in the order in which they come, with the entries of their frames."""
     clips: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for one in written:
         clips[one.entry["clip"]].append(one.entry)
     yield from clips.items()
 
 
-def _write_map(
-    path: Path, truth: Annotation, labels: LabelSet, *, source: Path
-) -> tuple[list[tuple[int, int, bool]], dict[str, int]]:
-    """Write segment ids as a PNG of COCO's; the segments that have pixels (id, class, crowd), and what is lost."""
-    panoptic, lost = segments_of(truth, labels, source=source)
-    panoptic, renumbered = within_24_bits(panoptic)
-    if renumbered:
-        raise DataError(f"{source}: segment ids above {2**24 - 1:,}, which must hold in the whole clip")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_segment_ids(path, panoptic.ids.numpy())
-    columns = (panoptic.segment_ids, panoptic.labels, panoptic.crowd, panoptic.areas())
-    found = zip(*(column.tolist() for column in columns), strict=True)
-    return [(id, class_id, crowd) for id, class_id, crowd, area in found if area], lost
+def free_clip(lists: Path, clip: str, split: str) -> tuple[str, bool]:
+    """The name of a clip where all splits lie in one place, and whether it is another since an earlier split has it.
 
-
-def _translated(ids: np.ndarray, values: Mapping[int, Sequence[int]], *, void: Sequence[int]) -> np.ndarray:
-    """u8 [H, W, C], the values of each id; `void` of an id without."""
-    known, places = np.unique(ids, return_inverse=True)
-    table = np.array([values.get(int(id), void) for id in known], dtype=np.uint8)
-    return table[places.reshape(ids.shape)]
+    Args:
+        lists: the folder of the lists that were written so far, SPLIT.txt.
+        clip: its name in the source.
+        split: that is being written.
+    """
+    taken: set[str] = set()
+    for file in lists.glob("*.txt"):
+        if file.stem != split:
+            taken.update(file.read_text(encoding="utf-8").split("\n"))
+    return (clip, False) if clip not in taken else (f"{clip}-{split}", True)
 
 
 def _tracked(truth: Annotation, *, source: Path) -> tuple[Instances, Masks, list[int]]:
@@ -443,6 +375,20 @@ def _objects(truth: Annotation, *, source: Path) -> Iterator[dict[str, Any]]:
                 "bboxes": [x1, y1, x2 - x1, y2 - y1],
                 "areas": areas[number],
             }
+
+
+def _whole_tracks(entry: Mapping[str, Any]) -> Iterator[Track]:
+    """The objects of a frame that are no crowds."""
+    return ((one["track"], one["class_id"]) for one in entry["objects"] if not one["crowd"])
+
+
+def _crowds(instances: Instances, masks: Masks) -> np.ndarray:
+    """The pixels of crowds, bool [H, W]."""
+    covered = np.zeros(masks.size, dtype=np.bool_)
+    for number in [] if instances.crowd is None else instances.crowd.nonzero().flatten().tolist():
+        x1, y1, x2, y2 = masks.boxes[number].tolist()
+        covered[y1:y2, x1:x2] |= masks.crop(number).numpy() != 0
+    return covered
 
 
 def _covered(truth: Annotation) -> torch.Tensor:

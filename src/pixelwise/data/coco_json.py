@@ -71,7 +71,7 @@ def read_json(path: Path, *, optional: Sequence[str] = ()) -> CocoJson:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: COCO JSON is an object with images, annotations and categories, not a list")
@@ -170,17 +170,9 @@ def annotation_problems(
 
 
 def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str, Entry]) -> Iterator[Problem]:
-    """Annotations with the id of one before, and those without segmentation with the class and the box of one."""
+    """Annotations with the id of one before."""
     seen: set[Any] = set()
-    boxes: dict[str, Any] = {}
     for annotation in annotations:
-        if not has_segmentation(annotation):
-            key = str([annotation.get(name) for name in ("image_id", "category_id", "bbox")])
-            if key in boxes:
-                where = annotation_name(annotation, images)
-                text = f"annotation {boxes[key]} has the same class and the same box"
-                yield Problem("repeated annotation", where, text, False, annotation)
-            boxes.setdefault(key, annotation.get("id"))
         id = annotation.get("id")
         if not is_integer(id):
             continue  # a fault of its own
@@ -204,12 +196,12 @@ def has_segmentation(annotation: Entry) -> bool:
 
 
 def has_extent(annotation: Entry) -> bool:
-    """Whether a sound annotation with a segmentation covers anything.
+    """Whether a sound annotation covers anything.
 
-    Its box has width and height, and one of its polygons three points.
+    Its box has width and height, and one of its polygons three points, if it has any.
     """
-    segmentation = annotation["segmentation"]
-    has_shape = isinstance(segmentation, dict) or any(len(polygon) >= 6 for polygon in segmentation)
+    segmentation = annotation.get("segmentation")
+    has_shape = not segmentation or isinstance(segmentation, dict) or any(len(polygon) >= 6 for polygon in segmentation)
     return has_shape and annotation["bbox"][2] > 0 and annotation["bbox"][3] > 0
 
 

@@ -186,7 +186,7 @@ def _annotations(
             done["annotations"] += 1
             continue
         shape, mask, place = mended
-        key = (image_id, bool(annotation.get("iscrowd")), place, np.packbits(mask).tobytes())
+        key = (image_id, bool({**annotation, **shape}.get("iscrowd")), place, np.packbits(mask).tobytes())
         before = first_of.setdefault(key, annotation)
         if before is not annotation and before.get("category_id") == category_id:
             done["repeated_annotations"] += 1
@@ -205,6 +205,8 @@ def _mended_shape(
 ) -> tuple[dict[str, Any], np.ndarray, rle.Box] | None:
     """Segmentation and box of an annotation, its pixels and where they lie; or None where no pixel is left."""
     segmentation = annotation.get("segmentation")
+    if not segmentation:
+        return _region_of_box(annotation.get("bbox"), image, done)
     if isinstance(segmentation, dict):
         drawn = _mended_runs(segmentation, image)
     elif isinstance(segmentation, list):
@@ -224,6 +226,24 @@ def _mended_shape(
     done["boxes"] += box != stated
     x1, y1, x2, y2 = box
     return {"segmentation": mended, "bbox": [x1, y1, x2 - x1, y2 - y1]}, mask, place
+
+
+def _region_of_box(stated: Any, image: _Image, done: Counter[str]) -> tuple[dict[str, Any], np.ndarray, rle.Box] | None:
+    """As a crowd region, in which nothing is learnt or judged, the box of an annotation that says no more."""
+    turned = _turned_box(stated, image)
+    box = turned and _cut_box(turned, image.size)
+    if box is None:
+        return None
+    x1, y1, x2, y2 = box
+    outline = [x1, y1, x2, y1, x2, y2, x1, y2]
+    mask, place = rle.crop_polygons([outline], image.size)
+    if not mask.size:
+        return None
+    done["regions_of_boxes"] += 1
+    done["boxes"] += box != turned
+    done["turned_annotations"] += image.orientation != 1
+    shape = {"segmentation": [outline], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 1}
+    return shape, mask, place
 
 
 def _mended_runs(segmentation: Entry, image: _Image) -> tuple[Any, np.ndarray, rle.Box] | None:

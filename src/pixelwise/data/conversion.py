@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -39,6 +39,7 @@ LOSSES: Mapping[str, str] = {
     "joined_segments": "{} segments become one with another of their class: stuff, or crowds",
     "renumbered_segments": "{} segments get another id",
     "crowds_of_classes": "{} regions of countable classes become crowds, since no object tells what is in them",
+    "renumbered_objects": "{} objects get another number in their clip; the target cannot hold theirs, or has it",
     "classless_objects": "{} objects in frames lose their class; the target has one",
     "stuff_pixels": "{} pixels of classes that have no objects become background, or void",
     "left_out_crowds": "{} crowd regions are left out, and become background",
@@ -128,11 +129,12 @@ def convert_dataset(
     writer = _writer(target)
     datasets, remarks = _opened(source, target)
     first = next(iter(datasets.values()))
-    to = writer(dict(target.options), first.labels)
+    to = _numbered_as(first, writer(dict(target.options), first.labels))
     label_map = _label_map(first, to, target, map_labels)
     root = Path(target.path).expanduser()
     _require_free(root, target, datasets.values(), overwrite=overwrite)
     outcomes: dict[str, list[_Outcome]] = {}
+    finished: Counter[str] = Counter()
 
     def fill(folder: Path) -> None:
         names = _Names(to)
@@ -144,7 +146,7 @@ def convert_dataset(
             outcomes[split] = _require_written(found, root)
             written = [one.written for one in outcomes[split] if one.written]
             if written:
-                to.finish(folder, split=split, written=written)
+                finished.update(to.finish(folder, split=split, written=written) or {})
         to.finish_set(folder)
         if not any(one.written for of_split in outcomes.values() for one in of_split):
             raise _NothingWrittenError
@@ -155,7 +157,7 @@ def convert_dataset(
         pass
     except OSError as error:
         raise DataError(f"{root}: cannot be written ({error.strerror or error}); nothing was changed") from None
-    return _summed(source, target, outcomes, remarks, label_map)
+    return _summed(source, target, outcomes, finished, remarks, label_map)
 
 
 class _NothingWrittenError(Exception):
@@ -250,6 +252,14 @@ def _writer(target: DataSpec) -> Callable[[Mapping[str, str], LabelSet], Target]
     return cast(Callable[[Mapping[str, str], LabelSet], Target], writer)
 
 
+def _numbered_as(source: Dataset, to: Target) -> Target:
+    """The target, told how the ids of the source's objects are made of class and number, if they are."""
+    divisor = getattr(source, "numbered_by", None)
+    if divisor is None or not hasattr(to, "numbered_by"):
+        return to
+    return cast(Target, replace(cast(Any, to), numbered_by=divisor))
+
+
 def _opened(source: DataSpec, target: DataSpec) -> tuple[dict[str, Dataset], list[str]]:
     """Name in the target → data set, and what was decided."""
     format, path, options = format_of(source), folder_of(source), dict(source.options)
@@ -316,11 +326,12 @@ def _summed(
     source: DataSpec,
     target: DataSpec,
     outcomes: Mapping[str, Sequence[_Outcome]],
+    finished: Counter[str],
     remarks: Sequence[str],
     label_map: LabelMap | None,
 ) -> Conversion:
     flat = [one for of_split in outcomes.values() for one in of_split]
-    losses = sum((Counter(one.written.losses) for one in flat if one.written), Counter[str]())
+    losses = sum((Counter(one.written.losses) for one in flat if one.written), finished)
     images = {split: sum(one.written is not None for one in of_split) for split, of_split in outcomes.items()}
     return Conversion(
         source=str(source),

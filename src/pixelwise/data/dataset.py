@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pixelwise.data.colour_masks import ids_of_colours
 from pixelwise.data.images import image_size, read_colours, read_ids, read_image
@@ -209,20 +211,21 @@ class Merged:
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width of the upright image, from its header."""
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.size_of(inner)
 
     def image_path(self, index: int) -> Path:
         """The file of the image."""
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.image_path(inner)
 
     def truth_path(self, index: int) -> Path:
         """The file that holds its truth."""
-        part, inner = self._find(index)
+        part, inner = self.find(index)
         return part.truth_path(inner)
 
-    def _find(self, index: int) -> tuple[Dataset, int]:
+    def find(self, index: int) -> tuple[Dataset, int]:
+        """The part that the index falls into, and its place there."""
         index = range(len(self))[index]  # negative and too large indices as in a list
         part = self._part(index)
         return self.parts[part], index - int(self._starts[part])
@@ -235,8 +238,9 @@ class Merged:
 class Mapped:
     """A set whose classes are those of another label set.
 
-    Objects whose class the map ignores are left out of `instances`. Where the truth has segments, those of ignored
-    classes become void, and classes and objects are made anew from them.
+    Objects whose class the map ignores, or makes one that has no objects such as the background, are left out of
+    `instances`. Where the truth has segments, those of ignored classes become void, and classes and objects are made
+    anew from them.
     """
 
     dataset: Dataset
@@ -304,7 +308,7 @@ class Mapped:
             truth = replace(truth, semantic=torch.from_numpy(semantic))
         if truth.instances is not None:
             labels = torch.tensor(self.label_map.table)[truth.instances.labels]
-            kept = (labels != self.label_map.target.ignore_id).nonzero().flatten()
+            kept = torch.isin(labels, torch.tensor(self.labels.object_ids)).nonzero().flatten()
             truth = replace(truth, instances=replace(truth.instances[kept], labels=labels[kept]))
         if truth.panoptic is not None:
             tracked = truth.instances is not None and truth.instances.track_ids is not None
@@ -319,6 +323,23 @@ def clips_of(dataset: object) -> tuple[str, ...] | None:
     Nothing is read.
     """
     return getattr(dataset, "clips", None)
+
+
+def flow_of(dataset: object, index: int, reference: int) -> Float[Tensor, "2 H W"] | None:
+    """The optical flow from a frame to another of its clip, of a set that knows it; else None.
+
+    Args:
+        dataset: the set.
+        index: of the frame.
+        reference: the other frame's place in the clip.
+    """
+    if isinstance(dataset, Mapped):
+        return flow_of(dataset.dataset, index, reference)
+    if isinstance(dataset, Merged):
+        part, inner = dataset.find(index)
+        return flow_of(part, inner, reference)
+    flow = getattr(dataset, "flow", None)
+    return None if flow is None else flow(index, reference=reference)
 
 
 def read_semantic(path: Path, labels: LabelSet, *, colours: bool = False) -> np.ndarray:

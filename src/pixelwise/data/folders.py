@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,12 +152,25 @@ def content_keys(images: Iterable[Path]) -> dict[Path, bytes | Path]:
 
     Only files whose length another has too are read.
     """
-    there = {image: image.stat().st_size for image in images if image.is_file()}
+    there = {image: image.stat().st_size for image in images if os.path.isfile(image)}
     lengths = Counter(there.values())
-    return {
-        image: hashlib.blake2b(image.read_bytes()).digest() if length and lengths[length] > 1 else image
-        for image, length in there.items()
-    }
+    return {image: _content_key(image) if length and lengths[length] > 1 else image for image, length in there.items()}
+
+
+def _content_key(image: Path) -> bytes | Path:
+    """A key of its bytes, or of the file itself where they cannot be read."""
+    try:
+        return hashlib.blake2b(image.read_bytes()).digest()
+    except OSError:
+        return image
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or may be one in a folder that must not be looked into, as reading it will tell."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
 
 
 def annot_splits(path: Path) -> tuple[str, ...]:

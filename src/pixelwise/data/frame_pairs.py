@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pixelwise.types import Sample
 
@@ -19,10 +21,18 @@ class FramePairs:
     Args:
         clips: the clip of each sample, clip by clip in the order of time; None for a set of stills.
         offsets: where references lie, in frames from the frame that is learnt, such as (-1, 1).
+        flow: gives the optical flow from a sample to a frame of its clip, by their places in the set and in the clip;
+            None where it is not wanted, or where the set does not know it.
     """
 
-    def __init__(self, clips: Sequence[str] | None, *, offsets: Sequence[int]) -> None:
-        self.clips, self.offsets = clips, tuple(offsets)
+    def __init__(
+        self,
+        clips: Sequence[str] | None,
+        *,
+        offsets: Sequence[int],
+        flow: Callable[[int, int], Float[Tensor, "2 H W"] | None] | None = None,
+    ) -> None:
+        self.clips, self.offsets, self.flow = clips, tuple(offsets), flow
 
     def reference(self, index: int, generator: np.random.Generator) -> int | None:
         """The place of a reference, drawn from the offsets that the clip has.
@@ -43,6 +53,12 @@ class FramePairs:
         if wanted != index:
             return wanted
         return next((other for other in (index - 1, index + 1) if self._is_of(other, clip)), index)
+
+    def with_flow(self, target: Sample, index: int, reference: Sample | None) -> Sample:
+        """The frame at a place of the set, its truth with the flow to its reference if that is known."""
+        if self.flow is None or reference is None or reference.frame is None:
+            return target
+        return replace(target, truth=replace(target.truth, flow=self.flow(index, reference.frame)))
 
     def _is_of(self, index: int, clip: str) -> bool:
         assert self.clips is not None

@@ -14,14 +14,19 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pixelwise.data.dataset import require_unique
 from pixelwise.data.faults import Fault, Findings, SplitReport, count, readable_image, remarks, size_fault
-from pixelwise.data.folders import by_stem
-from pixelwise.data.images import image_size, read_image
+from pixelwise.data.folders import by_stem, is_there
+from pixelwise.data.images import image_size, read_image, turned_upright
 from pixelwise.data.parallel import Progress, apply
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Sample
+
+LARGEST_TRACK_ID = 2**63 - 1
+"""Track ids are integers of 64 bits."""
 
 
 class Shape(NamedTuple):
@@ -31,14 +36,14 @@ class Shape(NamedTuple):
         id: of the segment or the track, the same in all frames of a clip.
         native: id on disk of its class.
         crowd: whether it stands for many objects.
-        area: pixels as stated, or None.
+        area: pixels as stated, whatever that is, or None.
         segmentation: polygons or an RLE; None where a map of ids tells the pixels.
     """
 
     id: int
     native: int
     crowd: bool = False
-    area: float | None = None
+    area: Any = None
     segmentation: Mapping[str, Any] | Sequence[Sequence[float]] | None = None
 
 
@@ -79,6 +84,8 @@ class ClipFrames:
     Attributes:
         frames: with the files of each.
         read: reads the truth of one.
+        numbered_by: what divides the id of an object with its number in the clip as remainder; None where the id is
+            the number. See `data.track_numbers`.
     """
 
     name: str
@@ -87,6 +94,7 @@ class ClipFrames:
     frames: tuple[Frame, ...] = field(repr=False)
     read: ReadTruth = field(repr=False)
     remark: str | None = None
+    numbered_by: int | None = None
 
     def __post_init__(self) -> None:
         require_unique(self.ids, source=self.name)
@@ -141,17 +149,24 @@ class ClipFrames:
 
 
 def open_frames(
-    frames: Sequence[Frame], labels: LabelSet, *, name: str, format: str, read: ReadTruth, remark: str | None = None
+    frames: Sequence[Frame],
+    labels: LabelSet,
+    *,
+    name: str,
+    format: str,
+    read: ReadTruth,
+    remark: str | None = None,
+    numbered_by: int | None = None,
 ) -> ClipFrames:
     """The data set of frames that are complete. Raises DataError when there are none, or a file is missing."""
     for frame in frames:
         for what, path in (("image", frame.image), ("truth", frame.truth)):
-            if path is None or not path.is_file():
+            if path is None or not is_there(path):
                 where = f", {path}" if path else ""
                 raise DataError(f"{name}: no {what} of frame '{frame.id}'{where}; see pixelwise data check")
     if not frames:
         raise DataError(f"{name}: no frames in this split")
-    return ClipFrames(name, format, labels, tuple(frames), read, remark)
+    return ClipFrames(name, format, labels, tuple(frames), read, remark, numbered_by)
 
 
 def places_in_clips(clips: Sequence[str]) -> tuple[int, ...]:
@@ -280,21 +295,84 @@ def inspect_frame(frame: Frame, *, labels: LabelSet, inspect: InspectTruth) -> F
     """Read one frame and its truth, and compare them."""
     faults: list[Fault] = []
     size, degrees = None, 0
-    if frame.image is None or not frame.image.is_file():
+    if frame.image is None or not is_there(frame.image):
         where = frame.image or frame.truth
-        faults.append(Fault("missing image", str(where), f"no image of frame '{frame.id}'"))
+        faults.append(
+            Fault("missing image", str(where), f"no image of frame '{frame.id}'; add it, or take its truth away")
+        )
     else:
         size, degrees, fault = readable_image(frame.image, str(frame.image))
         faults += [fault] if fault else []
-    if frame.truth is None or not frame.truth.is_file():
-        faults.append(Fault("missing truth", str(frame.truth or frame.image), f"no truth of frame '{frame.id}'"))
+    if frame.truth is None or not is_there(frame.truth):
+        faults.append(
+            Fault(
+                "missing truth",
+                str(frame.truth or frame.image),
+                f"no truth of frame '{frame.id}'; add it, or take its image away",
+            )
+        )
         return FrameFindings(tuple(faults), size, degrees != 0, TruthFindings())
     found = inspect(frame, labels, size)
     for stated, by in ((frame.size, "list"), (found.size, f"truth in {frame.truth.name}")):
         if size is not None and stated not in (None, size):
             where = f"{frame.image} (frame '{frame.id}')"
-            faults.append(size_fault(where, size, degrees, stated=stated, by=by, is_mended=False))
+            faults.append(size_fault(where, size, degrees, stated=stated, by=by))
     return FrameFindings((*faults, *found.faults), size, degrees != 0, found._replace(faults=()))
+
+
+class MisfitError(DataError):
+    """The truth of a frame has another size than its image, and turning it does not help."""
+
+
+class MendedTruth(NamedTuple):
+    """The truth of a frame as far as it can be used, and what was done to it, by the keys of `repair.REPAIRS`."""
+
+    truth: Annotation
+    done: Mapping[str, int]
+
+
+ReadMended = Callable[[Frame, LabelSet, "tuple[int, int]", int], MendedTruth]
+"""Reads the truth of a frame whose upright image has that height and width and was turned by that EXIF orientation; a
+function of a module, or a partial of one. Raises DataError for one that is unusable, MisfitError for its size."""
+
+
+class FramesToMend(NamedTuple):
+    """What a format tells of a split whose faults are to be mended.
+
+    Attributes:
+        frames: clip by clip, in the order of time, also those without image or truth.
+        labels: what the ids on disk mean.
+        read: reads the truth of one.
+        done: what was left out of its lists, by the keys of `repair.REPAIRS`.
+        numbered_by: see ClipFrames.
+    """
+
+    frames: tuple[Frame, ...]
+    labels: LabelSet
+    read: ReadMended
+    done: Mapping[str, int] = {}
+    numbered_by: int | None = None
+
+
+def turned_to_fit(ids: np.ndarray, size: tuple[int, int], orientation: int, *, source: Path | None) -> np.ndarray:
+    """A map [H, W], turned as EXIF turns its image if that makes it fit. Raises MisfitError if nothing does."""
+    if ids.shape == size:
+        return ids
+    if orientation >= 5 and ids.shape == size[::-1]:
+        return turned_upright(ids, orientation)
+    raise MisfitError(f"{source}: the map is {_sides((ids.shape[0], ids.shape[1]))}, its image {_sides(size)}")
+
+
+def unbroken(frames: Sequence[tuple[Frame, tuple[int, int]]]) -> Iterator[list[Frame]]:
+    """The frames of a clip in parts between which frames are missing, or the size of the images changes."""
+    named = [frame for frame, _ in frames]
+    breaks = _breaks([frame.name for frame in named])
+    breaks |= {place for place in range(1, len(frames)) if frames[place][1] != frames[place - 1][1]}
+    if not breaks:
+        yield named
+        return
+    for start, stop in pairwise([0, *sorted(breaks), len(frames)]):
+        yield from unbroken(frames[start:stop])
 
 
 def _list_faults(frames: Sequence[Frame], source: Path | str) -> Iterator[Fault]:
@@ -307,14 +385,28 @@ def _list_faults(frames: Sequence[Frame], source: Path | str) -> Iterator[Fault]
 
 def _gaps(clip: str, frames: Sequence[Frame], source: Path | str) -> Iterator[Fault]:
     """Frames that are missing between others, by their numbers, most of which are at one distance."""
-    numbered = [(number, frame) for frame in frames if (number := number_of(frame.name)) is not None]
-    steps = Counter(after - before for (before, _), (after, _) in pairwise(numbered))
-    usual = max((step for step in steps if step > 0), key=lambda step: (steps[step], -step), default=0)
-    for (before, first), (after, second) in pairwise(numbered):
+    numbers, usual = _numbers_and_step([frame.name for frame in frames])
+    for (before, first), (after, second) in pairwise(numbers):
         if usual and after - before >= 2 * usual:
             lacking = count((after - before) // usual - 1, "frame is", "frames are")
-            text = f"{lacking} missing between '{first.name}' and '{second.name}'; others are {usual} apart"
+            text = (
+                f"{lacking} missing between '{frames[first].name}' and '{frames[second].name}'; others are {usual} "
+                "apart; add them, or cut the clip there (pixelwise data check --fix does)"
+            )
             yield Fault("missing frames", f"{source}: clip '{clip}'", text)
+
+
+def _breaks(names: Sequence[str]) -> set[int]:
+    """The places of frames before which others are missing."""
+    numbers, usual = _numbers_and_step(names)
+    return {place for (before, _), (after, place) in pairwise(numbers) if usual and after - before >= 2 * usual}
+
+
+def _numbers_and_step(names: Sequence[str]) -> tuple[list[tuple[int, int]], int]:
+    """The number and the place of each frame that has one, and by how much most of them grow, or 0."""
+    numbers = [(number, place) for place, name in enumerate(names) if (number := number_of(name)) is not None]
+    steps = Counter(after - before for (before, _), (after, _) in pairwise(numbers))
+    return numbers, max((step for step in steps if step > 0), key=lambda step: (steps[step], -step), default=0)
 
 
 def _changes(frames: Sequence[tuple[Frame, FrameFindings]], labels: LabelSet) -> Iterator[Fault]:
@@ -333,7 +425,10 @@ def _changes(frames: Sequence[tuple[Frame, FrameFindings]], labels: LabelSet) ->
                 continue
             first = class_of.setdefault(id, (class_id, frame))
             if first[0] != class_id:
-                text = f"a {labels.names[class_id]}; a {labels.names[first[0]]} in frame '{first[1].name}'"
+                text = (
+                    f"a {labels.names[class_id]}; a {labels.names[first[0]]} in frame '{first[1].name}': correct the "
+                    "class, or give one of them another id (pixelwise data check --fix does)"
+                )
                 yield Fault("id changes class", f"{frame.truth} (frame '{frame.id}'): id {id}", text)
                 class_of[id] = (class_id, frame)
 

@@ -208,6 +208,8 @@ def _open_header(path: Path, length: int) -> Image.Image:
             return Image.open(path, formats=_FORMATS)
         except UnidentifiedImageError:
             raise DataError(f"{path}: {_why_unidentified(path, length)}") from None
+        except PermissionError:
+            raise DataError(f"{path}: permission denied; it is there, and must be made readable") from None
         except Exception as error:  # Pillow's readers let all sorts of exceptions out of a broken header
             if "truncated" in str(error).lower():
                 raise DataError(f"{path}: truncated {_signature(path)}, the file ends after {length:,} bytes") from None

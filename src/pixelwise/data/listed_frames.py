@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelwise.data.coco_json import Entry, Problem, image_problems
+from pixelwise.data.coco_json import Entry, Problem, image_problems, is_integer
 from pixelwise.data.faults import Fault, SplitReport
-from pixelwise.data.frames import ClipFrames, Frame, Shape, check_frames, in_time, open_frames
-from pixelwise.data.panoptic_frames import inspect_map, listed_map, truth_of_map
+from pixelwise.data.frames import ClipFrames, Frame, FramesToMend, Shape, check_frames, in_time, open_frames
+from pixelwise.data.images import image_size
+from pixelwise.data.panoptic_frames import inspect_map, listed_map, mended_listed_map, truth_of_map
 from pixelwise.data.panoptic_json import panoptic_labels_of, panoptic_problems
 from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
@@ -67,8 +69,10 @@ def listed_frames(
     broken = {id(problem.entry) for problem in problems if problem.fatal}
     frames: list[Frame] = []
     for annotation in annotations:
-        image = image_of.get(annotation.get("image_id", ""))
-        if id(annotation) in broken or image is None or id(image) in broken:
+        if id(annotation) in broken:
+            continue
+        image = image_of[annotation["image_id"]]
+        if id(image) in broken:
             continue
         clip, name = places.clip_of(image)
         frames.append(
@@ -83,6 +87,53 @@ def listed_frames(
         )
     frames.sort(key=lambda frame: (frame.clip, in_time(frame.name)))
     return ListedFrames(tuple(frames), labels, tuple(problems))
+
+
+def listed_to_mend(
+    images: Sequence[Entry],
+    annotations: Sequence[Entry],
+    categories: Sequence[Entry],
+    places: FramePlaces,
+    *,
+    source: Path,
+    stored: Mapping[str, Any] | None = None,
+) -> FramesToMend:
+    """What of a JSON can be used; takes what `listed_frames` does. Raises DataError for unusable categories."""
+    sized = [_with_sides(image, places) for image in images]
+    listed = listed_frames(sized, annotations, categories, places, source=source, stored=stored)
+    kinds = Counter(problem.kind for problem in listed.problems)
+    done = {
+        "images": kinds["image entry"] + kinds["repeated id"],
+        "images_without_annotation": kinds["missing annotation"],
+        "entries": kinds["unknown image"] + kinds["repeated annotation"] + kinds["annotation entry"],
+        "segments": sum(kinds[kind] for kind in _OF_SEGMENTS),
+        "sizes": sum(one is not image for one, image in zip(sized, images, strict=True)),
+    }
+    categories_of: defaultdict[str, defaultdict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for frame in listed.frames:
+        for one in frame.shapes:
+            categories_of[frame.clip][one.id].add(-1 if one.crowd else one.native)
+    natives = {
+        clip: {id: next(iter(found)) for id, found in of_clip.items() if len(found) == 1 and -1 not in found}
+        for clip, of_clip in categories_of.items()
+    }
+    return FramesToMend(listed.frames, listed.labels, partial(mended_listed_map, natives=natives), done)
+
+
+_OF_SEGMENTS = ("segment id", "repeated segment", "unknown category", "segment entry")
+"""Kinds of problem of single segments."""
+
+
+def _with_sides(image: Entry, places: FramePlaces) -> Entry:
+    """The entry of an image with the sides of its file, where it states none that can be."""
+    if all(is_integer(image.get(side)) and image[side] > 0 for side in ("height", "width")):
+        return image
+    try:
+        clip, _ = places.clip_of(image)
+        height, width = image_size(places.image_of(clip, image))
+    except (DataError, KeyError, TypeError):  # an entry without id and file_name, or without a file, which is named
+        return image
+    return {**image, "height": height, "width": width}
 
 
 def open_listed(listed: ListedFrames, *, source: Path, name: str, format: str) -> ClipFrames:
@@ -109,5 +160,4 @@ def check_listed(listed: ListedFrames, *, split: str, source: Path, workers: int
 
 
 def _shape(info: Entry) -> Shape:
-    area = info.get("area")
-    return Shape(info["id"], info["category_id"], bool(info.get("iscrowd", 0)), area if area is None else float(area))
+    return Shape(info["id"], info["category_id"], bool(info.get("iscrowd", 0)), info.get("area"))

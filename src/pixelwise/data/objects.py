@@ -38,6 +38,7 @@ class Shape(NamedTuple):
         runs: its RLE, where it has no polygons.
         crowd: whether the region is of many objects.
         box: x1 y1 x2 y2 in pixels as stated, or None where only the mask tells it.
+        area: in square pixels as stated, or None where only the mask tells it.
     """
 
     image: int
@@ -47,6 +48,7 @@ class Shape(NamedTuple):
     runs: Mapping[str, Any] | None = None
     crowd: bool = False
     box: tuple[float, float, float, float] | None = None
+    area: float | None = None
 
 
 class ShapeFault(NamedTuple):
@@ -74,6 +76,7 @@ class Objects:
         ids: of the annotations, or places in a file.
         class_ids: 0…K-1.
         boxes: x1 y1 x2 y2, pixels; NaN where only the mask tells.
+        areas: square pixels; NaN where only the mask tells.
         crowd: whether the region is of many objects.
         polygon_starts: polygons polygon_starts[n] … polygon_starts[n+1]-1 belong to object n.
         point_starts: where in `coordinates` each polygon begins, and the end of the last.
@@ -86,6 +89,7 @@ class Objects:
     ids: np.ndarray
     class_ids: np.ndarray
     boxes: np.ndarray
+    areas: np.ndarray
     crowd: np.ndarray
     polygon_starts: np.ndarray
     point_starts: np.ndarray
@@ -104,6 +108,7 @@ class Objects:
             ids=np.array([shape.id for shape in ordered], dtype=np.int64),
             class_ids=np.array([shape.class_id for shape in ordered], dtype=np.int64),
             boxes=np.array([shape.box or unstated for shape in ordered], dtype=np.float32).reshape(-1, 4),
+            areas=np.array([np.nan if shape.area is None else shape.area for shape in ordered], dtype=np.float64),
             crowd=np.array([shape.crowd for shape in ordered], dtype=np.bool_),
             polygon_starts=np.cumsum([0, *(len(shape.polygons) for shape in ordered)]),
             point_starts=np.cumsum([0, *(len(polygon) for polygon in flat)]),
@@ -187,11 +192,14 @@ class DrawnObjects:
         chosen = slice(numbers.start, numbers.stop)
         boxes = torch.from_numpy(objects.boxes[chosen].copy())
         tight = torch.tensor(places, dtype=torch.float32).reshape(-1, 4)
+        masks = Masks.from_crops(crops, places, size)
+        areas = torch.from_numpy(objects.areas[chosen].copy())
         return Instances(
             boxes=torch.where(boxes.isnan(), tight, boxes),
             labels=torch.from_numpy(objects.class_ids[chosen].copy()),
-            masks=Masks.from_crops(crops, places, size),
+            masks=masks,
             crowd=torch.from_numpy(objects.crowd[chosen].copy()),
+            areas=None if bool(areas.isnan().all()) else torch.where(areas.isnan(), masks.areas().double(), areas),
         )
 
     def size_of(self, index: int) -> tuple[int, int]:

@@ -87,8 +87,8 @@ class Target(Protocol):
         """
         ...
 
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Write what belongs to a whole split, such as its list."""
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int] | None:
+        """Write what belongs to a whole split, such as its list; gives what it cannot hold, as `Written.losses`."""
         ...
 
     def finish_set(self, root: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pixelwise.data.faults import Fault
-from pixelwise.data.frames import Frame, Shape, TruthFindings, without_path
+from pixelwise.data.frames import Frame, MendedTruth, Shape, TruthFindings, turned_to_fit, without_path
 from pixelwise.data.panoptic_maps import Listed, listing_faults, panoptic_of, read_segment_ids
 from pixelwise.data.segments import annotation_of, regions_of_ids
 from pixelwise.errors import DataError
@@ -23,7 +25,7 @@ class SegmentMap(NamedTuple):
     Attributes:
         ids: i32 [H, W], the segment of each pixel, 0 = void.
         segments: those that are sound, with pixels or without.
-        faults: what is wrong; see `HARMLESS`.
+        faults: what is wrong; see `HARMLESS`. What else `ids` and `segments` say is what a repair makes of it.
         numbers: number that should keep its class in the whole clip → native class, or None where the frame has it in
             several classes; None where the ids of things should.
     """
@@ -111,6 +113,7 @@ def numbered_map(
     segments: list[Shape] = []
     faults: list[Fault] = []
     void: list[int] = []
+    stuff: list[int] = []
     regions = regions_of_ids(ids)
     for id, area in zip(regions.ids.tolist(), regions.areas.tolist(), strict=True):
         native, number = id // divisor - 1, id % divisor
@@ -122,14 +125,18 @@ def numbered_map(
             void.append(id)
         elif number and not labels.is_thing[class_of[native]]:
             name = labels.names[class_of[native]]
-            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number"
+            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; 0 is wanted"
             faults.append(Fault("number of stuff", f"{path}: class {native}, number {number}", text))
-            void.append(id)
+            stuff.append(id)
         else:
             crowd = number == 0 and labels.is_thing[class_of[native]]
             segments.append(Shape(id, native, crowd, area))
     if void:
         ids = np.where(np.isin(ids, void), 0, ids)
+    if stuff:
+        ids = np.where(np.isin(ids, stuff), ids - ids % divisor, ids)
+        listed = {one.id for one in segments}
+        segments += (Shape(id, id // divisor - 1) for id in {one - one % divisor for one in stuff} - listed)
     kept: dict[int, int | None] | None = None
     if by_number:
         kept = {}
@@ -137,6 +144,59 @@ def numbered_map(
             if number := one.id % divisor:
                 kept[number] = None if number in kept else one.native
     return SegmentMap(ids, tuple(segments), tuple(faults), kept)
+
+
+def mended_map(
+    frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int, *, read: ReadMap
+) -> MendedTruth:
+    """The truth of a map that tells classes itself; see `frames.ReadMended`."""
+    found = read(frame, labels)
+    ids = turned_to_fit(found.ids, size, orientation, source=frame.truth)
+    kinds = Counter(fault.kind for fault in found.faults)
+    done = {key: kinds[kind] for kind, key in _MENDED.items()} | {"turned_masks": int(ids is not found.ids)}
+    return MendedTruth(annotation_of(segments_in(found._replace(ids=ids), labels), labels, clip=True), done)
+
+
+_MENDED = {
+    "unknown class": "unknown_regions",
+    "number of stuff": "numbers_of_stuff",
+    "thing without instance": "things_without_number",
+}
+"""Kinds of fault of maps that tell classes themselves, and how a repair calls what becomes of them."""
+
+
+def mended_listed_map(
+    frame: Frame,
+    labels: LabelSet,
+    size: tuple[int, int],
+    orientation: int,
+    *,
+    natives: Mapping[str, Mapping[int, int]],
+) -> MendedTruth:
+    """The truth of a map whose segments are listed; see `frames.ReadMended`.
+
+    Args:
+        frame: with its list.
+        labels: the classes.
+        size: of the upright image.
+        orientation: of the image.
+        natives: clip → id of a segment → its category, where all lists of the clip agree.
+    """
+    stated = {one.id: one.area for one in reversed(frame.shapes)}
+    others = [Shape(id, native) for id, native in natives.get(frame.clip, {}).items() if id not in stated]
+    found = listed_map(replace(frame, shapes=(*frame.shapes, *others)), labels)
+    regions = regions_of_ids(found.ids)
+    areas = dict(zip(regions.ids.tolist(), regions.areas.tolist(), strict=True))
+    ids = turned_to_fit(found.ids, size, orientation, source=frame.truth)
+    done = {
+        "unlisted_regions": sum(fault.kind == "id without segment" for fault in found.faults),
+        "given_segments": sum(one.id in areas for one in others),
+        "segments_without_pixels": sum(id not in areas for id in stated),
+        "areas": sum(id in areas and area not in (None, areas[id]) for id, area in stated.items()),
+        "turned_masks": int(ids is not found.ids),
+        "sizes": int(frame.size not in (None, size)),
+    }
+    return MendedTruth(annotation_of(segments_in(found._replace(ids=ids), labels), labels, clip=True), done)
 
 
 def listed_map(frame: Frame, labels: LabelSet) -> SegmentMap:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pixelwise.data import object_masks_repair
+from pixelwise.data.clip_repair import copy_clips
 from pixelwise.data.coco_repair import repair_json
 from pixelwise.data.colour_masks import match_colours
 from pixelwise.data.drawn_repair import labelme_copy, yolo_copy
@@ -45,6 +46,23 @@ REPAIRS: Mapping[str, str] = {
     "turned_masks": "{} masks turned as EXIF turns their image",
     "upright_images": "{} images stored upright, without EXIF rotation, encoded anew",
     "missing_objects": "{} images left out, their file of object ids is missing or cannot be read",
+    "missing_clips": "{} clips left out, there is no folder of their masks",
+    "unusable_splits": "{} splits left out, their list or JSON cannot be read",
+    "empty_splits": "{} splits left out, no frame of them can be used",
+    "cut_clips": "{} times a clip cut in two: frames are missing, or the size changes; the rest is a clip of its own",
+    "renumbered_objects": "{} objects of clips numbered anew, an object of another class or clip has their number",
+    "unknown_regions": "{} regions of unknown classes become void",
+    "unlisted_regions": "{} regions become void, no frame of their clip lists a segment of their id",
+    "given_segments": "{} regions given the segment that other frames of their clip list under their id",
+    "numbers_of_stuff": "{} regions of classes whose objects are not told apart lose their number",
+    "things_without_number": "{} regions of things without number become an object each",
+    "images_without_annotation": "{} images left out, no annotation is of them",
+    "entries": "{} annotations of images removed: no image or no PNG of theirs, no segments, or a second one",
+    "videos": "{} videos removed, with their annotations: no usable id, file_names or size, or the id of another",
+    "lengths": "{} lengths of videos corrected to their file_names",
+    "tracks": "{} annotations of objects removed: no video, no category, or not one segmentation for each frame",
+    "runs": "{} RLEs given the size of their frame, which their runs fill",
+    "joined_masks": "{} masks joined with another of the same object in the frame",
     "object_classes": "{} objects made one of the class that most of their pixels have, or that their id tells",
     "objects_without_class": "{} objects removed, none of their pixels has a class of objects",
     "pixels_without_object": "{} pixels of classes become void, they belong to no object",
@@ -55,6 +73,7 @@ REPAIRS: Mapping[str, str] = {
     "sizes": "{} heights and widths corrected to those of the upright image",
     "turned_annotations": "{} annotations turned as EXIF turns their image",
     "annotations": "{} annotations removed: no image, no category, or no segmentation that covers a pixel",
+    "regions_of_boxes": "{} boxes without segmentation made regions (iscrowd) in which nothing is learnt or judged",
     "repeated_annotations": "{} annotations removed, another has their class and their pixels",
     "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
     "shapes": "{} shapes or lines removed: malformed, of no known class, or without a pixel of the image",
@@ -63,7 +82,7 @@ REPAIRS: Mapping[str, str] = {
     "unlisted_ids": "{} images left out, their PNG has ids of which the JSON knows no segment",
     "segments": "{} segments removed: no category, the id 0, or that of another of the image",
     "segments_without_pixels": "{} segments removed, no pixel of the PNG has their id",
-    "areas": "{} areas corrected to the pixels of the PNG",
+    "areas": "{} areas corrected to the pixels",
     "boxes": "{} boxes cut at the border of the image, or drawn around the segmentation",
     "ids": "{} annotations numbered anew, their id was taken or no whole number",
 }
@@ -106,7 +125,8 @@ class Repairs:
 def require_repairable(spec: DataSpec, out: Path) -> None:
     """Raise DataError unless a repaired copy of the set may be written to that place."""
     format = format_of(spec)
-    if not (hasattr(format, "list_entries") or spec.format in _JSON_REPAIRS or spec.format in _COPIES):
+    has_clips = hasattr(format, "frames_to_mend")
+    if not (has_clips or hasattr(format, "list_entries") or spec.format in _JSON_REPAIRS or spec.format in _COPIES):
         raise DataError(f"{spec}: sets of the format {spec.format} cannot be repaired")
     if Path.cwd().is_relative_to(out.resolve()):
         raise DataError(f"--fix {out}: the folder you are in, or one around it; choose another name")
@@ -127,8 +147,8 @@ def require_repairable(spec: DataSpec, out: Path) -> None:
 def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Progress = silent) -> Repairs:
     """Write a repaired copy of one split of a set or, where the specification names none, of all.
 
-    A set with a file of truth for each image becomes a folder of the same format; of COCO's formats only the JSON is
-    written, a file, or a folder of files where `out` does not end with `.json`.
+    A set with a file of truth for each image, or of clips, becomes a folder of the same format; of COCO's formats only
+    the JSON is written, a file, or a folder of files where `out` does not end with `.json`.
 
     Raises:
         DataError: see `require_repairable`; nothing usable is left; or the disk is full.
@@ -139,6 +159,10 @@ def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Pro
     # of an image in two splits the later split keeps it: what is measured on is worth more than what is learnt from
     ordered = sorted(splits, key=lambda split: (split in UNIONS, -in_reading_order(splits).index(split)))
     try:
+        if hasattr(format, "frames_to_mend"):
+            clips = copy_clips(out, format, path, ordered, options, name=str(spec), workers=workers, progress=progress)
+            opened = DataSpec(spec.format, str(out), spec.split, tuple(clips.query.items()))
+            return Repairs(out, _in_order(clips.done), clips.images, (str(opened),))
         if spec.format not in _JSON_REPAIRS:
             make = _COPIES.get(spec.format, partial(_pair_copy, format))
             copy = make(path, ordered, options)

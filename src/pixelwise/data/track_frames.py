@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from pixelwise.data.faults import Fault
-from pixelwise.data.frames import Frame, Shape, TruthFindings, without_path
+from pixelwise.data.frames import (
+    Frame,
+    MendedTruth,
+    MisfitError,
+    Shape,
+    TruthFindings,
+    turned_to_fit,
+    without_path,
+)
+from pixelwise.data.images import turned_upright
 from pixelwise.data.painting import painted
 from pixelwise.data.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
@@ -88,6 +99,64 @@ def inspect_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int] | None)
     )
 
 
+def mended_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int) -> MendedTruth:
+    """The truth of the list of a frame; see `frames.ReadMended`.
+
+    Where the list and the image agree on the size, or another RLE has that of the image, an RLE of another size whose
+    runs fill the image is given its size.
+    """
+    done: Counter[str] = Counter()
+    masks: dict[tuple[int, int, bool], np.ndarray] = {}
+    fits = frame.size in (None, size) or not frame.shapes or any(_is_of(one, size) for one in frame.shapes)
+    turns = orientation >= 5 and not fits
+    for one in frame.shapes:
+        key = (one.id, one.native, one.crowd)
+        mask = _mended_mask(one, size, orientation if turns else 1, done) if fits or turns else None
+        if one.native not in labels.native_ids or mask is None or not mask.any():
+            done["shapes"] += 1
+            continue
+        is_stated = one.area is not None and not isinstance(one.segmentation, list)
+        done["areas"] += is_stated and one.area != int(mask.sum())
+        done["joined_masks"] += key in masks
+        masks[key] = mask | masks.get(key, False)
+    if frame.shapes and not masks and not fits:
+        raise MisfitError(f"{frame.truth}: frame '{frame.id}': its objects are of another size than {frame.image}")
+    done["turned_annotations"] += len(masks) if turns else 0
+    done["sizes"] += frame.size not in (None, size)
+    shapes = tuple(Shape(*key, segmentation=rle.encode(mask)) for key, mask in masks.items())
+    return MendedTruth(truth_of_shapes(replace(frame, shapes=shapes, size=size), labels, size), done)
+
+
+def _is_of(shape: Shape, size: tuple[int, int]) -> bool:
+    """Whether a segmentation is of an image of that size, as far as it tells."""
+    segmentation = shape.segmentation
+    if isinstance(segmentation, Mapping):
+        return segmentation.get("size") == [*size]
+    try:
+        points = [value for polygon in segmentation or () for value in polygon]
+        return all(-1 <= x <= size[1] + 1 for x in points[::2]) and all(-1 <= y <= size[0] + 1 for y in points[1::2])
+    except TypeError:
+        return False
+
+
+def _mended_mask(shape: Shape, size: tuple[int, int], orientation: int, done: Counter[str]) -> np.ndarray | None:
+    """The pixels of an object, bool [H, W], or None where its segmentation is malformed."""
+    stored = size if orientation < 5 else (size[1], size[0])
+    segmentation = shape.segmentation
+    try:
+        if isinstance(segmentation, list):
+            whole = [polygon for polygon in segmentation if isinstance(polygon, list) and len(polygon) >= 6]
+            mask = rle.from_polygons(whole, stored)
+        else:
+            runs = segmentation if isinstance(segmentation, dict) else {}
+            is_other = runs.get("size") != [*stored]
+            mask = rle.decode({**runs, "size": [*stored]}, size=stored)
+            done["runs"] += is_other
+    except (DataError, KeyError):
+        return None
+    return (turned_upright(mask, orientation) if orientation != 1 else mask) != 0
+
+
 class ObjectMap(NamedTuple):
     """What a file of object numbers says: [H, W] of numbers, 0 for none, and those that mean "not judged"."""
 
@@ -124,6 +193,16 @@ def truth_of_numbers(frame: Frame, labels: LabelSet, size: tuple[int, int], *, r
     return Annotation(semantic=torch.from_numpy(semantic), instances=instances)
 
 
+def mended_numbers(
+    frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int, *, read: ReadNumbers
+) -> MendedTruth:
+    """The truth of a file of numbers; see `frames.ReadMended`."""
+    found = read(frame)
+    numbers = turned_to_fit(found.numbers, size, orientation, source=frame.truth)
+    truth = truth_of_numbers(frame, labels, size, read=lambda _: found._replace(numbers=numbers))
+    return MendedTruth(truth, {"turned_masks": int(numbers is not found.numbers)})
+
+
 def inspect_numbers(
     frame: Frame,
     labels: LabelSet,
@@ -155,6 +234,8 @@ def _where(frame: Frame, shape: Shape) -> str:
 
 def _cropped(segmentation: Any, size: tuple[int, int], *, source: str) -> tuple[np.ndarray, rle.Box]:
     if isinstance(segmentation, Sequence) and not isinstance(segmentation, str):
+        if not all(isinstance(polygon, Sequence) and not isinstance(polygon, str) for polygon in segmentation):
+            raise DataError(f"{source}: polygons are lists of numbers x, y, x, y …")
         whole = [polygon for polygon in segmentation if len(polygon) >= 6]
         return rle.crop_polygons(whole, size, source=source)
     if not isinstance(segmentation, dict):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
@@ -71,13 +71,20 @@ class Geometry:
         crop[:height, :width] = np.asarray(picture)
         return self._mirrored(crop.transpose(2, 0, 1))
 
-    def apply_ids(self, ids: Tensor, fill: int) -> Tensor:
+    def apply_ids(self, ids: Tensor, fill: float) -> Tensor:
         """The crop of a map of ids [H, W], each read at the centre of its pixel; `fill` outside."""
         source = ids.numpy()
         crop = np.full(self.crop_hw, fill, dtype=source.dtype)
         height, width = self.filled_hw
         crop[:height, :width] = self._turned_ids(source, fill) if self.degrees else self._upright_ids(source)
         return self._mirrored(crop)
+
+    def apply_flow(self, flow: Float[Tensor, "2 H W"]) -> Float[Tensor, "2 h w"]:
+        """The crop of an optical flow to an image that is cropped alike; NaN outside."""
+        x, y = (self.apply_ids(along, float("nan")) for along in flow)
+        (xx, xy), (yx, yy) = np.linalg.inv(self._turned((flow.shape[1], flow.shape[2]))[:, :2]).tolist()
+        right = xx * x + xy * y
+        return torch.stack([-right if self.flip else right, yx * x + yy * y])
 
     def apply_masks(self, masks: Masks) -> Masks:
         """The crop of each mask, object by object, each pixel read as `apply_ids` reads it; some may be empty."""
@@ -129,7 +136,7 @@ class Geometry:
         columns = np.minimum(x1 + (np.arange(width) + 0.5) * ((x2 - x1) / width), size_hw[1] - 0.5)
         return rows.astype(np.int64), columns.astype(np.int64)
 
-    def _turned_ids(self, source: np.ndarray, fill: int) -> np.ndarray:
+    def _turned_ids(self, source: np.ndarray, fill: float) -> np.ndarray:
         rows, columns = self._turned_places(source.shape)
         inside = (rows >= 0) & (rows < source.shape[0]) & (columns >= 0) & (columns < source.shape[1])
         found = source[np.where(inside, rows, 0), np.where(inside, columns, 0)]
@@ -166,8 +173,9 @@ def draw_geometry(
     size_hw: tuple[int, int],
     *,
     augmentation: Augmentation,
-    crop_size: int,
+    crop_size: int | tuple[int, int],
     input_size: int,
+    stretches_input: bool = False,
 ) -> Geometry:
     """Draw scale, turn, place and mirror of one crop.
 
@@ -175,17 +183,20 @@ def draw_geometry(
         generator: the sample's own.
         size_hw: of the image.
         augmentation: the scale is uniform between its bounds, times `input_size`, and becomes the image's long side.
-        crop_size: side of the crop in pixels.
+        crop_size: side of the crop in pixels, or its height and width.
         input_size: long side at which images are judged.
+        stretches_input: whether the network sees images as squares, without regard to their shape.
     """
     scale = generator.uniform(augmentation.scale_min, augmentation.scale_max)
-    height, width = long_side_size(size_hw, max(1, round(scale * input_size)))
+    side = max(1, round(scale * input_size))
+    height, width = (side, side) if stretches_input else long_side_size(size_hw, side)
     degrees = 0.0
     if augmentation.rotate and generator.random() < 0.5:
         degrees = float(generator.uniform(-augmentation.rotate, augmentation.rotate))
-    top = int(generator.integers(0, max(0, height - crop_size) + 1))
-    left = int(generator.integers(0, max(0, width - crop_size) + 1))
-    filled_hw = (min(crop_size, height), min(crop_size, width))
+    crop_hw = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+    top = int(generator.integers(0, max(0, height - crop_hw[0]) + 1))
+    left = int(generator.integers(0, max(0, width - crop_hw[1]) + 1))
+    filled_hw = (min(crop_hw[0], height), min(crop_hw[1], width))
     to_source_y, to_source_x = size_hw[0] / height, size_hw[1] / width
     return Geometry(
         source_box=(
@@ -195,7 +206,7 @@ def draw_geometry(
             min((top + filled_hw[0]) * to_source_y, float(size_hw[0])),
         ),
         filled_hw=filled_hw,
-        crop_hw=(crop_size, crop_size),
+        crop_hw=crop_hw,
         flip=bool(generator.random() < augmentation.flip),
         degrees=degrees,
     )
@@ -241,15 +252,17 @@ class TrainingCrop:
 
     Attributes:
         augmentation: how far each may go.
-        crop_size: side of the crop in pixels.
+        crop_size: side of the crop in pixels, or its height and width.
         input_size: long side at which images are judged.
         ignore_id: what the truth holds outside the image.
+        stretches_input: see `draw_geometry`.
     """
 
     augmentation: Augmentation
-    crop_size: int
+    crop_size: int | tuple[int, int]
     input_size: int
     ignore_id: int
+    stretches_input: bool = False
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """The augmented sample; everything random comes from `generator`."""
@@ -259,15 +272,17 @@ class TrainingCrop:
             augmentation=self.augmentation,
             crop_size=self.crop_size,
             input_size=self.input_size,
+            stretches_input=self.stretches_input,
         )
         picture = geometry.cut(sample.image)
         if self.augmentation.blur and generator.random() < self.augmentation.blur:
             picture = blurred(picture)
         image = geometry.place(change_colours(picture, generator, self.augmentation))
-        semantic, instances = sample.truth.semantic, sample.truth.instances
+        semantic, instances, flow = sample.truth.semantic, sample.truth.instances, sample.truth.flow
         truth = Annotation(
             semantic=None if semantic is None else geometry.apply_ids(semantic, self.ignore_id),
             instances=None if instances is None else cropped_instances(instances, geometry),
+            flow=None if flow is None else geometry.apply_flow(flow),
         )
         return replace(sample, image=image, truth=truth)
 
@@ -279,4 +294,4 @@ def cropped_instances(instances: Instances, geometry: Geometry) -> Instances:
     masks = geometry.apply_masks(instances.masks)
     shown = (masks.areas() > 0).nonzero().flatten()
     masks = masks[shown]
-    return replace(instances[shown], boxes=masks.boxes.float(), masks=masks)
+    return replace(instances[shown], boxes=masks.boxes.float(), masks=masks, areas=None)

@@ -40,7 +40,8 @@ def load(name_or_path: str | Path = "default", *, task: str | None = None, devic
         return MergedPredictor(semantic, instance, name=MERGED, remark=remark)
     folder = find_model(name_or_path, task=task)
     module, card = read_model(folder)
-    return Predictor(module, card, device=device, name=str(name_or_path))
+    name = folder.name if folder.parent == WEIGHTS_FOLDER else str(name_or_path)
+    return Predictor(module, card, device=device, name=name)
 
 
 def find_model(name_or_path: str | Path, *, task: str | None = None) -> Path:
@@ -104,4 +105,6 @@ def _named(name: str) -> Path:
 
 def _shipped() -> str:
     names = [f"{name} ({task})" for name, task in shipped_models().items()]
+    if _is_merged(MERGED, None):
+        names.append(f"{MERGED} (panoptic, of the two)")
     return f"shipped: {', '.join(names)}" if names else "none are shipped"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pixelwise.data.dataset import read_semantic
+from pixelwise.data.images import IMAGE_SUFFIXES
 from pixelwise.errors import DataError
 from pixelwise.inference.coco_results import coco_image_id
 from pixelwise.inference.results_file import RESULTS_NAME, ResultsFile, as_line
@@ -82,7 +83,7 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     """Pair the masks of a folder with the objects of other files, by the images' names.
 
     Args:
-        semantic: a folder with `NAME.semantic.png` files, as `pixelwise predict` writes it.
+        semantic: a folder with `NAME.semantic.png` files, as `pixelwise predict` writes it, or else with `NAME.png`.
         instances: folders with a `results.jsonl`, such files, or COCO's results JSON, in which an image without entry
             has no objects.
         labels: what both predict; if not given, what the `results.jsonl` tell, a published set where one has the names.
@@ -92,15 +93,10 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     """
     if not semantic.is_dir():
         what = "is a file" if semantic.exists() else "no such folder"
-        raise DataError(f"{semantic}: {what}; a folder of *{SEMANTIC_SUFFIX} files is wanted")
-    masks = {
-        path.relative_to(semantic).as_posix().removesuffix(SEMANTIC_SUFFIX): path
-        for path in sorted(semantic.rglob(f"*{SEMANTIC_SUFFIX}"))
-    }
+        raise DataError(f"{semantic}: {what}; a folder of id masks is wanted, {_WANTED_MASKS}")
+    masks = _masks(semantic, SEMANTIC_SUFFIX) or _masks(semantic, ".png")
     if not masks:
-        raise DataError(
-            f"{semantic}: no *{SEMANTIC_SUFFIX} file, as a semantic model's `pixelwise predict` writes them"
-        )
+        raise DataError(f"{semantic}: no id masks, {_WANTED_MASKS}")
     told: dict[Path, list[str]] = {}
     images: dict[str, str] = {}
     if (semantic / RESULTS_NAME).is_file():
@@ -126,7 +122,7 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     has_objects: set[str] = set()
     for file, name, line in of_objects:
         if name not in masks:
-            found.alone[name] = f"{name}: {file} has its objects, but {semantic} no {name}{SEMANTIC_SUFFIX}"
+            found.alone[name] = f"{name}: {file} has its objects, but {semantic} no mask of it"
             continue
         has_objects.add(name)
         found.lines[name].append(line)
@@ -134,8 +130,10 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     for file, entries in lists:
         for entry in entries:
             image = str(entry["image_id"])
-            if image in names:
-                found.entries[names[image]].append(entry)
+            stem = Path(image).with_suffix("").as_posix() if Path(image).suffix.lower() in IMAGE_SUFFIXES else image
+            name = names.get(image) or names.get(stem)
+            if name is not None:
+                found.entries[name].append(entry)
             else:
                 found.alone[image] = f"{image}: {file} has its objects, but {semantic} no mask of it"
     if not lists:
@@ -145,6 +143,19 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
         first = next(iter(found.alone.values()), "there are no objects")
         raise DataError(f"{semantic}: no image of it is in {', '.join(map(str, instances))}; {first}")
     return found
+
+
+_WANTED_MASKS = f"*{SEMANTIC_SUFFIX} as a semantic model's `pixelwise predict` writes them, or *.png"
+
+
+def _masks(folder: Path, suffix: str) -> dict[str, Path]:
+    """The id masks with that suffix, by the names of their images; other results beside them are none."""
+    others = tuple(one for one in RESULT_SUFFIXES if one != suffix)
+    return {
+        path.relative_to(folder).as_posix().removesuffix(suffix): path
+        for path in sorted(folder.rglob(f"*{suffix}"))
+        if not path.name.startswith(".") and not path.name.endswith(others)
+    }
 
 
 def merge_files(

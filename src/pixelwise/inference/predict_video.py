@@ -21,6 +21,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from pixelwise.errors import DataError
+from pixelwise.inference.freed_memory import give_back_freed_memory
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.results_file import as_line
 from pixelwise.inference.scene import Scene
@@ -114,7 +115,10 @@ def look_for_results(clip: Clip, job: VideoJob, *, overwrite: bool = False) -> B
     nothing = Begun(Progress(identity=identity), ClipMemory())
     if overwrite:
         return nothing
-    found = read_state(job.state, job.predictor.device)
+    try:
+        found = read_state(job.state, job.predictor.device)
+    except OSError as error:
+        raise DataError(f"{job.video}: cannot be written ({error.strerror or error}); choose another --out") from None
     if found is None:
         for path in (job.video, job.lines):
             if path.exists():
@@ -160,7 +164,7 @@ def _predict(clip: Clip, job: VideoJob, begun: Begun) -> Generator[str]:
     results.make_room()
     memory, failure = begun.memory, ""
     frames = clip.frames(after=begun.progress.time)
-    behind: deque[Future[str]] = deque()
+    behind: deque[Future[Any]] = deque()
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
         ahead: deque[Future[Frame | None]] = deque(reading.submit(next, frames, None) for _ in range(FRAMES_AHEAD))
         try:
@@ -183,11 +187,11 @@ def _predict(clip: Clip, job: VideoJob, begun: Begun) -> Generator[str]:
         finally:
             for future in ahead:
                 future.cancel()
+            behind.append(writing.submit(results.commit))  # asked for before waiting, which may be interrupted again
+            reading.submit(frames.close)
             with suppress(Exception):  # one that failed has been told, or follows another that was
                 for future in behind:
                     future.result()
-                writing.submit(results.commit).result()
-            reading.submit(frames.close)
     if failure:
         raise DataError(failure)
 
@@ -233,8 +237,18 @@ class _Results:
         self._is_broken = False
 
     def make_room(self) -> None:
-        """Make the files, or cut off what no state counts."""
-        self._job.video.parent.mkdir(parents=True, exist_ok=True)
+        """Make the files, or cut off what no state counts.
+
+        Raises:
+            DataError: a file lies where a folder is wanted, or the frames are too large for a video.
+        """
+        folder = self._job.video.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            file = next(place for place in (folder, *folder.parents) if place.exists() and not place.is_dir())
+            raise DataError(f"{file}: is a file, and a folder for results is wanted; choose another --out") from None
+        self._video.require_possible()
         if not self._progress.frames:
             write_state(self._job.state, self._progress, self._memory)
         for path, length in (
@@ -269,6 +283,7 @@ class _Results:
             self._is_broken = False
 
     def _commit(self) -> None:
+        self._require_untouched()
         self._video.append_fragment()
         content = b"".join(self._waiting)
         with self._job.lines.open("ab") as file:
@@ -286,7 +301,19 @@ class _Results:
         )
         write_state(self._job.state, self._progress, self._memory)
         self._waiting = []
+        give_back_freed_memory()
         self._committed = time.monotonic()
+
+    def _require_untouched(self) -> None:
+        """Stop where another run, or anybody, has changed the files since this one wrote them."""
+        for path, length in (
+            (self._job.video, self._video.length),
+            (self._job.lines, self._progress.lines_bytes),
+        ):
+            if not path.exists() or path.stat().st_size != length:
+                raise DataError(
+                    f"{path}: was changed while this run wrote it, perhaps by another run; start one of them again"
+                )
 
     def finish(self, damage: str) -> str:
         """Commit the rest and make an ordinary video of the fragments; gives the failure, which names the clip."""
@@ -297,12 +324,13 @@ class _Results:
             last = f"its last good frame is {self._frames - 1}, at {seconds:.2f} s"
             failure = f"{self._clip.path}: {damage}; {last}, and all up to it is written"
         if self._frames:
-            joined = self._job.video.with_name(f".{self._job.video.name}.tmp")
-            join(self._job.video, joined)
+            video = Path(os.path.realpath(self._job.video))  # a link stays a link
+            joined = video.with_name(f".{video.name}.tmp")
+            join(video, joined)
             length = joined.stat().st_size
             self._progress = self._progress.model_copy(update={"joined_bytes": length, "failure": failure})
             write_state(self._job.state, self._progress, ClipMemory())
-            os.replace(joined, self._job.video)
+            os.replace(joined, video)
         return failure
 
 

@@ -299,8 +299,14 @@ class Predictor:
             image: as in a call.
             size: height and width to which they are enlarged bilinearly; None leaves them at the size at which the
                 network gives them. All K×H×W of them are held.
+
+        Raises:
+            RecipeError: the model gives no scores of classes for each pixel.
         """
-        logits = self._look(image_tensor(image), self.card.input_size).logits.float()
+        output = self._look(image_tensor(image), self.card.input_size)
+        if getattr(output, "logits", None) is None:
+            raise RecipeError(f"{self.name}: a model for {self.card.task} segmentation; it scores no classes of pixels")
+        logits = output.logits.float()
         if size is None:
             return logits[0].clone()
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=self._align_corners)[0]
@@ -336,6 +342,7 @@ class Predictor:
         height, width = image.shape[1:]
         scales = TTA_SCALES if options.tta else (1.0,)
         parts: list[Instances] = []
+        answer = Annotation()
         # with windows the whole image is looked at too, since a large object fills several of them
         views = [(0, 0, image)]
         if options.tile:
@@ -346,14 +353,15 @@ class Predictor:
             for scale in scales:
                 for mirrored in (False, True) if options.tta else (False,):
                     long_side = max(1, round(scale * input_size))
-                    found = self._decoded(view, long_side, options, mirrored=mirrored)[0].instances
+                    answer, _ = self._decoded(view, long_side, options, mirrored=mirrored)
+                    found = answer.instances
                     assert found is not None
                     found = mirrored_instances(found, view.shape[2]) if mirrored else found
                     parts.append(
                         moved_instances(found, left=left, top=top, size=(height, width)) if options.tile else found
                     )
         if len(parts) == 1:
-            return Annotation(instances=parts[0])
+            return replace(answer, instances=parts[0])  # SDS may tell classes of pixels, too
         limit = options.max_detections or getattr(self.model, "max_detections", 100)
         return Annotation(instances=join_detections(parts, max_detections=limit, cut_apart=len(views) > 1))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import struct
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
@@ -39,6 +41,12 @@ FRAME_RATE = 25.0
 
 MISSING_SECONDS = 0.1
 """A stream that ends so much before its file says it would (and by two frames at least) counts as truncated."""
+
+HIGH_DYNAMIC_RANGE = (16, 18)
+"""The numbers of PQ and HLG among transfer characteristics (ISO/IEC 23091-2)."""
+
+MOST_BOXES = 1000
+"""So many parts of an MP4 that cannot be opened are looked at to say why."""
 
 
 class DamagedClipError(DataError):
@@ -75,8 +83,8 @@ class FolderClip:
     max_megapixels: float
     size_hw: tuple[int, int]
     time_base: Fraction
-    has_sound: bool = False
     pixel_aspect: Fraction = Fraction(1)
+    remarks: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:
@@ -89,10 +97,12 @@ class FolderClip:
             try:
                 image = read_image(self.files[time], max_megapixels=self.max_megapixels)
             except DataError as error:
-                raise DamagedClipError(str(error)) from None
+                raise DamagedClipError(f"{error}; repair or remove it") from None
             if image.shape[1:] != self.size_hw:
                 height, width = image.shape[1:]
-                raise DamagedClipError(f"{self.files[time].name} is {height}×{width}, {_wanted(self.size_hw)}")
+                raise DamagedClipError(
+                    f"{self.files[time].name} is {height}×{width}, {_wanted(self.size_hw)}; resize or remove it"
+                )
             yield Frame(image, time, 1)
 
     def identity(self) -> dict[str, Any]:
@@ -152,6 +162,7 @@ class VideoClip:
         length: how many frames there are, as far as the file says so; None where it does not.
         has_sound: whether there is something to hear, too.
         pixel_aspect: width of a pixel by its height.
+        is_high_dynamic_range: whether its brightness is coded as ITU-R BT.2100 has it (PQ or HLG).
     """
 
     path: Path
@@ -160,6 +171,14 @@ class VideoClip:
     length: int | None
     has_sound: bool
     pixel_aspect: Fraction
+    is_high_dynamic_range: bool = False
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user may miss in the results."""
+        sound = ("its sound is not copied",) if self.has_sound else ()
+        brightness = "its brightness has a high dynamic range (PQ or HLG), and is taken for that of an ordinary video"
+        return (*sound, brightness) if self.is_high_dynamic_range else sound
 
     def frames(self, *, after: int | None = None) -> Generator[Frame]:
         """The frames in order, those alone that are shown after the time `after` where one is given.
@@ -272,6 +291,7 @@ def open_video(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> VideoCl
             length=length,
             has_sound=bool(container.streams.audio),
             pixel_aspect=aspect if image.shape[:2] == (first.height, first.width) else 1 / aspect,
+            is_high_dynamic_range=first.color_trc in HIGH_DYNAMIC_RANGE,
         )
 
 
@@ -302,7 +322,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not os.fstat(file.fileno()).st_size:
             raise DataError(f"{path}: the file is empty")
         try:
-            container = av.open(_Nameless(file), "r")
+            container = av.open(_Nameless(file), "r", metadata_errors="replace")  # titles in any encoding
         except (FFmpegError, OSError) as error:
             raise DataError(f"{path}: {_why_unusable(path, error.strerror or str(error))}") from None
         with container:
@@ -313,7 +333,10 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             if not streams:
                 held = ", ".join(sorted({one.type for one in container.streams}))
                 raise DataError(f"{path}: holds no video, only {held}; a file with pictures is wanted")
-            yield container, streams[0]
+            readable = next((one for one in streams if one.codec_context is not None), None)
+            if readable is None:
+                raise DataError(f"{path}: its pictures are compressed by a codec that FFmpeg does not know; convert it")
+            yield container, readable
 
 
 class _Nameless:
@@ -324,12 +347,31 @@ class _Nameless:
 
 
 def _why_unusable(path: Path, reason: str) -> str:
-    length = path.stat().st_size
-    with path.open("rb") as file:
-        beginning = file.read(12)
-    if beginning[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+    kinds = _kinds_of_boxes(path)
+    if b"moov" in kinds:
+        return f"an MP4 in which no frame can be found ({reason})"
+    if kinds and kinds[0] in (b"ftyp", b"mdat", b"wide", b"free"):
         return "an MP4 whose index is missing, as in one that was cut short; no frame of it can be read"
-    return f"not a video ({length:,} bytes; {reason})"
+    return f"not a video, or one without a frame ({path.stat().st_size:,} bytes; {reason})"
+
+
+def _kinds_of_boxes(path: Path) -> list[bytes]:
+    """The kinds of the boxes that a file consists of, were it an MP4: those that are whole, and the first anyway."""
+    kinds: list[bytes] = []
+    length, end = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while len(kinds) < MOST_BOXES and len(head := file.read(16)) >= 8:
+            size, kind = struct.unpack_from(">I4s", head)
+            if size == 1 and len(head) == 16:  # the size stands behind the kind
+                (size,) = struct.unpack_from(">Q", head, 8)
+            end += size
+            if kinds and end > length:
+                break
+            kinds.append(kind)
+            if size < 8 or end > length:  # 0: up to the end
+                break
+            file.seek(end)
+    return kinds
 
 
 def _decoded(container: InputContainer, stream: VideoStream) -> Generator[VideoFrame]:
@@ -345,7 +387,7 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Generator[VideoF
             if packet is None:
                 return
             if packet.is_corrupt:
-                damage = "truncated"
+                damage = "damaged" if _goes_on(packets) else "truncated"
             else:
                 frames = packet.decode()  # pyright: ignore[reportAssignmentType]
         except FFmpegError as error:
@@ -360,6 +402,14 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Generator[VideoF
             has_begun = True
             yield frame
     raise DamagedClipError(damage)
+
+
+def _goes_on(packets: Iterator[Packet]) -> bool:
+    """Whether there is something in one of the packets that are left."""
+    try:
+        return any(packet.size for packet in packets)
+    except FFmpegError:
+        return False
 
 
 def _left(decode: Callable[[None], Any]) -> list[VideoFrame]:

@@ -19,6 +19,7 @@ import av
 import numpy as np
 from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
+from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
@@ -64,12 +65,25 @@ class VideoOutput:
     encoder: str | None = None
     _fragment: _Fragment | None = field(default=None, init=False)
 
+    def require_possible(self) -> None:
+        """Raise DataError if the encoder takes no pictures of this size."""
+        self._begun(0)
+
     def add(self, picture: UInt8[np.ndarray, "H W 3"], time: int, duration: int) -> None:
         """Encode a picture, RGB, into the fragment that is being made; times increase."""
         if self._fragment is None:
-            encoder = self.encoder or _best_encoder()
-            self._fragment = _Fragment(encoder, self.size_hw, self.time_base, self.pixel_aspect, time)
+            self._fragment = self._begun(time)
         self._fragment.add(picture, time, duration)
+
+    def _begun(self, time: int) -> _Fragment:
+        encoder = self.encoder or _best_encoder()
+        try:
+            return _Fragment(encoder, self.size_hw, self.time_base, self.pixel_aspect, time)
+        except (FFmpegError, OverflowError):
+            height, width = self.size_hw
+            raise DataError(
+                f"{self.path}: {encoder} encodes no pictures of {height:,}×{width:,}; make the frames smaller"
+            ) from None
 
     def append_fragment(self) -> None:
         """Append what was added since the last call to the file, and wait until it is on the disk."""
@@ -116,6 +130,7 @@ class _Fragment:
         context.color_primaries = context.color_trc = BT709
         if encoder == "mpeg4":
             context.bit_rate = 20 * width * height
+        context.open()
 
     def add(self, picture: UInt8[np.ndarray, "H W 3"], time: int, duration: int) -> None:
         frame = av.VideoFrame.from_ndarray(

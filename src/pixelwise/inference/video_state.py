@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pixelwise.errors import DataError
@@ -63,14 +63,15 @@ class ClipMemory:
 
 
 def write_state(path: Path, progress: Progress, memory: ClipMemory) -> None:
-    """Replace the file; a kill leaves the old one or the new one."""
+    """Replace the file; a kill leaves the old one or the new one. Raises OSError where it cannot be written."""
     tensors: dict[str, Tensor] = {}
     tracking = None if memory.tracking is None else memory.tracking.to_json()
     content = progress.model_copy(update={"tracking": tracking}).model_dump_json()
     head = {"progress": content, "memory": json.dumps(_packed(memory.model, tensors))}
     temporary = path.with_name(f"{path.name}.tmp")
-    save_file(tensors, temporary, metadata=head)
-    with temporary.open("rb") as file:
+    with temporary.open("wb") as file:  # the errors of `save_file` are no OSError, and its own file is left behind
+        file.write(save(tensors, metadata=head))
+        file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
 

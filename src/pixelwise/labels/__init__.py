@@ -140,6 +140,12 @@ class LabelSet:
         """The class that means "none of the others", if the set has one; it is not drawn."""
         return self.names.index("background") if "background" in self.names else None
 
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The classes of which objects are told apart: the things, or all but the background where none is one."""
+        things = tuple(index for index, is_thing in enumerate(self.is_thing) if is_thing)
+        return things or tuple(index for index in range(len(self)) if index != self.background_id)
+
     def describe_ids(self) -> str:
         """The ids that may stand in a file, as ranges: `0-10, 11 = void`."""
         classes = _ranges(self.native_ids)
@@ -250,12 +256,24 @@ class LabelMap:
 
     @classmethod
     def from_toml(cls, path: Path, source: LabelSet, target: LabelSet) -> LabelMap:
-        """Read `[names]` ("source name" = "target name") and `default` from a file; see `by_names`."""
+        """Read `[names]` ("source name" = "target name") and `default` from a file; see `by_names`.
+
+        It may also name a published set as its `target`, see `target_of`.
+        """
         stored = _read_toml(path, _TomlMap)
         try:
             return cls.by_names(source, target, names=stored.names, default=stored.default)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
+
+    @staticmethod
+    def target_of(path: Path) -> LabelSet | None:
+        """The published set that a map's file names as its target, if it names one. Raises DataError."""
+        name = _read_toml(path, _TomlMap).target
+        try:
+            return None if name is None else published(name)
+        except DataError as error:
+            raise DataError(f"{path}: target: {error}") from None
 
     def apply(self, class_ids: np.ndarray) -> np.ndarray:
         """Map ids of `source` to ids of `target`; what `source` ignores stays ignored."""
@@ -325,6 +343,7 @@ class _TomlMap(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     names: dict[str, str] = {}
     default: str = "ignore"
+    target: str | None = None
 
 
 class _JsonSet(BaseModel):

@@ -2,9 +2,10 @@
 
 Ten thresholds of IoU from 0.5 to 0.95, 101 points of recall, the best 1, 10 and 100 detections of an image; regions of
 crowds cost nothing and give nothing. IoUs are counted in the packed masks, where two boxes meet; faster-coco-eval does
-the matching and the curves. The numbers are pycocotools'. Sizes are counted in pixels of the masks, small below 32²,
-large from 96², and in boxes for box AP of detections. (The `area` of a COCO file, that of the polygons, differs from
-the pixels of the mask by a few.)
+the matching and the curves. The numbers are pycocotools'. Objects are small below 32², large from 96² square pixels: by
+the `area` that a COCO file states, or else the pixels of the mask. Detections are as large as their boxes, as in
+pycocotools if results state boxes, as those of `pixelwise predict` do; so are their masks, which other tools judge by
+their pixels, leaving the boxes out of results.
 
 Sources: Lin et al., "Microsoft COCO", 2014, and the COCO API; boundary AP: Cheng et al., "Boundary IoU", CVPR 2021,
 the lesser of mask and boundary IoU, at a distance of 2 % of the diagonal.
@@ -36,7 +37,8 @@ Definition = Literal["coco", "boundary"]
 
 DEFINITIONS: dict[str, str] = {
     "coco": "AP and AR by COCO's definition: mean over IoU 0.50 to 0.95 and 101 points of recall, 100 detections "
-    "for each image, crowds neither right nor wrong; sizes are areas of masks",
+    "for each image, crowds neither right nor wrong; sizes are areas as the file states them or of masks, and of "
+    "detections' boxes",
     "boundary": "as COCO's, and boundary AP: the lesser of mask IoU and the IoU of their boundaries, 2 % of the "
     "diagonal wide",
 }
@@ -53,14 +55,14 @@ class Object(NamedTuple):
         label: class id.
         score: in [0, 1]; 1 of truth.
         pixels: of its mask; None without one.
-        box_area: in square pixels.
+        area: in square pixels, by which it is small, medium or large.
         crowd: whether it stands for many objects.
     """
 
     label: int
     score: float
     pixels: int | None
-    box_area: float
+    area: float
     crowd: bool
 
 
@@ -154,21 +156,25 @@ class AveragePrecision:
                 "predictions must have the truth's size"
             )
         expected, found = truth.instances.to("cpu"), predicted.instances.to("cpu").by_score()
-        wanted, claimed = (self._objects(side, id=id) for side in (expected, found))
+        wanted, claimed = self._objects(expected, id=id, by_masks=True), self._objects(found, id=id, by_masks=False)
         overlaps = self._overlaps(found, expected)
         self.images[id] = ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
 
-    def _objects(self, instances: Instances, *, id: str) -> tuple[Object, ...]:
+    def _objects(self, instances: Instances, *, id: str, by_masks: bool) -> tuple[Object, ...]:
         boxes, labels = instances.boxes.double(), instances.labels.tolist()
         count = len(self.labels)
         unknown = [label for label in labels if not 0 <= label < count]
         if unknown:
             raise DataError(f"image '{id}': class {unknown[0]} is not one of the {count} of '{self.labels.name}'")
-        sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).tolist()
         pixels = [None] * len(labels) if instances.masks is None else instances.masks.areas().tolist()
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).tolist()
+        if instances.areas is not None:
+            areas = instances.areas.tolist()
+        elif by_masks and instances.masks is not None:
+            areas = pixels
         scores = [1.0] * len(labels) if instances.scores is None else instances.scores.tolist()
         crowds = [False] * len(labels) if instances.crowd is None else instances.crowd.tolist()
-        return tuple(map(Object, labels, scores, pixels, sides, crowds))
+        return tuple(map(Object, labels, scores, pixels, areas, crowds))
 
     def _overlaps(self, found: Instances, truth: Instances) -> tuple[Overlap, ...]:
         same = found.labels.numpy()[:, None] == truth.labels.numpy()[None]
@@ -229,8 +235,7 @@ class AveragePrecision:
         `boundary` adds `boundary_ap` and its companions. Fractions of 1; None where there is no object to find, and for
         masks where the truth or the predictions have none.
         """
-        judged = [index for index, thing in enumerate(self.labels.is_thing) if thing]
-        judged = judged or [index for index in range(len(self.labels)) if index != self.labels.background_id]
+        judged = self.labels.object_ids
         kinds = ("mask", "box", *(("boundary",) if self.definition == "boundary" else ()))
         means: dict[str, Any] = {}
         per_class: dict[str, dict[str, Any]] = {self.labels.names[index]: {} for index in judged}
@@ -285,10 +290,7 @@ class _Judging(COCOeval_faster):
             numbers = {label: seen[label] for label in widths | heights}
             seen.update(numbers.keys())
             for objects, target in ((image.truth, self.gt_dataset), (image.found, self.dt_dataset)):
-                # COCO's results are as large as what is judged of them; truth is as large as its mask
-                by_box = self.kind == "box" and objects is image.found
-                for label, score, pixels, box_area, crowd in objects:
-                    area = box_area if by_box or pixels is None else pixels
+                for label, score, _, area, crowd in objects:
                     entry = {"id": next(ids), "score": score, "area": area, "iscrowd": crowd, "ignore": crowd}
                     target.append_ref(numbers[label], label, entry)
             for label in heights.keys() & widths.keys():

@@ -11,11 +11,12 @@ Differences from the paper, and choices where paper and authors' code differ:
 - A mask has 21×21 cells, as in the authors' code (`mask_size`); the paper says 28×28.
 - Boxes are warped to 28×28 and max-pooled to 14×14 in both phases, in training and in answering. One of the authors'
   releases warps directly to 14×14 in places (`warp_samples=1` does so everywhere).
-- Anchors are centred in their cells and not rounded; those that cross the border of the image are learnt from too, and
-  the anchors of sampled proposals are not added to the network's sample.
+- Anchors are centred in their cells and not rounded; those that cross the border of the image are learnt from too. An
+  anchor whose proposal is sampled learns that proposal's object; the authors take the one that the anchor overlaps
+  most.
 - The overlap of a predicted mask with its object, which decides the label of the mask class, is counted on the mask's
   own cells in the box, with the object's whole area in the union; the authors enlarge the mask first.
-- A batch may hold several images; the authors have one, and add up the gradients of eight.
+- A batch may hold several images, whose losses are averaged; the authors have one, and average the gradients of eight.
 - Votes are counted at the original size of the image and kept so; the authors bring them back to 21×21. The votes are
   binary as in their CPU code; their GPU code averages probabilities.
 - Other backbones than VGG-16: a ResNet up to its stage of stride 16, others dilated to stride 16; the hidden layers of
@@ -64,7 +65,7 @@ FOREGROUND_IOU = 0.5
 MASK_THRESHOLD = 0.4
 """From which a cell belongs to the mask."""
 GRADIENT_LIMIT = 1 / 512
-"""Of each box delta's gradient from the stages after it."""
+"""Of each box delta's gradient from the stages after it, divided by the number of images in the batch."""
 
 
 class RPNSample(NamedTuple):
@@ -217,6 +218,8 @@ class MNC(nn.Module):
         rois_per_image: boxes that stage 3 learns from.
         foreground_fraction: of them that stand for objects, at most.
         smallest_proposal: side in pixels.
+        top_proposals: boxes before the suppression, in training and in answering.
+        kept_proposals: boxes after it; of an answer twice as many vote, those of both phases.
         score_threshold: of what is answered.
         max_detections: of an image.
         nms_threshold: IoU above which a box suppresses another of its class before the masks vote.
@@ -236,6 +239,8 @@ class MNC(nn.Module):
         rois_per_image: int = 64,
         foreground_fraction: float = 0.3,
         smallest_proposal: float = 16,
+        top_proposals: Sequence[int] = (12_000, 6_000),
+        kept_proposals: Sequence[int] = (300, 300),
         score_threshold: float = 0.0,
         max_detections: int = 100,
         nms_threshold: float = 0.3,
@@ -252,8 +257,8 @@ class MNC(nn.Module):
             strides=[16],
             anchor_offset=0.5,
             channels=512,
-            top=(12_000, 6_000),
-            kept=(300, 300),
+            top=(top_proposals[0], top_proposals[1]),
+            kept=(kept_proposals[0], kept_proposals[1]),
             smallest_side=smallest_proposal,
         )
         self.mask_stage = MaskStage(channels, mask_size=mask_size)
@@ -375,14 +380,20 @@ class MNC(nn.Module):
         valid: Sequence[Sequence[int]],
         truths: Sequence[Instances],
     ) -> Output:
-        """All five stages on sampled anchors and boxes."""
-        sample = RPNSample(*(torch.cat(part) for part in self.rpn.sample(predictions, truths)))
+        """All five stages on sampled anchors and boxes.
+
+        The anchors of the sampled proposals are learnt from beside those that the proposal network draws (MIX_INDEX of
+        the authors' code): otherwise nothing holds their boxes against the gradients of the later stages.
+        """
+        limit = GRADIENT_LIMIT / len(valid)
         objects = [truth if truth.crowd is None else truth[~truth.crowd] for truth in truths]
         crowds = [split_crowds(truth)[1] for truth in truths]
-        images = list(zip(self._proposals(predictions, valid), objects, crowds, strict=True))
+        anchors = self.rpn.propose(predictions, valid).places
+        images = zip(anchors, self._proposals(predictions, anchors, valid, limit=limit), objects, crowds, strict=True)
         boxes: list[Tensor] = []
         matches: list[Tensor] = []
-        for proposals, truth, crowd in images:
+        labelled: list[Tensor] = []
+        for anchor, proposals, truth, crowd in images:
             candidates = torch.cat([proposals, truth.boxes])
             places, found = draw_rois(
                 candidates.detach(),
@@ -393,14 +404,19 @@ class MNC(nn.Module):
             )
             boxes.append(candidates[places])
             matches.append(found)
+            proposed = places < len(proposals)
+            labels = torch.full_like(predictions.logits[0][0], NEUTRAL, dtype=torch.int64)
+            labels[anchor[places[proposed]]] = found[proposed]
+            labelled.append(labels)
+        sample = RPNSample(*(torch.cat(part) for part in self.rpn.sample(predictions, truths, labelled=labelled)))
         rois = _joined(boxes)
         first, deltas = self._phase(features, rois, matches, objects)
         # of the likeliest object's channel, even where no object is likelier still
         channels = first.mask_class_logits[:, 1:].argmax(dim=1) + 1
-        chosen = limit_gradient(_of_channel(deltas, channels), GRADIENT_LIMIT)
+        chosen = limit_gradient(_of_channel(deltas, channels), limit)
         better = _clipped(decode_boxes(chosen, rois.boxes, weights=RCNN_WEIGHTS), rois.image_index, valid)
         boxes, matches = [], []
-        for index, (_, truth, crowd) in enumerate(images):
+        for index, (truth, crowd) in enumerate(zip(objects, crowds, strict=True)):
             candidates = torch.cat([better[rois.image_index == index], truth.boxes])
             found = match_rois(candidates.detach(), truth.boxes, crowd)
             boxes.append(candidates[found != NEUTRAL])
@@ -408,14 +424,27 @@ class MNC(nn.Module):
         second, _ = self._phase(features, _joined(boxes), matches, objects)
         return Output(rpn=sample, phases=(first, second), boxes=None, masks=None, scores=None)
 
-    def _proposals(self, predictions: RPNPredictions, valid: Sequence[Sequence[int]]) -> list[Float[Tensor, "_ 4"]]:
-        """The proposals of each image, with a limited gradient into their deltas."""
-        places = self.rpn.propose(predictions, valid).places
-        deltas, anchors = torch.cat(predictions.deltas, dim=1), torch.cat(predictions.anchors)
-        return [
-            clip_boxes(decode_boxes(limit_gradient(one[place], GRADIENT_LIMIT), anchors[place]), size)
-            for one, place, size in zip(deltas, places, valid, strict=True)
-        ]
+    def _proposals(
+        self,
+        predictions: RPNPredictions,
+        anchors: Sequence[Int64[Tensor, " _"]],
+        valid: Sequence[Sequence[int]],
+        *,
+        limit: float,
+    ) -> list[Float[Tensor, "_ 4"]]:
+        """The boxes of these anchors of each image, with a limited gradient into their deltas.
+
+        Where the anchor or its box crosses the border of the image there is none.
+        """
+        deltas, everywhere = torch.cat(predictions.deltas, dim=1), torch.cat(predictions.anchors)
+        found: list[Tensor] = []
+        for one, places, size in zip(deltas, anchors, valid, strict=True):
+            chosen = everywhere[places]
+            is_inside = (chosen == clip_boxes(chosen, size)).all(dim=1, keepdim=True)
+            moved = torch.where(is_inside, one[places], one[places].detach())
+            image_index = torch.zeros(len(places), dtype=torch.int64, device=places.device)
+            found.append(_clipped(decode_boxes(limit_gradient(moved, limit), chosen), image_index, [size]))
+        return found
 
     def _phase(
         self,
@@ -567,9 +596,10 @@ def _of_channel(deltas: Float[Tensor, "R K 4"], channels: Int64[Tensor, " R"]) -
 def _clipped(
     boxes: Float[Tensor, "R 4"], image_index: Int64[Tensor, " R"], valid: Sequence[Sequence[int]]
 ) -> Float[Tensor, "R 4"]:
-    """Boxes cut at the borders of their images."""
+    """Boxes cut at the borders of their images; to those that crossed them no gradient flows."""
     limits = boxes.new_tensor([[width, height, width, height] for height, width in valid])
-    return boxes.clamp(min=0).minimum(limits[image_index])
+    cut = boxes.clamp(min=0).minimum(limits[image_index])
+    return torch.where((cut == boxes).all(dim=1, keepdim=True), boxes, cut.detach())
 
 
 def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
@@ -596,6 +626,8 @@ def build(
     warp_samples: int = 2,
     rois_per_image: int = 64,
     smallest_proposal: float = 16,
+    top_proposals: Sequence[int] = (12_000, 6_000),
+    kept_proposals: Sequence[int] = (300, 300),
     score_threshold: float = 0.05,
     max_detections: int = 100,
     nms_threshold: float = 0.3,
@@ -612,6 +644,8 @@ def build(
         warp_samples: see `nn.roi_warping.warp_rois`.
         rois_per_image: boxes that the class stage learns from.
         smallest_proposal: smallest side of a proposal in pixels.
+        top_proposals: boxes before the suppression, in training and in answering.
+        kept_proposals: boxes after it.
         score_threshold: of what is answered; the authors keep all.
         max_detections: of an image.
         nms_threshold: see `ops.mask_voting.vote_masks`.
@@ -635,6 +669,8 @@ def build(
         warp_samples=warp_samples,
         rois_per_image=rois_per_image,
         smallest_proposal=smallest_proposal,
+        top_proposals=top_proposals,
+        kept_proposals=kept_proposals,
         score_threshold=score_threshold,
         max_detections=max_detections,
         nms_threshold=nms_threshold,

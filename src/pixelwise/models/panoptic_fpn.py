@@ -22,8 +22,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.models import mask_rcnn
+from pixelwise.nn.convolution import group_norm
 from pixelwise.nn.panoptic_merge import LARGEST_OVERLAP, SCORE_THRESHOLD, SMALLEST_STUFF, merge_segments
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.resize import argmax_resized
@@ -63,12 +65,11 @@ class SemanticBranch(nn.Module):
 
     def __init__(self, in_channels: int, scores: int, *, channels: int = 128, levels: int = 4) -> None:
         super().__init__()
-        groups = min(32, channels)
         self.levels = nn.ModuleList(
             nn.ModuleList(
                 nn.Sequential(
                     nn.Conv2d(channels if step else in_channels, channels, 3, padding=1, bias=False),
-                    nn.GroupNorm(groups, channels),
+                    group_norm(channels),
                     nn.ReLU(inplace=True),
                 )
                 for step in range(max(number, 1))
@@ -262,6 +263,8 @@ def build(
     Raises:
         RecipeError: parts that do not go together.
     """
+    if semantic_channels < 1:
+        raise RecipeError(f"semantic_channels={semantic_channels}: at least 1")
     parts = mask_rcnn.build(
         num_classes=num_classes,
         thing_ids=thing_ids,

@@ -11,6 +11,10 @@ Learnt in several stages: the towers by gradients, one alone, then the other, wh
 buffers of the module. Until there are SVMs, the towers' own classifier scores regions; until there are regressors,
 regions stay as they are.
 
+With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are told by boxes, without the
+latent pass, and boxes that suppress each other from an IoU of 0.3. With `pastes` the answer has a class for each pixel
+too: the surest regions are pasted one over another (section 5; `ops.semantic_pasting`).
+
 Differences from the paper and the authors' code:
 - The proposals are not MCG's: superpixels merged by likeness (`ops.superpixels`), or `given_proposals`, which a caller
   sets before a call (`data.proposals` reads files). Other proposals change the AP.
@@ -18,17 +22,21 @@ Differences from the paper and the authors' code:
   whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
 - Windows of one batch are drawn image by image, a quarter of them objects; the authors draw them from all images.
 - The answer's scores are the logistic function of the SVMs' margins, which keeps their order.
-- Regressors are fitted by L-BFGS, all cells of a class at once, with a penalty of our choice (`PENALTY`). Superpixels
-  are cut along the objects in training, so that each is wholly an object's or not at all.
+- In the latent pass an object that no candidate overlaps enough keeps its own region; in the code it is left out.
+- Regressors are fitted by L-BFGS, all cells of a class at once, with a penalty of our choice. The candidate's mask is
+  read at the cells' centres; the authors' resizing averages.
 - A region without superpixels after the refinement keeps what it was.
-- The box detector (SVMs without the latent pass, suppression at 0.3) and the pasting to class maps are not built.
+- The threshold of the pasting is found on the training images, so that one image can be answered alone; the authors
+  find it on the images that they answer. Until there are SVMs it is a probability of one half.
 - The recipe is one for small data on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,22 +44,29 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, SolverProgress, Stage, Term
 from pixelwise.errors import RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import Backbone, Normalize, build_backbone
+from pixelwise.nn.caffenet import CaffeNetBackbone
+from pixelwise.nn.linear_machines import MinedSVM, fit_logistic
 from pixelwise.nn.rpn import split_crowds
+from pixelwise.nn.stored_features import StoredFeatures, StoredImage
 from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
 from pixelwise.ops.precision import at_least_float32
+from pixelwise.ops.region_crops import crop_regions
+from pixelwise.ops.region_refinement import CELLS, coarse_mask, padded_box, superpixel_means
 from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.semantic_pasting import best_of_regions, paste_order, raised_threshold
 from pixelwise.ops.superpixels import (
+    STRATEGIES,
     Regions,
-    mean_in_superpixels,
-    propose_regions,
+    as_stored,
+    propose_at,
     region_overlaps,
     regions_of_masks,
-    superpixels_of,
     suppress_shared,
 )
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
@@ -59,36 +74,30 @@ from pixelwise.types import Annotation, Batch, Instances, Masks, Sample
 
 TASK = "instance"
 
-CONTEXT = 16 / 227
-"""Part of a crop on each side that lies outside the region's box (section 3.2; R-CNN)."""
 FOREGROUND_IOU = 0.5
 """Of a region with an object's, or in the box tower's stage of their boxes."""
 CROPS_AT_ONCE = 64
 
 FEATURE_NORM = 20.0
 """Mean length that features are brought to before the SVMs."""
-SVM_COST = 1e-3
-SVM_POSITIVE_WEIGHT = 2.0
-SVM_BIAS = 10.0
-NEGATIVE_IOU = 0.2
-"""Regions that overlap each object of a class by less are its negatives."""
-MINE_ABOVE = -1.0001
-EVICT_BELOW = -1.2
-RETRAIN_AFTER = 2000
+NEGATIVE_IOU = {"regions": 0.2, "boxes": 0.3}
+"""Regions that overlap each object of a class by less are its negatives; the overlap is that of regions or of boxes."""
 LATENT_IOU = 0.5
 """A positive may become a candidate that overlaps its object by more."""
+BOX_NMS_IOU = 0.3
+"""From which a better box of the class suppresses another."""
 
-CELLS = 10
-"""Of the refinement's grid, along each side."""
-REFINEMENT_PADDING = 16 / 195
-"""By which a box is enlarged on each side before the refinement, in parts of its own side."""
 REFINEMENT_IOU = 0.7
 REFINEMENT_THRESHOLD = 0.5
-PENALTY = 1e-3
-"""Half of it times the squared weights is added to the regressors' mean loss."""
+LEAST_COARSE = 0.2
+"""Superpixels that are neither the region's nor have this mean in the coarse map teach nothing."""
+LEAST_AREA = 100 / 500**2
+"""Nor do smaller ones, in parts of the square of the image's long side; 100 pixels of VOC's images."""
 
 Learns = Literal["box", "region", "joint"]
 """Which tower changes in training, with a classifier of its own: one of them, or both with one classifier for both."""
+Detects = Literal["regions", "boxes"]
+"""What the SVMs tell apart and what suppresses: regions, or their boxes."""
 
 
 class Output(NamedTuple):
@@ -99,16 +108,20 @@ class Output(NamedTuple):
         labels: their channels.
         scores: of each image's answers, in [0, 1], best first.
         channels: of their classes, from 1 on.
+        regions: the number of the proposal that each answer comes from.
         superpixels: at the network's size without padding.
         members: 1 for the superpixels of each answer.
+        paste_above: the score above which an answer is pasted.
     """
 
     logits: Float[Tensor, "R K"] | None
     labels: Int64[Tensor, " R"] | None
     scores: tuple[Float[Tensor, " N"], ...] | None
     channels: tuple[Int64[Tensor, " N"], ...] | None
+    regions: tuple[Int64[Tensor, " N"], ...] | None
     superpixels: tuple[Int32[Tensor, "_h _w"], ...] | None
     members: tuple[UInt8[Tensor, "N S"], ...] | None
+    paste_above: Float[Tensor, ""] | None
 
 
 @runtime_checkable
@@ -126,43 +139,6 @@ class StoredProposals(Protocol):
     def regions(self, id: str, size: tuple[int, int]) -> Regions:
         """Those of the image of that id, and of that height and width."""
         ...
-
-
-class CaffeNetBackbone(Backbone):
-    """Krizhevsky's network as Caffe's reference model has it: pooling comes before the local normalisation.
-
-    For crops of 227×227 pixels its last map has 6×6 cells.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        normalization = {"size": 5, "alpha": 1e-4, "beta": 0.75}
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 96, 11, stride=4),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.LocalResponseNorm(**normalization),
-            nn.Conv2d(96, 256, 5, padding=2, groups=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.LocalResponseNorm(**normalization),
-            nn.Conv2d(256, 384, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(384, 384, 3, padding=1, groups=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(384, 256, 3, padding=1, groups=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-        )
-        self.strides, self.channels = (32,), (256,)
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The map after the fifth convolution's pooling."""
-        return (self.layers(images),)
-
-    def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """All layers as one stage."""
-        return (tuple(self.layers),)
 
 
 class Tower(nn.Module):
@@ -202,6 +178,8 @@ class SDS(nn.Module):
         width: of each tower's features.
         crop_size: pixels.
         learns: see Learns.
+        detects: see Detects.
+        pastes: answer with a class for each pixel, too.
         proposal_side: longest side in pixels of the image in which proposals are found.
         proposals: most of an image.
         rois_per_image: regions that are learnt from.
@@ -221,6 +199,7 @@ class SDS(nn.Module):
     cell_weight: Tensor
     superpixel_weight: Tensor
     has_refiner: Tensor
+    paste_threshold: Tensor
 
     def __init__(
         self,
@@ -230,6 +209,8 @@ class SDS(nn.Module):
         width: int,
         crop_size: int = 227,
         learns: Learns = "joint",
+        detects: Detects = "regions",
+        pastes: bool = False,
         proposal_side: int = 320,
         proposals: int = 2000,
         rois_per_image: int = 32,
@@ -242,6 +223,8 @@ class SDS(nn.Module):
         self.normalize = Normalize(self.backbone.mean, self.backbone.std)
         self.things, self.crop_size = things, crop_size
         self.learns: Learns = learns
+        self.detects: Detects = detects
+        self.pastes = pastes
         self.box_score = nn.Linear(width, len(things) + 1)
         self.region_score = nn.Linear(width, len(things) + 1)
         self.joint_score = nn.Linear(2 * width, len(things) + 1)
@@ -257,6 +240,7 @@ class SDS(nn.Module):
         self.register_buffer("cell_weight", torch.zeros(len(things), CELLS**2, 2 * width + CELLS**2 + 1))
         self.register_buffer("superpixel_weight", torch.zeros(len(things), 3))
         self.register_buffer("has_refiner", torch.zeros(len(things), dtype=torch.bool))
+        self.register_buffer("paste_threshold", torch.zeros(()))
         unused = {
             "box": (self.region_tower, self.region_score, self.joint_score),
             "region": (self.box_tower, self.box_score, self.joint_score),
@@ -292,14 +276,16 @@ class SDS(nn.Module):
         if self.training and truth is not None:
             return self._learn(parts, candidates, objects_to_learn(truth))
         found = [self._answer(image, regions) for image, regions in zip(parts, candidates, strict=True)]
-        scores, channels, members = zip(*found, strict=True)
+        scores, channels, numbers, members = zip(*found, strict=True)
         return Output(
             logits=None,
             labels=None,
             scores=scores,
             channels=channels,
+            regions=numbers,
             superpixels=tuple(regions.superpixels for regions in candidates),
             members=members,
+            paste_above=self.paste_threshold.sigmoid() if self.pastes else None,
         )
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
@@ -316,22 +302,37 @@ class SDS(nn.Module):
         annotations: list[Annotation] = []
         for index, (height, width) in enumerate(batch.original_sizes.tolist()):
             regions = Regions(output.superpixels[index], output.members[index].bool().cpu()).resized((height, width))
-            boxes = regions.boxes()
+            scores, boxes = output.scores[index].cpu().float(), regions.boxes()
+            labels = class_ids_of(output.channels[index].cpu(), self.things)
             # superpixels of a pixel or two may vanish in a smaller original
             seen = (boxes[:, 2] > boxes[:, 0]).nonzero().flatten()
-            places = boxes[seen].long().tolist()
+            places = boxes.long().tolist()
             ids = regions.superpixels.long()
-            crops = [
-                regions.members[one][ids[y1:y2, x1:x2]]
-                for one, (x1, y1, x2, y2) in zip(seen.tolist(), places, strict=True)
-            ]
+
+            def crop(
+                answer: int, regions: Regions = regions, ids: Tensor = ids, places: list[list[int]] = places
+            ) -> Tensor:
+                x1, y1, x2, y2 = places[answer]
+                return regions.members[answer][ids[y1:y2, x1:x2]]
+
             instances = Instances(
                 boxes=boxes[seen],
-                labels=class_ids_of(output.channels[index].cpu()[seen], self.things),
-                masks=Masks.from_crops(crops, places, (height, width)),
-                scores=output.scores[index].cpu()[seen].float(),
+                labels=labels[seen],
+                masks=Masks.from_crops(
+                    [crop(answer) for answer in seen.tolist()],
+                    [places[answer] for answer in seen.tolist()],
+                    (height, width),
+                ),
+                scores=scores[seen],
             )
-            annotations.append(Annotation(instances=instances))
+            semantic = None
+            if output.paste_above is not None and output.regions is not None:
+                semantic = torch.zeros(height, width, dtype=torch.uint8 if max(self.things) < 256 else torch.int32)
+                order = paste_order(scores, output.regions[index].cpu(), threshold=float(output.paste_above))
+                for answer in order.tolist():
+                    x1, y1, x2, y2 = places[answer]
+                    semantic[y1:y2, x1:x2].masked_fill_(crop(answer), int(labels[answer]))
+            annotations.append(Annotation(instances=instances, semantic=semantic))
         return annotations
 
     def region_features(
@@ -345,19 +346,25 @@ class SDS(nn.Module):
             towers: which are asked.
         """
         boxes = regions.boxes().to(image)
-        outputs: list[Tensor] = []
-        for some in torch.arange(len(boxes)).split(CROPS_AT_ONCE) if len(boxes) else ():
-            crops, masks = crop_regions(image, regions, boxes, some, size=self.crop_size)
-            asked: list[Tensor] = []
-            if towers != "region":
-                asked.append(self.box_tower(crops))
-            if towers != "box":
-                asked.append(self.region_tower(crops * masks[:, None]))
-            outputs.append(at_least_float32(torch.cat(asked, dim=1)))
-        if not outputs:
-            width = self.joint_score.in_features // (2 if towers != "joint" else 1)
-            return image.new_zeros(0, width)
-        return torch.cat(outputs)
+        parts = torch.arange(len(boxes)).split(CROPS_AT_ONCE) if len(boxes) else ()
+        outputs = [
+            self._tower_features(*crop_regions(image, regions, boxes, some, size=self.crop_size), towers=towers)
+            for some in parts
+        ]
+        return torch.cat(outputs) if outputs else image.new_zeros(0, self._width(towers))
+
+    def _width(self, towers: Learns) -> int:
+        return self.joint_score.in_features // (1 if towers == "joint" else 2)
+
+    def _tower_features(
+        self, crops: Float[Tensor, "R 3 s s"], masks: Float[Tensor, "R s s"], *, towers: Learns
+    ) -> Float[Tensor, "R D"]:
+        asked: list[Tensor] = []
+        if towers != "region":
+            asked.append(self.box_tower(crops))
+        if towers != "box":
+            asked.append(self.region_tower(crops * masks[:, None]))
+        return at_least_float32(torch.cat(asked, dim=1))
 
     def logits(self, features: Float[Tensor, "R D"]) -> Float[Tensor, "R K"]:
         """Of the classifier of the towers that learn."""
@@ -396,21 +403,18 @@ class SDS(nn.Module):
         valid = (int(size[0]), int(size[1]))
         if self.given_proposals is not None:
             return self.given_proposals[index].resized(valid)
-        picture = (image[:, : valid[0], : valid[1]].detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
-        return self.propose(picture.contiguous()).resized(valid)
+        return self.propose(as_stored(image, valid)).resized(valid)
 
     def propose(self, picture: UInt8[Tensor, "3 h w"]) -> Regions:
-        """Regions of merged superpixels, found in an image of at most `proposal_side` pixels."""
-        small = long_side_size((picture.shape[1], picture.shape[2]), min(self.proposal_side, max(picture.shape[1:])))
-        resized = resize_image(picture, small)
-        # the published 50 pixels belong to images of about 500 pixels
-        superpixels = superpixels_of(resized, smallest=max(10, round(50 * (max(small) / 500) ** 2)))
-        return propose_regions(resized, superpixels=superpixels, count=self.proposals)
+        """Regions of merged superpixels, found in an image of at most `proposal_side` pixels; fewer in training."""
+        strategies = STRATEGIES[:1] if self.training else STRATEGIES
+        return propose_at(picture, side=self.proposal_side, count=self.proposals, strategies=strategies)
 
     def _learn(
         self, images: Sequence[Float[Tensor, "1 3 h w"]], candidates: Sequence[Regions], truths: Sequence[Instances]
     ) -> Output:
-        features: list[Tensor] = []
+        crops: list[Tensor] = []
+        masks: list[Tensor] = []
         labels: list[Tensor] = []
         for image, regions, truth in zip(images, candidates, truths, strict=True):
             regions, objects, crowds = with_truth(regions, truth)
@@ -424,15 +428,24 @@ class SDS(nn.Module):
                 foreground_fraction=self.foreground_fraction,
                 by_box=self.learns == "box",
             )
-            sampled = regions._replace(members=regions.members[chosen])
-            features.append(self.region_features(image, sampled, towers=self.learns))
             labels.append(found.to(image.device))
-        return Output(self.logits(torch.cat(features)), torch.cat(labels), None, None, None, None)
+            if len(chosen):
+                boxes = regions.boxes().to(image)
+                crop, mask = crop_regions(image, regions, boxes, chosen, size=self.crop_size)
+                crops.append(crop)
+                masks.append(mask)
+        if sum(map(len, labels)):
+            # the crops of all images at once: batch norms see them all
+            features = self._tower_features(torch.cat(crops), torch.cat(masks), towers=self.learns)
+        else:
+            features = images[0].new_zeros(0, self._width(self.learns))
+        nothing = dict.fromkeys(Output._fields[2:])
+        return Output(logits=self.logits(features), labels=torch.cat(labels), **nothing)
 
     def _answer(
         self, image: Float[Tensor, "1 3 h w"], regions: Regions
-    ) -> tuple[Float[Tensor, " N"], Int64[Tensor, " N"], UInt8[Tensor, "N S"]]:
-        """Scores, channels and superpixels of what one image shows."""
+    ) -> tuple[Float[Tensor, " N"], Int64[Tensor, " N"], Int64[Tensor, " N"], UInt8[Tensor, "N S"]]:
+        """Scores, channels, numbers of the proposals and superpixels of what one image shows."""
         both = bool(self.has_svms.any())
         features = self.region_features(image, regions, towers="joint" if both else self.learns)
         scores = self.margins(features).sigmoid() if both else self.logits(features).softmax(dim=1)[:, 1:]
@@ -440,55 +453,25 @@ class SDS(nn.Module):
         found: list[tuple[float, int, int]] = []
         for thing in range(len(self.things)):
             usable = (scores[:, thing] >= self.score_threshold).nonzero().flatten()
-            kept = usable[suppress_shared(regions.members.to(usable.device)[usable], scores[usable, thing])]
+            kept = usable[self._survivors(regions, usable, scores[usable, thing])]
             found += [(float(scores[one, thing]), thing, one) for one in kept.tolist()]
         found = sorted(found, key=lambda row: -row[0])[: self.max_detections]
+        refines = both and self.detects == "regions"
         members = [
-            self.refine(regions, one, features[one], thing) if both else regions.members[one] for _, thing, one in found
+            self.refine(regions, one, features[one], thing) if refines else regions.members[one]
+            for _, thing, one in found
         ]
         rows = torch.tensor([one for _, _, one in found], dtype=torch.int64, device=scores.device)
         things = torch.tensor([thing for _, thing, _ in found], dtype=torch.int64, device=scores.device)
         stacked = torch.stack(members) if members else regions.members[:0]
-        return scores[rows, things], things + 1, stacked.to(torch.uint8)
+        return scores[rows, things], things + 1, rows, stacked.to(torch.uint8)
 
-
-def crop_regions(
-    image: Float[Tensor, "1 3 h w"],
-    regions: Regions,
-    boxes: Float[Tensor, "R 4"],
-    which: Int64[Tensor, " M"],
-    *,
-    size: int,
-) -> tuple[Float[Tensor, "M 3 s s"], Float[Tensor, "M s s"]]:
-    """The crops of regions, stretched to a square, and which of their pixels are the region's.
-
-    Each box is enlarged so that a border of CONTEXT lies around it. The picture is read bilinearly, the mask at the
-    nearest pixel; both are zero outside the image, which in a normalised image is the mean colour.
-    """
-    height, width = image.shape[2:]
-    x1, y1, x2, y2 = boxes[which].unbind(dim=1)
-    # the enlarged box: its inner 1 - 2 · CONTEXT is the region's
-    margin_x = (x2 - x1) * (CONTEXT / (1 - 2 * CONTEXT))
-    margin_y = (y2 - y1) * (CONTEXT / (1 - 2 * CONTEXT))
-    steps = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size
-    x = (x1 - margin_x)[:, None] + (x2 - x1 + 2 * margin_x)[:, None] * steps
-    y = (y1 - margin_y)[:, None] + (y2 - y1 + 2 * margin_y)[:, None] * steps
-    inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
-    count = len(which)
-    grid = torch.stack(
-        [
-            (2 * x / width - 1)[:, None, :].expand(count, size, size),
-            (2 * y / height - 1)[:, :, None].expand(count, size, size),
-        ],
-        dim=-1,
-    )
-    grid = grid.reshape(1, count * size, size, 2)
-    read = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    crops = read.view(3, count, size, size).transpose(0, 1) * inside[:, None]
-    rows, columns = y.long().clamp(0, height - 1).cpu(), x.long().clamp(0, width - 1).cpu()
-    ids = regions.superpixels.long()[rows[:, :, None], columns[:, None, :]]
-    masks = regions.members[which.cpu()].gather(1, ids.flatten(1)).view_as(ids)
-    return crops, masks.to(crops) * inside
+    def _survivors(self, regions: Regions, usable: Int64[Tensor, " U"], scores: Float[Tensor, " U"]) -> Tensor:
+        """The numbers of those of some regions that no better one of their class suppresses, best first."""
+        if self.detects == "boxes":
+            # torchvision suppresses above the threshold, the authors from it on
+            return nms(regions.boxes().to(scores)[usable], scores, BOX_NMS_IOU - 1e-6)
+        return suppress_shared(regions.members.to(usable.device)[usable], scores)
 
 
 def with_truth(regions: Regions, truth: Instances) -> tuple[Regions, Instances, Float[Tensor, "C 4"]]:
@@ -557,14 +540,14 @@ class Described(NamedTuple):
     """One training image for the solvers.
 
     Attributes:
+        image: normalised.
         regions: proposals, then the objects in order.
-        features: of each region.
         objects: the last ones' channels.
         overlaps: of each region with each object.
     """
 
+    image: Float[Tensor, "1 3 h w"]
     regions: Regions
-    features: Float[Tensor, "R D"]
     objects: Int64[Tensor, " T"]
     overlaps: Float[Tensor, "R T"]
 
@@ -587,7 +570,8 @@ def fit_svms(
     """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
 
     Positives are the objects' own regions; after a first round over the images each becomes the candidate of the
-    largest margin that overlaps it by more than LATENT_IOU, and a second round follows.
+    largest margin that overlaps it by more than LATENT_IOU, and a second round follows. The box detector has one round.
+    At the end the threshold is found above which regions are pasted.
 
     Args:
         system: whose buffers are set.
@@ -596,77 +580,97 @@ def fit_svms(
         proposals: of the images; the system finds its own if not given.
 
     Raises:
-        DataError: an image has no object masks, or no stored proposals.
+        DataError: an image has no object masks, or no stored proposals; or there is no room for the features.
     """
-    things = len(system.things)
-    rounds = 2
+    count = len(samples)
+    rounds = 1 if system.detects == "boxes" else 2
+    total = (rounds + 2) * count
+    machines = [MinedSVM() for _ in system.things]
     lengths: list[float] = []
-    for index in range(len(samples)):
-        lengths += (
-            describe(system, samples[index], input_size=input_size, proposals=proposals).features.norm(dim=1).tolist()
-        )
-        yield SolverProgress("fit_svms", index + 1, (rounds + 1) * len(samples))
-    scale = FEATURE_NORM / max(float(np.mean(lengths)) if lengths else 1.0, 1e-12)
-    system.feature_scale.fill_(scale)
-    for round_number in range(1, rounds + 1):
-        positives: list[list[np.ndarray]] = [[] for _ in range(things)]
-        negatives: list[list[np.ndarray]] = [[] for _ in range(things)]
-        added = [0] * things
-        latent = round_number > 1
-        for index in range(len(samples)):
-            image = describe(system, samples[index], input_size=input_size, proposals=proposals)
-            margins = system.margins(image.features)
-            scaled = (image.features * scale).cpu().double().numpy()
-            first = len(scaled) - len(image.objects)
-            for thing in range(things):
-                mine = (image.objects == thing + 1).nonzero().flatten().tolist()
-                for one in mine:
-                    chosen = first + one
-                    if latent:
-                        near = (image.overlaps[:, one] > LATENT_IOU).nonzero().flatten()
-                        chosen = int(near[margins[near, thing].argmax()])
-                    positives[thing].append(scaled[chosen][None])
-                far = torch.ones(len(scaled), dtype=torch.bool)
-                if mine:
-                    far = image.overlaps[:, mine].amax(dim=1) < NEGATIVE_IOU
-                far[first:] = image.objects != thing + 1  # objects of other classes, however they overlap
-                hard = far.cpu()
-                if system.has_svms[thing]:
-                    hard = hard & (margins[:, thing].cpu() >= MINE_ABOVE)
-                negatives[thing].append(scaled[hard.numpy()])
-                added[thing] += int(hard.sum())
-            for thing in range(things):
-                # without a machine all negatives count as hard, so the first one is made early
-                if positives[thing] and added[thing] >= RETRAIN_AFTER:
-                    negatives[thing] = [_fit_svm(system, thing, positives[thing], negatives[thing])]
-                    added[thing] = 0
-            yield SolverProgress("fit_svms", round_number * len(samples) + index + 1, (rounds + 1) * len(samples))
-        for thing in range(things):
-            if positives[thing] and sum(map(len, negatives[thing])):
-                _fit_svm(system, thing, positives[thing], negatives[thing])
+    with tempfile.TemporaryDirectory(prefix="pixelwise_features_") as folder:
+        stored = StoredFeatures(Path(folder))
+        for index in range(count):
+            found = describe(system, samples[index], input_size=input_size, proposals=proposals)
+            features = _features(system, found.image, found.regions)
+            if system.detects == "boxes":
+                boxes = found.regions.boxes()
+                found = found._replace(overlaps=pairwise_iou(boxes, boxes[len(boxes) - len(found.objects) :]))
+            stored.write(index, features, found.regions, objects=found.objects, overlaps=found.overlaps)
+            lengths += features.norm(dim=1).tolist()
+            yield SolverProgress("fit_svms", index + 1, total)
+        scale = FEATURE_NORM / max(float(np.mean(lengths)) if lengths else 1.0, 1e-12)
+        system.feature_scale.fill_(scale)
+        for round_number in range(1, rounds + 1):
+            _set_positives(machines, stored, count, scale=scale, is_latent=round_number > 1)
+            for index in range(count):
+                _mine_negatives(machines, stored, index, scale=scale, negative_iou=NEGATIVE_IOU[system.detects])
+                yield SolverProgress("fit_svms", round_number * count + index + 1, total)
+            for machine in machines:
+                machine.fit()
+        for thing, machine in enumerate(machines):
+            if machine.weight is not None:
+                system.svm_weight[thing] = torch.from_numpy(machine.weight).to(system.svm_weight)
+                system.svm_bias[thing] = machine.bias
+                system.has_svms[thing] = True
+        candidates: list[Tensor] = []
+        for index in range(count):
+            candidates.append(_pastable(system, stored.read(index), stored.read_regions(index)))
+            yield SolverProgress("fit_svms", (rounds + 1) * count + index + 1, total)
+    if system.has_svms.any():
+        system.paste_threshold.fill_(raised_threshold(candidates))
 
 
-def _fit_svm(system: SDS, thing: int, positives: Sequence[np.ndarray], negatives: Sequence[np.ndarray]) -> np.ndarray:
-    """Fit one class; returns the negatives that are worth keeping."""
-    from sklearn.svm import LinearSVC
+def _set_positives(
+    machines: Sequence[MinedSVM], stored: StoredFeatures, count: int, *, scale: float, is_latent: bool
+) -> None:
+    """Give each machine the objects of its class: their own regions, or the candidates that it likes best."""
+    positives: list[list[np.ndarray]] = [[] for _ in machines]
+    for index in range(count):
+        image = stored.read(index)
+        features, first = image.features * np.float32(scale), len(image.features) - len(image.objects)
+        for one, channel in enumerate(image.objects.tolist()):
+            chosen = first + one
+            if is_latent:
+                near = np.flatnonzero(image.overlaps[:first, one] > LATENT_IOU)
+                if len(near):
+                    chosen = int(near[machines[channel - 1].margins(features[near]).argmax()])
+            positives[channel - 1].append(features[chosen].copy())  # not a view that keeps the others
+    for machine, rows in zip(machines, positives, strict=True):
+        machine.positives = rows
+        if is_latent:
+            machine.fit()
 
-    wrong = np.concatenate(list(negatives))
-    x = np.concatenate([*positives, wrong])
-    y = np.concatenate([np.ones(len(x) - len(wrong)), -np.ones(len(wrong))])
-    machine: Any = LinearSVC(
-        loss="hinge",
-        C=SVM_COST,
-        class_weight={1: SVM_POSITIVE_WEIGHT},
-        intercept_scaling=SVM_BIAS,  # pyright: ignore[reportArgumentType]
-        dual=True,  # pyright: ignore[reportArgumentType]
-        random_state=0,
-        max_iter=10_000,
-    )
-    machine.fit(x, y)
-    system.svm_weight[thing] = torch.from_numpy(machine.coef_[0]).to(system.svm_weight)
-    system.svm_bias[thing] = float(machine.intercept_[0])
-    system.has_svms[thing] = True
-    return wrong[machine.decision_function(wrong) > EVICT_BELOW]
+
+def _mine_negatives(
+    machines: Sequence[MinedSVM], stored: StoredFeatures, index: int, *, scale: float, negative_iou: float
+) -> None:
+    image = stored.read(index)
+    features, first = image.features * np.float32(scale), len(image.features) - len(image.objects)
+    for thing, machine in enumerate(machines):
+        if machine.positives:
+            is_own = image.objects == thing + 1
+            is_far = image.overlaps[:first, is_own].max(axis=1, initial=0) < negative_iou
+            # objects of other classes are negatives, however they overlap
+            machine.mine(index, features, np.flatnonzero(np.concatenate([is_far, ~is_own])).tolist())
+
+
+@torch.no_grad()
+def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor, " C"]:
+    """The margins of the regions that could be pasted, of the proposals without the objects."""
+    proposals = torch.from_numpy(image.features[: len(image.features) - len(image.objects)])
+    margins = system.margins(proposals.to(system.svm_weight.device)).cpu()
+    scores: list[Tensor] = []
+    numbers: list[Tensor] = []
+    for thing in system.has_svms.nonzero().flatten().tolist():
+        # what is answered at all, as in `_answer`
+        usable = (margins[:, thing].sigmoid() >= system.score_threshold).nonzero().flatten()
+        kept = usable[system._survivors(regions, usable, margins[usable, thing])]
+        scores.append(margins[kept, thing])
+        numbers.append(kept)
+    if not scores:
+        return torch.zeros(0)
+    every = torch.cat(scores)
+    return every[best_of_regions(every, torch.cat(numbers))]
 
 
 def fit_refiners(
@@ -674,7 +678,8 @@ def fit_refiners(
 ) -> Iterator[SolverProgress]:
     """Fit the regressors of each class: where in the box the object is, then which superpixels are its own.
 
-    Learnt from the regions that overlap an object of the class by REFINEMENT_IOU; a class without them has none.
+    Learnt from the candidates that overlap an object of the class by REFINEMENT_IOU, each of the object that it
+    overlaps most; a class without them has none.
 
     Args:
         system: with SVMs; whose buffers are set.
@@ -688,24 +693,23 @@ def fit_refiners(
     things = len(system.things)
     total = len(samples) + 2 * things
     rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(things)]
-    places: list[list[tuple[Regions, int, int]]] = [[] for _ in range(things)]
+    places: list[list[tuple[Regions, int, Tensor]]] = [[] for _ in range(things)]
     for index in range(len(samples)):
-        image = describe(system, samples[index], input_size=input_size, proposals=proposals)
-        first = len(image.features) - len(image.objects)
-        boxes = image.regions.boxes()
-        for region in range(len(image.features)):
-            for one in (image.overlaps[region] >= REFINEMENT_IOU).nonzero().flatten().tolist():
-                thing = int(image.objects[one]) - 1
-                box = padded_box(boxes[region])
-                x = torch.cat(
-                    [
-                        (image.features[region] * system.feature_scale).cpu(),
-                        coarse_mask(image.regions, region, box),
-                        torch.ones(1),
-                    ]
-                )
-                rows[thing].append((x, coarse_mask(image.regions, first + one, box)))
-                places[thing].append((image.regions, region, first + one))
+        found = describe(system, samples[index], input_size=input_size, proposals=proposals)
+        first = len(found.regions.members) - len(found.objects)
+        for thing in sorted({int(channel) - 1 for channel in found.objects}):
+            mine = (found.objects == thing + 1).nonzero().flatten()
+            best, owner = found.overlaps[:first, mine].max(dim=1)
+            near = (best >= REFINEMENT_IOU).nonzero().flatten()
+            regions = found.regions._replace(members=found.regions.members[near])
+            truths = found.regions._replace(members=found.regions.members[first + mine[owner[near]]])
+            features = _features(system, found.image, regions) * float(system.feature_scale)
+            boxes = regions.boxes()
+            for one in range(len(near)):
+                box = padded_box(boxes[one])
+                x = torch.cat([features[one], coarse_mask(regions, one, box), torch.ones(1)])
+                rows[thing].append((x, coarse_mask(truths, one, box)))
+                places[thing].append((regions, one, truths.members[one]))
         yield SolverProgress("fit_refiners", index + 1, total)
     for thing in range(things):
         if rows[thing]:
@@ -715,12 +719,15 @@ def fit_refiners(
             system.cell_weight[thing] = weight.to(system.cell_weight)
             inputs: list[Tensor] = []
             targets: list[Tensor] = []
-            for (regions, region, truth), row in zip(places[thing], x, strict=True):
+            for (regions, one, truth), row in zip(places[thing], x, strict=True):
                 coarse = (weight @ row).sigmoid().view(CELLS, CELLS).float()
-                means, inside = superpixel_means(coarse, padded_box(regions.boxes()[region]), regions)
-                z = torch.stack([means, regions.members[region].float(), torch.ones_like(means)], dim=1)
-                inputs.append(z[inside])
-                targets.append(regions.members[truth][inside].float())
+                means, _ = superpixel_means(coarse, padded_box(regions.boxes()[one]), regions)
+                members = regions.members[one]
+                is_large = regions.areas() > LEAST_AREA * max(regions.superpixels.shape) ** 2
+                teaches = is_large & (members | (means > LEAST_COARSE))
+                z = torch.stack([means, members.float(), torch.ones_like(means)], dim=1)
+                inputs.append(z[teaches])
+                targets.append(truth[teaches].float())
             solved = fit_logistic(torch.cat(inputs).double(), torch.cat(targets).double()[:, None])
             system.superpixel_weight[thing] = solved[0].to(system.superpixel_weight)
             system.has_refiner[thing] = True
@@ -729,85 +736,32 @@ def fit_refiners(
 
 @torch.no_grad()
 def describe(system: SDS, sample: Sample, *, input_size: int, proposals: StoredProposals | None = None) -> Described:
-    """The regions of a training image and what the towers say of them."""
+    """The regions of a training image, and how they overlap its objects."""
     (truth,) = objects_to_learn([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
     whole_size = (sample.image.shape[1], sample.image.shape[2])
     size = long_side_size(whole_size, input_size)
     picture = resize_image(sample.image, size)
+    system.eval()
     regions = system.propose(picture) if proposals is None else proposals.regions(sample.id, whole_size)
     regions = regions.resized(size)
     whole = torch.tensor([[0.0, 0.0, sample.image.shape[2], sample.image.shape[1]]]).expand(len(objects), 4)
     assert objects.masks is not None
     dense = (objects.masks[[index]].sample(whole[:1], size)[0] >= 0.5 for index in range(len(objects)))
     regions = regions_of_masks(dense, size, within=regions)
-    system.eval()
     parameter = next(system.parameters())
-    image = system.normalize(picture.to(parameter.device).to(parameter.dtype).div(255)[None])
     members = regions.members[len(regions.members) - len(objects) :]
     return Described(
+        image=system.normalize(picture.to(parameter.device).to(parameter.dtype).div(255)[None]),
         regions=regions,
-        features=system.region_features(image, regions),
         objects=channels_of(objects.labels, system.things),
         overlaps=region_overlaps(regions.members, members, regions.areas()),
     )
 
 
-def padded_box(box: Float[Tensor, " 4"]) -> Float[Tensor, " 4"]:
-    """The box that the refinement looks at."""
-    x1, y1, x2, y2 = box.unbind()
-    dx, dy = (x2 - x1) * REFINEMENT_PADDING, (y2 - y1) * REFINEMENT_PADDING
-    return torch.stack([x1 - dx, y1 - dy, x2 + dx, y2 + dy])
-
-
-def coarse_mask(regions: Regions, which: int, box: Float[Tensor, " 4"]) -> Float[Tensor, " cells"]:
-    """0 or 1 for each of 10×10 cells of a box: whether the pixel at its centre is the region's."""
-    height, width = regions.superpixels.shape
-    x1, y1, x2, y2 = box.tolist()
-    steps = (torch.arange(CELLS) + 0.5) / CELLS
-    x, y = (x1 + (x2 - x1) * steps).floor().long(), (y1 + (y2 - y1) * steps).floor().long()
-    inside = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))[None, :]
-    ids = regions.superpixels[y.clamp(0, height - 1)][:, x.clamp(0, width - 1)].long()
-    return (regions.members[which][ids] & inside).float().flatten()
-
-
-def superpixel_means(
-    coarse: Float[Tensor, "10 10"], box: Float[Tensor, " 4"], regions: Regions
-) -> tuple[Float[Tensor, " S"], Bool[Tensor, " S"]]:
-    """Mean over each superpixel of a 10×10 map that fills a box, zero outside; which superpixels touch the box."""
-    height, width = regions.superpixels.shape
-    x1, y1, x2, y2 = box.tolist()
-    rows = ((torch.arange(height) + 0.5 - y1) * CELLS / max(y2 - y1, 1e-6)).floor().long()
-    columns = ((torch.arange(width) + 0.5 - x1) * CELLS / max(x2 - x1, 1e-6)).floor().long()
-    is_inside = ((rows >= 0) & (rows < CELLS))[:, None] & ((columns >= 0) & (columns < CELLS))[None, :]
-    pasted = coarse[rows.clamp(0, CELLS - 1)][:, columns.clamp(0, CELLS - 1)] * is_inside
-    count = regions.members.shape[1]
-    means = mean_in_superpixels(pasted, regions.superpixels, count)
-    return means, mean_in_superpixels(is_inside.float(), regions.superpixels, count) > 0
-
-
-def fit_logistic(x: Float[Tensor, "N D"], y: Float[Tensor, "N K"], *, penalty: float = PENALTY) -> Float[Tensor, "K D"]:
-    """The weights of K logistic regressions that minimise mean log-loss plus half the penalty times squared weights.
-
-    Args:
-        x: the last column is the constant, whose weight is not penalised.
-        y: 0 or 1.
-        penalty: of the squared weights.
-    """
-    weight = torch.zeros(y.shape[1], x.shape[1], dtype=x.dtype, requires_grad=True)
-    solver = torch.optim.LBFGS([weight], max_iter=200, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(x @ weight.T, y, reduction="sum") / len(x)
-        # the constant's weight keeps a thousandth of it, so that cells which are always one have an answer
-        loss = loss + 0.5 * penalty * (weight[:, :-1].square().sum() + 1e-3 * weight[:, -1].square().sum())
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        solver.step(closure)  # pyright: ignore[reportArgumentType]
-    return weight.detach()
+@torch.no_grad()
+def _features(system: SDS, image: Float[Tensor, "1 3 h w"], regions: Regions) -> Float[Tensor, "R D"]:
+    return system.region_features(image, regions).cpu()
 
 
 def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
@@ -823,6 +777,8 @@ def build(
     width: int | None = None,
     crop_size: int | None = None,
     learns: Learns = "joint",
+    detects: Detects = "regions",
+    pastes: bool = False,
     proposal_side: int = 320,
     proposals: int = 2000,
     rois_per_image: int = 32,
@@ -838,6 +794,8 @@ def build(
         width: of each tower's features; 4,096 with caffenet, else 512, if not given.
         crop_size: pixels; 227 with caffenet, else 96, if not given.
         learns: `box`, `region` or `joint`: which towers learn; a stage of the recipe has it as argument.
+        detects: `regions`, or `boxes` for the paper's box detector.
+        pastes: answer with a class for each pixel, too; class 0 where no region lies.
         proposal_side: longest side in pixels of the image in which proposals are found.
         proposals: most of an image.
         rois_per_image: regions that are learnt from.
@@ -845,10 +803,12 @@ def build(
         max_detections: of an image.
 
     Raises:
-        RecipeError: an unknown backbone, or a tower that does not exist.
+        RecipeError: an unknown backbone, or a tower or a way to detect that does not exist.
     """
     if learns not in ("box", "region", "joint"):
         raise RecipeError(f"learns '{learns}': box, region or joint")
+    if detects not in ("regions", "boxes"):
+        raise RecipeError(f"detects '{detects}': regions or boxes")
     published = backbone == "caffenet"
     width = width or (4096 if published else 512)
 
@@ -862,6 +822,8 @@ def build(
         width=width,
         crop_size=crop_size or (227 if published else 96),
         learns=learns,
+        detects=detects,
+        pastes=pastes,
         proposal_side=proposal_side,
         proposals=proposals,
         rois_per_image=rois_per_image,
@@ -872,6 +834,7 @@ def build(
 
 VARIANTS = {
     "sds_caffenet": {"backbone": "caffenet"},
+    "sds_caffenet_boxes": {"backbone": "caffenet", "detects": "boxes"},
     "sds_mobilenet_v2": {"backbone": "mobilenet_v2", "proposals": 300},
 }
 
@@ -933,3 +896,6 @@ RECIPE = Recipe(
     },
 )
 """The towers, then what is solved exactly on their features."""
+
+RECIPES = {"sds_caffenet_boxes": replace(RECIPE, stages=RECIPE.stages[:-1])}
+"""Of the variants: boxes are not refined."""

@@ -25,7 +25,6 @@ Differences from the paper:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -41,6 +40,7 @@ from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.models import mask_rcnn
 from pixelwise.nn.backbones import ResNetBackbone
+from pixelwise.nn.convolution import group_norm
 from pixelwise.nn.deformable import DeformableConv2d, deform
 from pixelwise.nn.fpn import FPN
 from pixelwise.nn.panoptic_head import IGNORED, panoptic_logits, panoptic_segments, panoptic_targets, uncovered
@@ -107,7 +107,7 @@ class SemanticHead(nn.Module):
             before = channels if number > layers - 2 else in_channels
             convolution = DeformableConv2d(before, width, is_modulated=False)
             nn.init.kaiming_normal_(convolution.weight)
-            parts += [convolution, *([nn.GroupNorm(math.gcd(32, width // 2), width)] if norm == "group" else [])]
+            parts += [convolution, *([group_norm(width)] if norm == "group" else [])]
             parts.append(nn.ReLU(inplace=True))
         self.subnet = nn.Sequential(*parts)
         self.score = nn.Conv2d(4 * channels, num_classes, 1)
@@ -380,6 +380,8 @@ def build(
     Raises:
         RecipeError: parts that do not go together.
     """
+    if channels < 2:
+        raise RecipeError(f"channels={channels}: at least 2, of which the semantic head has half")
     if semantic_layers < 2:
         raise RecipeError(f"semantic_layers={semantic_layers}: at least 2 are wanted")
     if semantic_norm not in ("none", "group"):

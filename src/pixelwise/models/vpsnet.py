@@ -722,7 +722,7 @@ RECIPE = Recipe(
     paper={
         "steps": "12 epochs of 8 repetitions of the pairs of Cityscapes-VPS, from weights of Cityscapes",
         "batch_size": "8 pairs, one in each process",
-        "crop_size": "800×1600",
+        "crop_size": "[800,1600]",
         "input_size": "2048",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.005",

@@ -8,9 +8,10 @@ III-B). Prototypes, head and losses are YOLACT's.
 Differences from the paper, and from the authors' code where it says more:
 - TensorRT with 8-bit numbers (section III-A) is a way to run a trained network, not a part of it; here it computes in
   the precision of its weights.
-- There is no training of the flow on FlyingChairs: it is learnt with the rest from pairs of frames. So flow, scale,
-  bias and refinement begin as the identity, the key frame's features as they are, where the authors' begin at random.
-  The flow and the features at the resolution of P3, which theirs computes in training alone, are left out.
+- There is no training of the flow on FlyingChairs: it is learnt with the rest from pairs of frames, and from their true
+  flow where the data tell it (`cutout-clips` do). So flow, scale, bias and refinement begin as the identity, the key
+  frame's features as they are, where the authors' begin at random. The flow and the features at the resolution of P3,
+  which theirs computes in training alone, are left out.
 - One step adds up the losses of a pair's later frame, seen partly and seen as a key frame; the authors make a step for
   each, and one for an image of COCO in between.
 - The key frame of a pair lies two to five frames before the other, as in prediction; in the authors' code after it.
@@ -48,6 +49,9 @@ TASK = "instance"
 LEAK = 0.1
 """Slope of the activations of the flow network and the refinement below zero."""
 
+FLOW_WEIGHT = 4.0
+"""Of the loss of the flow, whose distances are fractions of a cell, so that it counts as much as the others."""
+
 Learns = Literal["images", "pairs"]
 """What is trained.
 
@@ -79,10 +83,12 @@ class Matching(NamedTuple):
     Attributes:
         transformed: made of the key frame's.
         wanted: what the whole network gives, without gradient.
+        flows: of P4 and P5, see FeatureTransform.
     """
 
     transformed: tuple[Float[Tensor, "B D _ _"], ...]
     wanted: tuple[Float[Tensor, "B D _ _"], ...]
+    flows: tuple[Float[Tensor, "B 2 _ _"], ...]
 
 
 class Output(NamedTuple):
@@ -248,6 +254,8 @@ class YolactEdge(YOLACT):
     """Frames of a clip in a training batch: the key frame, and a later one, of which is learnt; 1 for `images`."""
     reference_offsets = (-5, -4, -3, -2)
     """Where the key frame of a training pair lies."""
+    learns_flow = True
+    """The truth of a training pair's later frame shall have the flow to the key frame, where the data know it."""
 
     def __init__(self, network: YOLACT, *, flow_width: int, key_interval: int, learns: Learns) -> None:
         super(YOLACT, self).__init__()
@@ -315,7 +323,9 @@ class YolactEdge(YOLACT):
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """YOLACT's losses; from pairs those of the frame seen partly and, named `key_…`, as a key frame, and how far
-        the transformed features are from those of the whole network: 1 - cosine, averaged over cells and maps.
+        the transformed features are from those of the whole network: 1 - cosine, averaged over cells and maps. Where
+        the truth has a flow, also how far the guessed one is from it: their distance in cells, averaged over the cells
+        of which at least half is known.
 
         Raises:
             DataError: objects without masks.
@@ -325,11 +335,13 @@ class YolactEdge(YOLACT):
         later = replace(batch, truth=batch.truth[1::2])
         terms = super().loss(output.guesses, later)
         terms |= {f"key_{name}": term for name, term in super().loss(output.whole, later).items()}
-        pairs = list(zip(*output.matching, strict=True))
+        pairs = list(zip(output.matching.transformed, output.matching.wanted, strict=True))
         distances = [1 - F.cosine_similarity(at_least_float32(x), at_least_float32(wanted)) for x, wanted in pairs]
         total = torch.stack([distance.flatten(1).mean(dim=1) for distance in distances]).sum()
         count = torch.tensor(len(pairs) * len(later.truth), device=total.device)
-        return {**terms, "matching": Term(total, count)}
+        terms["matching"] = Term(total, count)
+        terms["flow"] = _flow_term(output.matching.flows, later.truth)
+        return terms
 
     def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As YOLACT."""
@@ -344,7 +356,12 @@ class YolactEdge(YOLACT):
             lateral: of C3.
             memory: of the key frame.
         """
-        transforms = self.flow_net(lateral, memory.lateral)
+        return self._transformed(lateral, memory, self.flow_net(lateral, memory.lateral))
+
+    def _transformed(
+        self, lateral: Float[Tensor, "B D h w"], memory: Memory, transforms: Sequence[FeatureTransform]
+    ) -> tuple[Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"]]:
+        """What `transform` gives, of what the flow network guesses for P4 and P5."""
         with torch.autocast(lateral.device.type, enabled=False):
             p4, p5 = (
                 transformed(features, FeatureTransform(*(at_least_float32(part) for part in transform)))
@@ -380,10 +397,13 @@ class YolactEdge(YOLACT):
         sums, seen = self._see_wholly(x)
         key = Memory(*(part[::2] for part in seen))
         # as the backbone does not learn, C3 of the later frame need not be computed a second time
-        sums, found = tuple(each[1::2] for each in sums), self.transform(seen.lateral[1::2], key)
+        lateral = seen.lateral[1::2]
+        transforms = self.flow_net(lateral, key.lateral)
+        sums, found = tuple(each[1::2] for each in sums), self._transformed(lateral, key, transforms)
         whole, partial = (self.guess(self.fpn.refine(each), size, truth[1::2]) for each in (sums, found))
         features = [self._matched(each[1:]) for each in (found, sums)]
-        matching = Matching(features[0], tuple(each.detach() for each in features[1]))
+        flows = tuple(at_least_float32(transform.flow) for transform in transforms)
+        matching = Matching(features[0], tuple(each.detach() for each in features[1]), flows)
         return Output(*partial, whole=whole, matching=matching, memory=None)
 
     def _matched(self, sums: Sequence[Float[Tensor, "B D _ _"]]) -> tuple[Float[Tensor, "B D _ _"], ...]:
@@ -397,9 +417,32 @@ class YolactEdge(YOLACT):
 
 def transformed(features: Float[Tensor, "B D h w"], transform: FeatureTransform) -> Float[Tensor, "B D h w"]:
     """The features where the flow points to, zero beyond the map, times scale plus bias (section III-B)."""
-    height, width = features.shape[2:]
-    cells = transform.flow.new_tensor([(width - 1) / 16, (height - 1) / 16])
-    return warp(features, transform.flow * cells[:, None, None]) * transform.scale + transform.bias
+    return warp(features, _in_cells(transform.flow)) * transform.scale + transform.bias
+
+
+def _in_cells(flow: Float[Tensor, "B 2 h w"]) -> Float[Tensor, "B 2 h w"]:
+    """The flow of a FeatureTransform in cells of its map."""
+    height, width = flow.shape[2:]
+    return flow * flow.new_tensor([(width - 1) / 16, (height - 1) / 16])[:, None, None]
+
+
+def _flow_term(flows: Sequence[Float[Tensor, "B 2 _ _"]], truth: Sequence[Annotation]) -> Term:
+    """How far the flows are from the true ones, summed over the cells of which at least half is known."""
+    total = torch.stack([flow.sum() * 0 for flow in flows]).sum()
+    count = torch.tensor(0, device=total.device)
+    for flow in flows:
+        for found, one in zip(_in_cells(flow), truth, strict=True):
+            if one.flow is None:
+                continue
+            known = ~one.flow[:1].isnan()
+            size = (found.shape[1], found.shape[2])
+            share = F.adaptive_avg_pool2d(known.to(found), size)
+            cells = found.new_tensor([size[1] / known.shape[2], size[0] / known.shape[1]])[:, None, None]
+            wanted = F.adaptive_avg_pool2d(one.flow.to(found).nan_to_num(), size) / share.clamp(min=0.5) * cells
+            judged = share[0] >= 0.5
+            total = total + torch.linalg.vector_norm(found - wanted, dim=0)[judged].sum()
+            count = count + judged.sum()
+    return Term(total, count, weight=FLOW_WEIGHT)
 
 
 def _leaky(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
@@ -426,6 +469,7 @@ def build(
     learns: Learns = "pairs",
     anchors: Anchors = "square",
     anchor_sizes: Sequence[float] = (24, 48, 96, 192, 384),
+    anchor_scales: int = 1,
     anchor_image_side: int = 550,
     masks_to_train: int = 100,
     nms: Literal["fast", "ordinary"] = "fast",
@@ -447,6 +491,7 @@ def build(
         learns: see Learns.
         anchors: see `yolact.build`.
         anchor_sizes: see `yolact.build`.
+        anchor_scales: see `yolact.build`.
         anchor_image_side: see `yolact.build`.
         masks_to_train: see `yolact.build`.
         nms: see `yolact.build`.
@@ -470,6 +515,7 @@ def build(
         prototypes=prototypes,
         anchors=anchors,
         anchor_sizes=anchor_sizes,
+        anchor_scales=anchor_scales,
         anchor_image_side=anchor_image_side,
         masks_to_train=masks_to_train,
         nms=nms,

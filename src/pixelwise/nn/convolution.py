@@ -1,8 +1,12 @@
-"""A convolution with what usually follows it."""
+"""A convolution with what usually follows it, one that halves, and group norm for any width."""
 
 from __future__ import annotations
 
-from torch import nn
+import math
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
 def convolution(
@@ -23,3 +27,28 @@ def convolution(
     if has_activation:
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+class Halving(nn.Conv2d):
+    """A 3×3 convolution with stride 2, as `nn.Conv2d`, also over maps that are one pixel wide.
+
+    For these the CPU's kernel of half precision leaves a part of the weight's gradient unwritten: whatever stood in the
+    memory, now and then NaN. A stride along the height alone gives the same map, and a whole gradient.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=1)
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        """The convolution."""
+        return F.conv2d(input, self.weight, self.bias, (2, 2 if input.shape[3] > 1 else 1), self.padding)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with 32 groups as in the paper, or with as many as divide the channels, each of several channels.
+
+    A group of one channel would take away what a narrow layer says of the whole image. Source: Wu, He, "Group
+    Normalization", ECCV 2018, section 4.1.
+    """
+    groups = math.gcd(32, channels)
+    return nn.GroupNorm(max(groups // 2, 1) if groups == channels else groups, channels)

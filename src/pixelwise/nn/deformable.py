@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
-from torchvision.ops import deform_conv2d
 
 from pixelwise.errors import RecipeError
 from pixelwise.nn.backbones import ResNetBackbone
+from pixelwise.ops.deformable_convolution import convolve_deformed
 
 
 class DeformableConv2d(nn.Module):
@@ -42,7 +42,7 @@ class DeformableConv2d(nn.Module):
         has_bias: bool = True,
     ) -> None:
         super().__init__()
-        self.taps, self.stride, self.padding = kernel**2, (stride, stride), (kernel // 2, kernel // 2)
+        self.taps, self.stride, self.padding = kernel**2, stride, kernel // 2
         self.is_modulated = is_modulated
         bound = 1 / math.sqrt(in_channels * self.taps)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel).uniform_(-bound, bound))
@@ -59,13 +59,15 @@ class DeformableConv2d(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """The convolution at the moved places."""
-        # torchvision's operator takes all its tensors in one precision, which autocast would mix
+        # the operator takes all its tensors in one precision, which autocast would mix
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
             moved = (self.conv_offset_mask if self.is_modulated else self.conv_offset)(x)
             offset = moved[:, : 2 * self.taps]
             mask = moved[:, 2 * self.taps :].sigmoid() if self.is_modulated else None
-            return deform_conv2d(x, offset, self.weight, self.bias, stride=self.stride, padding=self.padding, mask=mask)
+            return convolve_deformed(
+                x, offset, self.weight, self.bias, stride=self.stride, padding=self.padding, factor=mask
+            )
 
 
 def deform(backbone: ResNetBackbone, *, interval: int = 1, is_modulated: bool = True, has_bias: bool = True) -> None:

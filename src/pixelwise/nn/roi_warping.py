@@ -72,9 +72,9 @@ def _warp(
     side = size * samples
     rows = _weights(cells[:, 1], cells[:, 3], side, height)
     columns = _weights(cells[:, 0], cells[:, 2], side, width)
-    read = rows.flatten(0, 1) @ features.transpose(0, 1).reshape(height, channels * width)
-    read = read.view(len(cells), side * channels, width) @ columns.transpose(1, 2)
-    read = read.view(len(cells), side, channels, side).transpose(1, 2)
+    # channels last from here on: torch pools so several times faster on a CPU
+    read = rows.flatten(0, 1) @ features.permute(1, 2, 0).reshape(height, width * channels)
+    read = (columns[:, None] @ read.view(len(cells), side, width, channels)).permute(0, 3, 1, 2)
     return F.max_pool2d(read, samples) if samples > 1 else read
 
 

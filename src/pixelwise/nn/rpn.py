@@ -24,7 +24,7 @@ from pixelwise.ops.boxes import (
     pairwise_coverage,
     pairwise_iou,
 )
-from pixelwise.ops.matching import match_boxes, sample_balanced, without_crowds
+from pixelwise.ops.matching import BACKGROUND, NEUTRAL, match_boxes, sample_balanced, without_crowds
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.types import Instances
 
@@ -190,17 +190,25 @@ class RPN(nn.Module):
             found.append((image_boxes[best], scores[best], image_places[best]))
         return Proposals(*(tuple(parts) for parts in zip(*found, strict=True)))
 
-    def sample(self, predictions: RPNPredictions, truth: Sequence[Instances]) -> AnchorSamples:
+    def sample(
+        self,
+        predictions: RPNPredictions,
+        truth: Sequence[Instances],
+        *,
+        labelled: Sequence[Int64[Tensor, " N"]] | None = None,
+    ) -> AnchorSamples:
         """Anchors to learn from, drawn with torch's generator; background inside a crowd is not drawn.
 
         Args:
             predictions: of `forward`.
             truth: the objects of each image, with the crowds.
+            labelled: what the anchors of each image that are learnt from beside the drawn ones stand for: the number
+                of an object that is no crowd, or BACKGROUND; NEUTRAL leaves the anchor to the draw.
         """
         anchors = torch.cat(predictions.anchors)
         all_logits, all_deltas = torch.cat(predictions.logits, dim=1), torch.cat(predictions.deltas, dim=1)
         samples: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        for logits, deltas, instances in zip(all_logits, all_deltas, truth, strict=True):
+        for index, (logits, deltas, instances) in enumerate(zip(all_logits, all_deltas, truth, strict=True)):
             objects, crowds = split_crowds(instances)
             matches = match_boxes(
                 pairwise_iou(objects, anchors),
@@ -212,6 +220,11 @@ class RPN(nn.Module):
             positives, negatives = sample_balanced(
                 matches, count=self.samples, positive_fraction=self.positive_fraction
             )
+            if labelled is not None:
+                drawn = torch.full_like(matches, NEUTRAL)
+                drawn[positives], drawn[negatives] = matches[positives], BACKGROUND
+                matches = torch.where(labelled[index] == NEUTRAL, drawn, labelled[index])
+                positives, negatives = (matches >= 0).nonzero().flatten(), (matches == BACKGROUND).nonzero().flatten()
             chosen = torch.cat([positives, negatives])
             is_object = torch.arange(len(chosen), device=chosen.device) < len(positives)
             targets = encode_boxes(objects[matches[positives]], anchors[positives])

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from torch import Tensor
 
+from pixelwise.ops.resize import long_side_size, resize_image
+
 COLOUR_BINS = 25
 TEXTURE_DIRECTIONS = 8
 TEXTURE_BINS = 10
@@ -117,6 +119,33 @@ def propose_regions(
     packed = np.frombuffer(b"".join(chosen), dtype=np.uint8).reshape(len(chosen), -1)
     members = np.unpackbits(packed, axis=1, count=total).astype(bool)
     return Regions(superpixels, torch.from_numpy(members))
+
+
+def propose_at(
+    image: UInt8[Tensor, "3 H W"], *, side: int, count: int, strategies: Sequence[tuple[str, str]] = STRATEGIES
+) -> Regions:
+    """The proposals of an image that was made so small that its longest side has at most so many pixels.
+
+    Args:
+        image: RGB.
+        side: pixels.
+        count: so many regions at most.
+        strategies: colour spaces and measures, see STRATEGIES.
+
+    Returns:
+        regions over the small image.
+    """
+    size = (image.shape[1], image.shape[2])
+    small = resize_image(image, long_side_size(size, min(side, max(size))))
+    # the published 50 pixels belong to images of about 500 pixels
+    superpixels = superpixels_of(small, smallest=max(10, round(50 * (max(small.shape[1:]) / 500) ** 2)))
+    return propose_regions(small, superpixels=superpixels, count=count, strategies=strategies)
+
+
+def as_stored(image: Float[Tensor, "3 H W"], size: Sequence[int]) -> UInt8[Tensor, "3 h w"]:
+    """An image in [0, 1] without what lies beyond a height and a width, in whole numbers, on the CPU."""
+    valid = image[:, : size[0], : size[1]].detach().cpu()
+    return (valid * 255).round().clamp(0, 255).to(torch.uint8).contiguous()
 
 
 def regions_of_masks(

@@ -81,12 +81,17 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
     wanted, found = system.state_dict(), module.state_dict()
     same_classes = card.labels.names == labels.names
     of_classes = set() if same_classes else set(class_tensors(card))
+    # a backbone may lie deeper, as that of a tower
+    there, here = _place_of_backbone(module), _place_of_backbone(system)
+    found = {here + key.removeprefix(there) if key.startswith(there) else key: value for key, value in found.items()}
     fitting = {
         key: value
         for key, value in found.items()
         if key in wanted and wanted[key].shape == value.shape and key not in of_classes
     }
-    if len(fitting) < len(wanted) // 2:
+    of_backbone = [key for key in wanted if key.startswith(here)]
+    has_backbone = card.system != plan.system and bool(of_backbone) and all(key in fitting for key in of_backbone)
+    if len(fitting) < len(wanted) // 2 and not has_backbone:
         strange = next(key for key in wanted if key not in fitting)
         raise CheckpointError(
             f"--init {source}: a {card.system}, not a {plan.system} with these arguments; no '{strange}'"
@@ -115,10 +120,17 @@ def carry_over(system: nn.Module, weights: Mapping[str, Tensor]) -> str:
     return "; ".join(f"{_listed(names)} {what}" for names, what in parts if names)
 
 
+def _place_of_backbone(network: nn.Module) -> str:
+    """What the names of the backbone's tensors begin with."""
+    backbone = getattr(network, "backbone", None)
+    return next((f"{name}." for name, part in network.named_modules() if part is backbone), "backbone.")
+
+
 def _build(system: str, arguments: Mapping[str, Any], classes: int) -> nn.Module:
     try:
         return system_module(system).build(num_classes=classes, **arguments)
-    except TypeError as error:  # an argument of another kind, or one that build does not have
+    # an argument of another kind, one that build does not have, or a width that a layer cannot have
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise RecipeError(f"{system} cannot be built with {dict(arguments)}: {error}") from None
 
 

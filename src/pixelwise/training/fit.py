@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Stage, Term
 from pixelwise.data.copy_paste import with_parts_of
-from pixelwise.data.dataset import clips_of
+from pixelwise.data.dataset import clips_of, flow_of
 from pixelwise.data.frame_pairs import FramePairs
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.errors import RecipeError
@@ -110,7 +110,13 @@ def fit(
     if stage.sync_batch_norm and process_count() > 1:
         system = nn.SyncBatchNorm.convert_sync_batchnorm(system)
     network = wrapped(system, accelerator.device)
-    augment = TrainingCrop(stage.augmentation, stage.crop_size, input_size, labels.ignore_id)
+    augment = TrainingCrop(
+        stage.augmentation,
+        stage.crop_size,
+        input_size,
+        labels.ignore_id,
+        stretches_input=getattr(system, "stretches_input", False),
+    )
     sampler = StepSampler(
         len(samples),
         batch_size=stage.batch_size,
@@ -165,7 +171,8 @@ def _pairs(system: nn.Module, samples: Samples) -> FramePairs | None:
     if getattr(system, "clip_frames", 1) == 1:
         return None
     offsets: Any = getattr(system, "reference_offsets", (-1, 1))
-    return FramePairs(clips_of(samples), offsets=offsets)
+    flow = partial(flow_of, samples) if getattr(system, "learns_flow", False) else None
+    return FramePairs(clips_of(samples), offsets=offsets, flow=flow)
 
 
 def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, float]:

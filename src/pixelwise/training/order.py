@@ -95,7 +95,8 @@ class AugmentedSamples(Dataset["tuple[Sample, ...] | DataError"]):
             if self.pairs is not None:
                 other = self.pairs.reference(index, generator)
                 reference = None if other is None else self.samples[other]
-                return augmented_pair(self.samples[index], reference, self.augment, generator)
+                target = self.pairs.with_flow(self.samples[index], index, reference)
+                return augmented_pair(target, reference, self.augment, generator)
             sample = self.augment(self.samples[index], generator)
             generator = np.random.default_rng((self.seed, epoch, index, 3))
             if self.paste and generator.random() < self.paste_probability:

@@ -126,7 +126,8 @@ def _changed(stage: Stage, name: str, text: str, arguments: Mapping[str, Any], *
             return stage
         value = _parse(text, stage.arguments.get(key, arguments[key]), name)
         return replace(stage, arguments={**stage.arguments, key: value})
-    value = _class_weights(text) if name == "class_weights" else _parse(text, _stage_values(stage)[name], name)
+    own = {"class_weights": _class_weights, "crop_size": _crop_size}.get(name)
+    value = own(text) if own else _parse(text, _stage_values(stage)[name], name)
     return _replace_dotted(stage, {name: value})
 
 
@@ -140,6 +141,17 @@ def _class_weights(text: str) -> str | tuple[float, ...]:
     if not weights or min(weights) < 0 or not math.isfinite(sum(weights)) or not sum(weights):
         raise RecipeError(f"--set class_weights={text}: none, balanced, or a JSON list with a number for each class")
     return weights
+
+
+def _crop_size(text: str) -> int | tuple[int, int]:
+    try:
+        size = json.loads(text)
+        sides = size if isinstance(size, list) else [size]
+        if all(type(side) is int for side in sides) and 1 <= len(sides) <= 2:
+            return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+    except ValueError:
+        pass
+    raise RecipeError(f"--set crop_size={text}: a whole number is wanted, or [HEIGHT,WIDTH]")
 
 
 def _unknown(name: str, recipe: Recipe, arguments: Mapping[str, Any]) -> RecipeError:
@@ -224,7 +236,7 @@ def _require_possible(recipe: Recipe) -> None:
     values = recipe_values(recipe)
     for name, value in values.items():
         smallest = next((limit for key, limit in least.items() if name == key or name.endswith(f".{key}")), None)
-        if smallest is not None and value < smallest:
+        if smallest is not None and (min(value) if isinstance(value, tuple) else value) < smallest:
             raise RecipeError(f"--set {name}={value}: at least {smallest} is wanted")
     if recipe.precision not in ("auto", "float32", "bfloat16"):
         raise RecipeError(f"--set precision={recipe.precision}: auto, float32 or bfloat16")

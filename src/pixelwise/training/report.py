@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Int64
 from PIL import Image
+from torch import Tensor
 
 from pixelwise.errors import DataError
 from pixelwise.inference.confusion_picture import draw_confusion
@@ -69,7 +71,14 @@ def make_report_folder(folder: Path) -> None:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
 
 
-def write_report(folder: Path, evaluation: Evaluation, content: dict[str, Any], worst: Image.Image | None) -> None:
+def write_report(
+    folder: Path,
+    evaluation: Evaluation,
+    content: dict[str, Any],
+    worst: Image.Image | None,
+    *,
+    confusion: Int64[Tensor, "K K1"] | None = None,
+) -> None:
     """Write `evaluation.json`, `images.jsonl`, `confusion.png` and `worst.png`, each whole or not at all.
 
     Objects have no confusion matrix.
@@ -79,17 +88,19 @@ def write_report(folder: Path, evaluation: Evaluation, content: dict[str, Any], 
         evaluation: what came.
         content: of `evaluation.json`.
         worst: the sheet of the worst images; without one, an older one is removed.
+        confusion: pixels of each true class by the predicted one, where the metric has not counted them itself.
 
     Raises:
         DataError: a file cannot be written.
     """
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in evaluation.rows())
     metric = evaluation.metric
-    confusion = draw_confusion(metric.confusion, metric.labels) if isinstance(metric, MeanIoU) else None
+    counts = metric.confusion if isinstance(metric, MeanIoU) else confusion
+    matrix = None if counts is None else draw_confusion(counts, metric.labels)
     try:
         _write(folder / REPORT_NAME, _text_writer(json.dumps(content, ensure_ascii=False) + "\n"))
         _write(folder / ROWS_NAME, _text_writer(rows))
-        _write_picture(folder / CONFUSION_NAME, confusion)
+        _write_picture(folder / CONFUSION_NAME, matrix)
         _write_picture(folder / WORST_NAME, worst)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None

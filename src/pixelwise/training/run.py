@@ -304,16 +304,22 @@ def _tried_out(plan: Plan, data: TrainingData) -> str:
     """Build every stage's network, and fill the first; gives what `initialise` says."""
     first, *others = plan.recipe.stages
     system = new_system(plan, first, classes=len(data.labels))
-    _require_no_paste_into_clips(system, first)
+    _require_fitting(system, first, plan.recipe.input_size)
     for stage in plan.recipe.stages:
         set_pixel_loss(system, stage, data.labels.ignore_id)
     with torch.device("meta"):
         for stage in others:
-            _require_no_paste_into_clips(new_system(plan, stage, classes=len(data.labels)), stage)
+            _require_fitting(new_system(plan, stage, classes=len(data.labels)), stage, plan.recipe.input_size)
     return initialise(system, plan, first, data.labels) if plan.init else ""
 
 
-def _require_no_paste_into_clips(system: nn.Module, stage: Stage) -> None:
+def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
+    """Raise RecipeError for a stage that would not teach the system what it is judged on."""
+    if getattr(system, "stretches_input", False) and stage.crop_size not in (input_size, (input_size, input_size)):
+        raise RecipeError(
+            f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} sees "
+            "squares of one size, of which its anchors are shares; set both to the same number"
+        )
     if getattr(system, "clip_frames", 1) > 1 and stage.augmentation.copy_paste:
         raise RecipeError(
             f"stage {stage.name}: augmentation.copy_paste={stage.augmentation.copy_paste}: what is pasted would not "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -45,7 +46,8 @@ def open_training_data(specs: Sequence[str], label_map: str | None) -> TrainingD
     """Open the sets of a run.
 
     A set without `@SPLIT` gives its train split to learn from and its val split to choose on; with `@SPLIT` it gives
-    that split to learn from, and nothing to choose on. Classes are those of the first set.
+    that split to learn from, and nothing to choose on. Classes are those of the first set, or those that the map's file
+    names as its target.
 
     Raises:
         DataError: a set cannot be opened, or label sets differ and no map is given.
@@ -57,7 +59,7 @@ def open_training_data(specs: Sequence[str], label_map: str | None) -> TrainingD
         train.append(open_dataset(spec, default_split="train"))
         if spec.split is None and "val" in splits_of(spec):
             val.append(open_dataset(spec, default_split="val"))
-    labels = train[0].labels
+    labels = _target(label_map, train[0].labels)
     remarks = dict.fromkeys(dataset.remark for dataset in (*train, *val) if dataset.remark)
     train = [with_labels(dataset, labels, label_map) for dataset in train]
     val = [with_labels(dataset, labels, label_map) for dataset in val]
@@ -90,14 +92,27 @@ def read_label_map(text: str, source: LabelSet, target: LabelSet) -> LabelMap:
     """The map that `--map` names: `names`, a TOML file, or the name of one that ships beside the label sets."""
     if text == "names":
         return LabelMap.by_names(source, target)
+    with _map_file(text) as path:
+        return LabelMap.from_toml(path, source, target)
+
+
+def _target(label_map: str | None, first: LabelSet) -> LabelSet:
+    """What the map makes of all classes: those of the first set, unless its file names others."""
+    if label_map is None or label_map == "names":
+        return first
+    with _map_file(label_map) as path:
+        target = LabelMap.target_of(path)
+    return first if target is None or target.names == first.names else target
+
+
+def _map_file(text: str) -> AbstractContextManager[Path]:
     if Path(text).is_file():
-        return LabelMap.from_toml(Path(text), source, target)
+        return nullcontext(Path(text))
     shipped = resources.files("pixelwise.labels.maps")
     names = sorted(entry.name.removesuffix(".toml") for entry in shipped.iterdir() if entry.name.endswith(".toml"))
     if text not in names:
         raise DataError(f"--map {text}: no such file; names, a TOML file, or one of {', '.join(names)} is wanted")
-    with resources.as_file(shipped.joinpath(f"{text}.toml")) as path:
-        return LabelMap.from_toml(path, source, target)
+    return resources.as_file(shipped.joinpath(f"{text}.toml"))
 
 
 def describe_label_map(label_map: LabelMap) -> Iterator[str]:

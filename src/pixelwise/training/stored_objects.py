@@ -46,10 +46,12 @@ class StoredObjects:
             source = f"{self.path}: image '{sample.id}', object"
             masks = Masks.from_coco([entry["segmentation"] for entry in entries], (height, width), source=source)
         boxes = torch.zeros(len(entries), 4)
+        areas = torch.zeros(len(entries), dtype=torch.float64) if masks is None else masks.areas().double()
         for index, entry in enumerate(entries):
             if "bbox" in entry:
                 x, y, w, h = entry["bbox"]
                 boxes[index] = torch.tensor([x, y, x + w, y + h])
+                areas[index] = w * h  # as pycocotools does even of masks
             elif masks is not None:
                 boxes[index] = masks.boxes[index].float()
         class_of = {native: index for index, native in enumerate(self.labels.native_ids)}
@@ -59,6 +61,7 @@ class StoredObjects:
                 labels=torch.tensor([class_of[entry["category_id"]] for entry in entries], dtype=torch.int64),
                 masks=masks,
                 scores=torch.tensor([float(entry["score"]) for entry in entries], dtype=torch.float64),
+                areas=areas,
             )
         )
 

@@ -19,16 +19,17 @@ import numpy as np
 
 from pixelwise.data.faults import SplitReport
 from pixelwise.data.folders import by_stem, in_reading_order, labels_for, require_split
-from pixelwise.data.frames import ClipFrames, Frame, check_frames, folders_in, in_time, open_frames
+from pixelwise.data.frames import ClipFrames, Frame, FramesToMend, check_frames, folders_in, in_time, open_frames
 from pixelwise.data.images import read_ids
-from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, numbered_map, truth_of_map
+from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, mended_map, numbered_map, truth_of_map
 from pixelwise.data.parallel import Progress
+from pixelwise.data.segment_clip_target import DVPS_CLASSES, DVPS_DIVISOR, DvpsTarget, with_ids_below
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
 
-DIVISOR = 1000
+DIVISOR = DVPS_DIVISOR
 
 _IMAGE = "_leftImg8bit"
 _MAP = "_gtFine_instanceTrainIds"
@@ -37,7 +38,7 @@ _MAP = "_gtFine_instanceTrainIds"
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
     """The folders with images and maps in them."""
     root = _root(path)
-    found = [name for name in folders_in(root) if any((root / name).glob(f"*{_IMAGE}.*"))]
+    found = [name for name in folders_in(root) if by_stem(root / name, suffix=_IMAGE)]
     if not found:
         raise DataError(f"{root}: not a Cityscapes-DVPS folder: no SPLIT/ with files *{_IMAGE}.png in it")
     return in_reading_order(found)
@@ -46,7 +47,8 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
     """The frames of one split. Raises DataError when an image or a map is missing."""
     frames, labels = list_frames(path, split, options), labels_of(path, options)
-    return open_frames(frames, labels, name=name, format="cityscapes-dvps", read=partial(truth_of_map, read=read_map))
+    read = partial(truth_of_map, read=read_map)
+    return open_frames(frames, labels, name=name, format="cityscapes-dvps", read=read, numbered_by=DIVISOR)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -60,6 +62,12 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         workers=workers,
         progress=progress,
     )
+
+
+def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+    """The frames of one split, with or without faults."""
+    frames, labels = list_frames(path, split, options), labels_of(path, options)
+    return FramesToMend(frames, labels, partial(mended_map, read=read_map), numbered_by=DIVISOR)
 
 
 def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -90,6 +98,15 @@ def dvps_labels() -> LabelSet:
     """The 19 classes of Cityscapes by train id."""
     labels = published("cityscapes")
     return replace(labels, name="cityscapes-dvps", native_ids=tuple(range(len(labels))), void_ids=(32, 255))
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> DvpsTarget:
+    """Writes a set of this format, without depth; one whose classes are not those of Cityscapes gets a labels.toml."""
+    if options:
+        raise DataError(f"cityscapes-dvps: a new set takes no option {next(iter(options))}")
+    own = dvps_labels()
+    labels = own if source.names == own.names else with_ids_below(source, DVPS_CLASSES, format="cityscapes-dvps")
+    return DvpsTarget(labels=labels, default=own)
 
 
 def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:

@@ -9,17 +9,25 @@ Kim et al., "Video Panoptic Segmentation", CVPR 2020.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from pixelwise.data.clip_target import VpsTarget
 from pixelwise.data.coco_json import Entry, read_json
 from pixelwise.data.faults import SplitReport
-from pixelwise.data.folders import in_reading_order, require_split
-from pixelwise.data.frames import ClipFrames
-from pixelwise.data.listed_frames import FramePlaces, ListedFrames, check_listed, listed_frames, open_listed
+from pixelwise.data.folders import in_reading_order, is_there, require_split
+from pixelwise.data.frames import ClipFrames, FramesToMend, folders_in
+from pixelwise.data.listed_frames import (
+    FramePlaces,
+    ListedFrames,
+    check_listed,
+    listed_frames,
+    listed_to_mend,
+    open_listed,
+)
 from pixelwise.data.pair_target import contiguous
 from pixelwise.data.parallel import Progress
+from pixelwise.data.segment_clip_target import VpsTarget
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 
@@ -30,11 +38,14 @@ _BEFORE, _AFTER = "panoptic_gt_", "_city_vps.json"
 
 _IMAGES = ("img_all", "img")
 
+Listed = TypeVar("Listed")
+
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
     """What stands in the names of the JSON files."""
     found = [file.name.removeprefix(_BEFORE).removesuffix(_AFTER) for file in path.glob(f"{_BEFORE}*{_AFTER}")]
     if not found:
+        folders_in(path)  # which says so of a folder that must not be looked into
         raise DataError(f"{path}: not a Cityscapes-VPS folder: no {_BEFORE}SPLIT{_AFTER} in it")
     return in_reading_order(found)
 
@@ -51,6 +62,11 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     return check_listed(listed, split=split, source=json_file(path, split), workers=workers, progress=progress)
 
 
+def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+    """The labelled frames of one split, with or without faults. Raises DataError for an unusable JSON."""
+    return _of_json(path, split, options, listed_to_mend)
+
+
 def target(options: Mapping[str, str], source: LabelSet) -> VpsTarget:
     """Writes a set of this format, with the classes of the source as categories."""
     if options:
@@ -64,6 +80,11 @@ def json_file(path: Path, split: str) -> Path:
 
 
 def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
+    return _of_json(path, split, options, listed_frames)
+
+
+def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Callable[..., Listed]) -> Listed:
+    """What `listed_frames` or `listed_to_mend` makes of the JSON of a split."""
     require_split(split, splits(path, options), source=path)
     file = json_file(path, split)
     content, folder = read_json(file), path / split
@@ -74,12 +95,12 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
 
     def image_of(_clip: str, image: Entry) -> Path:
         places = [folder / name / image["file_name"] for name in _IMAGES]
-        return next((place for place in places if place.is_file()), places[0])
+        return next((place for place in places if is_there(place)), places[0])
 
     def map_of(_clip: str, annotation: Entry) -> Path:
         return folder / "panoptic_video" / annotation["file_name"]
 
     places = FramePlaces(clip_of, image_of, map_of)
-    return listed_frames(
+    return sort_out(
         content.images, content.annotations, content.categories, places, source=file, stored=content.label_set
     )

@@ -4,8 +4,9 @@ The truth of an image is its objects and, painted from them, the class of each p
 small ones stay on top; what no object covers is `background`; a crowd region that no object covers is void.
 
 Where the JSON's categories are those of COCO 2017, the label set is the published one; else it is made from the
-categories, in the order of their ids, after `background`. An annotation without segmentation, or without extent (a box
-without width or height, no polygon of three points), is left out, and the set's remark counts them; other faults are
+categories, in the order of their ids, after `background`. Of an annotation without segmentation nobody knows the
+pixels: its box becomes a crowd region, in which nothing is learnt and no prediction is wrong. One without extent (a box
+without width or height, no polygon of three points) is left out. The set's remark counts both; other faults are
 refused, and so is a file in which no annotation has a segmentation.
 """
 
@@ -22,6 +23,7 @@ from pixelwise.data.coco_json import (
     has_extent,
     has_segmentation,
     image_problems,
+    is_finite,
     labels_of,
     read_json,
     repeated_annotations,
@@ -157,15 +159,14 @@ def _packed(
     file: Path,
     files: tuple[Path, ...],
 ) -> DrawnObjects:
-    """The data set of sound entries; annotations without segmentation, extent or image are left out."""
+    """The data set of sound entries; annotations without extent or image are left out."""
     number_of = {image["id"]: number for number, image in enumerate(images)}
     known = [annotation for annotation in annotations if annotation["image_id"] in number_of]
-    drawn = [annotation for annotation in known if has_segmentation(annotation)]
-    whole = [annotation for annotation in drawn if has_extent(annotation)]
-    lost = {
-        "without segmentation": len(known) - len(drawn),
-        "without extent": len(annotations) - len(known) + len(drawn) - len(whole),
-    }
+    whole = [annotation for annotation in known if has_extent(annotation)]
+    boxes = sum(not has_segmentation(annotation) for annotation in whole)
+    lost = left_out({"without extent": len(annotations) - len(whole)})
+    unknown = f"neither learnt nor judged: the boxes of {count(boxes, 'annotation')} without segmentation"
+    remarks = [remark for remark in (lost, f"{unknown}, see pixelwise data check" if boxes else None) if remark]
     return DrawnObjects(
         name=name,
         format="coco",
@@ -178,23 +179,26 @@ def _packed(
         ),
         noun="annotation",
         sizes=tuple((image["height"], image["width"]) for image in images),
-        remark=left_out(lost),
+        remark="; ".join(remarks) or None,
     )
 
 
 def _shape(annotation: Entry, image: int, class_of: Mapping[int, int]) -> Shape:
-    """A sound annotation, without its polygons of less than three points."""
-    segmentation = annotation["segmentation"]
-    has_runs = isinstance(segmentation, dict)
+    """A sound annotation, without its polygons of less than three points; its box, where it has no segmentation."""
     x, y, width, height = annotation["bbox"]
+    is_drawn, area = has_segmentation(annotation), annotation.get("area")
+    outline = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    segmentation = annotation["segmentation"] if is_drawn else outline
+    has_runs = isinstance(segmentation, dict)
     return Shape(
         image=image,
         id=annotation["id"],
         class_id=class_of[annotation["category_id"]],
         polygons=() if has_runs else [polygon for polygon in segmentation if len(polygon) >= 6],
         runs=segmentation if has_runs else None,
-        crowd=bool(annotation.get("iscrowd", 0)),
+        crowd=bool(annotation.get("iscrowd", 0)) or not is_drawn,
         box=(x, y, x + width, y + height),
+        area=area if is_finite(area) and area > 0 else None,
     )
 
 

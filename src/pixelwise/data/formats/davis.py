@@ -20,10 +20,10 @@ from PIL import Image
 from pixelwise.data.clip_target import DavisTarget
 from pixelwise.data.faults import Fault, SplitReport
 from pixelwise.data.folders import in_reading_order, require_split
-from pixelwise.data.frames import ClipFrames, Frame, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.frames import ClipFrames, Frame, FramesToMend, check_frames, folders_in, open_frames, pair_clip
 from pixelwise.data.images import read_ids
 from pixelwise.data.parallel import Progress
-from pixelwise.data.track_frames import ObjectMap, inspect_numbers, truth_of_numbers
+from pixelwise.data.track_frames import ObjectMap, inspect_numbers, mended_numbers, truth_of_numbers
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, voc_colour
 
@@ -76,6 +76,14 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
+def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+    """The frames of one split, with or without faults."""
+    there = set(folders_in(path / "Annotations" / _resolution(options)))
+    done = {"missing_clips": sum(clip not in there for clip in _clips(path, split, options))}
+    frames = tuple(frame for frame in list_frames(path, split, options) if frame.clip in there)
+    return FramesToMend(frames, object_labels(), partial(mended_numbers, read=read_numbers), done)
+
+
 def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
     """The images and masks of the clips of a split, also those without partner."""
     _require_folders(path, options)
@@ -91,9 +99,10 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG0
 
 def target(options: Mapping[str, str], source: LabelSet) -> DavisTarget:
     """Writes a set of this format, with lists as in 2017; all classes become one."""
-    if options:
-        raise DataError(f"davis: a new set takes no option {next(iter(options))}")
-    return DavisTarget(labels=source)
+    strange = next((name for name in options if name != "resolution"), None)
+    if strange is not None:
+        raise DataError(f"davis: a new set takes no option {strange}; it takes resolution")
+    return DavisTarget(labels=source, resolution=_resolution(options))
 
 
 @cache
@@ -128,8 +137,10 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
     require_split(split, in_reading_order(lists), source=path)
     try:
         lines = lists[split].read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{lists[split]}: not a readable text file ({error})") from None
+    except OSError as error:
+        raise DataError(f"{lists[split]}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{lists[split]}: not a readable text file ({error}); one clip a line is wanted") from None
     named = [line.split()[0] for line in lines if line.strip()]
     return tuple(dict.fromkeys(Path(name).parent.name if "/" in name else name for name in named))
 

@@ -16,20 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.clip_target import StepTarget
 from pixelwise.data.faults import SplitReport
 from pixelwise.data.folders import in_reading_order, labels_for, require_split
-from pixelwise.data.frames import ClipFrames, Frame, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.frames import ClipFrames, Frame, FramesToMend, check_frames, folders_in, open_frames, pair_clip
 from pixelwise.data.images import read_channels
-from pixelwise.data.pair_target import contiguous
-from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, numbered_map, truth_of_map
+from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, mended_map, numbered_map, truth_of_map
 from pixelwise.data.parallel import Progress
+from pixelwise.data.segment_clip_target import STEP_DIVISOR, StepTarget, with_ids_below
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
 
-DIVISOR = 65536
+DIVISOR = STEP_DIVISOR
 
 _IMAGES, _MAPS = "images", "panoptic_maps"
 
@@ -48,7 +47,8 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
     """The frames of one split. Raises DataError when an image or a map is missing."""
     frames, labels = list_frames(path, split, options), labels_of(path, options)
-    return open_frames(frames, labels, name=name, format="kitti-step", read=partial(truth_of_map, read=read_map))
+    read = partial(truth_of_map, read=read_map)
+    return open_frames(frames, labels, name=name, format="kitti-step", read=read, numbered_by=DIVISOR)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -62,6 +62,12 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         workers=workers,
         progress=progress,
     )
+
+
+def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+    """The frames of one split, with or without faults."""
+    frames, labels = list_frames(path, split, options), labels_of(path, options)
+    return FramesToMend(frames, labels, partial(mended_map, read=read_map), numbered_by=DIVISOR)
 
 
 def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -96,7 +102,8 @@ def target(options: Mapping[str, str], source: LabelSet) -> StepTarget:
     if options:
         raise DataError(f"kitti-step: a new set takes no option {next(iter(options))}")
     own = step_labels()
-    return StepTarget(labels=own if source.names == own.names else contiguous(source), default=own)
+    labels = own if source.names == own.names else with_ids_below(source, 256, format="kitti-step")
+    return StepTarget(labels=labels, default=own)
 
 
 def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:

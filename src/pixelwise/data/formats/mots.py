@@ -6,27 +6,39 @@
   made of the clips 2, 6, 7, 8, 10, 13, 14, 16 and 18, as in its publication, unless `train.seqmap` and `val.seqmap`
   say otherwise.
 
-The frame is the number in the name of the image; every image of a clip counts as labelled. Ids hold in the whole clip;
-1 is a car, 2 a pedestrian. The id 10000 (class 10) is a region that nobody judges: it is void, and a crowd of both.
+The frame is the number in the name of the image; every image of a clip counts as labelled. Ids hold in the whole clip,
+and are class · 1000 + number as published; 1 is a car, 2 a pedestrian. The id 10000 (class 10) is a region that nobody
+judges: it is void, and a crowd of both.
 
 Voigtlaender et al., "MOTS: Multi-Object Tracking and Segmentation", CVPR 2019.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pixelwise.data.clip_target import MotsTarget
+from pixelwise.data.clip_target import MOTS_DIVISOR, MotsTarget
 from pixelwise.data.faults import Fault, SplitReport
-from pixelwise.data.folders import by_stem, in_reading_order, labels_for, require_split
-from pixelwise.data.frames import ClipFrames, Frame, Shape, check_frames, folders_in, in_time, number_of, open_frames
+from pixelwise.data.folders import by_stem, in_reading_order, is_there, labels_for, require_split
+from pixelwise.data.frames import (
+    LARGEST_TRACK_ID,
+    ClipFrames,
+    Frame,
+    FramesToMend,
+    Shape,
+    check_frames,
+    folders_in,
+    in_time,
+    number_of,
+    open_frames,
+)
 from pixelwise.data.parallel import Progress
-from pixelwise.data.track_frames import inspect_shapes, truth_of_shapes
+from pixelwise.data.track_frames import inspect_shapes, mended_shapes, truth_of_shapes
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, voc_colour
 
@@ -46,11 +58,21 @@ class _Clip(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """The objects of a text by the number of the frame, the size of each frame, and the lines that are unusable."""
+    """What a text says.
+
+    Attributes:
+        shapes: the objects by the number of the frame.
+        sizes: of each frame, by its first line.
+        faults: of lines that are unusable.
+        misfits: the objects of lines that state another size than the first of the frame.
+        is_text: False of a file that cannot be read.
+    """
 
     shapes: Mapping[int, Sequence[Shape]]
     sizes: Mapping[int, tuple[int, int]]
     faults: tuple[Fault, ...]
+    misfits: Mapping[int, Sequence[Shape]] = {}
+    is_text: bool = True
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
@@ -68,7 +90,8 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     frames, faults = _list(path, split, labels_of(path, options), options)
     if faults:
         raise DataError(f"{faults[0].where}: {faults[0].text}; pixelwise data check lists all such faults")
-    return open_frames(frames, labels_of(path, options), name=name, format="mots", read=truth_of_shapes)
+    labels, divisor = labels_of(path, options), _divisor(frames)
+    return open_frames(frames, labels, name=name, format="mots", read=truth_of_shapes, numbered_by=divisor)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -85,6 +108,22 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         progress=progress,
         listed=faults,
     )
+
+
+def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+    """The frames of one split, with or without faults."""
+    require_split(split, splits(path, options), source=path)
+    labels = labels_of(path, options)
+    frames: list[Frame] = []
+    done: Counter[str] = Counter()
+    for clip in _found(path)[split]:
+        lines = _read_lines(clip.text, labels)
+        done["shapes"] += sum(fault.kind == "unusable line" for fault in lines.faults)
+        for frame in _frames_of(clip, lines):
+            done["unreadable_annotations"] += not lines.is_text
+            misfits = lines.misfits.get(number_of(frame.name) or 0, ())
+            frames += [replace(frame, shapes=(*frame.shapes, *misfits))] if lines.is_text else []
+    return FramesToMend(tuple(frames), labels, mended_shapes, done)
 
 
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
@@ -129,7 +168,9 @@ def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
     for split in folders_in(path):
         root = path / split
         clips = tuple(
-            _Clip(text.parts[-3], text.parents[1] / "img1", text) for text in sorted(root.glob("*/gt/gt.txt"))
+            _Clip(name, root / name / "img1", text)
+            for name in folders_in(root)
+            if is_there(text := root / name / "gt" / "gt.txt")
         )
         if not clips and (root / "instances_txt").is_dir():
             clips = _texts(root / "instances_txt", [root / "images", root / "image_02"])
@@ -144,6 +185,12 @@ def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
     return {
         split: of_split for split, names in parts.items() if (of_split := tuple(c for c in clips if c.name in names))
     }
+
+
+def _divisor(frames: Sequence[Frame]) -> int | None:
+    """1000 where every id is class · 1000 + number, as published; see `data.track_numbers`."""
+    whole = (one for frame in frames for one in frame.shapes if not one.crowd)
+    return MOTS_DIVISOR if all(one.id // MOTS_DIVISOR == one.native for one in whole) else None
 
 
 def _texts(folder: Path, images: Sequence[Path]) -> tuple[_Clip, ...]:
@@ -167,22 +214,30 @@ def _list(
     for clip in _found(path)[split]:
         lines = _read_lines(clip.text, labels)
         faults += lines.faults
-        images = by_stem(clip.images) if clip.images.is_dir() else {}
-        numbers = {number: name for name in images if (number := number_of(name)) is not None}
-        named = {**numbers, **{number: f"{number:06d}" for number in lines.shapes if number not in numbers}}
-        for number, name in sorted(named.items(), key=lambda pair: (pair[0], in_time(pair[1]))):
-            image = images[name][0] if name in images else None
-            shapes = tuple(lines.shapes.get(number, ()))
-            frames.append(Frame(clip.name, name, image, clip.text, shapes, lines.sizes.get(number)))
+        frames += _frames_of(clip, lines)
     return tuple(frames), tuple(faults)
+
+
+def _frames_of(clip: _Clip, lines: _Lines) -> Iterator[Frame]:
+    """The images of a clip with their objects, and the objects without image, in the order of time."""
+    images = by_stem(clip.images) if clip.images.is_dir() else {}
+    numbers = {number: name for name in images if (number := number_of(name)) is not None}
+    named = {**numbers, **{number: f"{number:06d}" for number in lines.shapes if number not in numbers}}
+    for number, name in sorted(named.items(), key=lambda pair: (pair[0], in_time(pair[1]))):
+        image = images[name][0] if name in images else None
+        shapes = tuple(lines.shapes.get(number, ()))
+        yield Frame(clip.name, name, image, clip.text, shapes, lines.sizes.get(number))
 
 
 def _read_lines(text: Path, labels: LabelSet) -> _Lines:
     try:
         content = text.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        return _Lines({}, {}, (Fault("unreadable text", str(text), f"not a readable text file ({error})"),))
+        why = error.strerror if isinstance(error, OSError) else error
+        fault = Fault("unreadable text", str(text), f"not a readable text file ({why})")
+        return _Lines({}, {}, (fault,), is_text=False)
     shapes: defaultdict[int, list[Shape]] = defaultdict(list)
+    misfits: defaultdict[int, list[Shape]] = defaultdict(list)
     sizes: dict[int, tuple[int, int]] = {}
     faults: list[Fault] = []
     things = [native for native, is_thing in zip(labels.native_ids, labels.is_thing, strict=True) if is_thing]
@@ -196,14 +251,20 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
             faults.append(Fault("unusable line", f"{text}: line {place}", f"{wanted}, separated by blanks"))
             continue
         frame, id, native, height, width = numbers
+        if max(numbers) > LARGEST_TRACK_ID:
+            text_of_id = f"{max(numbers):,} is no number of a frame, an object, a class or a side"
+            faults.append(Fault("unusable line", f"{text}: line {place}", text_of_id))
+            continue
+        runs = {"size": [height, width], "counts": fields[5]}
+        if id == IGNORED_ID or native == IGNORED_CLASS:
+            found = [Shape(IGNORED_ID + thing, thing, crowd=True, segmentation=runs) for thing in things]
+        else:
+            found = [Shape(id, native, segmentation=runs)]
         if sizes.setdefault(frame, (height, width)) != (height, width):
             before = "×".join(str(side) for side in sizes[frame])
             other = f"{height}×{width}, a line before says {before} (height×width)"
             faults.append(Fault("size mismatch", f"{text}: line {place} (frame {frame}, object {id})", other))
+            misfits[frame] += found
             continue
-        runs = {"size": [height, width], "counts": fields[5]}
-        if id == IGNORED_ID or native == IGNORED_CLASS:
-            shapes[frame] += (Shape(IGNORED_ID + thing, thing, crowd=True, segmentation=runs) for thing in things)
-        else:
-            shapes[frame].append(Shape(id, native, segmentation=runs))
-    return _Lines(shapes, sizes, tuple(faults))
+        shapes[frame] += found
+    return _Lines(shapes, sizes, tuple(faults), misfits)

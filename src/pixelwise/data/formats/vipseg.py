@@ -12,23 +12,41 @@ Miao et al., "Large-scale Video Panoptic Segmentation in the Wild: A Benchmark",
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pixelwise.data.coco_json import Entry
 from pixelwise.data.faults import Fault, SplitReport
-from pixelwise.data.folders import in_reading_order, require_split
-from pixelwise.data.frames import ClipFrames, Frame, Shape, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.folders import in_reading_order, is_there, require_split
+from pixelwise.data.frames import (
+    ClipFrames,
+    Frame,
+    FramesToMend,
+    Shape,
+    check_frames,
+    folders_in,
+    open_frames,
+    pair_clip,
+)
 from pixelwise.data.images import read_ids
-from pixelwise.data.listed_frames import FramePlaces, ListedFrames, check_listed, listed_frames, open_listed
-from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, truth_of_map
+from pixelwise.data.listed_frames import (
+    FramePlaces,
+    ListedFrames,
+    check_listed,
+    listed_frames,
+    listed_to_mend,
+    open_listed,
+)
+from pixelwise.data.pair_target import contiguous
+from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, mended_map, truth_of_map
 from pixelwise.data.panoptic_json import panoptic_labels_of
 from pixelwise.data.parallel import Progress
+from pixelwise.data.segment_clip_target import VipsegTarget
 from pixelwise.data.segments import regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -41,13 +59,15 @@ _BEFORE = "panoptic_gt_VIPSeg_"
 _CATEGORIES = "panoVIPSeg_categories.json"
 _IMAGES = ("images", "imgs")
 
+Listed = TypeVar("Listed")
+
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     """What stands in the names of the JSON files, or the names of the lists."""
     if _has_json(path, options):
         return in_reading_order(file.stem.removeprefix(_BEFORE) for file in path.glob(f"{_BEFORE}*.json"))
     lists = [file.stem for file in path.glob("*.txt") if file.stem in ("train", "val", "test")]
-    if not lists or not (path / "panomasks").is_dir():
+    if not lists or "panomasks" not in folders_in(path):
         raise DataError(
             f"{path}: not a VIPSeg folder: no {_BEFORE}SPLIT.json, and no panomasks/ with train.txt or val.txt in it"
         )
@@ -85,6 +105,16 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
+def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+    """The frames of one split, with or without faults. Raises DataError for an unusable JSON or list."""
+    if _has_json(path, options):
+        return _of_json(path, split, options, listed_to_mend)
+    there = set(folders_in(path / "panomasks"))
+    done = {"missing_clips": sum(clip not in there for clip in _clips(path, split, options))}
+    frames = tuple(frame for frame in _paired(path, split, options) if frame.clip in there)
+    return FramesToMend(frames, labels_of(path, options), partial(mended_map, read=read_map), done)
+
+
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG001
     """The classes of panoVIPSeg_categories.json, counted from 1 on disk. Raises DataError where it is not usable."""
     file = path / _CATEGORIES
@@ -93,6 +123,13 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG0
         raise DataError(f"{file}: a list of categories with id, name and isthing is wanted")
     labels, _ = panoptic_labels_of(categories, source=file)
     return replace(labels, name="vipseg", native_ids=tuple(id + 1 for id in labels.native_ids), void_ids=(0,))
+
+
+def target(options: Mapping[str, str], source: LabelSet) -> VipsegTarget:
+    """Writes a set of this format with JSON files, and the classes of the source as categories."""
+    if options:
+        raise DataError(f"vipseg: a new set takes no option {next(iter(options))}")
+    return VipsegTarget(labels=source if min(source.native_ids) >= 0 else contiguous(source))
 
 
 def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
@@ -104,6 +141,7 @@ def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
     regions = regions_of_ids(ids)
     segments: list[Shape] = []
     faults: list[Fault] = []
+    stuff: dict[int, int] = {}
     for id, area in zip(regions.ids.tolist(), regions.areas.tolist(), strict=True):
         native = id if id <= largest else id // DIVISOR
         where = f"{frame.truth} (frame '{frame.id}'): value {id}"
@@ -117,11 +155,16 @@ def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
             text = f"{area:,} pixels of {name}, whose objects are told apart, have no number of an object"
             faults.append(Fault("thing without instance", where, text))
         elif not is_thing and id > largest:
-            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number"
+            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; {native} is wanted"
             faults.append(Fault("number of stuff", where, text))
+            stuff[id] = native
             continue
         segments.append(Shape(id, native, area=area))
     known = {one.id for one in segments}
+    for id, native in stuff.items():
+        ids = np.where(ids == id, native, ids)
+        segments += [Shape(native, native)] if native not in known else []
+        known.add(native)
     ids = np.where(np.isin(ids, list(known)), ids, 0)
     return SegmentMap(ids, tuple(segments), tuple(faults))
 
@@ -145,8 +188,10 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
     file = path / f"{split}.txt"
     try:
         return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not a readable text file ({error})") from None
+    except OSError as error:
+        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a readable text file ({error}); one clip a line is wanted") from None
 
 
 def _paired(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -156,6 +201,11 @@ def _paired(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, 
 
 
 def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
+    return _of_json(path, split, options, listed_frames)
+
+
+def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Callable[..., Listed]) -> Listed:
+    """What `listed_frames` or `listed_to_mend` makes of the JSON of a split."""
     require_split(split, splits(path, options), source=path)
     file, folder = path / f"{_BEFORE}{split}.json", _images(path)
     content = _loaded(file)
@@ -168,7 +218,7 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
     def image_of(clip: str, image: Entry) -> Path:
         place = folder / clip / Path(image["file_name"]).name
         others = (place.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg"))
-        return next((other for other in (place, *others) if other.is_file()), place)
+        return next((other for other in (place, *others) if is_there(other)), place)
 
     def map_of(clip: str, annotation: Entry) -> Path:
         return path / "panomasksRGB" / clip / Path(annotation["file_name"]).with_suffix(".png").name
@@ -176,7 +226,9 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
     images = [*_flat(content, "videos", "images", "id", file)]
     annotations = [*_flat(content, "annotations", "annotations", "image_id", file)]
     places = FramePlaces(clip_of, image_of, map_of)
-    return listed_frames(images, annotations, content["categories"], places, source=file)
+    info = content.get("info")
+    stored = info.get("label_set") if isinstance(info, dict) else None
+    return sort_out(images, annotations, content["categories"], places, source=file, stored=stored)
 
 
 def _flat(content: Mapping[str, Any], clips: str, entries: str, key: str, file: Path) -> Iterator[dict[str, Any]]:
@@ -203,5 +255,5 @@ def _loaded(file: Path) -> Any:
         return json.loads(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
-        raise DataError(f"{file}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not JSON ({error}); is it cut off?") from None

@@ -12,7 +12,9 @@ Yang et al., "Video Instance Segmentation", ICCV 2019.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +24,18 @@ from pixelwise.data.coco_json import labels_of as labels_of_categories
 from pixelwise.data.coco_target import coco_labels
 from pixelwise.data.faults import Fault, SplitReport
 from pixelwise.data.folders import in_reading_order, require_split
-from pixelwise.data.frames import ClipFrames, Frame, Shape, check_frames, open_frames
+from pixelwise.data.frames import (
+    LARGEST_TRACK_ID,
+    ClipFrames,
+    Frame,
+    FramesToMend,
+    Shape,
+    check_frames,
+    folders_in,
+    open_frames,
+)
 from pixelwise.data.parallel import Progress
-from pixelwise.data.track_frames import inspect_shapes, truth_of_shapes
+from pixelwise.data.track_frames import inspect_shapes, mended_shapes, truth_of_shapes
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 
@@ -43,6 +54,7 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
         return ("all",)
     found = _files(path)
     if not found:
+        folders_in(path)  # which says so of a folder that must not be looked into
         raise DataError(
             f"{path}: not a YouTube-VIS folder: no SPLIT.json, such as train.json, and no SPLIT/instances.json"
         )
@@ -80,6 +92,40 @@ def target(options: Mapping[str, str], source: LabelSet) -> TrackTarget:
     return TrackTarget(labels=coco_labels(source))
 
 
+def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+    """The frames of one JSON, with or without faults. Raises DataError for an unusable JSON."""
+    file = _file(path, split, options)
+    content = _read(file)
+    labels, class_of = _labels(content, file)
+    done: Counter[str] = Counter()
+    videos: dict[Any, Entry] = {}
+    for video in content["videos"]:
+        names = video.get("file_names")
+        if isinstance(names, list) and video.get("length", len(names)) != len(names):
+            done["lengths"] += 1
+            video = {**video, "length": len(names)}
+        if _video_problem(video) is None and video["id"] not in videos:
+            videos[video["id"]] = video
+        else:
+            done["videos"] += 1
+    whole = [one["id"] for one in content["annotations"] if _is_track_id(one.get("id"))]
+    free, seen = count(min(max(whole, default=0), 2**31) + 1), set[int]()
+    annotations: list[Entry] = []
+    for annotation in content["annotations"]:
+        id = annotation.get("id")
+        mended = annotation
+        if not _is_track_id(id) or id in seen:
+            mended = {**annotation, "id": next(number for number in free if number not in whole)}
+        if any(problem.fatal for problem in _annotation_problems(mended, videos, class_of, seen)):
+            done["tracks"] += 1
+            continue
+        done["ids"] += mended is not annotation
+        seen.add(mended["id"])
+        annotations.append(mended)
+    folder = _image_folder(path, split, options, videos.values())
+    return FramesToMend(_frames_of(videos, annotations, folder, file), labels, mended_shapes, done)
+
+
 class _Listed(NamedTuple):
     file: Path
     frames: tuple[Frame, ...]
@@ -90,10 +136,9 @@ class _Listed(NamedTuple):
 def _listed(path: Path, split: str, options: Mapping[str, str]) -> _Listed:
     file = _file(path, split, options)
     content = _read(file)
-    stored = content["info"].get("label_set") if isinstance(content.get("info"), dict) else None
-    labels, class_of = labels_of_categories(content["categories"], source=file, stored=stored)
+    labels, class_of = _labels(content, file)
     problems: list[Problem] = []
-    videos = {}
+    videos: dict[Any, Entry] = {}
     for video in content["videos"]:
         problem = _video_problem(video)
         if problem is None and video["id"] in videos:
@@ -102,14 +147,29 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> _Listed:
             problems.append(problem)
         else:
             videos[video["id"]] = video
-    shapes: dict[Any, list[list[Shape]]] = {id: [[] for _ in video["file_names"]] for id, video in videos.items()}
     seen: set[int] = set()
+    annotations: list[Entry] = []
     for annotation in content["annotations"]:
         found = [*_annotation_problems(annotation, videos, class_of, seen)]
         problems += found
-        if any(problem.fatal for problem in found):
-            continue
-        seen.add(annotation["id"])
+        if not any(problem.fatal for problem in found):
+            seen.add(annotation["id"])
+            annotations.append(annotation)
+    folder = _image_folder(path, split, options, videos.values())
+    return _Listed(file, _frames_of(videos, annotations, folder, file), labels, tuple(problems))
+
+
+def _labels(content: Mapping[str, Any], file: Path) -> tuple[LabelSet, dict[int, int]]:
+    stored = content["info"].get("label_set") if isinstance(content.get("info"), dict) else None
+    return labels_of_categories(content["categories"], source=file, stored=stored)
+
+
+def _frames_of(
+    videos: Mapping[Any, Entry], annotations: Iterable[Entry], folder: Path, file: Path
+) -> tuple[Frame, ...]:
+    """The frames of sound videos, clip by clip, with the objects of sound annotations."""
+    shapes: dict[Any, list[list[Shape]]] = {id: [[] for _ in video["file_names"]] for id, video in videos.items()}
+    for annotation in annotations:
         areas = annotation.get("areas")
         for place, segmentation in enumerate(annotation["segmentations"]):
             if segmentation:
@@ -122,13 +182,15 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> _Listed:
                     segmentation=segmentation,
                 )
                 shapes[annotation["video_id"]][place].append(one)
-    folder = _image_folder(path, split, options, videos.values())
-    frames = [
+    return tuple(
         Frame(_clip(video), Path(name).stem, folder / name, file, tuple(of_frame), (video["height"], video["width"]))
         for video in sorted(videos.values(), key=_clip)
         for name, of_frame in zip(video["file_names"], shapes[video["id"]], strict=True)
-    ]
-    return _Listed(file, tuple(frames), labels, tuple(problems))
+    )
+
+
+def _is_track_id(id: Any) -> bool:
+    return is_integer(id) and 0 <= id <= LARGEST_TRACK_ID
 
 
 def _clip(video: Entry) -> str:
@@ -157,8 +219,9 @@ def _annotation_problems(
     id, video_id, category_id = (annotation.get(name) for name in ("id", "video_id", "category_id"))
     where = f"annotation {id} (video {video_id})"
     segmentations = annotation.get("segmentations")
-    if not is_integer(id):
-        yield Problem("annotation entry", where, "its id is no whole number", True, annotation)
+    if not _is_track_id(id):
+        text = f"its id is {id!r}; a whole number from 0 to 2⁶³ - 1 is wanted"
+        yield Problem("annotation entry", where, text, True, annotation)
     elif id in seen:
         yield Problem("repeated id", where, "another annotation has the same id", True, annotation)
     if not isinstance(video_id, int | str) or video_id not in videos:
@@ -172,7 +235,10 @@ def _annotation_problems(
         yield Problem("length", where, text, True, annotation)
     elif not any(segmentations):
         yield Problem("object without pixels", where, "it has no segmentation in any frame", False, annotation)
-    if not isinstance(category_id, int) or category_id not in class_of:
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        text = f"iscrowd is {annotation['iscrowd']!r}; 0 or 1 is wanted"
+        yield Problem("annotation entry", where, text, True, annotation)
+    if not is_integer(category_id) or category_id not in class_of:
         yield Problem("unknown category", where, f"category {category_id} is not in categories", True, annotation)
 
 
@@ -182,8 +248,8 @@ def _read(file: Path) -> Mapping[str, Any]:
         content = json.loads(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
-        raise DataError(f"{file}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not JSON ({error}); is it cut off?") from None
     for name in ("videos", "annotations", "categories"):
         values = content.get(name) if isinstance(content, dict) else None
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
