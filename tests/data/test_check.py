@@ -16,7 +16,7 @@ from pixelwise.data.faults import Fault
 from pixelwise.data.parallel import Item
 from pixelwise.data.spec import DataSpec
 from pixelwise.errors import DataError
-from tests.data import trees
+from tests.data import clip_trees, trees
 
 
 def checked(spec: str, *, workers: int = 0) -> Report:
@@ -169,6 +169,14 @@ class TestFaultsOfPairs:
         fault = self.only(root)
         assert (fault.kind, fault.where) == ("image twice", str(root / "train" / "b.png"))
         assert fault.text == f"byte for byte the same as {root / 'train' / 'a.png'}"
+
+    def test_frames_of_one_clip_may_be_equal(self, tmp_path: Path) -> None:
+        images = clip_trees.kitti_step(tmp_path) / "images" / "train"
+        shutil.copy(images / "0001" / "000000.png", images / "0001" / "000001.png")
+        assert check_dataset(DataSpec.parse(f"kitti-step:{tmp_path}")).faults() == ()
+        shutil.copy(images / "0001" / "000000.png", images / "0002" / "000000.png")
+        (fault,) = check_dataset(DataSpec.parse(f"kitti-step:{tmp_path}")).faults()
+        assert (fault.kind, fault.where) == ("image twice", str(images / "0002" / "000000.png"))
 
     def test_one_image_in_two_splits(self, root: Path) -> None:
         shutil.copy(root / "train" / "b.png", root / "val" / "d.png")

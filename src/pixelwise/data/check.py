@@ -84,20 +84,28 @@ def _shared_ids(reports: Sequence[SplitReport]) -> Iterator[str]:
 
 
 def _identical_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
-    """Images that are byte for byte the same as one before. Only files of equal length are read, and no empty ones."""
-    split_of = {
-        image: report.split
-        for report in reports
-        if report.split not in UNIONS
-        for image in report.images
-        if image is not None and os.path.isfile(image)
-    }
+    """Images that are byte for byte the same as one before, but for frames of one clip, whose camera may stand still.
+
+    Only files of equal length are read, and no empty ones.
+    """
+    split_of: dict[Path, str] = {}
+    clip_of: dict[Path, str] = {}
+    for report in reports:
+        if report.split in UNIONS:
+            continue
+        for id, image in zip(report.ids, report.images, strict=True):
+            if image is not None and os.path.isfile(image):
+                split_of[image] = report.split
+                if report.of_clips:
+                    clip_of[image] = id.rpartition("/")[0]
     firsts: dict[bytes | Path, Path] = {}
     for image, key in content_keys(split_of).items():
         first = firsts.setdefault(key, image)
         if first is image:
             continue
         if split_of[first] == split_of[image]:
+            if image in clip_of and clip_of[image] == clip_of[first]:
+                continue
             yield Fault("image twice", str(image), f"byte for byte the same as {first}")
         else:
             text = f"in {split_of[image]}, byte for byte the same as {first} in {split_of[first]}"

@@ -126,14 +126,14 @@ def _usable(
     once: list[Frame] = []
     ids: set[str] = set()
     keys = content_keys(frame.image for frame in to_mend.frames if frame.image)
-    here: set[Any] = set()
+    clip_of: dict[Any, str] = {}
     for frame in to_mend.frames:
         key = keys.get(frame.image) if frame.image else None
-        if frame.id in ids or (key is not None and key in seen | here):
+        # frames of one clip may be equal: its camera may stand still
+        if frame.id in ids or (key is not None and (key in seen or clip_of.setdefault(key, frame.clip) != frame.clip)):
             done["repeated_images"] += 1
             continue
         ids.add(frame.id)
-        here.add(key)
         once.append(frame)
     look = partial(_size, labels=to_mend.labels, read=to_mend.read)
     sizes = list(progress(apply(look, once, workers=workers), total=len(once), what=f"read {split}"))

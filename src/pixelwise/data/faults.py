@@ -48,6 +48,7 @@ class SplitReport:
         images: the file of each, or None.
         faults: in the order in which they were found.
         remarks: what is no fault, but good to know.
+        of_clips: whether the images are frames, and their ids CLIP/FRAME.
     """
 
     split: str
@@ -57,6 +58,7 @@ class SplitReport:
     images: tuple[Path | None, ...] = field(repr=False)
     faults: tuple[Fault, ...] = ()
     remarks: tuple[str, ...] = ()
+    of_clips: bool = False
 
 
 @dataclass(frozen=True)

@@ -288,6 +288,7 @@ def check_frames(
         images=tuple(frame.image for frame in frames),
         faults=tuple(faults),
         remarks=(*remarks(plain, labels), *([count(crowds, "region") + " of many objects"] if crowds else [])),
+        of_clips=True,
     )
 
 
