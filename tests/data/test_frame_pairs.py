@@ -13,7 +13,7 @@ import torch
 
 from pixelwise.contracts import Augmentation
 from pixelwise.data.collate import collate
-from pixelwise.data.dataset import Mapped, Merged, flow_of
+from pixelwise.data.dataset import Mapped, Merged, clip_of_each, flow_of
 from pixelwise.data.frame_pairs import FramePairs, augmented_pair
 from pixelwise.data.transforms import TrainingCrop, draw_geometry
 from pixelwise.labels import LabelMap, LabelSet
@@ -89,6 +89,20 @@ def test_frames_of_a_clip_are_cut_and_coloured_alike(seed: int) -> None:
         assert one.track_ids is None or one.track_ids.tolist() in ([7], [])
     if len(found[0]) and len(found[1]):
         assert found[0].boxes[0, 1] == found[1].boxes[0, 1], "they move along their row alone"
+
+
+def test_stills_beside_clips_are_their_own_references() -> None:
+    """And frames keep theirs; clips of one name in two sets are two clips."""
+    stills: Any = Clip()
+    stills.clips = None
+    joined, mapped = object.__new__(Merged), object.__new__(Mapped)
+    object.__setattr__(mapped, "dataset", Clip())
+    object.__setattr__(joined, "parts", (Clip(), stills, mapped))
+    clips = clip_of_each(joined)
+    assert clips == (*(f"1/{name}" for name in CLIPS), *[None] * 6, *(f"3/{name}" for name in CLIPS))
+    pairs = FramePairs(clips, offsets=(-1, 1))
+    generator = np.random.default_rng(0)
+    assert [pairs.reference(index, generator) for index in (0, 3, 6, 11, 12)] == [1, 3, None, None, 13]
 
 
 def test_a_still_is_its_own_reference() -> None:

@@ -325,6 +325,22 @@ def clips_of(dataset: object) -> tuple[str, ...] | None:
     return getattr(dataset, "clips", None)
 
 
+def clip_of_each(dataset: object) -> tuple[str | None, ...] | None:
+    """As `clips_of`, also of a set that joins clips with stills, of which each has None; None if there are no clips."""
+    if isinstance(dataset, Mapped):
+        return clip_of_each(dataset.dataset)
+    if not isinstance(dataset, Merged):
+        return clips_of(dataset)
+    parts = [clip_of_each(part) for part in dataset.parts]
+    if all(clips is None for clips in parts):
+        return None
+    return tuple(
+        None if clip is None else f"{number}/{clip}"
+        for number, (part, clips) in enumerate(zip(dataset.parts, parts, strict=True), start=1)
+        for clip in clips or (None,) * len(part)
+    )
+
+
 def flow_of(dataset: object, index: int, reference: int) -> Float[Tensor, "2 H W"] | None:
     """The optical flow from a frame to another of its clip, of a set that knows it; else None.
 

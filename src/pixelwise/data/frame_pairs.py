@@ -19,7 +19,7 @@ class FramePairs:
     """Places of the references of each frame.
 
     Args:
-        clips: the clip of each sample, clip by clip in the order of time; None for a set of stills.
+        clips: the clip of each sample, clip by clip in the order of time, None of a still; None for a set of stills.
         offsets: where references lie, in frames from the frame that is learnt, such as (-1, 1).
         flow: gives the optical flow from a sample to a frame of its clip, by their places in the set and in the clip;
             None where it is not wanted, or where the set does not know it.
@@ -27,7 +27,7 @@ class FramePairs:
 
     def __init__(
         self,
-        clips: Sequence[str] | None,
+        clips: Sequence[str | None] | None,
         *,
         offsets: Sequence[int],
         flow: Callable[[int, int], Float[Tensor, "2 H W"] | None] | None = None,
@@ -40,9 +40,9 @@ class FramePairs:
         A clip that has none of them gives its frame that is next to such a place, other than the frame itself if there
         is one. None for a still.
         """
-        if self.clips is None:
+        clip = None if self.clips is None else self.clips[index]
+        if clip is None:
             return None
-        clip = self.clips[index]
         there = [index + offset for offset in self.offsets if self._is_of(index + offset, clip)]
         if there:
             return there[int(generator.integers(len(there)))]

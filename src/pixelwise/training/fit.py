@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Stage, Term
 from pixelwise.data.copy_paste import with_parts_of
-from pixelwise.data.dataset import clips_of, flow_of
+from pixelwise.data.dataset import clip_of_each, flow_of
 from pixelwise.data.frame_pairs import FramePairs
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.errors import RecipeError
@@ -172,7 +172,7 @@ def _pairs(system: nn.Module, samples: Samples) -> FramePairs | None:
         return None
     offsets: Any = getattr(system, "reference_offsets", (-1, 1))
     flow = partial(flow_of, samples) if getattr(system, "learns_flow", False) else None
-    return FramePairs(clips_of(samples), offsets=offsets, flow=flow)
+    return FramePairs(clip_of_each(samples), offsets=offsets, flow=flow)
 
 
 def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, float]:
