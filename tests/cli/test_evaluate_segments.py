@@ -164,6 +164,18 @@ def test_unsound_segments_are_refused(tmp_path: Path, spec: str, segments: list[
     assert str(caught.value) == f"{file}: annotation 1: {text}"
 
 
+def test_categories_are_told_apart_by_their_names(tmp_path: Path, spec: str) -> None:
+    """As our own conversions number them anew."""
+    names = {native: name for name, native in zip(("road", "car", "person"), (7, 26, 30), strict=True)}
+    others = {7: 30, 26: 7, 30: 1}
+    categories = [{"id": others[native], "name": names[native], "isthing": 1} for native in names]
+    plain = read_segments(write_results(tmp_path / "a.json"), open_dataset(spec, default_split="val"))
+    segments = [(id, others[native]) for id, native in SEGMENTS]
+    file = write_results(tmp_path / "b.json", segments=segments, categories=categories)
+    named = read_segments(file, open_dataset(spec, default_split="val"))
+    assert [map.segments for map in named.maps.values()] == [map.segments for map in plain.maps.values()]
+
+
 def test_categories_of_other_names_are_refused(tmp_path: Path, spec: str) -> None:
     file = write_results(tmp_path / "results.json", categories=[{"id": 26, "name": "truck", "isthing": 1}])
     with pytest.raises(DataError, match="category 26 is 'truck', but 'car' in 'val2017' of the data set"):

@@ -166,12 +166,13 @@ class AveragePrecision:
         unknown = [label for label in labels if not 0 <= label < count]
         if unknown:
             raise DataError(f"image '{id}': class {unknown[0]} is not one of the {count} of '{self.labels.name}'")
-        pixels = [None] * len(labels) if instances.masks is None else instances.masks.areas().tolist()
+        of_masks = None if instances.masks is None else instances.masks.areas().tolist()
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).tolist()
         if instances.areas is not None:
             areas = instances.areas.tolist()
-        elif by_masks and instances.masks is not None:
-            areas = pixels
+        elif by_masks and of_masks is not None:
+            areas = of_masks
+        pixels = [None] * len(labels) if of_masks is None else of_masks
         scores = [1.0] * len(labels) if instances.scores is None else instances.scores.tolist()
         crowds = [False] * len(labels) if instances.crowd is None else instances.crowd.tolist()
         return tuple(map(Object, labels, scores, pixels, areas, crowds))

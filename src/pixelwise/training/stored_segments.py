@@ -112,13 +112,13 @@ def read_segments(path: Path, dataset: Dataset) -> StoredSegments:
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
         raise DataError(f"{path}: panoptic results are an object with a list 'annotations'")
-    _require_same_names(path, content.get("categories"), dataset.labels)
+    class_of = _classes(path, content.get("categories"), dataset.labels)
     id_of = images_by_name(dataset)
     folders = (path.with_suffix(""), path.parent / "pan_pred", path.parent)
     maps: dict[str, StoredMap] = {}
     for number, entry in enumerate(annotations, start=1):
         try:
-            name, segments = _understood(entry, dataset.labels)
+            name, segments = _understood(entry, class_of, dataset.labels)
         except _UnsoundError as error:
             raise DataError(f"{path}: annotation {number}: {error}") from None
         id = image_named(entry["image_id"], id_of)
@@ -159,7 +159,7 @@ def _parts(file: TextIO) -> Iterator[str]:
         end = part[-32:]
 
 
-def _understood(entry: Any, labels: LabelSet) -> tuple[str, tuple[StoredSegment, ...]]:
+def _understood(entry: Any, class_of: Mapping[int, int], labels: LabelSet) -> tuple[str, tuple[StoredSegment, ...]]:
     """The name of the PNG of an annotation, and its segments. Raises _UnsoundError."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int | str):
         raise _UnsoundError("an object with the image_id of an image is wanted")
@@ -175,21 +175,30 @@ def _understood(entry: Any, labels: LabelSet) -> tuple[str, tuple[StoredSegment,
             raise _UnsoundError(f"image {entry['image_id']}: segment id {id!r}; 1 to {LARGEST_ID - 1:,} is wanted")
         if id in segments:
             raise _UnsoundError(f"image {entry['image_id']}: two segments have the id {id}")
-        if not isinstance(category, int) or category not in labels.native_ids:
+        if not isinstance(category, int) or category not in class_of:
             raise _UnsoundError(
                 f"image {entry['image_id']}, segment {id}: category {category!r} is not in '{labels.name}' "
                 f"({labels.describe_ids()})"
             )
         if score is not None and not is_number(score):
             raise _UnsoundError(f"image {entry['image_id']}, segment {id}: score {score!r} is no number")
-        segments[id] = StoredSegment(id, labels.native_ids.index(category), score)
+        segments[id] = StoredSegment(id, class_of[category], score)
     return name, tuple(segments.values())
 
 
-def _require_same_names(path: Path, categories: Any, labels: LabelSet) -> None:
-    """Raise DataError where the categories of the results have the ids of the data set, and other names."""
+def _classes(path: Path, categories: Any, labels: LabelSet) -> dict[int, int]:
+    """Category id → class id: by the categories' names where the results tell them and all are the set's; else by id.
+
+    Raises DataError where the categories of the results have the ids of the data set, and other names.
+    """
+    listed = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
+    told: dict[int, str] = {
+        one["id"]: one["name"] for one in listed if isinstance(one.get("id"), int) and isinstance(one.get("name"), str)
+    }
+    if told and len(told) == len(listed) == len(set(told.values())) and set(told.values()) <= set(labels.names):
+        return {id: labels.names.index(name) for id, name in told.items()}
     names = dict(zip(labels.native_ids, labels.names, strict=True))
-    for category in categories if isinstance(categories, list) else ():
-        id, name = (category.get("id"), category.get("name")) if isinstance(category, dict) else (None, None)
-        if isinstance(id, int) and isinstance(name, str) and names.get(id, name) != name:
+    for id, name in told.items():
+        if names.get(id, name) != name:
             raise DataError(f"{path}: category {id} is '{name}', but '{names[id]}' in '{labels.name}' of the data set")
+    return {native: index for index, native in enumerate(labels.native_ids)}

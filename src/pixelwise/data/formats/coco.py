@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pixelwise.data import coco_layout
 from pixelwise.data.coco_json import (
@@ -186,7 +187,8 @@ def _packed(
 def _shape(annotation: Entry, image: int, class_of: Mapping[int, int]) -> Shape:
     """A sound annotation, without its polygons of less than three points; its box, where it has no segmentation."""
     x, y, width, height = annotation["bbox"]
-    is_drawn, area = has_segmentation(annotation), annotation.get("area")
+    is_drawn = has_segmentation(annotation)
+    area: Any = annotation.get("area")
     outline = [[x, y, x + width, y, x + width, y + height, x, y + height]]
     segmentation = annotation["segmentation"] if is_drawn else outline
     has_runs = isinstance(segmentation, dict)
