@@ -111,7 +111,7 @@ def _start(
     quiet: bool,
 ) -> tuple[Plan, TrainingData]:
     from pixelwise.training.first_weights import check_init
-    from pixelwise.training.recipes import named_system, resolve_sets
+    from pixelwise.training.recipes import named_system, one_size, resolve_sets
     from pixelwise.training.run import start
 
     named = named_system(system)
@@ -120,6 +120,7 @@ def _start(
         if "backbone" not in arguments:
             raise RecipeError(f"--backbone: {system} has none to choose")
         arguments["backbone"] = backbone
+    settings = one_size(settings) if named.stretches_input else settings
     recipe, arguments = resolve_sets(settings, named.recipe, arguments)
     return start(
         out,

@@ -47,6 +47,22 @@ class NamedSystem:
     arguments: dict[str, Any]
     recipe: Recipe
 
+    @property
+    def stretches_input(self) -> bool:
+        """Whether the system sees all images as squares of one size, so that crops have the size of input."""
+        return any(getattr(part, "stretches_input", False) is True for part in vars(self.module).values())
+
+
+def one_size(assignments: Sequence[str]) -> list[str]:
+    """The assignments, where what is said of `crop_size` alone holds for `input_size` too, and the reverse."""
+    said = {name.strip(): text for name, _, text in (one.partition("=") for one in assignments)}
+    added = [
+        f"{other}={said[name]}"
+        for name, other in (("crop_size", "input_size"), ("input_size", "crop_size"))
+        if name in said and other not in said
+    ]
+    return [*assignments, *added]
+
 
 def named_system(name: str) -> NamedSystem:
     """A system, or a variant of one, with its own arguments and recipe. Raises CheckpointError for an unknown name."""
