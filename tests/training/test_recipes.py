@@ -7,7 +7,7 @@ import pytest
 from pixelwise.contracts import Optimizer, Recipe, Stage
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.models import deeplab_v3_plus
-from pixelwise.training.recipes import named_system, one_size, recipe_values, resolve_sets
+from pixelwise.training.recipes import model_values, named_system, one_size, recipe_values, resolve_sets
 
 ARGUMENTS = model_values(deeplab_v3_plus)
 
@@ -129,7 +129,8 @@ def test_a_variant_brings_its_arguments() -> None:
 
 
 def test_where_crops_have_the_size_of_input_one_may_say_either() -> None:
-    assert [named_system(name).stretches_input for name in ("yolact", "yolact_edge", "mask_rcnn")] == [True, True, False]
+    names = ("yolact", "yolact_edge", "mask_rcnn")
+    assert [named_system(name).stretches_input for name in names] == [True, True, False]
     assert one_size(["steps=3", "crop_size=64"]) == ["steps=3", "crop_size=64", "input_size=64"]
     assert one_size(["input_size=64"]) == ["input_size=64", "crop_size=64"]
     assert one_size(["input_size=80", "crop_size=64"]) == ["input_size=80", "crop_size=64"]
