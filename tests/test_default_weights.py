@@ -65,6 +65,13 @@ def test_the_objects_of_the_demo_are_found(finder: Predictor, photo: str, name: 
     assert int(best.masks.areas()) / scene.image[0].numel() > least_share
 
 
+@pytest.mark.parametrize("photo", ["chelsea.png", "motorcycle_left.png", "coffee.png"])
+def test_what_is_not_of_the_classes_is_no_aeroplane(finder: Predictor, photo: str) -> None:
+    """As earlier weights took cups and engines for."""
+    instances = finder(PHOTOS / photo, score_threshold=0.5).instances
+    assert finder.labels.names.index("aeroplane") not in instances.labels.tolist()
+
+
 def test_the_panoptic_default_merges_the_two_others() -> None:
     predictor = pixelwise.load("default", task="panoptic", device="cpu")
     scene = predictor(PHOTOS / "chelsea.png")

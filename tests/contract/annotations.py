@@ -42,6 +42,7 @@ def random_annotation(size: tuple[int, int], seed: int) -> Annotation:
             scores=torch.ones(count),
             track_ids=torch.arange(count),
             crowd=torch.zeros(count, dtype=torch.bool),
+            areas=dense.flatten(1).sum(dim=1).double(),
         ),
         panoptic=Panoptic(
             ids=ids,

@@ -99,9 +99,12 @@ def enlarged(annotation: Annotation, factor: int) -> Annotation:
         annotation,
         semantic=larger(annotation.semantic),
         confidence=larger(annotation.confidence),
-        instances=replace(instances, boxes=instances.boxes * factor, masks=Masks.from_dense(dense)),
+        instances=replace(
+            instances, boxes=instances.boxes * factor, masks=Masks.from_dense(dense), areas=instances.areas * factor**2
+        ),
         panoptic=replace(panoptic, ids=larger(panoptic.ids)),
         saliency=larger(annotation.saliency),
+        flow=larger(annotation.flow) * factor,
     )
 
 
