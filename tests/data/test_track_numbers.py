@@ -15,7 +15,7 @@ from pixelwise.data.check import check_dataset
 from pixelwise.data.conversion import convert_dataset
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.formats import cityscapes_dvps, cityscapes_vps, davis, kitti_step, mots, vipseg, youtube_vis
-from pixelwise.data.pair_target import Target, Written
+from pixelwise.data.pair_target import Original, Target, Written
 from pixelwise.data.panoptic_maps import panoptic_of
 from pixelwise.data.segments import annotation_of
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
@@ -267,7 +267,9 @@ def write_strip(root: Path, target: Target, objects: list[tuple[int, int]], *, f
     truth = annotation_of(panoptic, STREET, clip=True)
     pixels = np.zeros((1, len(objects), 3), np.uint8)
     return [
-        target.write(root, split="train", name="x", id=f"c/{frame:06d}", image=image, pixels=pixels, truth=truth)
+        target.write(
+            root, Original(split="train", name="x", id=f"c/{frame:06d}", image=image, pixels=pixels, truth=truth)
+        )
         for frame in range(frames)
     ]
 
@@ -317,7 +319,8 @@ def test_the_ends_of_the_range_of_kitti_step(tmp_path: Path) -> None:
         pixels, truth = np.zeros((100, 220, 3), np.uint8), Annotation(panoptic=panoptic)
         strips.append(
             target.write(
-                tmp_path / "b", split="train", name="x", id=f"c/{frame}", image=image, pixels=pixels, truth=truth
+                tmp_path / "b",
+                Original(split="train", name="x", id=f"c/{frame}", image=image, pixels=pixels, truth=truth),
             )
         )
     with pytest.raises(DataError, match="clip 'c': more than 65,535 objects, kitti-step holds no more"):

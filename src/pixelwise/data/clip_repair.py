@@ -19,7 +19,7 @@ from pixelwise.data.folder_swap import replace_folder
 from pixelwise.data.folders import UNIONS, content_keys, is_there
 from pixelwise.data.frames import Frame, FramesToMend, MisfitError, ReadMended, unbroken
 from pixelwise.data.images import exif_orientation, read_image
-from pixelwise.data.pair_target import Target
+from pixelwise.data.pair_target import Original, Target
 from pixelwise.data.parallel import Progress, apply
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -194,13 +194,15 @@ def _written(
     try:
         written = target.write(
             root,
-            split=split,
-            name=id.replace("/", "_"),
-            id=id,
-            image=frame.image,
-            pixels=pixels.permute(1, 2, 0).contiguous().numpy(),
-            truth=mended.truth,
-            upright=orientation != 1,
+            Original(
+                split=split,
+                name=id.replace("/", "_"),
+                id=id,
+                image=frame.image,
+                pixels=pixels.permute(1, 2, 0).contiguous().numpy(),
+                truth=mended.truth,
+                upright=orientation != 1,
+            ),
         )
     except OSError as error:
         return Mended(None, unwritable=error.strerror or str(error))

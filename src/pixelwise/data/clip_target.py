@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from pixelwise.data.folders import labels_toml
 from pixelwise.data.frames import number_of
 from pixelwise.data.images import read_ids
 from pixelwise.data.object_ids import object_colours, painted_ids
-from pixelwise.data.pair_target import Written, write_ids, write_image
+from pixelwise.data.pair_target import Original, Written, write_ids, write_image
 from pixelwise.data.track_numbers import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -58,32 +57,23 @@ class DavisTarget:
     format: str = "davis"
     shares_images: bool = True
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its mask of places, which `finish` makes one of numbers. See Target.
 
         Pixels of crowds, and those that nobody judges, are void.
         """
-        clip, frame = clip_and_frame(id, source=image)
-        clip, renamed = free_clip(root / "ImageSets" / "2017", clip, split)
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        clip, renamed = free_clip(root / "ImageSets" / "2017", clip, original.split)
         place = f"JPEGImages/{self.resolution}/{clip}/{frame}"
-        file, losses = write_image(root, place, image, pixels, suffixes=self.suffixes, upright=upright)
-        instances, masks, tracks = _tracked(truth, source=image)
+        file, losses = write_image(
+            root, place, original.image, original.pixels, suffixes=self.suffixes, upright=original.upright
+        )
+        instances, masks, tracks = _tracked(original.truth, source=original.image)
         places = [*range(1, len(instances) + 1)]
         ids, lost = painted_ids(instances, places, np.zeros(masks.size, dtype=np.int32), crowds=False)
         void = _crowds(instances, masks)
-        if truth.semantic is not None:
-            void |= truth.semantic.numpy() == self.labels.ignore_id
+        if original.truth.semantic is not None:
+            void |= original.truth.semantic.numpy() == self.labels.ignore_id
         ids[void & (ids == 0)] = len(instances) + 1
         path = root / "Annotations" / self.resolution / clip / f"{frame}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +82,10 @@ class DavisTarget:
         found = [place for place in places if isinstance(whole, bool) or whole[place - 1]]
         classes = sum(is_thing for is_thing in self.labels.is_thing)
         lost = Counter(lost) + Counter(classless_objects=len(found) if classes > 1 else 0)
-        lost += Counter(stuff_pixels=_stuff_pixels(truth, self.labels), renamed_images=renamed)
+        lost += Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels), renamed_images=renamed)
         entry = {"clip": clip, "map": path.name, "tracks": [(place, tracks[place - 1]) for place in found]}
         entry["void"] = len(instances) + 1
-        return Written(name, file, Counter(losses) + lost, entry)
+        return Written(original.name, file, Counter(losses) + lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Number the objects of each clip, write its masks anew, and the list.
@@ -142,30 +132,25 @@ class TrackTarget:
     format: str = "youtube-vis"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one frame; its objects go into the entry, for `finish`. See Target."""
-        clip, frame = clip_and_frame(id, source=image)
-        file, losses = write_image(root, f"{split}/JPEGImages/{clip}/{frame}", image, pixels, upright=upright)
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        file, losses = write_image(
+            root,
+            f"{original.split}/JPEGImages/{clip}/{frame}",
+            original.image,
+            original.pixels,
+            upright=original.upright,
+        )
         entry = {
             "clip": clip,
             "file_name": f"{clip}/{Path(file).name}",
-            "size": (pixels.shape[0], pixels.shape[1]),
-            "objects": [*_objects(truth, source=image)],
+            "size": (original.pixels.shape[0], original.pixels.shape[1]),
+            "objects": [*_objects(original.truth, source=original.image)],
         }
-        lost = Counter(stuff_pixels=_stuff_pixels(truth, self.labels))
-        lost += Counter(void_pixels_as_class=_void_pixels(truth, self.labels))
-        return Written(name, file, Counter(losses) + lost, entry)
+        lost = Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels))
+        lost += Counter(void_pixels_as_class=_void_pixels(original.truth, self.labels))
+        return Written(original.name, file, Counter(losses) + lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the JSON of the split. An object has its number as id, unless another clip has it already."""
@@ -238,33 +223,24 @@ class MotsTarget:
     format: str = "mots"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one frame; its objects go into the entry, for `finish`. See Target."""
-        clip, frame = clip_and_frame(id, source=image)
-        file, losses = write_image(root, f"{split}/images/{clip}/{frame}", image, pixels, upright=upright)
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        file, losses = write_image(
+            root, f"{original.split}/images/{clip}/{frame}", original.image, original.pixels, upright=original.upright
+        )
         number = number_of(frame)
         if number is None:
-            raise DataError(f"{image}: frame '{id}' has no number in its name; mots wants one")
+            raise DataError(f"{original.image}: frame '{original.id}' has no number in its name; mots wants one")
         entry = {
             "clip": clip,
             "number": number,
-            "size": (pixels.shape[0], pixels.shape[1]),
-            "objects": [*_objects(truth, source=image)],
+            "size": (original.pixels.shape[0], original.pixels.shape[1]),
+            "objects": [*_objects(original.truth, source=original.image)],
         }
-        lost = Counter(stuff_pixels=_stuff_pixels(truth, self.labels))
-        lost += Counter(void_pixels_as_class=_void_pixels(truth, self.labels))
-        return Written(name, file, Counter(losses) + lost, entry)
+        lost = Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels))
+        lost += Counter(void_pixels_as_class=_void_pixels(original.truth, self.labels))
+        return Written(original.name, file, Counter(losses) + lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the text of each clip; an id is class · 1000 + number.

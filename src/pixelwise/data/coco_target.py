@@ -15,15 +15,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
-from pixelwise.data.pair_target import Written, write_image
+from pixelwise.data.pair_target import Original, Written, write_image
 from pixelwise.data.regions import Region, regions_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 from pixelwise.ops import rle
-from pixelwise.types import Annotation
 
 
 @dataclass(frozen=True)
@@ -34,31 +30,22 @@ class CocoTarget:
     format: str = "coco"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one image; its annotations go into the entry, for `finish`. See Target."""
-        file, losses = write_image(root, f"{split}/{name}", image, pixels, upright=upright)
-        regions, lost = regions_of(truth, self.labels, source=image)
-        size = (pixels.shape[0], pixels.shape[1])
+        file, losses = write_image(
+            root, f"{original.split}/{original.name}", original.image, original.pixels, upright=original.upright
+        )
+        regions, lost = regions_of(original.truth, self.labels, source=original.image)
+        size = (original.pixels.shape[0], original.pixels.shape[1])
         annotations = [self._entry(region, size) for region in regions]
         entry = {
-            "id": id,
+            "id": original.id,
             "file_name": Path(file).name,
             "height": size[0],
             "width": size[1],
             "annotations": annotations,
         }
-        return Written(name, file, losses | lost, entry)
+        return Written(original.name, file, losses | lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Write the JSON file of the split."""

@@ -17,7 +17,7 @@ from pixelwise.data.dataset import Dataset, Mapped
 from pixelwise.data.folder_swap import replace_folder
 from pixelwise.data.folders import UNIONS
 from pixelwise.data.images import exif_orientation
-from pixelwise.data.pair_target import Target, Written
+from pixelwise.data.pair_target import Original, Target, Written
 from pixelwise.data.parallel import Progress, apply, silent
 from pixelwise.data.spec import DataSpec, folder_of, format_names, format_of, open_dataset
 from pixelwise.errors import DataError
@@ -210,13 +210,15 @@ def _convert(item: tuple[int, str, bool], *, dataset: Dataset, target: Target, r
         pixels = sample.image.permute(1, 2, 0).contiguous().numpy()
         written = target.write(
             root,
-            split=split,
-            name=name,
-            id=sample.id,
-            image=image,
-            pixels=pixels,
-            truth=truth,
-            upright=inner.format in _MADE,
+            Original(
+                split=split,
+                name=name,
+                id=sample.id,
+                image=image,
+                pixels=pixels,
+                truth=truth,
+                upright=inner.format in _MADE,
+            ),
         )
     except DataError as error:
         return _Outcome(failure=str(error))

@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
-
 from pixelwise.data.folders import labels_toml
-from pixelwise.data.pair_target import Written, write_image
+from pixelwise.data.pair_target import Original, Written, write_image
 from pixelwise.data.regions import Region, loose_boxes, regions_of
 from pixelwise.labels import LabelSet
 from pixelwise.ops.outlines import polygons_of
-from pixelwise.types import Annotation
 
 VERSION = "5.5.0"
 """The version of LabelMe whose files these are."""
@@ -34,32 +30,25 @@ class LabelmeTarget:
     format: str = "labelme"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,  # noqa: ARG002
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one image and its JSON file. See Target."""
-        regions, lost = regions_of(truth, self.labels, source=image)
-        file, losses = write_image(root, f"{split}/{name}", image, pixels, upright=upright)
+        regions, lost = regions_of(original.truth, self.labels, source=original.image)
+        file, losses = write_image(
+            root, f"{original.split}/{original.name}", original.image, original.pixels, upright=original.upright
+        )
         content = {
             "version": VERSION,
             "flags": {},
             "shapes": [shape for number, region in enumerate(regions, 1) for shape in self._shapes(region, number)],
             "imagePath": Path(file).name,
             "imageData": None,
-            "imageHeight": pixels.shape[0],
-            "imageWidth": pixels.shape[1],
+            "imageHeight": original.pixels.shape[0],
+            "imageWidth": original.pixels.shape[1],
         }
-        (root / split / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        return Written(name, file, losses | lost | loose_boxes(regions))
+        (root / original.split / f"{original.name}.json").write_text(
+            json.dumps(content, ensure_ascii=False), encoding="utf-8"
+        )
+        return Written(original.name, file, losses | lost | loose_boxes(regions))
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Nothing: each image has its own file."""

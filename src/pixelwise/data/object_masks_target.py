@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from pixelwise.data.folders import labels_toml
 from pixelwise.data.object_classes import TABLE
 from pixelwise.data.object_ids import object_colours, painted_ids
-from pixelwise.data.pair_target import Written, write_ids, write_image
+from pixelwise.data.pair_target import Original, Written, write_ids, write_image
 from pixelwise.data.regions import regions_of
 from pixelwise.labels import LabelSet
-from pixelwise.types import Annotation, Instances, Masks
+from pixelwise.types import Instances, Masks
 
 
 @dataclass(frozen=True)
@@ -35,23 +34,14 @@ class ObjectMasksTarget:
     format: str = "instance-masks"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,  # noqa: ARG002
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one image and its mask; what its numbers mean goes into the entry, for `finish`. See Target."""
-        place = {"split": split, "name": name}
-        regions, lost = regions_of(truth, self.labels, source=image)
-        file, losses = write_image(root, self.image.format(**place), image, pixels, upright=upright)
-        size = (pixels.shape[0], pixels.shape[1])
+        place = {"split": original.split, "name": original.name}
+        regions, lost = regions_of(original.truth, self.labels, source=original.image)
+        file, losses = write_image(
+            root, self.image.format(**place), original.image, original.pixels, upright=original.upright
+        )
+        size = (original.pixels.shape[0], original.pixels.shape[1])
         masks = Masks.from_crops(
             [torch.from_numpy(region.mask) for region in regions], [region.place for region in regions], size
         )
@@ -74,7 +64,7 @@ class ObjectMasksTarget:
             for number, region in zip(numbers, regions, strict=True)
             if number in left
         }
-        return Written(name, file, losses | lost | hidden, {"meanings": meanings})
+        return Written(original.name, file, losses | lost | hidden, {"meanings": meanings})
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Add the meanings of the numbers of a split to the table."""

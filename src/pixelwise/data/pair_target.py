@@ -27,6 +27,29 @@ _ENCODED = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp",
 
 
 @dataclass(frozen=True)
+class Original:
+    """One image with its truth, to be written into a new set.
+
+    Attributes:
+        split: of the new set.
+        name: of its files there, without suffix.
+        id: what the source calls it.
+        image: the file that it comes from, copied byte for byte where the format allows its suffix.
+        pixels: the same image, decoded and upright.
+        truth: at the size of `pixels`, in the classes of the target.
+        upright: store `pixels` instead of the file, so that no EXIF rotation is left.
+    """
+
+    split: str
+    name: str
+    id: str
+    image: Path
+    pixels: UInt8[np.ndarray, "H W 3"]
+    truth: Annotation
+    upright: bool = False
+
+
+@dataclass(frozen=True)
 class Written:
     """One image with its truth in the new set.
 
@@ -61,30 +84,8 @@ class Target(Protocol):
     @property
     def shares_images(self) -> bool: ...  # noqa: D102
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
-        """Write one image and what belongs to it alone.
-
-        Args:
-            root: the folder of the new set.
-            split: its split.
-            name: of the files.
-            id: what the source calls the image.
-            image: the file it comes from, copied byte for byte where the format allows its suffix.
-            pixels: the same image, decoded and upright.
-            truth: at the size of `pixels`, in the classes of `labels`.
-            upright: store `pixels` instead of the file, so that no EXIF rotation is left.
-        """
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one image and what belongs to it alone into the folder of the new set."""
         ...
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int] | None:
@@ -131,33 +132,31 @@ class PairTarget:
         """Where splits are lists, they share one folder of images."""
         return self.list_file is not None
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,  # noqa: ARG002
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one image and its mask; see Target. Raises DataError where there are ids that a PNG cannot hold."""
-        place = {"split": self.folders.get(split, split), "name": name}
+        place = {"split": self.folders.get(original.split, original.split), "name": original.name}
         file, losses = write_image(
-            root, self.image.format(**place), image, pixels, suffixes=self.suffixes, upright=upright
+            root,
+            self.image.format(**place),
+            original.image,
+            original.pixels,
+            suffixes=self.suffixes,
+            upright=original.upright,
         )
-        if truth.semantic is None:
-            raise DataError(f"{image}: its truth has no class for each pixel")
+        if original.truth.semantic is None:
+            raise DataError(f"{original.image}: its truth has no class for each pixel")
         mask = root / self.mask.format(**place)
         mask.parent.mkdir(parents=True, exist_ok=True)
-        write_ids(mask, self.labels.native_of(truth.semantic.numpy()), self.labels if self.palette else None)
-        if self.objects is None or truth.instances is None or truth.instances.masks is None:
-            return Written(name, file, losses | _flattened(truth))
+        write_ids(mask, self.labels.native_of(original.truth.semantic.numpy()), self.labels if self.palette else None)
+        if self.objects is None or original.truth.instances is None or original.truth.instances.masks is None:
+            return Written(original.name, file, losses | _flattened(original.truth))
         path = root / self.objects.format(**place)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Written(name, file, losses | self._write_objects(path, truth.instances, truth.semantic.numpy()))
+        return Written(
+            original.name,
+            file,
+            losses | self._write_objects(path, original.truth.instances, original.truth.semantic.numpy()),
+        )
 
     def _write_objects(self, path: Path, instances: Instances, semantic: np.ndarray) -> dict[str, int]:
         """Write object ids; what is lost."""

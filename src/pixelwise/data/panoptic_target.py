@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from PIL import Image
 
 from pixelwise.data.object_ids import painted_ids
-from pixelwise.data.pair_target import Written, write_image
+from pixelwise.data.pair_target import Original, Written, write_image
 from pixelwise.data.panoptic_json import panoptic_categories
 from pixelwise.data.panoptic_maps import panoptic_of, two_channels, write_segment_ids
 from pixelwise.data.segments import regions_of_ids, with_ids
@@ -46,28 +45,19 @@ class PanopticTarget:
     format: str = "coco-panoptic"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one image and its PNG; its segments go into the entry, for `finish`. See Target."""
-        panoptic, lost = segments_of(truth, self.labels, source=image)
-        file, losses = write_image(root, f"{split}/{name}", image, pixels, upright=upright)
-        path = root / "annotations" / f"panoptic_{split}" / f"{name}.png"
+        panoptic, lost = segments_of(original.truth, self.labels, source=original.image)
+        file, losses = write_image(
+            root, f"{original.split}/{original.name}", original.image, original.pixels, upright=original.upright
+        )
+        path = root / "annotations" / f"panoptic_{original.split}" / f"{original.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         entry: dict[str, Any] = {
-            "id": id,
+            "id": original.id,
             "file_name": Path(file).name,
-            "height": pixels.shape[0],
-            "width": pixels.shape[1],
+            "height": original.pixels.shape[0],
+            "width": original.pixels.shape[1],
         }
         counted = Counter(losses)
         counted.update(lost)
@@ -80,7 +70,7 @@ class PanopticTarget:
             counted["renumbered_segments"] += renumbered
             write_segment_ids(path, panoptic.ids.numpy())
             entry["segments_info"] = self._infos(panoptic)
-        return Written(name, file, {key: number for key, number in counted.items() if number}, entry)
+        return Written(original.name, file, {key: number for key, number in counted.items() if number}, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Write the JSON file of the split."""

@@ -20,7 +20,7 @@ from pixelwise.data.drawn_repair import labelme_copy, yolo_copy
 from pixelwise.data.folder_repair import FolderCopy, Mended, read_pair, write_copy
 from pixelwise.data.folders import UNIONS, Entry, in_reading_order
 from pixelwise.data.images import read_ids, turned_upright
-from pixelwise.data.pair_target import Target, Written
+from pixelwise.data.pair_target import Original, Target, Written
 from pixelwise.data.panoptic_repair import repair_panoptic_json
 from pixelwise.data.parallel import Progress, silent
 from pixelwise.data.spec import DataSpec, folder_of, format_of
@@ -250,13 +250,15 @@ class PairMender:
             instances = _agreeing(self.instances_in, ids, class_ids, self.labels, done, tells_class=tells_class)
         written = self.target.write(
             root,
-            split=split,
-            name=entry.id,
-            id=entry.id,
-            image=entry.image,
-            pixels=pair.pixels,
-            truth=Annotation(semantic=torch.from_numpy(class_ids), instances=instances),
-            upright=pair.orientation != 1,
+            Original(
+                split=split,
+                name=entry.id,
+                id=entry.id,
+                image=entry.image,
+                pixels=pair.pixels,
+                truth=Annotation(semantic=torch.from_numpy(class_ids), instances=instances),
+                upright=pair.orientation != 1,
+            ),
         )
         return Mended(written, done)
 

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from PIL import Image
 
 from pixelwise.data.clip_target import by_clip, clip_and_frame, free_clip
 from pixelwise.data.folders import labels_toml
 from pixelwise.data.images import read_ids
-from pixelwise.data.pair_target import Written, write_ids, write_image
+from pixelwise.data.pair_target import Original, Written, write_ids, write_image
 from pixelwise.data.panoptic_json import panoptic_categories
 from pixelwise.data.panoptic_maps import write_segment_ids
 from pixelwise.data.panoptic_target import segments_of
@@ -73,25 +72,18 @@ class StepTarget:
     format: str = "kitti-step"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes one of classes and numbers. See Target."""
-        clip, frame = clip_and_frame(id, source=image)
-        file, losses = write_image(root, f"images/{split}/{clip}/{frame}", image, pixels, upright=upright)
-        path = root / "panoptic_maps" / split / clip / f"{frame}.png"
-        regions, lost = _write_places(path, truth, self.labels, source=image)
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        file, losses = write_image(
+            root, f"images/{original.split}/{clip}/{frame}", original.image, original.pixels, upright=original.upright
+        )
+        path = root / "panoptic_maps" / original.split / clip / f"{frame}.png"
+        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
         joined = _joined(regions, self.labels)
-        return Written(name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions})
+        return Written(
+            original.name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions}
+        )
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Number the objects of each clip, and write its maps anew. Raises DataError for too many in a clip."""
@@ -135,26 +127,19 @@ class DvpsTarget:
     format: str = "cityscapes-dvps"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes one of class · 1000 + number. See Target."""
-        clip, stem = _stem_with_clip(id, source=image)
-        place = f"video_sequence/{split}/{stem}"
-        file, losses = write_image(root, f"{place}_leftImg8bit", image, pixels, upright=upright)
+        clip, stem = _stem_with_clip(original.id, source=original.image)
+        place = f"video_sequence/{original.split}/{stem}"
+        file, losses = write_image(
+            root, f"{place}_leftImg8bit", original.image, original.pixels, upright=original.upright
+        )
         path = root / f"{place}_gtFine_instanceTrainIds.png"
-        regions, lost = _write_places(path, truth, self.labels, source=image)
+        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
         joined = _joined(regions, self.labels)
-        return Written(name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions})
+        return Written(
+            original.name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions}
+        )
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Number the objects of each clip class by class, and write its maps anew.
@@ -203,30 +188,25 @@ class VpsTarget:
     format: str = "cityscapes-vps"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
-        clip, image_id = _stem_with_clip(id, source=image)
-        file, losses = write_image(root, f"{split}/img_all/{image_id}_newImg8bit", image, pixels, upright=upright)
-        path = root / split / "panoptic_video" / f"{image_id}_final_mask.png"
-        regions, lost = _write_places(path, truth, self.labels, source=image)
+        clip, image_id = _stem_with_clip(original.id, source=original.image)
+        file, losses = write_image(
+            root,
+            f"{original.split}/img_all/{image_id}_newImg8bit",
+            original.image,
+            original.pixels,
+            upright=original.upright,
+        )
+        path = root / original.split / "panoptic_video" / f"{image_id}_final_mask.png"
+        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
         entry = {
             "clip": clip,
             "map": path.name,
             "of": regions,
-            "image": {"id": image_id, **_sides(pixels), "file_name": Path(file).name},
+            "image": {"id": image_id, **_sides(original.pixels), "file_name": Path(file).name},
         }
-        return Written(name, file, Counter(losses) + lost, entry)
+        return Written(original.name, file, Counter(losses) + lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the maps anew, and the JSON of the split."""
@@ -267,31 +247,22 @@ class VipsegTarget:
     format: str = "vipseg"
     shares_images: bool = True
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
-        clip, frame = clip_and_frame(id, source=image)
-        clip, renamed = free_clip(root, clip, split)
-        file, losses = write_image(root, f"images/{clip}/{frame}", image, pixels, upright=upright)
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        clip, renamed = free_clip(root, clip, original.split)
+        file, losses = write_image(
+            root, f"images/{clip}/{frame}", original.image, original.pixels, upright=original.upright
+        )
         path = root / "panomasksRGB" / clip / f"{frame}.png"
-        regions, lost = _write_places(path, truth, self.labels, source=image)
+        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
         entry = {
             "clip": clip,
             "map": path.name,
             "of": regions,
-            "image": {"id": frame, **_sides(pixels), "file_name": Path(file).name},
+            "image": {"id": frame, **_sides(original.pixels), "file_name": Path(file).name},
         }
-        return Written(name, file, Counter(losses) + lost + Counter(renamed_images=renamed), entry)
+        return Written(original.name, file, Counter(losses) + lost + Counter(renamed_images=renamed), entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the maps anew, the JSON of the split, and the list of its clips."""

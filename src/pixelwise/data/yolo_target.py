@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from jaxtyping import UInt8
 
 from pixelwise.data.folders import labels_toml
-from pixelwise.data.pair_target import Written, write_image
+from pixelwise.data.pair_target import Original, Written, write_image
 from pixelwise.data.regions import Region, loose_boxes, regions_of
 from pixelwise.labels import LabelSet
 from pixelwise.ops.outlines import polygon_of
-from pixelwise.types import Annotation
 
 DIGITS = 9
 """After the point: a corner is off by less than a thousandth of a pixel, which rasterising does not notice."""
@@ -33,29 +31,20 @@ class YoloTarget:
     format: str = "yolo"
     shares_images: bool = False
 
-    def write(
-        self,
-        root: Path,
-        *,
-        split: str,
-        name: str,
-        id: str,  # noqa: ARG002
-        image: Path,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        truth: Annotation,
-        upright: bool = False,
-    ) -> Written:
+    def write(self, root: Path, original: Original) -> Written:
         """Write one image and its lines. See Target."""
-        regions, lost = regions_of(truth, self.labels, source=image)
+        regions, lost = regions_of(original.truth, self.labels, source=original.image)
         objects = [region for region in regions if not region.crowd]
         if len(objects) < len(regions):
             lost = lost | {"left_out_crowds": len(regions) - len(objects)}
-        file, losses = write_image(root, f"images/{split}/{name}", image, pixels, upright=upright)
-        path = root / "labels" / split / f"{name}.txt"
+        file, losses = write_image(
+            root, f"images/{original.split}/{original.name}", original.image, original.pixels, upright=original.upright
+        )
+        path = root / "labels" / original.split / f"{original.name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        size = (pixels.shape[0], pixels.shape[1])
+        size = (original.pixels.shape[0], original.pixels.shape[1])
         path.write_text("".join(f"{self._line(region, size)}\n" for region in objects), encoding="utf-8")
-        return Written(name, file, losses | lost | loose_boxes(objects), {"split": split})
+        return Written(original.name, file, losses | lost | loose_boxes(objects), {"split": original.split})
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Nothing: data.yaml names the folders."""
