@@ -101,7 +101,7 @@ def comparison_sheet(compared: Sequence[Compared], labels: LabelSet) -> Image.Im
         for index in present
         if index not in (labels.ignore_id, labels.background_id)
     ]
-    legend += [LegendRow(None, "not judged")] if labels.ignore_id in present else []
+    legend += [LegendRow(None, "void")] if labels.ignore_id in present else []
     return add_legend(sheet, legend, font_size=LEGEND_FONT) if legend else sheet
 
 

@@ -219,7 +219,7 @@ def panoptic_legend(panoptic: Panoptic, places: Int32[np.ndarray, "H W"], labels
     more = len(things) - LEGEND_OBJECTS
     if more > 0:
         things = [*things[:LEGEND_OBJECTS], LegendRow(PANEL_COLOUR, f"and {more} more")]
-    void = [LegendRow(None, f"not judged {_percent(int(areas[-1]) / places.size)}")] if areas[-1] else []
+    void = [LegendRow(None, f"void {_percent(int(areas[-1]) / places.size)}")] if areas[-1] else []
     return [*things, *stuff, *void]
 
 
@@ -270,7 +270,7 @@ def semantic_legend(semantic: np.ndarray, labels: LabelSet) -> list[LegendRow]:
         for index, share in sorted(shares.items(), key=lambda item: -item[1])
         if index != labels.background_id
     ]
-    return rows if void is None else [*rows, LegendRow(None, f"not judged {_percent(void)}")]
+    return rows if void is None else [*rows, LegendRow(None, f"void {_percent(void)}")]
 
 
 def _counts(regions: np.ndarray, length: int) -> Int64[np.ndarray, " length"]:
