@@ -94,7 +94,7 @@ def test_a_legend_names_what_occurs(monkeypatch: pytest.MonkeyPatch):
     semantic[1:4] = 2
     semantic[5, :50] = 255
     draw(noise(10, 100), Annotation(semantic=semantic), LABELS)
-    assert texts == [(LABELS.palette[2], "pear 30 %"), (LABELS.palette[1], "apple <1 %"), (None, "not judged 5 %")]
+    assert texts == [(LABELS.palette[2], "pear 30 %"), (LABELS.palette[1], "apple <1 %"), (None, "void 5 %")]
 
 
 def test_an_image_of_background_alone_and_an_empty_annotation_stay_as_they_are():
@@ -232,7 +232,7 @@ def test_the_legend_of_segments_names_things_then_stuff_then_what_is_void() -> N
         (segment_colour(pear, 1), "pear 0.75"),
         (apple, "apple 0.50"),
         (labels.palette[0], "sky 72 %"),
-        (None, "not judged 20 %"),
+        (None, "void 20 %"),
     ]
     crowd = replace(panoptic, scores=None, crowd=panoptic.segment_ids == 6)
     assert legend(crowd)[0].text == "apple (crowd)"
