@@ -316,6 +316,22 @@ def test_tracking_tells_two_apples_apart(run: Run, model: Path, clips: Path) -> 
     assert two == pytest.approx(3 / (3 + 1 / 2 + 2 / 2))
 
 
+def test_windows_of_any_length(run: Run, model: Path, stills: Path, clips: Path, tmp_path: Path) -> None:
+    """Windows of one and of three labelled frames; as the metric counts them when told so in Python."""
+    data = ("--data", f"kitti-step:{clips}")
+    usual, chosen = evaluated(run, model, *data)["metrics"], evaluated(run, model, *data, "--windows", "1,3")["metrics"]
+    assert [name for name in chosen if name.startswith("vpq_k") and name.count("_") == 1] == ["vpq_k0", "vpq_k10"]
+    assert chosen["vpq"] == pytest.approx((usual["vpq_k0"] + usual["vpq_k10"]) / 2)
+    same_in_parts(run, tmp_path, model, *data, "--windows", "1,3")
+    for windows, fault in (("1,x", "such as 1,2,3,4"), ("0", "at least 1 each"), ("", "such as 1,2,3,4")):
+        code, _, err = run("evaluate", model, *data, "--windows", windows)
+        assert (code, err.count("\n")) == (2, 1)
+        assert fault in err
+    code, _, err = run("evaluate", model, "--data", f"coco-panoptic:{stills}", "--windows", "1,2")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the definition 'panoptic' has none" in err
+
+
 def test_a_model_with_memory_changes_its_ids(run: Run, clips: Path, tmp_path: Path) -> None:
     """The system for tests counts frames by its ids: single frames are perfect, tubes are not."""
     model = write_panels(tmp_path / "memory", uses_memory=True)

@@ -30,6 +30,20 @@ def test_a_maps_target_is_learnt_where_no_set_has_its_classes(coco: str) -> None
     assert [one.source.name for one in data.label_maps] == ["coco"]
 
 
+def test_a_map_may_have_classes_of_its_own(coco: str, tmp_path: Path) -> None:
+    (tmp_path / "map.toml").write_text('target = "object.toml"\ndefault = "object"\n')
+    own = '[[class]]\nname = "background"\n[[class]]\nname = "object"\nthing = true\n'
+    (tmp_path / "object.toml").write_text(own)
+    data = open_training_data([coco], str(tmp_path / "map.toml"))
+    assert (data.labels.names, data.labels.object_ids) == (("background", "object"), (1,))
+    semantic = data.train[0].truth.semantic
+    assert semantic is not None
+    assert semantic.tolist() == [[0, 1, 1, 1, 1, 1]] * 4
+    (tmp_path / "object.toml").unlink()
+    with pytest.raises(DataError, match=r"object.toml: no such file"):
+        open_training_data([coco], str(tmp_path / "map.toml"))
+
+
 def test_a_map_without_a_target_brings_all_to_the_classes_of_the_first_set(coco: str, tmp_path: Path) -> None:
     (tmp_path / "map.toml").write_text('default = "background"\n')
     assert open_training_data([coco], str(tmp_path / "map.toml")).labels.name == "coco"

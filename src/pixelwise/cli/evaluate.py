@@ -75,6 +75,12 @@ def evaluate(
     ] = False,
     label_map: MapOption = None,
     definition: DefinitionOption = None,
+    windows: Annotated[
+        str | None,
+        typer.Option(
+            "--windows", metavar="N,N,…", help="Lengths of VPQ's windows in labelled frames, 1,2,3,4 by default."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -103,7 +109,13 @@ def evaluate(
     of_model = {"--input-size": input_size, "--tile": tile, "--tta": tta, "--track": track, "--map": label_map}
     names = model or []
     if merge:
-        of_data = {"--data": data, "--predictions": predictions, "--definition": definition, "--shard": shard}
+        of_data = {
+            "--data": data,
+            "--predictions": predictions,
+            "--definition": definition,
+            "--windows": windows,
+            "--shard": shard,
+        }
         _refuse({**of_data, **of_model}, "not with --merge, which joins what the shards counted")
         if not names:
             raise RecipeError("--merge wants the files that the shards wrote: evaluate --merge FILE…")
@@ -141,7 +153,7 @@ def evaluate(
         )
     else:
         subject = stored_subject(predictions, data)
-    metric = subject.new_metric(definition)
+    metric = subject.new_metric(definition, windows=None if windows is None else _lengths(windows))
     if out is not None:
         make_report_folder(out)
     if not quiet:
@@ -217,6 +229,14 @@ def _refuse(options: dict[str, Any], why: str) -> None:
     given = [name for name, value in options.items() if value]
     if given:
         raise RecipeError(f"{', '.join(given)}: {why}")
+
+
+def _lengths(windows: str) -> list[int]:
+    """The numbers of `--windows`. Raises RecipeError for anything else."""
+    try:
+        return [int(number) for number in windows.split(",")]
+    except ValueError:
+        raise RecipeError(f"--windows '{windows}': numbers of labelled frames are wanted, such as 1,2,3,4") from None
 
 
 def _report(

@@ -258,7 +258,7 @@ class LabelMap:
     def from_toml(cls, path: Path, source: LabelSet, target: LabelSet) -> LabelMap:
         """Read `[names]` ("source name" = "target name") and `default` from a file; see `by_names`.
 
-        It may also name a published set as its `target`, see `target_of`.
+        It may also name the `target` itself, see `target_of`.
         """
         stored = _read_toml(path, _TomlMap)
         try:
@@ -268,10 +268,17 @@ class LabelMap:
 
     @staticmethod
     def target_of(path: Path) -> LabelSet | None:
-        """The published set that a map's file names as its target, if it names one. Raises DataError."""
+        """The set that a map's file names as its target, if it names one: a published one, or a file beside the map.
+
+        Raises DataError if there is none.
+        """
         name = _read_toml(path, _TomlMap).target
+        if name is None:
+            return None
+        if name.endswith(".toml"):
+            return LabelSet.from_toml(path.parent / name)
         try:
-            return None if name is None else published(name)
+            return published(name)
         except DataError as error:
             raise DataError(f"{path}: target: {error}") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from pixelwise.contracts import Metric
@@ -21,7 +21,7 @@ from pixelwise.metrics.davis import Davis
 from pixelwise.metrics.mean_iou import MeanIoU, published_definition
 from pixelwise.metrics.panoptic_quality import PanopticQuality
 from pixelwise.metrics.region_average_precision import RegionAveragePrecision
-from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality
+from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality, ks_of
 
 
 @runtime_checkable
@@ -104,7 +104,14 @@ def chosen_by(definition: str) -> str:
     return shown(definition)[0]
 
 
-def new_metric(task: str, labels: LabelSet, definition: str | None = None, *, clips: bool = False) -> TaskMetric:
+def new_metric(
+    task: str,
+    labels: LabelSet,
+    definition: str | None = None,
+    *,
+    clips: bool = False,
+    windows: Sequence[int] | None = None,
+) -> TaskMetric:
     """The metric of a task, by this definition or, with None, by the usual one of the task and the label set.
 
     Args:
@@ -112,9 +119,10 @@ def new_metric(task: str, labels: LabelSet, definition: str | None = None, *, cl
         labels: the classes.
         definition: one of the task's.
         clips: whether the images are frames of clips.
+        windows: of VPQ, lengths in labelled frames; those of Cityscapes-VPS if not given.
 
     Raises:
-        RecipeError: a task that nothing judges, or a definition that is none of the task.
+        RecipeError: a task that nothing judges, a definition that is none of the task, or one without windows.
     """
     if task not in JUDGED_TASKS:
         raise RecipeError(f"task '{task}': nothing judges it; {_listed(JUDGED_TASKS)} can be judged")
@@ -124,7 +132,14 @@ def new_metric(task: str, labels: LabelSet, definition: str | None = None, *, cl
     if definition is None:
         usual = {"semantic": published_definition(labels), "instance": "coco"}
         definition = usual.get(task, "video-panoptic" if clips else "panoptic")
-    return _BY_NAME[definition].metric(labels, definition)
+    if windows is None:
+        return _BY_NAME[definition].metric(labels, definition)
+    if definition not in video_panoptic_quality.DEFINITIONS:
+        raise RecipeError(
+            f"windows {list(windows)}: the definition '{definition}' has none; "
+            f"{', '.join(video_panoptic_quality.DEFINITIONS)} has, which judges clips"
+        )
+    return VideoPanopticQuality(labels, definition, k=ks_of(windows))
 
 
 def metric_from_state(labels: LabelSet, definition: str, state: Mapping[str, Any]) -> TaskMetric:

@@ -45,6 +45,16 @@ DEFINITIONS: dict[str, str] = {
 }
 """One line each for people who compare numbers."""
 
+SPACING = 5
+"""Frames of the video from one labelled frame to the next, in Cityscapes-VPS."""
+
+
+def ks_of(windows: Sequence[int], *, spacing: int = SPACING) -> tuple[int, ...]:
+    """The k of windows of so many labelled frames. Raises RecipeError for a window without a frame."""
+    if not windows or min(windows) < 1:
+        raise RecipeError(f"windows {list(windows)}: numbers of labelled frames, at least 1 each, are wanted")
+    return tuple((length - 1) * spacing for length in windows)
+
 
 class FrameSegments(NamedTuple):
     """What is kept of a frame.
@@ -99,7 +109,7 @@ class VideoPanopticQuality:
         definition: str = "video-panoptic",
         *,
         k: Sequence[int] = (0, 5, 10, 15),
-        spacing: int = 5,
+        spacing: int = SPACING,
     ) -> None:
         if definition not in DEFINITIONS:
             raise RecipeError(f"definition '{definition}': one of {', '.join(DEFINITIONS)} is wanted")

@@ -47,10 +47,10 @@ class Subject:
     task: str = "semantic"
     usual: str | None = None
 
-    def new_metric(self, definition: str | None) -> TaskMetric:
-        """A metric for its task and classes, by this definition or, with None, by the usual one."""
+    def new_metric(self, definition: str | None, *, windows: Sequence[int] | None = None) -> TaskMetric:
+        """A metric for its task and classes, by this definition or, with None, by the usual one; see `new_metric`."""
         clips = clips_of(self.dataset) is not None
-        return new_metric(self.task, self.dataset.labels, definition or self.usual, clips=clips)
+        return new_metric(self.task, self.dataset.labels, definition or self.usual, clips=clips, windows=windows)
 
 
 def model_subject(
