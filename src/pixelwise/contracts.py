@@ -54,6 +54,8 @@ class System(Protocol):
             sizes: valid height and width of each image, where padding matters.
             truth: only where the network itself samples or is teacher-forced.
             memory: what a video system returned for the frames before.
+
+        A system with `takes_proposals` has a further argument, `proposals`: regions of each image, or None.
         """
         ...
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
 from pixelwise.ops.panoptic import segment_places
+from pixelwise.ops.superpixels import Regions
 
 Moved = TypeVar("Moved", bound="_Movable")
 
@@ -412,6 +413,7 @@ class Sample(_Movable):
         original_size: height and width on disk, after EXIF rotation.
         clip: the video it belongs to.
         frame: its place in the clip.
+        proposals: regions of `image` that another program found, where the data bring them.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -420,6 +422,7 @@ class Sample(_Movable):
     original_size: tuple[int, int]
     clip: str | None = None
     frame: int | None = None
+    proposals: Regions | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -434,6 +437,7 @@ class Batch(_Movable):
         ids: one for each image.
         clip_index: which clip of the batch each image belongs to.
         frame_index: its place in that clip.
+        proposals: those of each sample, on the CPU.
     """
 
     images: Float[Tensor, "B 3 H W"]
@@ -443,6 +447,7 @@ class Batch(_Movable):
     ids: tuple[str, ...]
     clip_index: Int64[Tensor, " B"]
     frame_index: Int64[Tensor, " B"]
+    proposals: tuple[Regions | None, ...] | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]

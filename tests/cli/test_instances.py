@@ -276,3 +276,36 @@ def test_stages_that_are_solved_follow_those_that_are_fitted(run: Run, drawings:
     network, _ = read_model(tmp_path / "run" / "last")
     assert network.has_svms.any()
     assert network.svm_weight[network.has_svms].any(dim=1).all()
+
+
+def test_stored_proposals_are_all_that_is_looked_at(run: Run, model: Path, tmp_path: Path) -> None:
+    """With two boxes for each image nothing else is found, and they stay where they are at another scale."""
+    drawings = write_coco(tmp_path / "coco", train=3, val=2)
+    boxes = [[8, 10, 24, 30], [40, 12, 32, 36]]
+    for split, ids in (("train", (1, 2, 3)), ("val", (101, 102))):
+        entries = [{"image_id": id, "bbox": box} for id in ids for box in boxes]
+        (drawings / f"{split}.json").write_text(json.dumps(entries))
+    data = f"coco:{drawings}?proposals={{split}}.json"
+    sets = ["steps=1", "batch_size=2", "crop_size=64", "input_size=160", "warmup_steps=0", "evaluate_every=0"]
+    sets += ["model.width=16", "model.rois_per_image=8", "model.score_threshold=0", "model.proposals=1"]
+    options = [part for name in sets for part in ("--set", name)]
+    code, _, err = run(
+        "train", "sds", "--data", data, "--backbone", "mobilenet_v2", *options,
+        "--out", tmp_path / "run", "--workers", 0,
+    )  # fmt: skip
+    assert code == 0, err
+    code, out, err = run("evaluate", tmp_path / "run", "--data", data, "--out", tmp_path / "report", "--json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "report" / "coco_results.json").read_text())
+    assert {tuple(one["bbox"]) for one in found} == {tuple(box) for box in boxes}
+    code, out, err = run("evaluate", tmp_path / "run", "--data", data, "--tta")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "proposals are of the whole image as it is; leave out --tta" in err
+    for words in (("evaluate", model), ("train", "mask_rcnn", "--out", tmp_path / "no")):
+        code, out, err = run(*words, "--data", data, "--workers", 0)
+        assert (code, out) == (2, "")
+        assert err.splitlines()[-1].endswith("takes no proposals; leave ?proposals= out of the data")
+    (drawings / "val.json").write_text(json.dumps([{"image_id": 101, "bbox": boxes[0]}]))
+    code, out, err = run("evaluate", tmp_path / "run", "--data", data)
+    assert code == 1
+    assert f"{drawings}/val.json: no proposals for image '102'" in err

@@ -182,8 +182,9 @@ def test_it_is_a_system(module: ModuleType, system: nn.Module) -> None:
     assert isinstance(system, System)
     assert system.task == module.TASK
     parameters = inspect.signature(system.forward).parameters
-    assert list(parameters) == ["images", "sizes", "truth", "memory"]
-    assert [parameter.default for parameter in parameters.values()][1:] == [None] * 3
+    taken = ["proposals"] if getattr(system, "takes_proposals", False) else []
+    assert list(parameters) == ["images", "sizes", "truth", "memory", *taken]
+    assert all(parameter.default is None for name, parameter in parameters.items() if name != "images")
 
 
 def test_the_output_is_a_named_tuple_of_one_type(module: ModuleType, system: nn.Module) -> None:

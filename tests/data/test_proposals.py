@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from pixelwise.data.check import check_dataset
 from pixelwise.data.proposals import ProposalFiles
+from pixelwise.data.spec import DataSpec, open_dataset
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
+from tests.data import trees
 
 
 def test_npz_files_hold_superpixels_and_members(tmp_path: Path) -> None:
@@ -63,3 +66,22 @@ def test_what_is_broken_is_named(tmp_path: Path) -> None:
         folder.regions("a", (2, 2))
     with pytest.raises(DataError, match=r"members of 1×2 for 1 superpixels"):
         folder.regions("a", (2, 3))
+
+
+def test_any_set_brings_proposals(tmp_path: Path) -> None:
+    trees.masks(tmp_path / "set", ["cat"])
+    height, width = trees.SIZE_HW
+    entries = [{"image_id": "cat", "bbox": [1, 0, 2, 3]}]
+    (tmp_path / "set" / "of_train.json").write_text(json.dumps(entries), encoding="utf-8")
+    sample = open_dataset(f"masks:{tmp_path}/set@train?proposals=of_{{split}}.json", default_split="val")[0]
+    assert sample.proposals is not None
+    assert sample.proposals.mask(0).shape == (height, width)
+    assert sample.proposals.boxes().tolist() == [[1, 0, 3, 3]]
+    assert open_dataset(f"masks:{tmp_path}/set@train", default_split="val")[0].proposals is None
+    spec = DataSpec.parse(f"masks:{tmp_path}/set@train?proposals=of_{{split}}.json")
+    assert check_dataset(spec).across == ()
+    (tmp_path / "set" / "of_train.json").write_text("[]", encoding="utf-8")
+    (fault,) = check_dataset(spec).across
+    assert (fault.kind, fault.where) == ("unusable proposals", "image 'cat'")
+    with pytest.raises(DataError, match=r"of_val.json: neither a folder"):
+        open_dataset(f"masks:{tmp_path}/set@train?proposals=of_val.json", default_split="val")

@@ -11,6 +11,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from pixelwise.contracts import Augmentation
 from pixelwise.data.transforms import MEAN_RGB, Geometry, TrainingCrop, cropped_instances, draw_geometry
+from pixelwise.ops.superpixels import regions_of_masks
 from pixelwise.types import Annotation, Masks, Sample
 from tests.drawn_scenes import DrawnScenes, draw_objects, objects_of
 
@@ -227,6 +228,28 @@ def test_masks_are_cropped_as_the_ids_they_were_made_of(seed: int, degrees: floa
     assert torch.equal(found.boxes, expected.boxes)
     assert torch.equal(found.masks.dense(), expected.masks.dense())
     assert found.masks.size == (64, 64)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 20.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_proposals_are_cropped_as_the_objects_that_they_are(seed: int, degrees: float) -> None:
+    scene = DrawnScenes(1, first_seed=seed, size_hw=(70, 90))[0]
+    assert scene.truth.instances is not None
+    assert scene.truth.instances.masks is not None
+    whole = torch.ones(1, 70, 90, dtype=torch.bool)
+    regions = regions_of_masks(torch.cat([scene.truth.instances.masks.dense().bool(), whole]), (70, 90))
+    crop = TrainingCrop(
+        Augmentation(scale_min=0.5, scale_max=2.0, rotate=degrees), crop_size=64, input_size=90, ignore_id=255
+    )
+    found = crop(replace(scene, proposals=regions), np.random.default_rng(seed))
+    assert found.proposals is not None
+    assert found.truth.instances is not None
+    assert found.truth.instances.masks is not None
+    assert found.truth.semantic is not None
+    masks = torch.stack([found.proposals.mask(index) for index in range(len(found.proposals.members))])
+    # objects of which nothing is seen are no proposals either, and padding belongs to none
+    assert torch.equal(masks[:-1], found.truth.instances.masks.dense().bool())
+    assert torch.equal(masks[-1], found.truth.semantic != 255)
 
 
 def test_a_mask_of_one_column_has_a_mirror_image() -> None:

@@ -151,9 +151,11 @@ def test_each_stage_teaches_its_tower() -> None:
 
 def test_given_proposals_are_taken() -> None:
     system, batch = small(score_threshold=0.0).eval(), drawings(1)
-    system.given_proposals = (quarters(),)
     with torch.no_grad():
-        output = system(batch.images, batch.valid_sizes)
+        output = system(batch.images, batch.valid_sizes, proposals=[quarters()])
+        found = system(batch.images, batch.valid_sizes, proposals=[None])
+        plain = system(batch.images, batch.valid_sizes)
+    assert torch.equal(found.superpixels[0], plain.superpixels[0])
     assert output.superpixels[0].shape == (64, 96)
     assert int(output.superpixels[0].max()) == 3
     annotation = system.decode(output, replace(batch, original_sizes=torch.tensor([[128, 192]])))[0]
@@ -164,13 +166,8 @@ def test_given_proposals_are_taken() -> None:
 
 
 def test_stored_proposals_are_taken_by_the_solvers() -> None:
-    class Stored:
-        def regions(self, id: str, size: tuple[int, int]) -> Regions:
-            assert (id, size) == ("drawing 3", (48, 64))
-            return quarters().resized(size)
-
-    sample = DrawnScenes(1, first_seed=3, size_hw=(48, 64))[0]
-    image = sds.describe(small(), sample, input_size=32, proposals=Stored())
+    sample = replace(DrawnScenes(1, first_seed=3, size_hw=(48, 64))[0], proposals=quarters())
+    image = sds.describe(small(), sample, input_size=32)
     assert image.regions.superpixels.shape == (24, 32)
     assert len(image.regions.members) == 3 + len(sample.truth.instances)
     assert image.overlaps[3:].diagonal().tolist() == [1.0] * len(sample.truth.instances)
@@ -410,9 +407,9 @@ def test_the_threshold_of_the_pasting_leaves_two_segments_an_image() -> None:
         batch = collate([samples[index]])
         described = sds.describe(system, samples[index], input_size=64)
         count = len(described.regions.members) - len(described.objects)
-        system.given_proposals = (described.regions._replace(members=described.regions.members[:count]),)
+        given = described.regions._replace(members=described.regions.members[:count])
         with torch.no_grad():
-            output = system.eval()(batch.images, batch.valid_sizes)
+            output = system.eval()(batch.images, batch.valid_sizes, proposals=[given])
         best: dict[int, float] = {}
         for score, region in zip(output.scores[0].tolist(), output.regions[0].tolist(), strict=True):
             best[region] = max(best.get(region, 0.0), score)

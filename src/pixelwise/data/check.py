@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from pixelwise.data import proposals
 from pixelwise.data.faults import Fault, SplitReport, count
 from pixelwise.data.folders import UNIONS, content_keys
+from pixelwise.data.images import image_size
 from pixelwise.data.parallel import Progress, silent
 from pixelwise.data.spec import DataSpec, folder_of, format_of
 from pixelwise.errors import DataError
@@ -55,8 +57,28 @@ def check_dataset(spec: DataSpec, *, workers: int = 0, progress: Progress = sile
             reports.append(SplitReport(split, str(path), (), (), (), (fault,)))
     if len(unusable) == len(reports):
         raise unusable[0]
-    across = (*_shared_files(reports), *_identical_files(reports))
+    across = (*_shared_files(reports), *_identical_files(reports), *_proposals(path, options, reports))
     return Report(str(spec), tuple(reports), across, tuple(_shared_ids(reports)))
+
+
+def _proposals(folder: Path, options: Mapping[str, str], reports: Sequence[SplitReport]) -> Iterator[Fault]:
+    """Images without proposals, or with broken ones, where the specification names some."""
+    place = options.get(proposals.OPTION)
+    if place is None:
+        return
+    for report in reports:
+        try:
+            files = proposals.proposal_files(folder, place, split=report.split)
+        except DataError as error:
+            yield Fault("unusable proposals", report.split, str(error))
+            continue
+        for id, image in zip(report.ids, report.images, strict=True):
+            if image is None or any(fault.where == str(image) for fault in report.faults):
+                continue
+            try:
+                files.regions(id, image_size(image))
+            except DataError as error:
+                yield Fault("unusable proposals", f"image '{id}'", str(error))
 
 
 def _separate(reports: Sequence[SplitReport]) -> Iterator[tuple[SplitReport, SplitReport]]:

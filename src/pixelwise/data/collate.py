@@ -33,4 +33,5 @@ def collate(samples: Sequence[Sample], *, clip_frames: int = 1) -> Batch:
         ids=tuple(sample.id for sample in samples),
         clip_index=torch.arange(len(samples)) // clip_frames,
         frame_index=torch.tensor([sample.frame or 0 for sample in samples]),
+        proposals=tuple(sample.proposals for sample in samples),
     )

@@ -235,59 +235,47 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """A set whose classes are those of another label set.
-
-    Objects whose class the map ignores, or makes one that has no objects such as the background, are left out of
-    `instances`. Where the truth has segments, those of ignored classes become void, and classes and objects are made
-    anew from them.
-    """
+class Wrapped:
+    """Another set, for those that change its samples and nothing else."""
 
     dataset: Dataset
-    label_map: LabelMap
-
-    def __post_init__(self) -> None:
-        self.dataset.labels.require_same(
-            self.label_map.source, mine=f"data {self.dataset.name}", theirs="the source of the label map"
-        )
 
     @property
     def name(self) -> str:
-        """As the set that is mapped."""
+        """As the other set."""
         return self.dataset.name
 
     @property
     def format(self) -> str:
-        """As the set that is mapped."""
+        """As the other set."""
         return self.dataset.format
 
     @property
     def labels(self) -> LabelSet:
-        """The target of the map."""
-        return self.label_map.target
+        """As the other set."""
+        return self.dataset.labels
 
     @property
     def remark(self) -> str | None:
-        """As the set that is mapped."""
+        """As the other set."""
         return self.dataset.remark
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """As the set that is mapped."""
+        """As the other set."""
         return self.dataset.ids
 
     @property
     def clips(self) -> tuple[str, ...] | None:
-        """The clip of each image, if the set that is mapped has them."""
+        """The clip of each image, if the other set has them."""
         return clips_of(self.dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample with the classes of the target."""
-        sample = self.dataset[index]
-        return replace(sample, truth=self.mapped(sample.truth))
+        """The sample of the other set."""
+        return self.dataset[index]
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width of the upright image, from its header."""
@@ -300,6 +288,33 @@ class Mapped:
     def truth_path(self, index: int) -> Path:
         """The file that holds its truth."""
         return self.dataset.truth_path(index)
+
+
+@dataclass(frozen=True)
+class Mapped(Wrapped):
+    """A set whose classes are those of another label set.
+
+    Objects whose class the map ignores, or makes one that has no objects such as the background, are left out of
+    `instances`. Where the truth has segments, those of ignored classes become void, and classes and objects are made
+    anew from them.
+    """
+
+    label_map: LabelMap
+
+    def __post_init__(self) -> None:
+        self.dataset.labels.require_same(
+            self.label_map.source, mine=f"data {self.dataset.name}", theirs="the source of the label map"
+        )
+
+    @property
+    def labels(self) -> LabelSet:
+        """The target of the map."""
+        return self.label_map.target
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample with the classes of the target."""
+        sample = self.dataset[index]
+        return replace(sample, truth=self.mapped(sample.truth))
 
     def mapped(self, truth: Annotation) -> Annotation:
         """Truth of the set that is mapped, with the classes of the target."""
@@ -327,7 +342,7 @@ def clips_of(dataset: object) -> tuple[str, ...] | None:
 
 def clip_of_each(dataset: object) -> tuple[str | None, ...] | None:
     """As `clips_of`, also of a set that joins clips with stills, of which each has None; None if there are no clips."""
-    if isinstance(dataset, Mapped):
+    if isinstance(dataset, Wrapped):
         return clip_of_each(dataset.dataset)
     if not isinstance(dataset, Merged):
         return clips_of(dataset)
@@ -349,7 +364,7 @@ def flow_of(dataset: object, index: int, reference: int) -> Float[Tensor, "2 H W
         index: of the frame.
         reference: the other frame's place in the clip.
     """
-    if isinstance(dataset, Mapped):
+    if isinstance(dataset, Wrapped):
         return flow_of(dataset.dataset, index, reference)
     if isinstance(dataset, Merged):
         part, inner = dataset.find(index)

@@ -1,6 +1,7 @@
 """Proposals from files, for systems that take them (`models.sds`): regions of each image, found by another program.
 
-Two forms are read:
+`FORMAT:PATH?proposals=PLACE` adds them to the samples of any data set; PLACE is in the folder of the set unless it is
+absolute, and `{split}` in it stands for the split. Two forms are read:
 
 - a folder with `<image id>.npz` for each image: `superpixels`, whole numbers [H, W], and `members`, bools [R, S], where
   column s stands for the s-th smallest number in `superpixels` (MCG's form, whose proposals are sets of superpixels);
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,15 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from pixelwise.data.dataset import Wrapped
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
 from pixelwise.ops.superpixels import Regions, regions_of_masks
+from pixelwise.types import Sample
+
+OPTION = "proposals"
+"""Of every format."""
+MEANING = "a folder of .npz files or a JSON file with regions of each image, for systems that take them"
 
 
 class ProposalFiles:
@@ -100,3 +108,26 @@ class ProposalFiles:
             rows = slice(max(0, round(y)), max(0, round(y + height)))
             mask[rows, max(0, round(x)) : max(0, round(x + width))] = True
             yield mask
+
+
+def proposal_files(folder: Path, place: str, *, split: str) -> ProposalFiles:
+    """The proposals that the option of a specification names. Raises DataError if they are not there.
+
+    Args:
+        folder: of the data set.
+        place: the value of the option.
+        split: of the data set.
+    """
+    return ProposalFiles(folder / Path(place.replace("{split}", split)).expanduser())
+
+
+@dataclass(frozen=True)
+class Proposed(Wrapped):
+    """A set whose samples bring their proposals."""
+
+    files: ProposalFiles
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample with its proposals. Raises DataError where they are not there, or not of this image."""
+        sample = self.dataset[index]
+        return replace(sample, proposals=self.files.regions(sample.id, (sample.image.shape[1], sample.image.shape[2])))

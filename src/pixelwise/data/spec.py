@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import unquote
 
-from pixelwise.data import formats
+from pixelwise.data import formats, proposals
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.faults import SplitReport
 from pixelwise.data.parallel import Progress
+from pixelwise.data.proposals import Proposed
 from pixelwise.errors import DataError
 
 
@@ -109,10 +110,11 @@ def format_of(spec: DataSpec) -> Format:
     if spec.format not in known:
         raise DataError(f"data format '{spec.format}' is not known; there are {', '.join(known)}")
     format = importlib.import_module(f"{formats.__name__}.{spec.format.replace('-', '_')}")
+    known_options = {**format.OPTIONS, proposals.OPTION: proposals.MEANING}
     for name, _ in spec.options:
-        if name not in format.OPTIONS:
-            valid = ", ".join(f"{option} ({meaning})" for option, meaning in format.OPTIONS.items())
-            raise DataError(f"{spec}: {spec.format} has no option '{name}'; it has {valid or 'none'}")
+        if name not in known_options:
+            valid = ", ".join(f"{option} ({meaning})" for option, meaning in known_options.items())
+            raise DataError(f"{spec}: {spec.format} has no option '{name}'; it has {valid}")
     return cast(Format, format)
 
 
@@ -147,7 +149,11 @@ def open_dataset(spec: DataSpec | str, *, default_split: str) -> Dataset:
     spec = DataSpec.parse(spec) if isinstance(spec, str) else spec
     format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
     spec = replace(spec, split=spec.split or default_split)
-    return format.open_split(path, str(spec.split), options, name=str(spec))
+    dataset = format.open_split(path, str(spec.split), options, name=str(spec))
+    place = options.get(proposals.OPTION)
+    if place is None:
+        return dataset
+    return Proposed(dataset, proposals.proposal_files(path, place, split=str(spec.split)))
 
 
 def _options(text: str, query: str) -> Iterator[tuple[str, str]]:

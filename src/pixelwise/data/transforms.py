@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from pixelwise.contracts import Augmentation
 from pixelwise.errors import DataError
 from pixelwise.ops.resize import long_side_size
+from pixelwise.ops.superpixels import Regions
 from pixelwise.types import Annotation, Instances, Masks, Sample
 
 MEAN_RGB = (124, 116, 104)
@@ -279,12 +281,21 @@ class TrainingCrop:
             picture = blurred(picture)
         image = geometry.place(change_colours(picture, generator, self.augmentation))
         semantic, instances, flow = sample.truth.semantic, sample.truth.instances, sample.truth.flow
+        proposals = None if sample.proposals is None else cropped_regions(sample.proposals, geometry)
         truth = Annotation(
             semantic=None if semantic is None else geometry.apply_ids(semantic, self.ignore_id),
             instances=None if instances is None else cropped_instances(instances, geometry),
             flow=None if flow is None else geometry.apply_flow(flow),
         )
-        return replace(sample, image=image, truth=truth)
+        return replace(sample, image=image, truth=truth, proposals=proposals)
+
+
+def cropped_regions(regions: Regions, geometry: Geometry) -> Regions:
+    """The regions of which the crop shows a pixel; what lies outside of the image is one more superpixel, of none."""
+    outside = regions.members.shape[1]
+    members = F.pad(regions.members, (0, 1))
+    cropped = Regions(geometry.apply_ids(regions.superpixels, outside), members)
+    return cropped._replace(members=members[(members & (cropped.areas() > 0)).any(dim=1)])
 
 
 def cropped_instances(instances: Instances, geometry: Geometry) -> Instances:

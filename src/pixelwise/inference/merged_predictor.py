@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from pixelwise.errors import CheckpointError
 from pixelwise.inference.image_input import ImageInput
 from pixelwise.inference.model_folder import ModelCard
-from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.inference.predictor import Options, Predictor, require_takes_proposals
 from pixelwise.labels import LabelSet
 from pixelwise.nn.panoptic_merge import SCORE_THRESHOLD, SMALLEST_STUFF, merge_segments
+from pixelwise.ops.superpixels import Regions
 from pixelwise.types import Annotation
 
 COCO_PIXELS = 480 * 640
@@ -74,7 +75,11 @@ class MergedPredictor(Predictor):
         self.semantic.require_possible(options)
         self.instance.require_possible(options)
 
-    def _annotate(self, image: UInt8[Tensor, "3 H W"], options: Options) -> Annotation:
+    def _annotate(
+        self, image: UInt8[Tensor, "3 H W"], options: Options, *, proposals: Regions | None = None
+    ) -> Annotation:
+        if proposals is not None:
+            require_takes_proposals(self.model)
         of_pixels = self.semantic._annotate(image, replace(options, score_threshold=None)).to("cpu")
         instances = self.instance._annotate(image, options).to("cpu").instances
         semantic = of_pixels.semantic

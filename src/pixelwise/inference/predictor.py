@@ -22,6 +22,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.scene import Scene
 from pixelwise.labels import LabelSet
 from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.superpixels import Regions
 from pixelwise.ops.tiles import join_windows, window_starts
 from pixelwise.types import Annotation, Batch, Instances
 
@@ -215,12 +216,15 @@ class Predictor:
         input_size: int | None = None,
         tile: bool = False,
         tta: bool = False,
+        proposals: Regions | None = None,
     ) -> Annotation:
         """The answer alone, at the size of the image and on the predictor's device: what evaluation needs.
 
-        The options are those of a call.
+        The options are those of a call; `proposals` are regions of the image for a model that takes them, which finds
+        its own if not given.
         """
-        return self._annotate(image, Options(score_threshold, max_detections, input_size, tile, tta))
+        options = Options(score_threshold, max_detections, input_size, tile, tta)
+        return self._annotate(image, options, proposals=proposals)
 
     @torch.no_grad()
     def annotate_frame(
@@ -317,8 +321,18 @@ class Predictor:
         return getattr(self.model, "align_corners", False)
 
     @torch.no_grad()
-    def _annotate(self, image: UInt8[Tensor, "3 H W"], options: Options) -> Annotation:
+    def _annotate(
+        self, image: UInt8[Tensor, "3 H W"], options: Options, *, proposals: Regions | None = None
+    ) -> Annotation:
         input_size = options.input_size or self.card.input_size
+        if proposals is not None:
+            require_takes_proposals(self.model)
+            if options.tile or options.tta:
+                raise RecipeError(
+                    f"{self.name}: proposals are of the whole image as it is; leave out "
+                    f"{'--tile' if options.tile else '--tta'}, or ?proposals="
+                )
+            return self._decoded(image, input_size, options, proposals=proposals)[0]
         if self.card.task == "panoptic":
             self.require_possible(options)
             return self._decoded(image, input_size, options)[0]
@@ -373,6 +387,7 @@ class Predictor:
         *,
         mirrored: bool = False,
         state: Any = None,
+        proposals: Regions | None = None,
     ) -> tuple[Annotation, Any]:
         """The answer of one look at an image, on the CPU, and the system's memory; in the mirror if so asked."""
         network = copy.copy(self.network())  # with thresholds of its own; several threads may ask for others
@@ -386,7 +401,10 @@ class Predictor:
         with torch.inference_mode():
             pixels = self.prepare(image, long_side)
             seen = pixels.flip(3) if mirrored else pixels
-            output = network(seen, memory=state) if self.uses_memory else network(seen)
+            given: dict[str, Any] = {"memory": state} if self.uses_memory else {}
+            if proposals is not None:
+                given["proposals"] = (proposals,)
+            output = network(seen, **given)
             annotation = network.decode(output, _batch_of(image, (pixels.shape[2], pixels.shape[3])))[0]  # pyright: ignore[reportCallIssue]
         return annotation.to("cpu"), getattr(output, "memory", None)
 
@@ -472,6 +490,12 @@ def _equal(some: list[_Version], others: list[_Version]) -> bool:
         one[0] is other[0] and one[1] == other[1] and one[2] == other[2]
         for one, other in zip(some, others, strict=True)
     )
+
+
+def require_takes_proposals(system: nn.Module) -> None:
+    """Raise RecipeError for proposals that the system would not look at."""
+    if not getattr(system, "takes_proposals", False):
+        raise RecipeError(f"{type(system).__name__} takes no proposals; leave ?proposals= out of the data")
 
 
 def choose_device(wanted: str | torch.device) -> torch.device:

@@ -16,8 +16,8 @@ latent pass, and boxes that suppress each other from an IoU of 0.3. With `pastes
 too: the surest regions are pasted one over another (section 5; `ops.semantic_pasting`).
 
 Differences from the paper and the authors' code:
-- The proposals are not MCG's: superpixels merged by likeness (`ops.superpixels`), or `given_proposals`, which a caller
-  sets before a call (`data.proposals` reads files). Other proposals change the AP.
+- The proposals are not MCG's: superpixels merged by likeness (`ops.superpixels`), or those that the data bring
+  (`data.proposals` reads files). Other proposals change the AP.
 - `caffenet` has the layers of the published network, with our mean and deviation in RGB. Other towers are backbones
   whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
 - Windows of one batch are drawn image by image, a quarter of them objects; the authors draw them from all images.
@@ -132,15 +132,6 @@ class Samples(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-@runtime_checkable
-class StoredProposals(Protocol):
-    """Regions found before, as `data.proposals.ProposalFiles` reads them."""
-
-    def regions(self, id: str, size: tuple[int, int]) -> Regions:
-        """Those of the image of that id, and of that height and width."""
-        ...
-
-
 class Tower(nn.Module):
     """From crops to feature vectors: a backbone, and two hidden layers.
 
@@ -186,12 +177,10 @@ class SDS(nn.Module):
         foreground_fraction: of them that show objects, at most.
         score_threshold: of what is answered.
         max_detections: of an image.
-
-    Attributes:
-        given_proposals: the regions of each image of the next calls, at any size; None lets them be found.
     """
 
     task = TASK
+    takes_proposals = True
     svm_weight: Tensor
     svm_bias: Tensor
     feature_scale: Tensor
@@ -231,7 +220,6 @@ class SDS(nn.Module):
         self.proposal_side, self.proposals = proposal_side, proposals
         self.rois_per_image, self.foreground_fraction = rois_per_image, foreground_fraction
         self.score_threshold, self.max_detections = score_threshold, max_detections
-        self.given_proposals: tuple[Regions, ...] | None = None
         self.register_buffer("svm_weight", torch.zeros(len(things), 2 * width))
         self.register_buffer("svm_bias", torch.zeros(len(things)))
         self.register_buffer("feature_scale", torch.ones(()))
@@ -265,13 +253,23 @@ class SDS(nn.Module):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
+        proposals: Sequence[Regions | None] | None = None,
     ) -> Output:
-        """Scores of sampled regions where there is truth, otherwise the answers."""
+        """Scores of sampled regions where there is truth, otherwise the answers.
+
+        Args:
+            images: RGB in [0, 1].
+            sizes: valid height and width of each.
+            truth: of each, to learn from.
+            memory: not used.
+            proposals: the regions of each, at any size; where None stands they are found here.
+        """
+        given = [None] * len(images) if proposals is None else proposals
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
         normalized = self.normalize(images)
         parts = [image[None, :, :height, :width] for image, (height, width) in zip(normalized, valid, strict=True)]
         candidates = [
-            self._candidates(image, size, index) for index, (image, size) in enumerate(zip(images, valid, strict=True))
+            self._candidates(image, size, regions) for image, size, regions in zip(images, valid, given, strict=True)
         ]
         if self.training and truth is not None:
             return self._learn(parts, candidates, objects_to_learn(truth))
@@ -398,12 +396,12 @@ class SDS(nn.Module):
         chosen = ((z @ self.superpixel_weight[thing].cpu().to(z)).sigmoid() >= REFINEMENT_THRESHOLD) & inside
         return chosen if chosen.any() else original
 
-    def _candidates(self, image: Float[Tensor, "3 H W"], size: Sequence[int], index: int) -> Regions:
+    def _candidates(self, image: Float[Tensor, "3 H W"], size: Sequence[int], given: Regions | None) -> Regions:
         """The regions of one image at the size of its valid part."""
         valid = (int(size[0]), int(size[1]))
-        if self.given_proposals is not None:
-            return self.given_proposals[index].resized(valid)
-        return self.propose(as_stored(image, valid)).resized(valid)
+        if given is None:
+            return self.propose(as_stored(image, valid)).resized(valid)
+        return Regions(given.superpixels.cpu(), given.members.cpu()).resized(valid)
 
     def propose(self, picture: UInt8[Tensor, "3 h w"]) -> Regions:
         """Regions of merged superpixels, found in an image of at most `proposal_side` pixels; fewer in training."""
@@ -557,16 +555,13 @@ def copy_box_tower(
     samples: Samples,  # noqa: ARG001
     *,
     input_size: int,  # noqa: ARG001
-    proposals: StoredProposals | None = None,  # noqa: ARG001
 ) -> Iterator[SolverProgress]:
     """Let the region tower begin where the box tower stands, as the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
     yield SolverProgress("copy_box_tower", 1, 1)
 
 
-def fit_svms(
-    system: SDS, samples: Samples, *, input_size: int, proposals: StoredProposals | None = None
-) -> Iterator[SolverProgress]:
+def fit_svms(system: SDS, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
     """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
 
     Positives are the objects' own regions; after a first round over the images each becomes the candidate of the
@@ -575,12 +570,11 @@ def fit_svms(
 
     Args:
         system: whose buffers are set.
-        samples: images with object masks.
+        samples: images with object masks; proposals are found where they bring none.
         input_size: long side in pixels at which the network looks.
-        proposals: of the images; the system finds its own if not given.
 
     Raises:
-        DataError: an image has no object masks, or no stored proposals; or there is no room for the features.
+        DataError: an image has no object masks, or there is no room for the features.
     """
     count = len(samples)
     rounds = 1 if system.detects == "boxes" else 2
@@ -590,7 +584,7 @@ def fit_svms(
     with tempfile.TemporaryDirectory(prefix="pixelwise_features_") as folder:
         stored = StoredFeatures(Path(folder))
         for index in range(count):
-            found = describe(system, samples[index], input_size=input_size, proposals=proposals)
+            found = describe(system, samples[index], input_size=input_size)
             features = _features(system, found.image, found.regions)
             if system.detects == "boxes":
                 boxes = found.regions.boxes()
@@ -673,9 +667,7 @@ def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor
     return every[best_of_regions(every, torch.cat(numbers))]
 
 
-def fit_refiners(
-    system: SDS, samples: Samples, *, input_size: int, proposals: StoredProposals | None = None
-) -> Iterator[SolverProgress]:
+def fit_refiners(system: SDS, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
     """Fit the regressors of each class: where in the box the object is, then which superpixels are its own.
 
     Learnt from the candidates that overlap an object of the class by REFINEMENT_IOU, each of the object that it
@@ -683,19 +675,18 @@ def fit_refiners(
 
     Args:
         system: with SVMs; whose buffers are set.
-        samples: images with object masks.
+        samples: images with object masks; proposals are found where they bring none.
         input_size: long side in pixels at which the network looks.
-        proposals: of the images; the system finds its own if not given.
 
     Raises:
-        DataError: an image has no object masks, or no stored proposals.
+        DataError: an image has no object masks.
     """
     things = len(system.things)
     total = len(samples) + 2 * things
     rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(things)]
     places: list[list[tuple[Regions, int, Tensor]]] = [[] for _ in range(things)]
     for index in range(len(samples)):
-        found = describe(system, samples[index], input_size=input_size, proposals=proposals)
+        found = describe(system, samples[index], input_size=input_size)
         first = len(found.regions.members) - len(found.objects)
         for thing in sorted({int(channel) - 1 for channel in found.objects}):
             mine = (found.objects == thing + 1).nonzero().flatten()
@@ -735,7 +726,7 @@ def fit_refiners(
 
 
 @torch.no_grad()
-def describe(system: SDS, sample: Sample, *, input_size: int, proposals: StoredProposals | None = None) -> Described:
+def describe(system: SDS, sample: Sample, *, input_size: int) -> Described:
     """The regions of a training image, and how they overlap its objects."""
     (truth,) = objects_to_learn([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
@@ -743,8 +734,7 @@ def describe(system: SDS, sample: Sample, *, input_size: int, proposals: StoredP
     size = long_side_size(whole_size, input_size)
     picture = resize_image(sample.image, size)
     system.eval()
-    regions = system.propose(picture) if proposals is None else proposals.regions(sample.id, whole_size)
-    regions = regions.resized(size)
+    regions = (system.propose(picture) if sample.proposals is None else sample.proposals).resized(size)
     whole = torch.tensor([[0.0, 0.0, sample.image.shape[2], sample.image.shape[1]]]).expand(len(objects), 4)
     assert objects.masks is not None
     dense = (objects.masks[[index]].sample(whole[:1], size)[0] >= 0.5 for index in range(len(objects)))

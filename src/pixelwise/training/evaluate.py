@@ -116,7 +116,11 @@ class _ModelAnswers:
         if sample.clip is None:
             options = self._options
             return self._predictor.annotate(
-                sample.image, input_size=options.input_size, tile=options.tile, tta=options.tta
+                sample.image,
+                input_size=options.input_size,
+                tile=options.tile,
+                tta=options.tta,
+                proposals=sample.proposals,
             )
         frame = 0 if sample.frame is None else sample.frame
         if sample.clip != self._clip or frame <= self._frame:

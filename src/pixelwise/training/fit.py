@@ -18,6 +18,7 @@ from pixelwise.data.dataset import clip_of_each, flow_of
 from pixelwise.data.frame_pairs import FramePairs
 from pixelwise.data.transforms import TrainingCrop
 from pixelwise.errors import RecipeError
+from pixelwise.inference.predictor import require_takes_proposals
 from pixelwise.labels import LabelSet
 from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.nn.backbones import Backbone, freeze_batch_norm, freeze_stages
@@ -186,10 +187,17 @@ def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelera
 
     Returns:
         the terms over all processes, and the weighted total as `loss`.
+
+    Raises:
+        RecipeError: the batch brings proposals, and the system takes none.
     """
     images = batch.images.contiguous(memory_format=torch.channels_last)
+    given: dict[str, Any] = {}
+    if any(regions is not None for regions in batch.proposals or ()):
+        require_takes_proposals(system)
+        given["proposals"] = batch.proposals
     with accelerator.autocast():
-        output = network(images, batch.valid_sizes, truth=batch.truth)
+        output = network(images, batch.valid_sizes, truth=batch.truth, **given)
     total, terms = total_loss(system.loss(output, batch), accelerator)  # pyright: ignore[reportCallIssue]
     accelerator.backward(total)
     return terms
