@@ -31,16 +31,19 @@ def test_a_maps_target_is_learnt_where_no_set_has_its_classes(coco: str) -> None
 
 
 def test_a_map_may_have_classes_of_its_own(coco: str, tmp_path: Path) -> None:
-    (tmp_path / "map.toml").write_text('target = "object.toml"\ndefault = "object"\n')
-    own = '[[class]]\nname = "background"\n[[class]]\nname = "object"\nthing = true\n'
-    (tmp_path / "object.toml").write_text(own)
-    data = open_training_data([coco], str(tmp_path / "map.toml"))
+    data = open_training_data([coco], "any_object")
     assert (data.labels.names, data.labels.object_ids) == (("background", "object"), (1,))
     semantic = data.train[0].truth.semantic
     assert semantic is not None
     assert semantic.tolist() == [[0, 1, 1, 1, 1, 1]] * 4
-    (tmp_path / "object.toml").unlink()
-    with pytest.raises(DataError, match=r"object.toml: no such file"):
+    own = '[[class]]\nname = "rest"\n[[class]]\nname = "person"\n'
+    (tmp_path / "map.toml").write_text(f'default = "rest"\n{own}')
+    assert open_training_data([coco], str(tmp_path / "map.toml")).labels.names == ("rest", "person")
+    (tmp_path / "map.toml").write_text(f'target = "voc"\ndefault = "rest"\n{own}')
+    with pytest.raises(DataError, match=r"map.toml: target and \[\[class\]\] both tell"):
+        open_training_data([coco], str(tmp_path / "map.toml"))
+    (tmp_path / "map.toml").write_text(f"{own}{own}")
+    with pytest.raises(DataError, match=r"map.toml: target: label set 'map': rest, person stands more than once"):
         open_training_data([coco], str(tmp_path / "map.toml"))
 
 
@@ -54,5 +57,7 @@ def test_a_map_that_cannot_be_used_is_refused(coco: str, tmp_path: Path) -> None
     (tmp_path / "map.toml").write_text('target = "vocc"\n')
     with pytest.raises(DataError, match=r"map.toml: target: there is no label set 'vocc'; there are .*voc"):
         open_training_data([coco], str(tmp_path / "map.toml"))
-    with pytest.raises(DataError, match=r"--map coco_to_vocc: no such file; names, a TOML file, or one of coco_to_voc"):
+    with pytest.raises(
+        DataError, match=r"--map coco_to_vocc: no such file; names, a TOML file, or one of any_object, coco_to_voc"
+    ):
         open_training_data([coco], "coco_to_vocc")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -93,18 +93,8 @@ class LabelSet:
         Only the class names are required: ids then are 0…K-1 and 255 is void. Raises DataError naming the file.
         """
         stored = _read_toml(path, _TomlSet)
-        entries = stored.classes
         try:
-            return cls(
-                name=path.stem if stored.name is None else stored.name,
-                names=tuple(entry.name for entry in entries),
-                is_thing=tuple(entry.thing for entry in entries),
-                palette=tuple(
-                    voc_colour(index) if entry.colour is None else entry.colour for index, entry in enumerate(entries)
-                ),
-                native_ids=tuple(index if entry.id is None else entry.id for index, entry in enumerate(entries)),
-                void_ids=stored.void_ids,
-            )
+            return _set_of(stored.classes, name=stored.name or path.stem, void_ids=stored.void_ids)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
@@ -268,17 +258,17 @@ class LabelMap:
 
     @staticmethod
     def target_of(path: Path) -> LabelSet | None:
-        """The set that a map's file names as its target, if it names one: a published one, or a file beside the map.
+        """What a map's file tells of its target: a published set's name, `[[class]]` as in a set's file, or nothing.
 
-        Raises DataError if there is none.
+        Raises DataError for an unknown name, unsound classes, or both at once.
         """
-        name = _read_toml(path, _TomlMap).target
-        if name is None:
-            return None
-        if name.endswith(".toml"):
-            return LabelSet.from_toml(path.parent / name)
+        stored = _read_toml(path, _TomlMap)
+        if stored.target is not None and stored.classes:
+            raise DataError(f"{path}: target and [[class]] both tell what the classes become; leave one of them out")
         try:
-            return published(name)
+            if stored.classes:
+                return _set_of(stored.classes, name=path.stem)
+            return None if stored.target is None else published(stored.target)
         except DataError as error:
             raise DataError(f"{path}: target: {error}") from None
 
@@ -335,6 +325,19 @@ class _TomlClass(BaseModel):
     thing: bool = False
 
 
+def _set_of(classes: Sequence[_TomlClass], *, name: str, void_ids: tuple[int, ...] = (255,)) -> LabelSet:
+    return LabelSet(
+        name=name,
+        names=tuple(entry.name for entry in classes),
+        is_thing=tuple(entry.thing for entry in classes),
+        palette=tuple(
+            voc_colour(index) if entry.colour is None else entry.colour for index, entry in enumerate(classes)
+        ),
+        native_ids=tuple(index if entry.id is None else entry.id for index, entry in enumerate(classes)),
+        void_ids=void_ids,
+    )
+
+
 class _TomlSet(BaseModel):
     """A label set's file."""
 
@@ -351,6 +354,7 @@ class _TomlMap(BaseModel):
     names: dict[str, str] = {}
     default: str = "ignore"
     target: str | None = None
+    classes: tuple[_TomlClass, ...] = Field(alias="class", default=(), strict=False)
 
 
 class _JsonSet(BaseModel):
