@@ -234,3 +234,4 @@ def test_a_broken_image_stops_the_run_in_one_line_and_mended_it_goes_on(
     assert "data check" in stopped.stderr
     done = pixelwise("train", "--resume", tmp_path / "run", "--workers", workers)
     assert done.returncode == 0, done.stderr
+    assert "the backbone starts at random" not in done.stderr

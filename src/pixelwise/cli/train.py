@@ -92,7 +92,7 @@ def train(
                 workers=workers,
                 quiet=quiet,
             )
-        for line in () if quiet else _remarks(plan, sources, folder):
+        for line in () if quiet else _remarks(plan, sources, folder, resumes=resume is not None):
             print(line, file=sys.stderr)
         return _carry_on(folder, plan, sources, device=where, workers=workers, quiet=quiet, tensorboard=tensorboard)
 
@@ -147,7 +147,7 @@ def _counting_bar(*, hidden: bool) -> ImageProgress:
     return bar
 
 
-def _remarks(plan: Plan, sources: TrainingData, folder: Path) -> Iterator[str]:
+def _remarks(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) -> Iterator[str]:
     import torch
 
     from pixelwise.training.sources import describe_label_map
@@ -157,9 +157,10 @@ def _remarks(plan: Plan, sources: TrainingData, folder: Path) -> Iterator[str]:
     yield f"{plan.system}: {learnt}, {chosen}; {len(sources.labels)} classes; {folder}"
     for label_map in sources.label_maps:
         yield from describe_label_map(label_map)
-    if plan.init is None:
+    if plan.init is None and not resumes:
         yield "the backbone starts at random; --init FILE, torchvision or timm starts from ImageNet, default from VOC"
-    yield from plan.remarks
+    # where the weights began is of no interest when they go on
+    yield from sources.remarks if resumes else plan.remarks
     threads = torch.get_num_threads()
     if plan.threads != threads:
         yield f"{threads} threads, not {plan.threads} as at the start: the result will differ in the last digits"
