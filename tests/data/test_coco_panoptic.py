@@ -366,6 +366,31 @@ class TestRepair:
         ]
         assert [len(opened(spec)) for spec in repairs.opens_as] == [2, 3]
 
+    def test_a_set_of_cityscapes_becomes_one_of_coco(self, tmp_path: Path) -> None:
+        root = trees.cityscapes_panoptic(tmp_path / "set")
+        sound = opened(f"cityscapes-panoptic:{root}@train")
+
+        def edit(content: dict[str, Any]) -> None:
+            content["annotations"][1]["segments_info"] = [
+                {**info, "area": info["area"] + 1} for info in content["annotations"][1]["segments_info"]
+            ]
+
+        change(root / "gtFine" / "cityscapes_panoptic_train.json", edit)
+        sound.truth_path(0).write_bytes(b"")
+        repairs = repair_dataset(DataSpec.parse(f"cityscapes-panoptic:{root}"), tmp_path / "out")
+        assert repairs.done == {"unreadable_masks": 1, "areas": 3}
+        for spec, split, ids in zip(repairs.opens_as, ("val", "train"), (["jena_3_4"], sound.ids[1:]), strict=True):
+            assert faults(spec) == []
+            copy, original = opened(spec), opened(f"cityscapes-panoptic:{root}@{split}")
+            assert list(copy.ids) == list(ids)
+            assert copy.labels == original.labels
+            one, other = copy[0], original[list(original.ids).index(copy.ids[0])]
+            assert one.image.equal(other.image)
+            assert one.truth.panoptic is not None
+            assert other.truth.panoptic is not None
+            assert by_id(one.truth.panoptic, copy.labels) == by_id(other.truth.panoptic, original.labels)
+            assert one.truth.panoptic.ids.equal(other.truth.panoptic.ids)
+
     def test_two_channels_are_not_repaired(self, tmp_path: Path) -> None:
         spec = TestTwoChannels().tree(tmp_path / "set")
         with pytest.raises(DataError, match="the truth stands in the PNGs alone"):

@@ -1,4 +1,4 @@
-"""A COCO panoptic JSON with its faults mended where that can be done without guessing; the PNGs stay what they are."""
+"""A panoptic JSON with its faults mended where that can be done without guessing; the PNGs stay what they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pixelwise.data.coco_json import Entry, is_integer
 from pixelwise.data.coco_repair import RepairedJson, from_folder, write_repaired
 from pixelwise.data.folders import content_keys
-from pixelwise.data.formats.coco_panoptic import files_of, image_folder
+from pixelwise.data.formats import cityscapes_panoptic, coco_panoptic
 from pixelwise.data.images import read_image
 from pixelwise.data.panoptic_maps import box_of, is_other_box, read_segment_ids
 from pixelwise.data.panoptic_pairs import PanopticPairs, list_split
@@ -19,6 +19,8 @@ from pixelwise.data.parallel import Progress, apply
 from pixelwise.data.segments import regions_of_ids
 from pixelwise.data.spec import DataSpec
 from pixelwise.errors import DataError
+
+_FORMATS = {"coco-panoptic": coco_panoptic, "cityscapes-panoptic": cityscapes_panoptic}
 
 
 class _Mended(NamedTuple):
@@ -38,8 +40,9 @@ def repair_panoptic_json(
     seen: set[Any],
     workers: int,
     progress: Progress,
+    format: str = "coco-panoptic",
 ) -> RepairedJson:
-    """Write a repaired copy of the JSON of one split of coco-panoptic.
+    """Write a repaired copy of the JSON of one split of coco-panoptic or cityscapes-panoptic, as coco-panoptic.
 
     Areas and boxes become those of the PNG, and segments without pixels, of no category or with the id 0 or that of
     another go. An image goes if it, its annotation or its PNG is missing, unreadable or of another size, or if the PNG
@@ -53,15 +56,17 @@ def repair_panoptic_json(
         seen: contents of images that other splits keep; those of this split are added.
         workers: processes that read; 0 reads in this one.
         progress: is told of each image.
+        format: of the set.
 
     Raises:
         DataError: the file as a whole is unusable, or no image is left; or its PNGs have 2 channels and no list.
         OSError: the copy cannot be written.
     """
-    files = files_of(path, split, options)
+    of_format = _FORMATS[format]
+    files = of_format.files_of(path, split, options)
     if files.two_channels:
         raise DataError(f"{files.json}: with 2channel the truth stands in the PNGs alone, which are not repaired")
-    listed = list_split(files, name=split, format="coco-panoptic")
+    listed = list_split(files, name=split, format=format)
     content, dataset = listed.content, listed.dataset
     kinds = Counter(problem.kind for problem in listed.problems if problem.fatal)
     done: Counter[str] = Counter()
@@ -77,6 +82,7 @@ def repair_panoptic_json(
     keys = content_keys(image for image in dataset.images if image.is_file())
     images: list[Entry] = []
     annotations: list[Entry] = []
+    folder = of_format.image_folder(path, split, options, content.images)
     for index, one in enumerate(mended):
         done.update(one.done)
         key = keys.get(dataset.images[index])
@@ -89,7 +95,7 @@ def repair_panoptic_json(
         entry = entry_of[id_of[dataset.ids[index]]]
         size = {"height": one.size[0], "width": one.size[1]}
         done["sizes"] += any(entry.get(side) != length for side, length in size.items())
-        images.append({**entry, **size})
+        images.append({**entry, "file_name": str(dataset.images[index].relative_to(folder)), **size})
         map = dataset.maps[index]
         name = str(map.relative_to(files.maps)) if map.is_relative_to(files.maps) else map.name
         annotations.append({"image_id": entry["id"], "file_name": name, "segments_info": [*one.infos]})
@@ -97,8 +103,8 @@ def repair_panoptic_json(
         raise DataError(f"{files.json}: no usable image is left, no copy was written")
     repaired = {**content.rest, "images": images, "annotations": annotations, "categories": content.categories}
     write_repaired(file, repaired)
-    folder = options.get("images") or from_folder(path, image_folder(path, split, options, content.images))
-    query = {"json": from_folder(path, file), "masks": from_folder(path, files.maps), "images": folder}
+    query = {"json": from_folder(path, file), "masks": from_folder(path, files.maps)}
+    query["images"] = options.get("images") or from_folder(path, folder)
     query |= {name: options[name] for name in ("labels",) if name in options}
     opens_as = DataSpec("coco-panoptic", str(path), None, tuple(query.items()))
     return RepairedJson({key: number for key, number in done.items() if number}, len(images), str(opens_as))

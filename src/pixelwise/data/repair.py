@@ -88,7 +88,11 @@ REPAIRS: Mapping[str, str] = {
 }
 """What can be done: key → the line that says it, {} for the number."""
 
-_JSON_REPAIRS = {"coco": ("instances_", repair_json), "coco-panoptic": ("panoptic_", repair_panoptic_json)}
+_JSON_REPAIRS = {
+    "coco": ("instances_", repair_json),
+    "coco-panoptic": ("panoptic_", repair_panoptic_json),
+    "cityscapes-panoptic": ("panoptic_", partial(repair_panoptic_json, format="cityscapes-panoptic")),
+}
 """What the repaired files of a format of one JSON are called, and what writes them."""
 
 _COPIES: Mapping[str, Callable[[Path, Sequence[str], Mapping[str, str]], FolderCopy]] = {

@@ -59,12 +59,17 @@ def files_of(path: Path, split: str, options: Mapping[str, str]) -> PanopticFile
     """Where a split lies. Raises DataError where there is no such split."""
     require_split(split, splits(path, options), source=path)
     json = path / options.get("masks", "gtFine") / f"{_PREFIX}{split}.json"
-    images = path / "leftImg8bit" / split.removesuffix(_TRAIN_IDS)
 
     def find_images(entries: Sequence[Entry]) -> tuple[Path, ...]:
-        return tuple(_image(images, str(entry["id"])) for entry in entries)
+        folder = image_folder(path, split, options, entries)
+        return tuple(_image(folder, str(entry["id"])) for entry in entries)
 
     return PanopticFiles(json, json.with_suffix(""), find_images)
+
+
+def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:  # noqa: ARG001
+    """The folder of the cities' folders of images."""
+    return path / "leftImg8bit" / split.removesuffix(_TRAIN_IDS)
 
 
 def _image(folder: Path, id: str) -> Path:
