@@ -18,6 +18,15 @@ TWO_STAGES = {
     "top_proposals": [300, 200],
     "kept_proposals": [150, 80],
 }
+CASCADE = {
+    "backbone": "resnet18",
+    "anchor_sizes": [32, 56, 88],
+    "hidden": 128,
+    "smallest_proposal": 4,
+    "rois_per_image": 32,
+    "warp_samples": 1,
+    "max_detections": 20,
+}
 LOCATIONS = {"backbone": "resnet18", "hidden": 128, "proposal_side": 96, "proposals": 300, "samples": 32}
 REGIONS = {
     "backbone": "resnet18",
@@ -28,6 +37,8 @@ REGIONS = {
     "rois_per_image": 16,
 }
 SMALL_ANCHORS = {"anchor_image_side": 96, "anchor_sizes": [20, 40, 64, 96, 128], "anchor_scales": 3}
+LARGER = {"mnc": {"side": 160, "batch_size": 4}}
+"""MNC sees cells of 16 pixels and nothing finer."""
 
 
 @pytest.mark.slow
@@ -36,12 +47,13 @@ SMALL_ANCHORS = {"anchor_image_side": 96, "anchor_sizes": [20, 40, 64, 96, 128],
     [
         ("mask_rcnn", TWO_STAGES, 400, 2e-3),
         ("yolact", {"backbone": "resnet18", "channels": 64, "nms": "ordinary", **SMALL_ANCHORS}, 1000, 3e-3),
+        pytest.param("mnc", CASCADE, 900, 8e-4, marks=pytest.mark.learning),
         pytest.param("hypercolumns", LOCATIONS, 600, 2e-3, marks=pytest.mark.learning),
     ],
 )
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_drawings_are_learnt(name: str, arguments: dict[str, Any], steps: int, lr: float) -> None:
-    lesson = Lesson(name, arguments, steps=steps, lr=lr)
+    lesson = Lesson(name, arguments, steps=steps, lr=lr, **LARGER.get(name, {}))
     untrained = lesson.judge()
     lesson.learn()
     trained = lesson.judge()
