@@ -79,9 +79,9 @@ def test_any_set_brings_proposals(tmp_path: Path) -> None:
     assert sample.proposals.boxes().tolist() == [[1, 0, 3, 3]]
     assert open_dataset(f"masks:{tmp_path}/set@train", default_split="val")[0].proposals is None
     spec = DataSpec.parse(f"masks:{tmp_path}/set@train?proposals=of_{{split}}.json")
-    assert check_dataset(spec).across == ()
+    assert check_dataset(spec).faults() == ()
     (tmp_path / "set" / "of_train.json").write_text("[]", encoding="utf-8")
-    (fault,) = check_dataset(spec).across
+    (fault,) = check_dataset(spec).splits[0].faults
     assert (fault.kind, fault.where) == ("unusable proposals", "image 'cat'")
     with pytest.raises(DataError, match=r"of_val.json: neither a folder"):
         open_dataset(f"masks:{tmp_path}/set@train?proposals=of_val.json", default_split="val")

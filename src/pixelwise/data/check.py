@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -57,28 +57,28 @@ def check_dataset(spec: DataSpec, *, workers: int = 0, progress: Progress = sile
             reports.append(SplitReport(split, str(path), (), (), (), (fault,)))
     if len(unusable) == len(reports):
         raise unusable[0]
-    across = (*_shared_files(reports), *_identical_files(reports), *_proposals(path, options, reports))
+    if proposals.OPTION in options:
+        reports = [_with_proposals(report, path, options[proposals.OPTION]) for report in reports]
+    across = (*_shared_files(reports), *_identical_files(reports))
     return Report(str(spec), tuple(reports), across, tuple(_shared_ids(reports)))
 
 
-def _proposals(folder: Path, options: Mapping[str, str], reports: Sequence[SplitReport]) -> Iterator[Fault]:
-    """Images without proposals, or with broken ones, where the specification names some."""
-    place = options.get(proposals.OPTION)
-    if place is None:
-        return
-    for report in reports:
-        try:
-            files = proposals.proposal_files(folder, place, split=report.split)
-        except DataError as error:
-            yield Fault("unusable proposals", report.split, str(error))
+def _with_proposals(report: SplitReport, folder: Path, place: str) -> SplitReport:
+    """What was found in a split, and its images without proposals or with broken ones."""
+    try:
+        files = proposals.proposal_files(folder, place, split=report.split)
+    except DataError as error:
+        return replace(report, faults=(*report.faults, Fault("unusable proposals", report.split, str(error))))
+    broken = {fault.where for fault in report.faults}
+    faults: list[Fault] = []
+    for id, image in zip(report.ids, report.images, strict=True):
+        if image is None or str(image) in broken:
             continue
-        for id, image in zip(report.ids, report.images, strict=True):
-            if image is None or any(fault.where == str(image) for fault in report.faults):
-                continue
-            try:
-                files.regions(id, image_size(image))
-            except DataError as error:
-                yield Fault("unusable proposals", f"image '{id}'", str(error))
+        try:
+            files.regions(id, image_size(image))
+        except DataError as error:
+            faults.append(Fault("unusable proposals", f"image '{id}'", str(error)))
+    return replace(report, faults=(*report.faults, *faults))
 
 
 def _separate(reports: Sequence[SplitReport]) -> Iterator[tuple[SplitReport, SplitReport]]:

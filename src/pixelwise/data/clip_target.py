@@ -21,7 +21,7 @@ from pixelwise.data.folders import labels_toml
 from pixelwise.data.frames import number_of
 from pixelwise.data.images import read_ids
 from pixelwise.data.object_ids import object_colours, painted_ids
-from pixelwise.data.pair_target import Original, Written, write_ids, write_image
+from pixelwise.data.pair_target import Original, Written, write_ids
 from pixelwise.data.track_numbers import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -65,9 +65,7 @@ class DavisTarget:
         clip, frame = clip_and_frame(original.id, source=original.image)
         clip, renamed = free_clip(root / "ImageSets" / "2017", clip, original.split)
         place = f"JPEGImages/{self.resolution}/{clip}/{frame}"
-        file, losses = write_image(
-            root, place, original.image, original.pixels, suffixes=self.suffixes, upright=original.upright
-        )
+        file, losses = original.write_image(root, place, suffixes=self.suffixes)
         instances, masks, tracks = _tracked(original.truth, source=original.image)
         places = [*range(1, len(instances) + 1)]
         ids, lost = painted_ids(instances, places, np.zeros(masks.size, dtype=np.int32), crowds=False)
@@ -135,13 +133,7 @@ class TrackTarget:
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame; its objects go into the entry, for `finish`. See Target."""
         clip, frame = clip_and_frame(original.id, source=original.image)
-        file, losses = write_image(
-            root,
-            f"{original.split}/JPEGImages/{clip}/{frame}",
-            original.image,
-            original.pixels,
-            upright=original.upright,
-        )
+        file, losses = original.write_image(root, f"{original.split}/JPEGImages/{clip}/{frame}")
         entry = {
             "clip": clip,
             "file_name": f"{clip}/{Path(file).name}",
@@ -226,9 +218,7 @@ class MotsTarget:
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame; its objects go into the entry, for `finish`. See Target."""
         clip, frame = clip_and_frame(original.id, source=original.image)
-        file, losses = write_image(
-            root, f"{original.split}/images/{clip}/{frame}", original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, f"{original.split}/images/{clip}/{frame}")
         number = number_of(frame)
         if number is None:
             raise DataError(f"{original.image}: frame '{original.id}' has no number in its name; mots wants one")

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.pair_target import Original, Written, write_image
+from pixelwise.data.pair_target import Original, Written
 from pixelwise.data.regions import Region, regions_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
@@ -32,9 +32,7 @@ class CocoTarget:
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one image; its annotations go into the entry, for `finish`. See Target."""
-        file, losses = write_image(
-            root, f"{original.split}/{original.name}", original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, f"{original.split}/{original.name}")
         regions, lost = regions_of(original.truth, self.labels, source=original.image)
         size = (original.pixels.shape[0], original.pixels.shape[1])
         annotations = [self._entry(region, size) for region in regions]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.data.folders import labels_toml
-from pixelwise.data.pair_target import Original, Written, write_image
+from pixelwise.data.pair_target import Original, Written
 from pixelwise.data.regions import Region, loose_boxes, regions_of
 from pixelwise.labels import LabelSet
 from pixelwise.ops.outlines import polygons_of
@@ -33,9 +33,7 @@ class LabelmeTarget:
     def write(self, root: Path, original: Original) -> Written:
         """Write one image and its JSON file. See Target."""
         regions, lost = regions_of(original.truth, self.labels, source=original.image)
-        file, losses = write_image(
-            root, f"{original.split}/{original.name}", original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, f"{original.split}/{original.name}")
         content = {
             "version": VERSION,
             "flags": {},

@@ -13,7 +13,7 @@ import torch
 from pixelwise.data.folders import labels_toml
 from pixelwise.data.object_classes import TABLE
 from pixelwise.data.object_ids import object_colours, painted_ids
-from pixelwise.data.pair_target import Original, Written, write_ids, write_image
+from pixelwise.data.pair_target import Original, Written, write_ids
 from pixelwise.data.regions import regions_of
 from pixelwise.labels import LabelSet
 from pixelwise.types import Instances, Masks
@@ -38,9 +38,7 @@ class ObjectMasksTarget:
         """Write one image and its mask; what its numbers mean goes into the entry, for `finish`. See Target."""
         place = {"split": original.split, "name": original.name}
         regions, lost = regions_of(original.truth, self.labels, source=original.image)
-        file, losses = write_image(
-            root, self.image.format(**place), original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, self.image.format(**place))
         size = (original.pixels.shape[0], original.pixels.shape[1])
         masks = Masks.from_crops(
             [torch.from_numpy(region.mask) for region in regions], [region.place for region in regions], size

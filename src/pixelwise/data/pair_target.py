@@ -48,6 +48,10 @@ class Original:
     truth: Annotation
     upright: bool = False
 
+    def write_image(self, root: Path, place: str, *, suffixes: Sequence[str] = ()) -> tuple[str, dict[str, int]]:
+        """Write the image alone; see `write_image`."""
+        return write_image(root, place, self.image, self.pixels, suffixes=suffixes, upright=self.upright)
+
 
 @dataclass(frozen=True)
 class Written:
@@ -135,14 +139,7 @@ class PairTarget:
     def write(self, root: Path, original: Original) -> Written:
         """Write one image and its mask; see Target. Raises DataError where there are ids that a PNG cannot hold."""
         place = {"split": self.folders.get(original.split, original.split), "name": original.name}
-        file, losses = write_image(
-            root,
-            self.image.format(**place),
-            original.image,
-            original.pixels,
-            suffixes=self.suffixes,
-            upright=original.upright,
-        )
+        file, losses = original.write_image(root, self.image.format(**place), suffixes=self.suffixes)
         if original.truth.semantic is None:
             raise DataError(f"{original.image}: its truth has no class for each pixel")
         mask = root / self.mask.format(**place)

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from pixelwise.data.object_ids import painted_ids
-from pixelwise.data.pair_target import Original, Written, write_image
+from pixelwise.data.pair_target import Original, Written
 from pixelwise.data.panoptic_json import panoptic_categories
 from pixelwise.data.panoptic_maps import panoptic_of, two_channels, write_segment_ids
 from pixelwise.data.segments import regions_of_ids, with_ids
@@ -48,9 +48,7 @@ class PanopticTarget:
     def write(self, root: Path, original: Original) -> Written:
         """Write one image and its PNG; its segments go into the entry, for `finish`. See Target."""
         panoptic, lost = segments_of(original.truth, self.labels, source=original.image)
-        file, losses = write_image(
-            root, f"{original.split}/{original.name}", original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, f"{original.split}/{original.name}")
         path = root / "annotations" / f"panoptic_{original.split}" / f"{original.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         entry: dict[str, Any] = {

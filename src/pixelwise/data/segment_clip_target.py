@@ -20,7 +20,7 @@ from PIL import Image
 from pixelwise.data.clip_target import by_clip, clip_and_frame, free_clip
 from pixelwise.data.folders import labels_toml
 from pixelwise.data.images import read_ids
-from pixelwise.data.pair_target import Original, Written, write_ids, write_image
+from pixelwise.data.pair_target import Original, Written, write_ids
 from pixelwise.data.panoptic_json import panoptic_categories
 from pixelwise.data.panoptic_maps import write_segment_ids
 from pixelwise.data.panoptic_target import segments_of
@@ -75,9 +75,7 @@ class StepTarget:
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes one of classes and numbers. See Target."""
         clip, frame = clip_and_frame(original.id, source=original.image)
-        file, losses = write_image(
-            root, f"images/{original.split}/{clip}/{frame}", original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, f"images/{original.split}/{clip}/{frame}")
         path = root / "panoptic_maps" / original.split / clip / f"{frame}.png"
         regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
         joined = _joined(regions, self.labels)
@@ -131,9 +129,7 @@ class DvpsTarget:
         """Write one frame and its map of places, which `finish` makes one of class · 1000 + number. See Target."""
         clip, stem = _stem_with_clip(original.id, source=original.image)
         place = f"video_sequence/{original.split}/{stem}"
-        file, losses = write_image(
-            root, f"{place}_leftImg8bit", original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, f"{place}_leftImg8bit")
         path = root / f"{place}_gtFine_instanceTrainIds.png"
         regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
         joined = _joined(regions, self.labels)
@@ -191,13 +187,7 @@ class VpsTarget:
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
         clip, image_id = _stem_with_clip(original.id, source=original.image)
-        file, losses = write_image(
-            root,
-            f"{original.split}/img_all/{image_id}_newImg8bit",
-            original.image,
-            original.pixels,
-            upright=original.upright,
-        )
+        file, losses = original.write_image(root, f"{original.split}/img_all/{image_id}_newImg8bit")
         path = root / original.split / "panoptic_video" / f"{image_id}_final_mask.png"
         regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
         entry = {
@@ -251,9 +241,7 @@ class VipsegTarget:
         """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
         clip, frame = clip_and_frame(original.id, source=original.image)
         clip, renamed = free_clip(root, clip, original.split)
-        file, losses = write_image(
-            root, f"images/{clip}/{frame}", original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, f"images/{clip}/{frame}")
         path = root / "panomasksRGB" / clip / f"{frame}.png"
         regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
         entry = {

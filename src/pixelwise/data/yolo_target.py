@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from pixelwise.data.folders import labels_toml
-from pixelwise.data.pair_target import Original, Written, write_image
+from pixelwise.data.pair_target import Original, Written
 from pixelwise.data.regions import Region, loose_boxes, regions_of
 from pixelwise.labels import LabelSet
 from pixelwise.ops.outlines import polygon_of
@@ -37,9 +37,7 @@ class YoloTarget:
         objects = [region for region in regions if not region.crowd]
         if len(objects) < len(regions):
             lost = lost | {"left_out_crowds": len(regions) - len(objects)}
-        file, losses = write_image(
-            root, f"images/{original.split}/{original.name}", original.image, original.pixels, upright=original.upright
-        )
+        file, losses = original.write_image(root, f"images/{original.split}/{original.name}")
         path = root / "labels" / original.split / f"{original.name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         size = (original.pixels.shape[0], original.pixels.shape[1])

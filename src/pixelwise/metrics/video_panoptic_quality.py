@@ -49,11 +49,11 @@ SPACING = 5
 """Frames of the video from one labelled frame to the next, in Cityscapes-VPS."""
 
 
-def ks_of(windows: Sequence[int], *, spacing: int = SPACING) -> tuple[int, ...]:
+def ks_of(windows: Sequence[int]) -> tuple[int, ...]:
     """The k of windows of so many labelled frames. Raises RecipeError for a window without a frame."""
     if not windows or min(windows) < 1:
         raise RecipeError(f"windows {list(windows)}: numbers of labelled frames, at least 1 each, are wanted")
-    return tuple((length - 1) * spacing for length in windows)
+    return tuple((length - 1) * SPACING for length in windows)
 
 
 class FrameSegments(NamedTuple):
