@@ -25,6 +25,7 @@ from pixelwise.nn.linear_machines import MinedSVM, fit_logistic
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import coarse_mask, padded_box
 from pixelwise.ops.superpixels import Regions
+from pixelwise.training.evaluate import model_answers
 from pixelwise.training.first_weights import initialise
 from pixelwise.training.fit import Fit
 from pixelwise.training.plan import Plan
@@ -163,6 +164,17 @@ def test_given_proposals_are_taken() -> None:
     assert {tuple(map(int, box)) for box in annotation.instances.boxes.tolist()} <= allowed
     # any shared superpixel suppresses: all three regions share the first
     assert sorted(annotation.instances.labels.tolist()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("clip", [None, "a"])
+def test_stored_proposals_are_taken_where_samples_are_judged(clip: str | None) -> None:
+    card = ModelCard(task="instance", system="sds", labels=LABELS, arguments={}, input_size=60)
+    answers = model_answers(Predictor(small(score_threshold=0.0), card, device="cpu"))
+    sample = replace(DrawnScenes(1, first_seed=3, size_hw=(40, 60))[0], proposals=quarters(), clip=clip, frame=0)
+    found = answers(sample).instances
+    assert found is not None
+    assert len(found) > 0
+    assert {tuple(map(int, box)) for box in found.boxes.tolist()} <= {(0, 0, 30, 20), (0, 0, 60, 20), (0, 0, 60, 40)}
 
 
 def test_stored_proposals_are_taken_by_the_solvers() -> None:

@@ -228,7 +228,12 @@ class Predictor:
 
     @torch.no_grad()
     def annotate_frame(
-        self, image: UInt8[Tensor, "3 H W"], memory: FrameMemory | None, options: Options
+        self,
+        image: UInt8[Tensor, "3 H W"],
+        memory: FrameMemory | None,
+        options: Options,
+        *,
+        proposals: Regions | None = None,
     ) -> tuple[Annotation, FrameMemory | None]:
         """The answer for a frame of a clip, whose frames are asked for one after the other.
 
@@ -236,6 +241,7 @@ class Predictor:
             image: RGB on the CPU.
             memory: what the call for the frame before returned; None begins a clip.
             options: how to look at it, the same for all frames of a clip.
+            proposals: see `annotate`.
 
         Returns:
             the answer at the size of the frame, and the memory for the next frame: bounded, whatever the length of the
@@ -247,7 +253,9 @@ class Predictor:
         """
         self.require_possible(options)
         if not self.uses_memory:
-            return self._annotate(image, options), None
+            return self._annotate(image, options, proposals=proposals), None
+        if proposals is not None:
+            require_takes_proposals(self.model)
         if options.tile or options.tta:
             raise RecipeError(
                 f"{self.name}: {'--tile' if options.tile else '--tta'} cannot be had in a clip, whose frames the model "

@@ -126,7 +126,9 @@ class _ModelAnswers:
         if sample.clip != self._clip or frame <= self._frame:
             self._begin(sample.clip)
         self._frame = frame
-        annotation, self._memory = self._predictor.annotate_frame(sample.image, self._memory, self._options)
+        annotation, self._memory = self._predictor.annotate_frame(
+            sample.image, self._memory, self._options, proposals=sample.proposals
+        )
         if self._tracks:
             annotation, self._tracked = track(
                 annotation.to("cpu"), self._tracked, num_classes=len(self._predictor.labels)
