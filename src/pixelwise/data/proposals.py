@@ -53,7 +53,8 @@ class ProposalFiles:
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: neither a folder of .npz files nor a readable JSON file ({error})") from None
+            why = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{path}: neither a folder of .npz files nor a readable JSON file ({why})") from None
         if not isinstance(entries, list) or not all(isinstance(one, dict) and "image_id" in one for one in entries):
             raise DataError(f"{path}: a list of proposals with image_id is wanted")
         self.entries = {}
