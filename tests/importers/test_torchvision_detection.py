@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from skimage import data
 from torch import Tensor, nn
 from torchvision.models import detection
 
@@ -114,10 +115,11 @@ def require_same_objects(found: Annotation, expected: dict[str, Tensor], *, at_l
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_what_is_found_is_theirs(name: str) -> None:
-    # one image that is brought to half its size, and one that is smaller and padded
-    torch.manual_seed(0)
-    coarse = F.interpolate(torch.rand(2, 3, 25, 32), size=(400, 512), mode="bilinear")
-    images = [coarse[0], coarse[1, :, :200, :230]]
+    # one photograph that is brought to half its size, and one that is smaller and padded
+    astronaut, cat = (
+        torch.from_numpy(picture).permute(2, 0, 1).float() / 255 for picture in (data.astronaut(), data.chelsea())
+    )
+    images = [astronaut[:, :400, :512], cat[:, 50:250, 80:310]]
     theirs = their_model(
         name,
         images[1:],
@@ -133,7 +135,7 @@ def test_what_is_found_is_theirs(name: str) -> None:
         kept_proposals=(2000, PROPOSALS),
         max_detections=DETECTIONS,
     )
-    resized = F.interpolate(coarse[:1], scale_factor=0.5, mode="bilinear", recompute_scale_factor=True)
+    resized = F.interpolate(images[0][None], scale_factor=0.5, mode="bilinear", recompute_scale_factor=True)
     padded = torch.full((2, 3, 200, 256), 0.7)  # what lies beyond the valid size is not looked at
     padded[0], padded[1, :, :, :230] = resized[0], images[1]
     batch = batch_of(padded, [(200, 256), (200, 230)], [(400, 512), (200, 230)])
