@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pixelwise.data.objects import DrawnObjects
+from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.spec import open_dataset
 
 Read = Callable[[int], object]

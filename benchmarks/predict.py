@@ -33,14 +33,14 @@ import pixelwise
 from pixelwise.importers import smp as smp_importer
 from pixelwise.importers import torchvision as torchvision_importer
 from pixelwise.importers.foreign import ImportedModel
-from pixelwise.inference.image_files import find_image_files
 from pixelwise.inference.image_input import image_tensor
+from pixelwise.inference.images.find import find_image_files
+from pixelwise.inference.images.predict import Job, predict_files
 from pixelwise.inference.model_folder import ModelCard, system_module
-from pixelwise.inference.predict_files import Job, predict_files
 from pixelwise.inference.predictor import Options, Predictor
-from pixelwise.inference.results_file import ResultsFile
 from pixelwise.labels import LabelSet
 from pixelwise.nn.backbones import Normalize
+from pixelwise.predictions.lines import ResultsFile
 
 CLASSES = 21
 TOLERANCE = 1e-3

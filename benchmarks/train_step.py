@@ -22,13 +22,13 @@ import torch
 import torch.nn.functional as F
 
 from pixelwise.contracts import Optimizer
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.fit import make_gradients
 from pixelwise.training.optimizer import build_optimizer
 from pixelwise.training.processes import new_accelerator
-from pixelwise.training.run import computes_bfloat16
+from pixelwise.training.run.run import computes_bfloat16
 from pixelwise.types import Annotation, Batch, Sample
 
 THEIRS, OURS, OURS_FLOAT32 = "segmentation_models_pytorch", "pixelwise", "pixelwise in float32"

@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors import safe_open
 
 import pixelwise
+from pixelwise.data.label_maps import with_labels
 from pixelwise.data.spec import open_dataset
+from pixelwise.evaluation.evaluate import evaluate, model_answers
 from pixelwise.inference.load import WEIGHTS_FOLDER
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.average_precision import AveragePrecision
 from pixelwise.metrics.mean_iou import MeanIoU
-from pixelwise.training.evaluate import evaluate, model_answers
-from pixelwise.training.sources import with_labels
 from tests.shared_data import require
 
 PHOTOS = Path(skimage.__path__[0]) / "data"

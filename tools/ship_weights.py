@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.cli.judging import heading
+from pixelwise.data.label_maps import with_labels
 from pixelwise.data.spec import open_dataset
+from pixelwise.evaluation.evaluate import evaluate, model_answers
 from pixelwise.inference.load import WEIGHTS_FOLDER
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import new_metric, shown
-from pixelwise.training.evaluate import evaluate, model_answers
-from pixelwise.training.sources import with_labels
 
 
 def judge(folder: Path, val: str, label_map: str | None) -> dict[str, Any]:

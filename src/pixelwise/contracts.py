@@ -132,7 +132,7 @@ class Augmentation:
         rotate: every second image is turned by up to so many degrees to either side.
         blur: probability of a 5×5 Gaussian.
         flip: probability of a mirror image.
-        copy_paste: probability that parts of another training image are pasted in; see `data.copy_paste`.
+        copy_paste: probability that parts of another training image are pasted in; see `data.loading.copy_paste`.
         brightness: largest relative change.
         contrast: largest relative change.
         saturation: largest relative change.

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from pixelwise.errors import CheckpointError
+from pixelwise.evaluation import comparison
+from pixelwise.evaluation.comparison import TIMED_IMAGES, latencies, timed_images
+from pixelwise.evaluation.peak_memory import peak_memory
 from pixelwise.inference.model_folder import ModelCard, system_module, write_model
 from pixelwise.labels import LabelSet
-from pixelwise.training import comparison
-from pixelwise.training.comparison import TIMED_IMAGES, latencies, timed_images
-from pixelwise.training.peak_memory import peak_memory
 from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS, DrawnScenes, write_masks_tree
 
@@ -161,7 +161,7 @@ def test_nothing_is_measured_if_a_model_cannot_be_loaded(run: Run, monkeypatch: 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr("pixelwise.training.evaluate.evaluate", refuse)
+    monkeypatch.setattr("pixelwise.evaluation.evaluate.evaluate", refuse)
     monkeypatch.setattr(comparison, "compare", refuse)
     for arguments, text in {
         ("small", "nowhere", "--data", "masks:drawings"): "nowhere: no such model",

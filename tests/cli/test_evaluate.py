@@ -19,15 +19,15 @@ from torch import nn
 from pixelwise.cli.progress import image_bar
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
+from pixelwise.evaluation.evaluate import evaluate, model_answers
+from pixelwise.evaluation.shards import Shard
+from pixelwise.evaluation.worst_images import WorstImages
 from pixelwise.inference.model_folder import ModelCard, system_module, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.mean_iou import DEFINITIONS, MeanIoU
 from pixelwise.ops.resize import long_side_size, resize_image
 from pixelwise.ops.tiles import window_starts
-from pixelwise.training.evaluate import evaluate, model_answers
-from pixelwise.training.shards import Shard
-from pixelwise.training.worst_images import WorstImages
 from pixelwise.types import Annotation, Sample
 from tests.cli.conftest import Run
 from tests.drawn_scenes import draw_scene

@@ -13,7 +13,7 @@ import torch
 
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
-from pixelwise.training.stored_segments import StoredSegments, find_segments, read_segments
+from pixelwise.predictions.coco_segments import StoredSegments, find_segments, read_segments
 from tests.cli.conftest import Run
 from tests.data import trees
 

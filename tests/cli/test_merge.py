@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.data.folders import labels_toml
-from pixelwise.inference.coco_results import entries_of_instances
+from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.inference.scene import Scene
 from pixelwise.labels import LabelSet
 from pixelwise.ops.panoptic import rgb_to_ids
+from pixelwise.predictions.coco_objects import entries_of_instances
 from pixelwise.types import Annotation, Instances, Masks
 from tests.cli.conftest import Run
 

@@ -17,13 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import pixelwise.models
-from pixelwise.data.folders import labels_toml
-from pixelwise.data.panoptic_maps import panoptic_of
+from pixelwise.data.kinds.folders import labels_toml
+from pixelwise.data.kinds.segment_maps import panoptic_of
+from pixelwise.evaluation import comparison
 from pixelwise.inference.model_folder import ModelCard, system_module, write_model
-from pixelwise.inference.panoptic_results import PanopticResults
 from pixelwise.labels import LabelSet
-from pixelwise.training import comparison
-from pixelwise.training.log import Log
+from pixelwise.predictions.coco_segments import PanopticResults
+from pixelwise.training.run.log import Log
 from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS as DRAWN
 from tests.drawn_scenes import draw_objects

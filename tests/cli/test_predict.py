@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from pixelwise.cli.app import main
-from pixelwise.inference import predict_files
 from pixelwise.inference.image_input import image_tensor
+from pixelwise.inference.images import predict as predict_files
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.models import deeplab_v3_plus

@@ -15,8 +15,8 @@ from pixelwise.cli.train import _Display
 from pixelwise.contracts import Recipe, Stage
 from pixelwise.inference.load import load
 from pixelwise.training.fit import Step
-from pixelwise.training.judge import Evaluated
-from pixelwise.training.plan import Plan
+from pixelwise.training.run.plan import Plan
+from pixelwise.training.run.validation import Evaluated
 from tests.drawn_scenes import write_masks_tree
 
 pytestmark = pytest.mark.slow

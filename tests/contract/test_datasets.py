@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pixelwise.data.dataset import Dataset, Mapped, Merged, clips_of
-from pixelwise.data.parallel import silent
 from pixelwise.data.spec import DataSpec, format_names, open_dataset, splits_of
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import silent
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Sample
 from tests.data import clip_trees, trees

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pixelwise.contracts import Recipe, System, Term
 from pixelwise.inference.model_folder import ModelCard, read_model, system_module, system_names, write_model
 from pixelwise.inference.predictor import Predictor
-from pixelwise.training.recipes import recipe_values
+from pixelwise.training.run.recipes import recipe_values
 from pixelwise.types import Annotation, Batch, Instances
 from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch
 

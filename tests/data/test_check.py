@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.check import Report, check_dataset
-from pixelwise.data.faults import Fault
-from pixelwise.data.parallel import Item
+from pixelwise.data.kinds.faults import Fault
 from pixelwise.data.spec import DataSpec
+from pixelwise.data.tools.check import Report, check_dataset
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Item
 from tests.data import clip_trees, trees
 
 

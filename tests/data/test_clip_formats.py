@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.data.check import check_dataset
-from pixelwise.data.conversion import convert_dataset
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.spec import DataSpec, open_dataset
-from pixelwise.data.statistics import statistics_of
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.convert import convert_dataset
+from pixelwise.data.tools.statistics import statistics_of
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
 from tests.data import clip_trees, trees

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.check import check_dataset
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.repair import repair_dataset
 from pixelwise.data.spec import DataSpec, open_dataset
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.repair import repair_dataset
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
 from tests.data import clip_trees, trees

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.data.clips import CutoutClips, Layer, Motion, drawn, flow_between
+from pixelwise.data.formats.cutout_clips.synthesis import CutoutClips, Layer, Motion, drawn, flow_between
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.data.coco_json import annotation_problems, image_problems
-from pixelwise.data.objects import DrawnObjects
+from pixelwise.data.formats.coco.json import annotation_problems
+from pixelwise.data.kinds.coco_json import image_problems
+from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.spec import open_dataset, splits_of
 from pixelwise.errors import DataError
 from pixelwise.labels import published

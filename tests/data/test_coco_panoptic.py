@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.data.check import check_dataset
-from pixelwise.data.conversion import Conversion, convert_dataset
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.faults import Fault
-from pixelwise.data.repair import REPAIRS, repair_dataset
+from pixelwise.data.kinds.faults import Fault
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
-from pixelwise.data.statistics import statistics_of
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.convert import Conversion, convert_dataset
+from pixelwise.data.tools.repair import REPAIRS, repair_dataset
+from pixelwise.data.tools.statistics import statistics_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet, published
 from pixelwise.types import Panoptic

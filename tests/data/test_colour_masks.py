@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.check import check_dataset
-from pixelwise.data.colour_masks import ids_of_colours, match_colours
 from pixelwise.data.spec import DataSpec, open_dataset
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.truth.colours import ids_of_colours, match_colours
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published, voc_colour
 from tests.data import trees

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.data import pair_target
-from pixelwise.data.check import check_dataset
-from pixelwise.data.conversion import LOSSES, Conversion, convert_dataset, target_formats
-from pixelwise.data.folders import labels_toml
+from pixelwise.data.kinds import writing as pair_target
+from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.convert import LOSSES, Conversion, convert_dataset, target_formats
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.ops import rle

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from pixelwise.contracts import Augmentation
-from pixelwise.data.copy_paste import with_parts_of
-from pixelwise.data.transforms import TrainingCrop
+from pixelwise.data.loading.batches import AugmentedSamples
+from pixelwise.data.loading.copy_paste import with_parts_of
+from pixelwise.data.loading.crop import TrainingCrop
 from pixelwise.labels import LabelSet, published
-from pixelwise.training.order import AugmentedSamples
 from pixelwise.types import Annotation, Sample
 from tests.drawn_scenes import LABELS, DrawnScenes
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pixelwise.data.dataset import Dataset, Mapped, Merged, SemanticPairs
+from pixelwise.data.dataset import Dataset, Mapped, Merged
+from pixelwise.data.kinds.class_masks import SemanticPairs
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet

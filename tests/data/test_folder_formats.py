@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.dataset import SemanticPairs
-from pixelwise.data.folders import published_names
+from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.kinds.folders import published_names
 from pixelwise.data.spec import open_dataset, splits_of
 from pixelwise.errors import DataError
 from pixelwise.labels import published

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.data import folder_swap
-from pixelwise.data.folder_swap import current_folder, recover_folder, replace_folder
+from pixelwise.files import atomic as folder_swap
+from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
 
 
 class Killed(BaseException):

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from pixelwise.contracts import Augmentation
-from pixelwise.data.collate import collate
 from pixelwise.data.dataset import Mapped, Merged, clip_of_each, flow_of
-from pixelwise.data.frame_pairs import FramePairs, augmented_pair
-from pixelwise.data.transforms import TrainingCrop, draw_geometry
+from pixelwise.data.loading.batches import AugmentedSamples, StepSampler, training_batches
+from pixelwise.data.loading.collate import collate
+from pixelwise.data.loading.crop import TrainingCrop, draw_geometry
+from pixelwise.data.loading.frame_pairs import FramePairs, augmented_pair
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.ops.warp import warp
-from pixelwise.training.order import AugmentedSamples, StepSampler, training_batches
 from pixelwise.types import Annotation, Instances, Masks, Sample
 from tests.drawn_scenes import DrawnClips
 

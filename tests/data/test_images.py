@@ -16,7 +16,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from pixelwise.data.images import (
+from pixelwise.errors import DataError
+from pixelwise.files.images import (
     ColourMaskError,
     exif_orientation,
     exif_rotation,
@@ -26,7 +27,6 @@ from pixelwise.data.images import (
     rgb_tensor,
     turned_upright,
 )
-from pixelwise.errors import DataError
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

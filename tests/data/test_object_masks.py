@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.check import check_dataset
-from pixelwise.data.conversion import convert_dataset
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.faults import Fault
-from pixelwise.data.repair import repair_dataset
+from pixelwise.data.kinds.faults import Fault
 from pixelwise.data.spec import DataSpec, open_dataset
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.convert import convert_dataset
+from pixelwise.data.tools.repair import repair_dataset
 from pixelwise.errors import DataError
 from pixelwise.types import Instances
 from tests.data import trees

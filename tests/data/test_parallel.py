@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pixelwise.data.parallel import apply
+from pixelwise.files.parallel import apply
 
 
 def square(number: int) -> int:

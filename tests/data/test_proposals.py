@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.data.check import check_dataset
 from pixelwise.data.proposals import ProposalFiles
 from pixelwise.data.spec import DataSpec, open_dataset
+from pixelwise.data.tools.check import check_dataset
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
 from tests.data import trees

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.check import check_dataset
-from pixelwise.data.conversion import convert_dataset
-from pixelwise.data.images import image_size
-from pixelwise.data.objects import DrawnObjects
+from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
-from pixelwise.data.statistics import statistics_of
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.convert import convert_dataset
+from pixelwise.data.tools.statistics import statistics_of
+from pixelwise.files.images import image_size
 from pixelwise.labels import published
 from pixelwise.types import Sample
 from tests.shared_data import require

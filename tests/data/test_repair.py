@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.check import check_dataset
-from pixelwise.data.formats import yolo
-from pixelwise.data.images import turned_upright
-from pixelwise.data.repair import REPAIRS, Repairs, repair_dataset
+from pixelwise.data.formats.yolo import reader as yolo
 from pixelwise.data.spec import DataSpec, open_dataset
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.repair import REPAIRS, Repairs, repair_dataset
 from pixelwise.errors import DataError
+from pixelwise.files.images import turned_upright
 from pixelwise.ops import rle
 from pixelwise.types import Instances, Sample
 from tests.contract.test_datasets import write_tiny_set

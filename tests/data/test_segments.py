@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.data.segments import annotation_of, mapped_segments, masks_of_ids, regions_of_ids, with_ids
+from pixelwise.data.truth.segments import annotation_of, mapped_segments, masks_of_ids, regions_of_ids, with_ids
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Panoptic
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pixelwise.data.spec import open_dataset
-from pixelwise.data.statistics import Statistics, statistics_of
+from pixelwise.data.tools.statistics import Statistics, statistics_of
 from pixelwise.errors import DataError
 from tests.data import trees
 

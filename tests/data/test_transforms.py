@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from pixelwise.contracts import Augmentation
-from pixelwise.data.transforms import MEAN_RGB, Geometry, TrainingCrop, cropped_instances, draw_geometry
+from pixelwise.data.loading.crop import MEAN_RGB, Geometry, TrainingCrop, cropped_instances, draw_geometry
 from pixelwise.ops.superpixels import regions_of_masks
 from pixelwise.types import Annotation, Masks, Sample
 from tests.drawn_scenes import DrawnScenes, draw_objects, objects_of

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pixelwise.data.check import check_dataset
-from pixelwise.data.conversion import convert_dataset
-from pixelwise.data.faults import Fault
-from pixelwise.data.objects import DrawnObjects
+from pixelwise.data.kinds.faults import Fault
+from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.convert import convert_dataset
 from pixelwise.errors import DataError
 from pixelwise.types import Instances
 from tests.data import trees

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.inference.confusion_picture import ABSENT_COLOUR, RIGHT_COLOUR, WRONG_COLOUR, draw_confusion
+from pixelwise.drawing.confusion_picture import ABSENT_COLOUR, RIGHT_COLOUR, WRONG_COLOUR, draw_confusion
 from pixelwise.labels import Colour, LabelSet
 
 

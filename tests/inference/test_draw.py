@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.inference.contact_sheet import CELL_HW, MARGIN, contact_sheet, fitted
-from pixelwise.inference.draw import (
+from pixelwise.drawing.contact_sheet import CELL_HW, MARGIN, contact_sheet, fitted
+from pixelwise.drawing.draw import (
     LEGEND_OBJECTS,
     OPACITY,
     LegendRow,
@@ -79,14 +79,14 @@ def test_large_images_are_painted_in_slabs_without_a_seam(monkeypatch: pytest.Mo
     image, semantic = noise(40, 30), noise(40, 30, seed=1)[0] % 4
     semantic[semantic == 3] = 255
     whole = drawn(image, semantic, legend=False)
-    monkeypatch.setattr("pixelwise.inference.draw.SLAB_PIXELS", 90)
+    monkeypatch.setattr("pixelwise.drawing.draw.SLAB_PIXELS", 90)
     assert np.array_equal(drawn(image, semantic, legend=False), whole)
 
 
 def test_a_legend_names_what_occurs(monkeypatch: pytest.MonkeyPatch):
     texts = []
     monkeypatch.setattr(
-        "pixelwise.inference.draw.add_legend",
+        "pixelwise.drawing.draw.add_legend",
         lambda picture, rows: texts.extend((row.colour, row.text) for row in rows) or picture,
     )
     semantic = torch.zeros(10, 100, dtype=torch.uint8)
@@ -203,7 +203,7 @@ def test_things_of_a_class_have_shades_of_its_colour_with_full_edges(monkeypatch
     assert tuple(np.asarray(draw(image, Annotation(panoptic=alone), FRUIT, legend=False))[20, 30]) == segment_colour(
         apple, 1
     )
-    monkeypatch.setattr("pixelwise.inference.draw.SLAB_PIXELS", 90)
+    monkeypatch.setattr("pixelwise.drawing.draw.SLAB_PIXELS", 90)
     assert np.array_equal(np.asarray(draw(image, Annotation(panoptic=panoptic), FRUIT, legend=False)), found)
 
 
@@ -270,7 +270,7 @@ def test_a_sheet_shows_segments_and_names_their_classes(monkeypatch: pytest.Monk
     assert (small.ids == 5).sum() == 4 * 40 * 40
     rows = []
     monkeypatch.setattr(
-        "pixelwise.inference.contact_sheet.add_legend",
+        "pixelwise.drawing.contact_sheet.add_legend",
         lambda picture, found, **_: rows.extend(row.text for row in found) or picture,
     )
     sheet = np.asarray(contact_sheet(samples, labels)).astype(int)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.inference.freed_memory import give_back_freed_memory
+from pixelwise.inference.video.freed_memory import give_back_freed_memory
 
 
 def resident_bytes() -> int:

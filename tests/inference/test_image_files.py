@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pixelwise.errors import DataError
-from pixelwise.inference.image_files import find_image_files
+from pixelwise.inference.images.find import find_image_files
 
 
 @pytest.fixture

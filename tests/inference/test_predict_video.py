@@ -21,14 +21,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.inference import predict_video as module
 from pixelwise.inference.model_folder import ModelCard
-from pixelwise.inference.predict_video import VideoJob, look_for_results, predict_video
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.scene import Scene
-from pixelwise.inference.video_input import Frame, VideoClip, open_images, open_video
-from pixelwise.inference.video_output import VideoOutput
-from pixelwise.inference.video_state import ClipMemory, Progress, read_state, write_state
+from pixelwise.inference.video import predict as module
+from pixelwise.inference.video.input import Frame, VideoClip, open_images, open_video
+from pixelwise.inference.video.output import VideoOutput
+from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
+from pixelwise.inference.video.state import ClipMemory, Progress, read_state, write_state
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 from tests.contract.annotations import LABELS as FIVE

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.inference import results_file
-from pixelwise.inference.results_file import ResultsFile
+from pixelwise.predictions import lines as results_file
+from pixelwise.predictions.lines import ResultsFile
 
 
 def identity(image: str, **changes) -> dict:

@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pixelwise.errors import PixelwiseError
-from pixelwise.inference import png
+from pixelwise.files import png
 from pixelwise.inference import scene as scene_module
 from pixelwise.inference.scene import MissingPartError, Scene
 from pixelwise.labels import LabelSet, published

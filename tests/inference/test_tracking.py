@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pixelwise.data import segments
+from pixelwise.data.truth import segments
 from pixelwise.errors import DataError
-from pixelwise.inference.tracking import TrackingMemory, track
+from pixelwise.inference.video.tracking import TrackingMemory, track
 from pixelwise.types import Annotation, Instances, Masks, Panoptic
 
 NUM_CLASSES = 3

@@ -13,14 +13,7 @@ import torch
 from PIL import Image
 
 from pixelwise.errors import DataError
-from pixelwise.inference.video_input import (
-    DamagedClipError,
-    Frame,
-    in_reading_order,
-    is_video,
-    open_images,
-    open_video,
-)
+from pixelwise.inference.video.input import DamagedClipError, Frame, in_reading_order, is_video, open_images, open_video
 from tests.small_videos import cut, squares, write_video
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pixelwise.errors import DataError
-from pixelwise.inference.video_output import ENCODERS, VideoOutput, join
+from pixelwise.inference.video.output import ENCODERS, VideoOutput, join
 from tests.small_videos import read_video, squares
 
 BASE = Fraction(1, 1000)

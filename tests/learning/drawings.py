@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Stage
+from pixelwise.data.loading.batches import Samples
+from pixelwise.evaluation.evaluate import Answers, evaluate, model_answers
 from pixelwise.inference.model_folder import ModelCard, system_module
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import TaskMetric, new_metric
-from pixelwise.training.evaluate import Answers, evaluate, model_answers
 from pixelwise.training.fit import Fit, fit
-from pixelwise.training.order import Samples
 from tests.drawn_scenes import LABELS, DrawnClips, DrawnScenes
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from pixelwise.evaluation.evaluate import Answers, evaluate
 from pixelwise.metrics.choice import new_metric
-from pixelwise.training.evaluate import Answers, evaluate
-from pixelwise.training.first_weights import carry_over
+from pixelwise.training.run.initial_weights import carry_over
 from pixelwise.types import Annotation, Sample
 from tests.drawn_scenes import LABELS, DrawnClips
 from tests.learning.drawings import Lesson

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.errors import RecipeError
 from pixelwise.models.deeplab_v3 import VARIANTS, Cascade, build
 from pixelwise.types import Annotation, Sample

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation import deeplabv3
 
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.errors import RecipeError
 from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.nn.aspp import ASPP

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.errors import RecipeError
 from pixelwise.models import fcn
 from pixelwise.models.fcn import FCN, DilatedFCN, bilinear_kernel, build

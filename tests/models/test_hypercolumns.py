@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models.hypercolumns import (
     RECIPE,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.errors import DataError
 from pixelwise.models import mnc
 from pixelwise.models.mnc import MNC, ClassStage, Output, build, corner_resizing, draw_rois, mask_overlaps

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.errors import RecipeError
 from pixelwise.models.pspnet import VARIANTS, build
 from pixelwise.types import Annotation, Sample

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.errors import CheckpointError, DataError, RecipeError
+from pixelwise.evaluation.evaluate import model_answers
 from pixelwise.inference.load import load
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
@@ -25,10 +26,9 @@ from pixelwise.nn.linear_machines import MinedSVM, fit_logistic
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import coarse_mask, padded_box
 from pixelwise.ops.superpixels import Regions
-from pixelwise.training.evaluate import model_answers
-from pixelwise.training.first_weights import initialise
 from pixelwise.training.fit import Fit
-from pixelwise.training.plan import Plan
+from pixelwise.training.run.initial_weights import initialise
+from pixelwise.training.run.plan import Plan
 from pixelwise.types import Annotation, Batch
 from tests.drawn_scenes import LABELS, DrawnScenes
 

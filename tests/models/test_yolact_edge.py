@@ -20,7 +20,7 @@ from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact_edge import FeatureTransform, Memory, transformed
-from pixelwise.training.first_weights import carry_over
+from pixelwise.training.run.initial_weights import carry_over
 from pixelwise.types import Annotation, Batch
 from tests.models.test_yolact import CLASSES, SIZE, batch_of, ellipses, losses_by_loops
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.nn.flow import DISFlow, RAFTFlow, ZeroFlow, build_flow, load_flow
 from pixelwise.ops.warp import warp
-from pixelwise.training import first_weights
+from pixelwise.training.run import initial_weights as first_weights
 from tests.shared_data import require
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.segmentation import fcn as theirs_fcn
 
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.nn.heads import FCNHead, semantic_annotations
 from pixelwise.types import Annotation, Sample
 from tests.nn.test_backbones import perturb_batch_norm

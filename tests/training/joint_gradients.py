@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pixelwise.contracts import Optimizer, Stage, Term
-from pixelwise.data.collate import collate
+from pixelwise.data.loading.collate import collate
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.training.fit import Fit, make_gradients, set_pixel_loss

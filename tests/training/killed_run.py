@@ -43,8 +43,8 @@ def main() -> None:
     sys.argv = ["pixelwise", *sys.argv[3:]]
     from pixelwise.cli.app import main as command_line
     from pixelwise.metrics.mean_iou import MeanIoU
-    from pixelwise.training import checkpoint
-    from pixelwise.training.log import Log
+    from pixelwise.training.run import checkpoint
+    from pixelwise.training.run.log import Log
 
     if moment == "step":
         kill_on_call(Log, "step", number)

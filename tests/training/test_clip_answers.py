@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from pixelwise.errors import RecipeError
+from pixelwise.evaluation.evaluate import evaluate, model_answers
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality
-from pixelwise.training.evaluate import evaluate, model_answers
 from pixelwise.types import Annotation, Panoptic, Sample
 from tests.inference.systems.panels import Panels
 from tests.inference.systems.pointwise import Pointwise

@@ -12,9 +12,9 @@ from pixelwise.contracts import Augmentation, Optimizer, Stage, Term
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.models.deeplab_v3_plus import build
-from pixelwise.training.checkpoint import load_state, recover_states, save_state
 from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss, total_loss
 from pixelwise.training.processes import new_accelerator
+from pixelwise.training.run.checkpoint import load_state, recover_states, save_state
 from tests.drawn_scenes import LABELS, DrawnScenes
 
 CPU = Accelerator(cpu=True)

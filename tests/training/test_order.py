@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from pixelwise.contracts import Augmentation
-from pixelwise.data.copy_paste import with_parts_of
-from pixelwise.data.transforms import TrainingCrop
+from pixelwise.data.loading.batches import AugmentedSamples, StepSampler, dropout_seed, training_batches
+from pixelwise.data.loading.copy_paste import with_parts_of
+from pixelwise.data.loading.crop import TrainingCrop
 from pixelwise.labels import LabelSet
-from pixelwise.training.order import AugmentedSamples, StepSampler, dropout_seed, training_batches
 from pixelwise.types import Annotation, Sample
 
 

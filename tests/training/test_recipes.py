@@ -7,7 +7,7 @@ import pytest
 from pixelwise.contracts import Optimizer, Recipe, Stage
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.models import deeplab_v3_plus
-from pixelwise.training.recipes import model_values, named_system, one_size, recipe_values, resolve_sets
+from pixelwise.training.run.recipes import model_values, named_system, one_size, recipe_values, resolve_sets
 
 ARGUMENTS = model_values(deeplab_v3_plus)
 

@@ -17,14 +17,14 @@ from pixelwise.inference.load import load
 from pixelwise.inference.model_folder import ModelCard, system_module, system_names, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.models.deeplab_v3_plus import build
-from pixelwise.training import run as run_module
-from pixelwise.training.first_weights import carry_over, class_tensors
 from pixelwise.training.fit import Step
 from pixelwise.training.interruption import Interruption
-from pixelwise.training.judge import Evaluated
-from pixelwise.training.plan import Plan
-from pixelwise.training.run import Event, Remark, resume, run, start
-from pixelwise.training.sources import TrainingData
+from pixelwise.training.run import run as run_module
+from pixelwise.training.run.data import TrainingData
+from pixelwise.training.run.initial_weights import carry_over, class_tensors
+from pixelwise.training.run.plan import Plan
+from pixelwise.training.run.run import Event, Remark, resume, run, start
+from pixelwise.training.run.validation import Evaluated
 from tests.drawn_scenes import LABELS, write_masks_tree
 
 ARGUMENTS = {"backbone": "mobilenet_v2", "channels": 8}

@@ -8,7 +8,7 @@ import pytest
 
 from pixelwise.errors import DataError
 from pixelwise.labels import published
-from pixelwise.training.sources import open_training_data
+from pixelwise.training.run.data import open_training_data
 from tests.data import trees
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pixelwise.errors import DataError
-from pixelwise.training.subject import Subject, stored_subject
+from pixelwise.evaluation.subject import Subject, stored_subject
 from tests.data import clip_trees
 from tests.shared_data import require
 

@@ -15,9 +15,9 @@ from pixelwise.cli.progress import image_bar
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
-    from pixelwise.inference.image_files import ImageFile
-    from pixelwise.inference.predict_video import Begun, VideoJob
-    from pixelwise.inference.video_input import Clip
+    from pixelwise.inference.images.find import ImageFile
+    from pixelwise.inference.video.input import Clip
+    from pixelwise.inference.video.predict import Begun, VideoJob
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ClipRun:
 
 def is_video_output(out: Path) -> bool:
     """Whether `--out` names a video file, and not a folder. Raises DataError for kinds that cannot be written."""
-    from pixelwise.inference.image_files import VIDEO_SUFFIXES
-    from pixelwise.inference.video_output import VIDEO_OUTPUT_SUFFIXES
+    from pixelwise.inference.images.find import VIDEO_SUFFIXES
+    from pixelwise.inference.video.output import VIDEO_OUTPUT_SUFFIXES
 
     suffix = out.suffix.lower()
     if suffix not in VIDEO_SUFFIXES or os.path.isdir(out):
@@ -48,8 +48,8 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     Raises:
         DataError: they mean no clip or several, or the clip is what `out` would replace.
     """
-    from pixelwise.inference.image_files import find_image_files, frames_in
-    from pixelwise.inference.video_input import in_reading_order, is_video, open_images, open_video
+    from pixelwise.inference.images.find import find_image_files, frames_in
+    from pixelwise.inference.video.input import in_reading_order, is_video, open_images, open_video
 
     place = Path(inputs[0])
     if len(inputs) == 1 and place.is_dir():
@@ -71,8 +71,8 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
 
 def video_names(video: ImageFile, out: Path) -> tuple[Path, Path]:
     """Where the results of a video go in a folder: its overlay and its lines."""
-    from pixelwise.inference.image_files import VIDEO_OVERLAY_SUFFIX
-    from pixelwise.inference.results_file import RESULTS_NAME
+    from pixelwise.inference.images.find import VIDEO_OVERLAY_SUFFIX
+    from pixelwise.predictions.lines import RESULTS_NAME
 
     lines = out / f"{video.stem}.jsonl"
     if lines == out / RESULTS_NAME:
@@ -86,7 +86,7 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
     Returns:
         what failed, empty if nothing did.
     """
-    from pixelwise.inference.predict_video import predict_video
+    from pixelwise.inference.video.predict import predict_video
 
     clip, video = run.clip, run.job.video
     before = run.begun.progress.frames

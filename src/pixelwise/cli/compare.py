@@ -25,7 +25,7 @@ from pixelwise.cli.options import (
 from pixelwise.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
-    from pixelwise.training.comparison import ComparedModel, Comparison
+    from pixelwise.evaluation.comparison import ComparedModel, Comparison
 
 TABLES = (".md", ".json", ".csv")
 
@@ -62,9 +62,9 @@ def compare(
     started = time.perf_counter()
     if out is not None:
         _require_writable(out)
-    from pixelwise.training.comparison import Comparison
-    from pixelwise.training.comparison import compare as measure
-    from pixelwise.training.subject import model_subject
+    from pixelwise.evaluation.comparison import Comparison
+    from pixelwise.evaluation.comparison import compare as measure
+    from pixelwise.evaluation.subject import model_subject
 
     subjects = [model_subject(name, data, label_map, device=device.value) for name in models]
     metrics = [subject.new_metric(definition) for subject in subjects]

@@ -14,13 +14,13 @@ from pixelwise.cli.options import JsonOption, QuietOption, WorkersOption
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
-    from pixelwise.data.check import Report
-    from pixelwise.data.conversion import Conversion
     from pixelwise.data.dataset import Dataset
-    from pixelwise.data.faults import Fault
-    from pixelwise.data.parallel import Progress
-    from pixelwise.data.repair import Repairs
-    from pixelwise.data.statistics import Statistics
+    from pixelwise.data.kinds.faults import Fault
+    from pixelwise.data.tools.check import Report
+    from pixelwise.data.tools.convert import Conversion
+    from pixelwise.data.tools.repair import Repairs
+    from pixelwise.data.tools.statistics import Statistics
+    from pixelwise.files.parallel import Progress
     from pixelwise.types import Sample
 
 Item = TypeVar("Item")
@@ -53,9 +53,9 @@ def check(
 
     Without @SPLIT all splits are read, and compared with each other. Exit code 1 if there are faults.
     """
-    from pixelwise.data.check import check_dataset
-    from pixelwise.data.repair import repair_dataset, require_repairable
     from pixelwise.data.spec import DataSpec
+    from pixelwise.data.tools.check import check_dataset
+    from pixelwise.data.tools.repair import repair_dataset, require_repairable
 
     parsed, progress = DataSpec.parse(spec), _bar(hidden=quiet or json_report)
     if fix is not None:
@@ -90,7 +90,7 @@ def show(
     """
     import numpy as np
 
-    from pixelwise.inference.contact_sheet import contact_sheet
+    from pixelwise.drawing.contact_sheet import contact_sheet
 
     _require_picture_name(out)
     dataset = _opened(spec, quiet=quiet)
@@ -120,7 +120,7 @@ def stats(
 
     Without @SPLIT the images are those of train, or of the first split there is.
     """
-    from pixelwise.data.statistics import statistics_of
+    from pixelwise.data.tools.statistics import statistics_of
 
     dataset = _opened(spec, quiet=quiet or json_report)
     statistics = statistics_of(dataset, workers=workers, progress=_bar(hidden=quiet or json_report))
@@ -162,9 +162,9 @@ def convert(
     """
     from functools import partial
 
-    from pixelwise.data.conversion import convert_dataset
+    from pixelwise.data.label_maps import read_label_map
     from pixelwise.data.spec import DataSpec
-    from pixelwise.training.sources import read_label_map
+    from pixelwise.data.tools.convert import convert_dataset
 
     conversion = convert_dataset(
         DataSpec.parse(source),
@@ -232,7 +232,7 @@ def _print_report(report: Report, *, remarks: bool) -> None:
 
 
 def _print_repairs(repairs: Repairs) -> None:
-    from pixelwise.data.faults import count
+    from pixelwise.data.kinds.faults import count
 
     print(f"{repairs.path}: a repaired copy, {count(repairs.images, 'image')}")
     for line in repairs.lines():
@@ -298,8 +298,8 @@ def _fault_json(fault: Fault) -> dict[str, str]:
 
 
 def _print_conversion(conversion: Conversion, *, remarks: bool) -> None:
-    from pixelwise.data.faults import count
-    from pixelwise.training.sources import describe_label_map
+    from pixelwise.data.kinds.faults import count
+    from pixelwise.data.label_maps import describe_label_map
 
     if remarks and conversion.label_map is not None:
         for line in describe_label_map(conversion.label_map):
@@ -331,8 +331,8 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pixelwise.data.faults import count
-    from pixelwise.data.statistics import SIZES
+    from pixelwise.data.kinds.faults import count
+    from pixelwise.data.tools.statistics import SIZES
 
     rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))
     counts = [
@@ -366,7 +366,7 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
 
 def _bar(*, hidden: bool) -> Progress:
     """A bar on stderr, if that is a terminal."""
-    from pixelwise.data.parallel import silent
+    from pixelwise.files.parallel import silent
 
     if hidden or not sys.stderr.isatty():
         return silent

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from pixelwise.data.dataset import Dataset
-    from pixelwise.inference.coco_results import CocoResults
-    from pixelwise.inference.panoptic_results import PanopticResults
-    from pixelwise.training.class_confusion import ClassConfusion
-    from pixelwise.training.report import Evaluation
+    from pixelwise.evaluation.class_confusion import ClassConfusion
+    from pixelwise.evaluation.report import Evaluation
+    from pixelwise.predictions.coco_objects import CocoResults
+    from pixelwise.predictions.coco_segments import PanopticResults
     from pixelwise.types import Annotation, Sample
 
 NAMED_MISSING = 5
@@ -131,13 +131,13 @@ def evaluate(
 
     started = time.perf_counter()
     from pixelwise.data.dataset import clips_of
-    from pixelwise.inference.coco_results import COCO_RESULTS_NAME, PANOPTIC_RESULTS_NAME, CocoResults
-    from pixelwise.inference.panoptic_results import PanopticResults
-    from pixelwise.training.class_confusion import ClassConfusion
-    from pixelwise.training.report import Evaluation, make_report_folder
-    from pixelwise.training.shards import Shard, shard_to_json
-    from pixelwise.training.subject import model_subject, stored_subject
-    from pixelwise.training.worst_images import WorstImages
+    from pixelwise.evaluation.class_confusion import ClassConfusion
+    from pixelwise.evaluation.report import Evaluation, make_report_folder
+    from pixelwise.evaluation.shards import Shard, shard_to_json
+    from pixelwise.evaluation.subject import model_subject, stored_subject
+    from pixelwise.evaluation.worst_images import WorstImages
+    from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, PANOPTIC_RESULTS_NAME, CocoResults
+    from pixelwise.predictions.coco_segments import PanopticResults
 
     part = None if shard is None else Shard.parse(shard)
     if predictions is None:
@@ -200,7 +200,7 @@ def _segment_writer(results: PanopticResults) -> Callable[[Sample, Annotation], 
 
 
 def _writer(results: CocoResults, dataset: Dataset) -> Callable[[Sample, Annotation], None]:
-    from pixelwise.inference.coco_results import coco_image_ids, entries_of_instances
+    from pixelwise.predictions.coco_objects import coco_image_ids, entries_of_instances
 
     ids = coco_image_ids(dataset.ids)
 
@@ -213,8 +213,8 @@ def _writer(results: CocoResults, dataset: Dataset) -> Callable[[Sample, Annotat
 
 def _merged(names: Sequence[str], out: Path | None, *, quiet: bool, as_json: bool) -> int:
     """Join the reports of shards."""
-    from pixelwise.training.report import make_report_folder
-    from pixelwise.training.shards import merge_shards
+    from pixelwise.evaluation.report import make_report_folder
+    from pixelwise.evaluation.shards import merge_shards
 
     evaluation = merge_shards([Path(name) for name in names])
     if out is not None:
@@ -249,7 +249,7 @@ def _report(
     as_json: bool,
 ) -> int:
     """Tell what came, on stdout, on stderr and in the folder; returns the exit code."""
-    from pixelwise.training.report import write_report
+    from pixelwise.evaluation.report import write_report
 
     if as_json:
         print(json.dumps(content, ensure_ascii=False))

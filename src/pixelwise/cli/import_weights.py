@@ -129,7 +129,7 @@ def _write_backbone(
     from pixelwise.importers import torchvision
     from pixelwise.importers.backbones import convert_backbone
     from pixelwise.nn.backbones import TIMM
-    from pixelwise.training.first_weights import BACKBONE_NAME
+    from pixelwise.training.run.initial_weights import BACKBONE_NAME
 
     if family is Family.torchvision and architecture not in torchvision.BACKBONES:
         raise CheckpointError(

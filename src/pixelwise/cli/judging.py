@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pixelwise.cli.progress import image_bar
 
 if TYPE_CHECKING:
+    from pixelwise.evaluation.subject import Subject
     from pixelwise.metrics.choice import TaskMetric
-    from pixelwise.training.subject import Subject
     from pixelwise.types import Annotation, Sample
 
 
@@ -35,7 +35,7 @@ def judge(
         hidden: show no bar.
         watchers: are shown every counted sample with its prediction.
     """
-    from pixelwise.training.evaluate import evaluate
+    from pixelwise.evaluation.evaluate import evaluate
 
     def watch(sample: Sample, predicted: Annotation) -> None:
         for watcher in watchers:

@@ -55,9 +55,10 @@ def merge(
     For each NAME.semantic.png (or NAME.png): NAME.panoptic.png with COCO's ids and a line in results.jsonl;
     panoptic_results.json has the segments of all. Objects are laid down from the surest on, and stuff where none lies.
     """
-    from pixelwise.inference.coco_results import PANOPTIC_RESULTS_NAME, CocoResults, panoptic_categories
-    from pixelwise.inference.merge_files import find_predictions, merge_files
-    from pixelwise.inference.results_file import ResultsFile
+    from pixelwise.data.kinds.panoptic_json import panoptic_categories
+    from pixelwise.inference.images.merge import find_predictions, merge_files
+    from pixelwise.predictions.coco_objects import PANOPTIC_RESULTS_NAME, CocoResults
+    from pixelwise.predictions.lines import ResultsFile
 
     found = find_predictions(semantic, instances, labels=_labels(labels))
     failures = list(found.alone.values())

@@ -76,7 +76,7 @@ def _system_rows() -> list[dict[str, Any]]:
 
 
 def _recipe_rows(system: str) -> list[dict[str, Any]]:
-    from pixelwise.training.recipes import named_system, recipe_values
+    from pixelwise.training.run.recipes import named_system, recipe_values
 
     named = named_system(system)
     values = recipe_values(named.recipe) | {f"model.{name}": value for name, value in named.arguments.items()}

@@ -28,9 +28,9 @@ from pixelwise.cli.progress import image_bar
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
-    from pixelwise.inference.image_files import ImageFile
-    from pixelwise.inference.predict_files import Job, Outcome
-    from pixelwise.inference.results_file import ResultsFile
+    from pixelwise.inference.images.find import ImageFile
+    from pixelwise.inference.images.predict import Job, Outcome
+    from pixelwise.predictions.lines import ResultsFile
 
 
 def predict(
@@ -83,12 +83,12 @@ def predict(
     is started again does only what is not done. For clip.mp4: clip.overlay.mp4, and clip.jsonl with a line for each
     frame; with --out NAME.mp4 these are NAME.mp4 and NAME.jsonl, and a folder of images is the frames of a clip.
     """
-    from pixelwise.inference.image_files import find_image_files
+    from pixelwise.inference.images.find import find_image_files
+    from pixelwise.inference.images.predict import Job
     from pixelwise.inference.load import load, weights_digest
-    from pixelwise.inference.predict_files import Job
-    from pixelwise.inference.predict_video import VideoJob, look_for_results
     from pixelwise.inference.predictor import Options
-    from pixelwise.inference.video_input import is_video, open_video
+    from pixelwise.inference.video.input import is_video, open_video
+    from pixelwise.inference.video.predict import VideoJob, look_for_results
 
     options = Options(score_threshold, max_detections, input_size, tile, tta)
     clip = None
@@ -143,13 +143,13 @@ def _predict_images(
     images: list[ImageFile], job: Job, report: _Report, *, title: str, overwrite: bool, quiet: bool
 ) -> None:
     """Predict those that are not done, and gather all into COCO's results."""
-    from pixelwise.inference.coco_results import (
+    from pixelwise.data.kinds.panoptic_json import panoptic_categories
+    from pixelwise.inference.images.predict import done_before, predict_files
+    from pixelwise.predictions.coco_objects import (
         COCO_RESULTS_NAME,
         PANOPTIC_RESULTS_NAME,
         CocoResults,
-        panoptic_categories,
     )
-    from pixelwise.inference.predict_files import done_before, predict_files
 
     predictor, out = job.predictor, job.out
     with _opened_results(out) as results:
@@ -218,7 +218,7 @@ class _Report:
 
 @contextmanager
 def _opened_results(out: Path) -> Iterator[ResultsFile]:
-    from pixelwise.inference.results_file import ResultsFile
+    from pixelwise.predictions.lines import ResultsFile
 
     try:
         results = ResultsFile(out)

@@ -21,11 +21,11 @@ from pixelwise.errors import RecipeError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from pixelwise.data.parallel import Progress as ImageProgress
+    from pixelwise.files.parallel import Progress as ImageProgress
     from pixelwise.training.fit import Step
-    from pixelwise.training.plan import Plan
-    from pixelwise.training.run import Event
-    from pixelwise.training.sources import TrainingData
+    from pixelwise.training.run.data import TrainingData
+    from pixelwise.training.run.plan import Plan
+    from pixelwise.training.run.run import Event
 
 Item = TypeVar("Item")
 
@@ -76,7 +76,7 @@ def train(
     quiet = quiet or not is_first_process()
     with joined_processes(where):
         if system is None or not data:
-            from pixelwise.training.run import resume as open_run
+            from pixelwise.training.run.run import resume as open_run
 
             plan, sources = open_run(folder)
         else:
@@ -110,9 +110,9 @@ def _start(
     workers: int,
     quiet: bool,
 ) -> tuple[Plan, TrainingData]:
-    from pixelwise.training.first_weights import check_init
-    from pixelwise.training.recipes import named_system, one_size, resolve_sets
-    from pixelwise.training.run import start
+    from pixelwise.training.run.initial_weights import check_init
+    from pixelwise.training.run.recipes import named_system, one_size, resolve_sets
+    from pixelwise.training.run.run import start
 
     named = named_system(system)
     arguments = named.arguments
@@ -150,7 +150,7 @@ def _counting_bar(*, hidden: bool) -> ImageProgress:
 def _remarks(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) -> Iterator[str]:
     import torch
 
-    from pixelwise.training.sources import describe_label_map
+    from pixelwise.data.label_maps import describe_label_map
 
     chosen = f"{len(sources.val):,} to choose on" if sources.val else "none to choose on: the last weights are the best"
     learnt = f"{len(sources.train):,} images to learn from"
@@ -170,9 +170,9 @@ def _carry_on(
     folder: Path, plan: Plan, sources: TrainingData, *, device: str, workers: int, quiet: bool, tensorboard: bool
 ) -> int:
     from pixelwise.training.interruption import Interruption
-    from pixelwise.training.judge import Evaluated
-    from pixelwise.training.run import run
-    from pixelwise.training.tensorboard import Board
+    from pixelwise.training.run.run import run
+    from pixelwise.training.run.tensorboard import Board
+    from pixelwise.training.run.validation import Evaluated
 
     board = Board(folder / "tensorboard") if tensorboard and is_first_process() else None
     display = _Display(plan, quiet=quiet)
@@ -228,8 +228,8 @@ class _Display:
         """Bring the line up to date, or print a remark above it."""
         from pixelwise.contracts import SolverProgress
         from pixelwise.training.fit import Step
-        from pixelwise.training.judge import Evaluated
-        from pixelwise.training.run import Remark
+        from pixelwise.training.run.run import Remark
+        from pixelwise.training.run.validation import Evaluated
 
         if isinstance(event, Remark):
             if self.progress:

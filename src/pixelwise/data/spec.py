@@ -20,10 +20,10 @@ from urllib.parse import unquote
 
 from pixelwise.data import formats, proposals
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.faults import SplitReport
-from pixelwise.data.parallel import Progress
+from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.proposals import Proposed
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class DataSpec:
 class Format(Protocol):
     """What a module of `pixelwise.data.formats` offers.
 
-    Some offer more: `list_entries` and `labels_of`, where images and masks are paired, so that `data.repair` can copy
-    what is sound; and `target`, which makes the `Target` that `data.conversion` writes by.
+    Some offer more: `list_entries` and `labels_of`, where images and masks are paired, so that `data.tools.repair` can
+    copy what is sound; and `target`, which makes the `Target` that `data.tools.convert` writes by.
 
     Attributes:
         OPTIONS: the options a specification may have, and the meaning of each.

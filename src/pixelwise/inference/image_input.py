@@ -10,8 +10,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pixelwise.data.images import read_image, rgb_tensor
 from pixelwise.errors import DataError
+from pixelwise.files.images import read_image, rgb_tensor
 
 ImageInput = str | Path | Image.Image | np.ndarray | Tensor
 """A path; a Pillow image; an array u8[H,W,3] or u8[H,W]; a tensor u8[3,H,W], or f32[3,H,W] in [0, 1]. Colours: RGB."""

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 import pixelwise
 import pixelwise.models
-from pixelwise.data.folder_swap import current_folder, recover_folder, replace_folder
 from pixelwise.errors import CheckpointError, DataError
+from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
 from pixelwise.labels import LabelSet
 
 FORMAT_VERSION = 1

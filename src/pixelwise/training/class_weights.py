@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.parallel import Progress, apply, silent
-from pixelwise.data.statistics import measure
+from pixelwise.data.tools.statistics import measure
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress, apply, silent
 from pixelwise.losses.cross_entropy import median_frequency_weights
 
 

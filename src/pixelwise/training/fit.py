@@ -13,17 +13,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pixelwise.contracts import Stage, Term
-from pixelwise.data.copy_paste import with_parts_of
 from pixelwise.data.dataset import clip_of_each, flow_of
-from pixelwise.data.frame_pairs import FramePairs
-from pixelwise.data.transforms import TrainingCrop
+from pixelwise.data.loading.batches import AugmentedSamples, Samples, StepSampler, dropout_seed, training_batches
+from pixelwise.data.loading.copy_paste import with_parts_of
+from pixelwise.data.loading.crop import TrainingCrop
+from pixelwise.data.loading.frame_pairs import FramePairs
 from pixelwise.errors import RecipeError
 from pixelwise.inference.predictor import require_takes_proposals
 from pixelwise.labels import LabelSet
 from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.nn.backbones import Backbone, freeze_batch_norm, freeze_stages
 from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
-from pixelwise.training.order import AugmentedSamples, Samples, StepSampler, dropout_seed, training_batches
 from pixelwise.training.processes import process_count, together, wrapped
 from pixelwise.types import Batch
 

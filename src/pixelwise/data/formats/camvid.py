@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pixelwise.data.dataset import SemanticPairs
-from pixelwise.data.faults import SplitReport, check_pairs
-from pixelwise.data.folders import (
+from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.kinds.class_masks_writer import PairTarget, target_labels
+from pixelwise.data.kinds.faults import SplitReport, check_pairs
+from pixelwise.data.kinds.folders import (
     Entry,
     annot_splits,
     labels_for,
@@ -19,9 +20,8 @@ from pixelwise.data.folders import (
     require_complete,
     require_split,
 )
-from pixelwise.data.pair_target import PairTarget, target_labels
-from pixelwise.data.parallel import Progress
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}

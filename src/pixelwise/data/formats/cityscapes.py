@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.faults import Fault, SplitReport, check_pairs
-from pixelwise.data.folders import (
+from pixelwise.data.kinds.class_masks_writer import PairTarget
+from pixelwise.data.kinds.faults import Fault, SplitReport, check_pairs
+from pixelwise.data.kinds.folders import (
     Entry,
     FilesByStem,
     by_stem,
@@ -26,17 +27,11 @@ from pixelwise.data.folders import (
     require_complete,
     require_split,
 )
-from pixelwise.data.object_ids import (
-    contradictions,
-    objects_wanted,
-    read_object_ids,
-    with_objects,
-)
-from pixelwise.data.pair_target import PairTarget
-from pixelwise.data.panoptic_maps import panoptic_of
-from pixelwise.data.parallel import Progress
-from pixelwise.data.segments import ids_in, instances_of_ids
+from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids, with_objects
+from pixelwise.data.kinds.segment_maps import panoptic_of
+from pixelwise.data.truth.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Annotation, Instances, Panoptic
 

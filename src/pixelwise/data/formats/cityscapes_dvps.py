@@ -10,26 +10,107 @@ Qiao et al., "ViP-DeepLab: Learning Visual Perception with Depth-aware Video Pan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.faults import SplitReport
-from pixelwise.data.folders import by_stem, in_reading_order, labels_for, require_split
-from pixelwise.data.frames import ClipFrames, Frame, FramesToMend, check_frames, folders_in, in_time, open_frames
-from pixelwise.data.images import read_ids
-from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, mended_map, numbered_map, truth_of_map
-from pixelwise.data.parallel import Progress
-from pixelwise.data.segment_clip_target import DVPS_CLASSES, DVPS_DIVISOR, DvpsTarget, with_ids_below
+from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToMend, check_frames, folders_in, in_time, open_frames
+from pixelwise.data.kinds.faults import SplitReport
+from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.segment_clips_writer import (
+    Region,
+    _joined,
+    _number,
+    _stem_with_clip,
+    _tracks,
+    _translated,
+    _void,
+    _write_places,
+    with_ids_below,
+)
+from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, mended_map, numbered_map, truth_of_map
+from pixelwise.data.kinds.track_clips_writer import by_clip
+from pixelwise.data.kinds.writing import Original, Written, write_ids
+from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
+from pixelwise.files.images import read_ids
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
 
-DIVISOR = DVPS_DIVISOR
+DVPS_DIVISOR = 1000
+"""Numbers of objects in Cityscapes-DVPS are below it."""
+
+
+DVPS_CLASSES = 65
+"""Ids of classes in Cityscapes-DVPS, whose maps have 16 bits, are below it."""
+
+
+@dataclass(frozen=True)
+class DvpsTarget:
+    """The format cityscapes-dvps, without depth maps. See Target for the attributes.
+
+    Attributes:
+        default: the label set that needs no label file.
+        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
+    """
+
+    labels: LabelSet
+    default: LabelSet
+    numbered_by: int | None = None
+    format: str = "cityscapes-dvps"
+    shares_images: bool = False
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame and its map of places, which `finish` makes one of class · 1000 + number. See Target."""
+        clip, stem = _stem_with_clip(original.id, source=original.image)
+        place = f"video_sequence/{original.split}/{stem}"
+        file, losses = original.write_image(root, f"{place}_leftImg8bit")
+        path = root / f"{place}_gtFine_instanceTrainIds.png"
+        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
+        joined = _joined(regions, self.labels)
+        return Written(
+            original.name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions}
+        )
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Number the objects of each clip class by class, and write its maps anew.
+
+        Raises DataError for too many objects of a class in a clip.
+        """
+        renumbered = 0
+        void = _void(self.labels, below=DVPS_CLASSES) * DVPS_DIVISOR
+        for clip, entries in by_clip(written):
+            tracks = tracks_of(_tracks(entry, self.labels) for entry in entries)
+            former = former_numbers(tracks, divisor=self.numbered_by, own=composed_by(DVPS_DIVISOR))
+            numbers, others = kept_numbers(
+                former,
+                largest=DVPS_DIVISOR - 1,
+                groups={track: track[1] for track in tracks},
+                clip=clip,
+                format=self.format,
+            )
+            renumbered += others
+            for entry in entries:
+                path = root / "video_sequence" / split / entry["map"]
+
+                def value(one: Region, numbers: Mapping[Track, int] = numbers) -> tuple[int]:
+                    number = _number(one, numbers, self.labels)
+                    return (self.labels.native_ids[one.class_id] * DVPS_DIVISOR + number,)
+
+                write_ids(path, _translated(path, entry["of"], value, void=(void,))[..., 0], None)
+        return {"renumbered_objects": renumbered}
+
+    def finish_set(self, root: Path) -> None:
+        """Write labels.toml, if the classes are not those of the format."""
+        if self.labels != self.default:
+            (root / "video_sequence" / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
+
 
 _IMAGE = "_leftImg8bit"
 _MAP = "_gtFine_instanceTrainIds"
@@ -48,7 +129,7 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     """The frames of one split. Raises DataError when an image or a map is missing."""
     frames, labels = list_frames(path, split, options), labels_of(path, options)
     read = partial(truth_of_map, read=read_map)
-    return open_frames(frames, labels, name=name, format="cityscapes-dvps", read=read, numbered_by=DIVISOR)
+    return open_frames(frames, labels, name=name, format="cityscapes-dvps", read=read, numbered_by=DVPS_DIVISOR)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -67,7 +148,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
 def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
     """The frames of one split, with or without faults."""
     frames, labels = list_frames(path, split, options), labels_of(path, options)
-    return FramesToMend(frames, labels, partial(mended_map, read=read_map), numbered_by=DIVISOR)
+    return FramesToMend(frames, labels, partial(mended_map, read=read_map), numbered_by=DVPS_DIVISOR)
 
 
 def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -113,7 +194,7 @@ def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
     """The map of a frame. Raises DataError for an unreadable file."""
     assert frame.truth is not None
     values = read_ids(frame.truth).astype(np.int32)
-    return numbered_map(values // DIVISOR, values % DIVISOR, labels, divisor=DIVISOR, path=frame.truth)
+    return numbered_map(values // DVPS_DIVISOR, values % DVPS_DIVISOR, labels, divisor=DVPS_DIVISOR, path=frame.truth)
 
 
 def _root(path: Path) -> Path:

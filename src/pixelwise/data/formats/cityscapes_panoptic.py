@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pixelwise.data import panoptic_pairs
-from pixelwise.data.coco_json import Entry
-from pixelwise.data.faults import SplitReport
-from pixelwise.data.folders import in_reading_order, require_split
-from pixelwise.data.panoptic_pairs import PanopticFiles, PanopticPairs
-from pixelwise.data.parallel import Progress
+from pixelwise.data.formats.coco_panoptic import dataset as panoptic_pairs
+from pixelwise.data.formats.coco_panoptic.dataset import PanopticFiles, PanopticPairs
+from pixelwise.data.kinds.coco_json import Entry
+from pixelwise.data.kinds.faults import SplitReport
+from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 
 OPTIONS: Mapping[str, str] = {
     "masks": "the folder of the JSON files and of the folders of PNGs, instead of gtFine/",

@@ -9,15 +9,18 @@ Kim et al., "Video Panoptic Segmentation", CVPR 2020.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pixelwise.data.coco_json import Entry, read_json
-from pixelwise.data.faults import SplitReport
-from pixelwise.data.folders import in_reading_order, is_there, require_split
-from pixelwise.data.frames import ClipFrames, FramesToMend, folders_in
-from pixelwise.data.listed_frames import (
+from pixelwise.data.kinds.clips import ClipFrames, FramesToMend, folders_in
+from pixelwise.data.kinds.coco_json import Entry, read_json
+from pixelwise.data.kinds.faults import SplitReport
+from pixelwise.data.kinds.folders import in_reading_order, is_there, require_split
+from pixelwise.data.kinds.listed_frames import (
     FramePlaces,
     ListedFrames,
     check_listed,
@@ -25,10 +28,12 @@ from pixelwise.data.listed_frames import (
     listed_to_mend,
     open_listed,
 )
-from pixelwise.data.pair_target import contiguous
-from pixelwise.data.parallel import Progress
-from pixelwise.data.segment_clip_target import VpsTarget
+from pixelwise.data.kinds.panoptic_json import panoptic_categories
+from pixelwise.data.kinds.segment_clips_writer import _sides, _stem_with_clip, _write_listed, _write_places
+from pixelwise.data.kinds.track_clips_writer import by_clip
+from pixelwise.data.kinds.writing import Original, Written, contiguous
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {}
@@ -104,3 +109,56 @@ def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Calla
     return sort_out(
         content.images, content.annotations, content.categories, places, source=file, stored=content.label_set
     )
+
+
+@dataclass(frozen=True)
+class VpsTarget:
+    """The format cityscapes-vps. See Target for the attributes.
+
+    Attributes:
+        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
+    """
+
+    labels: LabelSet
+    numbered_by: int | None = None
+    format: str = "cityscapes-vps"
+    shares_images: bool = False
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
+        clip, image_id = _stem_with_clip(original.id, source=original.image)
+        file, losses = original.write_image(root, f"{original.split}/img_all/{image_id}_newImg8bit")
+        path = root / original.split / "panoptic_video" / f"{image_id}_final_mask.png"
+        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
+        entry = {
+            "clip": clip,
+            "map": path.name,
+            "of": regions,
+            "image": {"id": image_id, **_sides(original.pixels), "file_name": Path(file).name},
+        }
+        return Written(original.name, file, Counter(losses) + lost, entry)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Write the maps anew, and the JSON of the split."""
+        annotations: list[dict[str, Any]] = []
+        renumbered = 0
+        for clip, entries in by_clip(written):
+            maps = [root / split / "panoptic_video" / entry["map"] for entry in entries]
+            infos, others = _write_listed(maps, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
+            renumbered += others
+            annotations += (
+                {"image_id": entry["image"]["id"], "file_name": entry["map"], "segments_info": of_frame}
+                for entry, of_frame in zip(entries, infos, strict=True)
+            )
+        content = {
+            "info": {"label_set": self.labels.to_json()},
+            "categories": panoptic_categories(self.labels),
+            "images": [entry["image"] for _, entries in by_clip(written) for entry in entries],
+            "annotations": annotations,
+        }
+        path = root / f"panoptic_gt_{split}_city_vps.json"
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        return {"renumbered_objects": renumbered}
+
+    def finish_set(self, root: Path) -> None:
+        """Nothing: the classes stand in every JSON file."""

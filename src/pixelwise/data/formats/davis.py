@@ -10,21 +10,26 @@ to the one split `all`, which may also be called `train` or `val`. `?resolution=
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pixelwise.data.clip_target import DavisTarget
-from pixelwise.data.faults import Fault, SplitReport
-from pixelwise.data.folders import in_reading_order, require_split
-from pixelwise.data.frames import ClipFrames, Frame, FramesToMend, check_frames, folders_in, open_frames, pair_clip
-from pixelwise.data.images import read_ids
-from pixelwise.data.parallel import Progress
-from pixelwise.data.track_frames import ObjectMap, inspect_numbers, mended_numbers, truth_of_numbers
+from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToMend, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.kinds.faults import Fault, SplitReport
+from pixelwise.data.kinds.folders import in_reading_order, require_split
+from pixelwise.data.kinds.track_clips_writer import _crowds, _stuff_pixels, _tracked, by_clip, clip_and_frame, free_clip
+from pixelwise.data.kinds.track_frames import ObjectMap, inspect_numbers, mended_numbers, truth_of_numbers
+from pixelwise.data.kinds.writing import Original, Written, write_ids
+from pixelwise.data.truth.object_ids import object_colours, painted_ids
+from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
+from pixelwise.files.images import read_ids
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, voc_colour
 
 OPTIONS: Mapping[str, str] = {
@@ -169,3 +174,84 @@ def _require_folders(path: Path, options: Mapping[str, str]) -> None:
     missing = [folder for folder in folders if not (path / folder).is_dir()]
     if missing:
         raise DataError(f"{path}: not a DAVIS folder: {', '.join(missing)} is missing")
+
+
+_DAVIS_VOID = 255
+"""What a mask of DAVIS holds where nobody judges; numbers of objects are below it."""
+
+
+@dataclass(frozen=True)
+class DavisTarget:
+    """The format davis, with lists as in 2017. See Target for the attributes; `labels` are those of the source.
+
+    Attributes:
+        resolution: the folder in JPEGImages/ and Annotations/.
+        suffixes: that images may have; the first is that of images encoded anew. Empty: any.
+        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
+    """
+
+    labels: LabelSet
+    resolution: str = "480p"
+    suffixes: tuple[str, ...] = (".jpg",)
+    numbered_by: int | None = None
+    format: str = "davis"
+    shares_images: bool = True
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame and its mask of places, which `finish` makes one of numbers. See Target.
+
+        Pixels of crowds, and those that nobody judges, are void.
+        """
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        clip, renamed = free_clip(root / "ImageSets" / "2017", clip, original.split)
+        place = f"JPEGImages/{self.resolution}/{clip}/{frame}"
+        file, losses = original.write_image(root, place, suffixes=self.suffixes)
+        instances, masks, tracks = _tracked(original.truth, source=original.image)
+        places = [*range(1, len(instances) + 1)]
+        ids, lost = painted_ids(instances, places, np.zeros(masks.size, dtype=np.int32), crowds=False)
+        void = _crowds(instances, masks)
+        if original.truth.semantic is not None:
+            void |= original.truth.semantic.numpy() == self.labels.ignore_id
+        ids[void & (ids == 0)] = len(instances) + 1
+        path = root / "Annotations" / self.resolution / clip / f"{frame}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_ids(path, ids, None)
+        whole = instances.crowd is None or ~instances.crowd
+        found = [place for place in places if isinstance(whole, bool) or whole[place - 1]]
+        classes = sum(is_thing for is_thing in self.labels.is_thing)
+        lost = Counter(lost) + Counter(classless_objects=len(found) if classes > 1 else 0)
+        lost += Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels), renamed_images=renamed)
+        entry = {"clip": clip, "map": path.name, "tracks": [(place, tracks[place - 1]) for place in found]}
+        entry["void"] = len(instances) + 1
+        return Written(original.name, file, Counter(losses) + lost, entry)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Number the objects of each clip, write its masks anew, and the list.
+
+        Raises DataError for more than 254 objects in a clip.
+        """
+        names: list[str] = []
+        renumbered = 0
+        for clip, entries in by_clip(written):
+            names.append(clip)
+            tracks = tracks_of([(id, 0) for _, id in entry["tracks"]] for entry in entries)
+            former = former_numbers(tracks, divisor=self.numbered_by)
+            numbers, others = kept_numbers(former, largest=_DAVIS_VOID - 1, clip=clip, format=self.format)
+            renumbered += others
+            for entry in entries:
+                path = root / "Annotations" / self.resolution / clip / entry["map"]
+                table = np.zeros(entry["void"] + 1, dtype=np.uint8)
+                table[-1] = _DAVIS_VOID
+                for place, id in entry["tracks"]:
+                    table[place] = numbers[id, 0]
+                write_ids(path, table[read_ids(path)], object_colours())
+        path = root / "ImageSets" / "2017" / f"{split}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        return {"renumbered_objects": renumbered}
+
+    def finish_set(self, root: Path) -> None:
+        """Take away the list of a set without splits, whose clips all folders tell."""
+        lists = sorted((root / "ImageSets" / "2017").glob("*.txt"))
+        if [file.stem for file in lists] == ["all"]:
+            lists[0].unlink()

@@ -9,26 +9,95 @@ Weber et al., "STEP: Segmenting and Tracking Every Pixel", NeurIPS Datasets and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.faults import SplitReport
-from pixelwise.data.folders import in_reading_order, labels_for, require_split
-from pixelwise.data.frames import ClipFrames, Frame, FramesToMend, check_frames, folders_in, open_frames, pair_clip
-from pixelwise.data.images import read_channels
-from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, mended_map, numbered_map, truth_of_map
-from pixelwise.data.parallel import Progress
-from pixelwise.data.segment_clip_target import STEP_DIVISOR, StepTarget, with_ids_below
+from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToMend, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.kinds.faults import SplitReport
+from pixelwise.data.kinds.folders import in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.segment_clips_writer import (
+    Region,
+    _joined,
+    _number,
+    _tracks,
+    _translated,
+    _void,
+    _write_places,
+    _write_rgb,
+    with_ids_below,
+)
+from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, mended_map, numbered_map, truth_of_map
+from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame
+from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, seen_together, tracks_of
 from pixelwise.errors import DataError
+from pixelwise.files.images import read_channels
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
 
-DIVISOR = STEP_DIVISOR
+STEP_DIVISOR = 65_536
+"""Numbers of objects in KITTI-STEP are below it."""
+
+
+@dataclass(frozen=True)
+class StepTarget:
+    """The format kitti-step. See Target for the attributes.
+
+    Attributes:
+        default: the label set that needs no label file.
+        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
+    """
+
+    labels: LabelSet
+    default: LabelSet
+    numbered_by: int | None = None
+    format: str = "kitti-step"
+    shares_images: bool = False
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame and its map of places, which `finish` makes one of classes and numbers. See Target."""
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        file, losses = original.write_image(root, f"images/{original.split}/{clip}/{frame}")
+        path = root / "panoptic_maps" / original.split / clip / f"{frame}.png"
+        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
+        joined = _joined(regions, self.labels)
+        return Written(
+            original.name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions}
+        )
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Number the objects of each clip, and write its maps anew. Raises DataError for too many in a clip."""
+        renumbered = 0
+        for clip, entries in by_clip(written):
+            frames = [[*_tracks(entry, self.labels)] for entry in entries]
+            former = former_numbers(tracks_of(frames), divisor=self.numbered_by, own=composed_by(STEP_DIVISOR))
+            together = seen_together(frames, former)
+            groups = {track: track[1] if number in together else None for track, number in former.items()}
+            numbers, others = kept_numbers(
+                former, largest=STEP_DIVISOR - 1, groups=groups, clip=clip, format=self.format
+            )
+            renumbered += others
+            for entry in entries:
+                path = root / "panoptic_maps" / split / clip / entry["map"]
+
+                def value(one: Region, numbers: Mapping[Track, int] = numbers) -> tuple[int, int, int]:
+                    return self.labels.native_ids[one.class_id], *divmod(_number(one, numbers, self.labels), 256)
+
+                _write_rgb(path, _translated(path, entry["of"], value, void=(_void(self.labels, below=256), 0, 0)))
+        return {"renumbered_objects": renumbered}
+
+    def finish_set(self, root: Path) -> None:
+        """Write labels.toml, if the classes are not those of the format."""
+        if self.labels != self.default:
+            (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
+
 
 _IMAGES, _MAPS = "images", "panoptic_maps"
 
@@ -48,7 +117,7 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     """The frames of one split. Raises DataError when an image or a map is missing."""
     frames, labels = list_frames(path, split, options), labels_of(path, options)
     read = partial(truth_of_map, read=read_map)
-    return open_frames(frames, labels, name=name, format="kitti-step", read=read, numbered_by=DIVISOR)
+    return open_frames(frames, labels, name=name, format="kitti-step", read=read, numbered_by=STEP_DIVISOR)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -67,7 +136,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
 def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
     """The frames of one split, with or without faults."""
     frames, labels = list_frames(path, split, options), labels_of(path, options)
-    return FramesToMend(frames, labels, partial(mended_map, read=read_map), numbered_by=DIVISOR)
+    return FramesToMend(frames, labels, partial(mended_map, read=read_map), numbered_by=STEP_DIVISOR)
 
 
 def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -111,4 +180,4 @@ def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
     assert frame.truth is not None
     colours = read_channels(frame.truth).astype(np.int32)
     numbers = colours[..., 1] * 256 + colours[..., 2]
-    return numbered_map(colours[..., 0], numbers, labels, divisor=DIVISOR, path=frame.truth, by_number=True)
+    return numbered_map(colours[..., 0], numbers, labels, divisor=STEP_DIVISOR, path=frame.truth, by_number=True)

@@ -4,7 +4,7 @@ Layouts, the first that fits: `images/SPLIT/` and `masks/SPLIT/`; `images/` and 
 `SPLITannot/`. `?images=` and `?masks=` give other names than `images` and `masks`, `?suffix=_mask` what a mask's name
 has after its image's. A `labels.txt` (one name a line, from id 0; 255 is void) or a `labels.toml` says what the ids
 mean, or `?labels=voc` takes a published label set. With `?palette=labels` the masks hold the colours of that label set
-instead of ids; see `data.colour_masks`.
+instead of ids; see `data.truth.colours`.
 
 Without splits every fifth pair by name goes to `val`, the others to `train`, and the set's remark says so. Images
 without a mask and masks without an image are left out, and the remark counts them: a half-labelled folder is a common
@@ -17,15 +17,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data.colour_masks import require_distinct
-from pixelwise.data.dataset import SemanticPairs
-from pixelwise.data.faults import SplitReport, check_pairs
-from pixelwise.data.folders import labels_for, pairs_dataset
-from pixelwise.data.pair_layout import list_entries, pairs_remark, places_of, require_pairs, source_of, split_remark
-from pixelwise.data.pair_layout import splits as splits
-from pixelwise.data.pair_target import PairTarget, contiguous, target_labels
-from pixelwise.data.parallel import Progress
+from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.kinds.class_masks_writer import PairTarget, target_labels
+from pixelwise.data.kinds.faults import SplitReport, check_pairs
+from pixelwise.data.kinds.folders import labels_for, pairs_dataset
+from pixelwise.data.kinds.pair_layout import (
+    list_entries,
+    pairs_remark,
+    places_of,
+    require_pairs,
+    source_of,
+    split_remark,
+)
+from pixelwise.data.kinds.writing import contiguous
+from pixelwise.data.truth.colours import require_distinct
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {

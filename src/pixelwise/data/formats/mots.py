@@ -17,15 +17,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pixelwise.data.clip_target import MOTS_DIVISOR, MotsTarget
-from pixelwise.data.faults import Fault, SplitReport
-from pixelwise.data.folders import by_stem, in_reading_order, is_there, labels_for, require_split
-from pixelwise.data.frames import (
+from pixelwise.data.kinds.clips import (
     LARGEST_TRACK_ID,
     ClipFrames,
     Frame,
@@ -37,9 +34,21 @@ from pixelwise.data.frames import (
     number_of,
     open_frames,
 )
-from pixelwise.data.parallel import Progress
-from pixelwise.data.track_frames import inspect_shapes, mended_shapes, truth_of_shapes
+from pixelwise.data.kinds.faults import Fault, SplitReport
+from pixelwise.data.kinds.folders import by_stem, in_reading_order, is_there, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.track_clips_writer import (
+    _objects,
+    _stuff_pixels,
+    _void_pixels,
+    _whole_tracks,
+    by_clip,
+    clip_and_frame,
+)
+from pixelwise.data.kinds.track_frames import inspect_shapes, mended_shapes, truth_of_shapes
+from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, voc_colour
 
 OPTIONS: Mapping[str, str] = {"labels": "a .toml file in the folder with other classes"}
@@ -188,7 +197,7 @@ def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
 
 
 def _divisor(frames: Sequence[Frame]) -> int | None:
-    """1000 where every id is class · 1000 + number, as published; see `data.track_numbers`."""
+    """1000 where every id is class · 1000 + number, as published; see `data.truth.track_ids`."""
     whole = (one for frame in frames for one in frame.shapes if not one.crowd)
     return MOTS_DIVISOR if all(one.id // MOTS_DIVISOR == one.native for one in whole) else None
 
@@ -268,3 +277,94 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
             continue
         shapes[frame] += found
     return _Lines(shapes, sizes, tuple(faults), misfits)
+
+
+_IGNORED = 10_000
+"""MOTS's id of regions that nobody judges; class 10."""
+
+
+MOTS_DIVISOR = 1000
+"""Numbers of objects in MOTS are below it; an id is class · 1000 + number."""
+
+
+@dataclass(frozen=True)
+class MotsTarget:
+    """The format mots. See Target for the attributes.
+
+    Attributes:
+        default: the label set that needs no label file.
+        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
+    """
+
+    labels: LabelSet
+    default: LabelSet
+    numbered_by: int | None = None
+    format: str = "mots"
+    shares_images: bool = False
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame; its objects go into the entry, for `finish`. See Target."""
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        file, losses = original.write_image(root, f"{original.split}/images/{clip}/{frame}")
+        number = number_of(frame)
+        if number is None:
+            raise DataError(f"{original.image}: frame '{original.id}' has no number in its name; mots wants one")
+        entry = {
+            "clip": clip,
+            "number": number,
+            "size": (original.pixels.shape[0], original.pixels.shape[1]),
+            "objects": [*_objects(original.truth, source=original.image)],
+        }
+        lost = Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels))
+        lost += Counter(void_pixels_as_class=_void_pixels(original.truth, self.labels))
+        return Written(original.name, file, Counter(losses) + lost, entry)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Write the text of each clip; an id is class · 1000 + number.
+
+        Raises DataError for two frames of one number, or more than 999 objects of a class in a clip.
+        """
+        renumbered = 0
+        for clip, entries in by_clip(written):
+            tracks = tracks_of(_whole_tracks(entry) for entry in entries)
+            former = former_numbers(tracks, divisor=self.numbered_by, own=self._own)
+            groups = {track: track[1] for track in tracks}
+            ids, others = kept_numbers(
+                former, smallest=0, largest=MOTS_DIVISOR - 1, groups=groups, clip=clip, format=self.format
+            )
+            renumbered += others
+            lines: list[str] = []
+            numbers = Counter(entry["number"] for entry in entries)
+            if max(numbers.values()) > 1:
+                raise DataError(
+                    f"clip '{clip}': two frames have the number {numbers.most_common(1)[0][0]}, by which mots tells "
+                    "them apart; rename one of them"
+                )
+            for entry in sorted(entries, key=lambda entry: entry["number"]):
+                sides = " ".join(str(side) for side in entry["size"])
+                crowds: set[str] = set()
+                for one in entry["objects"]:
+                    native, runs = self.labels.native_ids[one["class_id"]], one["segmentations"]["counts"]
+                    if one["crowd"]:
+                        crowds.add(runs)
+                        continue
+                    id = native * MOTS_DIVISOR + ids[one["track"], one["class_id"]]
+                    lines.append(f"{entry['number']} {id} {native} {sides} {runs}\n")
+                lines += (
+                    f"{entry['number']} {_IGNORED} {_IGNORED // MOTS_DIVISOR} {sides} {runs}\n"
+                    for runs in sorted(crowds)
+                )
+            path = root / split / "instances_txt" / f"{clip}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(lines), encoding="utf-8")
+        return {"renumbered_objects": renumbered}
+
+    def _own(self, id: int, class_id: int) -> int | None:
+        """The number in an id that this format makes, None in another."""
+        native, number = divmod(id, MOTS_DIVISOR)
+        return number if native == self.labels.native_ids[class_id] else None
+
+    def finish_set(self, root: Path) -> None:
+        """Write labels.toml, if the classes are not those of the format."""
+        if self.labels != self.default:
+            (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")

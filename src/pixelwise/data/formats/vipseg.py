@@ -12,18 +12,16 @@ Miao et al., "Large-scale Video Panoptic Segmentation in the Wild: A Benchmark",
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from pixelwise.data.coco_json import Entry
-from pixelwise.data.faults import Fault, SplitReport
-from pixelwise.data.folders import in_reading_order, is_there, require_split
-from pixelwise.data.frames import (
+from pixelwise.data.kinds.clips import (
     ClipFrames,
     Frame,
     FramesToMend,
@@ -33,8 +31,10 @@ from pixelwise.data.frames import (
     open_frames,
     pair_clip,
 )
-from pixelwise.data.images import read_ids
-from pixelwise.data.listed_frames import (
+from pixelwise.data.kinds.coco_json import Entry
+from pixelwise.data.kinds.faults import Fault, SplitReport
+from pixelwise.data.kinds.folders import in_reading_order, is_there, require_split
+from pixelwise.data.kinds.listed_frames import (
     FramePlaces,
     ListedFrames,
     check_listed,
@@ -42,13 +42,15 @@ from pixelwise.data.listed_frames import (
     listed_to_mend,
     open_listed,
 )
-from pixelwise.data.pair_target import contiguous
-from pixelwise.data.panoptic_frames import SegmentMap, inspect_map, mended_map, truth_of_map
-from pixelwise.data.panoptic_json import panoptic_labels_of
-from pixelwise.data.parallel import Progress
-from pixelwise.data.segment_clip_target import VipsegTarget
-from pixelwise.data.segments import regions_of_ids
+from pixelwise.data.kinds.panoptic_json import panoptic_categories, panoptic_labels_of
+from pixelwise.data.kinds.segment_clips_writer import _sides, _write_listed, _write_places
+from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, mended_map, truth_of_map
+from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame, free_clip
+from pixelwise.data.kinds.writing import Original, Written, contiguous
+from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
+from pixelwise.files.images import read_ids
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {"masks": "panomasks reads these and the lists, though there are JSON files"}
@@ -257,3 +259,61 @@ def _loaded(file: Path) -> Any:
         raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: not JSON ({error}); is it cut off?") from None
+
+
+@dataclass(frozen=True)
+class VipsegTarget:
+    """The format vipseg, with panomasksRGB/, JSON files and lists. See Target for the attributes.
+
+    Attributes:
+        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
+    """
+
+    labels: LabelSet
+    numbered_by: int | None = None
+    format: str = "vipseg"
+    shares_images: bool = True
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        clip, renamed = free_clip(root, clip, original.split)
+        file, losses = original.write_image(root, f"images/{clip}/{frame}")
+        path = root / "panomasksRGB" / clip / f"{frame}.png"
+        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
+        entry = {
+            "clip": clip,
+            "map": path.name,
+            "of": regions,
+            "image": {"id": frame, **_sides(original.pixels), "file_name": Path(file).name},
+        }
+        return Written(original.name, file, Counter(losses) + lost + Counter(renamed_images=renamed), entry)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Write the maps anew, the JSON of the split, and the list of its clips."""
+        videos: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        renumbered = 0
+        for clip, entries in by_clip(written):
+            maps = [root / "panomasksRGB" / clip / entry["map"] for entry in entries]
+            infos, others = _write_listed(maps, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
+            renumbered += others
+            videos.append({"video_id": clip, "images": [entry["image"] for entry in entries]})
+            listed = [
+                {"image_id": entry["image"]["id"], "file_name": entry["map"], "segments_info": of_frame}
+                for entry, of_frame in zip(entries, infos, strict=True)
+            ]
+            annotations.append({"video_id": clip, "annotations": listed})
+        content = {
+            "info": {"label_set": self.labels.to_json()},
+            "categories": panoptic_categories(self.labels),
+            "videos": videos,
+            "annotations": annotations,
+        }
+        path = root / f"panoptic_gt_VIPSeg_{split}.json"
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        (root / f"{split}.txt").write_text("".join(f"{one['video_id']}\n" for one in videos), encoding="utf-8")
+        return {"renumbered_objects": renumbered}
+
+    def finish_set(self, root: Path) -> None:
+        """Nothing: the classes stand in every JSON file."""

@@ -20,8 +20,9 @@ import numpy as np
 from skimage.measure import label
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.faults import Fault, SplitReport, check_pairs
-from pixelwise.data.folders import (
+from pixelwise.data.kinds.class_masks_writer import PairTarget, target_labels
+from pixelwise.data.kinds.faults import Fault, SplitReport, check_pairs
+from pixelwise.data.kinds.folders import (
     Entry,
     by_stem,
     in_reading_order,
@@ -30,17 +31,11 @@ from pixelwise.data.folders import (
     require_complete,
     require_split,
 )
-from pixelwise.data.object_ids import (
-    contradictions,
-    majority_classes,
-    objects_wanted,
-    read_object_ids,
-    with_objects,
-)
-from pixelwise.data.pair_target import PairTarget, target_labels
-from pixelwise.data.parallel import Progress
-from pixelwise.data.segments import ids_in, instances_of_ids
+from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids, with_objects
+from pixelwise.data.truth.object_ids import majority_classes
+from pixelwise.data.truth.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Annotation, Instances
 

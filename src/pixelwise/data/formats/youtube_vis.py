@@ -14,17 +14,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelwise.data.clip_target import TrackTarget
-from pixelwise.data.coco_json import Entry, Problem, is_integer
-from pixelwise.data.coco_json import labels_of as labels_of_categories
-from pixelwise.data.coco_target import coco_labels
-from pixelwise.data.faults import Fault, SplitReport
-from pixelwise.data.folders import in_reading_order, require_split
-from pixelwise.data.frames import (
+from pixelwise.data.formats.coco.json import labels_of as labels_of_categories
+from pixelwise.data.formats.coco.writer import coco_labels
+from pixelwise.data.kinds.clips import (
     LARGEST_TRACK_ID,
     ClipFrames,
     Frame,
@@ -34,9 +31,22 @@ from pixelwise.data.frames import (
     folders_in,
     open_frames,
 )
-from pixelwise.data.parallel import Progress
-from pixelwise.data.track_frames import inspect_shapes, mended_shapes, truth_of_shapes
+from pixelwise.data.kinds.coco_json import Entry, Problem, is_integer
+from pixelwise.data.kinds.faults import Fault, SplitReport
+from pixelwise.data.kinds.folders import in_reading_order, require_split
+from pixelwise.data.kinds.track_clips_writer import (
+    _objects,
+    _stuff_pixels,
+    _void_pixels,
+    _whole_tracks,
+    by_clip,
+    clip_and_frame,
+)
+from pixelwise.data.kinds.track_frames import inspect_shapes, mended_shapes, truth_of_shapes
+from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.truth.track_ids import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
+from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -287,3 +297,90 @@ def _image_folder(path: Path, split: str, options: Mapping[str, str], videos: An
     places = [place for root in roots for place in (root / "JPEGImages", root)]
     first: Sequence[str] = next((video["file_names"] for video in videos), ())
     return next((place for place in places if first and (place / first[0]).is_file()), places[0])
+
+
+_LARGEST_ID = 2**31 - 1
+"""Largest id of an annotation that other tools take."""
+
+
+@dataclass(frozen=True)
+class TrackTarget:
+    """The format youtube-vis. See Target for the attributes.
+
+    Attributes:
+        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
+    """
+
+    labels: LabelSet
+    numbered_by: int | None = None
+    format: str = "youtube-vis"
+    shares_images: bool = False
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame; its objects go into the entry, for `finish`. See Target."""
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        file, losses = original.write_image(root, f"{original.split}/JPEGImages/{clip}/{frame}")
+        entry = {
+            "clip": clip,
+            "file_name": f"{clip}/{Path(file).name}",
+            "size": (original.pixels.shape[0], original.pixels.shape[1]),
+            "objects": [*_objects(original.truth, source=original.image)],
+        }
+        lost = Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels))
+        lost += Counter(void_pixels_as_class=_void_pixels(original.truth, self.labels))
+        return Written(original.name, file, Counter(losses) + lost, entry)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Write the JSON of the split. An object has its number as id, unless another clip has it already."""
+        clips = dict(by_clip(written))
+        videos: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        former: dict[tuple[str, Track], int] = {}
+        for clip, entries in clips.items():
+            found = tracks_of(_whole_tracks(entry) for entry in entries)
+            numbers = former_numbers(found, divisor=self.numbered_by)
+            former |= {(clip, track): number for track, number in numbers.items()}
+        ids, renumbered = kept_numbers(former, largest=_LARGEST_ID, clip=", ".join(clips), format=self.format)
+        free = count(max(ids.values(), default=0) + 1)
+        for clip, entries in clips.items():
+            height, width = entries[0]["size"]
+            names = [entry["file_name"] for entry in entries]
+            if any(tuple(entry["size"]) != (height, width) for entry in entries):
+                raise DataError(f"clip '{clip}': its frames differ in size; a video of youtube-vis has one")
+            videos.append(
+                {"id": len(videos) + 1, "height": height, "width": width, "length": len(names), "file_names": names}
+            )
+            tracks: dict[tuple[int, int, bool], dict[str, Any]] = {}
+            for place, entry in enumerate(entries):
+                for one in entry["objects"]:
+                    track = (one["track"], one["class_id"])
+                    key = (*track, one["crowd"])
+                    if key not in tracks:
+                        tracks[key] = {
+                            "id": next(free) if one["crowd"] else ids[clip, track],
+                            "video_id": len(videos),
+                            "category_id": self.labels.native_ids[one["class_id"]],
+                            "iscrowd": int(one["crowd"]),
+                            "height": height,
+                            "width": width,
+                            **{name: [None] * len(names) for name in ("segmentations", "bboxes", "areas")},
+                        }
+                    for name in ("segmentations", "bboxes", "areas"):
+                        tracks[key][name][place] = one[name]
+            annotations += tracks.values()
+        categories = [
+            {"id": id, "name": name, "supercategory": "thing"}
+            for index, (id, name) in enumerate(zip(self.labels.native_ids, self.labels.names, strict=True))
+            if index != self.labels.background_id
+        ]
+        content = {
+            "info": {"label_set": self.labels.to_json()},
+            "videos": videos,
+            "categories": categories,
+            "annotations": annotations,
+        }
+        (root / f"{split}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        return {"renumbered_objects": renumbered}
+
+    def finish_set(self, root: Path) -> None:
+        """Nothing: the classes stand in every JSON file."""

@@ -1,0 +1,198 @@
+"""The JSON files of LabelMe, one beside each image: reading their shapes, and everything that can be wrong with them.
+
+Areas are polygons, rectangles (two corners), circles (centre and a point of the line) and masks (a box and a picture in
+it). Points, lines and line strips have no area. Shapes of one label and one `group_id` are parts of one object.
+Coordinates are pixels from the image's corner, and polygons are rasterised by COCO's rule, not by LabelMe's, which adds
+the pixels under the line.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from pixelwise.data.kinds.coco_json import is_finite, is_integer
+from pixelwise.data.kinds.object_lists import ShapeFault
+from pixelwise.errors import DataError
+from pixelwise.files.images import MAX_MEGAPIXELS
+from pixelwise.ops import rle
+from pixelwise.ops.rle import FARTHEST_PX
+
+BACKGROUND = "_background_"
+"""What LabelMe calls the background."""
+
+CIRCLE_CORNERS = 72
+"""A circle is a polygon of that many corners; the area it loses is an eighth of a percent."""
+
+WITHOUT_AREA = ("point", "points", "line", "linestrip")
+
+
+class Part(NamedTuple):
+    """One sound shape.
+
+    Attributes:
+        place: in the file, from 1.
+        label: its name.
+        group: the number of its group, or None.
+        crowd: whether it is marked as a region of many objects.
+        polygon: x1 y1 x2 y2 …, or None of a mask.
+        mask: the pixels and their box, or None of a polygon.
+    """
+
+    place: int
+    label: str
+    group: int | None
+    crowd: bool
+    polygon: Sequence[float] | None
+    mask: tuple[np.ndarray, rle.Box] | None = None
+
+
+@dataclass(frozen=True)
+class LabelmeFile:
+    """The content of a file.
+
+    Attributes:
+        path: the file.
+        image: the image's name as it stands in it, with slashes.
+        size: height and width by the file, or None where it does not say them.
+        parts: the sound shapes.
+        faults: of the others.
+    """
+
+    path: Path
+    image: str
+    size: tuple[int, int] | None
+    parts: tuple[Part, ...]
+    faults: tuple[ShapeFault, ...]
+
+    def objects(self) -> list[list[Part]]:
+        """The parts of each object, in the order of their first."""
+        objects: dict[Any, list[Part]] = {}
+        for part in self.parts:
+            key = part.place if part.group is None else (part.label, part.group)
+            objects.setdefault(key, []).append(part)
+        return list(objects.values())
+
+
+def read_labelme(path: Path) -> LabelmeFile:
+    """Read a file. Raises DataError when it is not one of LabelMe's."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    shapes = content.get("shapes") if isinstance(content, dict) else None
+    if not isinstance(shapes, list):
+        raise DataError(f"{path}: no list 'shapes'; a file of LabelMe is wanted")
+    sides: tuple[Any, Any] = (content.get("imageHeight"), content.get("imageWidth"))
+    size = sides if all(is_integer(side) and side > 0 for side in sides) else None
+    faults: list[ShapeFault] = []
+    if sides != (None, None) and size is None:
+        text = f"imageHeight {sides[0]}, imageWidth {sides[1]}; whole numbers of pixels are wanted"
+        faults.append(ShapeFault("image entry", None, text, True))
+    elif size is not None and size[0] * size[1] > MAX_MEGAPIXELS * 1e6:
+        text = f"{size[0]:,}×{size[1]:,} pixels; at most {MAX_MEGAPIXELS:g} megapixels are read"
+        faults.append(ShapeFault("image entry", None, text, True))
+    parts: list[Part] = []
+    for place, shape in enumerate(shapes, start=1):
+        found = _part(shape, place)
+        if isinstance(found, Part):
+            parts.append(found)
+        else:
+            faults.append(found)
+    name = content.get("imagePath")
+    image = PureWindowsPath(name).as_posix() if isinstance(name, str) else ""
+    return LabelmeFile(path, image, size, tuple(parts), tuple(faults))
+
+
+def _part(shape: Any, place: int) -> Part | ShapeFault:
+    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"]:
+        return ShapeFault("shape", place, "a shape needs a label and points", True)
+    kind, points, group = shape.get("shape_type") or "polygon", shape.get("points"), shape.get("group_id")
+    if group is not None and not is_integer(group):
+        return ShapeFault("shape", place, f"its group_id is {group!r}, a whole number or null is wanted", True)
+    if not isinstance(points, list) or not all(_is_point(point) for point in points):
+        return ShapeFault("shape", place, "its points are not a list of pairs x, y", True)
+    farthest = max((abs(value) for point in points for value in point), default=0)
+    if farthest > FARTHEST_PX:
+        return ShapeFault("shape", place, f"a coordinate of {farthest:g} pixels", True)
+    flags = shape.get("flags")
+    crowd = isinstance(flags, Mapping) and bool(flags.get("crowd"))
+    name = shape["label"]
+    if kind in WITHOUT_AREA:
+        return ShapeFault("shape without area", place, f"a {kind} of '{name}' covers no pixel", False)
+    if kind == "mask":
+        drawn = _mask(points, shape.get("mask"))
+        if drawn is None:
+            return ShapeFault("shape", place, f"the mask of '{name}' needs two corners and a picture in base64", True)
+        return Part(place, name, group, crowd, None, drawn)
+    if kind not in ("polygon", "rectangle", "circle"):
+        text = f"a {kind}; polygons, rectangles, circles and masks are read"
+        return ShapeFault("unknown shape", place, text, False)
+    wanted = 3 if kind == "polygon" else 2
+    if len(points) < wanted:
+        return ShapeFault("polygon without extent", place, f"the {kind} has {len(points)} points, not {wanted}", False)
+    return Part(place, name, group, crowd, _outline(kind, points))
+
+
+def _outline(kind: str, points: Sequence[Sequence[float]]) -> list[float]:
+    """The corners of a shape."""
+    if kind == "polygon" or len(points) > 2:
+        return [float(value) for point in points for value in point]
+    (x1, y1), (x2, y2) = points
+    if kind == "rectangle":
+        return [float(value) for value in (x1, y1, x2, y1, x2, y2, x1, y2)]
+    radius = math.hypot(x2 - x1, y2 - y1)
+    angles = (2 * math.pi * corner / CIRCLE_CORNERS for corner in range(CIRCLE_CORNERS))
+    return [value for angle in angles for value in (x1 + radius * math.cos(angle), y1 + radius * math.sin(angle))]
+
+
+def _mask(points: Sequence[Sequence[float]], picture: Any) -> tuple[np.ndarray, rle.Box] | None:
+    """The pixels of a mask and the box they fill, or None of an unusable one."""
+    if len(points) != 2 or not isinstance(picture, str):
+        return None
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(picture, validate=True)), formats=("PNG",)) as image:
+            pixels = np.asarray(image.convert("L")) != 0
+    except Exception:  # whatever a picture that is none makes Pillow raise
+        return None
+    x1, y1 = (round(min(point[axis] for point in points)) for axis in (0, 1))
+    return pixels, (x1, y1, x1 + pixels.shape[1], y1 + pixels.shape[0])
+
+
+def _is_point(point: Any) -> bool:
+    return isinstance(point, list) and len(point) == 2 and all(map(is_finite, point))
+
+
+def mask_runs(mask: np.ndarray, box: rle.Box, size: tuple[int, int]) -> dict[str, Any]:
+    """The RLE of a mask in an image, without what lies outside of it."""
+    x1, y1, x2, y2 = box
+    left, top, right, bottom = max(x1, 0), max(y1, 0), max(min(x2, size[1]), 0), max(min(y2, size[0]), 0)
+    inside = mask[top - y1 : max(bottom - y1, top - y1), left - x1 : max(right - x1, left - x1)]
+    return rle.encode_crop(inside, (left, top, right, bottom), size)
+
+
+def labels_in(files: Sequence[LabelmeFile]) -> list[str]:
+    """The names that stand in some files, sorted."""
+    return sorted({part.label for file in files for part in file.parts})
+
+
+def all_faults(file: LabelmeFile, known: Sequence[str]) -> Iterator[ShapeFault]:
+    """The faults of a file, and its shapes whose label is not known."""
+    yield from file.faults
+    for part in file.parts:
+        if part.label not in known:
+            yield ShapeFault("unknown category", part.place, f"label '{part.label}' is not in the label set", True)
+    for parts in file.objects():
+        if len(parts) > 1 and any(part.mask is not None for part in parts):
+            yield ShapeFault("shape", parts[0].place, "a mask cannot be a part of a group", True)

@@ -1,0 +1,101 @@
+"""Repaired copies of YOLO sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from pixelwise.data.formats.yolo import reader as yolo
+from pixelwise.data.formats.yolo.text import all_faults as faults_of_lines
+from pixelwise.data.formats.yolo.text import leaves_image, read_yolo
+from pixelwise.data.formats.yolo.writer import line_of
+from pixelwise.data.kinds.folders import Entry, labels_toml
+from pixelwise.data.kinds.object_lists_repair import _Drawn, _pixels, _rasterised, _told_apart
+from pixelwise.data.kinds.repair_images import FolderCopy, Mended
+from pixelwise.data.kinds.writing import Written, write_image
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+
+
+def yolo_copy(path: Path, splits: Sequence[str], options: Mapping[str, str]) -> FolderCopy:
+    """How the copy of some splits of a yolo set is made. Raises DataError where every line is a box."""
+    labels = yolo.labels_of(path, options)
+    entries: dict[str, list[Entry]] = {}
+    lines = boxes = 0
+    for split in splits:
+        images = yolo.images_of(path, split, options)
+        ids = yolo.ids_of(images)
+        entries[split] = [Entry(id, image, yolo.label_file(image)) for id, image in zip(ids, images, strict=True)]
+        for image in images:
+            try:
+                file = read_yolo(yolo.label_file(image))
+            except DataError:  # the mender counts it
+                continue
+            lines, boxes = lines + len(file.lines), boxes + len(file.boxes)
+    if boxes and not lines:
+        raise DataError(f"{path}: all {boxes:,} lines are boxes; boxes alone do not say which pixels are the object's")
+    return FolderCopy(entries, YoloMender(labels, yolo.class_numbers(labels, path, options)), {})
+
+
+@dataclass(frozen=True)
+class YoloMender:
+    """Writes images/SPLIT/, labels/SPLIT/, data.yaml and labels.toml. See Mender.
+
+    Attributes:
+        labels: the classes; their ids on disk are the numbers that lines begin with.
+        known: those of these numbers that lines may have.
+    """
+
+    labels: LabelSet
+    known: tuple[int, ...]
+
+    def mend(self, entry: Entry, *, root: Path, split: str) -> Mended:
+        """Remove lines that mark no object, and cut polygons at the border of the image."""
+        assert entry.mask is not None
+        pixels, fault = _pixels(entry)
+        if pixels is None or entry.image is None:
+            return Mended(None, {fault: 1})
+        try:
+            file = read_yolo(entry.mask)
+        except DataError:
+            return Mended(None, {"unreadable_annotations": 1})
+        texts = entry.mask.read_text(encoding="utf-8-sig").splitlines() if entry.mask.exists() else []
+        done: Counter[str] = Counter()
+        height, width = size = (pixels.shape[0], pixels.shape[1])
+        unusable = {fault.shape for fault in faults_of_lines(file, self.known) if fault.kind != "polygon outside"}
+        drawn: list[_Drawn] = []
+        for line in file.lines:
+            polygon = (np.asarray(line.polygon).reshape(-1, 2) * (width, height)).ravel().tolist()
+            if line.place not in unusable and (found := _rasterised([polygon], size)) is not None:
+                drawn.append(_Drawn((line.place,), line.class_id, False, *found))
+        done["shapes"] += sum(bool(text.strip()) for text in texts) - len(drawn)
+        outside = {line.place for line in file.lines if leaves_image(line)}
+        kept: list[str] = []
+        for one in _told_apart(drawn, done):
+            text = texts[one.places[0] - 1].strip()
+            if one.places[0] in outside:
+                done["cut_polygons"] += 1
+                text = line_of(one.kind, one.mask, one.box, size)
+            kept.append(f"{text}\n")
+        place, _ = write_image(root, f"images/{split}/{entry.id}", entry.image, pixels)
+        target = yolo.label_file(root / place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(kept), encoding="utf-8")
+        return Mended(Written(entry.id, place, {}), done)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
+        """Nothing: data.yaml names the folders."""
+
+    def finish_set(self, root: Path) -> None:
+        """Write data.yaml and labels.toml."""
+        places = {folder.name: f"images/{folder.name}" for folder in sorted((root / "images").glob("*/"))}
+        names = dict(zip(self.labels.native_ids, self.labels.names, strict=True))
+        content = {**places, "names": {number: names[number] for number in sorted(self.known)}}
+        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+        (root / "data.yaml").write_text(text, encoding="utf-8")
+        (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")

@@ -1,0 +1,126 @@
+"""The text files of YOLO, one for each image: a line for each object, its class and then the corners of its polygon.
+
+Coordinates are fractions of the image's width and height. A line of four numbers is a box (its centre, width and
+height), which does not say which pixels are the object's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pixelwise.data.kinds.object_lists import ShapeFault
+from pixelwise.errors import DataError
+
+FAR_OUTSIDE = 0.5
+"""Coordinates that are further outside of 0 to 1 are no fractions."""
+
+OUTSIDE = 0.01
+"""Coordinates that are further outside of 0 to 1 are a fault, but what lies inside can be used."""
+
+
+class Line(NamedTuple):
+    """One sound line.
+
+    Attributes:
+        place: in the file, from 1.
+        class_id: as it stands in it.
+        polygon: x1 y1 x2 y2 …, fractions of width and height.
+    """
+
+    place: int
+    class_id: int
+    polygon: Sequence[float]
+
+
+@dataclass(frozen=True)
+class YoloFile:
+    """The content of a file.
+
+    Attributes:
+        path: the file.
+        lines: the sound ones.
+        boxes: place and text of the lines that are boxes.
+        faults: of all lines.
+    """
+
+    path: Path
+    lines: tuple[Line, ...]
+    boxes: tuple[tuple[int, str], ...]
+    faults: tuple[ShapeFault, ...]
+
+
+def read_yolo(path: Path) -> YoloFile:
+    """Read a file; none at all is one without lines. Raises DataError when it is no text."""
+    if not path.exists():
+        return YoloFile(path, (), (), ())
+    try:
+        texts = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable text file ({error})") from None
+    lines: list[Line] = []
+    boxes: list[tuple[int, str]] = []
+    faults: list[ShapeFault] = []
+    for place, text in enumerate(texts, start=1):
+        words = text.split()
+        if not words:
+            continue
+        found = _line(words, place)
+        if isinstance(found, Line):
+            lines.append(found)
+            if leaves_image(found):
+                text = f"a corner lies {_farthest(found.polygon):.3g} of the image outside of it"
+                faults.append(ShapeFault("polygon outside", place, text, False))
+            continue
+        if len(words) == 5 and not found.fatal:
+            boxes.append((place, " ".join(words)))
+        faults.append(found)
+    return YoloFile(path, tuple(lines), tuple(boxes), tuple(faults))
+
+
+def leaves_image(line: Line) -> bool:
+    """Whether a corner lies so far outside of the image that it is a fault."""
+    return _farthest(line.polygon) > OUTSIDE
+
+
+def _farthest(coordinates: Sequence[float]) -> float:
+    """How far outside of 0 to 1 the farthest coordinate is; below 0 where all are inside."""
+    return max((max(-value, value - 1) for value in coordinates), default=0)
+
+
+def all_faults(file: YoloFile, known: Sequence[int]) -> Iterator[ShapeFault]:
+    """The faults of a file, its lines of unknown classes, and boxes that stand twice in it."""
+    yield from file.faults
+    for line in file.lines:
+        if line.class_id not in known:
+            yield ShapeFault("unknown category", line.place, f"class {line.class_id} is not in the label set", True)
+    first: dict[str, int] = {}
+    for place, text in file.boxes:
+        if first.setdefault(text, place) != place:
+            fault = f"line {first[text]} has the same class and the same box"
+            yield ShapeFault("repeated annotation", place, fault, False)
+
+
+def _line(words: Sequence[str], place: int) -> Line | ShapeFault:
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        return ShapeFault("line", place, "a class and numbers x1 y1 x2 y2 … are wanted", True)
+    class_id, coordinates = values[0], values[1:]
+    if not all(map(math.isfinite, values)) or class_id != int(class_id) or class_id < 0:
+        return ShapeFault("line", place, "a class (a whole number) and numbers x1 y1 x2 y2 … are wanted", True)
+    farthest = _farthest(coordinates)
+    if farthest > FAR_OUTSIDE:
+        text = f"a coordinate {farthest:g} outside of 0 to 1; fractions of width and height are wanted, no pixels"
+        return ShapeFault("line", place, text, True)
+    if len(coordinates) == 4:
+        return ShapeFault("no segmentation", place, "no polygon; a box alone does not say which pixels", False)
+    if len(coordinates) % 2:
+        return ShapeFault("line", place, f"{len(coordinates)} coordinates; pairs x y are wanted", True)
+    if len(coordinates) < 6:
+        points = len(coordinates) // 2
+        return ShapeFault("polygon without extent", place, f"the polygon has {points} points, not three", False)
+    return Line(place, int(class_id), coordinates)

@@ -1,0 +1,87 @@
+"""Writing YOLO: images/SPLIT/, labels/SPLIT/ with a line for each object, data.yaml, and labels.toml with the rest.
+
+A mask becomes one polygon along the edges of its pixels, parts and holes joined by lines that go there and back; by
+COCO's rule it covers exactly these pixels. A crowd has no place in the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from pixelwise.data.kinds.folders import labels_toml
+from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.truth.regions import Region, loose_boxes, regions_of
+from pixelwise.labels import LabelSet
+from pixelwise.ops.outlines import polygon_of
+
+DIGITS = 9
+"""After the point: a corner is off by less than a thousandth of a pixel, which rasterising does not notice."""
+
+
+@dataclass(frozen=True)
+class YoloTarget:
+    """The format yolo. See Target for the attributes."""
+
+    labels: LabelSet
+    format: str = "yolo"
+    shares_images: bool = False
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one image and its lines. See Target."""
+        regions, lost = regions_of(original.truth, self.labels, source=original.image)
+        objects = [region for region in regions if not region.crowd]
+        if len(objects) < len(regions):
+            lost = lost | {"left_out_crowds": len(regions) - len(objects)}
+        file, losses = original.write_image(root, f"images/{original.split}/{original.name}")
+        path = root / "labels" / original.split / f"{original.name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = (original.pixels.shape[0], original.pixels.shape[1])
+        path.write_text("".join(f"{self._line(region, size)}\n" for region in objects), encoding="utf-8")
+        return Written(original.name, file, losses | lost | loose_boxes(objects), {"split": original.split})
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
+        """Nothing: data.yaml names the folders."""
+
+    def finish_set(self, root: Path) -> None:
+        """Write data.yaml and labels.toml."""
+        found = {folder.name: f"images/{folder.name}" for folder in sorted((root / "images").glob("*/"))}
+        names = dict(self._names())
+        content = {**found, "names": names}
+        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+        (root / "data.yaml").write_text(text, encoding="utf-8")
+        (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
+
+    def _names(self) -> Iterator[tuple[int, str]]:
+        for index, (id, name) in enumerate(zip(self.labels.native_ids, self.labels.names, strict=True)):
+            if index != self.labels.background_id:
+                yield id, name
+
+    def _line(self, region: Region, size: tuple[int, int]) -> str:
+        return line_of(self.labels.native_ids[region.class_id], region.mask, region.place, size)
+
+
+def line_of(number: int, mask: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> str:
+    """The line of an object.
+
+    Args:
+        number: of its class.
+        mask: [h, w], what is not zero inside its box.
+        box: x1 y1 x2 y2 in pixels, x2 y2 exclusive.
+        size: height and width of the image.
+    """
+    polygon = polygon_of(mask, box)
+    fractions = (value / size[1 - place % 2] for place, value in enumerate(polygon))
+    numbers = (f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") for value in fractions)
+    return " ".join((str(number), *numbers))
+
+
+def yolo_labels(labels: LabelSet) -> LabelSet:
+    """The same classes with the ids 0, 1, 2 … on disk; the next one is `background`, which is no class of YOLO's."""
+    objects = [index for index in range(len(labels)) if index != labels.background_id]
+    ids = tuple(len(objects) if index == labels.background_id else objects.index(index) for index in range(len(labels)))
+    return replace(labels, native_ids=ids, void_ids=(255,) if 255 not in ids else (max(ids) + 1,))

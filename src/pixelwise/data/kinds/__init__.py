@@ -1,0 +1,1 @@
+"""What several formats share, by the kind of ground truth on disk."""

@@ -1,0 +1,273 @@
+"""What the formats that are folders of files share: listing, pairing by name, and label files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.errors import DataError
+from pixelwise.files.images import IMAGE_SUFFIXES
+from pixelwise.labels import LabelSet, published
+
+EVERY_FIFTH = "the set has no splits: every fifth pair by name is val, the others are train"
+"""The remark of a set whose pairs `divided` deals out."""
+
+_EVERY = 5
+
+UNIONS = ("trainval", "all")
+"""Splits that are made of others, by the custom of VOC, and may share images with them."""
+
+FilesByStem = Mapping[str, tuple[Path, ...]]
+"""Name without suffix → the files of that name, which should be one."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a split as its folders or its list have it, before any file is read.
+
+    Attributes:
+        id: the name without suffix; may stand more than once in a faulty list.
+        image: its file, or None where it is missing.
+        mask: the file of its mask, or None where it is missing.
+        rivals: further files of the same name, so that it is not clear which is meant.
+        objects: the file of its object ids, in formats that have them beside the mask, or None.
+    """
+
+    id: str
+    image: Path | None
+    mask: Path | None
+    rivals: tuple[Path, ...] = ()
+    objects: Path | None = None
+
+    @classmethod
+    def from_files(cls, id: str, images: FilesByStem, masks: FilesByStem) -> Entry:
+        """What two folders hold under a name."""
+        of_image, of_mask = images.get(id, ()), masks.get(id, ())
+        return cls(
+            id=id,
+            image=of_image[0] if of_image else None,
+            mask=of_mask[0] if of_mask else None,
+            rivals=(*of_image[1:], *of_mask[1:]),
+        )
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder by name; hidden files and other suffixes are passed over.
+
+    Raises DataError when the folder cannot be listed.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+
+
+def by_stem(folder: Path, *, suffix: str = "") -> FilesByStem:
+    """The image files of a folder by their names without the file suffix and without `suffix` before it.
+
+    Files whose names lack `suffix` are passed over.
+    """
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in list_images(folder):
+        if path.stem.endswith(suffix):
+            stem = path.stem.removesuffix(suffix)
+            found[stem] = (*found.get(stem, ()), path)
+    return found
+
+
+def pair_folders(images: Path, masks: Path, *, suffix: str = "") -> tuple[Entry, ...]:
+    """Every image and every mask of two folders, paired by name, in order of the names.
+
+    Args:
+        images: the folder of images.
+        masks: the folder of masks; may be the same folder if there is a suffix.
+        suffix: what a mask's name has after the image's, such as `_mask`.
+    """
+    masks_of = by_stem(masks, suffix=suffix)
+    images_of = by_stem(images)
+    if images == masks and suffix:
+        images_of = {stem: paths for stem, paths in images_of.items() if not stem.endswith(suffix)}
+    ids = sorted(images_of.keys() | masks_of.keys())
+    return tuple(Entry.from_files(id, images_of, masks_of) for id in ids)
+
+
+def divided(entries: Sequence[Entry], split: str) -> tuple[Entry, ...]:
+    """The entries of `train` or `val` of a set without splits: of the pairs by name every fifth is val."""
+    whole = [entry for entry in entries if entry.image and entry.mask]
+    val = {entry.id for entry in whole[_EVERY - 1 :: _EVERY]}
+    return tuple(entry for entry in entries if (entry.id in val) == (split == "val"))
+
+
+def require_complete(entries: Sequence[Entry], *, source: str) -> None:
+    """Raise DataError with the first id that lacks its image or its mask, and the number of such ids."""
+    halves = [entry for entry in entries if entry.image is None or entry.mask is None]
+    if halves:
+        first = halves[0]
+        missing = "image" if first.image is None else "mask"
+        raise DataError(
+            f"{source}: no {missing} for '{first.id}'; {len(halves)} of {len(entries)} ids lack image or mask: "
+            "see pixelwise data check"
+        )
+    if not entries:
+        raise DataError(f"{source}: no images in this split")
+
+
+def pairs_dataset(
+    entries: Iterable[Entry],
+    labels: LabelSet,
+    *,
+    name: str,
+    format: str,
+    remark: str | None = None,
+    colours: bool = False,
+) -> SemanticPairs:
+    """The data set of the entries that have image and mask. Raises DataError when two files share a name."""
+    entries = tuple(entries)
+    for entry in entries:
+        if entry.rivals:
+            raise DataError(f"{entry.rivals[0]}: another file has the name '{entry.id}' too; take away one of them")
+    whole = [(entry.id, entry.image, entry.mask) for entry in entries if entry.image and entry.mask]
+    return SemanticPairs(
+        name=name,
+        format=format,
+        labels=labels,
+        ids=tuple(id for id, _, _ in whole),
+        images=tuple(image for _, image, _ in whole),
+        masks=tuple(mask for _, _, mask in whole),
+        remark=remark,
+        colours=colours,
+    )
+
+
+def content_keys(images: Iterable[Path]) -> dict[Path, bytes | Path]:
+    """For each file a key that files of the same bytes have in common, and no others.
+
+    Only files whose length another has too are read.
+    """
+    there = {image: image.stat().st_size for image in images if os.path.isfile(image)}
+    lengths = Counter(there.values())
+    return {image: _content_key(image) if length and lengths[length] > 1 else image for image, length in there.items()}
+
+
+def _content_key(image: Path) -> bytes | Path:
+    """A key of its bytes, or of the file itself where they cannot be read."""
+    try:
+        return hashlib.blake2b(image.read_bytes()).digest()
+    except OSError:
+        return image
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or may be one in a folder that must not be looked into, as reading it will tell."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
+
+
+def annot_splits(path: Path) -> tuple[str, ...]:
+    """The splits of the layout with SPLIT/ and SPLITannot/ side by side."""
+    if not path.is_dir():
+        return ()
+    return in_reading_order(
+        folder.name.removesuffix("annot")
+        for folder in path.iterdir()
+        if folder.name.endswith("annot")
+        and folder.name != "annot"
+        and folder.is_dir()
+        and (path / folder.name.removesuffix("annot")).is_dir()
+    )
+
+
+def require_split(split: str, splits: Sequence[str], *, source: Path | str) -> None:
+    """Raise DataError with the splits there are unless `split` is one of them."""
+    if split not in splits:
+        raise DataError(f"{source}: no split '{split}'; there are {', '.join(splits) or 'none'}")
+
+
+def in_reading_order(splits: Iterable[str]) -> tuple[str, ...]:
+    """Train before val before test, then the others by name."""
+    order = ("train", "val", "test")
+    return tuple(sorted(splits, key=lambda split: (order.index(split) if split in order else len(order), split)))
+
+
+def published_names() -> tuple[str, ...]:
+    """The label sets that come with the package."""
+    files = resources.files("pixelwise.labels").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def labels_for(path: Path, options: Mapping[str, str], *, default: str | None = None) -> LabelSet:
+    """The label set of a folder: the option `labels`, else its own labels.toml or labels.txt, else `default`.
+
+    Args:
+        path: the folder of the data set.
+        options: of the specification; `labels` is the name of a published set, or a file, relative to `path`.
+        default: a published set, or None where there is no natural one.
+
+    Raises:
+        DataError: there is none, or the file is faulty; tells what can be written.
+    """
+    stored = stored_labels(path, options)
+    if stored is not None:
+        return stored[0]
+    if default:
+        return published(default)
+    raise DataError(
+        f"{path}: no labels.txt and no labels.toml says what the ids in the masks mean; write labels.txt with one "
+        f"class name a line (the first is id 0), or add ?labels={'|'.join(published_names())} to the specification"
+    )
+
+
+def stored_labels(path: Path, options: Mapping[str, str]) -> tuple[LabelSet, bool] | None:
+    """The label set that the option `labels`, or labels.toml or labels.txt in the folder, says; None without them.
+
+    With it, whether it is a list of names alone. Raises DataError for a faulty file.
+    """
+    wanted = options.get("labels")
+    if wanted in published_names():
+        return published(wanted), False
+    for file in [path / wanted] if wanted else [path / "labels.toml", path / "labels.txt"]:
+        if wanted or file.exists():
+            return read_labels(file), file.suffix != ".toml"
+    return None
+
+
+def labels_toml(labels: LabelSet) -> str:
+    """The text of a label file that reads back as the same set."""
+    lines = [f"name = {json.dumps(labels.name, ensure_ascii=False)}", f"void_ids = {list(labels.void_ids)}"]
+    classes = zip(labels.names, labels.native_ids, labels.palette, labels.is_thing, strict=True)
+    for name, id, colour, is_thing in classes:
+        quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one that TOML has and JSON not
+        lines += ["", "[[class]]", f"name = {quoted}", f"id = {id}", f"colour = {list(colour)}"]
+        lines.append(f"thing = {str(is_thing).lower()}")
+    return "\n".join(lines) + "\n"
+
+
+def read_labels(path: Path) -> LabelSet:
+    """A label set from a .toml file (see LabelSet.from_toml) or from a text file with one name a line, ids from 0."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such label file; published label sets are {', '.join(published_names())}")
+    if path.suffix == ".toml":
+        return LabelSet.from_toml(path)
+    try:
+        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a readable text file ({error})") from None
+    names = [name.strip() for name in names]
+    if not names:
+        raise DataError(f"{path}: no class names in it; one a line is wanted, the first is id 0")
+    if "" in names:
+        raise DataError(f"{path}: line {names.index('') + 1} is empty; every line is a class, the first is id 0")
+    try:
+        return LabelSet.from_names(path.resolve().parent.name, names)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None

@@ -1,0 +1,135 @@
+"""How folders of images and masks that are paired by name are laid out, and divided into splits.
+
+The layouts are those of the format masks; see there. The options `images`, `masks` and `suffix` are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pixelwise.data.kinds.folders import (
+    EVERY_FIFTH,
+    Entry,
+    annot_splits,
+    divided,
+    in_reading_order,
+    list_images,
+    pair_folders,
+    require_split,
+)
+from pixelwise.errors import DataError
+
+
+def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """The sub-folders or the folders that stand side by side; `train` and `val` where there are none.
+
+    Fewer than five pairs make no `val`.
+    """
+    if not _has_two_folders(path, options):
+        found = annot_splits(path)
+        if not found:
+            images, masks = _folders(path, options)
+            raise DataError(
+                f"{path}: no {images.name}/ with {masks.name}/ and no train/ with trainannot/ is in it; "
+                "name the folders by ?images=…&masks=…"
+            )
+        return found
+    return _sub_splits(path, options) or ("train", "val")[: 1 + bool(_every_pair(path, options, "val"))]
+
+
+def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
+    """The images and masks of one split, also those without partner, by name."""
+    require_split(split, ("train", "val") if has_no_splits(path, options) else splits(path, options), source=path)
+    suffix = options.get("suffix", "")
+    if not _has_two_folders(path, options):
+        return pair_folders(path / split, path / f"{split}annot", suffix=suffix)
+    images, masks = _folders(path, options)
+    if _sub_splits(path, options):
+        return pair_folders(images / split, masks / split, suffix=suffix)
+    return _every_pair(path, options, split)
+
+
+def _every_pair(path: Path, options: Mapping[str, str], split: str) -> tuple[Entry, ...]:
+    """The pairs of a set without splits that belong to one."""
+    images, masks = _folders(path, options)
+    return divided(pair_folders(images, masks, suffix=options.get("suffix", "")), split)
+
+
+def source_of(path: Path, split: str, options: Mapping[str, str]) -> Path:
+    """The folder in which the images of a split lie."""
+    if not _has_two_folders(path, options):
+        return path / split
+    images, _ = _folders(path, options)
+    return images if has_no_splits(path, options) else images / split
+
+
+def _folders(path: Path, options: Mapping[str, str]) -> tuple[Path, Path]:
+    return path / options.get("images", "images"), path / options.get("masks", "masks")
+
+
+def _has_two_folders(path: Path, options: Mapping[str, str]) -> bool:
+    return all(folder.is_dir() for folder in _folders(path, options))
+
+
+def _sub_splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """Sub-folders that images and masks have in common, if the images lie in none but sub-folders."""
+    images, masks = _folders(path, options)
+    if list_images(images):
+        return ()
+    return in_reading_order(
+        folder.name for folder in images.iterdir() if folder.is_dir() and (masks / folder.name).is_dir()
+    )
+
+
+def has_no_splits(path: Path, options: Mapping[str, str]) -> bool:
+    """Whether the set has no splits of its own."""
+    return _has_two_folders(path, options) and not _sub_splits(path, options)
+
+
+def split_remark(path: Path, options: Mapping[str, str]) -> str | None:
+    """How a set without splits is divided; None of one with splits."""
+    return EVERY_FIFTH if has_no_splits(path, options) else None
+
+
+def pairs_remark(path: Path, entries: Sequence[Entry], options: Mapping[str, str]) -> str | None:
+    """What was decided when a split was opened: how it was divided, and how many files have no partner."""
+    remarks = (split_remark(path, options), _half_remark(entries))
+    return "; ".join(text for text in remarks if text) or None
+
+
+def require_pairs(path: Path, entries: Sequence[Entry], options: Mapping[str, str], *, name: str) -> None:
+    """Raise DataError when no image of a split has a mask."""
+    if not any(entry.image and entry.mask for entry in entries):
+        raise DataError(
+            f"{name}: no image of this split has a mask; {len(entries)} names were compared"
+            + (", every fifth pair is val" if has_no_splits(path, options) else "")
+        )
+
+
+def places_of(options: Mapping[str, str], *, format: str) -> tuple[str, str]:
+    """Where images (without their suffix) and masks of a new set go, with {split} and {name}.
+
+    Raises DataError for folders outside of the set, or one folder for both without a suffix.
+    """
+    images, masks, suffix = (
+        options.get(option, default) for option, default in (("images", "images"), ("masks", "masks"), ("suffix", ""))
+    )
+    if Path(images).is_absolute() or Path(masks).is_absolute() or ".." in (*Path(images).parts, *Path(masks).parts):
+        raise DataError(f"{format}: images and masks are names of folders in the new set")
+    if images == masks and not suffix:
+        raise DataError(f"{format}: images and masks in one folder need a suffix, such as suffix=_mask")
+    return f"{_literal(images)}/{{split}}/{{name}}", f"{_literal(masks)}/{{split}}/{{name}}{_literal(suffix)}.png"
+
+
+def _literal(text: str) -> str:
+    """Text that stays itself in a template."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _half_remark(entries: Sequence[Entry]) -> str | None:
+    lonely_images = sum(entry.mask is None for entry in entries)
+    lonely_masks = sum(entry.image is None for entry in entries)
+    if not lonely_images and not lonely_masks:
+        return None
+    return f"left out: {lonely_images} images without a mask, {lonely_masks} masks without an image"

@@ -1,0 +1,122 @@
+"""Writing labelled clips whose frames have a list of objects: DAVIS, YouTube-VIS and MOTS.
+
+Frames are written one by one, perhaps by several processes; the numbers that an object keeps in its whole clip are
+given when all are there, in `finish`. What stands before the last `/` in the id of a frame is its clip.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelwise.data.kinds.writing import Written
+from pixelwise.data.truth.track_ids import Track
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
+from pixelwise.types import Annotation, Instances, Masks
+
+
+def clip_and_frame(id: str, *, source: Path) -> tuple[str, str]:
+    """The clip and the name of a frame, without `/`, and without the clip with which some formats begin it.
+
+    Raises DataError, beginning with `source`, for a frame of no clip.
+    """
+    clip, _, frame = id.rpartition("/")
+    if not clip:
+        raise DataError(f"{source}: '{id}' belongs to no clip; a format of clips holds frames of clips alone")
+    frame = frame.removeprefix(f"{clip}_") or frame
+    clip = clip.replace("/", "_")
+    return clip.replace(".", "_") if not clip.strip(".") else clip, frame  # `..` is the folder around
+
+
+def by_clip(written: Sequence[Written]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    """The clips in the order in which they come, with the entries of their frames."""
+    clips: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for one in written:
+        clips[one.entry["clip"]].append(one.entry)
+    yield from clips.items()
+
+
+def free_clip(lists: Path, clip: str, split: str) -> tuple[str, bool]:
+    """The name of a clip where all splits lie in one place, and whether it is another since an earlier split has it.
+
+    Args:
+        lists: the folder of the lists that were written so far, SPLIT.txt.
+        clip: its name in the source.
+        split: that is being written.
+    """
+    taken: set[str] = set()
+    for file in lists.glob("*.txt"):
+        if file.stem != split:
+            taken.update(file.read_text(encoding="utf-8").split("\n"))
+    return (clip, False) if clip not in taken else (f"{clip}-{split}", True)
+
+
+def _tracked(truth: Annotation, *, source: Path) -> tuple[Instances, Masks, list[int]]:
+    instances = truth.instances
+    if instances is None or instances.masks is None or instances.track_ids is None:
+        raise DataError(f"{source}: its truth has no objects with masks and track ids")
+    return instances, instances.masks, instances.track_ids.tolist()
+
+
+def _objects(truth: Annotation, *, source: Path) -> Iterator[dict[str, Any]]:
+    """The objects as entries of a JSON."""
+    instances, masks, tracks = _tracked(truth, source=source)
+    crowd = [False] * len(instances) if instances.crowd is None else instances.crowd.tolist()
+    runs, areas = masks.to_coco(), masks.areas().tolist()
+    for number, (x1, y1, x2, y2) in enumerate(masks.boxes.tolist()):
+        if areas[number]:
+            yield {
+                "track": tracks[number],
+                "class_id": int(instances.labels[number]),
+                "crowd": crowd[number],
+                "segmentations": runs[number],
+                "bboxes": [x1, y1, x2 - x1, y2 - y1],
+                "areas": areas[number],
+            }
+
+
+def _whole_tracks(entry: Mapping[str, Any]) -> Iterator[Track]:
+    """The objects of a frame that are no crowds."""
+    return ((one["track"], one["class_id"]) for one in entry["objects"] if not one["crowd"])
+
+
+def _crowds(instances: Instances, masks: Masks) -> np.ndarray:
+    """The pixels of crowds, bool [H, W]."""
+    covered = np.zeros(masks.size, dtype=np.bool_)
+    for number in [] if instances.crowd is None else instances.crowd.nonzero().flatten().tolist():
+        x1, y1, x2, y2 = masks.boxes[number].tolist()
+        covered[y1:y2, x1:x2] |= masks.crop(number).numpy() != 0
+    return covered
+
+
+def _covered(truth: Annotation) -> torch.Tensor:
+    """The pixels of any object or crowd, bool [H, W]."""
+    assert truth.instances is not None
+    assert truth.instances.masks is not None
+    masks = truth.instances.masks
+    covered = torch.zeros(masks.size, dtype=torch.bool)
+    for number, (x1, y1, x2, y2) in enumerate(masks.boxes.tolist()):
+        covered[y1:y2, x1:x2] |= masks.crop(number).bool()
+    return covered
+
+
+def _stuff_pixels(truth: Annotation, labels: LabelSet) -> int:
+    """Pixels of a class that is neither background nor an object's."""
+    if truth.semantic is None:
+        return 0
+    semantic = truth.semantic
+    none = semantic == labels.ignore_id
+    if labels.background_id is not None:
+        none |= semantic == labels.background_id
+    return int((~none & ~_covered(truth)).sum())
+
+
+def _void_pixels(truth: Annotation, labels: LabelSet) -> int:
+    """Pixels that nobody judges, and that no crowd covers."""
+    return 0 if truth.semantic is None else int(((truth.semantic == labels.ignore_id) & ~_covered(truth)).sum())

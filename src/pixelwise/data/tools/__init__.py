@@ -1,0 +1,1 @@
+"""What `pixelwise data …` calls; formats are known by their protocol alone."""

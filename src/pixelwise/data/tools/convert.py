@@ -1,0 +1,346 @@
+"""From one format on disk to another, and what gets lost on the way, counted."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from pixelwise.data import formats
+from pixelwise.data.dataset import Dataset, Mapped
+from pixelwise.data.kinds.folders import UNIONS
+from pixelwise.data.kinds.writing import Original, Target, Written
+from pixelwise.data.spec import DataSpec, folder_of, format_names, format_of, open_dataset
+from pixelwise.errors import DataError
+from pixelwise.files.atomic import replace_folder
+from pixelwise.files.images import exif_orientation
+from pixelwise.files.parallel import Progress, apply, silent
+from pixelwise.labels import LabelMap, LabelSet
+
+LOSSES: Mapping[str, str] = {
+    "unmapped_pixels": "{} pixels of classes that have no place in the target become void",
+    "unmapped_objects": "{} objects of classes that have no place in the target are left out",
+    "void_pixels_as_class": "{} void pixels become background (or the class around them); a set of objects has no void",
+    "crowd_pixels": "{} pixels of crowd regions have a class no more",
+    "changed_pixels": "{} pixels change their class where objects overlap",
+    "left_out_objects": "{} objects without a pixel, or of the background, are left out",
+    "loose_boxes": "{} boxes that are not those of their masks become so",
+    "joined_regions": "{} regions of countable classes become one annotation each, however many objects they hold",
+    "flattened_objects": "{} objects become the class of their pixels; where one ends and the next begins is lost",
+    "overlapping_pixels": "{} pixels belong to several objects; the smallest of them keeps them",
+    "hidden_objects": "{} objects are covered by smaller ones and vanish",
+    "empty_segments": "{} segments without a pixel are left out",
+    "joined_segments": "{} segments become one with another of their class: stuff, or crowds",
+    "renumbered_segments": "{} segments get another id",
+    "crowds_of_classes": "{} regions of countable classes become crowds, since no object tells what is in them",
+    "renumbered_objects": "{} objects get another number in their clip; the target cannot hold theirs, or has it",
+    "classless_objects": "{} objects in frames lose their class; the target has one",
+    "stuff_pixels": "{} pixels of classes that have no objects become background, or void",
+    "left_out_crowds": "{} crowd regions are left out, and become background",
+    "crowd_regions": "{} crowd regions become void where no object covers them",
+    "reencoded_images": "{} images are encoded anew, the target does not take their kind of file",
+    "turned_images": "{} images are copied with their EXIF rotation; their truth is that of the upright image",
+    "renamed_images": "{} images get another name, because the target would have two of one name",
+}
+"""What a target may be unable to hold: key → the line that says it, {} for the number."""
+
+_NUMBERED = ("coco", "coco-panoptic")
+"""The formats whose ids are numbers in a list."""
+
+_MADE = ("cutout-clips",)
+"""The formats whose images are not those of their files."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Attributes:
+        source: the specification of what was read.
+        target: the specification of what was written.
+        images: split → how many images it has now.
+        failures: one line for each image that could not be read and was left out.
+        losses: key of LOSSES → how much the target could not hold.
+        remarks: what was decided and the user should know.
+        label_map: how the classes of the source became those of the target, or None where they are the same.
+    """
+
+    source: str
+    target: str
+    images: Mapping[str, int]
+    failures: tuple[str, ...] = ()
+    losses: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    label_map: LabelMap | None = None
+
+    def lines(self) -> Iterator[str]:
+        """What the target cannot hold, one line each."""
+        for key, text in LOSSES.items():
+            if self.losses.get(key):
+                yield text.format(f"{self.losses[key]:,}")
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """One image: what was written, or why nothing was."""
+
+    written: Written | None = None
+    failure: str | None = None
+    unwritable: str | None = None
+
+
+def target_formats() -> tuple[str, ...]:
+    """The formats that can be written."""
+    modules = {name: f"{formats.__name__}.{name.replace('-', '_')}" for name in format_names()}
+    return tuple(name for name, module in modules.items() if hasattr(importlib.import_module(module), "target"))
+
+
+def convert_dataset(
+    source: DataSpec,
+    target: DataSpec,
+    *,
+    map_labels: Callable[[LabelSet, LabelSet], LabelMap] | None = None,
+    overwrite: bool = False,
+    workers: int = 0,
+    progress: Progress = silent,
+) -> Conversion:
+    """Write a data set anew in another format, or in the same.
+
+    The new folder appears when it is complete; before, nothing is changed.
+
+    Args:
+        source: one split, or all where it names none.
+        target: what is to be written; with a split, the one split of the source gets that name.
+        map_labels: makes the map from the source's classes to the target's where they differ.
+        overwrite: replace a set of the target's format that lies in its place.
+        workers: processes that read and write; 0 does both in this one.
+        progress: is told of each image.
+
+    Raises:
+        DataError: nothing was attempted: an unusable specification, label sets that differ and no map, a target that
+            is not empty or holds the source; or the disk is full.
+    """
+    writer = _writer(target)
+    datasets, remarks = _opened(source, target)
+    first = next(iter(datasets.values()))
+    to = _numbered_as(first, writer(dict(target.options), first.labels))
+    label_map = _label_map(first, to, target, map_labels)
+    root = Path(target.path).expanduser()
+    _require_free(root, target, datasets.values(), overwrite=overwrite)
+    outcomes: dict[str, list[_Outcome]] = {}
+    finished: Counter[str] = Counter()
+
+    def fill(folder: Path) -> None:
+        names = _Names(to)
+        for split, dataset in datasets.items():
+            read = Mapped(dataset, label_map) if label_map else dataset
+            job = partial(_convert, dataset=read, target=to, root=folder, split=split)
+            named = names.of(split, dataset)
+            found = progress(apply(job, named, workers=workers), total=len(named), what=split)
+            outcomes[split] = _require_written(found, root)
+            written = [one.written for one in outcomes[split] if one.written]
+            if written:
+                finished.update(to.finish(folder, split=split, written=written) or {})
+        to.finish_set(folder)
+        if not any(one.written for of_split in outcomes.values() for one in of_split):
+            raise _NothingWrittenError
+
+    try:
+        replace_folder(root, fill)
+    except _NothingWrittenError:
+        pass
+    except OSError as error:
+        raise DataError(f"{root}: cannot be written ({error.strerror or error}); nothing was changed") from None
+    return _summed(source, target, outcomes, finished, remarks, label_map)
+
+
+class _NothingWrittenError(Exception):
+    """No image could be read; the target stays as it was."""
+
+
+class _Names:
+    """Names of files, unique where they meet."""
+
+    def __init__(self, target: Target) -> None:
+        self.shared = target.shares_images
+        self.files: dict[str, Path] = {}
+
+    def of(self, split: str, dataset: Dataset) -> list[tuple[int, str, bool]]:
+        """For each image its index, its name, and whether that is another than in the source."""
+        if not self.shared:
+            self.files = {}
+        wanted = [_name(dataset, index) for index in range(len(dataset))]
+        repeated = {name for name, count in Counter(wanted).items() if count > 1}
+        named: list[tuple[int, str, bool]] = []
+        for index, name in enumerate(wanted):
+            if name in repeated:  # as in a COCO file whose images lie in several folders
+                name = f"{name}_{dataset.ids[index].replace('/', '_')}"
+            image, stem = dataset.image_path(index), name
+            if self.files.get(name, image) != image:
+                name = f"{stem}_{split}"
+            number = 1
+            while self.files.get(name, image) != image:
+                name = f"{stem}_{split}_{(number := number + 1)}"
+            self.files[name] = image
+            named.append((index, name, name != wanted[index]))
+        return named
+
+
+def _name(dataset: Dataset, index: int) -> str:
+    """What the files of an image are called: its id, or the name of its file where ids are numbers in a list."""
+    id = dataset.image_path(index).stem if dataset.format in _NUMBERED else dataset.ids[index]
+    return id.replace("/", "_")
+
+
+def _convert(item: tuple[int, str, bool], *, dataset: Dataset, target: Target, root: Path, split: str) -> _Outcome:
+    """Read one image and write it."""
+    index, name, renamed = item
+    inner = dataset.dataset if isinstance(dataset, Mapped) else dataset
+    try:
+        sample = inner[index]
+        truth = dataset.mapped(sample.truth) if isinstance(dataset, Mapped) else sample.truth
+        image = dataset.image_path(index)
+        turned = exif_orientation(image) != 1
+        pixels = sample.image.permute(1, 2, 0).contiguous().numpy()
+        written = target.write(
+            root,
+            Original(
+                split=split,
+                name=name,
+                id=sample.id,
+                image=image,
+                pixels=pixels,
+                truth=truth,
+                upright=inner.format in _MADE,
+            ),
+        )
+    except DataError as error:
+        return _Outcome(failure=str(error))
+    except OSError as error:  # as text, since not every exception survives the way to another process
+        return _Outcome(unwritable=error.strerror or str(error))
+    losses = Counter(written.losses)
+    losses["renamed_images"] = int(renamed)
+    losses["turned_images"] = int(turned and not losses["reencoded_images"])
+    if truth.semantic is not None and sample.truth.semantic is not None:
+        void = int(np.count_nonzero(truth.semantic.numpy() == dataset.labels.ignore_id))
+        losses["unmapped_pixels"] = void - int(
+            np.count_nonzero(sample.truth.semantic.numpy() == inner.labels.ignore_id)
+        )
+    if truth.instances is not None and sample.truth.instances is not None:
+        losses["unmapped_objects"] = max(0, len(sample.truth.instances) - len(truth.instances))
+    return _Outcome(Written(written.name, written.file, losses, written.entry))
+
+
+def _require_written(found: Iterable[_Outcome], root: Path) -> list[_Outcome]:
+    outcomes: list[_Outcome] = []
+    for outcome in found:
+        if outcome.unwritable is not None:
+            raise DataError(f"{root}: cannot be written ({outcome.unwritable}); nothing was changed")
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _writer(target: DataSpec) -> Callable[[Mapping[str, str], LabelSet], Target]:
+    module = format_of(target)
+    writer = getattr(module, "target", None)
+    if writer is None:
+        raise DataError(f"{target}: {target.format} is read, not written; {', '.join(target_formats())} are written")
+    return cast(Callable[[Mapping[str, str], LabelSet], Target], writer)
+
+
+def _numbered_as(source: Dataset, to: Target) -> Target:
+    """The target, told how the ids of the source's objects are made of class and number, if they are."""
+    divisor = getattr(source, "numbered_by", None)
+    if divisor is None or not hasattr(to, "numbered_by"):
+        return to
+    return cast(Target, replace(cast(Any, to), numbered_by=divisor))
+
+
+def _opened(source: DataSpec, target: DataSpec) -> tuple[dict[str, Dataset], list[str]]:
+    """Name in the target → data set, and what was decided."""
+    format, path, options = format_of(source), folder_of(source), dict(source.options)
+    splits = (source.split,) if source.split else format.splits(path, options)
+    remarks: list[str] = []
+    if target.split and len(splits) > 1:
+        raise DataError(f"{target}: {source} has the splits {', '.join(splits)}; only one can become @{target.split}")
+    datasets = {target.split or split: open_dataset(source, default_split=split) for split in splits}
+    if target.format != "voc":
+        for union in _unions(datasets):
+            del datasets[union]
+            remarks.append(f"split {union} is left out, its images are in {', '.join(datasets)}")
+    remarks += dict.fromkeys(dataset.remark for dataset in datasets.values() if dataset.remark)
+    first, *others = datasets.values()
+    for other in others:
+        first.labels.require_same(other.labels, mine=f"data {first.name}", theirs=f"data {other.name}")
+    if len(first.labels.void_ids) > 1:
+        remarks.append(f"the {len(first.labels.void_ids)} ids on disk that mean void become one")
+    return datasets, remarks
+
+
+def _unions(datasets: Mapping[str, Dataset]) -> list[str]:
+    """The splits that hold nothing but images of the others."""
+    images = {split: {of.image_path(index) for index in range(len(of))} for split, of in datasets.items()}
+    parts = set[Path]().union(*(found for split, found in images.items() if split not in UNIONS))
+    return [split for split in UNIONS if split in images and images[split] <= parts]
+
+
+def _label_map(
+    first: Dataset, to: Target, target: DataSpec, map_labels: Callable[[LabelSet, LabelSet], LabelMap] | None
+) -> LabelMap | None:
+    if first.labels.names == to.labels.names:
+        return None
+    if map_labels is None and dict(target.options).get("classes") == "things":
+        return LabelMap.by_names(first.labels, to.labels, default="background")
+    if map_labels is None:
+        to.labels.require_same(first.labels, mine=f"target {target}", theirs=f"data {first.name}")
+        return None
+    return map_labels(first.labels, to.labels)
+
+
+def _require_free(root: Path, target: DataSpec, datasets: Iterable[Dataset], *, overwrite: bool) -> None:
+    """Raise DataError unless the folder may be written: it is not there, it is empty, or it may be replaced."""
+    if root.is_file():
+        raise DataError(f"{target}: {root} is a file; a folder is wanted")
+    place = root.resolve()
+    if Path.cwd().is_relative_to(place):
+        raise DataError(f"{target}: {root} is the folder you are in, or one around it; choose another")
+    if not root.is_dir() or not any(root.iterdir()):
+        return
+    if not overwrite:
+        raise DataError(f"{target}: {root} is not empty; choose another folder, or add --overwrite")
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            if any(path.resolve().is_relative_to(place) for path in (dataset.image_path(index), dataset.truth_path(0))):
+                raise DataError(f"{target}: {root} holds what is to be converted; choose another folder")
+    try:
+        format_of(target).splits(root, dict(target.options))
+    except DataError as error:
+        raise DataError(f"{root}: --overwrite replaces only a set of the same format ({error})") from None
+
+
+def _summed(
+    source: DataSpec,
+    target: DataSpec,
+    outcomes: Mapping[str, Sequence[_Outcome]],
+    finished: Counter[str],
+    remarks: Sequence[str],
+    label_map: LabelMap | None,
+) -> Conversion:
+    flat = [one for of_split in outcomes.values() for one in of_split]
+    losses = sum((Counter(one.written.losses) for one in flat if one.written), finished)
+    images = {split: sum(one.written is not None for one in of_split) for split, of_split in outcomes.items()}
+    return Conversion(
+        source=str(source),
+        target=str(target),
+        images={split: number for split, number in images.items() if number},
+        failures=tuple(one.failure for one in flat if one.failure is not None),
+        losses={key: losses[key] for key in LOSSES if losses[key]},
+        remarks=tuple(remarks),
+        label_map=label_map,
+    )

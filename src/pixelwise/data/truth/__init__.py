@@ -1,0 +1,1 @@
+"""From one form of ground truth to another: arrays and types, no files."""

@@ -1,0 +1,1 @@
+"""Metrics over data sets: from models or stored predictions to numbers, reports and comparisons."""

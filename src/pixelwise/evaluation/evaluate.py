@@ -1,0 +1,186 @@
+"""Judging a model, or files that one wrote, on a data set, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch.utils.data import DataLoader, Dataset
+
+from pixelwise.contracts import Metric
+from pixelwise.data.loading.batches import Samples
+from pixelwise.errors import DataError
+from pixelwise.files.parallel import prepare_reader, reader_start_method
+from pixelwise.inference.predictor import FrameMemory, Options, Predictor
+from pixelwise.inference.video.tracking import TrackingMemory, track
+from pixelwise.types import Annotation, Sample
+
+
+class Answers(Protocol):
+    """Something that says what it sees in a sample: a model, or files that a model wrote."""
+
+    def __call__(self, sample: Sample) -> Annotation:
+        """The prediction, at the sample's original size. Raises DataError when there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of an image.
+
+    Attributes:
+        index: its place in the data set.
+        failure: why it was not counted, one line that names the file; None if it was.
+    """
+
+    index: int
+    failure: str | None = None
+
+
+def evaluate(
+    answers: Answers,
+    samples: Samples,
+    metric: Metric,
+    *,
+    workers: int = 0,
+    indices: Sequence[int] | None = None,
+    go_on: bool = False,
+    watch: Callable[[Sample, Annotation], None] | None = None,
+) -> Generator[Judged]:
+    """Predict and count samples one after the other, and say so after each.
+
+    Two images are held at most (and two more for each worker), whatever the size of the set.
+
+    Args:
+        answers: what is judged.
+        samples: with the truth.
+        metric: is updated once for each sample.
+        workers: processes that read images.
+        indices: which samples; None takes all.
+        go_on: leave out an image that cannot be read or judged, and yield why.
+        watch: is shown every counted sample with its prediction.
+
+    Raises:
+        DataError: the first such image, unless `go_on`.
+    """
+    chosen = range(len(samples)) if indices is None else indices
+    for index, read in zip(chosen, _read_each(samples, chosen, workers=workers), strict=True):
+        try:
+            sample = read.sample()
+            predicted = answers(sample)
+            metric.update(predicted, sample.truth, id=sample.id, clip=sample.clip, frame=sample.frame)
+        except DataError as error:
+            if not go_on:
+                raise
+            yield Judged(index, " ".join(str(error).splitlines()))
+        else:
+            if watch is not None:
+                watch(sample, predicted)
+            yield Judged(index)
+
+
+def model_answers(
+    predictor: Predictor, *, input_size: int | None = None, tile: bool = False, tta: bool = False, tracks: bool = False
+) -> Answers:
+    """A model as what is judged, with the options of prediction.
+
+    The frames of a clip are asked for one after the other; each is seen with what was kept of those before. That is
+    forgotten when the clip changes, or does not go on.
+
+    Args:
+        predictor: the model.
+        input_size: see `Options`, as for the others.
+        tile: through windows.
+        tta: average over scales and mirror images.
+        tracks: give identities to objects of a model that sees single frames; see `inference.video.tracking`.
+
+    Raises:
+        RecipeError: the model cannot look at images in that way, or its objects cannot be tracked.
+    """
+    options = Options(input_size=input_size, tile=tile, tta=tta)
+    predictor.require_possible(options)
+    if tracks:
+        predictor.require_trackable()
+    return _ModelAnswers(predictor, options, tracks=tracks)
+
+
+class _ModelAnswers:
+    """The answers of a model, with what is kept of the clip that is walked through."""
+
+    def __init__(self, predictor: Predictor, options: Options, *, tracks: bool) -> None:
+        self._predictor, self._options, self._tracks = predictor, options, tracks
+        self._begin(None)
+
+    def __call__(self, sample: Sample) -> Annotation:
+        if sample.clip is None:
+            options = self._options
+            return self._predictor.annotate(
+                sample.image,
+                input_size=options.input_size,
+                tile=options.tile,
+                tta=options.tta,
+                proposals=sample.proposals,
+            )
+        frame = 0 if sample.frame is None else sample.frame
+        if sample.clip != self._clip or frame <= self._frame:
+            self._begin(sample.clip)
+        self._frame = frame
+        annotation, self._memory = self._predictor.annotate_frame(
+            sample.image, self._memory, self._options, proposals=sample.proposals
+        )
+        if self._tracks:
+            annotation, self._tracked = track(
+                annotation.to("cpu"), self._tracked, num_classes=len(self._predictor.labels)
+            )
+        return annotation
+
+    def _begin(self, clip: str | None) -> None:
+        self._clip, self._frame = clip, -1
+        self._memory: FrameMemory | None = None
+        self._tracked: TrackingMemory | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A sample, or the error in its stead: an exception would leave a worker process with its traceback for text."""
+
+    content: Sample | DataError
+
+    def sample(self) -> Sample:
+        if isinstance(self.content, DataError):
+            raise self.content
+        return self.content
+
+
+class _Reader(Dataset[_Read]):
+    """Reads the chosen samples."""
+
+    def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
+        self.samples, self.indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> _Read:
+        try:
+            return _Read(self.samples[self.indices[place]])
+        except DataError as error:
+            return _Read(error)
+
+
+def _read_each(samples: Samples, indices: Sequence[int], *, workers: int) -> Iterator[_Read]:
+    """The chosen samples in order, read by `workers` processes or by this one."""
+    reader = _Reader(samples, indices)
+    if not workers:
+        for place in range(len(reader)):
+            yield reader[place]
+        return
+    loader: DataLoader[_Read] = DataLoader(
+        reader,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=prepare_reader,
+        multiprocessing_context=reader_start_method(),
+    )
+    yield from loader

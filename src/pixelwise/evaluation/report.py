@@ -1,0 +1,131 @@
+"""What came of an evaluation, and the folder that tells it: numbers, a row for each image, and two pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
+
+from pixelwise.drawing.confusion_picture import draw_confusion
+from pixelwise.errors import DataError
+from pixelwise.metrics.choice import TaskMetric
+from pixelwise.metrics.mean_iou import MeanIoU
+
+REPORT_NAME, ROWS_NAME, CONFUSION_NAME, WORST_NAME = "evaluation.json", "images.jsonl", "confusion.png", "worst.png"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of judging a model, or the masks that one wrote.
+
+    Attributes:
+        model: the name of the model, or the folder of masks.
+        data: the specification of the data.
+        metric: what was counted.
+        failures: why images could not be judged, one line each.
+        missing: the ids of images without a prediction.
+        total: how many images there were.
+        seconds: how long it took.
+    """
+
+    model: str
+    data: str
+    metric: TaskMetric
+    failures: tuple[str, ...]
+    missing: tuple[str, ...]
+    total: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `evaluate --json` prints."""
+        values = self.metric.compute()
+        return {
+            "model": self.model,
+            "data": self.data,
+            "images": len(self.metric.images),
+            "labels": list(self.metric.labels.names),
+            "definition": self.metric.definition,
+            "metrics": {name: value for name, value in values.items() if not isinstance(value, dict)},
+            **{name: value for name, value in values.items() if isinstance(value, dict)},
+            "seconds": round(self.seconds, 3),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What each image alone would get, the worst first; images with nothing to judge last."""
+        scores = self.metric.images.items()
+        return [{"id": id, **score.row()} for id, score in sorted(scores, key=lambda item: (*item[1].badness, item[0]))]
+
+
+def make_report_folder(folder: Path) -> None:
+    """Make the folder, so that a place that cannot be written is known before the work. Raises DataError for one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / REPORT_NAME, None)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
+
+
+def write_report(
+    folder: Path,
+    evaluation: Evaluation,
+    content: dict[str, Any],
+    worst: Image.Image | None,
+    *,
+    confusion: Int64[Tensor, "K K1"] | None = None,
+) -> None:
+    """Write `evaluation.json`, `images.jsonl`, `confusion.png` and `worst.png`, each whole or not at all.
+
+    Objects have no confusion matrix.
+
+    Args:
+        folder: is there; other files in it are left alone.
+        evaluation: what came.
+        content: of `evaluation.json`.
+        worst: the sheet of the worst images; without one, an older one is removed.
+        confusion: pixels of each true class by the predicted one, where the metric has not counted them itself.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in evaluation.rows())
+    metric = evaluation.metric
+    counts = metric.confusion if isinstance(metric, MeanIoU) else confusion
+    matrix = None if counts is None else draw_confusion(counts, metric.labels)
+    try:
+        _write(folder / REPORT_NAME, _text_writer(json.dumps(content, ensure_ascii=False) + "\n"))
+        _write(folder / ROWS_NAME, _text_writer(rows))
+        _write_picture(folder / CONFUSION_NAME, matrix)
+        _write_picture(folder / WORST_NAME, worst)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
+
+
+def _write_picture(path: Path, picture: Image.Image | None) -> None:
+    """Write it; without one, an older one is removed."""
+    if picture is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write(path, lambda temporary: picture.save(temporary, "PNG"))
+
+
+def _text_writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+def _write(path: Path, fill: Callable[[Path], object] | None) -> None:
+    """Write a file beside its place and rename it; with no `fill`, only try."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        if fill is None:
+            temporary.touch()
+        else:
+            fill(temporary)
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,314 @@
+"""Semantic and instance predictions that were written as files, merged into panoptic ones image by image."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pixelwise.data.kinds.class_masks import read_semantic
+from pixelwise.errors import DataError
+from pixelwise.files.images import IMAGE_SUFFIXES
+from pixelwise.inference.scene import Scene
+from pixelwise.labels import LabelSet, published, published_names
+from pixelwise.nn.panoptic_merge import merge_segments
+from pixelwise.predictions.coco_objects import coco_image_id
+from pixelwise.predictions.lines import RESULTS_NAME, ResultsFile, as_line
+from pixelwise.predictions.pictures import PANOPTIC_SUFFIX, RESULT_SUFFIXES, SEMANTIC_SUFFIX, segment_picture
+from pixelwise.types import Annotation, Instances, Masks
+
+MODEL = "merged"
+"""What results call the model."""
+
+
+class _Line(NamedTuple):
+    """A line of a `results.jsonl`."""
+
+    path: Path
+    offset: int
+    length: int
+    classes: frozenset[int]
+
+    def read(self) -> dict[str, Any]:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return json.loads(file.read(self.length))
+
+
+class Outcome(NamedTuple):
+    """What became of an image.
+
+    Attributes:
+        line: its line in `results.jsonl`.
+        failure: why there is none, one line that names a file.
+    """
+
+    line: str = ""
+    failure: str = ""
+
+
+@dataclass
+class Predictions:
+    """What two kinds of models said of the same images, by the images' names without suffix.
+
+    Attributes:
+        labels: of both.
+        semantic: the id mask of each image.
+        images: the path of each image, where a `results.jsonl` tells it.
+        lines: lines with objects.
+        entries: COCO's entries with objects, by image.
+        alone: images that one of both lacks, and a line that says so.
+    """
+
+    labels: LabelSet
+    semantic: dict[str, Path]
+    images: dict[str, str] = field(default_factory=dict)
+    lines: defaultdict[str, list[_Line]] = field(default_factory=lambda: defaultdict(list))
+    entries: defaultdict[str, list[Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    alone: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The images that can be merged."""
+        return [name for name in self.semantic if name not in self.alone]
+
+
+def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: LabelSet | None = None) -> Predictions:
+    """Pair the masks of a folder with the objects of other files, by the images' names.
+
+    Args:
+        semantic: a folder with `NAME.semantic.png` files, as `pixelwise predict` writes it, or else with `NAME.png`.
+        instances: folders with a `results.jsonl`, such files, or COCO's results JSON, in which an image without entry
+            has no objects.
+        labels: what both predict; if not given, what the `results.jsonl` tell, a published set where one has the names.
+
+    Raises:
+        DataError: nothing to pair, the label sets differ, or nobody tells them.
+    """
+    if not semantic.is_dir():
+        what = "is a file" if semantic.exists() else "no such folder"
+        raise DataError(f"{semantic}: {what}; a folder of id masks is wanted, {_WANTED_MASKS}")
+    masks = _masks(semantic, SEMANTIC_SUFFIX) or _masks(semantic, ".png")
+    if not masks:
+        raise DataError(f"{semantic}: no id masks, {_WANTED_MASKS}")
+    told: dict[Path, list[str]] = {}
+    images: dict[str, str] = {}
+    if (semantic / RESULTS_NAME).is_file():
+        for name, line in _lines(semantic / RESULTS_NAME, told):
+            images[name] = str(line["image"])
+    of_objects: list[tuple[Path, str, _Line]] = []
+    lists: list[tuple[Path, list[Mapping[str, Any]]]] = []
+    for path in instances:
+        file = path / RESULTS_NAME if path.is_dir() else path
+        if not file.is_file():
+            raise DataError(
+                f"{file}: no such file; a folder or file of an instance model's `pixelwise predict` is wanted"
+            )
+        if file.suffix == ".json":
+            lists.append((file, _entries(file)))
+        else:
+            of_objects += [(file, name, line["line"]) for name, line in _lines(file, told)]
+    # by COCO's results classes go by their ids on disk, which are the class ids of a set that nobody published
+    thing_ids = {number for _, _, line in of_objects for number in line.classes}
+    thing_ids |= {entry["category_id"] for _, entries in lists for entry in entries}
+    paths = {name: images[name] for name in masks if name in images}
+    found = Predictions(_common_labels(told, labels, thing_ids), masks, paths)
+    has_objects: set[str] = set()
+    for file, name, line in of_objects:
+        if name not in masks:
+            found.alone[name] = f"{name}: {file} has its objects, but {semantic} no mask of it"
+            continue
+        has_objects.add(name)
+        found.lines[name].append(line)
+    names = {str(key): name for name in masks for key in _keys(name, found.images.get(name, name))}
+    for file, entries in lists:
+        for entry in entries:
+            image = str(entry["image_id"])
+            stem = Path(image).with_suffix("").as_posix() if Path(image).suffix.lower() in IMAGE_SUFFIXES else image
+            name = names.get(image) or names.get(stem)
+            if name is not None:
+                found.entries[name].append(entry)
+            else:
+                found.alone[image] = f"{image}: {file} has its objects, but {semantic} no mask of it"
+    if not lists:
+        listed = ", ".join(str(path) for path in instances)
+        found.alone.update({name: f"{name}: no line in {listed}" for name in masks if name not in has_objects})
+    if not found.names or not (has_objects or found.entries):
+        first = next(iter(found.alone.values()), "there are no objects")
+        raise DataError(f"{semantic}: no image of it is in {', '.join(map(str, instances))}; {first}")
+    return found
+
+
+_WANTED_MASKS = f"*{SEMANTIC_SUFFIX} as a semantic model's `pixelwise predict` writes them, or *.png"
+
+
+def _masks(folder: Path, suffix: str) -> dict[str, Path]:
+    """The id masks with that suffix, by the names of their images; other results beside them are none."""
+    others = tuple(one for one in RESULT_SUFFIXES if one != suffix)
+    return {
+        path.relative_to(folder).as_posix().removesuffix(suffix): path
+        for path in sorted(folder.rglob(f"*{suffix}"))
+        if not path.name.startswith(".") and not path.name.endswith(others)
+    }
+
+
+def merge_files(
+    found: Predictions,
+    out: Path,
+    results: ResultsFile,
+    *,
+    score_threshold: float,
+    largest_overlap: float,
+    smallest_stuff: int,
+) -> Iterator[Outcome]:
+    """Write `NAME.panoptic.png` and a line of `results` for each image; see `nn.panoptic_merge` for the options.
+
+    Yields:
+        what became of each image, once it is on the disk.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    options = {
+        "score_threshold": score_threshold,
+        "largest_overlap": largest_overlap,
+        "smallest_stuff": smallest_stuff,
+    }
+    labels = found.labels
+    things = [index for index, is_thing in enumerate(labels.is_thing) if is_thing]
+    pictures = [f"{name}{PANOPTIC_SUFFIX}" for name in found.names]
+    results.forget([found.images.get(name, name) for name in found.names], files=pictures)
+    for name, picture in zip(found.names, pictures, strict=True):
+        begin = time.perf_counter()
+        image = found.images.get(name, name)
+        try:
+            semantic = torch.from_numpy(read_semantic(found.semantic[name], labels))
+            size = (semantic.shape[0], semantic.shape[1])
+            panoptic = merge_segments(
+                semantic, _objects(found, name, size), num_classes=len(labels), things=things, **options
+            )
+        except DataError as error:
+            yield Outcome(failure=f"{name}: {' '.join(str(error).split())}")
+            continue
+        scene = Scene(
+            image=torch.zeros(1, dtype=torch.uint8).expand(3, *size),  # the record tells its size alone
+            annotation=Annotation(panoptic=panoptic),
+            labels=labels,
+            seconds=time.perf_counter() - begin,
+            model=MODEL,
+            name=image,
+        )
+        path = out / picture
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        segment_picture(panoptic).save(temporary, format="PNG")
+        os.replace(temporary, path)
+        identity = {"image": image, "file": {}, "model": MODEL, "weights": "", "options": options}
+        record = {**scene.record(), **identity, "files": [picture]}
+        results.append(record)
+        yield Outcome(line=as_line(record))
+
+
+def _objects(found: Predictions, name: str, size: tuple[int, int]) -> Instances:
+    """The objects of an image from all files. Raises DataError for one without mask, or of another size."""
+    class_of = {native: index for index, native in enumerate(found.labels.native_ids)}
+    runs: list[Any] = []
+    labels: list[int] = []
+    scores: list[float] = []
+    for line in found.lines[name]:
+        for segment in line.read()["segments"]:
+            runs.append(segment["rle"])
+            labels.append(segment["label"])
+            scores.append(1.0 if segment["score"] is None else segment["score"])
+    for entry in found.entries[name]:
+        if entry["category_id"] not in class_of:
+            raise DataError(f"category {entry['category_id']} is not in '{found.labels.name}'")
+        runs.append(entry.get("segmentation"))
+        labels.append(class_of[entry["category_id"]])
+        scores.append(entry["score"])
+    if any(one is None for one in runs):
+        raise DataError("one of its objects has no mask; boxes alone cannot be merged")
+    masks = Masks.from_coco(runs, size, source="object")
+    return Instances(
+        boxes=masks.boxes.float(),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        masks=masks,
+        scores=torch.tensor(scores, dtype=torch.float64),
+    )
+
+
+def _lines(path: Path, told: dict[Path, list[str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of each image of a `results.jsonl`, its path and where its line is; the last line of each counts.
+
+    Notes the label set in `told`. Raises DataError where lines are no results, or have different label sets.
+    """
+    latest: dict[str, dict[str, Any]] = {}
+    offset = 0
+    with path.open("rb") as file:
+        for number, content in enumerate(file, start=1):
+            try:
+                record = json.loads(content)
+                image, names, files = record["image"], list(record["labels"]), record.get("files", [])
+                classes = frozenset(int(segment["label"]) for segment in record["segments"])
+            except (ValueError, TypeError, KeyError, AttributeError):
+                if content.endswith(b"\n"):
+                    raise DataError(f"{path}: line {number} is no line of `pixelwise predict`") from None
+                continue  # cut short by a kill
+            if told.setdefault(path, names) != names:
+                raise DataError(f"{path}: line {number} has other labels than those before")
+            stem = next((one.removesuffix(end) for one in files for end in RESULT_SUFFIXES if one.endswith(end)), None)
+            latest[stem or Path(image).stem] = {"image": image, "line": _Line(path, offset, len(content), classes)}
+            offset += len(content)
+    yield from latest.items()
+
+
+def _entries(path: Path) -> list[Mapping[str, Any]]:
+    """The entries of COCO's results. Raises DataError where they are none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, list):
+        raise DataError(f"{path}: COCO results are a list of objects, not a {type(content).__name__}")
+    for number, entry in enumerate(content, start=1):
+        if not isinstance(entry, dict) or not {"image_id", "category_id", "score"} <= entry.keys():
+            raise DataError(f"{path}: entry {number}: image_id, category_id, score and segmentation are wanted")
+    return content
+
+
+def _keys(name: str, image: str) -> set[int | str]:
+    """What COCO's results may call an image."""
+    return {name, Path(name).name, image, coco_image_id(name), coco_image_id(image)}
+
+
+def _common_labels(told: Mapping[Path, list[str]], wanted: LabelSet | None, thing_ids: set[int]) -> LabelSet:
+    """The label set of all files; of one that nobody published, the classes with objects are the things.
+
+    Raises DataError where they differ, or none tells.
+    """
+    sets = [(str(path), names) for path, names in told.items()]
+    if wanted is not None:
+        sets.insert(0, ("--labels", list(wanted.names)))
+    if not sets:
+        raise DataError(f"no {RESULTS_NAME} tells what the ids mean; say it by --labels")
+    first, names = sets[0]
+    for other, listed in sets[1:]:
+        if listed != names:
+            raise DataError(
+                f"label sets differ: {first} has {len(names)} ({', '.join(names)}), {other} has {len(listed)} "
+                f"({', '.join(listed)}); predict both with models of one label set"
+            )
+    if wanted is not None:
+        return wanted
+    known = next((one for one in map(published, published_names()) if list(one.names) == names), None)
+    if known is not None:
+        return known
+    is_thing = tuple(number in thing_ids for number in range(len(names)))
+    return replace(LabelSet.from_names("predicted", names), is_thing=is_thing)

@@ -1,0 +1,1 @@
+"""Prediction of videos, frame by frame."""

@@ -1,0 +1,347 @@
+"""Predicting a clip frame by frame: reading, network and writing overlap, and a run that was stopped goes on.
+
+A few frames are held at a time, whatever the length of the clip: one thread reads ahead, the caller's own computes, and
+another draws, compresses and writes. Frames go to the disk some at a time, each time as one commit: pictures, lines,
+and at last the state that counts them, so that the next run cuts off what a kill left behind the last commit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from av.error import FFmpegError
+
+from pixelwise.errors import DataError
+from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.inference.scene import Scene
+from pixelwise.inference.video.freed_memory import give_back_freed_memory
+from pixelwise.inference.video.input import Clip, DamagedClipError, Frame
+from pixelwise.inference.video.output import VideoOutput, join
+from pixelwise.inference.video.state import ClipMemory, Progress, read_state, write_state
+from pixelwise.inference.video.tracking import track
+from pixelwise.predictions.lines import as_line
+
+COMMIT_FRAMES = 48
+"""So many frames are a commit, and a fragment of the video, at most."""
+
+COMMIT_SECONDS = 10.0
+"""After so much time frames are committed however few they are: what a kill costs at most."""
+
+FRAMES_AHEAD = FRAMES_BEHIND = 2
+"""How many frames wait for the network, and after it."""
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """What a run does with a clip.
+
+    Attributes:
+        predictor: the model.
+        weights: a digest of the model's folder.
+        options: how frames are looked at.
+        tracks: give objects of a model that looks at each frame by itself identities through the clip.
+        video: the overlays, an MP4.
+        lines: a line of JSON for each frame.
+    """
+
+    predictor: Predictor
+    weights: str
+    options: Options
+    tracks: bool
+    video: Path
+    lines: Path
+
+    @property
+    def state(self) -> Path:
+        """Where the run keeps how far it has come."""
+        return self.video.with_name(f".{self.video.name}.state")
+
+    def identity(self, clip: Clip) -> dict[str, Any]:
+        """What must agree for a run to go on with what another began."""
+        options = asdict(self.options)
+        return {
+            "clip": clip.path.as_posix(),
+            "file": clip.identity(),
+            "model": self.predictor.name,
+            "weights": self.weights,
+            "options": {
+                **options,
+                "input_size": self.options.input_size or self.predictor.card.input_size,
+                "track": self.tracks,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is there of a clip's results.
+
+    Attributes:
+        progress: how far they go.
+        memory: what the next frame needs.
+        is_done: whether nothing is left to do.
+    """
+
+    progress: Progress
+    memory: ClipMemory
+    is_done: bool = False
+
+
+def look_for_results(clip: Clip, job: VideoJob, *, overwrite: bool = False) -> Begun:
+    """What an earlier run has done of a clip.
+
+    Args:
+        clip: which.
+        job: what is to be done.
+        overwrite: count all of it as nothing.
+
+    Raises:
+        DataError: there are results of another clip, model or options, or files that this program did not write.
+        RecipeError: the model cannot look at clips in that way.
+    """
+    job.predictor.require_possible(job.options)
+    if job.tracks:
+        job.predictor.require_trackable()
+    identity = job.identity(clip)
+    nothing = Begun(Progress(identity=identity), ClipMemory())
+    if overwrite:
+        return nothing
+    try:
+        found = read_state(job.state, job.predictor.device)
+    except OSError as error:
+        raise DataError(f"{job.video}: cannot be written ({error.strerror or error}); choose another --out") from None
+    if found is None:
+        for path in (job.video, job.lines):
+            if path.exists():
+                raise DataError(f"{path}: is there already, and not from a run like this; --overwrite replaces it")
+        return nothing
+    progress, memory = found
+    if progress.identity != identity:
+        raise DataError(f"{job.video}: was begun {_difference(progress.identity, identity)}; --overwrite begins anew")
+    video, lines = (path.stat().st_size if path.exists() else -1 for path in (job.video, job.lines))
+    if video == progress.joined_bytes and lines == progress.lines_bytes:
+        return Begun(progress, memory, is_done=True)
+    if video < progress.video_bytes or lines < progress.lines_bytes:  # some of it was removed
+        return nothing
+    return Begun(progress, memory)
+
+
+def predict_video(clip: Clip, job: VideoJob, begun: Begun) -> Generator[str]:
+    """Predict the frames that are not done, and write video, lines and state.
+
+    When the generator is closed or interrupted, what has left the network is still written.
+
+    Yields:
+        the line of each frame, in order, once it is drawn.
+
+    Raises:
+        DataError: the results cannot be written; or, after its last good frame, the clip is damaged: what is before
+            that is written.
+    """
+    if begun.is_done:
+        if begun.progress.failure:
+            raise DataError(begun.progress.failure)
+        return
+    try:
+        yield from _predict(clip, job, begun)
+    except (OSError, FFmpegError) as error:
+        raise DataError(
+            f"{job.video}: cannot be written ({error.strerror or error}); free some room or choose another --out"
+        ) from None
+
+
+def _predict(clip: Clip, job: VideoJob, begun: Begun) -> Generator[str]:
+    results = _Results(clip, job, begun)
+    results.make_room()
+    memory, failure = begun.memory, ""
+    frames = clip.frames(after=begun.progress.time)
+    behind: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
+        ahead: deque[Future[Frame | None]] = deque(reading.submit(next, frames, None) for _ in range(FRAMES_AHEAD))
+        try:
+            while True:
+                try:
+                    frame = ahead.popleft().result()
+                except DamagedClipError as damage:
+                    failure = str(damage)
+                    break
+                if frame is None:
+                    break
+                ahead.append(reading.submit(next, frames, None))
+                scene, memory = _look(frame, job, memory)
+                behind.append(writing.submit(results.add, frame, scene, memory))
+                while len(behind) > FRAMES_BEHIND:
+                    yield behind.popleft().result()
+            while behind:
+                yield behind.popleft().result()
+            failure = writing.submit(results.finish, failure).result()
+        finally:
+            for future in ahead:
+                future.cancel()
+            behind.append(writing.submit(results.commit))  # asked for before waiting, which may be interrupted again
+            reading.submit(frames.close)
+            with suppress(Exception):  # one that failed has been told, or follows another that was
+                for future in behind:
+                    future.result()
+    if failure:
+        raise DataError(failure)
+
+
+def _look(frame: Frame, job: VideoJob, memory: ClipMemory) -> tuple[Scene, ClipMemory]:
+    """What the model, and the tracker, say of a frame."""
+    predictor = job.predictor
+    begin = time.perf_counter()
+    annotation, of_model = predictor.annotate_frame(frame.image, memory.model, job.options)
+    annotation = annotation.to("cpu")
+    of_tracking = memory.tracking
+    if job.tracks:
+        annotation, of_tracking = track(annotation, of_tracking, num_classes=len(predictor.labels))
+    seconds = time.perf_counter() - begin
+    scene = Scene(
+        frame.image,
+        annotation,
+        predictor.labels,
+        seconds=seconds,
+        model=predictor.name,
+        is_tracked=job.tracks or predictor.gives_identities,
+    )
+    return scene, ClipMemory(of_model, of_tracking)
+
+
+class _Results:
+    """The three files of a clip, written by one thread."""
+
+    def __init__(self, clip: Clip, job: VideoJob, begun: Begun) -> None:
+        self._clip, self._job = clip, job
+        self._progress, self._memory = begun.progress, begun.memory
+        self._video = VideoOutput(
+            job.video,
+            size_hw=clip.size_hw,
+            time_base=clip.time_base,
+            pixel_aspect=clip.pixel_aspect,
+            length=begun.progress.video_bytes,
+            fragments=begun.progress.fragments,
+        )
+        self._waiting: list[bytes] = []
+        self._frames, self._time = begun.progress.frames, begun.progress.time
+        self._committed = time.monotonic()
+        self._is_broken = False
+
+    def make_room(self) -> None:
+        """Make the files, or cut off what no state counts.
+
+        Raises:
+            DataError: a file lies where a folder is wanted, or the frames are too large for a video.
+        """
+        folder = self._job.video.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            file = next(place for place in (folder, *folder.parents) if place.exists() and not place.is_dir())
+            raise DataError(f"{file}: is a file, and a folder for results is wanted; choose another --out") from None
+        self._video.require_possible()
+        if not self._progress.frames:
+            write_state(self._job.state, self._progress, self._memory)
+        for path, length in (
+            (self._job.video, self._progress.video_bytes),
+            (self._job.lines, self._progress.lines_bytes),
+        ):
+            with path.open("ab") as file:
+                file.truncate(length)
+
+    def add(self, frame: Frame, scene: Scene, memory: ClipMemory) -> str:
+        """Draw a frame and keep it for the next commit; gives its line."""
+        if self._is_broken:  # frames behind one that could not be written would take its place
+            raise DataError(f"{self._job.video}: a frame before this could not be written")
+        self._is_broken = True
+        self._video.add(np.asarray(scene.draw(legend=False)), frame.time, frame.duration)
+        record = scene.record()
+        del record["image"]
+        seconds = round(float(frame.time * self._clip.time_base), 6)
+        line = as_line({"frame": self._frames, "time": seconds, **record})
+        self._waiting.append(f"{line}\n".encode())
+        self._frames, self._time, self._memory = self._frames + 1, frame.time, memory
+        if len(self._waiting) >= COMMIT_FRAMES or time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self._commit()
+        self._is_broken = False
+        return line
+
+    def commit(self) -> None:
+        """Bring what was added to the disk."""
+        if self._waiting and not self._is_broken:
+            self._is_broken = True
+            self._commit()
+            self._is_broken = False
+
+    def _commit(self) -> None:
+        self._require_untouched()
+        self._video.append_fragment()
+        content = b"".join(self._waiting)
+        with self._job.lines.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._progress = self._progress.model_copy(
+            update={
+                "frames": self._frames,
+                "time": self._time,
+                "video_bytes": self._video.length,
+                "fragments": self._video.fragments,
+                "lines_bytes": self._progress.lines_bytes + len(content),
+            }
+        )
+        write_state(self._job.state, self._progress, self._memory)
+        self._waiting = []
+        give_back_freed_memory()
+        self._committed = time.monotonic()
+
+    def _require_untouched(self) -> None:
+        """Stop where another run, or anybody, has changed the files since this one wrote them."""
+        for path, length in (
+            (self._job.video, self._video.length),
+            (self._job.lines, self._progress.lines_bytes),
+        ):
+            if not path.exists() or path.stat().st_size != length:
+                raise DataError(
+                    f"{path}: was changed while this run wrote it, perhaps by another run; start one of them again"
+                )
+
+    def finish(self, damage: str) -> str:
+        """Commit the rest and make an ordinary video of the fragments; gives the failure, which names the clip."""
+        self.commit()
+        failure = ""
+        if damage:
+            seconds = float((self._time or 0) * self._clip.time_base)
+            last = f"its last good frame is {self._frames - 1}, at {seconds:.2f} s"
+            failure = f"{self._clip.path}: {damage}; {last}, and all up to it is written"
+        if self._frames:
+            video = Path(os.path.realpath(self._job.video))  # a link stays a link
+            joined = video.with_name(f".{video.name}.tmp")
+            join(video, joined)
+            length = joined.stat().st_size
+            self._progress = self._progress.model_copy(update={"joined_bytes": length, "failure": failure})
+            write_state(self._job.state, self._progress, ClipMemory())
+            os.replace(joined, video)
+        return failure
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What two identities differ in, as words that follow `was begun`."""
+    if before.get("clip") != now["clip"] or before.get("file") != now["file"]:
+        return f"from another clip, or this one has changed since ({before.get('clip')})"
+    if (before.get("model"), before.get("weights")) != (now["model"], now["weights"]):
+        return f"with another model, {before.get('model')} and not {now['model']}, or its weights have changed"
+    former: dict[str, Any] = before.get("options", {})
+    changed = [
+        f"{name} {former.get(name)}, now {value}" for name, value in now["options"].items() if former.get(name) != value
+    ]
+    return f"with other options ({'; '.join(changed)})"

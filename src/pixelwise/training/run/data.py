@@ -1,0 +1,72 @@
+"""The data sets of a run: opened, brought to one label set, divided into what is learnt from and what is chosen on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pixelwise.data.dataset import Dataset, Mapped, Merged
+from pixelwise.data.kinds.folders import EVERY_FIFTH
+from pixelwise.data.label_maps import _target, with_labels
+from pixelwise.data.spec import DataSpec, open_dataset, splits_of
+from pixelwise.errors import DataError
+from pixelwise.labels import LabelMap, LabelSet
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run reads.
+
+    Attributes:
+        train: what is learnt from.
+        val: what the best weights are chosen on, or None where no set has a val split to spare.
+        remarks: what was decided about the data that the user should know.
+        label_maps: how other classes became those of the first set, each once.
+    """
+
+    train: Dataset
+    val: Dataset | None
+    remarks: tuple[str, ...]
+    label_maps: tuple[LabelMap, ...]
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes, those of the first set."""
+        return self.train.labels
+
+    @property
+    def dealt_out(self) -> tuple[str, ...]:
+        """The ids of `val` where a set has no splits and its images were dealt out by name; else none."""
+        return self.val.ids if self.val and any(EVERY_FIFTH in remark for remark in self.remarks) else ()
+
+
+def open_training_data(specs: Sequence[str], label_map: str | None) -> TrainingData:
+    """Open the sets of a run.
+
+    A set without `@SPLIT` gives its train split to learn from and its val split to choose on; with `@SPLIT` it gives
+    that split to learn from, and nothing to choose on. Classes are those of the first set, or those that the map's file
+    names as its target.
+
+    Raises:
+        DataError: a set cannot be opened, or label sets differ and no map is given.
+    """
+    train: list[Dataset] = []
+    val: list[Dataset] = []
+    for text in specs:
+        spec = DataSpec.parse(text)
+        train.append(open_dataset(spec, default_split="train"))
+        if spec.split is None and "val" in splits_of(spec):
+            val.append(open_dataset(spec, default_split="val"))
+    labels = _target(label_map, train[0].labels)
+    remarks = dict.fromkeys(dataset.remark for dataset in (*train, *val) if dataset.remark)
+    train = [with_labels(dataset, labels, label_map) for dataset in train]
+    val = [with_labels(dataset, labels, label_map) for dataset in val]
+    empty = next((dataset for dataset in (*train, *val) if not len(dataset)), None)
+    if empty is not None:
+        raise DataError(f"{empty.name}: no images in it; see pixelwise data check")
+    maps = dict.fromkeys(dataset.label_map for dataset in (*train, *val) if isinstance(dataset, Mapped))
+    return TrainingData(_joined(train), _joined(val) if val else None, tuple(remarks), tuple(maps))
+
+
+def _joined(datasets: Sequence[Dataset]) -> Dataset:
+    return datasets[0] if len(datasets) == 1 else Merged(tuple(datasets))

@@ -1,0 +1,388 @@
+"""A run folder: what was asked for, what happened, the best and the last weights, and the state to resume from.
+
+recipe.json   every resolved number, data, revision
+log.jsonl     a line for each step and each evaluation
+best/ last/   models, to load
+state/        for resuming; see `checkpoint`
+
+Where several processes train together, all of them run this; the first alone writes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pixelwise.contracts import Recipe, SolverProgress, Stage
+from pixelwise.data.loading.batches import sizes_median
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.files.parallel import Progress, silent
+from pixelwise.inference.model_folder import recover_model, system_module
+from pixelwise.labels import LabelSet
+from pixelwise.training.allocator import keep_freed_memory
+from pixelwise.training.class_weights import balanced_weights
+from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss
+from pixelwise.training.interruption import Interruption
+from pixelwise.training.processes import first_alone, new_accelerator, process_count, process_rank, together
+from pixelwise.training.run.checkpoint import load_state, recover_states, save_state
+from pixelwise.training.run.data import TrainingData, open_training_data
+from pixelwise.training.run.initial_weights import carry_over, initialise, new_system
+from pixelwise.training.run.log import Log
+from pixelwise.training.run.plan import Plan, revision
+from pixelwise.training.run.validation import Evaluated, Evaluating, Judge
+
+Result = TypeVar("Result")
+
+
+class Remark(NamedTuple):
+    """Something that the user should know, in one line."""
+
+    text: str
+
+
+Event = Step | SolverProgress | Evaluated | Evaluating | Remark
+
+
+def start(
+    folder: Path,
+    *,
+    system: str,
+    arguments: Mapping[str, Any],
+    recipe: Recipe,
+    data: tuple[str, ...],
+    label_map: str | None,
+    init: str | None,
+    command: str,
+    device: str = "cpu",
+    workers: int = 0,
+    progress: Progress = silent,
+) -> tuple[Plan, TrainingData]:
+    """Open the data of a new run, try out its networks and its first weights, and write its recipe.
+
+    Args:
+        folder: of the run.
+        system: name of the file under models/.
+        arguments: of its `build`, beside the number of classes.
+        recipe: every number.
+        data: data set specifications.
+        label_map: `--map`, or None.
+        init: what `check_init` gave, or None.
+        command: that starts the run.
+        device: `cpu` or `cuda`.
+        workers: processes that read images where classes must be counted.
+        progress: of that counting.
+
+    Raises:
+        RecipeError: the folder holds a run already, or the network cannot be built or trained so.
+        CheckpointError: the first weights do not fit. Nothing is written then.
+    """
+    opened = together(lambda: open_training_data(data, label_map))
+
+    def written() -> Plan:
+        if (folder / "recipe.json").exists():
+            raise RecipeError(
+                f"{folder}: holds a run already; --resume {folder} goes on with it, or choose another --out"
+            )
+        _require_possible(recipe, device)
+        _require_truth(system, opened)
+        plan = Plan(
+            system=system,
+            arguments=_with_things(arguments, opened.labels),
+            recipe=recipe,
+            data=data,
+            label_map=label_map,
+            init=init,
+            command=command,
+            revision=revision(),
+        )
+        first_weights = _tried_out(plan, opened)
+        plan = resolved(plan, opened, workers=workers, progress=progress)
+        remarks = (*opened.remarks, *([first_weights] if first_weights else []))
+        plan = replace(plan, remarks=remarks, chosen_on=opened.dealt_out)
+        plan.write(folder)
+        return plan
+
+    return first_alone(written), opened
+
+
+def resume(folder: Path) -> tuple[Plan, TrainingData]:
+    """Open a run that was started before.
+
+    Raises:
+        RecipeError: it was started with another number of processes.
+        DataError: a set without splits now deals out other images to choose on.
+    """
+
+    def opened() -> tuple[Plan, TrainingData]:
+        plan = Plan.read(folder)
+        if plan.processes != process_count():
+            raise RecipeError(
+                f"{folder}: was started with {plan.processes} processes, here are {process_count()}, which is another "
+                f"batch: {plan.launcher} train --resume {folder}"
+            )
+        data = open_training_data(plan.data, plan.label_map)
+        if data.dealt_out != plan.chosen_on:
+            differ = sorted(set(data.dealt_out) ^ set(plan.chosen_on))
+            raise DataError(
+                f"{folder}: images came or went since the run began, and every fifth is to choose on: these are others "
+                f"now ({', '.join(differ[:3])} …); bring the files of {', '.join(plan.data)} back, or begin a new run"
+            )
+        return plan, data
+
+    return together(opened)
+
+
+def resolved(plan: Plan, data: TrainingData, *, workers: int = 0, progress: Progress = silent) -> Plan:
+    """The plan with what depends on data and machine put in: input size, precision, class weights.
+
+    Raises:
+        RecipeError: class weights that are not those of the classes.
+    """
+    recipe = plan.recipe
+    judged = data.val or data.train
+    input_size = recipe.input_size or sizes_median([judged.size_of(index) for index in range(len(judged))])
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bfloat16" if computes_bfloat16() else "float32"
+    balanced: tuple[float, ...] = ()
+    stages: list[Stage] = []
+    for stage in recipe.stages:
+        weights = stage.class_weights
+        if weights == "balanced":
+            balanced = balanced or balanced_weights(data.train, workers=workers, progress=progress)
+            stages.append(replace(stage, class_weights=balanced))
+            continue
+        if not isinstance(weights, str) and len(weights) != len(data.labels):
+            raise RecipeError(
+                f"--set class_weights: {len(weights)} numbers for the {len(data.labels)} classes "
+                f"{', '.join(data.labels.names)}"
+            )
+        stages.append(stage)
+    recipe = replace(recipe, input_size=input_size, precision=precision, stages=tuple(stages))
+    return replace(plan, recipe=recipe)
+
+
+def run(
+    folder: Path, plan: Plan, data: TrainingData, *, device: str, workers: int, interruption: Interruption
+) -> Iterator[Event]:
+    """Carry a run on from wherever it stands to its end, or to an interruption.
+
+    After an interruption the state is saved and the iteration ends; `interruption.answered` says why.
+
+    Args:
+        folder: of the run; its recipe.json is there.
+        plan: of `start` or `resume`.
+        data: likewise.
+        device: `cpu` or `cuda`.
+        workers: processes that read images, for each process that trains.
+        interruption: is asked after each step.
+    """
+    keep_freed_memory()
+    together(lambda: _require_possible(plan.recipe, device))
+    accelerator = new_accelerator(device, plan.recipe.precision)
+    folders = [folder / "state" / f"{number}-{stage.name}" for number, stage in enumerate(plan.recipe.stages)]
+
+    def newest_stage() -> int:
+        for name in ("best", "last"):
+            recover_model(folder / name)
+        begun = [number for number, states in enumerate(folders) if recover_states(states)]
+        return max(begun, default=0)
+
+    number = first_alone(newest_stage)
+    carried: dict[str, Tensor] | None = None
+    offset = 0
+    for states, stage in list(zip(folders, plan.recipe.stages, strict=True))[number:]:
+        system = new_system(plan, stage, classes=len(data.labels))
+        system.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        fitting = Fit.start(system, stage)
+        progress = together(lambda: load_state(states, fitting))  # noqa: B023 (called at once)
+        if progress is None:
+            remark = ""
+            if carried is not None:
+                remark = carry_over(system, carried)
+                yield Remark(f"stage {stage.name}{f': {remark}' if remark else ''}")
+            elif plan.init:
+                initialise(system, plan, stage, data.labels)
+            fitting = Fit.start(system, stage)
+        judge = Judge(folder, plan, data, fitting, progress, offset)
+        if progress is None and carried is not None:
+            _save(states, judge)
+        _first(lambda: _remove(folders[: folders.index(states)]))  # noqa: B023 (called at once)
+        yield from _run_stage(states, judge, data, plan, accelerator=accelerator, workers=workers, stop=interruption)
+        if interruption.answered is not None:
+            return
+        carried = fitting.shipped_state()
+        offset = judge.step
+
+
+def _run_stage(
+    states: Path,
+    judge: Judge,
+    data: TrainingData,
+    plan: Plan,
+    *,
+    accelerator: Accelerator,
+    workers: int,
+    stop: Interruption,
+) -> Iterator[Event]:
+    fitting, offset = judge.fitting, judge.offset
+    path = judge.folder / "log.jsonl"
+    log = _first(lambda: Log(path, keep_steps=judge.step, keep_evaluation=offset + judge.evaluated))
+
+    def judged() -> Iterator[Event]:
+        # the state comes first, so that a kill inside the evaluation costs no step; the evaluation is then done again
+        _save(states, judge)
+        yield from judge.evaluate(log, stop=stop, device=accelerator.device, workers=workers)
+        if stop.answered is not None:
+            return
+        if judge.is_impatient:
+            if log:
+                log.early_end(judge.step, evaluations=judge.stale)
+            yield Remark(f"ended at step {judge.step:,}: no better score in {judge.stale} evaluations")
+        _save(states, judge)
+
+    if judge.is_due:
+        yield from judged()
+    if stop.answered is not None or judge.is_over:
+        return
+    if fitting.stage.solver:
+        yield from _solved(fitting, data, plan, device=accelerator.device, stop=stop)
+        if stop.answered is None:
+            yield from judged()
+        return
+    clock = time.perf_counter()
+    for step in fit(
+        fitting,
+        data.train,
+        accelerator=accelerator,
+        input_size=plan.recipe.input_size,
+        labels=data.labels,
+        seed=plan.recipe.seed,
+        workers=workers,
+    ):
+        now = time.perf_counter()
+        made = step._replace(number=judge.step)
+        if log:
+            log.step(made, seconds=now - clock)
+        yield made
+        stopped = stop.asked()
+        if judge.is_due:
+            yield from judged()
+        elif stopped or step.number % plan.recipe.checkpoint_every == 0:
+            _save(states, judge)
+        if stop.answered is not None:
+            judge.write_last()
+            return
+        if judge.is_over:
+            return
+        clock = time.perf_counter()
+
+
+def _solved(
+    fitting: Fit, data: TrainingData, plan: Plan, *, device: torch.device, stop: Interruption
+) -> Iterator[SolverProgress]:
+    """Run the stage's solver; every process does, with the same result."""
+    solve = getattr(system_module(plan.system), fitting.stage.solver)
+    torch.manual_seed(plan.recipe.seed)
+    fitting.system.to(device).eval()
+    for progress in solve(fitting.system, data.train, input_size=plan.recipe.input_size):
+        yield progress
+        if stop.asked():
+            return
+    fitting.step = fitting.stage.steps
+
+
+def _tried_out(plan: Plan, data: TrainingData) -> str:
+    """Build every stage's network, and fill the first; gives what `initialise` says."""
+    first, *others = plan.recipe.stages
+    system = new_system(plan, first, classes=len(data.labels))
+    _require_fitting(system, first, plan.recipe.input_size)
+    for stage in plan.recipe.stages:
+        set_pixel_loss(system, stage, data.labels.ignore_id)
+    with torch.device("meta"):
+        for stage in others:
+            _require_fitting(new_system(plan, stage, classes=len(data.labels)), stage, plan.recipe.input_size)
+    return initialise(system, plan, first, data.labels) if plan.init else ""
+
+
+def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
+    """Raise RecipeError for a stage that would not teach the system what it is judged on."""
+    if getattr(system, "stretches_input", False) and stage.crop_size not in (input_size, (input_size, input_size)):
+        raise RecipeError(
+            f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} sees "
+            "squares of one size, of which its anchors are shares; set both to the same number"
+        )
+    if getattr(system, "clip_frames", 1) > 1 and stage.augmentation.copy_paste:
+        raise RecipeError(
+            f"stage {stage.name}: augmentation.copy_paste={stage.augmentation.copy_paste}: what is pasted would not "
+            "move with the clip; --set augmentation.copy_paste=0"
+        )
+
+
+def _require_truth(system: str, data: TrainingData) -> None:
+    """Raise DataError where the first image has no truth of the kind that the system learns from."""
+    task = system_module(system).TASK
+    if task not in ("instance", "panoptic"):
+        return
+    for dataset in (data.train, *([data.val] if data.val else [])):
+        truth = dataset[0].truth
+        if truth.instances is None or truth.instances.masks is None:
+            raise DataError(
+                f"{dataset.name}: tells no objects, which {system} learns from; a set of objects with masks is "
+                f"wanted, such as {'coco-panoptic:PATH' if task == 'panoptic' else 'coco:PATH or instance-masks:PATH'}"
+            )
+        if task == "panoptic" and truth.semantic is None:
+            raise DataError(
+                f"{dataset.name}: tells no class for each pixel, which {system} learns from beside the objects; a "
+                "panoptic set is wanted, such as coco-panoptic:PATH or kitti-step:PATH"
+            )
+
+
+def _with_things(arguments: Mapping[str, Any], labels: LabelSet) -> dict[str, Any]:
+    """The arguments of `build` with the things of the label set, where they are not all but the first class."""
+    things = [index for index, thing in enumerate(labels.is_thing) if thing]
+    is_usual = things == list(range(1, len(labels)))
+    if "thing_ids" not in arguments or arguments["thing_ids"] is not None or not things or is_usual:
+        return dict(arguments)
+    return {**arguments, "thing_ids": things}
+
+
+def _require_possible(recipe: Recipe, device: str) -> None:
+    if device == "cpu" and any(stage.sync_batch_norm for stage in recipe.stages):
+        raise RecipeError(
+            "sync_batch_norm=true needs CUDA; on the CPU keep the statistics as they are instead: "
+            "--set sync_batch_norm=false --set freeze_batch_norm=true"
+        )
+
+
+def _save(states: Path, judge: Judge) -> None:
+    _first(lambda: save_state(states, judge.fitting, judge.progress))
+
+
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first(work: Callable[[], Result]) -> Result | None:
+    """What the work gives in the first process, None in the others; a fault is raised in all."""
+    return together(lambda: work() if process_rank() == 0 else None)
+
+
+def computes_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware; without, it is slower than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
