@@ -29,6 +29,7 @@ from pixelwise.data.kinds.pair_layout import (
     source_of,
     split_remark,
 )
+from pixelwise.data.kinds.pair_layout import splits as splits
 from pixelwise.data.kinds.writing import contiguous
 from pixelwise.data.truth.colours import require_distinct
 from pixelwise.errors import DataError
