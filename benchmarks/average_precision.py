@@ -106,11 +106,11 @@ def pycocotools(images: int, annotations: list[dict[str, Any]], results: list[di
         coco.createIndex()
         for kind, name, left_out in (("segm", "mask", "bbox"), ("bbox", "box", "segmentation")):
             given = [{key: value for key, value in entry.items() if key != left_out} for entry in results]
-            judging = COCOeval(coco, coco.loadRes(given), kind)
-            judging.evaluate()
-            judging.accumulate()
-            judging.summarize()
-            values |= {f"{name}_{heading}": value for heading, value in zip(NUMBERS, judging.stats, strict=True)}
+            evaluating = COCOeval(coco, coco.loadRes(given), kind)
+            evaluating.evaluate()
+            evaluating.accumulate()
+            evaluating.summarize()
+            values |= {f"{name}_{heading}": value for heading, value in zip(NUMBERS, evaluating.stats, strict=True)}
     return values
 
 

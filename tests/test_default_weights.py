@@ -15,7 +15,7 @@ from safetensors import safe_open
 import pixelwise
 from pixelwise.data.label_maps import with_labels
 from pixelwise.data.spec import open_dataset
-from pixelwise.evaluation.evaluate import evaluate, model_answers
+from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.inference.load import WEIGHTS_FOLDER
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.average_precision import AveragePrecision
@@ -77,7 +77,7 @@ def test_the_panoptic_default_merges_the_two_others() -> None:
     scene = predictor(PHOTOS / "chelsea.png")
     names = [predictor.labels.names[label] for label in scene.panoptic.labels.tolist()]
     assert "cat" in names
-    assert "merged" in predictor.remark
+    assert "merged" in predictor.note
 
 
 @pytest.mark.parametrize(("folder", "most_bytes"), [(FOLDER, 12_000_000), (OBJECTS_FOLDER, 20_000_000)])
@@ -132,7 +132,7 @@ def test_enlarged_voc_images_get_the_same_classes(predictor: Predictor) -> None:
 def test_the_score_on_the_card_is_what_is_measured(predictor: Predictor) -> None:
     dataset = open_dataset(f"voc:{require('VOCdevkit') / 'VOC2012'}", default_split="val")
     metric = MeanIoU(dataset.labels)
-    for _ in evaluate(model_answers(predictor), dataset, metric):
+    for _ in evaluate(model_predictions(predictor), dataset, metric):
         pass
     card = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
     assert metric.compute()["mean_iou"] == pytest.approx(card["scores"]["mean_iou"], abs=1e-3)
@@ -143,7 +143,7 @@ def test_the_precision_on_the_card_is_what_is_measured(finder: Predictor) -> Non
     spec = f"coco:{require('coco')}"
     dataset = with_labels(open_dataset(spec, default_split="val"), finder.labels, "coco_to_voc")
     metric = AveragePrecision(finder.labels)
-    for _ in evaluate(model_answers(finder), dataset, metric):
+    for _ in evaluate(model_predictions(finder), dataset, metric):
         pass
     card = json.loads((OBJECTS_FOLDER / "model.json").read_text(encoding="utf-8"))
     for name in ("mask_ap", "mask_ap50", "box_ap"):

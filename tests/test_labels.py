@@ -18,7 +18,7 @@ SHAPES = LabelSet(
     names=("background", "disc", "square"),
     is_thing=(False, True, True),
     palette=((0, 0, 0), (200, 0, 0), (0, 200, 0)),
-    native_ids=(0, 7, 33),
+    dataset_ids=(0, 7, 33),
     void_ids=(255, -1),
 )
 FOLDER = Path(pixelwise.labels.__file__).parent
@@ -29,11 +29,11 @@ PUBLISHED = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def test_ids_on_disk_become_class_ids_and_come_back() -> None:
-    native = np.array([[0, 7, 33], [255, -1, 7]], dtype=np.int32)
-    ids = SHAPES.class_ids(native, source="a.png")
+    dataset_id = np.array([[0, 7, 33], [255, -1, 7]], dtype=np.int32)
+    ids = SHAPES.class_ids(dataset_id, source="a.png")
     assert ids.dtype == np.uint8
     assert ids.tolist() == [[0, 1, 2], [255, 255, 1]]
-    assert SHAPES.native_of(ids).tolist() == [[0, 7, 33], [255, 255, 7]]
+    assert SHAPES.dataset_ids_of(ids).tolist() == [[0, 7, 33], [255, 255, 7]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
@@ -43,9 +43,9 @@ def test_files_of_every_width_are_read(dtype: type) -> None:
 
 @pytest.mark.parametrize("value", [1, 32, 34, 254, 256, -2, 2**31 - 1, -(2**31), 2**40])
 def test_a_value_of_no_class_is_refused_with_its_place(value: int) -> None:
-    native = np.array([[0, value], [value, 7]], dtype=np.int64)
+    dataset_id = np.array([[0, value], [value, 7]], dtype=np.int64)
     with pytest.raises(DataError) as caught:
-        SHAPES.class_ids(native, source="train/000123.png")
+        SHAPES.class_ids(dataset_id, source="train/000123.png")
     text = str(caught.value)
     assert text.startswith(f"train/000123.png: value {value} (2 pixels) is not in LabelSet 'shapes' (0, 7, 33, ")
     assert "\n" not in text
@@ -57,7 +57,7 @@ def test_more_than_255_classes_use_wide_ids_and_another_void() -> None:
     ids = labels.class_ids(np.array([0, 255, 299, 65535], dtype=np.uint16), source="a.png")
     assert ids.dtype == np.int32
     assert ids.tolist() == [0, 255, 299, -1]
-    assert labels.native_of(ids).tolist() == [0, 255, 299, 65535]
+    assert labels.dataset_ids_of(ids).tolist() == [0, 255, 299, 65535]
 
 
 def test_255_classes_still_fit_one_byte() -> None:
@@ -80,7 +80,7 @@ def test_published_sets_are_sound_and_survive_their_json(name: str) -> None:
     assert labels.name == name
     assert len(set(labels.names)) == len(labels) > 1
     assert LabelSet.from_json(json.loads(json.dumps(labels.to_json()))) == labels
-    ids = np.array(labels.native_ids)
+    ids = np.array(labels.dataset_ids)
     assert labels.class_ids(ids, source=name).tolist() == list(range(len(labels)))
 
 
@@ -88,7 +88,7 @@ def test_published_sets_have_the_published_numbers() -> None:
     voc, coco, camvid = published("voc"), published("coco"), published("camvid")
     assert (len(voc), voc.names[0], voc.names[15], voc.palette[15]) == (21, "background", "person", (192, 128, 128))
     assert voc.palette == tuple(voc_colour(index) for index in range(21))
-    assert (len(coco), coco.names[1], coco.native_ids[-1]) == (81, "person", 90)
+    assert (len(coco), coco.names[1], coco.dataset_ids[-1]) == (81, "person", 90)
     assert (len(camvid), camvid.names[0], camvid.void_ids) == (11, "sky", (11,))
 
 
@@ -110,15 +110,15 @@ def test_vocs_colours_follow_its_bits() -> None:
         ({"names": ()}, "no classes"),
         ({"names": ("a", "b")}, "3 values in is_thing for 2 names"),
         ({"names": ("a", "b", "a")}, "a stands more than once in names"),
-        ({"native_ids": (0, 1, 1)}, "1 stands more than once in native_ids"),
-        ({"native_ids": (0, 1, 255)}, r"ids \[255\] are both a class and void"),
-        ({"native_ids": (0, 1, 10**12)}, "id 1000000000000; ids on disk are below 16,777,216"),
+        ({"dataset_ids": (0, 1, 1)}, "1 stands more than once in dataset_ids"),
+        ({"dataset_ids": (0, 1, 255)}, r"ids \[255\] are both a class and void"),
+        ({"dataset_ids": (0, 1, 10**12)}, "id 1000000000000; ids on disk are below 16,777,216"),
         ({"void_ids": (-(10**12),)}, "id -1000000000000"),
         ({"palette": ((0, 0, 0), (0, 0, 0), (0, 0, 256))}, r"a colour is three numbers 0-255, not \[0, 0, 256\]"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(changes: dict[str, Any], text: str) -> None:
-    fields = {name: getattr(SHAPES, name) for name in ("names", "is_thing", "palette", "native_ids", "void_ids")}
+    fields = {name: getattr(SHAPES, name) for name in ("names", "is_thing", "palette", "dataset_ids", "void_ids")}
     with pytest.raises(DataError, match=f"^label set 'x': {text}"):
         LabelSet(**{"name": "x", **fields, **changes})
 
@@ -131,7 +131,7 @@ def test_a_set_is_read_from_toml_with_defaults(tmp_path: Path) -> None:
         names=("floor", "chair"),
         is_thing=(False, True),
         palette=((0, 0, 0), (1, 2, 3)),
-        native_ids=(0, 9),
+        dataset_ids=(0, 9),
     )
 
 
@@ -167,7 +167,7 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
         LabelSet.from_toml(tmp_path / "bytes.toml")
 
 
-@pytest.mark.parametrize("field", ["name", "names", "is_thing", "palette", "native_ids", "void_ids"])
+@pytest.mark.parametrize("field", ["name", "names", "is_thing", "palette", "dataset_ids", "void_ids"])
 def test_json_without_a_field_or_with_a_wrong_one_is_refused(field: str) -> None:
     content = SHAPES.to_json()
     with pytest.raises(DataError, match=f"label set: {field}: "):

@@ -1,4 +1,4 @@
-"""Turn a run into weights that ship: half precision, judged again as they ship, with a card.
+"""Turn a run into weights that ship: half precision, evaluated again as they ship, with a card.
 
     python tools/ship_weights.py RUN NAME --val SPEC [--map MAP] --licence TEXT --notes FILE.md [--input-size N]
 
@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixelwise.cli.judging import heading
+from pixelwise.cli.evaluating import heading
+
 from pixelwise.data.label_maps import with_labels
 from pixelwise.data.spec import open_dataset
-from pixelwise.evaluation.evaluate import evaluate, model_answers
+from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.inference.load import WEIGHTS_FOLDER
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
@@ -30,7 +31,7 @@ def judge(folder: Path, val: str, label_map: str | None) -> dict[str, Any]:
     module, card = read_model(folder)
     dataset = with_labels(open_dataset(val, default_split="val"), card.labels, label_map)
     metric = new_metric(card.task, card.labels)
-    for _ in evaluate(model_answers(Predictor(module, card, device="cpu")), dataset, metric):
+    for _ in evaluate(model_predictions(Predictor(module, card, device="cpu")), dataset, metric):
         pass
     mapped = f"{dataset.name} mapped by {label_map}" if label_map else dataset.name
     return {**metric.compute(), "data": mapped, "images": len(dataset), "shown": shown(metric.definition)}

@@ -35,7 +35,7 @@ class Term:
 
 @runtime_checkable
 class System(Protocol):
-    """A model of one paper: `forward` computes, `loss` judges, `decode` answers.
+    """A model of one paper: `forward` computes, `loss` evaluates, `decode` answers.
 
     `loss` and `decode` own no parameters and call no submodule, so DDP, torch.compile and export wrap `forward` alone.
     """
@@ -170,7 +170,7 @@ class Stage:
         warmup_steps: steps over which the rate first rises from 0.
         class_weights: of the pixel loss: `none`, `balanced` (`losses.cross_entropy.median_frequency_weights` of the
             training images), or one number for each class.
-        hard_pixels: fraction of an image's judged pixels whose loss counts, the hardest.
+        ohem: fraction of an image's evaluated pixels whose loss counts, the hardest.
         freeze_batch_norm: keep batch-norm statistics and weights as they are.
         sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
         frozen_stages: so many first stages of the backbone keep their weights and statistics; 0 trains all.
@@ -189,7 +189,7 @@ class Stage:
     poly_power: float = 0.9
     warmup_steps: int = 0
     class_weights: str | tuple[float, ...] = "none"
-    hard_pixels: float = 1.0
+    ohem: float = 1.0
     freeze_batch_norm: bool = False
     sync_batch_norm: bool = False
     frozen_stages: int = 0
@@ -217,8 +217,8 @@ class Recipe:
 
     Attributes:
         stages: what runs, in order; the best weights are chosen within each, and those of the last stage are the run's.
-        input_size: long side in pixels at which images are judged and around which they are scaled; 0 takes the median
-            long side of the validation images.
+        input_size: long side in pixels at which images are evaluated and around which they are scaled; 0 takes the
+            median long side of the validation images.
         seed: of the order, the augmentation, the new weights and the dropout.
         precision: `float32`, `bfloat16` (in forward), or `auto`: bfloat16 where the processor computes in it.
         evaluate_every: steps between two evaluations; 0 for one at the end.

@@ -1,4 +1,4 @@
-"""What goes wrong on the user's side, as exceptions whose text is one line with the mend in it.
+"""What goes wrong on the user's side, as exceptions whose text is one line with the repair in it.
 
 The command line prints the text and no traceback. Anything else that escapes is a bug of ours.
 """

@@ -300,7 +300,7 @@ class Instances(_Movable):
         return Instances(**{name: part[index] for name, part in parts.items() if part is not None})
 
     def by_score(self) -> Instances:
-        """The objects, the surest first, those of equal scores in their order; those without scores as they stand."""
+        """The objects, the highest-scoring first; equal scores keep their order, and so do objects without scores."""
         if self.scores is None or bool((self.scores.diff() <= 0).all()):  # sorting would copy every mask
             return self
         return self[self.scores.argsort(descending=True, stable=True)]
@@ -379,7 +379,7 @@ class Annotation(_Movable):
     """What a person or a model says of one image; every part is optional.
 
     Attributes:
-        semantic: class id of each pixel (u8; i32 where K > 255), `ignore_id` where nobody judges.
+        semantic: class id of each pixel (u8; i32 where K > 255), `ignore_id` where nobody evaluates.
         confidence: probability of that class, in [0, 1].
         instances: the objects.
         panoptic: the segments.

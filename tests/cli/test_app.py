@@ -141,7 +141,7 @@ app.main()
         ("int", "return 130", 130, ""),
         ("None", "raise SystemExit(143)", 143, ""),
         ("None", "raise KeyboardInterrupt", 130, ""),
-        ("None", "raise DataError('a  b.png: broken;\\nmend it')", 2, "pixelwise: a  b.png: broken; mend it\n"),
+        ("None", "raise DataError('a  b.png: broken;\\nrepair it')", 2, "pixelwise: a  b.png: broken; repair it\n"),
     ],
 )
 def test_what_a_command_returns_or_raises_becomes_the_exit_code(kind: str, body: str, code: int, error: str) -> None:

@@ -170,7 +170,7 @@ class TestStats:
             "floor": {"pixels": 12, "share": 0.5, "images": 1},
             "wall": {"pixels": 12, "share": 0.5, "images": 1},
         }
-        assert "every fifth" in content["remark"]
+        assert "every fifth" in content["note"]
         assert run.err == ""
 
     def test_objects(self, data: Shell, tmp_path: Path) -> None:

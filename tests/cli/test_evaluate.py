@@ -1,4 +1,4 @@
-"""`pixelwise evaluate`: a model, or masks that any tool wrote, judged on a data set."""
+"""`pixelwise evaluate`: a model, or masks that any tool wrote, evaluated on a data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import nn
 from pixelwise.cli.progress import image_bar
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
-from pixelwise.evaluation.evaluate import evaluate, model_answers
+from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.evaluation.shards import Shard
 from pixelwise.evaluation.worst_images import WorstImages
 from pixelwise.inference.model_folder import ModelCard, system_module, write_model
@@ -38,7 +38,7 @@ LABELS = LabelSet(
     names=("background", "disc", "square", "triangle"),
     is_thing=(False, True, True, True),
     palette=((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)),
-    native_ids=(0, 7, 33, 8),
+    dataset_ids=(0, 7, 33, 8),
     void_ids=(255,),
 )
 """Ids on disk are not the class ids, so that mixing them up is seen."""
@@ -54,9 +54,9 @@ def write_set(root: Path, *, count: int = 5, size: tuple[int, int] = (48, 64), f
         truth = truth.copy()
         truth[:2] = 255
         Image.fromarray(picture).save(root / "images" / "val" / f"{number:03}.png")
-        Image.fromarray(LABELS.native_of(truth).astype(np.uint8)).save(root / "masks" / "val" / f"{number:03}.png")
+        Image.fromarray(LABELS.dataset_ids_of(truth).astype(np.uint8)).save(root / "masks" / "val" / f"{number:03}.png")
     entries = [
-        f'[[class]]\nname = "{name}"\nid = {id}\n' for name, id in zip(LABELS.names, LABELS.native_ids, strict=True)
+        f'[[class]]\nname = "{name}"\nid = {id}\n' for name, id in zip(LABELS.names, LABELS.dataset_ids, strict=True)
     ]
     (root / "labels.toml").write_text('name = "drawn"\n' + "".join(entries))
     return root
@@ -103,7 +103,7 @@ def write_predictions(folder: Path, drawings: Path, *, names: Callable[[str], st
     generator = np.random.default_rng(0)
     for path in sorted((drawings / "masks" / "val").glob("*.png")):
         truth = np.asarray(Image.open(path))
-        wrong = generator.choice(np.array(LABELS.native_ids, dtype=np.uint8), truth.shape)
+        wrong = generator.choice(np.array(LABELS.dataset_ids, dtype=np.uint8), truth.shape)
         predicted = np.where(generator.random(truth.shape) < noise, wrong, np.where(truth == 255, 0, truth))
         target = folder / f"{names(path.stem)}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def test_the_table_names_classes_means_and_definition(run: Run, model: Path, dra
         for name, values in numbers["per_class"].items()
     }
     assert lines[6].split() == ["mean", "IoU", f"{numbers['metrics']['mean_iou']:.4f}"]
-    assert "by PASCAL VOC's definition: one confusion matrix, void not judged, background included" in lines[-1]
+    assert "by PASCAL VOC's definition: one confusion matrix, void ignored, background included" in lines[-1]
 
 
 def test_reading_processes_change_nothing(run: Run, model: Path, drawings: Path) -> None:
@@ -443,7 +443,7 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "options": (["--predictions", twins, "--tta", "--tile", *data], "--tile, --tta: only with MODEL"),
         "no split": ([model, "--data", f"masks:{drawings}@test"], "no split 'test'"),
         "no size": ([model, "--input-size", 0, *data], "Invalid value for '--input-size'"),
-        "two models": ([model, model, *data], "2 models; evaluate judges one, see pixelwise compare"),
+        "two models": ([model, model, *data], "2 models; evaluate evaluates one, see pixelwise compare"),
         "definition": (
             [model, "--definition", "coco", *data],
             "definition 'coco': for semantic segmentation one of voc",
@@ -494,7 +494,7 @@ def test_cityscapes_names_categories_and_objects(run: Run, tmp_path: Path) -> No
         'name = "cityscapes"\n'
         + "".join(
             f'[[class]]\nname = "{name}"\nid = {id}\n'
-            for name, id in zip(("road", "car", "sky", "rider"), LABELS.native_ids, strict=True)
+            for name, id in zip(("road", "car", "sky", "rider"), LABELS.dataset_ids, strict=True)
         )
     )
     folder = write_predictions(tmp_path / "out", root)
@@ -811,7 +811,7 @@ def test_several_looks_are_averages_of_probabilities(
         assert predicted.semantic is not None
         seen[sample.id] = predicted.semantic
 
-    list(evaluate(model_answers(predictor, **options), dataset, MeanIoU(LABELS), watch=keep))
+    list(evaluate(model_predictions(predictor, **options), dataset, MeanIoU(LABELS), watch=keep))
     same, once = [], []
     for index in range(len(dataset)):
         sample = dataset[index]
@@ -840,7 +840,7 @@ def test_the_bar_goes_to_stderr_and_only_to_a_terminal(
 ) -> None:
     for is_terminal, hidden in ((False, False), (True, True), (True, False)):
         monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
-        with image_bar("judging", 3, hidden=hidden) as advance:
+        with image_bar("evaluating", 3, hidden=hidden) as advance:
             advance(2)
         out, err = capsys.readouterr()
         assert out == ""

@@ -166,11 +166,11 @@ def test_unsound_segments_are_refused(tmp_path: Path, spec: str, segments: list[
 
 def test_categories_are_told_apart_by_their_names(tmp_path: Path, spec: str) -> None:
     """As our own conversions number them anew."""
-    names = {native: name for name, native in zip(("road", "car", "person"), (7, 26, 30), strict=True)}
+    names = {dataset_id: name for name, dataset_id in zip(("road", "car", "person"), (7, 26, 30), strict=True)}
     others = {7: 30, 26: 7, 30: 1}
-    categories = [{"id": others[native], "name": names[native], "isthing": 1} for native in names]
+    categories = [{"id": others[dataset_id], "name": names[dataset_id], "isthing": 1} for dataset_id in names]
     plain = read_segments(write_results(tmp_path / "a.json"), open_dataset(spec, default_split="val"))
-    segments = [(id, others[native]) for id, native in SEGMENTS]
+    segments = [(id, others[dataset_id]) for id, dataset_id in SEGMENTS]
     file = write_results(tmp_path / "b.json", segments=segments, categories=categories)
     named = read_segments(file, open_dataset(spec, default_split="val"))
     assert [map.segments for map in named.maps.values()] == [map.segments for map in plain.maps.values()]

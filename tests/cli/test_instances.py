@@ -1,4 +1,4 @@
-"""Objects from the shell: trained, judged, in parts, predicted, and judged from the file that was written."""
+"""Objects from the shell: trained, evaluated, in parts, predicted, and evaluated from the file that was written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.drawn_scenes import LABELS, draw_objects, objects_of
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
 
-ARGUMENTS = {"backbone": "mobilenet_v2", "channels": 16, "box_width": 32, "kept_proposals": [60, 100]}
+ARGUMENTS = {"backbone": "mobilenet_v2", "channels": 16, "box_width": 32, "post_nms_topk": [60, 100]}
 """A small Mask R-CNN; its random weights find objects at low thresholds."""
 
 
@@ -110,7 +110,7 @@ def test_the_files_of_a_prediction_agree(predicted, drawings: Path) -> None:
         scores = [segment["score"] for segment in line["segments"]]
         assert scores == sorted(scores, reverse=True)
         covered = np.zeros((60, 80), dtype=bool)
-        for segment in line["segments"]:  # the surest lies on top
+        for segment in line["segments"]:  # the highest-scoring lies on top
             mask = rle.decode(segment["rle"]).astype(bool)
             assert segment["area"] == mask.sum()
             assert (numbers[mask & ~covered] == segment["id"]).all()
@@ -264,7 +264,7 @@ def test_what_cannot_work_is_said_in_one_line(run: Run, model: Path, drawings: P
 
 def test_stages_that_are_solved_follow_those_that_are_fitted(run: Run, drawings: Path, tmp_path: Path) -> None:
     sets = ["steps=1", "batch_size=2", "crop_size=64", "input_size=80", "warmup_steps=0", "evaluate_every=0"]
-    sets += ["model.proposals=20", "model.width=16", "model.rois_per_image=8"]
+    sets += ["model.proposals=20", "model.width=16", "model.box_batch_size_per_image=8"]
     options = [part for name in sets for part in ("--set", name)]
     code, _, err = run(
         "train", "sds", "--data", f"coco:{drawings}", "--backbone", "mobilenet_v2", *options,
@@ -287,7 +287,7 @@ def test_stored_proposals_are_all_that_is_looked_at(run: Run, model: Path, tmp_p
         (drawings / f"{split}.json").write_text(json.dumps(entries))
     data = f"coco:{drawings}?proposals={{split}}.json"
     sets = ["steps=1", "batch_size=2", "crop_size=64", "input_size=160", "warmup_steps=0", "evaluate_every=0"]
-    sets += ["model.width=16", "model.rois_per_image=8", "model.score_threshold=0", "model.proposals=1"]
+    sets += ["model.width=16", "model.box_batch_size_per_image=8", "model.score_threshold=0", "model.proposals=1"]
     options = [part for name in sets for part in ("--set", name)]
     code, _, err = run(
         "train", "sds", "--data", data, "--backbone", "mobilenet_v2", *options,

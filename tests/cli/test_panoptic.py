@@ -1,4 +1,4 @@
-"""Segments from the shell: images and clips labelled, judged, in parts, from files and side by side, and learnt."""
+"""Segments from the shell: images and clips labelled, evaluated, in parts, from files and side by side, and learned."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.drawn_scenes import LABELS as DRAWN
 from tests.drawn_scenes import draw_objects
 
 FRUIT = replace(
-    LabelSet.from_names("fruit", ["background", "apple", "pear"]), is_thing=(False, True, True), native_ids=(3, 7, 9)
+    LabelSet.from_names("fruit", ["background", "apple", "pear"]), is_thing=(False, True, True), dataset_ids=(3, 7, 9)
 )
 SIZE = (32, 48)
 
@@ -71,7 +71,7 @@ def write_coco_panoptic(root: Path, split: str, drawn: Sequence[tuple[np.ndarray
     """Images, and maps of numbers class · 1000 + number of the object, as a `coco-panoptic:` set."""
     categories = [
         {"id": id, "name": name, "isthing": int(is_thing), "color": [id, 0, 0]}
-        for id, name, is_thing in zip(labels.native_ids, labels.names, labels.is_thing, strict=True)
+        for id, name, is_thing in zip(labels.dataset_ids, labels.names, labels.is_thing, strict=True)
     ]
     images, annotations = [], []
     for number, (picture, ids) in enumerate(drawn, start=1):
@@ -85,7 +85,7 @@ def write_coco_panoptic(root: Path, split: str, drawn: Sequence[tuple[np.ndarray
             rows, columns = np.nonzero(ids == id)
             x, y = int(columns.min()), int(rows.min())
             box = [x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y]
-            category = labels.native_ids[(id - 70_000) // 1000]
+            category = labels.dataset_ids[(id - 70_000) // 1000]
             infos.append({"id": id, "category_id": category, "area": len(rows), "bbox": box, "iscrowd": 0})
         annotations.append({"image_id": number, "file_name": name, "segments_info": infos})
     content = {"images": images, "annotations": annotations, "categories": categories}
@@ -122,7 +122,7 @@ def write_step(root: Path, split: str, clips: dict[str, list[tuple[np.ndarray, n
     for clip, frames in clips.items():
         for number, (picture, ids) in enumerate(frames):
             write(root / "images" / split / clip / f"{number:06}.png", picture)
-            step = np.stack([np.take(labels.native_ids, ids // 1000), ids * 0, ids % 1000], axis=-1)
+            step = np.stack([np.take(labels.dataset_ids, ids // 1000), ids * 0, ids % 1000], axis=-1)
             write(root / "panoptic_maps" / split / clip / f"{number:06}.png", step)
     (root / "labels.toml").write_text(labels_toml(labels))
 
@@ -188,7 +188,7 @@ def test_what_predict_wrote_is_judged_as_the_model(run: Run, model: Path, stills
         ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
         expected = square_ids(seen, PEAR)
         class_of = {info["id"]: info["category_id"] for info in one["segments_info"]}
-        assert np.array_equal(np.vectorize(class_of.__getitem__)(ids), np.take(FRUIT.native_ids, expected // 1000))
+        assert np.array_equal(np.vectorize(class_of.__getitem__)(ids), np.take(FRUIT.dataset_ids, expected // 1000))
         assert {info["id"]: info["area"] for info in one["segments_info"]} == {
             id: int((ids == id).sum()) for id in np.unique(ids).tolist()
         }
@@ -215,7 +215,7 @@ def test_the_report_of_images_holds_their_segments(run: Run, model: Path, stills
         entry = json.loads((report / "panoptic_results.json").read_text())["annotations"][number - 1]
         assert (entry["image_id"], entry["file_name"]) == (number, f"{number}.png")
         class_of = {info["id"]: info["category_id"] for info in entry["segments_info"]}
-        expected = np.take(FRUIT.native_ids, square_ids(seen, PEAR) // 1000)
+        expected = np.take(FRUIT.dataset_ids, square_ids(seen, PEAR) // 1000)
         assert np.array_equal(np.vectorize(class_of.__getitem__)(ids), expected)
         for info in entry["segments_info"]:
             rows, columns = np.nonzero(ids == info["id"])
@@ -388,7 +388,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     run: Run, drawings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
     sets = ["steps=2", "batch_size=1", "crop_size=[40,64]", "input_size=64", "evaluate_every=0", "warmup_steps=0"]
-    sets += ["model.kept_proposals=[20,20]", "precision=float32", *SMALL[system]]
+    sets += ["model.post_nms_topk=[20,20]", "precision=float32", *SMALL[system]]
     options = [part for name in sets for part in ("--set", name)]
     arguments = ("train", system, "--data", drawings[system], "--backbone", "mobilenet_v2", *options, "--workers", 0)
     code, out, err = run(*arguments, "--out", tmp_path / "whole")

@@ -217,7 +217,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_broken_image_stops_the_run_in_one_line_and_mended_it_goes_on(
+def test_a_broken_image_stops_the_run_in_one_line_and_repaired_it_goes_on(
     data: Path, tmp_path: Path, workers: str
 ) -> None:
     broken = data / "train" / "003.png"

@@ -60,7 +60,7 @@ def random_annotation(size: tuple[int, int], seed: int) -> Annotation:
 
 
 def empty_annotation(size: tuple[int, int]) -> Annotation:
-    """Of an image in which nobody found anything and no pixel is judged."""
+    """Of an image in which nobody found anything and no pixel is evaluated."""
     nothing = torch.zeros(0, dtype=torch.int64)
     return Annotation(
         semantic=torch.full(size, VOID, dtype=torch.uint8),

@@ -125,7 +125,7 @@ def test_train_and_val_are_opened_apart(spec: str) -> None:
     assert not {train.image_path(index) for index in range(len(train))} & {
         val.image_path(index) for index in range(len(val))
     }
-    assert (train.labels.names, train.labels.native_ids) == (val.labels.names, val.labels.native_ids)
+    assert (train.labels.names, train.labels.dataset_ids) == (val.labels.names, val.labels.dataset_ids)
 
 
 def test_the_name_opens_the_same_set_again(dataset: Dataset, format: str) -> None:
@@ -137,7 +137,7 @@ def test_the_name_opens_the_same_set_again(dataset: Dataset, format: str) -> Non
 
 def test_samples_are_what_the_contract_says(dataset: Dataset) -> None:
     assert isinstance(dataset.labels, LabelSet)
-    assert dataset.remark is None or "\n" not in dataset.remark
+    assert dataset.note is None or "\n" not in dataset.note
     assert len(dataset.ids) == len(set(dataset.ids)) == len(dataset) > 0
     for index, id in enumerate(dataset.ids):
         sample = dataset[index]

@@ -41,7 +41,7 @@ def name_of(module: ModuleType) -> str:
 
 def small_arguments(module: ModuleType) -> dict[str, Any]:
     """The smallest backbone, narrow heads and few proposals, where there are such to choose."""
-    small = {"backbone": "mobilenet_v2", "proposals": 20, "box_width": 32, "samples": 32, "kept_proposals": [60, 30]}
+    small = {"backbone": "mobilenet_v2", "proposals": 20, "box_width": 32, "samples": 32, "post_nms_topk": [60, 30]}
     if "box_width" in inspect.signature(module.build).parameters:
         small |= {"channels": 16, "max_detections": 12}
     return {name: value for name, value in small.items() if name in inspect.signature(module.build).parameters}

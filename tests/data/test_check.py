@@ -1,4 +1,4 @@
-"""The search for faults: each kind planted in a tiny set, and found with its file, its value and its mend."""
+"""The search for faults: each kind planted in a tiny set, and found with its file, its value and its repair."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestCleanSets:
         assert report.faults() == ()
         assert [split.title for split in report.splits] == ["train", "val"]
         assert report.splits[0].counts == ("3 images", "11 classes")
-        assert report.splits[0].remarks[0].startswith("9 classes never occur: pole, road")
+        assert report.splits[0].notes[0].startswith("9 classes never occur: pole, road")
 
     def test_voc(self, tmp_path: Path) -> None:
         spec = f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'cd', 'trainval': 'abcd'})}"
@@ -51,12 +51,12 @@ class TestCleanSets:
         report = checked(f"masks:{trees.masks(tmp_path, 'abcde')}")
         assert report.faults() == ()
         for split in report.splits:
-            assert split.remarks == ("the set has no splits: every fifth pair by name is val, the others are train",)
+            assert split.notes == ("the set has no splits: every fifth pair by name is val, the others are train",)
 
     def test_coco(self, tmp_path: Path) -> None:
         annotations = [trees.annotation(1, 7, 3, (0, 0, 2, 2)), trees.annotation(2, 7, 9, (3, 3, 8, 8))]
         split = checked(f"coco:{trees.coco(tmp_path, annotations)}").splits[0]
-        assert split.faults == split.remarks == ()
+        assert split.faults == split.notes == ()
         assert split.title == str(tmp_path / "annotations" / "instances_train.json")
         assert split.counts == ("1 image", "2 annotations", "2 categories")
 
@@ -138,7 +138,7 @@ class TestFaultsOfPairs:
         trees.write_mask(root / "trainannot" / "b.png", np.ones((6, 4)))
         report = checked(f"camvid:{root}")
         assert report.faults() == ()
-        assert "1 image with an EXIF rotation, which is applied" in report.splits[0].remarks
+        assert "1 image with an EXIF rotation, which is applied" in report.splits[0].notes
 
     def test_unknown_ids(self, root: Path) -> None:
         trees.write_mask(root / "trainannot" / "b.png", [[0, 1, 37, 37, 200, 11]] * 4)
@@ -189,7 +189,7 @@ class TestFaultsOfPairs:
         trees.write_mask(root / "valannot" / "b.png")
         report = checked(f"camvid:{root}")
         assert report.faults() == ()
-        assert report.remarks == ("1 id of val stands in train too, for another file, such as 'b'",)
+        assert report.notes == ("1 id of val stands in train too, for another file, such as 'b'",)
 
     def test_empty_split(self, root: Path) -> None:
         for folder in ("night", "nightannot"):
@@ -393,7 +393,7 @@ class TestFaultsOfCoco:
 
     def test_a_category_that_never_occurs(self, tmp_path: Path) -> None:
         report = self.report(tmp_path, trees.annotation(1, 7, 3, (0, 0, 2, 2)))
-        assert report.splits[0].remarks == ("1 class never occurs: truck",)
+        assert report.splits[0].notes == ("1 class never occurs: truck",)
 
     def test_image_in_two_splits(self, tmp_path: Path) -> None:
         for split in ("train", "val"):

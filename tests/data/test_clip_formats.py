@@ -88,7 +88,7 @@ def test_davis_2016_has_one_object() -> None:
     assert sample.truth.instances.track_ids is not None
     assert sample.truth.instances.track_ids.tolist() == [1]
     assert np.array_equal(sample.truth.instances.masks.dense_one(0).numpy(), mask)
-    assert data.remark
+    assert data.note
 
 
 def test_davis_2017_has_numbers_and_void(tmp_path: Path) -> None:

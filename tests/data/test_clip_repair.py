@@ -1,4 +1,4 @@
-"""Repaired copies of sets of clips: what is mended, what is left out, and that the check finds nothing more."""
+"""Repaired copies of sets of clips: what is repaired, what is left out, and that the check finds nothing more."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def truncate(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-def native_map(data: Dataset, index: int) -> list[list[int]]:
+def dataset_id_map(data: Dataset, index: int) -> list[list[int]]:
     """Ids on disk of the classes."""
     semantic = data[index].truth.semantic
     assert semantic is not None
-    return data.labels.native_of(semantic.numpy()).tolist()
+    return data.labels.dataset_ids_of(semantic.numpy()).tolist()
 
 
 def object_ids(data: Dataset, index: int) -> dict[int, int]:
@@ -75,7 +75,7 @@ def test_maps_that_tell_classes_themselves(tmp_path: Path) -> None:
     clip_trees.write_rgb(folder / "000002.png", channels)
     data, done = repaired(f"kitti-step:{root}", tmp_path / "copy")
     assert done == {"numbers_of_stuff": 1, "unknown_regions": 1, "renumbered_objects": 1}
-    assert native_map(data, 0)[0] == [ROAD, VOID, ROAD, WALK, WALK, VOID]
+    assert dataset_id_map(data, 0)[0] == [ROAD, VOID, ROAD, WALK, WALK, VOID]
     assert object_ids(data, 0) == object_ids(data, 1) == {12 * 65536 + 7: PERSON, 14 * 65536 + 300: CAR}
     assert object_ids(data, 2) == {12 * 65536 + 7: PERSON, 12 * 65536 + 1: PERSON}
 
@@ -150,7 +150,7 @@ def test_lists_of_segments(format: str, tmp_path: Path) -> None:
         "renumbered_objects": 1,
         "upright_images": 1,
     }
-    assert native_map(data, 1) == [
+    assert dataset_id_map(data, 1) == [
         [ROAD, ROAD, ROAD, WALK, WALK, VOID],
         [ROAD, CAR, CAR, WALK, WALK, VOID],
         [ROAD, CAR, CAR, WALK, WALK, VOID],

@@ -25,7 +25,7 @@ LABELS = LabelSet(
     names=("background", "crate", "ball"),
     is_thing=(False, True, True),
     palette=((0, 0, 0), (200, 0, 0), (0, 200, 0)),
-    native_ids=(0, 1, 2),
+    dataset_ids=(0, 1, 2),
 )
 
 
@@ -39,7 +39,7 @@ class Stills:
     name: str = "stills"
     format: str = "drawn"
     labels: LabelSet = LABELS
-    remark: str | None = None
+    note: str | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ class TestInstances:
         ]
         dataset = opened(trees.coco(tmp_path, annotations))
         assert len(instances(dataset)) == 1
-        assert dataset.remark == "left out: 2 annotations without extent, see pixelwise data check"
+        assert dataset.note == "left out: 2 annotations without extent, see pixelwise data check"
 
     @pytest.mark.parametrize("nothing", [None, [], {}])
     def test_nobody_learns_or_judges_a_box_without_segmentation(self, tmp_path: Path, nothing: Any) -> None:
@@ -142,8 +142,8 @@ class TestInstances:
             [1, 1, 255, 255, 0, 0, 0, 0],
             [0, 255, 255, 255, 0, 0, 0, 0],
         ]
-        assert dataset.remark == (
-            "neither learnt nor judged: the boxes of 1 annotation without segmentation, see pixelwise data check"
+        assert dataset.note == (
+            "neither learned nor evaluated: the boxes of 1 annotation without segmentation, see pixelwise data check"
         )
 
     def test_boxes_alone_are_no_masks(self, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ class TestLabels:
         categories = [{"id": 9, "name": "truck"}, {"id": 3, "name": "crate"}]
         labels = opened(trees.coco(tmp_path, [], categories=categories)).labels
         assert labels.names == ("background", "crate", "truck")
-        assert labels.native_ids == (0, 3, 9)
+        assert labels.dataset_ids == (0, 3, 9)
         assert labels.is_thing == (False, True, True)
         assert labels.background_id == 0
 
@@ -169,18 +169,18 @@ class TestLabels:
         categories = [{"id": 0, "name": "crate"}, {"id": 1, "name": "truck"}]
         dataset = opened(trees.coco(tmp_path, [trees.annotation(1, 7, 0, (0, 0, 8, 8))], categories=categories))
         assert dataset.labels.names == ("background", "crate", "truck")
-        assert dataset.labels.native_ids == (-1, 0, 1)
+        assert dataset.labels.dataset_ids == (-1, 0, 1)
         assert semantic(dataset) == [[1] * 8] * 8
 
     def test_a_category_called_background_is_the_background(self, tmp_path: Path) -> None:
         categories = [{"id": 1, "name": "crate"}, {"id": 2, "name": "background"}]
         labels = opened(trees.coco(tmp_path, [], categories=categories)).labels
         assert labels.names == ("background", "crate")
-        assert labels.native_ids == (2, 1)
+        assert labels.dataset_ids == (2, 1)
 
     def test_the_categories_of_coco_are_recognised(self, tmp_path: Path) -> None:
         coco = published("coco")
-        categories = [{"id": id, "name": name} for id, name in zip(coco.native_ids[1:], coco.names[1:], strict=True)]
+        categories = [{"id": id, "name": name} for id, name in zip(coco.dataset_ids[1:], coco.names[1:], strict=True)]
         dataset = opened(
             trees.coco(tmp_path / "all", [trees.annotation(1, 7, 90, (0, 0, 8, 8))], categories=categories)
         )

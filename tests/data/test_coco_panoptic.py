@@ -65,7 +65,7 @@ class TestReading:
     def test_all_parts_of_an_image(self, tmp_path: Path) -> None:
         dataset = opened(f"coco-panoptic:{trees.coco_panoptic(tmp_path)}")
         assert dataset.labels.names == ("road", "car", "person")
-        assert dataset.labels.native_ids == (7, 26, 30)
+        assert dataset.labels.dataset_ids == (7, 26, 30)
         assert dataset.labels.is_thing == (False, True, True)
         assert dataset.labels.palette[:2] == ((128, 64, 128), (0, 0, 142))
         assert dataset.labels.palette[2] != (0, 0, 0)  # has no colour in the file
@@ -94,8 +94,8 @@ class TestReading:
         assert len(truth.panoptic) == 0
         assert truth.semantic is not None
         assert (truth.semantic == 255).all()
-        remarks = check_dataset(DataSpec.parse(f"coco-panoptic:{tmp_path}@train")).splits[0].remarks
-        assert "1 image has no segment; every pixel is void" in remarks
+        notes = check_dataset(DataSpec.parse(f"coco-panoptic:{tmp_path}@train")).splits[0].notes
+        assert "1 image has no segment; every pixel is void" in notes
 
     def test_splits_with_and_without_their_year(self, tmp_path: Path) -> None:
         trees.coco_panoptic(tmp_path)
@@ -118,7 +118,7 @@ class TestReading:
         change(tmp_path / "annotations" / "panoptic_train2017.json", lambda content: content["annotations"].pop(1))
         dataset = opened(f"coco-panoptic:{tmp_path}")
         assert dataset.ids == ("1", "3")
-        assert dataset.remark == "left out: 1 image without annotation"
+        assert dataset.note == "left out: 1 image without annotation"
         assert kinds(f"coco-panoptic:{tmp_path}@train") == ["missing annotation"]
 
     def test_the_published_categories_give_the_published_set(self, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ class TestReading:
         assert (len(labels), sum(labels.is_thing), labels.background_id, labels.void_ids) == (133, 80, None, (0,))
         stored = [
             {"id": id, "name": name, "isthing": int(is_thing)}  # without colour
-            for id, name, is_thing in zip(labels.native_ids, labels.names, labels.is_thing, strict=True)
+            for id, name, is_thing in zip(labels.dataset_ids, labels.names, labels.is_thing, strict=True)
         ]
         infos = [trees.segment(5, 200), trees.segment(6, 90)]
         trees.coco_panoptic(tmp_path, ids=[[5, 5, 6]], segments=infos, categories=stored[::-1])
@@ -352,9 +352,9 @@ class TestRepair:
         assert faults(spec) == []
         dataset = opened(spec)
         assert dataset.ids == ("1", "3")
-        mended = json.loads(out.read_text())
-        assert mended["annotations"][0]["segments_info"] == before["annotations"][0]["segments_info"]
-        assert mended["categories"] == before["categories"]
+        repaired = json.loads(out.read_text())
+        assert repaired["annotations"][0]["segments_info"] == before["annotations"][0]["segments_info"]
+        assert repaired["categories"] == before["categories"]
         assert by_id(segments(dataset), dataset.labels)[1] == ("road", False, 10)
 
     def test_all_splits_into_a_folder(self, tmp_path: Path) -> None:
@@ -401,8 +401,8 @@ class TestConversion:
     def same(self, one: Dataset, other: Dataset) -> None:
         """Ids, classes, crowds and pixels are exactly the same."""
         assert one.ids == other.ids
-        assert (one.labels.names, one.labels.is_thing, one.labels.native_ids, one.labels.palette) == (
-            other.labels.names, other.labels.is_thing, other.labels.native_ids, other.labels.palette,
+        assert (one.labels.names, one.labels.is_thing, one.labels.dataset_ids, one.labels.palette) == (
+            other.labels.names, other.labels.is_thing, other.labels.dataset_ids, other.labels.palette,
         )  # fmt: skip
         for index in range(len(one)):
             first, second = segments(one, index), segments(other, index)
@@ -480,7 +480,7 @@ class TestConversion:
         assert conversion.losses == {"void_pixels_as_class": 4 + 24, "crowd_pixels": 4}
         dataset = opened(f"coco:{tmp_path / 'coco'}@val")
         assert dataset.labels.names == ("background", "car", "person")
-        assert dataset.labels.native_ids == (0, 26, 30)
+        assert dataset.labels.dataset_ids == (0, 26, 30)
         found = dataset[0].truth.instances
         assert found is not None
         assert found.crowd is not None
@@ -523,7 +523,7 @@ class TestConversion:
         dataset = opened(target)
         assert dataset.labels == LabelSet(
             "cityscapes", *(getattr(published("cityscapes"), name) for name in ("names", "is_thing", "palette",
-                                                                                "native_ids")), void_ids=(0,)
+                                                                                "dataset_ids")), void_ids=(0,)
         )  # fmt: skip
         assert by_id(segments(dataset), dataset.labels) == {
             1: ("road", False, 8), 2: ("sidewalk", False, 4), 20: ("car", True, 8),

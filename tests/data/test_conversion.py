@@ -16,7 +16,7 @@ from pixelwise.data.kinds import writing as pair_target
 from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
-from pixelwise.data.tools.convert import LOSSES, Conversion, convert_dataset, target_formats
+from pixelwise.data.tools.convert import LOSSES, Conversion, convert_dataset, writable_formats
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.ops import rle
@@ -70,10 +70,10 @@ def pairs() -> Sequence[tuple[str, str]]:
 
 
 def test_every_format_of_classes_can_be_written() -> None:
-    assert set(FORMATS) <= set(target_formats())
+    assert set(FORMATS) <= set(writable_formats())
 
 
-@pytest.mark.parametrize(("source", "target"), pairs())
+@pytest.mark.parametrize(("source", "writer"), pairs())
 def test_there_and_back_again(tmp_path: Path, source: str, target: str) -> None:
     write_tiny_set(source, tmp_path / "a")
     file = tmp_path / "labels.toml"
@@ -132,7 +132,7 @@ class TestObjects:
         masks = found.masks.dense().int().tolist()
         return dict(zip(zip(labels, found.crowd.tolist(), strict=True), masks, strict=True))
 
-    @pytest.mark.parametrize("target", ["coco", "labelme", "yolo", "instance-masks", "voc"])
+    @pytest.mark.parametrize("writer", ["coco", "labelme", "yolo", "instance-masks", "voc"])
     def test_every_format_of_objects(self, tmp_path: Path, target: str) -> None:
         self.scene(tmp_path / "a")
         file = tmp_path / "labels.toml"
@@ -343,7 +343,7 @@ class TestSplits:
         trees.voc(tmp_path / "a", {"train": "ab", "val": "c", "trainval": "abc"})
         made = converted(f"voc:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}")
         assert made.images == {"train": 2, "val": 1}
-        assert made.remarks == ("split trainval is left out, its images are in train, val",)
+        assert made.notes == ("split trainval is left out, its images are in train, val",)
         (tmp_path / "a" / "ImageSets" / "Segmentation" / "val.txt").unlink()
         made = converted(f"voc:{tmp_path / 'a'}", f"voc:{tmp_path / 'c'}")
         assert made.images == {"train": 2, "trainval": 3}
@@ -361,7 +361,7 @@ class TestSplits:
         trees.masks(tmp_path / "a", "abcdefg")
         made = converted(f"masks:{tmp_path / 'a'}", f"coco:{tmp_path / 'b'}")
         assert made.images == {"train": 6, "val": 1}
-        assert made.remarks == ("the set has no splits: every fifth pair by name is val, the others are train",)
+        assert made.notes == ("the set has no splits: every fifth pair by name is val, the others are train",)
 
 
 class TestLabels:
@@ -460,7 +460,7 @@ class TestFailures:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
     @pytest.mark.parametrize(
-        ("target", "why"),
+        ("writer", "why"),
         [
             ("masks:{}?palette=labels", "masks of colours are read, not written"),
             ("masks:{}?images=/tmp", "names of folders in the new set"),

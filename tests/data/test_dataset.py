@@ -52,7 +52,7 @@ class TestSemanticPairs:
         assert sample.truth.semantic.tolist() == [[0, 1, 2, 255, 0, 0]] * 4
 
     def test_ids_on_disk_become_class_ids(self, tmp_path: Path) -> None:
-        labels = replace(LABELS, native_ids=(7, 20, 5), void_ids=(0, 9))
+        labels = replace(LABELS, dataset_ids=(7, 20, 5), void_ids=(0, 9))
         dataset = replace(pairs(tmp_path, ("a",)), labels=labels)
         trees.write_mask(tmp_path / "masks" / "a.png", [[7, 20, 5, 0, 9, 7]] * 4)
         semantic = dataset[0].truth.semantic
@@ -121,9 +121,9 @@ class TestMerged:
             Merged((pairs(tmp_path / "1", ("a",), name="x"), other))
 
     def test_remarks_are_kept(self, tmp_path: Path) -> None:
-        first, second = (replace(pairs(tmp_path / name, (name,)), remark=f"about {name}") for name in "ab")
-        assert Merged((first, second)).remark == "about a; about b"
-        assert Merged((replace(first, remark=None),)).remark is None
+        first, second = (replace(pairs(tmp_path / name, (name,)), note=f"about {name}") for name in "ab")
+        assert Merged((first, second)).note == "about a; about b"
+        assert Merged((replace(first, note=None),)).note is None
 
     def test_pickle(self, tmp_path: Path) -> None:
         merged = Merged((pairs(tmp_path / "1", ("a", "b")), pairs(tmp_path / "2", ("b",))))

@@ -143,14 +143,14 @@ class TestAde20k:
         assert splits_of(f"ade20k:{tmp_path}") == ("train", "val")
         dataset = opened(f"ade20k:{tmp_path}@val")
         assert dataset.ids == ("ADE_val_1", "ADE_val_2")
-        assert dataset.remark is None
+        assert dataset.note is None
 
     def test_without_any_split_every_fifth_is_val(self, tmp_path: Path) -> None:
         trees.ade20k(tmp_path, {".": "abcde"})
         dataset = opened(f"ade20k:{tmp_path}@val")
         assert dataset.ids == ("e",)
-        assert dataset.remark is not None
-        assert "every fifth" in dataset.remark
+        assert dataset.note is not None
+        assert "every fifth" in dataset.note
 
     def test_an_image_without_mask_is_refused(self, tmp_path: Path) -> None:
         trees.ade20k(tmp_path)
@@ -172,9 +172,9 @@ class TestCityscapes:
         labels = published("cityscapes")
         train_ids = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12}
         train_ids |= {26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
-        native = np.arange(-1, 34)
-        wanted = [train_ids.get(id, 255) for id in native.tolist()]
-        assert labels.class_ids(native, source="ids").tolist() == wanted
+        dataset_id = np.arange(-1, 34)
+        wanted = [train_ids.get(id, 255) for id in dataset_id.tolist()]
+        assert labels.class_ids(dataset_id, source="ids").tolist() == wanted
         assert [name for name, thing in zip(labels.names, labels.is_thing, strict=True) if thing] == [
             "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
         ]  # fmt: skip
@@ -252,7 +252,7 @@ class TestMasks:
         assert val.ids == ("05", "10")
         assert train.ids == tuple(name for name in names if name not in val.ids)
         for dataset in (train, val):
-            assert dataset.remark == "the set has no splits: every fifth pair by name is val, the others are train"
+            assert dataset.note == "the set has no splits: every fifth pair by name is val, the others are train"
 
     def test_four_pairs_make_no_val(self, tmp_path: Path) -> None:
         trees.masks(tmp_path, "abcd")
@@ -277,8 +277,8 @@ class TestMasks:
         trees.write_mask(tmp_path / "masks" / "z.png")
         dataset = opened(f"masks:{tmp_path}@train")
         assert dataset.ids == ("a", "b", "c")
-        assert dataset.remark is not None
-        assert dataset.remark.endswith("left out: 2 images without a mask, 1 masks without an image")
+        assert dataset.note is not None
+        assert dataset.note.endswith("left out: 2 images without a mask, 1 masks without an image")
 
     def test_no_pair_at_all(self, tmp_path: Path) -> None:
         trees.masks(tmp_path, "a")
@@ -295,14 +295,14 @@ class TestMasks:
         assert splits_of(f"masks:{tmp_path}") == ("train", "val", "night")
         dataset = opened(f"masks:{tmp_path}@night")
         assert dataset.ids == ("c",)
-        assert dataset.remark is None
+        assert dataset.note is None
 
     def test_folders_side_by_side(self, tmp_path: Path) -> None:
         trees.camvid(tmp_path)
         (tmp_path / "labels.txt").write_text("floor\nwall")
         dataset = opened(f"masks:{tmp_path}@val")
         assert dataset.ids == ("d", "e")
-        assert dataset.remark is None
+        assert dataset.note is None
 
     def test_named_folders(self, tmp_path: Path) -> None:
         trees.write_image(tmp_path / "photos" / "a.png")
@@ -317,8 +317,8 @@ class TestMasks:
         dataset = opened(f"masks:{tmp_path}@train?images=.&masks=.&suffix=_mask")
         assert dataset.ids == ("a",)
         assert dataset.truth_path(0) == tmp_path / "a_mask.png"
-        assert dataset.remark is not None
-        assert "left out" not in dataset.remark
+        assert dataset.note is not None
+        assert "left out" not in dataset.note
 
     def test_two_masks_of_one_name_are_refused(self, tmp_path: Path) -> None:
         trees.masks(tmp_path, "a")

@@ -1,4 +1,4 @@
-"""Which frame stands before the one that is learnt, and what the two have in common."""
+"""Which frame stands before the one that is learned, and what the two have in common."""
 
 from __future__ import annotations
 

@@ -372,7 +372,7 @@ class TestIds:
         ids = np.array([[0, 300], [40000, 65535]], dtype=np.uint16)
         assert read_ids(saved(tmp_path / name, Image.fromarray(ids))).tolist() == ids.tolist()
 
-    def test_colours_are_refused_with_the_mend(self, tmp_path: Path) -> None:
+    def test_colours_are_refused_with_the_repair(self, tmp_path: Path) -> None:
         image = Image.new("RGB", (2, 2), (128, 64, 128))
         path = saved(tmp_path / "a.png", image)
         with pytest.raises(ColourMaskError) as caught:

@@ -112,7 +112,7 @@ class TestShapes:
         dataset = opened(one_file(tmp_path, *shapes))
         assert len(instances(dataset)) == 1
         assert dataset.labels.names == ("background", "a")
-        assert dataset.remark == (
+        assert dataset.note == (
             "left out: 2 annotations without area, 1 annotation without extent, 1 annotation called __ignore__, "
             "see pixelwise data check"
         )
@@ -124,7 +124,7 @@ class TestFiles:
             trees.labelme_file(tmp_path, name, [trees.shape("x", SQUARE)], seed=seed)
         assert splits_of(f"labelme:{tmp_path}") == ("train", "val")
         assert opened(tmp_path, "val").ids == ("e",)
-        assert "every fifth" in str(opened(tmp_path, "val").remark)
+        assert "every fifth" in str(opened(tmp_path, "val").note)
 
     def test_names_of_all_splits_are_the_classes_of_each(self, tmp_path: Path) -> None:
         trees.labelme_file(tmp_path / "train", "a", [trees.shape("b", SQUARE)])

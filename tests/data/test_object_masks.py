@@ -117,7 +117,7 @@ class TestVoc:
         (tmp_path / "SegmentationObject" / "b.png").unlink()
         dataset = opened(f"voc:{tmp_path}@train")
         assert dataset[0].truth.instances is None
-        assert dataset.remark == "objects are left out: 1 image has no file of them, such as b.png"
+        assert dataset.note == "objects are left out: 1 image has no file of them, such as b.png"
         assert len(instances(opened(f"voc:{tmp_path}@val"))) == 2
         assert [fault.kind for fault in faults(f"voc:{tmp_path}@train")] == ["missing objects"]
         with pytest.raises(DataError, match=r"b\.png: no such file of objects; 1 of 2 are missing"):
@@ -186,7 +186,7 @@ class TestInstanceMasks:
         assert instances(dataset, 1).labels.tolist() == [1, 1]
         assert instances(dataset, 1).boxes.tolist() == [[1, 0, 3, 4], [4, 0, 6, 4]]
         assert classes(dataset, 1) == [[0, 1, 1, 0, 1, 1]] * 4
-        assert dataset.remark == "the set has no splits: every fifth pair by name is val, the others are train"
+        assert dataset.note == "the set has no splits: every fifth pair by name is val, the others are train"
 
     def test_penn_fudan(self, tmp_path: Path) -> None:
         trees.instance_masks(tmp_path, ["FudanPed00001", "FudanPed00002"])
@@ -276,10 +276,10 @@ class TestInstanceMasks:
         trees.instance_masks(tmp_path, "a")
         spec = f"instance-masks:{tmp_path}@train"
         (tmp_path / "labels.txt").write_text("background\nnut\n")
-        assert opened(spec).labels.native_ids == (0, 1)
+        assert opened(spec).labels.dataset_ids == (0, 1)
         (tmp_path / "labels.toml").write_text('[[class]]\nname = "bolt"\nid = 4\nthing = true\n')
         assert opened(spec).labels.names == ("background", "bolt")
-        assert opened(spec).labels.native_ids == (0, 4)
+        assert opened(spec).labels.dataset_ids == (0, 4)
         (tmp_path / "labels.toml").write_text('[[class]]\nname = "background"\n[[class]]\nname = "bolt"\n')
         assert opened(spec).labels.is_thing == (False, True)
 

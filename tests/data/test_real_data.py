@@ -43,7 +43,7 @@ def test_counts_and_ids(format: str, folder: str, counts: dict[str, int]) -> Non
         dataset = open_dataset(f"{spec}@{split}", default_split="train")
         assert len(dataset) == len(set(dataset.ids)) == count
         assert dataset.labels == published(format)
-        assert dataset.remark is None
+        assert dataset.note is None
         for index in range(0, count, 7):
             sample = dataset[index]
             assert sample.original_size == dataset.size_of(index) == image_size(dataset.image_path(index))
@@ -75,7 +75,7 @@ def test_ade20k_is_published_with_one_more() -> None:
     assert len(labels) == len(rows) == 150
     for index, row in enumerate(rows):
         words, synonyms = labels.names[index].split(), row["Name"].split(";")
-        assert labels.native_ids[index] == int(row["Idx"])
+        assert labels.dataset_ids[index] == int(row["Idx"])
         assert synonyms[: len(words)] == words
         assert labels.is_thing[index] == (row["Stuff"] == "0")
     dataset = open_dataset(f"ade20k:{root}@val", default_split="val")

@@ -1,4 +1,4 @@
-"""Repaired copies: every fault that can be mended is gone from the copy, and the set itself is as it was."""
+"""Repaired copies: every fault that can be repaired is gone from the copy, and the set itself is as it was."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class TestFolders:
 
 
 def faulty_coco(root: Path) -> str:
-    """A file with every fault that can be mended, and sound objects."""
+    """A file with every fault that can be repaired, and sound objects."""
     sound = [trees.annotation(1, 7, 3, (0, 0, 4, 4)), trees.annotation(2, 8, 9, (1, 1, 5, 5))]
     faulty = [
         trees.annotation(10, 7, 3, (2, 2, 6, 6), bbox=[2, 2, 0, 4]),

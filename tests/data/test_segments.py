@@ -17,7 +17,7 @@ LABELS = LabelSet(
     names=("road", "car", "person"),
     is_thing=(False, True, True),
     palette=((128, 64, 128), (0, 0, 142), (220, 20, 60)),
-    native_ids=(7, 26, 24),
+    dataset_ids=(7, 26, 24),
 )
 
 
@@ -122,7 +122,7 @@ class TestMapped:
         names=("road", "grass", "car", "sign"),
         is_thing=(False, False, True, True),
         palette=((0, 0, 0),) * 4,
-        native_ids=(1, 2, 3, 4),
+        dataset_ids=(1, 2, 3, 4),
     )
 
     def mapped(self, names: dict[str, str], things: tuple[bool, bool]) -> dict[int, tuple[int, bool]]:

@@ -358,6 +358,6 @@ def test_classes_that_a_map_cannot_hold_are_refused_in_one_line() -> None:
     with pytest.raises(DataError, match="'many' has 65 classes; cityscapes-dvps holds 64"):
         cityscapes_dvps.target({}, many)
     fits = cityscapes_dvps.target({}, LabelSet.from_names("fits", [f"class {number}" for number in range(64)]))
-    assert max(*fits.labels.native_ids, *fits.labels.void_ids) * 1000 + 999 <= 65_535
+    assert max(*fits.labels.dataset_ids, *fits.labels.void_ids) * 1000 + 999 <= 65_535
     with pytest.raises(DataError, match="256 classes; kitti-step holds 255"):
         kitti_step.target({}, LabelSet.from_names("many", [f"class {number}" for number in range(256)]))

@@ -87,7 +87,7 @@ class TestLayouts:
         (tmp_path / "data.yaml").write_text("names: [crate, truck]\n")
         assert splits_of(f"yolo:{tmp_path}") == ("train", "val")
         assert opened(tmp_path, "val").ids == ("e",)
-        assert "every fifth" in str(opened(tmp_path).remark)
+        assert "every fifth" in str(opened(tmp_path).note)
 
     def test_a_list_of_images(self, tmp_path: Path) -> None:
         trees.yolo(tmp_path)
@@ -153,7 +153,7 @@ class TestFaults:
         assert [(fault.kind, fault.where[-6:]) for fault in faults(tmp_path)] == [
             ("no segmentation", "line 2"), ("no segmentation", "line 3"), ("repeated annotation", "line 3"),
         ]  # fmt: skip
-        assert opened(tmp_path).remark == "left out: 2 annotations without segmentation, see pixelwise data check"
+        assert opened(tmp_path).note == "left out: 2 annotations without segmentation, see pixelwise data check"
 
     def test_boxes_alone_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="all 1 lines are boxes; boxes alone do not say which pixels"):

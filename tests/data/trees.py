@@ -80,7 +80,7 @@ def ade20k(root: Path, splits: Mapping[str, Sequence[str]] | None = None) -> Pat
 def cityscapes(
     root: Path, splits: Mapping[str, Sequence[str]] | None = None, *, ids: str = "labelIds", annotations: str = "gtFine"
 ) -> Path:
-    """leftImg8bit and gtFine: not judged, road, sidewalk and car; the city is what stands before the first `_`."""
+    """leftImg8bit and gtFine: ignored, road, sidewalk and car; the city is what stands before the first `_`."""
     rows = {"labelIds": [3, 7, 7, 8, 26, 26], "labelTrainIds": [255, 0, 0, 1, 13, 13]}[ids]
     seed = 0
     for split, names in (splits or {"train": ("ulm_0_1", "ulm_0_2", "bonn_0_1"), "val": ("jena_3_4",)}).items():
@@ -261,7 +261,7 @@ def cityscapes_panoptic(root: Path, splits: Mapping[str, Sequence[str]] | None =
     categories = [
         {"id": id, "name": name, "isthing": int(is_thing), "color": list(colour), "supercategory": name}
         for id, name, is_thing, colour in zip(
-            labels.native_ids, labels.names, labels.is_thing, labels.palette, strict=True
+            labels.dataset_ids, labels.names, labels.is_thing, labels.palette, strict=True
         )
     ]
     ids = [[0, 7, 7, 26, 26001, 26001]] * 4

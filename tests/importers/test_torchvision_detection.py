@@ -131,8 +131,8 @@ def test_what_is_found_is_theirs(name: str) -> None:
     )
     network = our_model(
         convert(name, theirs.state_dict()),
-        top_proposals=(2000, PROPOSALS),
-        kept_proposals=(2000, PROPOSALS),
+        pre_nms_topk=(2000, PROPOSALS),
+        post_nms_topk=(2000, PROPOSALS),
         max_detections=DETECTIONS,
     )
     resized = F.interpolate(images[0][None], scale_factor=0.5, mode="bilinear", recompute_scale_factor=True)
@@ -174,7 +174,7 @@ def test_the_usual_numbers_are_theirs(name: str) -> None:
 
 
 def test_of_91_channels_those_that_are_classes_are_taken() -> None:
-    ids = torch.tensor(published("coco").native_ids)
+    ids = torch.tensor(published("coco").dataset_ids)
     weights = {
         "roi_heads.box_predictor.cls_score.weight": torch.arange(91.0)[:, None].expand(-1, 8),
         "roi_heads.box_predictor.cls_score.bias": torch.arange(91.0),

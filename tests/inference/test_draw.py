@@ -123,7 +123,7 @@ def test_more_than_255_classes_draw():
         names=tuple(f"class {index}" for index in range(300)),
         is_thing=(False,) * 300,
         palette=tuple((index % 256, index // 256, 90) for index in range(300)),
-        native_ids=tuple(range(300)),
+        dataset_ids=tuple(range(300)),
         void_ids=(65535,),
     )
     semantic = torch.tensor([[299, -1], [0, 7]], dtype=torch.int32)
@@ -142,7 +142,7 @@ def test_small_objects_lie_unmixed_on_large_ones() -> None:
     found = objects([[20, 10, 30, 20], [5, 5, 55, 35]], scores=torch.tensor([0.6, 0.9]))
     drawn = np.asarray(draw(image, Annotation(instances=found), published("voc"), legend=False)).astype(int)
     assert (drawn[0, 0] == 100).all()
-    # the surest is number 0, whatever lies on top
+    # the highest-scoring is number 0, whatever lies on top
     for number, (y, x) in ((1, (15, 25)), (0, (30, 50))):
         expected = 100 + (np.array(object_colour(number)) - 100) * OPACITY
         assert np.abs(drawn[y, x] - expected).max() <= 1

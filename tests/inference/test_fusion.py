@@ -171,30 +171,30 @@ def by_the_stored_module(predictor: Predictor) -> Tensor:
         return predictor.model(IMAGE[None].to(tensor.dtype) / 255).logits[0].float()
 
 
-def require_stored_answer(predictor: Predictor) -> None:
+def require_stored_prediction(predictor: Predictor) -> None:
     wanted = by_the_stored_module(predictor)
     torch.testing.assert_close(predictor.logits(IMAGE), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
 
 
 def test_the_answers_follow_the_stored_module(predictor: Predictor):
     keys = list(predictor.model.state_dict())
-    require_stored_answer(predictor)
+    require_stored_prediction(predictor)
     assert predictor.network() is not predictor.model
     before = predictor.network()
     assert predictor.network() is before
     model: Any = predictor.model
     with torch.no_grad():
         model.classifier.weight.mul_(-2)
-    require_stored_answer(predictor)
+    require_stored_prediction(predictor)
     model.load_state_dict({key: tensor * 0.9 for key, tensor in model.state_dict().items()})
-    require_stored_answer(predictor)
+    require_stored_prediction(predictor)
     model.decoder.refine[0] = copy.deepcopy(model.decoder.refine[0])
     nn.init.normal_(model.decoder.refine[0][3].weight, std=0.1)
-    require_stored_answer(predictor)
+    require_stored_prediction(predictor)
     model.classifier.bias.data = torch.tensor([5.0, 6, 7])
-    require_stored_answer(predictor)
+    require_stored_prediction(predictor)
     model.double()
-    require_stored_answer(predictor)
+    require_stored_prediction(predictor)
     assert predictor.logits(IMAGE).dtype == torch.float32
     assert list(model.state_dict()) == keys
 
@@ -204,7 +204,7 @@ def test_a_change_that_torch_does_not_count_needs_a_refresh(predictor: Predictor
     model: Any = predictor.model
     model.classifier.bias.data.add_(100)
     predictor.refresh()
-    require_stored_answer(predictor)
+    require_stored_prediction(predictor)
     assert (predictor.logits(IMAGE) - before).mean() > 90
 
 

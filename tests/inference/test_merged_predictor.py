@@ -92,10 +92,10 @@ def test_a_small_image_keeps_its_stuff(predictor: Predictor) -> None:
 
 
 def test_ids_on_disk_of_added_classes_are_unique() -> None:
-    theirs = replace(OBJECTS, native_ids=(0, 2, 9), names=("background", "plum", "cherry"))
+    theirs = replace(OBJECTS, dataset_ids=(0, 2, 9), names=("background", "plum", "cherry"))
     labels, class_ids = joined_labels(LABELS, theirs, [1, 2])
     assert labels.names == ("background", "apple", "pear", "plum", "cherry")
-    assert labels.native_ids == (0, 1, 2, 256, 9)
+    assert labels.dataset_ids == (0, 1, 2, 256, 9)
     assert labels.name == "fruit+objects"
     assert class_ids.tolist() == [0, 3, 4]
 
@@ -128,11 +128,9 @@ def test_the_panoptic_default_is_made_of_two_where_none_ships(
     for name, task in (("default", "panoptic"), ("default_panoptic", None), ("default_panoptic", "panoptic")):
         both = load(name, task=task, device="cpu")
         assert both.name == "default_panoptic"
-        assert (
-            both.remark == "no panoptic model comes with the package: the semantic and the instance default are merged"
-        )
+        assert both.note == "no panoptic model comes with the package: the semantic and the instance default are merged"
         assert both(image()).panoptic.ids[20, [5, 30, 55]].tolist() == [4, 1, 3]
-    assert load(device="cpu").remark == ""
+    assert load(device="cpu").note == ""
     Image.fromarray(image().permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
     command = [
         "predict",
@@ -149,7 +147,7 @@ def test_the_panoptic_default_is_made_of_two_where_none_ships(
         with pytest.raises(SystemExit) as caught:
             main()
         assert not caught.value.code
-        assert (both.remark in capsys.readouterr().err) == (not quiet)
+        assert (both.note in capsys.readouterr().err) == (not quiet)
     (line,) = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert json.loads(line)["model"] == "default_panoptic"
     assert [segment["name"] for segment in json.loads(line)["segments"]] == ["background", "pear", "apple"]

@@ -120,7 +120,7 @@ def test_a_run_writes_pictures_lines_and_the_results_of_coco(
     assert "3 overlays, 3 segment maps, results.jsonl, panoptic_results.json" in capsys.readouterr().out
     lines = {line["image"]: line for line in map(json.loads, (tmp_path / "out/results.jsonl").read_text().splitlines())}
     results = json.loads((tmp_path / "out/panoptic_results.json").read_text())
-    assert [category["id"] for category in results["categories"]] == list(LABELS.native_ids)
+    assert [category["id"] for category in results["categories"]] == list(LABELS.dataset_ids)
     assert [category["isthing"] for category in results["categories"]] == [0, 1, 1]
     assert [one["image_id"] for one in results["annotations"]] == [17, "in/a.png", "in/sub/b.png"]
     for one, (name, image) in zip(results["annotations"], images.items(), strict=True):
@@ -139,7 +139,7 @@ def test_a_run_writes_pictures_lines_and_the_results_of_coco(
             x1, y1, x2, y2 = segment["box"]
             assert info["bbox"] == [x1, y1, x2 - x1, y2 - y1]
             assert info["score"] == segment["score"]
-            assert info["category_id"] == LABELS.native_ids[segment["label"]]
+            assert info["category_id"] == LABELS.dataset_ids[segment["label"]]
             assert segment["track_id"] is None
     before = (tmp_path / "out/panoptic_results.json").read_bytes()
     assert run() == 0

@@ -86,13 +86,13 @@ def test_saving_writes_the_overlay_and_the_ids(tmp_path: Path):
 
 
 def test_masks_hold_the_ids_on_disk_of_the_label_set(tmp_path: Path):
-    labels = replace(LABELS, native_ids=(7, 24, 33), void_ids=(3, 255))
+    labels = replace(LABELS, dataset_ids=(7, 24, 33), void_ids=(3, 255))
     scene(labels).save(str(tmp_path / "a"))
     with Image.open(tmp_path / "a.semantic.png") as mask:
         ids = np.asarray(mask)
         palette = np.array(mask.getpalette()).reshape(-1, 3)
-    native = np.array([7, 24, 33, 3])
-    assert np.array_equal(ids, native[np.where(SEMANTIC == 255, 3, SEMANTIC)])
+    dataset_id = np.array([7, 24, 33, 3])
+    assert np.array_equal(ids, dataset_id[np.where(SEMANTIC == 255, 3, SEMANTIC)])
     assert tuple(palette[24]) == labels.palette[1]
     assert np.array_equal(labels.class_ids(ids, source="a"), SEMANTIC.numpy())
 
@@ -104,7 +104,7 @@ def test_a_void_id_below_zero_is_written_as_255(tmp_path: Path):
 
 
 def test_ids_of_more_than_eight_bits_are_written_as_sixteen(tmp_path: Path):
-    labels = replace(LABELS, native_ids=(0, 1000, 5))
+    labels = replace(LABELS, dataset_ids=(0, 1000, 5))
     scene(labels).save(tmp_path / "a")
     with Image.open(tmp_path / "a.semantic.png") as mask:
         assert mask.mode == "I;16"

@@ -40,14 +40,14 @@ def test_the_times_of_a_variable_rate_are_kept(tmp_path: Path, name: str):
     frames = list(clip.frames())
     assert [frame.time * clip.time_base for frame in frames] == [Fraction(time, 1000) for time in times]
     assert all(close(frame.image, picture) for frame, picture in zip(frames, pictures, strict=True))
-    assert not clip.remarks
+    assert not clip.notes
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mts"])
 def test_pictures_that_begin_later_than_the_sound_keep_their_delay(tmp_path: Path, name: str):
     kind = "mpegts" if name == "a.mts" else None
     clip = open_video(write_video(tmp_path / name, squares(4), times=[5, 6, 7, 8], sound=True, kind=kind))
-    assert clip.remarks == ("its sound is not copied",)
+    assert clip.notes == ("its sound is not copied",)
     times = [float(frame.time * clip.time_base) for frame in clip.frames()]
     assert np.diff(times) == pytest.approx([0.04] * 3, abs=0.001)
     assert 0.15 < times[0] < 0.35  # the encoder of the sound begins 0.128 s before its first sample
@@ -235,7 +235,7 @@ def test_a_high_dynamic_range_is_remarked(tmp_path: Path, transfer: int, told: b
         container.mux(stream.encode(None))
     clip = open_video(path)
     assert len(list(clip.frames())) == 3
-    assert [("high dynamic range" in remark) for remark in clip.remarks] == [True] * told
+    assert [("high dynamic range" in note) for note in clip.notes] == [True] * told
 
 
 def test_frames_above_the_limit_are_refused(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Learning fresh drawings, and judging on drawings that were never seen."""
+"""Learning fresh drawings, and evaluating on drawings that were never seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Stage
 from pixelwise.data.loading.batches import Samples
-from pixelwise.evaluation.evaluate import Answers, evaluate, model_answers
+from pixelwise.evaluation.evaluate import Predictions, evaluate, model_predictions
 from pixelwise.inference.model_folder import ModelCard, system_module
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import TaskMetric, new_metric
@@ -51,12 +51,12 @@ class Lesson:
         return system_module(self.name).TASK
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> Predictions:
         """Of the network as it is now."""
         card = ModelCard(
             task=self.task, system=self.name, labels=LABELS, arguments=self.arguments, input_size=self.side
         )
-        return model_answers(Predictor(self.system, card, device="cpu"))
+        return model_predictions(Predictor(self.system, card, device="cpu"))
 
     def learn(
         self, samples: Samples | None = None, *, watch: Callable[[int, dict[str, float]], None] | None = None
@@ -91,7 +91,7 @@ class Lesson:
         return judge(self.answers, self.task, side=self.side, clips=clips)
 
 
-def judge(answers: Answers, task: str, *, side: int = 96, clips: int = 0) -> dict[str, Any]:
+def judge(answers: Predictions, task: str, *, side: int = 96, clips: int = 0) -> dict[str, Any]:
     """The metrics of any answers on 40 unseen scenes, or on so many unseen clips."""
     size_hw, first_seed = (side, side), 1_000_000
     unseen = (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pixelwise.evaluation.evaluate import Answers, evaluate
+from pixelwise.evaluation.evaluate import Predictions, evaluate
 from pixelwise.metrics.choice import new_metric
 from pixelwise.training.run.initial_weights import carry_over
 from pixelwise.types import Annotation, Sample
@@ -25,7 +25,7 @@ SMALL = {
 KEY_INTERVAL = 5
 
 
-def judged(answers: Answers, title: str) -> dict[str, dict[str, float]]:
+def evaluated(answers: Predictions, title: str) -> dict[str, dict[str, float]]:
     """Scores on unseen clips: of key frames, of the frames between, and of those three and four frames late."""
     metrics = {name: new_metric("instance", LABELS, clips=True) for name in ("key", "partial", "late")}
 
@@ -59,14 +59,14 @@ def test_features_of_key_frames_are_moved() -> None:
     new = {name: system.get_submodule(name).state_dict() for name in ("flow_net", "refinement")}
     new = {name: {key: value.clone() for key, value in state.items()} for name, state in new.items()}
     lesson.learn(DrawnClips(20_000, first_seed=0))
-    moved = judged(lesson.answers, "learnt:")
+    moved = evaluated(lesson.answers, "learned:")
     with torch.no_grad():
         for head in (system.flow_net.head4, system.flow_net.head5):
             head.flow.weight.zero_()
-    without_flow = judged(lesson.answers, "without the flow:")
+    without_flow = evaluated(lesson.answers, "without the flow:")
     for name, state in new.items():
         system.get_submodule(name).load_state_dict(state)
-    unmoved = judged(lesson.answers, "key frames' features as they are:")
+    unmoved = evaluated(lesson.answers, "key frames' features as they are:")
     assert moved["key"] == without_flow["key"] == unmoved["key"]
     assert moved["key"]["mask_ap50"] > 0.9
     assert moved["partial"]["mask_ap50"] > 0.9

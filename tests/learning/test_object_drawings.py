@@ -15,15 +15,15 @@ TWO_STAGES = {
     "channels": 32,
     "box_width": 64,
     "samples": 64,
-    "top_proposals": [300, 200],
-    "kept_proposals": [150, 80],
+    "pre_nms_topk": [300, 200],
+    "post_nms_topk": [150, 80],
 }
 CASCADE = {
     "backbone": "resnet18",
     "anchor_sizes": [32, 56, 88],
     "hidden": 128,
     "smallest_proposal": 4,
-    "rois_per_image": 32,
+    "box_batch_size_per_image": 32,
     "warp_samples": 1,
     "max_detections": 20,
 }
@@ -34,7 +34,7 @@ REGIONS = {
     "crop_size": 32,
     "proposal_side": 96,
     "proposals": 300,
-    "rois_per_image": 16,
+    "box_batch_size_per_image": 16,
 }
 SMALL_ANCHORS = {"anchor_image_side": 96, "anchor_sizes": [20, 40, 64, 96, 128], "anchor_scales": 3}
 LARGER = {"mnc": {"side": 160, "batch_size": 4}}

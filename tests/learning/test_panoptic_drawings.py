@@ -15,8 +15,8 @@ SMALL = {
     "box_width": 64,
     "samples": 64,
     "smallest_stuff": 64,
-    "top_proposals": [300, 200],
-    "kept_proposals": [150, 80],
+    "pre_nms_topk": [300, 200],
+    "post_nms_topk": [150, 80],
 }
 
 

@@ -88,7 +88,7 @@ def test_class_weights_give_the_weighted_mean_of_torch() -> None:
 @pytest.mark.parametrize("weights", [None, (1.0, 0.2, 3.0)])
 def test_the_hardest_pixels_of_each_image_are_those_of_a_sorted_list(weights: tuple[float, ...] | None) -> None:
     logits, truth = two_images()
-    term = PixelLoss(class_weights=weights, hard_pixels=0.3)(logits, truth, weight=0.4)
+    term = PixelLoss(class_weights=weights, ohem=0.3)(logits, truth, weight=0.4)
     total = count = 0.0
     for image in range(2):
         losses: list[tuple[float, float]] = []
@@ -109,7 +109,7 @@ def test_the_hardest_pixels_of_each_image_are_those_of_a_sorted_list(weights: tu
 
 def test_a_hard_pixel_alone_has_a_gradient() -> None:
     logits = torch.tensor([[[[4.0, -1.0]], [[0.0, 0.0]]]], requires_grad=True)  # sure and right; unsure and wrong
-    term = PixelLoss(hard_pixels=0.5)(logits, torch.zeros(1, 1, 2, dtype=torch.int64))
+    term = PixelLoss(ohem=0.5)(logits, torch.zeros(1, 1, 2, dtype=torch.int64))
     assert (float(term.sum.detach()), float(term.count)) == (pytest.approx(math.log(1 + math.e)), 1)
     term.sum.backward()
     assert logits.grad is not None
@@ -119,7 +119,7 @@ def test_a_hard_pixel_alone_has_a_gradient() -> None:
 
 def test_hard_pixels_are_chosen_image_by_image_so_that_two_processes_choose_what_one_would() -> None:
     logits, truth = two_images()
-    loss = PixelLoss(hard_pixels=0.2)
+    loss = PixelLoss(ohem=0.2)
     joint = loss(logits, truth)
     parts = [loss(logits[index : index + 1], truth[index : index + 1]) for index in range(2)]
     assert float(joint.sum) == pytest.approx(sum(float(part.sum) for part in parts), rel=1e-12)
@@ -137,7 +137,7 @@ def test_corners_are_aligned_where_the_authors_align_them() -> None:
 
 
 def test_weights_of_the_median_frequency_worked_by_hand() -> None:
-    # two images of 100 and 50 judged pixels; the first holds 80 of class 0 and 20 of class 1, the second 45 of class 0
-    # and 5 of class 2; class 3 is in neither. Frequencies 125/150, 20/100, 5/50: their median is 0.2
+    # two images of 100 and 50 evaluated pixels; the first holds 80 of class 0 and 20 of class 1, the second 45 of
+    # class 0 and 5 of class 2; class 3 is in neither. Frequencies 125/150, 20/100, 5/50: their median is 0.2
     weights = median_frequency_weights([125, 20, 5, 0], [150, 100, 50, 0])
     assert weights == pytest.approx((0.2 / (125 / 150), 1.0, 2.0, 1.0))

@@ -88,8 +88,8 @@ def slow_counts(predicted: Sequence[Annotation], truth: Sequence[Annotation]) ->
             continue
         partners = []
         for found, other in found_class.items():
-            judged = found_pixels[found] - void
-            iou = len(judged & true_pixels[wanted]) / len(judged | true_pixels[wanted])
+            evaluated = found_pixels[found] - void
+            iou = len(evaluated & true_pixels[wanted]) / len(evaluated | true_pixels[wanted])
             if other == label and iou > 0.5:
                 partners.append((found, iou))
         assert len(partners) <= 1
@@ -102,11 +102,11 @@ def slow_counts(predicted: Sequence[Annotation], truth: Sequence[Annotation]) ->
     for found, label in found_class.items():
         if found in found_right:
             continue
-        not_judged = set(void)
+        ignored = set(void)
         for crowd in crowds:
             if true_class[crowd] == label:
-                not_judged |= true_pixels[crowd]
-        if len(found_pixels[found] & not_judged) <= len(found_pixels[found]) / 2:
+                ignored |= true_pixels[crowd]
+        if len(found_pixels[found] & ignored) <= len(found_pixels[found]) / 2:
             counts.setdefault(label, [0, 0, 0, 0.0])[1] += 1
     return counts
 

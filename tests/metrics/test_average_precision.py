@@ -95,11 +95,11 @@ def official(pairs: dict[str, tuple[Instances, Instances]], kind: str) -> np.nda
         categories = [{"id": index, "name": str(index)} for index in range(1, 81)]
         coco.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
         coco.createIndex()
-        judging = COCOeval(coco, coco.loadRes(results), kind)
-        judging.evaluate()
-        judging.accumulate()
-        judging.summarize()
-    return judging.stats
+        evaluating = COCOeval(coco, coco.loadRes(results), kind)
+        evaluating.evaluate()
+        evaluating.accumulate()
+        evaluating.summarize()
+    return evaluating.stats
 
 
 @pytest.fixture(scope="module")
@@ -242,10 +242,10 @@ def test_boundary_ap_is_the_librarys_own(real_pairs) -> None:
                 target.append(entry if side.scores is None else {**entry, "score": float(side.scores[index])})
     frame = {"info": {}, "images": images, "categories": [{"id": index, "name": str(index)} for index in range(1, 81)]}
     sides = [faster_coco_eval.COCO({**frame, "annotations": side}) for side in (annotations, results)]
-    judging = faster_coco_eval.COCOeval_faster(*sides, iouType="boundary")
-    judging.evaluate()
-    judging.accumulate()
-    precision = np.asarray(judging.eval["precision"])[..., 0, 2]
+    evaluating = faster_coco_eval.COCOeval_faster(*sides, iouType="boundary")
+    evaluating.evaluate()
+    evaluating.accumulate()
+    precision = np.asarray(evaluating.eval["precision"])[..., 0, 2]
     found_values = counted(pairs, "boundary").compute()
     assert found_values["boundary_ap"] == pytest.approx(precision[precision > -1].mean(), abs=1e-9)
     assert found_values["boundary_ap"] < found_values["mask_ap"]

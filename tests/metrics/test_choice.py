@@ -1,12 +1,12 @@
-"""Which metric judges what."""
+"""Which metric evaluates what."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+from pixelwise.cli.evaluating import heading
 
-from pixelwise.cli.judging import heading
 from pixelwise.errors import RecipeError
 from pixelwise.labels import LabelSet, published
 from pixelwise.metrics.choice import (
@@ -61,7 +61,9 @@ def test_the_usual_definition_follows_the_task_the_classes_and_the_clips() -> No
 
 
 def test_what_nothing_judges_is_refused() -> None:
-    with pytest.raises(RecipeError, match="task 'caption': nothing judges it; semantic, instance and panoptic can be"):
+    with pytest.raises(
+        RecipeError, match="task 'caption': nothing evaluates it; semantic, instance and panoptic can be"
+    ):
         new_metric("caption", LABELS)
     with pytest.raises(RecipeError, match="for panoptic segmentation one of panoptic, video-panoptic is wanted"):
         new_metric("panoptic", LABELS, "coco")

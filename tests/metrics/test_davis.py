@@ -28,7 +28,7 @@ Frame = tuple[Annotation, Annotation]
 
 
 def tracks(ids: Sequence[Sequence[int]] | np.ndarray, *, void: int = 0, crowd: Sequence[int] = ()) -> Annotation:
-    """Objects of a map of track ids; `void` marks pixels that nobody judges."""
+    """Objects of a map of track ids; `void` marks pixels that nobody evaluates."""
     numbers = np.asarray(ids)
     found = [int(id) for id in np.unique(numbers) if id not in (0, void)]
     masks = Masks.from_arrays([numbers == id for id in found], numbers.shape)
@@ -47,7 +47,7 @@ def tracks(ids: Sequence[Sequence[int]] | np.ndarray, *, void: int = 0, crowd: S
     )
 
 
-def judged(*clips: Sequence[Frame], definition: str = "davis") -> dict[str, Any]:
+def evaluated(*clips: Sequence[Frame], definition: str = "davis") -> dict[str, Any]:
     metric = Davis(LABELS, definition)
     for number, frames in enumerate(clips):
         for place, (predicted, truth) in enumerate(frames):
@@ -83,9 +83,9 @@ def test_a_frame_worked_by_hand() -> None:
 def test_the_first_and_the_last_frame_are_left_out_but_of_single_images() -> None:
     truth, nothing = tracks(np.array(SQUARE)), tracks(np.zeros((4, 4)))
     clip = [(nothing, truth), (truth, truth), (nothing, truth)]
-    assert judged(clip)["j_mean"] == 1
-    assert judged(clip, definition="davis-unsupervised")["j_mean"] == pytest.approx(1 / 3)
-    assert judged(clip[:2])["j_mean"] is None
+    assert evaluated(clip)["j_mean"] == 1
+    assert evaluated(clip, definition="davis-unsupervised")["j_mean"] == pytest.approx(1 / 3)
+    assert evaluated(clip[:2])["j_mean"] is None
     metric = Davis(LABELS)
     metric.update(truth, truth, id="alone")
     assert metric.compute()["j_mean"] == 1
@@ -94,7 +94,7 @@ def test_the_first_and_the_last_frame_are_left_out_but_of_single_images() -> Non
 def test_an_object_that_neither_has_is_right_and_one_that_is_missed_is_not() -> None:
     truth, nothing = tracks(np.array(SQUARE)), tracks(np.zeros((4, 4)))
     clip = [(truth, truth), (truth, truth), (nothing, nothing), (nothing, truth), (truth, nothing), (truth, truth)]
-    result = judged(clip)
+    result = evaluated(clip)
     assert result["per_object"]["clip 0/1"]["j_mean"] == pytest.approx((1 + 1 + 0 + 0) / 4)
     assert result["f_mean"] == pytest.approx(0.5)
 
@@ -103,21 +103,21 @@ def test_ids_must_agree_unless_tracks_are_assigned() -> None:
     truth = tracks([[1, 1, 0, 2], [1, 1, 0, 2]])
     other = tracks([[7, 7, 0, 5], [7, 7, 3, 5]])
     frames = [(other, truth)] * 4
-    assert judged(frames)["j_mean"] == 0
-    result = judged(frames, definition="davis-unsupervised")
+    assert evaluated(frames)["j_mean"] == 0
+    result = evaluated(frames, definition="davis-unsupervised")
     assert result["j_mean"] == 1  # track 3 has no object and costs nothing
     changed = [(other, truth)] * 3 + [(tracks([[5, 5, 0, 7], [5, 5, 0, 7]]), truth)]
-    assert judged(changed, definition="davis-unsupervised")["j_mean"] == pytest.approx(3 / 4)
-    few = judged([(tracks([[7, 7, 0, 0], [7, 7, 0, 0]]), truth)], definition="davis-unsupervised")
+    assert evaluated(changed, definition="davis-unsupervised")["j_mean"] == pytest.approx(3 / 4)
+    few = evaluated([(tracks([[7, 7, 0, 0], [7, 7, 0, 0]]), truth)], definition="davis-unsupervised")
     assert few["j_mean"] == pytest.approx(0.5)
 
 
 def test_void_and_crowds_are_nobodys() -> None:
     truth = tracks([[1, 1, 9, 9], [1, 1, 9, 9]], void=9)
     predicted = tracks([[1, 1, 1, 1], [1, 1, 1, 1]])
-    assert judged([(predicted, truth)] * 3)["j_mean"] == 1
+    assert evaluated([(predicted, truth)] * 3)["j_mean"] == 1
     crowd = tracks([[1, 1, 4, 4], [1, 1, 4, 4]], crowd=(4,))
-    result = judged([(predicted, crowd)] * 3)
+    result = evaluated([(predicted, crowd)] * 3)
     assert (result["j_mean"], result["per_class"]["object"]["objects"]) == (1, 1)
 
 
@@ -177,7 +177,7 @@ def test_it_is_the_slow_formula(seed: int) -> None:
     }
     inner = [int(id) for id in np.unique(truth[1:-1]) if id]
     expected = slow_means(np.array([pairs[id, id][:, 1:-1] for id in inner]))
-    result = judged(frames)
+    result = evaluated(frames)
     assert {name: result[name] for name in expected} == pytest.approx(expected)
     assert result["j_and_f"] == pytest.approx((expected["j_mean"] + expected["f_mean"]) / 2)
     best = max(
@@ -185,7 +185,7 @@ def test_it_is_the_slow_formula(seed: int) -> None:
         key=lambda chosen: sum(pairs[pair].mean() for pair in zip(ids, chosen, strict=True)),
     )
     expected = slow_means(np.array([pairs[pair] for pair in zip(ids, best, strict=True)]))
-    result = judged(frames, definition="davis-unsupervised")
+    result = evaluated(frames, definition="davis-unsupervised")
     assert {name: result[name] for name in expected} == pytest.approx(expected)
     assert 0.2 < result["j_mean"] < 0.95
 
@@ -195,7 +195,7 @@ def test_real_masks() -> None:
     maps = [(np.asarray(Image.open(path).convert("L")) > 127).astype(int) for path in sorted(folder.glob("*.png"))[:5]]
     frames = [(tracks(one), tracks(other)) for one, other in pairwise(maps)]
     slow = np.array([slow_frame(one > 0, other > 0) for one, other in pairwise(maps)]).T
-    result = judged(frames)
+    result = evaluated(frames)
     expected = slow_means(slow[None, :, 1:-1])
     assert {name: result[name] for name in expected} == pytest.approx(expected)
     assert 0.5 < result["j_mean"] < 1

@@ -98,7 +98,7 @@ CITY = LabelSet(
     names=tuple(CATEGORIES),
     is_thing=tuple(name in INSTANCE_SIZES for name in CATEGORIES),
     palette=tuple((index, index, index) for index in range(len(CATEGORIES))),
-    native_ids=(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
+    dataset_ids=(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
     void_ids=(0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30),
 )
 
@@ -114,14 +114,14 @@ class City:
     @property
     def truth(self) -> Annotation:
         """Objects are the ids from 1000; a region of a class with objects but without such an id is a crowd."""
-        things = [id for id, is_thing in zip(CITY.native_ids, CITY.is_thing, strict=True) if is_thing]
+        things = [id for id, is_thing in zip(CITY.dataset_ids, CITY.is_thing, strict=True) if is_thing]
         ids = [
             int(id)
             for id in np.unique(self.instance_ids)
-            if (id >= 1000 and id // 1000 in CITY.native_ids) or id in things
+            if (id >= 1000 and id // 1000 in CITY.dataset_ids) or id in things
         ]
         masks = Masks.from_arrays((self.instance_ids == id for id in ids), self.instance_ids.shape)
-        labels = [CITY.native_ids.index(id // 1000 if id >= 1000 else id) for id in ids]
+        labels = [CITY.dataset_ids.index(id // 1000 if id >= 1000 else id) for id in ids]
         instances = Instances(
             masks.boxes.float(),
             torch.tensor(labels, dtype=torch.int64),
@@ -152,8 +152,8 @@ def draw_city(seed: int) -> City:
         has_objects = id in (24, 25, 26, 27, 28, 29, 30, 31, 32, 33)
         label_ids[part] = id
         instance_ids[part] = id * 1000 + number if has_objects and generator.random() < 0.8 else id
-    # 29 and 30, classes of objects that are not judged, are never predicted: we have no channel for them
-    wrong = generator.choice([*CITY.native_ids, 0, 9, 14], size).astype(np.uint8)
+    # 29 and 30, classes of objects that are ignored, are never predicted: we have no channel for them
+    wrong = generator.choice([*CITY.dataset_ids, 0, 9, 14], size).astype(np.uint8)
     coarse = np.kron(generator.random((10, 15)), np.ones((4, 4))) < 0.66
     truthful = np.where(np.isin(label_ids, (29, 30)), 26, label_ids)
     return City(label_ids, instance_ids, np.where(coarse, truthful, wrong))
@@ -161,15 +161,15 @@ def draw_city(seed: int) -> City:
 
 def cityscapes_slowly(drawings: Sequence[City]) -> dict[str, Any]:
     """The definition, pixel sets by class and by category."""
-    is_judged = [np.isin(one.label_ids, CITY.native_ids) for one in drawings]
+    is_evaluated = [np.isin(one.label_ids, CITY.dataset_ids) for one in drawings]
 
     def iou(ids: list[int]) -> tuple[int, int, int]:
         """True positives, false positives and false negatives of classes taken as one."""
         right = too_much = missed = 0
-        for one, judged in zip(drawings, is_judged, strict=True):
+        for one, evaluated in zip(drawings, is_evaluated, strict=True):
             truth, predicted = np.isin(one.label_ids, ids), np.isin(one.predicted_ids, ids)
             right += int((truth & predicted).sum())
-            too_much += int((judged & ~truth & predicted).sum())
+            too_much += int((evaluated & ~truth & predicted).sum())
             missed += int((truth & ~predicted).sum())
         return right, too_much, missed
 
@@ -180,7 +180,7 @@ def cityscapes_slowly(drawings: Sequence[City]) -> dict[str, Any]:
                 if instance // 1000 not in ids:
                     continue
                 mask = one.instance_ids == instance
-                name = CITY.names[CITY.native_ids.index(instance // 1000)]
+                name = CITY.names[CITY.dataset_ids.index(instance // 1000)]
                 weight = INSTANCE_SIZES[name] / mask.sum()
                 right += weight * np.isin(one.predicted_ids[mask], ids).sum()
                 missed += weight * (~np.isin(one.predicted_ids[mask], ids)).sum()
@@ -194,7 +194,7 @@ def cityscapes_slowly(drawings: Sequence[City]) -> dict[str, Any]:
         known = [value for value in values if value is not None]
         return sum(known) / len(known)
 
-    by_name = {name: [id] for name, id in zip(CITY.names, CITY.native_ids, strict=True)}
+    by_name = {name: [id] for name, id in zip(CITY.names, CITY.dataset_ids, strict=True)}
     categories = {
         category: [by_name[name][0] for name in CITY.names if CATEGORIES[name] == category]
         for category in dict.fromkeys(CATEGORIES.values())
@@ -323,9 +323,9 @@ def test_a_cityscapes_map_worked_by_hand() -> None:
 
 def test_cityscapes_truth_is_perfect() -> None:
     drawings = [draw_city(seed) for seed in range(2)]
-    judged = np.isin(np.arange(34), CITY.native_ids)
+    evaluated = np.isin(np.arange(34), CITY.dataset_ids)
     perfect = [
-        City(one.label_ids, one.instance_ids, np.where(judged[one.label_ids], one.label_ids, 0)) for one in drawings
+        City(one.label_ids, one.instance_ids, np.where(evaluated[one.label_ids], one.label_ids, 0)) for one in drawings
     ]
     result = measured(perfect)
     assert {value for value in result.values() if not isinstance(value, dict)} == {1.0}

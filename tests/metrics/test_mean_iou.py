@@ -245,10 +245,10 @@ def test_each_image_has_a_row_of_its_own() -> None:
         metric.update(Annotation(semantic=predicted), Annotation(semantic=truth), id=str(index))
     for index, pair in enumerate(pairs):
         alone = slow_formula([pair], len(LABELS))
-        judged = int((pair[1] != VOID).sum())
+        evaluated = int((pair[1] != VOID).sum())
         assert metric.images[str(index)] == (
-            round(alone["pixel_accuracy"] * judged),
-            judged,
+            round(alone["pixel_accuracy"] * evaluated),
+            evaluated,
             pytest.approx(alone["mean_iou"]),
         )
     void = torch.full((2, 2), VOID).byte()

@@ -22,7 +22,7 @@ from tests.shared_data import require
 SKY, CAT, DOG = range(3)
 
 
-def judged(*pairs: tuple[Annotation, Annotation], labels: LabelSet = LABELS) -> dict[str, Any]:
+def evaluated(*pairs: tuple[Annotation, Annotation], labels: LabelSet = LABELS) -> dict[str, Any]:
     """The metric of (prediction, truth) pairs."""
     metric = PanopticQuality(labels)
     for index, (predicted, truth) in enumerate(pairs):
@@ -39,7 +39,7 @@ def test_a_map_worked_by_hand() -> None:
     predicted = segments([[7, 7, 8, 8], [7, 7, 8, 8], [7, 7, 8, 9], [7, 9, 9, 9]], {7: SKY, 8: CAT, 9: DOG})
     # sky: 7 of 8 shared, union 8.  cat 2 and 8: 4 shared, union 5.  cat 3: no cat has more than one half of it.
     # dog: predicted where there is none
-    result = judged((predicted, truth))
+    result = evaluated((predicted, truth))
     assert counts_of(result, "sky") == (1, 0, 0)
     assert counts_of(result, "cat") == (1, 0, 1)
     assert counts_of(result, "dog") == (0, 1, 0)
@@ -57,17 +57,17 @@ def test_a_map_worked_by_hand() -> None:
 def test_an_iou_of_one_half_is_no_match() -> None:
     truth = segments([[1, 1, 1, 1], [2, 2, 2, 2]], {1: CAT, 2: SKY})
     half = segments([[5, 5, 6, 6], [6, 6, 6, 6]], {5: CAT, 6: SKY})  # cat: 2 of 4; sky: 4 of 6
-    assert counts_of(judged((half, truth)), "cat") == (0, 1, 1)
-    assert counts_of(judged((half, truth)), "sky") == (1, 0, 0)
+    assert counts_of(evaluated((half, truth)), "cat") == (0, 1, 1)
+    assert counts_of(evaluated((half, truth)), "sky") == (1, 0, 0)
     more = segments([[5, 5, 5, 6], [6, 6, 6, 6]], {5: CAT, 6: SKY})
-    assert counts_of(judged((more, truth)), "cat") == (1, 0, 0)
+    assert counts_of(evaluated((more, truth)), "cat") == (1, 0, 0)
 
 
 def test_void_is_taken_from_what_is_predicted() -> None:
     truth = segments([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [2, 2, 2, 2]], {1: CAT, 2: SKY})
     predicted = segments([[4, 4, 4, 4], [4, 4, 4, 4], [4, 4, 4, 4], [5, 5, 5, 5]], {4: CAT, 5: SKY})
     # 4 of 12 pixels, but 8 of those are void: IoU 4 / 4
-    assert judged((predicted, truth))["pq"] == 1
+    assert evaluated((predicted, truth))["pq"] == 1
 
 
 def test_what_lies_more_than_half_on_void_is_no_error() -> None:
@@ -75,47 +75,47 @@ def test_what_lies_more_than_half_on_void_is_no_error() -> None:
     classes = {1: SKY, 5: CAT}
     half = segments([[1, 1, 1, 1], [1, 1, 1, 1], [1, 5, 5, 1], [1, 5, 5, 1]], classes)
     more = segments([[1, 1, 1, 1], [1, 1, 5, 1], [1, 5, 5, 1], [1, 5, 5, 1]], classes)
-    assert counts_of(judged((half, truth)), "cat") == (0, 1, 0)  # 2 of 4 pixels are void
-    assert counts_of(judged((more, truth)), "cat") == (0, 0, 0)  # 3 of 5 are
+    assert counts_of(evaluated((half, truth)), "cat") == (0, 1, 0)  # 2 of 4 pixels are void
+    assert counts_of(evaluated((more, truth)), "cat") == (0, 0, 0)  # 3 of 5 are
 
 
 def test_a_crowd_is_neither_found_nor_missed() -> None:
     truth = segments([[1, 1, 2, 2], [1, 1, 2, 2], [1, 1, 3, 3], [1, 1, 3, 3]], {1: SKY, 2: CAT, 3: CAT}, crowd=(2,))
     on_crowd = segments([[1, 1, 8, 8], [1, 1, 8, 8], [1, 1, 3, 3], [1, 1, 3, 3]], {1: SKY, 8: CAT, 3: CAT})
-    assert counts_of(judged((on_crowd, truth)), "cat") == (1, 0, 0)
+    assert counts_of(evaluated((on_crowd, truth)), "cat") == (1, 0, 0)
     missed = segments([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 3, 3], [1, 1, 3, 3]], {1: SKY, 3: CAT})
-    assert counts_of(judged((missed, truth)), "cat") == (1, 0, 0)
+    assert counts_of(evaluated((missed, truth)), "cat") == (1, 0, 0)
     # a dog on a crowd of cats is wrong, and so is a cat of which no more than half lies on it
     dog = segments([[1, 1, 8, 8], [1, 1, 8, 8], [1, 1, 3, 3], [1, 1, 3, 3]], {1: SKY, 8: DOG, 3: CAT})
-    assert counts_of(judged((dog, truth)), "dog") == (0, 1, 0)
+    assert counts_of(evaluated((dog, truth)), "dog") == (0, 1, 0)
     half = segments([[1, 8, 8, 0], [1, 8, 8, 0], [1, 1, 3, 3], [1, 1, 3, 3]], {1: SKY, 8: CAT, 3: CAT})
-    assert counts_of(judged((half, truth)), "cat") == (1, 1, 0)
+    assert counts_of(evaluated((half, truth)), "cat") == (1, 1, 0)
 
 
 def test_void_and_all_crowds_of_the_class_count_together() -> None:
     truth = segments([[1, 2, 0, 3], [3, 3, 3, 3]], {1: CAT, 2: CAT, 3: SKY}, crowd=(1, 2))
     predicted = segments([[9, 9, 9, 9], [9, 3, 3, 3]], {9: CAT, 3: SKY})
     # 1 + 1 pixels on crowds and 1 in void of 5
-    assert counts_of(judged((predicted, truth)), "cat") == (0, 0, 0)
+    assert counts_of(evaluated((predicted, truth)), "cat") == (0, 0, 0)
 
 
 def test_id_0_is_void_and_so_is_what_has_no_entry_or_no_class() -> None:
     truth = segments([[0, 0, 1, 1], [1, 1, 1, 1]], {1: SKY})
-    assert judged((truth, truth))["pq"] == 1
-    assert counts_of(judged((truth, truth)), "sky") == (1, 0, 0)
+    assert evaluated((truth, truth))["pq"] == 1
+    assert counts_of(evaluated((truth, truth)), "sky") == (1, 0, 0)
     for other in (
         segments([[77, -5, 1, 1], [1, 1, 1, 1]], {1: SKY}),
         segments([[4, 4, 1, 1], [1, 1, 1, 1]], {1: SKY, 4: 255}),
     ):
-        result = judged((segments([[1, 1, 1, 1], [1, 1, 1, 1]], {1: SKY}), other))
+        result = evaluated((segments([[1, 1, 1, 1], [1, 1, 1, 1]], {1: SKY}), other))
         assert result["pq"] == 1
-        assert judged((other, truth))["pq"] == 1
+        assert evaluated((other, truth))["pq"] == 1
 
 
 def test_classes_that_nobody_has_are_left_out_and_segments_without_pixels_are_none() -> None:
     truth = segments([[1, 1], [1, 1]], {1: SKY, 2: CAT})
     predicted = segments([[3, 3], [3, 3]], {3: SKY, 9: DOG})
-    result = judged((predicted, truth))
+    result = evaluated((predicted, truth))
     assert result["pq"] == 1
     assert result["pq_things"] is None
     assert result["per_class"]["dog"] == {"pq": None, "sq": None, "rq": None, "tp": 0, "fp": 0, "fn": 0}
@@ -125,7 +125,7 @@ def test_counts_are_pooled_and_not_averaged_over_images() -> None:
     full = segments([[1, 1]], {1: CAT})
     nothing = segments([[0, 0]], {})
     dog = segments([[1, 1]], {1: DOG})
-    result = judged((full, full), (nothing, full), (nothing, full), (dog, dog))
+    result = evaluated((full, full), (nothing, full), (nothing, full), (dog, dog))
     assert result["per_class"]["cat"]["pq"] == pytest.approx(1 / 2)  # 1 / (1 + 2 / 2)
     assert result["pq"] == pytest.approx((1 / 2 + 1) / 2)
 
@@ -139,7 +139,7 @@ def test_it_is_the_slow_formula(seed: int) -> None:
         size = (int(generator.integers(1, 14)), int(generator.integers(1, 14)))
         truth = random_segments(generator, size, names=names, classes=3, crowd=True)
         pairs.append((moved(truth, generator, [11, 5, 80_000, 40, 2, 900]), truth))
-    result = judged(*pairs)
+    result = evaluated(*pairs)
     counts: dict[int, list[float]] = {}
     for predicted, truth in pairs:
         for label, row in slow_counts([predicted], [truth]).items():
@@ -225,7 +225,7 @@ def real_pairs() -> tuple[LabelSet, list[tuple[Annotation, Annotation]]]:
 def test_real_coco_maps() -> None:
     labels, pairs = real_pairs()
     for pair in pairs:
-        result, counts = judged(pair, labels=labels), usual_counts(*pair)
+        result, counts = evaluated(pair, labels=labels), usual_counts(*pair)
         assert result["pq"] == pytest.approx(slow_quality(counts, range(len(labels)))["pq"], abs=1e-12)
         assert 0.1 < result["pq"] < 1
         for label, name in enumerate(labels.names):
@@ -243,7 +243,7 @@ def test_real_kitti_step_maps() -> None:
         ids = np.where(rgb[..., 0] == 255, 0, 1 + (rgb[..., 0] << 16) + (rgb[..., 1] << 8) + rgb[..., 2])
         maps.append(segments(ids, {int(id): int(id - 1) >> 16 for id in np.unique(ids) if id}))
     for predicted, truth in pairwise(maps):  # the frame before as a prediction
-        result, counts = judged((predicted, truth), labels=labels), usual_counts(predicted, truth)
+        result, counts = evaluated((predicted, truth), labels=labels), usual_counts(predicted, truth)
         expected = slow_quality(counts, range(19))
         assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-12)
         assert 0.1 < result["pq"] < 1

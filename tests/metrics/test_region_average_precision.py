@@ -30,7 +30,7 @@ def annotation(rows: list[tuple[int, str, float]], *, crowd: list[bool] | None =
     )
 
 
-def judged(pairs: list[tuple[Annotation, Annotation]], definition: str = "region") -> dict:
+def evaluated(pairs: list[tuple[Annotation, Annotation]], definition: str = "region") -> dict:
     metric = RegionAveragePrecision(LABELS, definition)
     for index, (predicted, truth) in enumerate(pairs):
         metric.update(predicted, truth, id=str(index))
@@ -50,11 +50,11 @@ def test_average_precision_by_hand() -> None:
 def test_overlaps_are_of_regions() -> None:
     truth = annotation([(1, "xxxx......", 1.0)])
     predicted = annotation([(1, "xxx..x....", 0.9)])  # 3 of 5: more than 0.5, less than 0.7
-    result = judged([(predicted, truth)])
+    result = evaluated([(predicted, truth)])
     assert result["region_ap_50"] == 1
     assert result["region_ap_70"] == 0
     assert result["region_ap_vol"] == pytest.approx(5 / 9)  # strict: 0.6 is not more than 0.6
-    assert judged([(predicted, truth)], "region-2015")["region_ap_vol"] == pytest.approx(6 / 9)
+    assert evaluated([(predicted, truth)], "region-2015")["region_ap_vol"] == pytest.approx(6 / 9)
     assert result["per_class"]["dog"] == {
         "region_ap_50": None,
         "region_ap_70": None,
@@ -67,25 +67,25 @@ def test_the_two_codes_differ_where_the_best_object_is_taken() -> None:
     truth = annotation([(1, "xxxxxx....", 1.0), (1, ".xxxxxxxx.", 1.0)])  # they overlap each other
     # the second detection overlaps the first object by 6/7, the other one by 6/9
     predicted = annotation([(1, "xxxxxx....", 0.9), (1, "xxxxxxx...", 0.8)])
-    assert judged([(predicted, truth)])["region_ap_50"] == 1
-    assert judged([(predicted, truth)], "region-2015")["region_ap_50"] == pytest.approx(0.5)
+    assert evaluated([(predicted, truth)])["region_ap_50"] == 1
+    assert evaluated([(predicted, truth)], "region-2015")["region_ap_50"] == pytest.approx(0.5)
 
 
 def test_a_second_detection_of_an_object_is_wrong() -> None:
     truth = annotation([(1, "xxxx......", 1.0), (1, ".....xxxx.", 1.0)])
     predicted = annotation([(1, "xxxx......", 0.9), (1, "xxxx......", 0.8), (1, ".....xxxx.", 0.7)])
     for definition in ("region", "region-2015"):
-        assert judged([(predicted, truth)], definition)["region_ap_50"] == pytest.approx((1 + 2 / 3) / 2)
+        assert evaluated([(predicted, truth)], definition)["region_ap_50"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_what_lies_on_a_crowd_is_not_judged() -> None:
     truth = annotation([(1, "xxxx......", 1.0), (1, "....xxxxxx", 1.0)], crowd=[False, True])
     predicted = annotation([(1, ".....xx...", 0.9), (1, "xxxx......", 0.8)])
-    result = judged([(predicted, truth)])
+    result = evaluated([(predicted, truth)])
     assert result["region_ap_50"] == 1
     assert result["per_class"]["cat"]["objects"] == 1
     other_class = annotation([(2, ".....xx...", 0.9), (1, "xxxx......", 0.8)])
-    assert judged([(other_class, truth)])["region_ap_50"] == 1  # no dogs: no AP for them
+    assert evaluated([(other_class, truth)])["region_ap_50"] == 1  # no dogs: no AP for them
 
 
 def slow(pairs: list[tuple[Annotation, Annotation]], label: int, threshold: float, definition: str) -> float | None:
@@ -135,7 +135,7 @@ def test_it_is_the_slow_formula(definition: str) -> None:
         return made
 
     pairs = [(annotation(rows(12)), annotation(rows(5))) for _ in range(6)]
-    result = judged(pairs, definition)
+    result = evaluated(pairs, definition)
     for label, name in ((1, "cat"), (2, "dog")):
         for key, threshold in (("region_ap_50", 0.5), ("region_ap_70", 0.7)):
             assert result["per_class"][name][key] == pytest.approx(slow(pairs, label, threshold, definition))
@@ -148,9 +148,9 @@ def test_images_without_objects_cost_what_is_found_in_them() -> None:
     found, nothing = annotation([(1, "xxxx......", 0.9)]), annotation([])
     truth = annotation([(1, "xxxx......", 1.0)])
     worse = annotation([(1, "xxxx......", 0.5)])
-    assert judged([(nothing, nothing)])["region_ap_50"] is None
-    assert judged([(nothing, truth)])["region_ap_50"] == 0
-    assert judged([(found, nothing), (worse, truth)])["region_ap_50"] == pytest.approx(0.5)
+    assert evaluated([(nothing, nothing)])["region_ap_50"] is None
+    assert evaluated([(nothing, truth)])["region_ap_50"] == 0
+    assert evaluated([(found, nothing), (worse, truth)])["region_ap_50"] == pytest.approx(0.5)
 
 
 def test_its_state_passes_json() -> None:

@@ -18,8 +18,8 @@ def test_shared_pixels_are_those_of_the_dense_masks() -> None:
     assert 0 < (expected == 0).sum() < expected.numel()
     packed, other_packed = Masks.from_dense(some), Masks.from_dense(others)
     assert shared_pixels(packed, other_packed).equal(expected)
-    judged = torch.eye(5, dtype=torch.bool)
-    assert shared_pixels(packed, other_packed, judged).equal(expected * judged)
+    evaluated = torch.eye(5, dtype=torch.bool)
+    assert shared_pixels(packed, other_packed, evaluated).equal(expected * evaluated)
 
 
 def test_nothing_shares_nothing() -> None:

@@ -26,7 +26,7 @@ SKY, CAT, DOG = range(3)
 Clip = Sequence[tuple[Annotation, Annotation]]
 
 
-def judged(*clips: Clip, labels: LabelSet = LABELS, k: Sequence[int] = (0, 5, 10, 15)) -> dict[str, Any]:
+def evaluated(*clips: Clip, labels: LabelSet = LABELS, k: Sequence[int] = (0, 5, 10, 15)) -> dict[str, Any]:
     """The metric of clips of (prediction, truth) pairs."""
     metric = VideoPanopticQuality(labels, k=k)
     for number, frames in enumerate(clips):
@@ -46,8 +46,8 @@ TRUTH = still(2, 3)
 def test_a_switch_of_identity_costs_vpq_of_longer_windows_alone() -> None:
     switched = [(still(5, 6), TRUTH), (still(6, 5), TRUTH)]
     kept = [(still(5, 6), TRUTH), (still(5, 6), TRUTH)]
-    assert judged(kept)["vpq"] == 1
-    result = judged(switched)
+    assert evaluated(kept)["vpq"] == 1
+    result = evaluated(switched)
     assert result["vpq_k0"] == 1
     # each predicted tube has 2 of its 4 pixels in each true one: no match, 2 wrong and 2 missed
     assert (result["vpq_k5"], result["vpq_k5_things"], result["vpq_k5_stuff"]) == (0.5, 0, 1)
@@ -60,20 +60,20 @@ def test_a_switch_of_identity_costs_vpq_of_longer_windows_alone() -> None:
 def test_windows_slide_by_one_labelled_frame() -> None:
     # the switch lies in one of the two windows of two frames
     clip = [(still(5, 6), TRUTH), (still(5, 6), TRUTH), (still(6, 5), TRUTH)]
-    result = judged(clip)
+    result = evaluated(clip)
     # cats: 2 matches with IoU 1 in one window, 2 wrong and 2 missed in the other
     assert result["per_class"]["cat"]["vpq_k5"] == pytest.approx(2 / (2 + 2 / 2 + 2 / 2))
     # over three frames 4 of 6 pixels are right: IoU 4 / 8, no match
     assert result["per_class"]["cat"]["vpq_k10"] == 0
     four = [*clip[:2], (still(5, 6), TRUTH), clip[2]]
     # over four frames 6 of 8 are right: IoU 6 / 10
-    assert judged(four)["per_class"]["cat"]["vpq_k15"] == pytest.approx(0.6)
+    assert evaluated(four)["per_class"]["cat"]["vpq_k15"] == pytest.approx(0.6)
 
 
 def test_void_and_crowds_hold_for_tubes() -> None:
     truth = [segments([[1, 1, 0, 0]], {1: SKY}), segments([[1, 1, 2, 2]], {1: SKY, 2: CAT}, crowd=(2,))]
     predicted = segments([[1, 1, 7, 7]], {1: SKY, 7: CAT})
-    result = judged([(predicted, one) for one in truth])
+    result = evaluated([(predicted, one) for one in truth])
     # the cat lies on void, then on a crowd: no error, and the crowd is not missed
     assert [result[name] for name in ("vpq_k0", "vpq_k5")] == [1, 1]
     assert result["per_class"]["cat"]["vpq_k0"] is None
@@ -82,7 +82,7 @@ def test_void_and_crowds_hold_for_tubes() -> None:
 def test_a_tube_has_the_class_of_its_first_frame() -> None:
     truth = [segments([[2, 2]], {2: CAT})] * 2
     predicted = [segments([[5, 5]], {5: CAT}), segments([[5, 5]], {5: DOG})]
-    result = judged(list(zip(predicted, truth, strict=True)))
+    result = evaluated(list(zip(predicted, truth, strict=True)))
     assert result["per_class"]["cat"]["vpq_k5"] == 1
     assert result["per_class"]["cat"]["vpq_k0"] == pytest.approx(1 / 1.5)
     assert result["per_class"]["dog"]["vpq_k0"] == 0
@@ -109,17 +109,17 @@ def test_any_list_of_windows_and_any_spacing() -> None:
 
 def test_stq_worked_by_hand() -> None:
     switched = [(still(5, 6), TRUTH), (still(6, 5), TRUTH)]
-    result = judged(switched)
+    result = evaluated(switched)
     # every class is right; each cat of 4 pixels shares 2 with each of two tubes of 4: 2 · (2 · 2/6) / 4 = 1/3
     assert result["stq_sq"] == 1
     assert result["aq"] == pytest.approx(1 / 3)
     assert result["stq"] == pytest.approx(math.sqrt(1 / 3))
     dogs = [(segments([[1, 1, 5, 5], [1, 1, 6, 6]], {1: SKY, 5: DOG, 6: DOG}), TRUTH)] * 2
-    result = judged(dogs)
+    result = evaluated(dogs)
     assert result["aq"] == 1  # whatever the class
     assert result["stq_sq"] == pytest.approx((1 + 0 + 0) / 3)
     assert result["per_class"]["cat"]["iou"] == 0
-    nothing = judged([(segments([[1]], {1: SKY}), segments([[1]], {1: SKY}))])
+    nothing = evaluated([(segments([[1]], {1: SKY}), segments([[1]], {1: SKY}))])
     assert (nothing["aq"], nothing["stq"], nothing["stq_sq"]) == (None, None, 1)
 
 
@@ -127,11 +127,11 @@ def test_aq_leaves_out_crowds_and_counts_what_lies_in_void() -> None:
     predicted = segments([[5, 5, 5, 5]], {5: CAT})
     crowd = segments([[2, 2, 3, 3]], {2: CAT, 3: CAT}, crowd=(3,))
     void = segments([[2, 2, 0, 0]], {2: CAT})
-    assert judged([(predicted, crowd)])["aq"] == 1
-    assert judged([(predicted, void)])["aq"] == pytest.approx(2 * (2 / 4) / 2)
-    assert judged([(predicted, void)])["stq_sq"] == 1
+    assert evaluated([(predicted, crowd)])["aq"] == 1
+    assert evaluated([(predicted, void)])["aq"] == pytest.approx(2 * (2 / 4) / 2)
+    assert evaluated([(predicted, void)])["stq_sq"] == 1
     # predicted void is an error of the true class
-    assert judged([(void, predicted)])["stq_sq"] == pytest.approx(0.5)
+    assert evaluated([(void, predicted)])["stq_sq"] == pytest.approx(0.5)
 
 
 def slow_stq(clips: Sequence[Clip], classes: int, things: Sequence[int]) -> tuple[float, float]:
@@ -196,7 +196,7 @@ def random_clips(generator: np.random.Generator) -> list[Clip]:
 @pytest.mark.parametrize("seed", range(6))
 def test_they_are_the_slow_formulas(seed: int) -> None:
     clips = random_clips(np.random.default_rng(seed))
-    result = judged(*clips)
+    result = evaluated(*clips)
     per_k = []
     for k, length in ((0, 1), (5, 2), (10, 3), (15, 4)):
         counts: dict[int, list[float]] = {}
@@ -235,19 +235,19 @@ def test_a_real_clip() -> None:
         ids = np.where(rgb[..., 0] == 255, 0, 1 + (rgb[..., 0] << 16) + (rgb[..., 1] << 8) + rgb[..., 2])
         crowds = [int(id) for id in np.unique(ids) if id and id - 1 >> 16 in (11, 13) and id - 1 & 0xFFFF == 0]
         maps.append(segments(ids, {int(id): int(id - 1) >> 16 for id in np.unique(ids) if id}, crowds))
-    perfect = judged([(one, one) for one in maps], labels=labels)
+    perfect = evaluated([(one, one) for one in maps], labels=labels)
     # crowds are nobody's, so that predicting them costs nothing
     assert {perfect[name] for name in ("vpq", "vpq_k15", "stq", "aq", "stq_sq")} == {1.0}
     clip = list(pairwise(maps))  # each frame answered by the one before
-    result = judged(clip, labels=labels)
+    result = evaluated(clip, labels=labels)
     window = clip[2:6]
     counts = slow_counts([pair[0] for pair in window], [pair[1] for pair in window])
-    alone = judged(window, labels=labels)
+    alone = evaluated(window, labels=labels)
     assert alone["vpq_k15"] == pytest.approx(slow_quality(counts, range(19))["pq"], abs=1e-12)
     assert 0.2 < result["vpq"] < result["vpq_k0"] < 0.9
     parts = [tuple(segments_below(one, 60) for one in pair) for pair in clip[:3]]
     aq, sq = slow_stq([parts], 19, (11, 13))
-    result = judged(parts, labels=labels)
+    result = evaluated(parts, labels=labels)
     assert (result["aq"], result["stq_sq"]) == (pytest.approx(aq, abs=1e-12), pytest.approx(sq, abs=1e-12))
     assert 0 < aq < 1
 

@@ -199,7 +199,7 @@ def test_deconvolutions_begin_bilinear_and_learn_as_said(
 
 
 class GivenMaps(Backbone):
-    """Answers with the same maps whatever it is shown."""
+    """Predictions with the same maps whatever it is shown."""
 
     strides = (8, 16, 32)
 

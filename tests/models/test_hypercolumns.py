@@ -1,4 +1,4 @@
-"""Hypercolumns: the location classifiers against loops over pixels, what masks are learnt on, and the projection."""
+"""Hypercolumns: the location classifiers against loops over pixels, what masks are learned on, and the projection."""
 
 from __future__ import annotations
 
@@ -255,19 +255,19 @@ def test_every_stage_of_the_recipe_can_be_begun() -> None:
 
 def test_training_in_half_precision_keeps_boxes_and_masks_exact() -> None:
     batch = drawings()
-    learnt: list[Output] = []
+    learned: list[Output] = []
     for enabled in (False, True):
         system = small().train()
         boxes: list[Tensor] = []
         system.mask_classifiers.register_forward_pre_hook(lambda _, inputs, boxes=boxes: boxes.append(inputs[2]))
         torch.manual_seed(1)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            learnt.append(system(batch.images, batch.valid_sizes, batch.truth))
-            total = sum(term.sum for term in system.loss(learnt[-1], batch).values())
+            learned.append(system(batch.images, batch.valid_sizes, batch.truth))
+            total = sum(term.sum for term in system.loss(learned[-1], batch).values())
         total.backward()
         assert boxes[0].dtype == torch.float32
         assert math.isfinite(float(total.detach()))
-    whole, half = learnt
+    whole, half = learned
     assert half.mask_probabilities.dtype == torch.float32
     assert torch.equal(whole.mask_targets, half.mask_targets)
     assert (whole.mask_probabilities - half.mask_probabilities).abs().mean() < 0.01

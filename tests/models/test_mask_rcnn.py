@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "channels": 16,
     "box_width": 32,
     "samples": 32,
-    "kept_proposals": (60, 30),
+    "post_nms_topk": (60, 30),
     "max_detections": 12,
 }
 
@@ -51,7 +51,7 @@ def things_batch(**arguments: Any) -> Batch:
     return replace(batch, truth=tuple(truth))
 
 
-def learnt(network: MaskRCNN, batch: Batch, seed: int = 0) -> Output:
+def learned(network: MaskRCNN, batch: Batch, seed: int = 0) -> Output:
     torch.manual_seed(seed)
     return network.train()(batch.images, batch.valid_sizes, batch.truth)
 
@@ -79,7 +79,7 @@ def total(network: MaskRCNN, output: Output, batch: Batch) -> Tensor:
 def test_every_layout_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
     network = small(**changes)
     batch = things_batch()
-    output = learnt(network, batch)
+    output = learned(network, batch)
     assert output.boxes is None
     total(network, output, batch).backward()
     for name, parameter in network.named_parameters():
@@ -112,7 +112,7 @@ def test_c4_looks_at_masks_with_half_the_cells() -> None:
 def test_impossible_arguments_are_refused() -> None:
     for changes, text in (
         ({"layout": "c4"}, "layout c4 takes a ResNet"),
-        ({"kept_proposals": (1, 2, 3)}, "kept_proposals.*two numbers"),
+        ({"post_nms_topk": (1, 2, 3)}, "post_nms_topk.*two numbers"),
         ({"thing_ids": (9,)}, "thing_ids"),
     ):
         with pytest.raises(RecipeError, match=text):
@@ -140,7 +140,7 @@ def test_masks_are_of_positives_and_their_targets_of_the_proposal() -> None:
         )
     )
     batch = random_batch(SIZE, [SIZE], truth=[truth])
-    output = learnt(network, batch)
+    output = learned(network, batch)
     assert output.mask_logits is not None
     assert output.mask_targets is not None
     assert output.box_targets is not None
@@ -175,7 +175,7 @@ def test_only_the_mask_of_the_true_class_is_learnt() -> None:
         assert one.instances is not None
         truth.append(replace(one, instances=replace(one.instances, labels=torch.full_like(one.instances.labels, 2))))
     batch = replace(batch, truth=tuple(truth))
-    term = network.loss(learnt(network, batch), batch)["mask"]
+    term = network.loss(learned(network, batch), batch)["mask"]
     (term.sum / term.count).backward()
     gradient = network.mask_head.predictor.weight.grad
     assert gradient is not None
@@ -185,14 +185,14 @@ def test_only_the_mask_of_the_true_class_is_learnt() -> None:
 def test_what_is_sampled_follows_the_seed() -> None:
     network = small()
     batch = things_batch()
-    losses = [float(total(network, learnt(network, batch, seed), batch).detach()) for seed in (3, 3, 4)]
+    losses = [float(total(network, learned(network, batch, seed), batch).detach()) for seed in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
 
 
 def test_images_without_objects_have_finite_losses() -> None:
     network = small()
     batch = random_batch(SIZE, [SIZE] * 2, truth=[empty_annotation(SIZE)] * 2)
-    output = learnt(network, batch)
+    output = learned(network, batch)
     terms = network.loss(output, batch)
     assert {name for name, term in terms.items() if int(term.count)} == {"rpn_objectness", "rpn_box", "class", "box"}
     assert all(float(terms[name].sum.detach()) == 0 for name in ("rpn_box", "box", "mask"))
@@ -216,7 +216,7 @@ def test_crowds_are_neither_targets_nor_background() -> None:
             crowd=torch.tensor([True]),
         )
         truth.append(replace(one, instances=crowd))
-    output = learnt(network, replace(batch, truth=tuple(truth)))
+    output = learned(network, replace(batch, truth=tuple(truth)))
     assert [len(channels) for channels in output.channels] == [0, 0]
     assert output.anchor_is_object is not None
     assert not torch.cat(output.anchor_is_object).any()
@@ -242,7 +242,7 @@ def test_it_learns_in_half_precision() -> None:
     network = small()
     batch = things_batch()
     with torch.autocast("cpu", torch.bfloat16):
-        output = learnt(network, batch)
+        output = learned(network, batch)
     loss = total(network, output, batch)
     assert loss.dtype == torch.float32
     loss.backward()

@@ -22,7 +22,12 @@ from tests.drawn_scenes import LABELS, DrawnScenes
 
 def small(**arguments) -> MNC:
     torch.manual_seed(0)
-    chosen = {"anchor_sizes": (16, 32, 64), "hidden": 16, "smallest_proposal": 4, "rois_per_image": 16} | arguments
+    chosen = {
+        "anchor_sizes": (16, 32, 64),
+        "hidden": 16,
+        "smallest_proposal": 4,
+        "box_batch_size_per_image": 16,
+    } | arguments
     return build(num_classes=len(LABELS), backbone="mobilenet_v2", **chosen)
 
 
@@ -110,7 +115,7 @@ def test_losses_of_later_stages_reach_the_boxes_of_the_earlier() -> None:
         ("mask_2", ("rpn.deltas.weight", "class_stage.deltas.weight")),
     ):
         # so many proposals that some overlap objects, and masks that are not flat
-        system = small(rois_per_image=32, warp_samples=1).train()
+        system = small(box_batch_size_per_image=32, warp_samples=1).train()
         with torch.no_grad():
             system.mask_stage.mask.weight.normal_(std=0.2)
             system.mask_stage.fc6.weight.normal_(std=0.02)
@@ -129,7 +134,7 @@ def test_losses_of_later_stages_reach_the_boxes_of_the_earlier() -> None:
 
 def test_the_gradient_of_later_stages_is_small_and_stays_inside_the_image() -> None:
     batch = drawings()
-    system = small(rois_per_image=64).train()
+    system = small(box_batch_size_per_image=64).train()
     seen: list[Tensor] = []
 
     def keep(_module: torch.nn.Module, _inputs: tuple[Tensor, ...], deltas: Tensor) -> None:

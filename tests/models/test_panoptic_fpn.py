@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     "semantic_channels": 8,
     "box_width": 32,
     "samples": 32,
-    "kept_proposals": (60, 30),
+    "post_nms_topk": (60, 30),
     "max_detections": 12,
     "score_threshold": 0.1,
     "smallest_stuff": 0,

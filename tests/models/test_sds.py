@@ -15,14 +15,14 @@ from torch import Tensor
 
 from pixelwise.data.loading.collate import collate
 from pixelwise.errors import CheckpointError, DataError, RecipeError
-from pixelwise.evaluation.evaluate import model_answers
+from pixelwise.evaluation.evaluate import model_predictions
 from pixelwise.inference.load import load
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.models import sds
 from pixelwise.models.sds import SDS, build, draw_regions
 from pixelwise.nn.caffenet import CaffeNetBackbone
-from pixelwise.nn.linear_machines import MinedSVM, fit_logistic
+from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import coarse_mask, padded_box
 from pixelwise.ops.superpixels import Regions
@@ -35,7 +35,7 @@ from tests.drawn_scenes import LABELS, DrawnScenes
 
 def small(**arguments) -> SDS:
     torch.manual_seed(0)
-    chosen = {"width": 8, "crop_size": 32, "proposals": 12, "rois_per_image": 8} | arguments
+    chosen = {"width": 8, "crop_size": 32, "proposals": 12, "box_batch_size_per_image": 8} | arguments
     return build(num_classes=len(LABELS), backbone="mobilenet_v2", **chosen)
 
 
@@ -169,7 +169,7 @@ def test_given_proposals_are_taken() -> None:
 @pytest.mark.parametrize("clip", [None, "a"])
 def test_stored_proposals_are_taken_where_samples_are_judged(clip: str | None) -> None:
     card = ModelCard(task="instance", system="sds", labels=LABELS, arguments={}, input_size=60)
-    answers = model_answers(Predictor(small(score_threshold=0.0), card, device="cpu"))
+    answers = model_predictions(Predictor(small(score_threshold=0.0), card, device="cpu"))
     sample = replace(DrawnScenes(1, first_seed=3, size_hw=(40, 60))[0], proposals=quarters(), clip=clip, frame=0)
     found = answers(sample).instances
     assert found is not None

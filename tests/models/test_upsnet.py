@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
     "channels": 16,
     "box_width": 32,
     "samples": 32,
-    "kept_proposals": (60, 30),
+    "post_nms_topk": (60, 30),
     "max_detections": 12,
     "score_threshold": 0.1,
     "smallest_stuff": 0,
@@ -68,7 +68,7 @@ def things_batch(**arguments: Any) -> Batch:
     return replace(batch, truth=tuple(truth))
 
 
-def learnt(network: UPSNet, batch: Batch, seed: int = 0) -> Output:
+def learned(network: UPSNet, batch: Batch, seed: int = 0) -> Output:
     torch.manual_seed(seed)
     return network.train()(batch.images, batch.valid_sizes, batch.truth)
 
@@ -125,7 +125,7 @@ def test_group_norm_follows_each_convolution() -> None:
 def test_every_setting_learns_and_answers(changes: dict[str, Any]) -> None:
     network = small(**changes)
     batch = things_batch()
-    output = learnt(network, batch)
+    output = learned(network, batch)
     terms = network.loss(output, batch)
     assert ("roi" in terms) == (network.roi_pooling is not None)
     assert all(int(term.count) for term in terms.values())
@@ -153,7 +153,7 @@ def test_weights_of_the_terms() -> None:
     ):
         network = small(**changes)
         batch = things_batch()
-        terms = network.loss(learnt(network, batch), batch)
+        terms = network.loss(learned(network, batch), batch)
         own = {name: term.weight for name, term in terms.items() if name in ("semantic", "roi", "panoptic")}
         assert own == expected
         assert len(terms) == 5 + len(expected)
@@ -162,7 +162,7 @@ def test_weights_of_the_terms() -> None:
 def test_the_semantic_term_is_cross_entropy_of_every_pixel() -> None:
     network = small()
     batch = things_batch()
-    output = learnt(network, batch)
+    output = learned(network, batch)
     term = network.loss(output, batch)["semantic"]
     enlarged = F.interpolate(output.logits, size=SIZE, mode="bilinear", align_corners=False)
     truth = torch.stack([one.semantic for one in batch.truth if one.semantic is not None]).long()
@@ -176,7 +176,7 @@ def test_the_roi_term_scores_pooled_features() -> None:
     batch = things_batch()
     seen: list[Tensor] = []
     hook = network.semantic_head.score.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    output = learnt(network, batch)
+    output = learned(network, batch)
     hook.remove()
     assert output.roi_logits is not None
     assert output.roi_targets is not None
@@ -197,8 +197,8 @@ def test_the_roi_term_scores_pooled_features() -> None:
     term = network.loss(output, batch)["roi"]
     every = torch.cat(losses)
     assert torch.allclose(term.sum, every.sum(), rtol=1e-4)
-    judged = sum(int((targets != 255).sum()) for targets in output.roi_targets)
-    assert int(term.count) == judged
+    evaluated = sum(int((targets != 255).sum()) for targets in output.roi_targets)
+    assert int(term.count) == evaluated
 
 
 def test_classes_inside_a_box_of_a_fraction_of_a_pixel() -> None:
@@ -219,7 +219,7 @@ def test_a_part_of_the_objects_is_seen() -> None:
     semantic[masks.any(dim=0)] = 1
     batch = random_batch(SIZE, [SIZE], truth=[Annotation(semantic=semantic, instances=instances)])
     network = small()
-    output = learnt(network, batch)
+    output = learned(network, batch)
     assert output.panoptic_logits is not None
     assert output.panoptic_targets is not None
     targets = output.panoptic_targets[0]
@@ -227,8 +227,8 @@ def test_a_part_of_the_objects_is_seen() -> None:
     seen = [int((targets == 3 + number).sum()) for number in range(8)]
     assert seen == [16] * 7 + [3 * 16], "2×8 cells each, and those of three are unknown"
     assert torch.equal(targets == 0, torch.from_numpy(~masks.any(dim=0).numpy())[::4, ::4])
-    assert torch.equal(learnt(network, batch, 0).panoptic_targets[0], targets)  # pyright: ignore[reportOptionalSubscript]
-    others = [learnt(network, batch, seed).panoptic_targets[0] for seed in range(1, 4)]  # pyright: ignore[reportOptionalSubscript]
+    assert torch.equal(learned(network, batch, 0).panoptic_targets[0], targets)  # pyright: ignore[reportOptionalSubscript]
+    others = [learned(network, batch, seed).panoptic_targets[0] for seed in range(1, 4)]  # pyright: ignore[reportOptionalSubscript]
     assert any(not torch.equal(other, targets) for other in others)
     assert [len(_some_of(instances[list(range(count))], 0.7)) for count in (0, 1, 2, 3, 10)] == [0, 1, 1, 2, 7]
 
@@ -240,7 +240,7 @@ def test_crowds_are_unknown() -> None:
     for one in batch.truth:
         assert one.instances is not None
         truth.append(replace(one, instances=replace(one.instances, crowd=torch.ones(len(one.instances)).bool())))
-    output = learnt(network, replace(batch, truth=tuple(truth)))
+    output = learned(network, replace(batch, truth=tuple(truth)))
     assert output.panoptic_targets is not None
     assert output.panoptic_logits is not None
     for one, targets, logits in zip(truth, output.panoptic_targets, output.panoptic_logits, strict=True):
@@ -256,7 +256,7 @@ def test_crowds_are_unknown() -> None:
 def test_images_without_objects_have_finite_losses() -> None:
     network = small()
     batch = random_batch(SIZE, [SIZE] * 2, truth=[empty_annotation(SIZE)] * 2)
-    output = learnt(network, batch)
+    output = learned(network, batch)
     loss = total(network, output, batch)
     assert torch.isfinite(loss)
     loss.backward()
@@ -267,7 +267,7 @@ def test_it_learns_in_half_precision() -> None:
     network = small()
     batch = things_batch()
     with torch.autocast("cpu", torch.bfloat16):
-        output = learnt(network, batch)
+        output = learned(network, batch)
     loss = total(network, output, batch)
     assert loss.dtype == torch.float32
     loss.backward()
@@ -324,7 +324,7 @@ def test_padding_changes_no_answer() -> None:
 def test_an_output_that_is_learnt_from_shows_stuff_alone() -> None:
     network = small()
     batch = things_batch()
-    for annotation in network.decode(learnt(network, batch), batch):
+    for annotation in network.decode(learned(network, batch), batch):
         assert annotation.panoptic is not None
         assert set(annotation.panoptic.labels.tolist()) <= {0, 2, 4}
 

@@ -49,7 +49,7 @@ SMALL: dict[str, Any] = {
     "channels": 16,
     "box_width": 32,
     "samples": 32,
-    "kept_proposals": (60, 30),
+    "post_nms_topk": (60, 30),
     "max_detections": 12,
     "score_threshold": 0.0,
     "smallest_stuff": 1,
@@ -286,7 +286,7 @@ def nothing(length: int = 2) -> Memory:
 
 
 def seen(known: Memory, *objects: tuple[float, float, int], max_known: int = 9) -> tuple[list[int], Memory]:
-    """The next frame: of each object the angle of its vector in degrees, its place and its class, surest first."""
+    """The next frame: the angle of each object's vector in degrees, its place, its class; highest-scoring first."""
     angles = torch.tensor([angle for angle, _, _ in objects]).deg2rad()
     boxes = torch.tensor([[float(at), 0, at + 10, 10] for _, at, _ in objects]).reshape(-1, 4)
     tracks, known = follow(
@@ -322,7 +322,7 @@ def test_the_loser_of_a_conflict_is_new_and_numbers_are_never_used_twice() -> No
     # now each of the two is known at its place
     tracks, known = seen(known, (0, 1, 1), (0, 50, 1))
     assert tracks == [0, 1]
-    torch.testing.assert_close(known.boxes[:, 0], torch.tensor([50.0, 1.0]), msg="the surest last")
+    torch.testing.assert_close(known.boxes[:, 0], torch.tensor([50.0, 1.0]), msg="the highest-scoring last")
 
 
 def test_an_object_keeps_its_class() -> None:
@@ -417,7 +417,7 @@ def pairs(count: int = 1, **arguments: Any) -> Batch:
     return replace(batch, truth=tuple(truth))
 
 
-def learnt(network: VPSNet, batch: Batch, seed: int = 0) -> Output:
+def learned(network: VPSNet, batch: Batch, seed: int = 0) -> Output:
     torch.manual_seed(seed)
     return network.train()(batch.images, batch.valid_sizes, batch.truth)
 
@@ -465,7 +465,7 @@ def require_same(one: Any, other: Any) -> None:
 def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
     network = small(**changes)
     batch = pairs(2)
-    output = learnt(network, batch)
+    output = learned(network, batch)
     assert output.tracks is None
     assert ("track" in network.loss(output, batch)) == changes.get("has_track", True)
     total(network, output, batch).backward()
@@ -490,7 +490,7 @@ def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, An
 def test_the_track_term_is_the_mean_cross_entropy_of_known_identities() -> None:
     network = small()
     batch = pairs(1)
-    output = learnt(network, batch)
+    output = learned(network, batch)
     assert output.match_logits is not None
     assert output.match_targets is not None
     instances = [one.instances for one in batch.truth]
@@ -516,11 +516,11 @@ def test_only_targets_are_learnt_from_and_references_count_unfused() -> None:
     network = small()
     batch = pairs(1)
     changed = replace(batch, truth=(replace(empty_annotation(SIZE)), batch.truth[1]))
-    terms, others = (network.loss(learnt(network, one), one) for one in (batch, changed))
+    terms, others = (network.loss(learned(network, one), one) for one in (batch, changed))
     assert terms.keys() == others.keys()
     for name in terms:
         assert (float(terms[name].sum.detach()) == float(others[name].sum.detach())) == (name != "track"), name
-    output = learnt(network, batch)
+    output = learned(network, batch)
     assert output.match_logits is not None
     with torch.no_grad():
         levels = network._levels(network._prepared(batch.images, batch.valid_sizes))
@@ -558,7 +558,7 @@ def test_without_objects_or_identities_the_losses_are_finite(who: str) -> None:
             change = {"crowd": torch.ones(len(reference.instances), dtype=torch.bool)}
         reference = replace(reference, instances=replace(reference.instances, **change))
     batch = replace(batch, truth=(reference, target))
-    output = learnt(network, batch)
+    output = learned(network, batch)
     terms = network.loss(output, batch)
     assert all(torch.isfinite(term.sum) for term in terms.values())
     if who in ("nobody", "target", "no ids"):
@@ -651,7 +651,7 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
     batch = pairs(1)
     with pytest.raises(DataError, match="1 images to learn from; pairs"):
         network.train()(batch.images[:1], batch.valid_sizes[:1], batch.truth[:1])
-    output = learnt(network, batch)
+    output = learned(network, batch)
     with pytest.raises(DataError, match="forward was called with truth"):
         network.decode(output, batch)
     with torch.no_grad():
@@ -677,7 +677,7 @@ def test_half_precision_learns_and_answers() -> None:
     network = small()
     batch = pairs(1)
     with torch.autocast("cpu", torch.bfloat16):
-        output = learnt(network, batch)
+        output = learned(network, batch)
     loss = total(network, output, batch)
     assert torch.isfinite(loss)
     loss.backward()

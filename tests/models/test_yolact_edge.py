@@ -1,5 +1,5 @@
 """YolactEdge: the partial frames against loops over single numbers, what is left out of them, the key frames, and what
-is learnt from pairs."""
+is trained on pairs."""
 
 from __future__ import annotations
 

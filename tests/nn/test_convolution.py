@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixelwise.nn.convolution import Halving, group_norm
+from pixelwise.nn.convolution import StridedConv2d, group_norm
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_groups_divide_the_channels_and_have_several(channels: int, groups: int)
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (3, 1), (1, 2), (5, 4)])
 def test_halving_is_a_strided_convolution_and_learns_in_half_precision(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    halving = Halving(16, 16)
+    halving = StridedConv2d(16, 16)
     reference = nn.Conv2d(16, 16, 3, stride=2, padding=1)
     reference.load_state_dict(halving.state_dict())
     x = torch.randn(2, 16, *size).contiguous(memory_format=torch.channels_last)

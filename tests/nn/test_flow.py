@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.nn.flow import DISFlow, RAFTFlow, ZeroFlow, build_flow, load_flow
 from pixelwise.ops.warp import warp
-from pixelwise.training.run import initial_weights as first_weights
+from pixelwise.training.run import initial_weights as initial_weights
 from tests.shared_data import require
 
 
@@ -169,12 +169,12 @@ def test_weights_are_fetched_only_when_torchvisions_are_asked_for(
     init: str, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(first_weights, "load_backbone", lambda *_: 0)
-    monkeypatch.setattr(first_weights, "load_flow", lambda flow, _: asked.append(flow.name))
+    monkeypatch.setattr(initial_weights, "load_backbone", lambda *_: 0)
+    monkeypatch.setattr(initial_weights, "load_flow", lambda flow, _: asked.append(flow.name))
     plan: Any = SimpleNamespace(init=init, system="vpsnet", arguments_of=lambda _: {"backbone": "resnet18"})
     system = nn.Module()
     system.backbone, system.flow = nn.Identity(), RAFTFlow("raft_small")
     stage: Any = None
     labels: Any = None
-    assert first_weights.initialise(system, plan, stage, labels) == ""
+    assert initial_weights.initialise(system, plan, stage, labels) == ""
     assert asked == fetched

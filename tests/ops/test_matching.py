@@ -1,4 +1,4 @@
-"""Which objects boxes stand for, and which boxes are learnt from."""
+"""Which objects boxes stand for, and which boxes are trained on."""
 
 from __future__ import annotations
 

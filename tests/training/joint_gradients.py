@@ -2,7 +2,7 @@
 
     python joint_gradients.py OUT
 
-Every process takes its share of the same four images, of which the later ones are judged less and less.
+Every process takes its share of the same four images, of which the later ones are evaluated less and less.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.drawn_scenes import DrawnScenes
 
 STAGES = {
     "all": Stage(freeze_batch_norm=True, class_weights=(0.5, 2.0, 1.0, 7.0)),
-    "hard": Stage(freeze_batch_norm=True, class_weights=(0.5, 2.0, 1.0, 7.0), hard_pixels=0.3),
+    "hard": Stage(freeze_batch_norm=True, class_weights=(0.5, 2.0, 1.0, 7.0), ohem=0.3),
     "plain": Stage(freeze_batch_norm=True, optimizer=Optimizer(name="adamw")),
 }
 

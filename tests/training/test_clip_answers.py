@@ -1,4 +1,4 @@
-"""Models judged on clips: frames one after the other, with what was kept of those before."""
+"""Models evaluated on clips: frames one after the other, with what was kept of those before."""
 
 import pickle
 import weakref
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pixelwise.errors import RecipeError
-from pixelwise.evaluation.evaluate import evaluate, model_answers
+from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import LabelSet
@@ -48,13 +48,13 @@ class Counted:
 def test_a_memory_lasts_as_long_as_a_clip(workers: int) -> None:
     samples = [sample(clip, frame, apple=2, pear=20) for clip in ("a", "b") for frame in range(3)]
     metric = Counted()
-    list(evaluate(model_answers(predictor(uses_memory=True)), samples, metric, workers=workers))
+    list(evaluate(model_predictions(predictor(uses_memory=True)), samples, metric, workers=workers))
     assert list(metric.ids) == ["a/0", "a/1", "a/2", "b/0", "b/1", "b/2"]
     assert list(metric.ids.values()) == 2 * [[1, 4, 5], [1, 6, 7], [1, 8, 9]]
 
 
 def test_a_memory_is_forgotten_where_a_clip_begins_anew_and_with_a_still() -> None:
-    answers = model_answers(predictor(uses_memory=True))
+    answers = model_predictions(predictor(uses_memory=True))
 
     def ids(one: Sample) -> list[int]:
         return answers(one).panoptic.segment_ids.tolist()
@@ -73,8 +73,8 @@ def test_tracking_gives_the_objects_of_a_model_without_memory_identities() -> No
     clip = [sample("a", 0, pear=20), sample("a", 1, apple=1, pear=19), sample("a", 2, apple=2)]
     other = [sample("b", 0, apple=2), sample("b", 1, apple=3, pear=20)]
     plain, tracked = Counted(), Counted()
-    list(evaluate(model_answers(predictor(uses_memory=False)), clip + other, plain))
-    list(evaluate(model_answers(predictor(uses_memory=False), tracks=True), clip + other, tracked))
+    list(evaluate(model_predictions(predictor(uses_memory=False)), clip + other, plain))
+    list(evaluate(model_predictions(predictor(uses_memory=False), tracks=True), clip + other, tracked))
     assert list(plain.ids.values()) == [[1, 5], [1, 4, 5], [1, 4], [1, 4], [1, 4, 5]]
     assert list(tracked.ids.values()) == [[1, 4], [1, 5, 4], [1, 5], [1, 4], [1, 4, 5]]
 
@@ -103,7 +103,7 @@ class Gliding:
 def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(uses_memory: bool) -> None:
     """No images, a memory of one size, and of each frame a table of which segments share how many pixels."""
     clip, metric = Gliding(120), VideoPanopticQuality(LABELS)
-    answers = model_answers(predictor(uses_memory=uses_memory), tracks=not uses_memory)
+    answers = model_predictions(predictor(uses_memory=uses_memory), tracks=not uses_memory)
     sizes, alive = [], []
     for _ in evaluate(answers, clip, metric):
         sizes.append(len(pickle.dumps((answers._memory, answers._tracked))))
@@ -118,10 +118,10 @@ def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(uses_memory: bool)
 
 def test_tracking_is_refused_where_it_makes_no_sense() -> None:
     with pytest.raises(RecipeError, match="--track: panels follows objects by itself"):
-        model_answers(predictor(uses_memory=True), tracks=True)
+        model_predictions(predictor(uses_memory=True), tracks=True)
     card = ModelCard(task="semantic", system="pointwise", labels=LABELS)
     semantic = Predictor(Pointwise(num_classes=3), card, device="cpu")
     with pytest.raises(RecipeError, match="--track: pointwise gives a semantic answer, in which no objects are told"):
-        model_answers(semantic, tracks=True)
+        model_predictions(semantic, tracks=True)
     with pytest.raises(RecipeError, match="--tile cannot be had of a panoptic model"):
-        model_answers(predictor(uses_memory=False), tile=True)
+        model_predictions(predictor(uses_memory=False), tile=True)

@@ -62,13 +62,13 @@ def test_a_count_below_one_divides_too() -> None:
 
 def test_the_stage_sets_what_the_pixel_loss_counts() -> None:
     system = small_system()
-    set_pixel_loss(system, stage(class_weights=(1.0, 2.0, 3.0, 4.0), hard_pixels=0.5), 99)
-    assert system.pixel_loss == PixelLoss(ignore_id=99, class_weights=(1.0, 2.0, 3.0, 4.0), hard_pixels=0.5)
+    set_pixel_loss(system, stage(class_weights=(1.0, 2.0, 3.0, 4.0), ohem=0.5), 99)
+    assert system.pixel_loss == PixelLoss(ignore_id=99, class_weights=(1.0, 2.0, 3.0, 4.0), ohem=0.5)
     set_pixel_loss(system, stage(), 255)
     assert system.pixel_loss == PixelLoss()
     set_pixel_loss(nn.Linear(1, 1), stage(), 255)
     with pytest.raises(RecipeError, match="Linear does not judge pixels"):
-        set_pixel_loss(nn.Linear(1, 1), stage(hard_pixels=0.5), 255)
+        set_pixel_loss(nn.Linear(1, 1), stage(ohem=0.5), 255)
 
 
 def test_one_process_may_compute_in_two_precisions_one_after_the_other() -> None:

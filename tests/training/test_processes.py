@@ -110,9 +110,9 @@ def test_a_run_of_two_processes_is_that_of_one_with_the_double_batch(data: Path,
 
 def test_each_image_is_judged_once(data: Path, pair: Path) -> None:
     words = ["-m", "pixelwise", "evaluate", str(pair / "last"), "--data", f"masks:{data}", "--json", "--device", "cpu"]
-    judged = ended(sys.executable, *words, "--workers", "0")
-    assert judged.returncode == 0, judged.stderr
-    metrics = json.loads(judged.stdout)["metrics"]
+    evaluated = ended(sys.executable, *words, "--workers", "0")
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics = json.loads(evaluated.stdout)["metrics"]
     logged = log_of(pair, "evaluation")[-1]["metrics"]
     assert {name: logged[name] for name in metrics} == pytest.approx(metrics, abs=1e-9)
 

@@ -51,7 +51,7 @@ def test_the_common_names_are_in_every_recipe() -> None:
         ("precision=int4", "auto, float32 or bfloat16"),
         ("augmentation.scale_min=3", "larger than"),
         ("ema_decay=1", "up to, but not, 1"),
-        ("hard_pixels=0", "a fraction above 0"),
+        ("ohem=0", "a fraction above 0"),
         ("class_weights=heavy", "none, balanced, or a JSON list"),
         ("class_weights=[1, -2]", "none, balanced, or a JSON list"),
         ("augmentation.blur=2", "a probability"),
@@ -63,7 +63,7 @@ def test_the_common_names_are_in_every_recipe() -> None:
         ("crop_size=[64,64,64]", r"or \[HEIGHT,WIDTH\]"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_mend(assignment: str, message: str) -> None:
+def test_what_cannot_be_is_refused_with_the_repair(assignment: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         resolve_sets([assignment], deeplab_v3_plus.RECIPE, ARGUMENTS)
 
@@ -103,8 +103,8 @@ def test_a_name_without_a_stage_means_every_stage() -> None:
     [("none", "none"), ("balanced", "balanced"), ("[1, 0.5, 2]", (1.0, 0.5, 2.0))],
 )
 def test_class_weights_are_a_word_or_a_list(text: str, value: object) -> None:
-    recipe, _ = resolve_sets([f"class_weights={text}", "hard_pixels=0.25"], deeplab_v3_plus.RECIPE, ARGUMENTS)
-    assert (recipe.stages[0].class_weights, recipe.stages[0].hard_pixels) == (value, 0.25)
+    recipe, _ = resolve_sets([f"class_weights={text}", "ohem=0.25"], deeplab_v3_plus.RECIPE, ARGUMENTS)
+    assert (recipe.stages[0].class_weights, recipe.stages[0].ohem) == (value, 0.25)
 
 
 @pytest.mark.parametrize(("text", "value"), [("320", 320), ("[256, 832]", (256, 832))])

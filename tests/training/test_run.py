@@ -23,7 +23,7 @@ from pixelwise.training.run import run as run_module
 from pixelwise.training.run.data import TrainingData
 from pixelwise.training.run.initial_weights import carry_over, class_tensors
 from pixelwise.training.run.plan import Plan
-from pixelwise.training.run.run import Event, Remark, resume, run, start
+from pixelwise.training.run.run import Event, Note, resume, run, start
 from pixelwise.training.run.validation import Evaluated
 from tests.drawn_scenes import LABELS, write_masks_tree
 
@@ -74,11 +74,11 @@ def test_patience_ends_a_run_that_gets_no_better_also_after_an_interruption(data
             events_of(folder, opened, stop_after=stop)
             opened = resume(folder)
         events = events_of(folder, opened)
-        judged = [(event.step, event.best) for event in events if isinstance(event, Evaluated)]
-        assert judged[-1] == (3, False)
+        evaluated = [(event.step, event.best) for event in events if isinstance(event, Evaluated)]
+        assert evaluated[-1] == (3, False)
         if name == "whole":
-            assert judged == [(1, True), (2, False), (3, False)]
-        assert events[-1] == Remark("ended at step 3: no better score in 2 evaluations")
+            assert evaluated == [(1, True), (2, False), (3, False)]
+        assert events[-1] == Note("ended at step 3: no better score in 2 evaluations")
         log = log_of(folder)
         assert [line["step"] for line in log if line["event"] == "step"] == [1, 2, 3]
         assert [line["step"] for line in log if line["event"] == "evaluation"] == [1, 2, 3]
@@ -138,7 +138,7 @@ def test_a_head_for_as_many_other_classes_is_dropped_too(data: Path, tmp_path: P
         plan, opened = started(folder, data, still, init=str(source))
         others = f"its classes are others (4 of 'theirs', here 4 of '{data.name}')"
         head = f"classifier.weight, classifier.bias begin anew; {others}"
-        assert plan.remarks == (() if kept else (f"--init {source}: {head}",))
+        assert plan.notes == (() if kept else (f"--init {source}: {head}",))
         events_of(folder, (plan, opened))
         found, trained = load(source).model.state_dict(), load(folder).model.state_dict()
         assert torch.equal(found["aspp.project.0.weight"], trained["aspp.project.0.weight"])

@@ -1,4 +1,4 @@
-"""Frames that other tools wrote, judged against a data set: truth as prediction is perfect, and faults are named."""
+"""Frames that other tools wrote, evaluated against a data set: truth as prediction is perfect, and faults are named."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def video_names(video: ImageFile, out: Path) -> tuple[Path, Path]:
 
 
 def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
-    """Predict what is left of a clip, with a bar, remarks and at the end a summary.
+    """Predict what is left of a clip, with a bar, notes and at the end a summary.
 
     Returns:
         what failed, empty if nothing did.
@@ -100,8 +100,8 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
         elif before:
             print(f"{video}: {before:,} frames done before; goes on after them", file=sys.stderr)
         else:
-            for remark in clip.remarks:
-                print(f"{clip.path}: {remark}", file=sys.stderr)
+            for note in clip.notes:
+                print(f"{clip.path}: {note}", file=sys.stderr)
     total = None if clip.length is None else max(0, clip.length - before)
     hidden = quiet or json_lines or run.begun.is_done
     begin, count, failure = time.monotonic(), 0, ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.judging import heading, judge, print_failures
+from pixelwise.cli.evaluation import evaluate_images, heading, print_failures
 from pixelwise.cli.options import (
     DefinitionOption,
     Device,
@@ -57,7 +57,7 @@ def compare(
     """Compare models: mean IoU, parameters, operations, latency and memory, each at its own input size.
 
     Latency is the median over some images, which all models answer by turns. Exit code 1 if an image could not be
-    judged.
+    evaluated.
     """
     started = time.perf_counter()
     if out is not None:
@@ -71,17 +71,17 @@ def compare(
     definitions = {metric.definition for metric in metrics}
     if len(definitions) > 1:
         raise RecipeError(
-            f"the models' classes are judged by different definitions ({', '.join(sorted(definitions))}); "
+            f"the models' classes are evaluated by different definitions ({', '.join(sorted(definitions))}); "
             "choose one by --definition"
         )
     if not quiet:
-        for line in dict.fromkeys(line for subject in subjects for line in subject.remarks):
+        for line in dict.fromkeys(line for subject in subjects for line in subject.notes):
             print(line, file=sys.stderr)
 
     hidden = quiet or as_json
     failures: dict[str, None] = {}
     for subject, metric in zip(subjects, metrics, strict=True):
-        failures |= dict.fromkeys(judge(subject, metric, subject.indices, workers=workers, hidden=hidden))
+        failures |= dict.fromkeys(evaluate_images(subject, metric, subject.indices, workers=workers, hidden=hidden))
     comparison: Comparison | None = None
     for event in measure(subjects, metrics, repeats=repeats, started=started):
         if isinstance(event, Comparison):

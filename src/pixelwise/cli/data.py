@@ -62,7 +62,7 @@ def check(
         require_repairable(parsed, fix)
     report = check_dataset(parsed, workers=workers, progress=progress)
     if not json_report:
-        _print_report(report, remarks=not quiet)
+        _print_report(report, notes=not quiet)
     repairs = None
     if fix is not None and report.faults():
         repairs = repair_dataset(parsed, fix, workers=workers, progress=progress)
@@ -125,7 +125,7 @@ def stats(
     dataset = _opened(spec, quiet=quiet or json_report)
     statistics = statistics_of(dataset, workers=workers, progress=_bar(hidden=quiet or json_report))
     if json_report:
-        content = {"data": dataset.name, "labels": dataset.labels.name, "remark": dataset.remark}
+        content = {"data": dataset.name, "labels": dataset.labels.name, "note": dataset.note}
         print(json.dumps(content | statistics.to_json(), ensure_ascii=False))
     else:
         _print_statistics(dataset, statistics)
@@ -177,7 +177,7 @@ def convert(
     if json_report:
         print(json.dumps(_conversion_json(conversion), ensure_ascii=False))
     else:
-        _print_conversion(conversion, remarks=not quiet)
+        _print_conversion(conversion, notes=not quiet)
     _print_failures(conversion.failures, sum(conversion.images.values()) + len(conversion.failures))
     return 1 if conversion.failures else 0
 
@@ -188,8 +188,8 @@ def _opened(text: str, *, quiet: bool) -> Dataset:
 
     spec = DataSpec.parse(text)
     dataset = open_dataset(spec, default_split=spec.split or splits_of(spec)[0])
-    if dataset.remark and not quiet:
-        print(f"{dataset.name}: {dataset.remark}", file=sys.stderr)
+    if dataset.note and not quiet:
+        print(f"{dataset.name}: {dataset.note}", file=sys.stderr)
     return dataset
 
 
@@ -217,15 +217,15 @@ def _print_failures(failures: Sequence[str], total: int) -> None:
         print(f"  {failure}; skipped", file=sys.stderr)
 
 
-def _print_report(report: Report, *, remarks: bool) -> None:
+def _print_report(report: Report, *, notes: bool) -> None:
     for split in report.splits:
         print(f"{split.title}: {', '.join(split.counts) or 'unusable'}")
         _print_faults(split.faults)
-        _print_remarks(split.remarks if remarks else ())
-    if report.across or (remarks and report.remarks):
+        _print_notes(split.notes if notes else ())
+    if report.across or (notes and report.notes):
         print("between the splits:")
         _print_faults(report.across)
-        _print_remarks(report.remarks if remarks else ())
+        _print_notes(report.notes if notes else ())
     faults = report.faults()
     kinds = len({fault.kind for fault in faults})
     print(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of fault, {len(faults):,} in all" if faults else "no faults")
@@ -262,9 +262,9 @@ def _print_faults(faults: Sequence[Fault]) -> None:
             print(f"  … {len(same) - SHOWN_OF_A_KIND:,} more ({kind})")
 
 
-def _print_remarks(remarks: Sequence[str]) -> None:
-    for remark in remarks:
-        print(f"  note: {remark}")
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"  note: {note}")
 
 
 def _report_json(report: Report) -> dict[str, object]:
@@ -280,13 +280,13 @@ def _report_json(report: Report) -> dict[str, object]:
                 "counts": list(split.counts),
                 "images": len(split.ids),
                 "faults": [_fault_json(fault) for fault in split.faults],
-                "remarks": list(split.remarks),
+                "notes": list(split.notes),
             }
             for split in report.splits
         ],
         "between_splits": {
             "faults": [_fault_json(fault) for fault in report.across],
-            "remarks": list(report.remarks),
+            "notes": list(report.notes),
         },
         "kinds": dict(Counter(fault.kind for fault in faults)),
         "faults": len(faults),
@@ -297,11 +297,11 @@ def _fault_json(fault: Fault) -> dict[str, str]:
     return {"kind": fault.kind, "where": fault.where, "text": fault.text}
 
 
-def _print_conversion(conversion: Conversion, *, remarks: bool) -> None:
+def _print_conversion(conversion: Conversion, *, notes: bool) -> None:
     from pixelwise.data.kinds.faults import count
     from pixelwise.data.label_maps import describe_label_map
 
-    if remarks and conversion.label_map is not None:
+    if notes and conversion.label_map is not None:
         for line in describe_label_map(conversion.label_map):
             print(line)
     splits = ", ".join(f"{split} {number:,}" for split, number in conversion.images.items())
@@ -311,7 +311,7 @@ def _print_conversion(conversion: Conversion, *, remarks: bool) -> None:
     )
     for line in conversion.lines():
         print(f"  {line}")
-    _print_remarks(conversion.remarks if remarks else ())
+    _print_notes(conversion.notes if notes else ())
 
 
 def _conversion_json(conversion: Conversion) -> dict[str, object]:
@@ -321,7 +321,7 @@ def _conversion_json(conversion: Conversion) -> dict[str, object]:
         "images": sum(conversion.images.values()),
         "splits": dict(conversion.images),
         "losses": dict(conversion.losses),
-        "remarks": list(conversion.remarks),
+        "notes": list(conversion.notes),
         "failures": list(conversion.failures),
         "map": None if conversion.label_map is None else dict(conversion.label_map.rows()),
     }

@@ -1,4 +1,4 @@
-"""`pixelwise evaluate`: a model, or masks that any tool wrote, judged on a data set, at once or in parts."""
+"""`pixelwise evaluate`: a model, or masks that any tool wrote, evaluated on a data set, at once or in parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.judging import heading, judge, print_failures
+from pixelwise.cli.evaluation import evaluate_images, heading, print_failures
 from pixelwise.cli.options import (
     DefinitionOption,
     Device,
@@ -62,7 +62,7 @@ def evaluate(
         typer.Option(
             "--predictions",
             metavar="PATH",
-            help="Judge the id masks in this folder, paired by name, the objects in this COCO results JSON, or the "
+            help="Evaluate the id masks in this folder, paired by name, the objects in this COCO results JSON, or the "
             "segments of this COCO panoptic JSON, its PNGs in the folder of its name.",
         ),
     ] = None,
@@ -91,7 +91,7 @@ def evaluate(
         ),
     ] = None,
     shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="Judge the I-th of N parts, from 1/N to N/N.")
+        str | None, typer.Option("--shard", metavar="I/N", help="Evaluate the I-th of N parts, from 1/N to N/N.")
     ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Join the files that all the shards wrote: evaluate --merge FILE…")
@@ -101,10 +101,10 @@ def evaluate(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Judge a model, or masks that any tool wrote, on a data set.
+    """Validation a model, or masks that any tool wrote, on a data set.
 
     Masks hold the ids of the data set's own files, and lie in PATH under the names of the images: NAME.png or
-    NAME.semantic.png. Exit code 1 if an image could not be judged.
+    NAME.semantic.png. Exit code 1 if an image could not be evaluated.
     """
     of_model = {"--input-size": input_size, "--tile": tile, "--tta": tta, "--track": track, "--map": label_map}
     names = model or []
@@ -121,13 +121,13 @@ def evaluate(
             raise RecipeError("--merge wants the files that the shards wrote: evaluate --merge FILE…")
         return _merged(names, out, quiet=quiet, as_json=as_json)
     if len(names) > 1:
-        raise RecipeError(f"{len(names)} models; evaluate judges one, see pixelwise compare")
+        raise RecipeError(f"{len(names)} models; evaluate evaluates one, see pixelwise compare")
     if bool(names) == (predictions is not None):
         raise RecipeError("evaluate wants either MODEL or --predictions PATH; see pixelwise evaluate --help")
     if not data:
         raise RecipeError("Missing option '--data', such as voc:./VOC2012@val (see pixelwise evaluate --help)")
     if predictions is not None:
-        _refuse(of_model, "only with MODEL; --predictions judges masks as they are")
+        _refuse(of_model, "only with MODEL; --predictions evaluates masks as they are")
 
     started = time.perf_counter()
     from pixelwise.data.dataset import clips_of
@@ -157,7 +157,7 @@ def evaluate(
     if out is not None:
         make_report_folder(out)
     if not quiet:
-        for line in subject.remarks:
+        for line in subject.notes:
             print(line, file=sys.stderr)
 
     everything = range(len(subject.dataset))
@@ -176,7 +176,9 @@ def evaluate(
             ids, labels = subject.dataset.ids, subject.dataset.labels
             segments = files.enter_context(PanopticResults(out / PANOPTIC_RESULTS_NAME, ids, labels))
             watchers.append(_segment_writer(segments))
-        failures = judge(subject, metric, indices, watchers=watchers, workers=workers, hidden=quiet or as_json)
+        failures = evaluate_images(
+            subject, metric, indices, watchers=watchers, workers=workers, hidden=quiet or as_json
+        )
     evaluation = Evaluation(
         model=subject.name,
         data=subject.dataset.name,

@@ -53,7 +53,8 @@ def merge(
     """Merge predictions of objects and of classes into one segment for each pixel.
 
     For each NAME.semantic.png (or NAME.png): NAME.panoptic.png with COCO's ids and a line in results.jsonl;
-    panoptic_results.json has the segments of all. Objects are laid down from the surest on, and stuff where none lies.
+    panoptic_results.json has the segments of all. Objects are laid down from the highest-scoring on, and stuff where
+    none lies.
     """
     from pixelwise.data.kinds.panoptic_json import panoptic_categories
     from pixelwise.inference.images.merge import find_predictions, merge_files

@@ -20,7 +20,7 @@ DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that read images; 0 reads them in this one.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable results on stdout.")]
 InputSizeOption = Annotated[
     int | None, typer.Option("--input-size", min=1, help="Long side, in pixels, at which the network looks at images.")

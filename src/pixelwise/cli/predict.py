@@ -97,8 +97,8 @@ def predict(
     files = [] if clip else find_image_files(inputs, out=out, videos=True)
     predictor = load(model, task=task, device=device)
     predictor.require_possible(options)
-    if predictor.remark and not quiet:
-        print(predictor.remark, file=sys.stderr)
+    if predictor.note and not quiet:
+        print(predictor.note, file=sys.stderr)
     weights = weights_digest(model, task=task)
     if clip:
         job = VideoJob(predictor, weights, options, track, out, out.with_suffix(".jsonl"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from pixelwise.cli.judging import heading
+from pixelwise.cli.evaluation import heading
 from pixelwise.cli.launch import is_first_process
 from pixelwise.cli.options import Device, DeviceOption, QuietOption, WorkersOption
 from pixelwise.cli.progress import image_bar
@@ -92,7 +92,7 @@ def train(
                 workers=workers,
                 quiet=quiet,
             )
-        for line in () if quiet else _remarks(plan, sources, folder, resumes=resume is not None):
+        for line in () if quiet else _notes(plan, sources, folder, resumes=resume is not None):
             print(line, file=sys.stderr)
         return _carry_on(folder, plan, sources, device=where, workers=workers, quiet=quiet, tensorboard=tensorboard)
 
@@ -147,20 +147,20 @@ def _counting_bar(*, hidden: bool) -> ImageProgress:
     return bar
 
 
-def _remarks(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) -> Iterator[str]:
+def _notes(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) -> Iterator[str]:
     import torch
 
     from pixelwise.data.label_maps import describe_label_map
 
     chosen = f"{len(sources.val):,} to choose on" if sources.val else "none to choose on: the last weights are the best"
-    learnt = f"{len(sources.train):,} images to learn from"
-    yield f"{plan.system}: {learnt}, {chosen}; {len(sources.labels)} classes; {folder}"
+    learned = f"{len(sources.train):,} images to learn from"
+    yield f"{plan.system}: {learned}, {chosen}; {len(sources.labels)} classes; {folder}"
     for label_map in sources.label_maps:
         yield from describe_label_map(label_map)
     if plan.init is None and not resumes:
         yield "the backbone starts at random; --init FILE, torchvision or timm starts from ImageNet, default from VOC"
     # where the weights began is of no interest when they go on
-    yield from sources.remarks if resumes else plan.remarks
+    yield from sources.notes if resumes else plan.notes
     threads = torch.get_num_threads()
     if plan.threads != threads:
         yield f"{threads} threads, not {plan.threads} as at the start: the result will differ in the last digits"
@@ -203,7 +203,7 @@ class _Display:
         self.times: deque[tuple[float, int]] = deque(maxlen=50)
         self.progress: Progress | None = None
         self.task: TaskID | None = None
-        self.loss = self.speed = self.judged = self.left = ""
+        self.loss = self.speed = self.evaluated = self.left = ""
 
     def __enter__(self) -> _Display:
         if not self.quiet and sys.stderr.isatty():
@@ -225,13 +225,13 @@ class _Display:
             self.progress.stop()
 
     def show(self, event: Event) -> None:
-        """Bring the line up to date, or print a remark above it."""
+        """Bring the line up to date, or print a note above it."""
         from pixelwise.contracts import SolverProgress
         from pixelwise.training.fit import Step
-        from pixelwise.training.run.run import Remark
+        from pixelwise.training.run.run import Note
         from pixelwise.training.run.validation import Evaluated
 
-        if isinstance(event, Remark):
+        if isinstance(event, Note):
             if self.progress:
                 self.progress.console.print(event.text, markup=False, highlight=False)
             elif not self.quiet:
@@ -249,12 +249,12 @@ class _Display:
             activity = f"{event.name} {event.done:,}/{event.total:,}"
         elif isinstance(event, Evaluated):
             self.times.clear()
-            self.judged = (
+            self.evaluated = (
                 f"val {heading(event.chosen_by)} {event.score:.3f} at {event.step:,}{' (best)' if event.best else ''}"
             )
         else:
             activity = f"evaluating {event.done}/{event.of}"
-        parts = (self.loss, self.speed, activity or self.judged, self.left)
+        parts = (self.loss, self.speed, activity or self.evaluated, self.left)
         self.progress.update(self.task, description=" · ".join(part for part in parts if part))
 
     def _measure(self, step: Step) -> None:

@@ -30,7 +30,7 @@ class Dataset(Protocol):
         format: the format on disk.
         labels: what the class ids of the truth mean.
         ids: one for each image, unique.
-        remark: what was decided when it was opened and the user should know, or None.
+        note: what was decided when it was opened and the user should know, or None.
     """
 
     @property
@@ -46,7 +46,7 @@ class Dataset(Protocol):
     def ids(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def remark(self) -> str | None: ...  # noqa: D102
+    def note(self) -> str | None: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 
@@ -100,9 +100,9 @@ class Merged:
         return self.parts[0].labels
 
     @property
-    def remark(self) -> str | None:
-        """The remarks of the parts, joined."""
-        return "; ".join(part.remark for part in self.parts if part.remark) or None
+    def note(self) -> str | None:
+        """The notes of the parts, joined."""
+        return "; ".join(part.note for part in self.parts if part.note) or None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -199,9 +199,9 @@ class Wrapped:
         return self.dataset.labels
 
     @property
-    def remark(self) -> str | None:
+    def note(self) -> str | None:
         """As the other set."""
-        return self.dataset.remark
+        return self.dataset.note
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ SHADE_HUES = 0.16
 """Part of the colour circle over which the shades of a class lie."""
 
 VOID_GREY = 190
-"""Of the lines that hatch pixels nobody judged."""
+"""Of the lines that hatch pixels nobody evaluated."""
 
 SLAB_PIXELS = 4 * 2**20
 """How many pixels are blended at once."""
@@ -87,7 +87,7 @@ def draw(
 
 
 def shown_objects(instances: Instances) -> Instances:
-    """Those that are drawn, the surest first; objects without scores the largest first."""
+    """Those that are drawn, the highest-scoring first; objects without scores the largest first."""
     instances = instances.to("cpu")
     if instances.scores is not None:
         instances = instances[instances.scores >= DRAWN_SCORE]
@@ -201,7 +201,7 @@ def paint_panoptic(
 def panoptic_legend(panoptic: Panoptic, places: Int32[np.ndarray, "H W"], labels: LabelSet) -> list[LegendRow]:
     """The things, at most LEGEND_OBJECTS, then the classes of stuff with their shares; each the largest first.
 
-    Then what nobody judged; background is left out.
+    Then what nobody evaluated; background is left out.
     """
     areas = _counts(places, len(panoptic) + 1)
     colours = _segment_colours(panoptic, labels)
@@ -261,7 +261,7 @@ def _paint_regions(
 
 
 def semantic_legend(semantic: np.ndarray, labels: LabelSet) -> list[LegendRow]:
-    """The classes that occur, the largest first, then what nobody judged; background is left out."""
+    """The classes that occur, the largest first, then what nobody evaluated; background is left out."""
     counts = _counts(semantic, max(256, len(labels) + 1))
     shares = {index: counts[index] / semantic.size for index in np.flatnonzero(counts).tolist()}
     void = shares.pop(len(counts) - 1, None)

@@ -11,7 +11,7 @@ from pixelwise.types import Annotation, Sample
 
 
 class ClassConfusion:
-    """Counts the classes of the pixels of segments. Call it with every judged sample.
+    """Counts the classes of the pixels of segments. Call it with every evaluated sample.
 
     Args:
         labels: the classes.

@@ -36,8 +36,8 @@ class ComparedModel:
         model: as it was named.
         system: its architecture.
         classes: how many it tells apart; means over different classes cannot be compared.
-        metrics: those of its definition that a table shows, fractions of 1, or None if nothing was judged.
-        parameters: numbers that are learnt.
+        metrics: those of its definition that a table shows, fractions of 1, or None if nothing was evaluated.
+        parameters: numbers that are learned.
         gflops: 1e9 operations of the network for an image, on average; a multiplication with its addition counts two.
         latency_ms: median of the milliseconds from pixels in memory to a class for each, at the image's size.
         peak_memory_mib: mebibytes that loading the model and answering take; None where the system does not tell.
@@ -67,7 +67,7 @@ class Comparison:
 
     Attributes:
         data: the specification of the data.
-        images: how many were judged.
+        images: how many were evaluated.
         definition: of the metrics.
         device: where it was computed.
         threads: with which torch computed on the CPU.

@@ -17,7 +17,7 @@ from pixelwise.inference.video.tracking import TrackingMemory, track
 from pixelwise.types import Annotation, Sample
 
 
-class Answers(Protocol):
+class Predictions(Protocol):
     """Something that says what it sees in a sample: a model, or files that a model wrote."""
 
     def __call__(self, sample: Sample) -> Annotation:
@@ -26,7 +26,7 @@ class Answers(Protocol):
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedImage:
     """What became of an image.
 
     Attributes:
@@ -39,7 +39,7 @@ class Judged:
 
 
 def evaluate(
-    answers: Answers,
+    answers: Predictions,
     samples: Samples,
     metric: Metric,
     *,
@@ -47,18 +47,18 @@ def evaluate(
     indices: Sequence[int] | None = None,
     go_on: bool = False,
     watch: Callable[[Sample, Annotation], None] | None = None,
-) -> Generator[Judged]:
+) -> Generator[EvaluatedImage]:
     """Predict and count samples one after the other, and say so after each.
 
     Two images are held at most (and two more for each worker), whatever the size of the set.
 
     Args:
-        answers: what is judged.
+        answers: what is evaluated.
         samples: with the truth.
         metric: is updated once for each sample.
         workers: processes that read images.
         indices: which samples; None takes all.
-        go_on: leave out an image that cannot be read or judged, and yield why.
+        go_on: leave out an image that cannot be read or evaluated, and yield why.
         watch: is shown every counted sample with its prediction.
 
     Raises:
@@ -73,17 +73,17 @@ def evaluate(
         except DataError as error:
             if not go_on:
                 raise
-            yield Judged(index, " ".join(str(error).splitlines()))
+            yield EvaluatedImage(index, " ".join(str(error).splitlines()))
         else:
             if watch is not None:
                 watch(sample, predicted)
-            yield Judged(index)
+            yield EvaluatedImage(index)
 
 
-def model_answers(
+def model_predictions(
     predictor: Predictor, *, input_size: int | None = None, tile: bool = False, tta: bool = False, tracks: bool = False
-) -> Answers:
-    """A model as what is judged, with the options of prediction.
+) -> Predictions:
+    """A model as what is evaluated, with the options of prediction.
 
     The frames of a clip are asked for one after the other; each is seen with what was kept of those before. That is
     forgotten when the clip changes, or does not go on.
@@ -102,10 +102,10 @@ def model_answers(
     predictor.require_possible(options)
     if tracks:
         predictor.require_trackable()
-    return _ModelAnswers(predictor, options, tracks=tracks)
+    return _ModelPredictions(predictor, options, tracks=tracks)
 
 
-class _ModelAnswers:
+class _ModelPredictions:
     """The answers of a model, with what is kept of the clip that is walked through."""
 
     def __init__(self, predictor: Predictor, options: Options, *, tracks: bool) -> None:

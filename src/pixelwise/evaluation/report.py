@@ -22,13 +22,13 @@ REPORT_NAME, ROWS_NAME, CONFUSION_NAME, WORST_NAME = "evaluation.json", "images.
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of judging a model, or the masks that one wrote.
+    """What came of evaluating a model, or the masks that one wrote.
 
     Attributes:
         model: the name of the model, or the folder of masks.
         data: the specification of the data.
         metric: what was counted.
-        failures: why images could not be judged, one line each.
+        failures: why images could not be evaluated, one line each.
         missing: the ids of images without a prediction.
         total: how many images there were.
         seconds: how long it took.

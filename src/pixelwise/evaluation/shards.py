@@ -1,6 +1,6 @@
 """Evaluations in parts, on as many machines as one likes, that join to exactly the whole.
 
-A part judges every n-th image, or every n-th clip. Its report holds what it counted, so that the joined numbers are
+A part evaluates every n-th image, or every n-th clip. Its report holds what it counted, so that the joined numbers are
 those of one evaluation to the last bit, whatever the order of the parts.
 """
 
@@ -158,7 +158,7 @@ class _Part:
     labels: LabelSet
 
     @property
-    def judged(self) -> Mapping[str, Any]:
+    def evaluated(self) -> Mapping[str, Any]:
         """What must be the same in all parts."""
         block = self.stored.shard
         return {
@@ -202,7 +202,7 @@ def _read(path: Path) -> _Part:
 
 
 def _require_same(first: _Part, other: _Part) -> None:
-    mine, theirs = first.judged, other.judged
+    mine, theirs = first.evaluated, other.evaluated
     for name in {**mine, **theirs}:
         if mine.get(name) != theirs.get(name):
             raise DataError(

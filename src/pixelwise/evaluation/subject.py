@@ -1,4 +1,4 @@
-"""What an evaluation judges: a model, or masks that any tool wrote, and the data set it is judged on."""
+"""What an evaluation evaluates: a model, or masks that any tool wrote, and the data set it is evaluated on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixelwise.data.dataset import Dataset, Mapped, Merged, clips_of
 from pixelwise.data.label_maps import describe_label_map, with_labels
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import CheckpointError, DataError
-from pixelwise.evaluation.evaluate import Answers, model_answers
+from pixelwise.evaluation.evaluate import Predictions, model_predictions
 from pixelwise.inference.load import load, weights_digest
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import JUDGED_TASKS, TaskMetric, new_metric
@@ -23,25 +23,25 @@ from pixelwise.predictions.id_masks import find_masks
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged, and on what.
+    """What is evaluated, and on what.
 
     Attributes:
         name: of the model, or the folder of masks.
         answers: what it says of a sample.
         dataset: in the classes of the model.
         indices: the images that have an answer.
-        remarks: what the user should know beforehand.
+        notes: what the user should know beforehand.
         conditions: what else decides the numbers, as JSON values: the weights, and the options of prediction.
         predictor: the model; None for masks.
         task: `semantic`, `instance` or `panoptic`.
-        usual: the definition that judges where none is asked for; None for that of the task.
+        usual: the definition that evaluates where none is asked for; None for that of the task.
     """
 
     name: str
-    answers: Answers
+    answers: Predictions
     dataset: Dataset
     indices: Sequence[int]
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
     conditions: dict[str, Any] = field(default_factory=dict)
     predictor: Predictor | None = None
     task: str = "semantic"
@@ -64,7 +64,7 @@ def model_subject(
     tta: bool = False,
     tracks: bool = False,
 ) -> Subject:
-    """A model, to be judged on data in its own classes.
+    """A model, to be evaluated on data in its own classes.
 
     Args:
         name: a shipped name, a model folder or a run folder.
@@ -74,18 +74,18 @@ def model_subject(
         input_size: see `Options`, as for the others.
         tile: through windows.
         tta: average over scales and mirror images.
-        tracks: see `model_answers`.
+        tracks: see `model_predictions`.
 
     Raises:
-        CheckpointError: the model cannot be loaded, or its task cannot be judged.
+        CheckpointError: the model cannot be loaded, or its task cannot be evaluated.
         DataError: the data cannot be opened, or has other classes and there is no map.
         RecipeError: the model cannot look at images in that way.
     """
-    datasets = open_judged(specs)
+    datasets = open_evaluated(specs)
     predictor = load(name, device=device)
     if predictor.card.task not in JUDGED_TASKS:
         raise CheckpointError(
-            f"{name}: a model for {predictor.card.task} segmentation; {', '.join(JUDGED_TASKS)} ones can be judged"
+            f"{name}: a model for {predictor.card.task} segmentation; {', '.join(JUDGED_TASKS)} ones can be evaluated"
         )
     mapped = [with_labels(dataset, predictor.labels, label_map) for dataset in datasets]
     maps = dict.fromkeys(dataset.label_map for dataset in mapped if isinstance(dataset, Mapped))
@@ -93,10 +93,10 @@ def model_subject(
     joined = _joined(mapped)
     return Subject(
         name,
-        model_answers(predictor, input_size=input_size, tile=tile, tta=tta, tracks=tracks),
+        model_predictions(predictor, input_size=input_size, tile=tile, tta=tta, tracks=tracks),
         joined,
         range(len(joined)),
-        (*([predictor.remark] if predictor.remark else []), *_remarks(datasets), *tables),
+        (*([predictor.note] if predictor.note else []), *_notes(datasets), *tables),
         {
             "weights": weights_digest(name),
             "input_size": input_size or predictor.card.input_size,
@@ -119,24 +119,24 @@ def mask_subject(folder: Path, specs: Sequence[str]) -> Subject:
     Raises:
         DataError: the data cannot be opened, or which mask belongs to which image is not clear.
     """
-    datasets = open_judged(specs)
+    datasets = open_evaluated(specs)
     for other in datasets[1:]:
         mine, theirs = datasets[0].labels, other.labels
-        if (mine.names, mine.native_ids, mine.void_ids) != (theirs.names, theirs.native_ids, theirs.void_ids):
+        if (mine.names, mine.dataset_ids, mine.void_ids) != (theirs.names, theirs.dataset_ids, theirs.void_ids):
             raise DataError(
                 f"{datasets[0].name} and {other.name} have different classes or ids on disk, so the ids in {folder} "
                 "could mean either; judge the masks of each by themselves"
             )
     joined = _joined(datasets)
     masks = find_masks(folder, joined)
-    indices, remarks = tuple(masks.files), _remarks(datasets)
+    indices, notes = tuple(masks.files), _notes(datasets)
     if joined.format == "davis":
         objects = StoredFrames(masks, read_object_frame)
-        return Subject(str(folder), objects, joined, indices, remarks, task="instance", usual="davis")
+        return Subject(str(folder), objects, joined, indices, notes, task="instance", usual="davis")
     if clips_of(joined) is not None and has_colours(masks.files[indices[0]]):
         segments = StoredFrames(masks, read_step_frame)
-        return Subject(str(folder), segments, joined, indices, remarks, task="panoptic")
-    return Subject(str(folder), masks, joined, indices, remarks)
+        return Subject(str(folder), segments, joined, indices, notes, task="panoptic")
+    return Subject(str(folder), masks, joined, indices, notes)
 
 
 def object_subject(path: Path, specs: Sequence[str]) -> Subject:
@@ -145,12 +145,12 @@ def object_subject(path: Path, specs: Sequence[str]) -> Subject:
     Raises:
         DataError: the data cannot be opened, or the file is not sound.
     """
-    datasets = open_judged(specs)
+    datasets = open_evaluated(specs)
     for other in datasets[1:]:
         datasets[0].labels.require_same(other.labels, mine=f"data {datasets[0].name}", theirs=f"data {other.name}")
     joined = _joined(datasets)
     answers = read_objects(path, joined)
-    return Subject(str(path), answers, joined, range(len(joined)), _remarks(datasets), task="instance")
+    return Subject(str(path), answers, joined, range(len(joined)), _notes(datasets), task="instance")
 
 
 def segment_subject(path: Path, specs: Sequence[str]) -> Subject:
@@ -159,13 +159,13 @@ def segment_subject(path: Path, specs: Sequence[str]) -> Subject:
     Raises:
         DataError: the data cannot be opened, or the file is not sound.
     """
-    datasets = open_judged(specs)
+    datasets = open_evaluated(specs)
     for other in datasets[1:]:
         datasets[0].labels.require_same(other.labels, mine=f"data {datasets[0].name}", theirs=f"data {other.name}")
     joined = _joined(datasets)
     answers = read_segments(path, joined)
     indices = tuple(index for index, id in enumerate(joined.ids) if id in answers.maps)
-    return Subject(str(path), answers, joined, indices, _remarks(datasets), task="panoptic")
+    return Subject(str(path), answers, joined, indices, _notes(datasets), task="panoptic")
 
 
 def stored_subject(path: Path, specs: Sequence[str]) -> Subject:
@@ -183,7 +183,7 @@ def stored_subject(path: Path, specs: Sequence[str]) -> Subject:
     return object_subject(path, specs) if path.suffix == ".json" else mask_subject(path, specs)
 
 
-def open_judged(specs: Sequence[str]) -> list[Dataset]:
+def open_evaluated(specs: Sequence[str]) -> list[Dataset]:
     """The data sets to judge on, val where a split is left open. Raises DataError also for one without images."""
     datasets = [open_dataset(text, default_split="val") for text in specs]
     for dataset in datasets:
@@ -196,5 +196,5 @@ def _joined(datasets: Sequence[Dataset]) -> Dataset:
     return datasets[0] if len(datasets) == 1 else Merged(tuple(datasets))
 
 
-def _remarks(datasets: Sequence[Dataset]) -> tuple[str, ...]:
-    return tuple(f"{dataset.name}: {dataset.remark}" for dataset in datasets if dataset.remark)
+def _notes(datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    return tuple(f"{dataset.name}: {dataset.note}" for dataset in datasets if dataset.note)

@@ -1,4 +1,4 @@
-"""The images on which a model does worst, kept small while all are judged."""
+"""The images on which a model does worst, kept small while all are evaluated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORST_COUNT = 12
 class WorstImages:
     """Keeps so many of the worst images, at the size at which they will be drawn.
 
-    Call it with every judged sample, after the metric has counted it.
+    Call it with every evaluated sample, after the metric has counted it.
 
     Args:
         metric: knows what each image alone would get.
@@ -48,5 +48,5 @@ class WorstImages:
         del self._keys[self.count :], self.kept[self.count :]
 
     def sheet(self) -> Image.Image | None:
-        """The kept images with truth and prediction, the worst first; None if nothing was judged."""
+        """The kept images with truth and prediction, the worst first; None if nothing was evaluated."""
         return comparison_sheet(self.kept, self.metric.labels) if self.kept else None

@@ -129,7 +129,7 @@ def _mask_rcnn(architecture: str, weights: Mapping[str, Tensor]) -> ImportedMode
         )
     channels = torch.arange(len(scores))
     if len(scores) == COCO_CHANNELS:
-        channels = torch.tensor(published("coco").native_ids)
+        channels = torch.tensor(published("coco").dataset_ids)
     for key, tensor in found.items():
         if key.startswith("box_predictor.classes."):
             found[key] = tensor[channels]

@@ -20,7 +20,7 @@ MERGED = "default_panoptic"
 def load(name_or_path: str | Path = "default", *, task: str | None = None, device: str = "auto") -> Predictor:
     """Load a trained model.
 
-    Where no default for panoptic segmentation ships, it is made of the semantic and the instance one, and `remark` of
+    Where no default for panoptic segmentation ships, it is made of the semantic and the instance one, and `note` of
     the predictor says so.
 
     Args:
@@ -36,8 +36,8 @@ def load(name_or_path: str | Path = "default", *, task: str | None = None, devic
     """
     if _is_merged(str(name_or_path), task):
         semantic, instance = load("default", device=device), load("default", task="instance", device=device)
-        remark = "no panoptic model comes with the package: the semantic and the instance default are merged"
-        return MergedPredictor(semantic, instance, name=MERGED, remark=remark)
+        note = "no panoptic model comes with the package: the semantic and the instance default are merged"
+        return MergedPredictor(semantic, instance, name=MERGED, note=note)
     folder = find_model(name_or_path, task=task)
     module, card = read_model(folder)
     name = folder.name if folder.parent == WEIGHTS_FOLDER else str(name_or_path)

@@ -31,13 +31,13 @@ class MergedPredictor(Predictor):
         semantic: gives the stuff.
         instance: gives the things, on the same device.
         name: what results call the two.
-        remark: see Predictor.
+        note: see Predictor.
 
     Raises:
         CheckpointError: one of them is for another task.
     """
 
-    def __init__(self, semantic: Predictor, instance: Predictor, *, name: str, remark: str = "") -> None:
+    def __init__(self, semantic: Predictor, instance: Predictor, *, name: str, note: str = "") -> None:
         for predictor, task in ((semantic, "semantic"), (instance, "instance")):
             if predictor.card.task != task:
                 raise CheckpointError(
@@ -52,7 +52,7 @@ class MergedPredictor(Predictor):
             input_size=max(semantic.card.input_size, instance.card.input_size),
         )
         both = nn.ModuleDict({"semantic": semantic.model, "instance": instance.model})
-        super().__init__(both, card, device=semantic.device, name=name, remark=remark)
+        super().__init__(both, card, device=semantic.device, name=name, note=note)
         self.semantic, self.instance = semantic, instance
 
     def refresh(self) -> None:
@@ -112,18 +112,18 @@ def joined_labels(semantic: LabelSet, objects: LabelSet, things: Sequence[int]) 
     added = [index for index in things if objects.names[index] not in semantic.names]
     names = (*semantic.names, *(objects.names[index] for index in added))
     found = {objects.names[index] for index in things}
-    taken = {*semantic.native_ids, *semantic.void_ids}
-    native_ids = list(semantic.native_ids)
+    taken = {*semantic.dataset_ids, *semantic.void_ids}
+    dataset_ids = list(semantic.dataset_ids)
     for index in added:
-        wanted = objects.native_ids[index]
-        native_ids.append(max(taken) + 1 if wanted in taken else wanted)
-        taken.add(native_ids[-1])
+        wanted = objects.dataset_ids[index]
+        dataset_ids.append(max(taken) + 1 if wanted in taken else wanted)
+        taken.add(dataset_ids[-1])
     labels = LabelSet(
         name=f"{semantic.name}+{objects.name}" if added else semantic.name,
         names=names,
         is_thing=tuple(name in found for name in names),
         palette=(*semantic.palette, *(objects.palette[index] for index in added)),
-        native_ids=tuple(native_ids),
+        dataset_ids=tuple(dataset_ids),
         void_ids=semantic.void_ids,
     )
     return labels, torch.tensor([names.index(name) if name in names else -1 for name in objects.names])

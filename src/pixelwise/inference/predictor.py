@@ -88,13 +88,13 @@ class Predictor:
         card: what is known of it.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         name: what results call the model; its system's name if none is given.
-        remark: what a user should know of the model before its answers, one line.
+        note: what a user should know of the model before its answers, one line.
 
     Attributes:
         model: the stored module, with its own keys.
         card: as given.
         name: as given.
-        remark: as given.
+        note: as given.
 
     Raises:
         RecipeError: the device is not there.
@@ -107,13 +107,13 @@ class Predictor:
         *,
         device: str | torch.device = "auto",
         name: str | None = None,
-        remark: str = "",
+        note: str = "",
     ) -> None:
         chosen = choose_device(device)
         self.model = module.eval().to(device=chosen, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.card = card
         self.name = name or card.system
-        self.remark = remark
+        self.note = note
         self._fused: nn.Module | None = None
         self._fused_from: list[_Version] | None = None
 

@@ -127,9 +127,10 @@ class Scene:
 
         A semantic scene has one segment for each class that occurs, background left out; its `id` is the class id,
         its `score` the mean probability, its `box` x1 y1 x2 y2 with x2 y2 exclusive. A scene of objects has one for
-        each, the surest first; its `id` is its number in `photo.instances.png`, and classes pasted from the objects are
-        in `photo.semantic.png` alone. A panoptic scene has one for each segment, in the order of their ids; its `id` is
-        that in `photo.panoptic.png`, and things of a tracked scene have their number within the clip as `track_id`.
+        each, the highest-scoring first; its `id` is its number in `photo.instances.png`, and classes pasted from the
+        objects are in `photo.semantic.png` alone. A panoptic scene has one for each segment, in the order of their
+        ids; its `id` is that in `photo.panoptic.png`, and things of a tracked scene have their number within the clip
+        as `track_id`.
         """
         if self.annotation.panoptic is not None:
             segments = _panoptic_segments(self.annotation.panoptic, self.labels, is_tracked=self.is_tracked)

@@ -25,16 +25,16 @@ LARGEST_ID = 2**24
 class LabelSet:
     """The classes of a data set, a checkpoint, an exported file or a server's reply.
 
-    Three kinds of id are kept apart. A *native id* is what a file on disk holds; a *class id* is ours,
-    0…K-1 in the order of `names`, and the channel of the scores; `ignore_id` marks pixels nobody judges.
+    Three kinds of id are kept apart. A *dataset id* is what a file on disk holds; a *class id* is ours,
+    0…K-1 in the order of `names`, and the channel of the scores; `ignore_id` marks pixels nobody evaluates.
 
     Attributes:
         name: what errors and reports call the set, such as `voc`.
         names: the K class names, unique; at least one.
         is_thing: whether objects of the class can be counted; K claims.
         palette: K colours, RGB 0-255.
-        native_ids: the id on disk of each class; K unique integers.
-        void_ids: ids on disk that mean "not judged"; they become `ignore_id`.
+        dataset_ids: the id on disk of each class; K unique integers.
+        void_ids: ids on disk that mean "ignored"; they become `ignore_id`.
 
     Raises:
         DataError: the fields do not fit each other.
@@ -44,26 +44,26 @@ class LabelSet:
     names: tuple[str, ...]
     is_thing: tuple[bool, ...]
     palette: tuple[Colour, ...]
-    native_ids: tuple[int, ...]
+    dataset_ids: tuple[int, ...]
     void_ids: tuple[int, ...] = (255,)
 
     def __post_init__(self) -> None:
         count = len(self.names)
         if not count:
             raise DataError(f"label set '{self.name}': no classes; at least one is wanted")
-        for field in ("is_thing", "palette", "native_ids"):
+        for field in ("is_thing", "palette", "dataset_ids"):
             if len(getattr(self, field)) != count:
                 raise DataError(
                     f"label set '{self.name}': {len(getattr(self, field))} values in {field} for {count} names"
                 )
-        for field in ("names", "native_ids"):
+        for field in ("names", "dataset_ids"):
             repeated = [str(value) for value, times in Counter(getattr(self, field)).items() if times > 1]
             if repeated:
                 raise DataError(f"label set '{self.name}': {', '.join(repeated)} stands more than once in {field}")
-        both = sorted(set(self.native_ids) & set(self.void_ids))
+        both = sorted(set(self.dataset_ids) & set(self.void_ids))
         if both:
             raise DataError(f"label set '{self.name}': ids {both} are both a class and void")
-        too_large = [id for id in (*self.native_ids, *self.void_ids) if abs(id) >= LARGEST_ID]
+        too_large = [id for id in (*self.dataset_ids, *self.void_ids) if abs(id) >= LARGEST_ID]
         if too_large:
             raise DataError(f"label set '{self.name}': id {too_large[0]}; ids on disk are below {LARGEST_ID:,}")
         for colour in self.palette:
@@ -82,7 +82,7 @@ class LabelSet:
             names=tuple(names),
             is_thing=(False,) * count,
             palette=tuple(voc_colour(index) for index in range(count)),
-            native_ids=tuple(range(count)),
+            dataset_ids=tuple(range(count)),
             void_ids=(255,) if count <= 255 else (65535,),
         )
 
@@ -113,7 +113,7 @@ class LabelSet:
             "names": list(self.names),
             "is_thing": list(self.is_thing),
             "palette": [list(colour) for colour in self.palette],
-            "native_ids": list(self.native_ids),
+            "dataset_ids": list(self.dataset_ids),
             "void_ids": list(self.void_ids),
         }
 
@@ -122,7 +122,7 @@ class LabelSet:
 
     @property
     def ignore_id(self) -> int:
-        """The class id of pixels nobody judges: 255, or -1 where 255 is needed for a class."""
+        """The class id of pixels nobody evaluates: 255, or -1 where 255 is needed for a class."""
         return 255 if len(self) <= 255 else -1
 
     @property
@@ -138,7 +138,7 @@ class LabelSet:
 
     def describe_ids(self) -> str:
         """The ids that may stand in a file, as ranges: `0-10, 11 = void`."""
-        classes = _ranges(self.native_ids)
+        classes = _ranges(self.dataset_ids)
         return f"{classes}, {_ranges(self.void_ids)} = void" if self.void_ids else classes
 
     def require_same(self, other: LabelSet, *, mine: str, theirs: str) -> None:
@@ -156,28 +156,28 @@ class LabelSet:
                 "map them with --map names or --map FILE.toml"
             )
 
-    def class_ids(self, native: np.ndarray, *, source: str) -> np.ndarray:
+    def class_ids(self, dataset_id: np.ndarray, *, source: str) -> np.ndarray:
         """Turn a map of ids on disk into class ids.
 
         Args:
-            native: integers of any shape, as read from the file.
+            dataset_id: integers of any shape, as read from the file.
             source: the file, named in the error.
 
         Returns:
             u8 of the same shape (i32 where K > 255), void as `ignore_id`.
 
         Raises:
-            DataError: a value is neither a class nor void; names the value, how often it stands, and the mend.
+            DataError: a value is neither a class nor void; names the value, how often it stands, and the repair.
         """
-        low, high = min(*self.native_ids, *self.void_ids), max(*self.native_ids, *self.void_ids)
+        low, high = min(*self.dataset_ids, *self.void_ids), max(*self.dataset_ids, *self.void_ids)
         unknown = -2
         table = np.full(high - low + 1, unknown, dtype=np.int32)
-        table[np.array(self.native_ids) - low] = np.arange(len(self))
+        table[np.array(self.dataset_ids) - low] = np.arange(len(self))
         if self.void_ids:
             table[np.array(self.void_ids) - low] = self.ignore_id
-        outside = (native < low) | (native > high)
-        ids = table[np.where(outside, 0, native.astype(np.int32, copy=False) - low)]
-        strange = native[outside | (ids == unknown)]
+        outside = (dataset_id < low) | (dataset_id > high)
+        ids = table[np.where(outside, 0, dataset_id.astype(np.int32, copy=False) - low)]
+        strange = dataset_id[outside | (ids == unknown)]
         if strange.size:
             strange, counts = np.unique(strange, return_counts=True)
             raise DataError(
@@ -187,10 +187,10 @@ class LabelSet:
             )
         return ids.astype(np.uint8 if len(self) <= 255 else np.int32)
 
-    def native_of(self, class_ids: np.ndarray) -> np.ndarray:
+    def dataset_ids_of(self, class_ids: np.ndarray) -> np.ndarray:
         """Turn class ids into ids on disk, i32; what is no class becomes the first void id (255 if there is none)."""
         table = np.full(len(self) + 1, self.void_ids[0] if self.void_ids else 255, dtype=np.int32)
-        table[: len(self)] = self.native_ids
+        table[: len(self)] = self.dataset_ids
         ids = class_ids.astype(np.int64)
         return table[np.where((ids < 0) | (ids >= len(self)), len(self), ids)]
 
@@ -333,7 +333,7 @@ def _set_of(classes: Sequence[_TomlClass], *, name: str, void_ids: tuple[int, ..
         palette=tuple(
             voc_colour(index) if entry.colour is None else entry.colour for index, entry in enumerate(classes)
         ),
-        native_ids=tuple(index if entry.id is None else entry.id for index, entry in enumerate(classes)),
+        dataset_ids=tuple(index if entry.id is None else entry.id for index, entry in enumerate(classes)),
         void_ids=void_ids,
     )
 
@@ -364,7 +364,7 @@ class _JsonSet(BaseModel):
     names: tuple[str, ...]
     is_thing: tuple[bool, ...]
     palette: tuple[Colour, ...]
-    native_ids: tuple[int, ...]
+    dataset_ids: tuple[int, ...]
     void_ids: tuple[int, ...]
 
 

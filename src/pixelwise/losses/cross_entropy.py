@@ -27,12 +27,12 @@ def stack_semantic(truth: Sequence[Annotation]) -> Int64[Tensor, "B H W"]:
 
 @dataclass(frozen=True)
 class PixelLoss:
-    """Cross-entropy of the judged pixels, as a value: `fit` replaces a system's `pixel_loss` by that of the stage.
+    """Cross-entropy of the evaluated pixels, as a value: `fit` replaces a system's `pixel_loss` by that of the stage.
 
     Attributes:
-        ignore_id: stands in the truth where nobody judges.
+        ignore_id: stands in the truth where nobody evaluates.
         class_weights: factor on the pixels of each class, or None for 1; see `median_frequency_weights`.
-        hard_pixels: fraction of an image's judged pixels that count, those of the largest (weighted) loss. They are
+        ohem: fraction of an image's evaluated pixels that count, those of the largest (weighted) loss. They are
             chosen image by image, so that several processes choose what one would. Source: `top_k_percent_pixels` of
             the authors' code of DeepLab v3+, which chooses from the whole batch.
         align_corners: enlarge with the corners' centres aligned, as the authors of DeepLab and PSPNet do.
@@ -40,7 +40,7 @@ class PixelLoss:
 
     ignore_id: int = 255
     class_weights: tuple[float, ...] | None = None
-    hard_pixels: float = 1.0
+    ohem: float = 1.0
     align_corners: bool = False
 
     def __call__(self, logits: Float[Tensor, "B K h w"], truth: Int64[Tensor, "B H W"], *, weight: float = 1.0) -> Term:
@@ -56,7 +56,7 @@ class PixelLoss:
 
         Returns:
             nats in all, each pixel's times its class's weight, and the number of pixels that count, or the sum of their
-            weights where there are class weights; 0 and 0 where nothing is judged.
+            weights where there are class weights; 0 and 0 where nothing is evaluated.
         """
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if logits.shape[2:] != truth.shape[1:]:
@@ -64,32 +64,32 @@ class PixelLoss:
         class_weights = None
         if self.class_weights is not None:
             class_weights = torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)
-        judged = truth != self.ignore_id
-        if self.hard_pixels < 1:
-            return self._hardest(logits, truth, judged, class_weights, weight)
+        evaluated = truth != self.ignore_id
+        if self.ohem < 1:
+            return self._hardest(logits, truth, evaluated, class_weights, weight)
         total = F.cross_entropy(logits, truth, class_weights, ignore_index=self.ignore_id, reduction="sum")
-        count = judged.sum() if class_weights is None else class_weights[truth[judged]].sum()
+        count = evaluated.sum() if class_weights is None else class_weights[truth[evaluated]].sum()
         return Term(total, count, weight)
 
     def _hardest(
         self,
         logits: Float[Tensor, "B K H W"],
         truth: Int64[Tensor, "B H W"],
-        judged: Bool[Tensor, "B H W"],
+        evaluated: Bool[Tensor, "B H W"],
         class_weights: Float[Tensor, " K"] | None,
         weight: float,
     ) -> Term:
         losses = F.cross_entropy(logits, truth, class_weights, ignore_index=self.ignore_id, reduction="none")
         totals: list[Tensor] = []
         counts: list[Tensor] = []
-        for image_losses, image_truth, image_judged in zip(losses, truth, judged, strict=True):
-            candidates = image_losses[image_judged]
-            largest, places = candidates.topk(math.ceil(self.hard_pixels * len(candidates)), sorted=False)
+        for image_losses, image_truth, image_evaluated in zip(losses, truth, evaluated, strict=True):
+            candidates = image_losses[image_evaluated]
+            largest, places = candidates.topk(math.ceil(self.ohem * len(candidates)), sorted=False)
             totals.append(largest.sum())
             if class_weights is None:
                 counts.append(largest.new_tensor(len(largest)))
             else:
-                counts.append(class_weights[image_truth[image_judged][places]].sum())
+                counts.append(class_weights[image_truth[image_evaluated][places]].sum())
         return Term(torch.stack(totals).sum(), torch.stack(counts).sum(), weight)
 
 
@@ -102,7 +102,7 @@ def median_frequency_weights(class_pixels: Sequence[int], image_pixels: Sequence
 
     Args:
         class_pixels: of each class, pixels in all images.
-        image_pixels: of each class, the judged pixels of all images that contain it.
+        image_pixels: of each class, the evaluated pixels of all images that contain it.
 
     Returns:
         one weight for each class; a class that no image contains has weight 1 and no say in the median.

@@ -118,7 +118,7 @@ class AveragePrecision:
     """Keeps the sizes, scores and overlaps of each image's objects, whatever its size, and matches them in `compute`.
 
     Args:
-        labels: the classes; the things among them are judged, or all but the background where none is a thing.
+        labels: the classes; the things among them are evaluated, or all but the background where none is a thing.
         definition: `coco`, or `boundary`, which is slower.
 
     Raises:
@@ -198,7 +198,7 @@ class AveragePrecision:
         """
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
         if self.definition != other.definition:
-            raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
+            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
         require_apart(self.images, other.images)
         self.images |= other.images
 
@@ -236,48 +236,48 @@ class AveragePrecision:
         `boundary` adds `boundary_ap` and its companions. Fractions of 1; None where there is no object to find, and for
         masks where the truth or the predictions have none.
         """
-        judged = self.labels.object_ids
+        evaluated = self.labels.object_ids
         kinds = ("mask", "box", *(("boundary",) if self.definition == "boundary" else ()))
         means: dict[str, Any] = {}
-        per_class: dict[str, dict[str, Any]] = {self.labels.names[index]: {} for index in judged}
+        per_class: dict[str, dict[str, Any]] = {self.labels.names[index]: {} for index in evaluated}
         for kind in kinds:
-            precision, recall = self._curves(kind, judged)
+            precision, recall = self._curves(kind, evaluated)
             for heading, value in _means(precision, recall).items():
                 means[f"{kind}_{heading}"] = value
-            for place, index in enumerate(judged):
+            for place, index in enumerate(evaluated):
                 values = _means(precision[:, :, place : place + 1], recall[:, place : place + 1])
                 per_class[self.labels.names[index]] |= {f"{kind}_{key}": values[key] for key in ("ap", "ap50", "ap75")}
         objects = Counter(one.label for image in self.images.values() for one in image.truth if not one.crowd)
-        for index in judged:
+        for index in evaluated:
             per_class[self.labels.names[index]]["objects"] = objects[index]
         return {**means, "per_class": per_class}
 
-    def _curves(self, kind: str, judged: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _curves(self, kind: str, evaluated: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """COCO's precision [T, R, K, A, M] and recall [T, K, A, M], -1 where there is nothing to find."""
         # ties in scores are broken by the order of images, so that it must not depend on how they came
         ids = sorted(self.images, key=lambda id: (len(id), id) if id.isdigit() else (10**6, id))
         every = (one for image in self.images.values() for one in (*image.truth, *image.found))
         if not ids or (kind != "box" and any(one.pixels is None for one in every)):
-            return np.full((10, 101, len(judged), 4, 3), -1.0), np.full((10, len(judged), 4, 3), -1.0)
-        judging = _Judging([self.images[id] for id in ids], kind, judged)
-        judging.evaluate()
-        judging.accumulate()
-        return np.asarray(judging.eval["precision"]), np.asarray(judging.eval["recall"])
+            return np.full((10, 101, len(evaluated), 4, 3), -1.0), np.full((10, len(evaluated), 4, 3), -1.0)
+        evaluating = _CocoEval([self.images[id] for id in ids], kind, evaluated)
+        evaluating.evaluate()
+        evaluating.accumulate()
+        return np.asarray(evaluating.eval["precision"]), np.asarray(evaluating.eval["recall"])
 
 
-class _Judging(COCOeval_faster):
+class _CocoEval(COCOeval_faster):
     """faster-coco-eval's matching and curves, of objects that need no COCO file and over IoUs that are known.
 
     Args:
         images: in the order that breaks ties.
         kind: which of an overlap's numbers counts.
-        judged: class ids.
+        evaluated: class ids.
     """
 
-    def __init__(self, images: Sequence[ImageObjects], kind: str, judged: Sequence[int]) -> None:
+    def __init__(self, images: Sequence[ImageObjects], kind: str, evaluated: Sequence[int]) -> None:
         super().__init__(iouType="bbox")
         self.images, self.kind = images, kind
-        self.params.catIds = list(judged)
+        self.params.catIds = list(evaluated)
         self.known: dict[tuple[int, int], list[list[float]]] = {}
 
     def _prepare(self) -> None:
@@ -285,7 +285,7 @@ class _Judging(COCOeval_faster):
         ids = itertools.count(1)
         seen: Counter[int] = Counter()
         for image in self.images:
-            # classes are judged apart, so that each counts the images it is in: the library works on every image and
+            # classes are evaluated apart, so that each counts the images it is in: the library works on every image and
             # class, and most images have few of the classes
             (columns, widths), (rows, heights) = (_places_within_class(side) for side in (image.truth, image.found))
             numbers = {label: seen[label] for label in widths | heights}
@@ -354,10 +354,10 @@ def _f1(truth: Sequence[Object], found: Sequence[Object], overlaps: Sequence[Ove
 
 
 def _mask_ious(
-    some: Masks, others: Masks, judged: Bool[np.ndarray, "N M"], crowd: Bool[np.ndarray, " M"]
+    some: Masks, others: Masks, evaluated: Bool[np.ndarray, "N M"], crowd: Bool[np.ndarray, " M"]
 ) -> Float64[np.ndarray, "N M"]:
-    """IoU of pairs of masks of one image, counted where their boxes meet; 0 where a pair is not judged."""
-    common = shared_pixels(some, others, torch.from_numpy(judged)).numpy()
+    """IoU of pairs of masks of one image, counted where their boxes meet; 0 where a pair is ignored."""
+    common = shared_pixels(some, others, torch.from_numpy(evaluated)).numpy()
     return _ious(common, some.areas().numpy(), others.areas().numpy(), crowd)
 
 

@@ -1,4 +1,4 @@
-"""Which metric judges a task, and by which of its numbers weights are chosen."""
+"""Which metric evaluates a task, and by which of its numbers weights are chosen."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _Family(NamedTuple):
     """Definitions that one metric has.
 
     Attributes:
-        task: whose answers are judged.
+        task: whose answers are evaluated.
         metric: is made from the classes and the name of a definition.
         shown: what a table of models shows of it; by the first weights are chosen.
         definitions: by name, one line each.
@@ -91,7 +91,7 @@ DEFINITIONS = {name: line for family in _FAMILIES for name, line in family.defin
 """One line each for people who compare numbers."""
 
 JUDGED_TASKS = tuple(dict.fromkeys(family.task for family in _FAMILIES))
-"""The tasks that something judges."""
+"""The tasks that something evaluates."""
 
 
 def shown(definition: str) -> tuple[str, ...]:
@@ -122,10 +122,10 @@ def new_metric(
         windows: of VPQ, lengths in labelled frames; those of Cityscapes-VPS if not given.
 
     Raises:
-        RecipeError: a task that nothing judges, a definition that is none of the task, or one without windows.
+        RecipeError: a task that nothing evaluates, a definition that is none of the task, or one without windows.
     """
     if task not in JUDGED_TASKS:
-        raise RecipeError(f"task '{task}': nothing judges it; {_listed(JUDGED_TASKS)} can be judged")
+        raise RecipeError(f"task '{task}': nothing evaluates it; {_listed(JUDGED_TASKS)} can be evaluated")
     known = [name for name, family in _BY_NAME.items() if family.task == task]
     if definition is not None and definition not in known:
         raise RecipeError(f"definition '{definition}': for {task} segmentation one of {', '.join(known)} is wanted")
@@ -137,7 +137,7 @@ def new_metric(
     if definition not in video_panoptic_quality.DEFINITIONS:
         raise RecipeError(
             f"windows {list(windows)}: the definition '{definition}' has none; "
-            f"{', '.join(video_panoptic_quality.DEFINITIONS)} has, which judges clips"
+            f"{', '.join(video_panoptic_quality.DEFINITIONS)} has, which evaluates clips"
         )
     return VideoPanopticQuality(labels, definition, k=ks_of(windows))
 

@@ -26,7 +26,7 @@ CATEGORIES: dict[str, str] = {
     "motorcycle": "vehicle",
     "bicycle": "vehicle",
 }
-"""The 19 classes that are judged, and the category of each."""
+"""The 19 classes that are evaluated, and the category of each."""
 
 INSTANCE_SIZES: dict[str, float] = {
     "person": 3462.4756337644,

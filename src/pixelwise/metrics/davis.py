@@ -93,7 +93,7 @@ class FrameObjects(NamedTuple):
     """What is kept of a frame.
 
     Attributes:
-        clip: its clip; None for an image of none, which is judged by itself.
+        clip: its clip; None for an image of none, which is evaluated by itself.
         frame: its place in the clip.
         truth: the objects.
         found: the predicted ones.
@@ -174,8 +174,8 @@ class Davis:
             )
         void = _void(truth, objects, masks, self.labels)
         crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
-        judged = (~crowd).nonzero().flatten()
-        objects, masks = objects[judged], masks[judged]
+        evaluated = (~crowd).nonzero().flatten()
+        objects, masks = objects[evaluated], masks[evaluated]
         if void is not None:
             masks, found_masks = masks.without(void), found_masks.without(void)
         assert objects.track_ids is not None
@@ -192,7 +192,7 @@ class Davis:
         """
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
         if self.definition != other.definition:
-            raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
+            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
         require_apart(self.images, other.images)
         self.images |= other.images
 
@@ -257,11 +257,11 @@ class Davis:
         clips: dict[tuple[bool, str], list[tuple[int, str]]] = {}
         for id, one in self.images.items():
             clips.setdefault((True, id) if one.clip is None else (False, one.clip), []).append((one.frame, id))
-        judged: list[tuple[str, list[FrameObjects]]] = []
+        evaluated: list[tuple[str, list[FrameObjects]]] = []
         for (alone, name), places in sorted(clips.items()):
             frames = [self.images[id] for _, id in sorted(places)]
-            judged.append((name, frames if alone or self.definition != "davis" else frames[1:-1]))
-        return [(name, frames) for name, frames in judged if frames]
+            evaluated.append((name, frames if alone or self.definition != "davis" else frames[1:-1]))
+        return [(name, frames) for name, frames in evaluated if frames]
 
 
 def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks]:
@@ -278,7 +278,7 @@ def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks
 
 
 def _void(truth: Annotation, objects: Instances, masks: Masks, labels: LabelSet) -> Bool[Tensor, "H W"] | None:
-    """The pixels that nobody judges; None where there are none."""
+    """The pixels that nobody evaluates; None where there are none."""
     crowds = [] if objects.crowd is None else objects.crowd.nonzero().flatten().tolist()
     void = torch.zeros(masks.size, dtype=torch.bool)
     if truth.semantic is not None and truth.semantic.shape == void.shape:

@@ -34,11 +34,11 @@ from pixelwise.types import Annotation
 Definition = Literal["voc", "ade20k", "cityscapes"]
 
 DEFINITIONS: dict[str, str] = {
-    "voc": "mean IoU by PASCAL VOC's definition: one confusion matrix, void not judged, background included; "
+    "voc": "mean IoU by PASCAL VOC's definition: one confusion matrix, void ignored, background included; "
     "predicted void is an error, a class that neither truth nor predictions have does not count",
-    "ade20k": "mean IoU by ADE20K's definition: one confusion matrix, void not judged; predicted void is an error, "
+    "ade20k": "mean IoU by ADE20K's definition: one confusion matrix, void ignored; predicted void is an error, "
     "a class that neither truth nor predictions have counts 0; score = (mean IoU + pixel accuracy) / 2",
-    "cityscapes": "mean IoU by Cityscapes' definition: one confusion matrix, void not judged; predicted void is an "
+    "cityscapes": "mean IoU by Cityscapes' definition: one confusion matrix, void ignored; predicted void is an "
     "error, a class that neither truth nor predictions have does not count; in iIoU every object counts as the average "
     "one of its class",
 }
@@ -56,12 +56,12 @@ class ImageScore(NamedTuple):
 
     Attributes:
         right: pixels whose class was found.
-        judged: pixels whose truth is not void.
-        mean_iou: over the classes that its truth or its prediction has; None if nothing was judged.
+        evaluated: pixels whose truth is not void.
+        mean_iou: over the classes that its truth or its prediction has; None if nothing was evaluated.
     """
 
     right: int
-    judged: int
+    evaluated: int
     mean_iou: float | None
 
     @property
@@ -69,16 +69,16 @@ class ImageScore(NamedTuple):
         """Sorts the worst image first: by mean IoU, then by pixel accuracy; one with nothing to judge comes last."""
         if self.mean_iou is None:
             return True, 0.0, 0.0
-        return False, self.mean_iou, self.right / self.judged
+        return False, self.mean_iou, self.right / self.evaluated
 
     def caption(self) -> str:
         """What a sheet of images says of it."""
-        return f"mean IoU {self.mean_iou or 0:.3f} · pixel accuracy {self.right / max(1, self.judged):.3f}"
+        return f"mean IoU {self.mean_iou or 0:.3f} · pixel accuracy {self.right / max(1, self.evaluated):.3f}"
 
     def row(self) -> dict[str, Any]:
         """What `images.jsonl` says of it."""
-        accuracy = self.right / self.judged if self.judged else None
-        return {"mean_iou": self.mean_iou, "pixel_accuracy": accuracy, "pixels": self.judged}
+        accuracy = self.right / self.evaluated if self.evaluated else None
+        return {"mean_iou": self.mean_iou, "pixel_accuracy": accuracy, "pixels": self.evaluated}
 
 
 class MeanIoU:
@@ -139,8 +139,8 @@ class MeanIoU:
         if self.definition == "cityscapes":
             self._count_objects(predicted.semantic.cpu(), truth)
         self.confusion += confusion
-        right, judged = int(confusion.diagonal().sum()), int(confusion.sum())
-        self.images[id] = ImageScore(right, judged, _number(_ious(confusion).nanmean()) if judged else None)
+        right, evaluated = int(confusion.diagonal().sum()), int(confusion.sum())
+        self.images[id] = ImageScore(right, evaluated, _number(_ious(confusion).nanmean()) if evaluated else None)
 
     def _pairs(self, expected: Shaped[Tensor, " P"], answer: Shaped[Tensor, " P"], *, id: str) -> Int64[Tensor, "K K1"]:
         """How often each class of the truth is answered by each class, or by void."""
@@ -153,9 +153,9 @@ class MeanIoU:
                     f"image '{id}': class {int(strange[0])} in the {name} is not one of the {classes} "
                     f"of '{self.labels.name}'"
                 )
-        judged = expected != ignore_id
+        evaluated = expected != ignore_id
         answer = torch.where(answer == ignore_id, classes, answer)
-        pairs = expected[judged] * (classes + 1) + answer[judged]
+        pairs = expected[evaluated] * (classes + 1) + answer[evaluated]
         return pairs.bincount(minlength=classes * (classes + 1)).view(classes, classes + 1)
 
     def _count_objects(self, semantic: Shaped[Tensor, "H W"], truth: Annotation) -> None:
@@ -189,7 +189,7 @@ class MeanIoU:
         """
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
         if self.definition != other.definition:
-            raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
+            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
         require_apart(self.images, other.images)
         self.confusion += other.confusion
         self.objects += other.objects
@@ -219,9 +219,11 @@ class MeanIoU:
         metric.objects = _counts(stored.objects, metric.objects, name="objects")
         metric.images_without_objects = stored.images_without_objects
         metric.images = {id: ImageScore(*score) for id, score in stored.images.items()}
-        judged = sum(score.judged for score in metric.images.values())
-        if judged != int(metric.confusion.sum()):
-            raise DataError(f"{judged:,} pixels in its images, {int(metric.confusion.sum()):,} in its confusion matrix")
+        evaluated = sum(score.evaluated for score in metric.images.values())
+        if evaluated != int(metric.confusion.sum()):
+            raise DataError(
+                f"{evaluated:,} pixels in its images, {int(metric.confusion.sum()):,} in its confusion matrix"
+            )
         return metric
 
     def compute(self) -> dict[str, Any]:
@@ -229,8 +231,8 @@ class MeanIoU:
 
         `ade20k` adds `score`; `cityscapes` adds `mean_category_iou`, `mean_iiou`, `mean_category_iiou`, `iiou` in
         `per_class`, and `per_category`. A class that neither truth nor predictions contain has no IoU (None) but in
-        `ade20k`, where it is 0, and is left out of the means; so has a class without truth no accuracy. With no judged
-        pixel at all every value is None.
+        `ade20k`, where it is 0, and is left out of the means; so has a class without truth no accuracy. With no
+        evaluated pixel at all every value is None.
         """
         counts = self.confusion.double()
         truth = counts.sum(dim=1)

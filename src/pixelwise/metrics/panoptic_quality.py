@@ -243,9 +243,9 @@ def class_counts(overlaps: SegmentOverlaps) -> tuple[ClassCounts, ...]:
     union = area[row] + found_area[column] - pixels - in_void[column]
     match = same & ~crowd[row] & (2 * pixels > union)
     on_crowd = same & crowd[row]
-    not_judged = in_void + _sums(column[on_crowd], pixels[on_crowd], len(found))
+    ignored = in_void + _sums(column[on_crowd], pixels[on_crowd], len(found))
 
-    missed, wrong = ~crowd, 2 * not_judged <= found_area
+    missed, wrong = ~crowd, 2 * ignored <= found_area
     missed[row[match]] = False
     wrong[column[match]] = False
     ious, right = pixels[match] / union[match], labels[row[match]]
@@ -281,10 +281,10 @@ def pooled(counts: Iterable[ClassCounts]) -> dict[int, ClassCounts]:
 
 def class_quality(counts: ClassCounts) -> Quality:
     """PQ, SQ and RQ of one class."""
-    judged = counts.tp + counts.fp / 2 + counts.fn / 2
-    if not judged:
+    evaluated = counts.tp + counts.fp / 2 + counts.fn / 2
+    if not evaluated:
         return Quality(None, None, None)
-    return Quality(counts.iou / judged, counts.iou / counts.tp if counts.tp else 0.0, counts.tp / judged)
+    return Quality(counts.iou / evaluated, counts.iou / counts.tp if counts.tp else 0.0, counts.tp / evaluated)
 
 
 def mean_quality(each: Iterable[Quality]) -> Quality:

@@ -49,7 +49,7 @@ REPORTED = {"region_ap_50": (0.5,), "region_ap_70": (0.7,), "region_ap_vol": THR
 
 
 class Detection(NamedTuple):
-    """One detection, judged.
+    """One detection, evaluated.
 
     Attributes:
         label: class id.
@@ -80,8 +80,8 @@ class ImageMatches(NamedTuple):
         """Of the detections with a score of at least one half, at an overlap of 0.5; None without any object."""
         bit = THRESHOLDS.index(0.5)
         claimed = [one for one in self.detections if one.score >= JUDGED_SCORE and not one.void >> bit & 1]
-        judged = sum(self.objects) + len(claimed)
-        return 2 * sum(one.right >> bit & 1 for one in claimed) / judged if judged else None
+        evaluated = sum(self.objects) + len(claimed)
+        return 2 * sum(one.right >> bit & 1 for one in claimed) / evaluated if evaluated else None
 
     @property
     def badness(self) -> tuple[bool, float, float]:
@@ -101,7 +101,7 @@ class ImageMatches(NamedTuple):
 class RegionAveragePrecision:
     """Matches the detections of each image; the state is a row for each image and detection.
 
-    Objects marked as crowd are not counted, and detections that lie on one of their class are not judged.
+    Objects marked as crowd are not counted, and detections that lie on one of their class are ignored.
 
     Args:
         labels: the classes.
@@ -188,7 +188,7 @@ class RegionAveragePrecision:
         """
         self.labels.require_same(other.labels, mine="this metric", theirs="the other")
         if self.definition != other.definition:
-            raise DataError(f"one part is judged by the definition {self.definition}, another by {other.definition}")
+            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
         require_apart(self.images, other.images)
         self.images |= other.images
 

@@ -47,9 +47,9 @@ def segmentation_tracking_quality(clips: Iterable[Sequence[SegmentOverlaps]], la
     tubes = 0
     for frames in clips:
         pixels = np.concatenate([_classified(frame) for frame in frames])
-        judged = pixels[pixels[:, 1] >= 0]
-        answer = np.where(judged[:, 4] < 0, classes, judged[:, 4])
-        np.add.at(confusion, (judged[:, 1], answer), judged[:, 5])
+        evaluated = pixels[pixels[:, 1] >= 0]
+        answer = np.where(evaluated[:, 4] < 0, classes, evaluated[:, 4])
+        np.add.at(confusion, (evaluated[:, 1], answer), evaluated[:, 5])
         mine, count = _association(pixels, np.array(labels.is_thing))
         shares += mine
         tubes += count

@@ -11,9 +11,9 @@ Differences from the paper:
   16 at 8) for the paper's 2, 4, 8 (4, 8, 16), which `full` gives.
 - Bilinear enlargement uses half-pixel centres; the authors' code aligns corners.
 - The recipe is one for small data on a small machine; `deeplab_v3_resnet101` has the paper's two phases in its shape:
-  batch norm learnt at output stride 16, then frozen at 8.
+  batch norm learned at output stride 16, then frozen at 8.
 - `head_convolution` and `auxiliary` are torchvision's additions: a 3×3 convolution before the classifier, and scores
-  from an earlier map that are only learnt from.
+  from an earlier map that are only trained on.
 """
 
 from __future__ import annotations
@@ -283,4 +283,4 @@ RECIPES = {
         },
     )
 }
-"""Of the variants: batch norm learnt at output stride 16, then frozen at 8 (section 4.1)."""
+"""Of the variants: batch norm learned at output stride 16, then frozen at 8 (section 4.1)."""

@@ -48,7 +48,7 @@ VGG_SKIP_OFFSETS = {16: 5, 8: 9}
 VGG_OUTPUT_OFFSETS = {32: 19, 16: 27, 8: 31}
 """Where the image lies in the enlarged scores, by the stride of the last enlargement."""
 AT_ONCE_SCALES = {16: 0.01, 8: 0.0001}
-"""Factors on the earlier maps before they are scored, where all is learnt at once."""
+"""Factors on the earlier maps before they are scored, where all is learned at once."""
 
 
 class Output(NamedTuple):
@@ -229,7 +229,7 @@ def build(
         num_classes: background included.
         backbone: `vgg16` is the paper's; any other of `nn.backbones.build_backbone` with strides 8, 16 and 32.
         skips: `32s` scores the deepest map alone, `16s` adds that of stride 16, `8s` that of stride 8 too; `8s-at-once`
-            scales them so that all can be learnt in one stage; `none` is torchvision's form.
+            scales them so that all can be learned in one stage; `none` is torchvision's form.
         learn_upsampling: which deconvolutions learn: `none`, the `intermediate` ones but not the last, or `all`.
         output_stride: of torchvision's form.
         first_block: see `nn.dilation.FirstBlock`; for torchvision's form.

@@ -7,13 +7,13 @@ in the box it lies, so K×K classifiers divide the box between them, and their p
 features, are enlarged and added up (section 3.3). The result is averaged over superpixels (section 4).
 
 The boxes come from the system itself: superpixels are merged to class-agnostic proposals (`ops.superpixels`), which
-Fast R-CNN's head classifies and regresses. In training the true boxes are among the proposals. The masks are learnt on
+Fast R-CNN's head classifies and regresses. In training the true boxes are among the proposals. The masks are learned on
 boxes that overlap an object's box by at least 0.7.
 
 Differences from the paper and the authors' release:
 - The proposals are not MCG's; other proposals change the AP. They are found in an image of at most `proposal_side`
   pixels.
-- The detector is learnt with the masks at first, on a small machine; in the release it is fixed (`learns="masks"`).
+- The detector is learned with the masks at first, on a small machine; in the release it is fixed (`learns="masks"`).
 - The log-loss is divided by the 2,500 pixels of a box, so that it can stand beside the detector's losses; the release
   sums. The fully connected classifier's rate is that of the others, where the release has a tenth.
 - Of an image up to five boxes of each object are drawn; the release draws a class first, then an image of it.
@@ -74,7 +74,7 @@ from pixelwise.types import Annotation, Batch, Instances, Masks
 TASK = "instance"
 
 MASK_IOU = 0.7
-"""Smallest IoU of a box, from which a mask is learnt, with the object's box."""
+"""Smallest IoU of a box, from which a mask is learned, with the object's box."""
 BOXES_PER_OBJECT = 5
 PROJECTION_THRESHOLD = 0.4
 """Smallest mean probability of a superpixel that belongs to the object."""
@@ -95,7 +95,7 @@ class Output(NamedTuple):
         labels: their channels.
         deltas: of the proposals that stand for objects, for their channel.
         delta_targets: what these should be.
-        mask_probabilities: of the boxes from which masks are learnt.
+        mask_probabilities: of the boxes from which masks are learned.
         mask_targets: 0 or 1.
         mask_weights: of each such box.
         detections: of each image.
@@ -635,7 +635,7 @@ RECIPE = Recipe(
         "masks.optimizer.weight_decay": "1e-3",
     },
 )
-"""The masks are learnt to the end on a detector that no longer changes."""
+"""The masks are learned to the end on a detector that no longer changes."""
 
 RECIPES = {
     "hypercolumns_caffenet": replace(

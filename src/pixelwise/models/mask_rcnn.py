@@ -67,7 +67,7 @@ MASKS_AT_A_TIME = 16
 
 
 class Output(NamedTuple):
-    """What is learnt from, where there was truth, or else what was found; each a tuple with one part for each image.
+    """What is trained on, where there was truth, or else what was found; each a tuple with one part for each image.
 
     Attributes:
         anchor_logits: objectness of the sampled anchors.
@@ -195,7 +195,7 @@ class MaskRCNN(nn.Module):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With truth what is learnt from, else what is found.
+        """With truth what is trained on, else what is found.
 
         Raises:
             DataError: the truth has no boxes and masks.
@@ -229,7 +229,7 @@ class MaskRCNN(nn.Module):
         }
 
     def decode(self, output: Output, batch: Batch) -> list[Annotation]:
-        """The detections with their masks in the original images, best first; none of an output that is learnt from."""
+        """The detections with their masks in the original images, best first; none of an output that is trained on."""
         annotations: list[Annotation] = []
         for index, (valid, original) in enumerate(
             zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
@@ -416,8 +416,8 @@ def build(
     rounded_anchors: bool = False,
     grid_strides: bool = False,
     paste: Convention = "detectron2",
-    top_proposals: Sequence[int] | None = None,
-    kept_proposals: Sequence[int] | None = None,
+    pre_nms_topk: Sequence[int] | None = None,
+    post_nms_topk: Sequence[int] | None = None,
     samples: int = 512,
     positive_fraction: float = 0.25,
     rpn_beta: float = 1 / 9,
@@ -450,10 +450,10 @@ def build(
         rounded_anchors: anchors with corners at whole pixels, as torchvision's.
         grid_strides: distances of anchors from the sizes of image and map, as torchvision's; else the maps' strides.
         paste: how masks become pixels, see `ops.paste.Convention`.
-        top_proposals: of each level, before the suppression, in training and otherwise; 2000 and 1000, with C4 12000
+        pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000, with C4 12000
             and 6000.
-        kept_proposals: of each image, after it; 2000 and 1000.
-        samples: proposals of each image that are learnt from.
+        post_nms_topk: of each image, after it; 2000 and 1000.
+        samples: proposals of each image that are trained on.
         positive_fraction: of the samples, at most.
         rpn_beta: see `losses.detection.box_term`; Detectron has 1/9 and 1, torchvision twice 1/9, detectron2 twice 0.
         box_beta: likewise.
@@ -502,8 +502,8 @@ def build(
         least_side=1.0 if inclusive_boxes else 0.0,
         strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
         convolutions=rpn_convolutions,
-        top=_pair(top_proposals, (2000, 1000) if is_pyramid else (12_000, 6000), "top_proposals"),
-        kept=_pair(kept_proposals, (2000, 1000), "kept_proposals"),
+        top=_pair(pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
+        kept=_pair(post_nms_topk, (2000, 1000), "post_nms_topk"),
     )
 
     def pooling(size: int) -> RoIPooling:

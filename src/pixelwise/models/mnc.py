@@ -11,7 +11,7 @@ Differences from the paper, and choices where paper and authors' code differ:
 - A mask has 21×21 cells, as in the authors' code (`mask_size`); the paper says 28×28.
 - Boxes are warped to 28×28 and max-pooled to 14×14 in both phases, in training and in answering. One of the authors'
   releases warps directly to 14×14 in places (`warp_samples=1` does so everywhere).
-- Anchors are centred in their cells and not rounded; those that cross the border of the image are learnt from too. An
+- Anchors are centred in their cells and not rounded; those that cross the border of the image are trained on too. An
   anchor whose proposal is sampled learns that proposal's object; the authors take the one that the anchor overlaps
   most.
 - The overlap of a predicted mask with its object, which decides the label of the mask class, is counted on the mask's
@@ -215,11 +215,11 @@ class MNC(nn.Module):
         hidden: see ClassStage.
         mask_size: see MaskStage.
         warp_samples: of each bin and side, see `nn.roi_warping`.
-        rois_per_image: boxes that stage 3 learns from.
+        box_batch_size_per_image: boxes that stage 3 learns from.
         foreground_fraction: of them that stand for objects, at most.
         smallest_proposal: side in pixels.
-        top_proposals: boxes before the suppression, in training and in answering.
-        kept_proposals: boxes after it; of an answer twice as many vote, those of both phases.
+        pre_nms_topk: boxes before the suppression, in training and in answering.
+        post_nms_topk: boxes after it; of an answer twice as many vote, those of both phases.
         score_threshold: of what is answered.
         max_detections: of an image.
         nms_threshold: IoU above which a box suppresses another of its class before the masks vote.
@@ -236,11 +236,11 @@ class MNC(nn.Module):
         hidden: int = 4096,
         mask_size: int = 21,
         warp_samples: int = 2,
-        rois_per_image: int = 64,
+        box_batch_size_per_image: int = 64,
         foreground_fraction: float = 0.3,
         smallest_proposal: float = 16,
-        top_proposals: Sequence[int] = (12_000, 6_000),
-        kept_proposals: Sequence[int] = (300, 300),
+        pre_nms_topk: Sequence[int] = (12_000, 6_000),
+        post_nms_topk: Sequence[int] = (300, 300),
         score_threshold: float = 0.0,
         max_detections: int = 100,
         nms_threshold: float = 0.3,
@@ -257,14 +257,14 @@ class MNC(nn.Module):
             strides=[16],
             anchor_offset=0.5,
             channels=512,
-            top=(top_proposals[0], top_proposals[1]),
-            kept=(kept_proposals[0], kept_proposals[1]),
+            top=(pre_nms_topk[0], pre_nms_topk[1]),
+            kept=(post_nms_topk[0], post_nms_topk[1]),
             smallest_side=smallest_proposal,
         )
         self.mask_stage = MaskStage(channels, mask_size=mask_size)
         self.class_stage = ClassStage(channels, hidden=hidden, classes=len(things) + 1)
         self.warp_samples = warp_samples
-        self.rois_per_image, self.foreground_fraction = rois_per_image, foreground_fraction
+        self.box_batch_size_per_image, self.foreground_fraction = box_batch_size_per_image, foreground_fraction
         self.score_threshold, self.max_detections = score_threshold, max_detections
         self.nms_threshold = nms_threshold
 
@@ -382,7 +382,7 @@ class MNC(nn.Module):
     ) -> Output:
         """All five stages on sampled anchors and boxes.
 
-        The anchors of the sampled proposals are learnt from beside those that the proposal network draws (MIX_INDEX of
+        The anchors of the sampled proposals are trained on beside those that the proposal network draws (MIX_INDEX of
         the authors' code): otherwise nothing holds their boxes against the gradients of the later stages.
         """
         limit = GRADIENT_LIMIT / len(valid)
@@ -399,7 +399,7 @@ class MNC(nn.Module):
                 candidates.detach(),
                 truth.boxes,
                 crowd,
-                count=self.rois_per_image,
+                count=self.box_batch_size_per_image,
                 foreground_fraction=self.foreground_fraction,
             )
             boxes.append(candidates[places])
@@ -624,10 +624,10 @@ def build(
     hidden: int | None = None,
     mask_size: int = 21,
     warp_samples: int = 2,
-    rois_per_image: int = 64,
+    box_batch_size_per_image: int = 64,
     smallest_proposal: float = 16,
-    top_proposals: Sequence[int] = (12_000, 6_000),
-    kept_proposals: Sequence[int] = (300, 300),
+    pre_nms_topk: Sequence[int] = (12_000, 6_000),
+    post_nms_topk: Sequence[int] = (300, 300),
     score_threshold: float = 0.05,
     max_detections: int = 100,
     nms_threshold: float = 0.3,
@@ -642,10 +642,10 @@ def build(
         hidden: channels of the class stage's layers; 4,096 with VGG-16, else 1,024, if not given.
         mask_size: height and width of masks.
         warp_samples: see `nn.roi_warping.warp_rois`.
-        rois_per_image: boxes that the class stage learns from.
+        box_batch_size_per_image: boxes that the class stage learns from.
         smallest_proposal: smallest side of a proposal in pixels.
-        top_proposals: boxes before the suppression, in training and in answering.
-        kept_proposals: boxes after it.
+        pre_nms_topk: boxes before the suppression, in training and in answering.
+        post_nms_topk: boxes after it.
         score_threshold: of what is answered; the authors keep all.
         max_detections: of an image.
         nms_threshold: see `ops.mask_voting.vote_masks`.
@@ -667,10 +667,10 @@ def build(
         hidden=hidden or (4096 if backbone == "vgg16" else 1024),
         mask_size=mask_size,
         warp_samples=warp_samples,
-        rois_per_image=rois_per_image,
+        box_batch_size_per_image=box_batch_size_per_image,
         smallest_proposal=smallest_proposal,
-        top_proposals=top_proposals,
-        kept_proposals=kept_proposals,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
         score_threshold=score_threshold,
         max_detections=max_detections,
         nms_threshold=nms_threshold,

@@ -7,7 +7,7 @@ by a heuristic (`nn.panoptic_merge`).
 
 Differences from the paper:
 - Those of `models.mask_rcnn`.
-- The semantic branch is learnt with the weight 0.5 by default; the paper chooses it for each data set (section 4.1).
+- The semantic branch is learned with the weight 0.5 by default; the paper chooses it for each data set (section 4.1).
 - The recipe is one for small data on a small machine; the paper's numbers stand beside it.
 """
 
@@ -145,7 +145,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With truth what is learnt from, else what is found.
+        """With truth what is trained on, else what is found.
 
         Raises:
             DataError: the truth has no objects with masks.
@@ -181,7 +181,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         return terms
 
     def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Objects and stuff of the original images, merged; only stuff of an output that is learnt from."""
+        """Objects and stuff of the original images, merged; only stuff of an output that is trained on."""
         annotations: list[Annotation] = []
         height, width = (STRIDE * side for side in output.logits.shape[2:])
         objects = super().decode(output.objects, batch)
@@ -220,8 +220,8 @@ def build(
     semantic_weight: float = 0.5,
     sampling_ratio: int = 2,
     is_aligned: bool = True,
-    top_proposals: Sequence[int] | None = None,
-    kept_proposals: Sequence[int] | None = None,
+    pre_nms_topk: Sequence[int] | None = None,
+    post_nms_topk: Sequence[int] | None = None,
     samples: int = 512,
     positive_fraction: float = 0.25,
     rpn_beta: float = 1 / 9,
@@ -246,9 +246,9 @@ def build(
         semantic_weight: of its term in the loss.
         sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
         is_aligned: RoIAlign with half-pixel centres.
-        top_proposals: of each level, before the suppression, in training and otherwise; 2000 and 1000.
-        kept_proposals: of each image, after it; 2000 and 1000.
-        samples: proposals of each image that are learnt from.
+        pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000.
+        post_nms_topk: of each image, after it; 2000 and 1000.
+        samples: proposals of each image that are trained on.
         positive_fraction: of the samples, at most.
         rpn_beta: where the parabola of the RPN's box loss ends.
         box_beta: likewise, of the box head.
@@ -273,8 +273,8 @@ def build(
         box_width=box_width,
         sampling_ratio=sampling_ratio,
         is_aligned=is_aligned,
-        top_proposals=top_proposals,
-        kept_proposals=kept_proposals,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
         samples=samples,
         positive_fraction=positive_fraction,
         rpn_beta=rpn_beta,

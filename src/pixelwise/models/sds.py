@@ -13,7 +13,7 @@ regions stay as they are.
 
 With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are told by boxes, without the
 latent pass, and boxes that suppress each other from an IoU of 0.3. With `pastes` the answer has a class for each pixel
-too: the surest regions are pasted one over another (section 5; `ops.semantic_pasting`).
+too: the highest-scoring regions are pasted one over another (section 5; `ops.semantic_pasting`).
 
 Differences from the paper and the authors' code:
 - The proposals are not MCG's: superpixels merged by likeness (`ops.superpixels`), or those that the data bring
@@ -51,7 +51,7 @@ from pixelwise.errors import RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import Backbone, Normalize, build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
-from pixelwise.nn.linear_machines import MinedSVM, fit_logistic
+from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
 from pixelwise.nn.rpn import split_crowds
 from pixelwise.nn.stored_features import StoredFeatures, StoredImage
 from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
@@ -173,7 +173,7 @@ class SDS(nn.Module):
         pastes: answer with a class for each pixel, too.
         proposal_side: longest side in pixels of the image in which proposals are found.
         proposals: most of an image.
-        rois_per_image: regions that are learnt from.
+        box_batch_size_per_image: regions that are trained on.
         foreground_fraction: of them that show objects, at most.
         score_threshold: of what is answered.
         max_detections: of an image.
@@ -202,7 +202,7 @@ class SDS(nn.Module):
         pastes: bool = False,
         proposal_side: int = 320,
         proposals: int = 2000,
-        rois_per_image: int = 32,
+        box_batch_size_per_image: int = 32,
         foreground_fraction: float = 0.25,
         score_threshold: float = 0.05,
         max_detections: int = 100,
@@ -218,7 +218,7 @@ class SDS(nn.Module):
         self.region_score = nn.Linear(width, len(things) + 1)
         self.joint_score = nn.Linear(2 * width, len(things) + 1)
         self.proposal_side, self.proposals = proposal_side, proposals
-        self.rois_per_image, self.foreground_fraction = rois_per_image, foreground_fraction
+        self.box_batch_size_per_image, self.foreground_fraction = box_batch_size_per_image, foreground_fraction
         self.score_threshold, self.max_detections = score_threshold, max_detections
         self.register_buffer("svm_weight", torch.zeros(len(things), 2 * width))
         self.register_buffer("svm_bias", torch.zeros(len(things)))
@@ -422,7 +422,7 @@ class SDS(nn.Module):
                 objects.boxes.cpu(),
                 channels,
                 crowds.cpu(),
-                count=self.rois_per_image,
+                count=self.box_batch_size_per_image,
                 foreground_fraction=self.foreground_fraction,
                 by_box=self.learns == "box",
             )
@@ -531,7 +531,7 @@ def draw_regions(
     return torch.cat([foreground, background]), found
 
 
-# ---- what is solved, not learnt step by step
+# ---- what is solved, not learned step by step
 
 
 class Described(NamedTuple):
@@ -771,7 +771,7 @@ def build(
     pastes: bool = False,
     proposal_side: int = 320,
     proposals: int = 2000,
-    rois_per_image: int = 32,
+    box_batch_size_per_image: int = 32,
     score_threshold: float = 0.05,
     max_detections: int = 100,
 ) -> SDS:
@@ -788,7 +788,7 @@ def build(
         pastes: answer with a class for each pixel, too; class 0 where no region lies.
         proposal_side: longest side in pixels of the image in which proposals are found.
         proposals: most of an image.
-        rois_per_image: regions that are learnt from.
+        box_batch_size_per_image: regions that are trained on.
         score_threshold: of what is answered.
         max_detections: of an image.
 
@@ -816,7 +816,7 @@ def build(
         pastes=pastes,
         proposal_side=proposal_side,
         proposals=proposals,
-        rois_per_image=rois_per_image,
+        box_batch_size_per_image=box_batch_size_per_image,
         score_threshold=score_threshold,
         max_detections=max_detections,
     )

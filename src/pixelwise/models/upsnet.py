@@ -15,10 +15,10 @@ Differences from the paper:
 - The RoI loss pools the scores of the boxes where the paper pools features and then scores them: both are linear, so
   that the results agree, and there are fewer scores than features. Its target reads the true class at whole pixels.
 - The losses are sums divided by counts over the whole batch, as those of `models.mask_rcnn`; the public code counts
-  cells that nobody judged in the mean of the RoI loss and of the panoptic loss.
+  cells that nobody evaluated in the mean of the RoI loss and of the panoptic loss.
 - Pixels of crowds are unknown, as those of objects that were left out; the public code leaves images without objects
   out, where here nothing stands beside what is unknown.
-- Answers are found at the size of the original image, where the public code enlarges the segments found at the
+- Predictions are found at the size of the original image, where the public code enlarges the segments found at the
   network's; where nothing is found, no empty object takes part.
 - The recipe is one for small data on a small machine; the paper's numbers stand beside it.
 """
@@ -61,7 +61,7 @@ ROI_SIDE = 28
 
 
 class Output(NamedTuple):
-    """Scores of the classes, and what is learnt from where there was truth, or else what was found.
+    """Scores of the classes, and what is trained on where there was truth, or else what was found.
 
     Attributes:
         logits: of every class, at a quarter of the padded images' size.
@@ -179,7 +179,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With truth what is learnt from, else what is found.
+        """With truth what is trained on, else what is found.
 
         Raises:
             DataError: the truth has no objects with masks, or no class for each pixel.
@@ -210,7 +210,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         return terms
 
     def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The segments of the original images; of an output that is learnt from, those of the semantic head alone."""
+        """The segments of the original images; of an output that is trained on, those of the semantic head alone."""
         return [Annotation(panoptic=self._panoptic(output, batch, index)) for index in range(len(batch))]
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
@@ -331,8 +331,8 @@ def build(
     sampling_ratio: int = 2,
     is_aligned: bool = True,
     inclusive_boxes: bool = False,
-    top_proposals: Sequence[int] | None = None,
-    kept_proposals: Sequence[int] | None = None,
+    pre_nms_topk: Sequence[int] | None = None,
+    post_nms_topk: Sequence[int] | None = None,
     samples: int = 512,
     positive_fraction: float = 0.25,
     rpn_beta: float = 1 / 9,
@@ -365,9 +365,9 @@ def build(
         sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
         is_aligned: RoIAlign with half-pixel centres; the public code is without.
         inclusive_boxes: the public code's boxes.
-        top_proposals: of each level, before the suppression, in training and otherwise; 2000 and 1000.
-        kept_proposals: of each image, after it; 2000 and 1000.
-        samples: proposals of each image that are learnt from.
+        pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000.
+        post_nms_topk: of each image, after it; 2000 and 1000.
+        samples: proposals of each image that are trained on.
         positive_fraction: of the samples, at most.
         rpn_beta: where the parabola of the RPN's box loss ends.
         box_beta: likewise, of the box head.
@@ -397,8 +397,8 @@ def build(
         sampling_ratio=sampling_ratio,
         is_aligned=is_aligned,
         inclusive_boxes=inclusive_boxes,
-        top_proposals=top_proposals,
-        kept_proposals=kept_proposals,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
         samples=samples,
         positive_fraction=positive_fraction,
         rpn_beta=rpn_beta,
@@ -459,7 +459,7 @@ def _inside_boxes(semantic: Int64[Tensor, "H W"], boxes: Float[Tensor, "N 4"]) -
 def _segment_term(
     logits: Sequence[Float[Tensor, "_ _ h w"]], targets: Sequence[Int64[Tensor, "_ h w"]], weight: float
 ) -> Term:
-    """Cross-entropy of every judged cell, in nats, and their number."""
+    """Cross-entropy of every evaluated cell, in nats, and their number."""
     sums: list[Tensor] = []
     counts: list[Tensor] = []
     for scores, wanted in zip(logits, targets, strict=True):

@@ -16,7 +16,7 @@ Differences from the paper:
 - Warping reads each cell at its place plus the flow, exactly. The public code makes its grid for aligned corners and
   leaves how it is read to torch, whose default has changed since: then a flow of zero is not the identity.
 - The loss of "Track" is divided by the number of positive proposals whose identity is known; the public code counts the
-  background too, of which nothing is learnt.
+  background too, of which nothing is learned.
 - An object never changes its class: a detection that is taken for an object of another class gets a new identity. The
   public code keeps the number, but its segments are told apart by class and number, which is the same.
 - The public code keeps all objects of a clip, here a bounded number is known: those that were not seen for longest are
@@ -86,7 +86,7 @@ class Memory(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What is learnt from of the target frames, where there was truth, or else what was found in all.
+    """What is trained on of the target frames, where there was truth, or else what was found in all.
 
     Attributes:
         segments: of UPSNet.
@@ -372,7 +372,7 @@ class VPSNet(upsnet.UPSNet):
 
     Attributes:
         uses_memory: what forward returns of a frame goes in with the next.
-        clip_frames: images of a clip that are learnt from together: a reference and a target.
+        clip_frames: images of a clip that are trained on together: a reference and a target.
     """
 
     task = TASK
@@ -416,7 +416,7 @@ class VPSNet(upsnet.UPSNet):
         truth: tuple[Annotation, ...] | None = None,
         memory: Memory | None = None,
     ) -> Output:
-        """With truth what is learnt from, else what is found in the next frame, or the first, of a clip.
+        """With truth what is trained on, else what is found in the next frame, or the first, of a clip.
 
         Args:
             images: with truth pairs, the reference and then the target of each; else one frame, or the first frames of
@@ -562,8 +562,8 @@ def build(
     smallest_stuff: int = 2048,
     sampling_ratio: int = 2,
     is_aligned: bool = True,
-    top_proposals: Sequence[int] | None = None,
-    kept_proposals: Sequence[int] | None = None,
+    pre_nms_topk: Sequence[int] | None = None,
+    post_nms_topk: Sequence[int] | None = None,
     samples: int = 512,
     positive_fraction: float = 0.25,
     rpn_beta: float = 1 / 9,
@@ -593,9 +593,9 @@ def build(
         smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
         sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
         is_aligned: RoIAlign with half-pixel centres; the public code is without.
-        top_proposals: of each level, before the suppression, in training and otherwise; 2000 and 1000.
-        kept_proposals: of each image, after it; 2000 and 1000.
-        samples: proposals of each image that are learnt from.
+        pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000.
+        post_nms_topk: of each image, after it; 2000 and 1000.
+        samples: proposals of each image that are trained on.
         positive_fraction: of the samples, at most.
         rpn_beta: where the parabola of the RPN's box loss ends.
         box_beta: likewise, of the box head.
@@ -631,8 +631,8 @@ def build(
         smallest_stuff=smallest_stuff,
         sampling_ratio=sampling_ratio,
         is_aligned=is_aligned,
-        top_proposals=top_proposals,
-        kept_proposals=kept_proposals,
+        pre_nms_topk=pre_nms_topk,
+        post_nms_topk=post_nms_topk,
         samples=samples,
         positive_fraction=positive_fraction,
         rpn_beta=rpn_beta,

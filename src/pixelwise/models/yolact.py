@@ -99,7 +99,7 @@ class Comparison(NamedTuple):
     Attributes:
         objects: the number in the truth of the object that an anchor stands for, or BACKGROUND, or NEUTRAL.
         targets: the channel that the class loss wants, or UNJUDGED for what is neither an object nor a hard negative.
-        masked: of each image the anchors whose masks are judged.
+        masked: of each image the anchors whose masks are evaluated.
         mask_logits: of these anchors.
         mask_ious: of these anchors, guessed for the true class from their masks; with a mask-IoU network alone.
         semantic_logits: of each class at each cell of the largest feature map.
@@ -353,11 +353,13 @@ class YOLACT(nn.Module):
         if compared is None:
             raise DataError("forward was called without truth, or in evaluation mode: there is nothing to learn from")
         truths = objects_to_learn(batch.truth)
-        judged = compared.targets != UNJUDGED
+        evaluated = compared.targets != UNJUDGED
         count = (compared.objects >= 0).sum()
         images = torch.tensor(len(truths), device=count.device)
         terms = {
-            "class": Term(F.cross_entropy(output.logits[judged], compared.targets[judged], reduction="sum"), count),
+            "class": Term(
+                F.cross_entropy(output.logits[evaluated], compared.targets[evaluated], reduction="sum"), count
+            ),
             "box": Term(_box_loss(output, compared, truths), count, weight=1.5),
             "mask": Term(_mask_loss(output, compared, truths), count, weight=6.125),
             "semantic": Term(_semantic_loss(output, compared, truths, self.things), images),
@@ -406,7 +408,7 @@ class YOLACT(nn.Module):
     def _compare(
         self, output: Output, truth: Sequence[Annotation], semantic_logits: Float[Tensor, "B T h3 w3"]
     ) -> Comparison:
-        """What the anchors stand for, and the masks that are judged."""
+        """What the anchors stand for, and the masks that are evaluated."""
         truths = objects_to_learn(truth)
         size = output.image_sizes[0].tolist()
         objects = torch.stack([match_anchors(output.anchors[0], one, size) for one in truths])
@@ -641,9 +643,9 @@ def _mask_iou_loss(
         objects, grid = compared.objects[index, anchors], (logits.shape[1], logits.shape[2])
         wanted = _masks_on_grid(truth, size, grid)[objects]
         found = (logits > 0) & inside_boxes(truth.boxes[objects].to(logits), size, grid)
-        judged = wanted.sum(dim=(1, 2)) > smallest_area
+        evaluated = wanted.sum(dim=(1, 2)) > smallest_area
         ious = (wanted & found).sum(dim=(1, 2)) / (wanted | found).sum(dim=(1, 2))
-        total = total + F.smooth_l1_loss(guess[judged], ious[judged].to(guess), reduction="sum")
+        total = total + F.smooth_l1_loss(guess[evaluated], ious[evaluated].to(guess), reduction="sum")
     return total
 
 

@@ -8,10 +8,10 @@ III-B). Prototypes, head and losses are YOLACT's.
 Differences from the paper, and from the authors' code where it says more:
 - TensorRT with 8-bit numbers (section III-A) is a way to run a trained network, not a part of it; here it computes in
   the precision of its weights.
-- There is no training of the flow on FlyingChairs: it is learnt with the rest from pairs of frames, and from their true
-  flow where the data tell it (`cutout-clips` do). So flow, scale, bias and refinement begin as the identity, the key
-  frame's features as they are, where the authors' begin at random. The flow and the features at the resolution of P3,
-  which theirs computes in training alone, are left out.
+- There is no training of the flow on FlyingChairs: it is learned with the rest from pairs of frames, and from their
+  true flow where the data tell it (`cutout-clips` do). So flow, scale, bias and refinement begin as the identity, the
+  key frame's features as they are, where the authors' begin at random. The flow and the features at the resolution of
+  P3, which theirs computes in training alone, are left out.
 - One step adds up the losses of a pair's later frame, seen partly and seen as a key frame; the authors make a step for
   each, and one for an image of COCO in between.
 - The key frame of a pair lies two to five frames before the other, as in prediction; in the authors' code after it.
@@ -251,7 +251,7 @@ class YolactEdge(YOLACT):
 
     uses_memory = True
     clip_frames = 2
-    """Frames of a clip in a training batch: the key frame, and a later one, of which is learnt; 1 for `images`."""
+    """Frames of a clip in a training batch: the key frame, and a later one, of which is learned; 1 for `images`."""
     reference_offsets = (-5, -4, -3, -2)
     """Where the key frame of a training pair lies."""
     learns_flow = True
@@ -439,9 +439,9 @@ def _flow_term(flows: Sequence[Float[Tensor, "B 2 _ _"]], truth: Sequence[Annota
             share = F.adaptive_avg_pool2d(known.to(found), size)
             cells = found.new_tensor([size[1] / known.shape[2], size[0] / known.shape[1]])[:, None, None]
             wanted = F.adaptive_avg_pool2d(one.flow.to(found).nan_to_num(), size) / share.clamp(min=0.5) * cells
-            judged = share[0] >= 0.5
-            total = total + torch.linalg.vector_norm(found - wanted, dim=0)[judged].sum()
-            count = count + judged.sum()
+            evaluated = share[0] >= 0.5
+            total = total + torch.linalg.vector_norm(found - wanted, dim=0)[evaluated].sum()
+            count = count + evaluated.sum()
     return Term(total, count, weight=FLOW_WEIGHT)
 
 

@@ -29,7 +29,7 @@ def convolution(
     return nn.Sequential(*layers)
 
 
-class Halving(nn.Conv2d):
+class StridedConv2d(nn.Conv2d):
     """A 3×3 convolution with stride 2, as `nn.Conv2d`, also over maps that are one pixel wide.
 
     For these the CPU's kernel of half precision leaves a part of the weight's gradient unwritten: whatever stood in the

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.nn.backbones import Backbone
-from pixelwise.nn.convolution import Halving, convolution
+from pixelwise.nn.convolution import StridedConv2d, convolution
 
 Extra = Literal["none", "pool", "convolutions"]
 """What follows the deepest level: nothing; its every second pixel (P6 of Mask R-CNN); or levels that 3×3 convolutions
@@ -60,7 +60,7 @@ class FPN(nn.Module):
             convolution(channels, channels, 3, has_norm=has_norm, has_activation=has_activation) for _ in in_channels
         )
         self.extra = nn.ModuleList(
-            Halving(channels, channels) for _ in range(extra_levels if extra == "convolutions" else 0)
+            StridedConv2d(channels, channels) for _ in range(extra_levels if extra == "convolutions" else 0)
         )
         self.context = nn.Linear(in_channels[-1], channels) if global_context else None
         for module in self.modules():

@@ -24,7 +24,7 @@ from pixelwise.ops.resize import enlarge_rows, first_zero
 from pixelwise.types import Masks, Panoptic
 
 IGNORED = -1
-"""Stands in the targets where nobody judges."""
+"""Stands in the targets where nobody evaluates."""
 
 LARGEST_COVERAGE = 0.3
 """An object of which a larger part is hidden by better ones of its class is left out (section 3.2)."""

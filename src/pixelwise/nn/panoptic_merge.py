@@ -1,7 +1,7 @@
 """The heuristic that makes one panoptic map of a semantic map and of objects, which know nothing of each other.
 
-Objects are laid down from the surest on, each where nothing lies yet, unless most of it is hidden; what is left takes
-its class of stuff, where enough of that is left.
+Objects are laid down from the highest-scoring on, each where nothing lies yet, unless most of it is hidden; what is
+left takes its class of stuff, where enough of that is left.
 
 Source: Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4.1, and "Panoptic Feature Pyramid Networks", CVPR
 2019, section 3, whose thresholds are the defaults (as in detectron2).
@@ -51,7 +51,7 @@ def merge_segments(
         smallest_stuff: pixels, below which a class of stuff becomes void.
 
     Returns:
-        stuff, then objects from the surest on; only segments that have pixels.
+        stuff, then objects from the highest-scoring on; only segments that have pixels.
 
     Raises:
         DataError: the objects have no masks or no scores, or are of another size.

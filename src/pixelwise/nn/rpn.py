@@ -44,7 +44,7 @@ class Proposals(NamedTuple):
 
 
 class AnchorSamples(NamedTuple):
-    """What is learnt from, of each image.
+    """What is trained on, of each image.
 
     Attributes:
         logits: of the sampled anchors, positives first.
@@ -89,7 +89,7 @@ class RPN(nn.Module):
         nms_threshold: overlap from which, within a level, the better one suppresses the other.
         smallest_side: of a proposal in pixels.
         least_side: pixels that stay of a proposal beyond the border, see `ops.boxes.clip_boxes`.
-        samples: anchors of each image that are learnt from.
+        samples: anchors of each image that are trained on.
         positive_fraction: of the samples, at most.
         positive_overlap: smallest IoU of an anchor that stands for an object; the best for each object always do.
         negative_overlap: smallest IoU that is not background.
@@ -202,7 +202,7 @@ class RPN(nn.Module):
         Args:
             predictions: of `forward`.
             truth: the objects of each image, with the crowds.
-            labelled: what the anchors of each image that are learnt from beside the drawn ones stand for: the number
+            labelled: what the anchors of each image that are trained on beside the drawn ones stand for: the number
                 of an object that is no crowd, or BACKGROUND; NEUTRAL leaves the anchor to the draw.
         """
         anchors = torch.cat(predictions.anchors)

@@ -9,7 +9,7 @@ from torch import Tensor
 BACKGROUND = -1
 """Stands for no object."""
 NEUTRAL = -2
-"""Neither object nor background: nothing is learnt from it."""
+"""Neither object nor background: nothing is trained on it."""
 
 
 def match_boxes(

@@ -1,4 +1,4 @@
-"""Frames of clips that any tool wrote, as what is judged: KITTI-STEP maps, and masks of objects as DAVIS has them.
+"""Frames of clips that any tool wrote, as what is evaluated: KITTI-STEP maps, and masks of objects as DAVIS has them.
 
 Both are folders of PNGs paired with a data set by clip and name, as `stored_masks` pairs masks. In a KITTI-STEP map R
 is the class on disk of the data set, and G · 256 + B the number of the object in the clip; 0 for stuff. In a mask of
@@ -32,7 +32,7 @@ ReadFrame = Callable[[Path, LabelSet, tuple[int, int]], Annotation]
 
 @dataclass(frozen=True)
 class StoredFrames:
-    """Answers with the file of each frame.
+    """Predictions with the file of each frame.
 
     Attributes:
         paired: the file of each frame; see `stored_masks.find_masks`.
@@ -74,12 +74,12 @@ def read_step_frame(path: Path, labels: LabelSet, size: tuple[int, int]) -> Anno
             "(height×width); predictions must have the frame's size"
         )
     class_ids = labels.class_ids(channels[..., 0], source=str(path))
-    judged = class_ids != labels.ignore_id
-    is_thing = np.array([*labels.is_thing, False])[np.where(judged, class_ids, len(labels))]
+    evaluated = class_ids != labels.ignore_id
+    is_thing = np.array([*labels.is_thing, False])[np.where(evaluated, class_ids, len(labels))]
     numbers = np.where(is_thing, channels[..., 1] * 256 + channels[..., 2], 0)
-    ids = np.where(judged, (channels[..., 0] + 1) * STEP_DIVISOR + numbers, 0).astype(np.int32)
+    ids = np.where(evaluated, (channels[..., 0] + 1) * STEP_DIVISOR + numbers, 0).astype(np.int32)
     found = [id for id in regions_of_ids(ids).ids.tolist() if id]
-    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     return Annotation(
         panoptic=panoptic_of(ids, found, [class_of[id // STEP_DIVISOR - 1] for id in found], [False] * len(found))
     )

@@ -57,7 +57,7 @@ def coco_entry(
         rle: its mask, compressed; None where there is no mask.
         labels: whose ids on disk are the category ids.
     """
-    entry: dict[str, Any] = {"image_id": image_id, "category_id": labels.native_ids[label]}
+    entry: dict[str, Any] = {"image_id": image_id, "category_id": labels.dataset_ids[label]}
     entry |= {"bbox": [round(value, 2) for value in box_xywh], "score": round(score, 5)}
     return entry if rle is None else {**entry, "segmentation": dict(rle)}
 
@@ -94,7 +94,7 @@ def panoptic_entry_of_record(
     segments: list[dict[str, Any]] = []
     for segment in record["segments"]:
         x1, y1, x2, y2 = segment["box"]
-        info: dict[str, Any] = {"id": segment["id"], "category_id": labels.native_ids[segment["label"]]}
+        info: dict[str, Any] = {"id": segment["id"], "category_id": labels.dataset_ids[segment["label"]]}
         info |= {"area": segment["area"], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
         segments.append(info if segment["score"] is None else {**info, "score": segment["score"]})
     return {"image_id": image_id, "file_name": picture, "segments_info": segments}
@@ -142,7 +142,7 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StoredObjects:
-    """Answers with the entries of each sample; a sample without any has no objects.
+    """Predictions with the entries of each sample; a sample without any has no objects.
 
     Attributes:
         path: the file.
@@ -173,7 +173,7 @@ class StoredObjects:
                 areas[index] = w * h  # as pycocotools does even of masks
             elif masks is not None:
                 boxes[index] = masks.boxes[index].float()
-        class_of = {native: index for index, native in enumerate(self.labels.native_ids)}
+        class_of = {dataset_id: index for index, dataset_id in enumerate(self.labels.dataset_ids)}
         return Annotation(
             instances=Instances(
                 boxes=boxes,
@@ -204,7 +204,7 @@ def read_objects(path: Path, dataset: Dataset) -> StoredObjects:
         )
     names = images_by_name(dataset)
     entries: defaultdict[str, list[Entry]] = defaultdict(list)
-    categories = set(dataset.labels.native_ids)
+    categories = set(dataset.labels.dataset_ids)
     masked = any(isinstance(entry, dict) and "segmentation" in entry for entry in content)
     for number, entry in enumerate(content, start=1):
         fault = _fault(entry, names, categories, dataset, masked=masked)

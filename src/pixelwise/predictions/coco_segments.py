@@ -86,7 +86,7 @@ class PanopticResults:
             if id not in place:
                 continue
             number = place[id]
-            info: dict[str, Any] = {"id": id, "category_id": self.labels.native_ids[label], "iscrowd": 0}
+            info: dict[str, Any] = {"id": id, "category_id": self.labels.dataset_ids[label], "iscrowd": 0}
             info |= {"area": int(regions.areas[number]), "bbox": box_of(regions.boxes[number])}
             infos.append(info if score is None else {**info, "score": round(score, 5)})
         return infos
@@ -127,7 +127,7 @@ class StoredMap(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredSegments:
-    """Answers with the PNG of each sample.
+    """Predictions with the PNG of each sample.
 
     Attributes:
         maps: by the id of the sample.
@@ -282,8 +282,8 @@ def _classes(path: Path, categories: Any, labels: LabelSet) -> dict[int, int]:
     }
     if told and len(told) == len(listed) == len(set(told.values())) and set(told.values()) <= set(labels.names):
         return {id: labels.names.index(name) for id, name in told.items()}
-    names = dict(zip(labels.native_ids, labels.names, strict=True))
+    names = dict(zip(labels.dataset_ids, labels.names, strict=True))
     for id, name in told.items():
         if names.get(id, name) != name:
             raise DataError(f"{path}: category {id} is '{name}', but '{names[id]}' in '{labels.name}' of the data set")
-    return {native: index for index, native in enumerate(labels.native_ids)}
+    return {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}

@@ -1,4 +1,4 @@
-"""Masks that any tool wrote, as what is judged: a folder of ids on disk, paired with a data set by name."""
+"""Masks that any tool wrote, as what is evaluated: a folder of ids on disk, paired with a data set by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOSSY = (".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class StoredMasks:
-    """Answers with the mask file of each sample.
+    """Predictions with the mask file of each sample.
 
     Attributes:
         labels: whose ids on disk stand in the files.

@@ -14,7 +14,7 @@ from pixelwise.predictions.record import SLAB_PIXELS
 from pixelwise.types import Instances, Panoptic
 
 VOID_COLOUR = voc_colour(255)
-"""Colour of pixels that nobody judged in palette files, as PASCAL VOC has it."""
+"""Colour of pixels that nobody evaluated in palette files, as PASCAL VOC has it."""
 
 
 OVERLAY_SUFFIX = ".overlay.png"
@@ -40,18 +40,18 @@ def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
     where an id needs more than 8 bits it is grey of 16 bits.
     """
     # a table of what each id becomes; the last entry is for void, which is 255 or -1
-    table = labels.native_of(np.arange(max(256, len(labels) + 1)))
+    table = labels.dataset_ids_of(np.arange(max(256, len(labels) + 1)))
     table[table < 0] = 255  # sets such as Cityscapes call a void class -1
-    native = np.empty(semantic.shape, dtype=np.uint8 if table.max() <= 255 else np.uint16)
+    dataset_id = np.empty(semantic.shape, dtype=np.uint8 if table.max() <= 255 else np.uint16)
     rows = max(1, SLAB_PIXELS // semantic.shape[1])
     for start in range(0, len(semantic), rows):  # numpy makes 8 bytes of every id to look it up
-        native[start : start + rows] = table.take(semantic[start : start + rows], mode="wrap")
-    picture = Image.fromarray(native)
-    if native.dtype == np.uint16:
+        dataset_id[start : start + rows] = table.take(semantic[start : start + rows], mode="wrap")
+    picture = Image.fromarray(dataset_id)
+    if dataset_id.dtype == np.uint16:
         return picture
     palette = [VOID_COLOUR] * 256
-    for native_id, colour in zip(labels.native_ids, labels.palette, strict=True):
-        palette[native_id] = colour
+    for dataset_id, colour in zip(labels.dataset_ids, labels.palette, strict=True):
+        palette[dataset_id] = colour
     picture.putpalette([channel for colour in palette for channel in colour])  # makes it a palette picture
     return picture
 

@@ -1,1 +1,1 @@
-"""Fitting a system to data and judging it."""
+"""Fitting a system to data and evaluating it."""

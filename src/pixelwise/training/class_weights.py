@@ -17,7 +17,7 @@ def balanced_weights(dataset: Dataset, *, workers: int = 0, progress: Progress =
     """Median-frequency weights of a set, to six digits; reads every image.
 
     Args:
-        dataset: what is learnt from.
+        dataset: what is trained on.
         workers: processes that read; 0 reads in this one.
         progress: is told of each image.
 
@@ -29,7 +29,7 @@ def balanced_weights(dataset: Dataset, *, workers: int = 0, progress: Progress =
     read = apply(partial(measure, dataset=dataset), range(len(dataset)), workers=workers)
     for measurement in progress(read, total=len(dataset), what="counting classes"):
         if measurement.failure is not None:
-            raise DataError(f"{measurement.failure}; mend it, or give class_weights as numbers")
+            raise DataError(f"{measurement.failure}; repair it, or give class_weights as numbers")
         pixels = measurement.class_pixels[:classes]
         class_pixels += pixels
         image_pixels += np.where(pixels > 0, pixels.sum(), 0)

@@ -95,7 +95,7 @@ def fit(
 
     Args:
         fitting: where it stands; its step, weights and optimizer move.
-        samples: what is learnt from.
+        samples: what is trained on.
         accelerator: device, precision and processes.
         input_size: long side around which images are scaled.
         labels: what the ids of the truth mean.
@@ -204,7 +204,7 @@ def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelera
 
 
 def set_pixel_loss(system: nn.Module, stage: Stage, ignore_id: int) -> None:
-    """Give a system that judges pixels the stage's class weights and share of hard pixels.
+    """Give a system that evaluates pixels the stage's class weights and share of hard pixels.
 
     Raises:
         RecipeError: the stage asks for either, and the system has no `pixel_loss`.
@@ -214,11 +214,11 @@ def set_pixel_loss(system: nn.Module, stage: Stage, ignore_id: int) -> None:
     if isinstance(loss, PixelLoss):
         class_weights = None if isinstance(weights, str) else weights
         system.pixel_loss = replace(  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-            loss, ignore_id=ignore_id, class_weights=class_weights, hard_pixels=stage.hard_pixels
+            loss, ignore_id=ignore_id, class_weights=class_weights, ohem=stage.ohem
         )
-    elif weights != "none" or stage.hard_pixels < 1:
+    elif weights != "none" or stage.ohem < 1:
         raise RecipeError(
-            f"class_weights={weights}, hard_pixels={stage.hard_pixels}: {type(system).__name__} does not judge pixels; "
+            f"class_weights={weights}, ohem={stage.ohem}: {type(system).__name__} does not judge pixels; "
             "leave both as they were"
         )
 

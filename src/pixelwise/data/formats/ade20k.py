@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pixelwise.data.kinds.class_masks import SemanticPairs
-from pixelwise.data.kinds.class_masks_writer import PairTarget, target_labels
+from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
 from pixelwise.data.kinds.faults import SplitReport, check_pairs
 from pixelwise.data.kinds.folders import (
     EVERY_FIFTH,
@@ -53,8 +53,8 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     """The images of one split. Raises DataError when an image lacks its mask, or a mask its image."""
     entries = list_entries(path, split, options)
     require_complete(entries, source=name)
-    remark = EVERY_FIFTH if _divided_here(path) else None
-    return pairs_dataset(entries, labels_of(path, options), name=name, format="ade20k", remark=remark)
+    note = EVERY_FIFTH if _divided_here(path) else None
+    return pairs_dataset(entries, labels_of(path, options), name=name, format="ade20k", note=note)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -85,11 +85,11 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     return labels_for(_root(path), options, default="ade20k")
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     """Writes a set of this format; JPEG images, greyscale masks."""
-    return PairTarget(
+    return PairWriter(
         format="ade20k",
-        labels=target_labels(options, source=source, default="ade20k"),
+        labels=writable_labels(options, source=source, default="ade20k"),
         image="images/{split}/{name}",
         mask="annotations/{split}/{name}.png",
         suffixes=(".jpg",),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pixelwise.data.kinds.class_masks import SemanticPairs
-from pixelwise.data.kinds.class_masks_writer import PairTarget, target_labels
+from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
 from pixelwise.data.kinds.faults import SplitReport, check_pairs
 from pixelwise.data.kinds.folders import (
     Entry,
@@ -59,11 +59,11 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     return labels_for(path, options, default="camvid")
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     """Writes a set of this format; images of any kind, greyscale masks."""
-    return PairTarget(
+    return PairWriter(
         format="camvid",
-        labels=target_labels(options, source=source, default="camvid"),
+        labels=writable_labels(options, source=source, default="camvid"),
         image="{split}/{name}",
         mask="{split}annot/{name}.png",
         default=published("camvid"),

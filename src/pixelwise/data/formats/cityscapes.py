@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.kinds.class_masks_writer import PairTarget
+from pixelwise.data.kinds.class_masks_writer import PairWriter
 from pixelwise.data.kinds.faults import Fault, SplitReport, check_pairs
 from pixelwise.data.kinds.folders import (
     Entry,
@@ -124,17 +124,17 @@ def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annota
 
 
 def panoptic_in(ids: np.ndarray, labels: LabelSet) -> Panoptic:
-    """The segments of instance ids [H, W], under their ids; ids of classes that are not judged are void.
+    """The segments of instance ids [H, W], under their ids; ids of classes that are ignored are void.
 
     It is what Cityscapes' own createPanopticImgs makes of them: a region of things without number is a crowd.
     """
-    class_of = {native: index for index, native in enumerate(published("cityscapes").native_ids)}
+    class_of = {dataset_id: index for index, dataset_id in enumerate(published("cityscapes").dataset_ids)}
     found = ids_in(ids)
     kept = [id for id in found if _label_id(id) in class_of]
     class_ids = [class_of[_label_id(id)] for id in kept]
     crowd = [id < _OBJECTS and labels.is_thing[class_id] for id, class_id in zip(kept, class_ids, strict=True)]
-    judged = np.where(np.isin(ids, kept), ids, 0).astype(np.int32)
-    return panoptic_of(judged, kept, class_ids, crowd)
+    evaluated = np.where(np.isin(ids, kept), ids, 0).astype(np.int32)
+    return panoptic_of(evaluated, kept, class_ids, crowd)
 
 
 def instances_in(ids: np.ndarray, semantic: np.ndarray, labels: LabelSet) -> Instances:  # noqa: ARG001
@@ -151,8 +151,8 @@ def _label_id(id: int) -> int:
 
 def _things(labels: LabelSet) -> dict[int, int]:
     """labelId → class id of the classes whose objects are told apart."""
-    native = published("cityscapes").native_ids
-    return {id: index for index, id in enumerate(native) if labels.is_thing[index]}
+    dataset_id = published("cityscapes").dataset_ids
+    return {id: index for index, id in enumerate(dataset_id) if labels.is_thing[index]}
 
 
 def _inspect_instances(entry: Entry, semantic: np.ndarray, labels: LabelSet) -> Iterator[Fault]:
@@ -166,20 +166,20 @@ def _inspect_instances(entry: Entry, semantic: np.ndarray, labels: LabelSet) -> 
         return
     things = _things(labels)
     for id in ids_in(ids):
-        if id >= _OBJECTS and _label_id(id) not in things and _label_id(id) in published("cityscapes").native_ids:
+        if id >= _OBJECTS and _label_id(id) not in things and _label_id(id) in published("cityscapes").dataset_ids:
             yield Fault("object of stuff", f"{entry.objects}: object {id}", f"labelId {_label_id(id)} is no thing")
         elif _label_id(id) in things:
             yield from contradictions(semantic[ids == id], things[_label_id(id)], labels, entry.objects, id)
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:  # noqa: ARG001
+def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:  # noqa: ARG001
     """Writes a set of this format, all cities as one folder `all`; PNG or JPEG images, greyscale masks.
 
     Where the truth has objects, instanceIds are written too.
     """
     ids, annotations = _wanted_ids(options) or "labelIds", _annotations(options)
     mask = f"{annotations}/{{split}}/all/{{name}}_{annotations}"
-    return PairTarget(
+    return PairWriter(
         format="cityscapes",
         labels=_with_ids(ids),
         image="leftImg8bit/{split}/all/{name}_leftImg8bit",
@@ -233,4 +233,4 @@ def _with_ids(ids: str) -> LabelSet:
     labels = published("cityscapes")
     if ids == "labelIds":
         return labels
-    return replace(labels, native_ids=tuple(range(len(labels))), void_ids=(255, -1))
+    return replace(labels, dataset_ids=tuple(range(len(labels))), void_ids=(255, -1))

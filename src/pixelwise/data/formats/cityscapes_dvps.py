@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToMend, check_frames, folders_in, in_time, open_frames
+from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToRepair, check_frames, folders_in, in_time, open_frames
 from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, labels_toml, require_split
 from pixelwise.data.kinds.segment_clips_writer import (
@@ -32,7 +32,7 @@ from pixelwise.data.kinds.segment_clips_writer import (
     _write_places,
     with_ids_below,
 )
-from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, mended_map, numbered_map, truth_of_map
+from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip
 from pixelwise.data.kinds.writing import Original, Written, write_ids
 from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, tracks_of
@@ -52,7 +52,7 @@ DVPS_CLASSES = 65
 
 
 @dataclass(frozen=True)
-class DvpsTarget:
+class DvpsWriter:
     """The format cityscapes-dvps, without depth maps. See Target for the attributes.
 
     Attributes:
@@ -101,7 +101,7 @@ class DvpsTarget:
 
                 def value(one: Region, numbers: Mapping[Track, int] = numbers) -> tuple[int]:
                     number = _number(one, numbers, self.labels)
-                    return (self.labels.native_ids[one.class_id] * DVPS_DIVISOR + number,)
+                    return (self.labels.dataset_ids[one.class_id] * DVPS_DIVISOR + number,)
 
                 write_ids(path, _translated(path, entry["of"], value, void=(void,))[..., 0], None)
         return {"renumbered_objects": renumbered}
@@ -145,10 +145,10 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
-def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
     """The frames of one split, with or without faults."""
     frames, labels = list_frames(path, split, options), labels_of(path, options)
-    return FramesToMend(frames, labels, partial(mended_map, read=read_map), numbered_by=DVPS_DIVISOR)
+    return FramesToRepair(frames, labels, partial(repaired_map, read=read_map), numbered_by=DVPS_DIVISOR)
 
 
 def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -178,16 +178,16 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
 def dvps_labels() -> LabelSet:
     """The 19 classes of Cityscapes by train id."""
     labels = published("cityscapes")
-    return replace(labels, name="cityscapes-dvps", native_ids=tuple(range(len(labels))), void_ids=(32, 255))
+    return replace(labels, name="cityscapes-dvps", dataset_ids=tuple(range(len(labels))), void_ids=(32, 255))
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> DvpsTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> DvpsWriter:
     """Writes a set of this format, without depth; one whose classes are not those of Cityscapes gets a labels.toml."""
     if options:
         raise DataError(f"cityscapes-dvps: a new set takes no option {next(iter(options))}")
     own = dvps_labels()
     labels = own if source.names == own.names else with_ids_below(source, DVPS_CLASSES, format="cityscapes-dvps")
-    return DvpsTarget(labels=labels, default=own)
+    return DvpsWriter(labels=labels, default=own)
 
 
 def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pixelwise.data.kinds.clips import ClipFrames, FramesToMend, folders_in
+from pixelwise.data.kinds.clips import ClipFrames, FramesToRepair, folders_in
 from pixelwise.data.kinds.coco_json import Entry, read_json
 from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.kinds.folders import in_reading_order, is_there, require_split
@@ -25,7 +25,7 @@ from pixelwise.data.kinds.listed_frames import (
     ListedFrames,
     check_listed,
     listed_frames,
-    listed_to_mend,
+    listed_to_repair,
     open_listed,
 )
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
@@ -67,16 +67,16 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     return check_listed(listed, split=split, source=json_file(path, split), workers=workers, progress=progress)
 
 
-def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
     """The labelled frames of one split, with or without faults. Raises DataError for an unusable JSON."""
-    return _of_json(path, split, options, listed_to_mend)
+    return _of_json(path, split, options, listed_to_repair)
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> VpsTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:
     """Writes a set of this format, with the classes of the source as categories."""
     if options:
         raise DataError(f"cityscapes-vps: a new set takes no option {next(iter(options))}")
-    return VpsTarget(labels=source if min(source.native_ids) >= 0 else contiguous(source))
+    return VpsWriter(labels=source if min(source.dataset_ids) >= 0 else contiguous(source))
 
 
 def json_file(path: Path, split: str) -> Path:
@@ -89,7 +89,7 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
 
 
 def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Callable[..., Listed]) -> Listed:
-    """What `listed_frames` or `listed_to_mend` makes of the JSON of a split."""
+    """What `listed_frames` or `listed_to_repair` makes of the JSON of a split."""
     require_split(split, splits(path, options), source=path)
     file = json_file(path, split)
     content, folder = read_json(file), path / split
@@ -112,7 +112,7 @@ def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Calla
 
 
 @dataclass(frozen=True)
-class VpsTarget:
+class VpsWriter:
     """The format cityscapes-vps. See Target for the attributes.
 
     Attributes:

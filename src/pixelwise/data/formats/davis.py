@@ -19,11 +19,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToMend, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.kinds.clips import (
+    ClipFrames,
+    Frame,
+    FramesToRepair,
+    check_frames,
+    folders_in,
+    open_frames,
+    pair_clip,
+)
 from pixelwise.data.kinds.faults import Fault, SplitReport
 from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.track_clips_writer import _crowds, _stuff_pixels, _tracked, by_clip, clip_and_frame, free_clip
-from pixelwise.data.kinds.track_frames import ObjectMap, inspect_numbers, mended_numbers, truth_of_numbers
+from pixelwise.data.kinds.track_frames import ObjectMap, inspect_numbers, repaired_numbers, truth_of_numbers
 from pixelwise.data.kinds.writing import Original, Written, write_ids
 from pixelwise.data.truth.object_ids import object_colours, painted_ids
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
@@ -53,14 +61,14 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
     """The frames of one split that have a mask. Raises DataError when the image of a mask is missing."""
     frames = [frame for frame in list_frames(path, split, options) if frame.truth]
-    remark = None if _lists(path, options) else "the set has no lists: every clip is in every split"
+    note = None if _lists(path, options) else "the set has no lists: every clip is in every split"
     return open_frames(
         frames,
         object_labels(),
         name=name,
         format="davis",
         read=partial(truth_of_numbers, read=read_numbers),
-        remark=remark,
+        note=note,
     )
 
 
@@ -81,12 +89,12 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
-def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
     """The frames of one split, with or without faults."""
     there = set(folders_in(path / "Annotations" / _resolution(options)))
     done = {"missing_clips": sum(clip not in there for clip in _clips(path, split, options))}
     frames = tuple(frame for frame in list_frames(path, split, options) if frame.clip in there)
-    return FramesToMend(frames, object_labels(), partial(mended_numbers, read=read_numbers), done)
+    return FramesToRepair(frames, object_labels(), partial(repaired_numbers, read=read_numbers), done)
 
 
 def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -102,12 +110,12 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG0
     return object_labels()
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> DavisTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> DavisWriter:
     """Writes a set of this format, with lists as in 2017; all classes become one."""
     strange = next((name for name in options if name != "resolution"), None)
     if strange is not None:
         raise DataError(f"davis: a new set takes no option {strange}; it takes resolution")
-    return DavisTarget(labels=source, resolution=_resolution(options))
+    return DavisWriter(labels=source, resolution=_resolution(options))
 
 
 @cache
@@ -118,7 +126,7 @@ def object_labels() -> LabelSet:
         names=("background", "object"),
         is_thing=(False, True),
         palette=(voc_colour(0), voc_colour(1)),
-        native_ids=(0, 1),
+        dataset_ids=(0, 1),
         void_ids=(_VOID,),
     )
 
@@ -177,11 +185,11 @@ def _require_folders(path: Path, options: Mapping[str, str]) -> None:
 
 
 _DAVIS_VOID = 255
-"""What a mask of DAVIS holds where nobody judges; numbers of objects are below it."""
+"""What a mask of DAVIS holds where nobody evaluates; numbers of objects are below it."""
 
 
 @dataclass(frozen=True)
-class DavisTarget:
+class DavisWriter:
     """The format davis, with lists as in 2017. See Target for the attributes; `labels` are those of the source.
 
     Attributes:
@@ -200,7 +208,7 @@ class DavisTarget:
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its mask of places, which `finish` makes one of numbers. See Target.
 
-        Pixels of crowds, and those that nobody judges, are void.
+        Pixels of crowds, and those that nobody evaluates, are void.
         """
         clip, frame = clip_and_frame(original.id, source=original.image)
         clip, renamed = free_clip(root / "ImageSets" / "2017", clip, original.split)

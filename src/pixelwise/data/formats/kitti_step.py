@@ -17,7 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToMend, check_frames, folders_in, open_frames, pair_clip
+from pixelwise.data.kinds.clips import (
+    ClipFrames,
+    Frame,
+    FramesToRepair,
+    check_frames,
+    folders_in,
+    open_frames,
+    pair_clip,
+)
 from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.kinds.folders import in_reading_order, labels_for, labels_toml, require_split
 from pixelwise.data.kinds.segment_clips_writer import (
@@ -31,7 +39,7 @@ from pixelwise.data.kinds.segment_clips_writer import (
     _write_rgb,
     with_ids_below,
 )
-from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, mended_map, numbered_map, truth_of_map
+from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame
 from pixelwise.data.kinds.writing import Original, Written
 from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, seen_together, tracks_of
@@ -47,7 +55,7 @@ STEP_DIVISOR = 65_536
 
 
 @dataclass(frozen=True)
-class StepTarget:
+class StepWriter:
     """The format kitti-step. See Target for the attributes.
 
     Attributes:
@@ -88,7 +96,7 @@ class StepTarget:
                 path = root / "panoptic_maps" / split / clip / entry["map"]
 
                 def value(one: Region, numbers: Mapping[Track, int] = numbers) -> tuple[int, int, int]:
-                    return self.labels.native_ids[one.class_id], *divmod(_number(one, numbers, self.labels), 256)
+                    return self.labels.dataset_ids[one.class_id], *divmod(_number(one, numbers, self.labels), 256)
 
                 _write_rgb(path, _translated(path, entry["of"], value, void=(_void(self.labels, below=256), 0, 0)))
         return {"renumbered_objects": renumbered}
@@ -133,10 +141,10 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
-def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
     """The frames of one split, with or without faults."""
     frames, labels = list_frames(path, split, options), labels_of(path, options)
-    return FramesToMend(frames, labels, partial(mended_map, read=read_map), numbered_by=STEP_DIVISOR)
+    return FramesToRepair(frames, labels, partial(repaired_map, read=read_map), numbered_by=STEP_DIVISOR)
 
 
 def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -161,18 +169,18 @@ def step_labels() -> LabelSet:
         labels,
         name="kitti-step",
         is_thing=tuple(name in ("person", "car") for name in labels.names),
-        native_ids=tuple(range(len(labels))),
+        dataset_ids=tuple(range(len(labels))),
         void_ids=(255,),
     )
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> StepTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> StepWriter:
     """Writes a set of this format; one whose classes are not those of Cityscapes gets a labels.toml."""
     if options:
         raise DataError(f"kitti-step: a new set takes no option {next(iter(options))}")
     own = step_labels()
     labels = own if source.names == own.names else with_ids_below(source, 256, format="kitti-step")
-    return StepTarget(labels=labels, default=own)
+    return StepWriter(labels=labels, default=own)
 
 
 def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:

@@ -6,8 +6,8 @@ has after its image's. A `labels.txt` (one name a line, from id 0; 255 is void) 
 mean, or `?labels=voc` takes a published label set. With `?palette=labels` the masks hold the colours of that label set
 instead of ids; see `data.truth.colours`.
 
-Without splits every fifth pair by name goes to `val`, the others to `train`, and the set's remark says so. Images
-without a mask and masks without an image are left out, and the remark counts them: a half-labelled folder is a common
+Without splits every fifth pair by name goes to `val`, the others to `train`, and the set's note says so. Images
+without a mask and masks without an image are left out, and the note counts them: a half-labelled folder is a common
 thing. `check_split` reports them as faults.
 """
 
@@ -18,16 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from pixelwise.data.kinds.class_masks import SemanticPairs
-from pixelwise.data.kinds.class_masks_writer import PairTarget, target_labels
+from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
 from pixelwise.data.kinds.faults import SplitReport, check_pairs
 from pixelwise.data.kinds.folders import labels_for, pairs_dataset
 from pixelwise.data.kinds.pair_layout import (
     list_entries,
-    pairs_remark,
+    pairs_note,
     places_of,
     require_pairs,
     source_of,
-    split_remark,
+    split_note,
 )
 from pixelwise.data.kinds.pair_layout import splits as splits
 from pixelwise.data.kinds.writing import contiguous
@@ -54,7 +54,7 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
         labels_of(path, options),
         name=name,
         format="masks",
-        remark=pairs_remark(path, entries, options),
+        note=pairs_note(path, entries, options),
         colours=has_colours(options),
     )
 
@@ -70,8 +70,8 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         workers=workers,
         progress=progress,
     )
-    remark = split_remark(path, options)
-    return replace(report, remarks=(remark, *report.remarks)) if remark else report
+    note = split_note(path, options)
+    return replace(report, notes=(note, *report.notes)) if note else report
 
 
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
@@ -90,14 +90,14 @@ def has_colours(options: Mapping[str, str]) -> bool:
     return wanted is not None
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     """Writes images/SPLIT/ and masks/SPLIT/ (or the names in the options), greyscale masks, and labels.toml."""
     if "palette" in options:
         raise DataError("masks: masks of colours are read, not written; leave out the option palette")
     image, mask = places_of(options, format="masks")
-    return PairTarget(
+    return PairWriter(
         format="masks",
-        labels=contiguous(target_labels(options, source=source, default=None)),
+        labels=contiguous(writable_labels(options, source=source, default=None)),
         image=image,
         mask=mask,
     )

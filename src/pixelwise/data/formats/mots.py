@@ -8,7 +8,7 @@
 
 The frame is the number in the name of the image; every image of a clip counts as labelled. Ids hold in the whole clip,
 and are class · 1000 + number as published; 1 is a car, 2 a pedestrian. The id 10000 (class 10) is a region that nobody
-judges: it is void, and a crowd of both.
+evaluates: it is void, and a crowd of both.
 
 Voigtlaender et al., "MOTS: Multi-Object Tracking and Segmentation", CVPR 2019.
 """
@@ -26,7 +26,7 @@ from pixelwise.data.kinds.clips import (
     LARGEST_TRACK_ID,
     ClipFrames,
     Frame,
-    FramesToMend,
+    FramesToRepair,
     Shape,
     check_frames,
     folders_in,
@@ -44,7 +44,7 @@ from pixelwise.data.kinds.track_clips_writer import (
     by_clip,
     clip_and_frame,
 )
-from pixelwise.data.kinds.track_frames import inspect_shapes, mended_shapes, truth_of_shapes
+from pixelwise.data.kinds.track_frames import inspect_shapes, repaired_shapes, truth_of_shapes
 from pixelwise.data.kinds.writing import Original, Written
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
@@ -119,7 +119,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
-def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
     """The frames of one split, with or without faults."""
     require_split(split, splits(path, options), source=path)
     labels = labels_of(path, options)
@@ -132,7 +132,7 @@ def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> Frames
             done["unreadable_annotations"] += not lines.is_text
             misfits = lines.misfits.get(number_of(frame.name) or 0, ())
             frames += [replace(frame, shapes=(*frame.shapes, *misfits))] if lines.is_text else []
-    return FramesToMend(tuple(frames), labels, mended_shapes, done)
+    return FramesToRepair(tuple(frames), labels, repaired_shapes, done)
 
 
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
@@ -148,12 +148,12 @@ def mots_labels() -> LabelSet:
         names=("background", "car", "pedestrian"),
         is_thing=(False, True, True),
         palette=tuple(voc_colour(index) for index in range(3)),
-        native_ids=(0, 1, 2),
+        dataset_ids=(0, 1, 2),
         void_ids=(IGNORED_CLASS,),
     )
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> MotsTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> MotsWriter:
     """Writes a set of this format: SPLIT/images/CLIP/ and SPLIT/instances_txt/CLIP.txt.
 
     A set whose classes are not car and pedestrian gets a labels.toml.
@@ -162,13 +162,13 @@ def target(options: Mapping[str, str], source: LabelSet) -> MotsTarget:
         raise DataError(f"mots: a new set takes no option {next(iter(options))}")
     own = mots_labels()
     if source.names == own.names:
-        return MotsTarget(labels=own, default=own)
+        return MotsWriter(labels=own, default=own)
     # class 10 is taken, and 0 is no object's
     things = [index for index in range(len(source)) if index != source.background_id]
     free = [id for id in range(1, len(source) + 2) if id != IGNORED_CLASS]
-    native = dict(zip(things, free, strict=False))
-    ids = tuple(native.get(index, 0) for index in range(len(source)))
-    return MotsTarget(labels=replace(source, native_ids=ids, void_ids=(IGNORED_CLASS,)), default=own)
+    dataset_id = dict(zip(things, free, strict=False))
+    ids = tuple(dataset_id.get(index, 0) for index in range(len(source)))
+    return MotsWriter(labels=replace(source, dataset_ids=ids, void_ids=(IGNORED_CLASS,)), default=own)
 
 
 def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
@@ -199,7 +199,7 @@ def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
 def _divisor(frames: Sequence[Frame]) -> int | None:
     """1000 where every id is class · 1000 + number, as published; see `data.truth.track_ids`."""
     whole = (one for frame in frames for one in frame.shapes if not one.crowd)
-    return MOTS_DIVISOR if all(one.id // MOTS_DIVISOR == one.native for one in whole) else None
+    return MOTS_DIVISOR if all(one.id // MOTS_DIVISOR == one.dataset_id for one in whole) else None
 
 
 def _texts(folder: Path, images: Sequence[Path]) -> tuple[_Clip, ...]:
@@ -249,7 +249,7 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
     misfits: defaultdict[int, list[Shape]] = defaultdict(list)
     sizes: dict[int, tuple[int, int]] = {}
     faults: list[Fault] = []
-    things = [native for native, is_thing in zip(labels.native_ids, labels.is_thing, strict=True) if is_thing]
+    things = [dataset_id for dataset_id, is_thing in zip(labels.dataset_ids, labels.is_thing, strict=True) if is_thing]
     for place, line in enumerate(content, start=1):
         fields = line.split()
         if not fields:
@@ -259,16 +259,16 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
             wanted = "frame, id, class, height, width and RLE are wanted"
             faults.append(Fault("unusable line", f"{text}: line {place}", f"{wanted}, separated by blanks"))
             continue
-        frame, id, native, height, width = numbers
+        frame, id, dataset_id, height, width = numbers
         if max(numbers) > LARGEST_TRACK_ID:
             text_of_id = f"{max(numbers):,} is no number of a frame, an object, a class or a side"
             faults.append(Fault("unusable line", f"{text}: line {place}", text_of_id))
             continue
         runs = {"size": [height, width], "counts": fields[5]}
-        if id == IGNORED_ID or native == IGNORED_CLASS:
+        if id == IGNORED_ID or dataset_id == IGNORED_CLASS:
             found = [Shape(IGNORED_ID + thing, thing, crowd=True, segmentation=runs) for thing in things]
         else:
-            found = [Shape(id, native, segmentation=runs)]
+            found = [Shape(id, dataset_id, segmentation=runs)]
         if sizes.setdefault(frame, (height, width)) != (height, width):
             before = "×".join(str(side) for side in sizes[frame])
             other = f"{height}×{width}, a line before says {before} (height×width)"
@@ -280,7 +280,7 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
 
 
 _IGNORED = 10_000
-"""MOTS's id of regions that nobody judges; class 10."""
+"""MOTS's id of regions that nobody evaluates; class 10."""
 
 
 MOTS_DIVISOR = 1000
@@ -288,7 +288,7 @@ MOTS_DIVISOR = 1000
 
 
 @dataclass(frozen=True)
-class MotsTarget:
+class MotsWriter:
     """The format mots. See Target for the attributes.
 
     Attributes:
@@ -344,12 +344,12 @@ class MotsTarget:
                 sides = " ".join(str(side) for side in entry["size"])
                 crowds: set[str] = set()
                 for one in entry["objects"]:
-                    native, runs = self.labels.native_ids[one["class_id"]], one["segmentations"]["counts"]
+                    dataset_id, runs = self.labels.dataset_ids[one["class_id"]], one["segmentations"]["counts"]
                     if one["crowd"]:
                         crowds.add(runs)
                         continue
-                    id = native * MOTS_DIVISOR + ids[one["track"], one["class_id"]]
-                    lines.append(f"{entry['number']} {id} {native} {sides} {runs}\n")
+                    id = dataset_id * MOTS_DIVISOR + ids[one["track"], one["class_id"]]
+                    lines.append(f"{entry['number']} {id} {dataset_id} {sides} {runs}\n")
                 lines += (
                     f"{entry['number']} {_IGNORED} {_IGNORED // MOTS_DIVISOR} {sides} {runs}\n"
                     for runs in sorted(crowds)
@@ -361,8 +361,8 @@ class MotsTarget:
 
     def _own(self, id: int, class_id: int) -> int | None:
         """The number in an id that this format makes, None in another."""
-        native, number = divmod(id, MOTS_DIVISOR)
-        return number if native == self.labels.native_ids[class_id] else None
+        dataset_id, number = divmod(id, MOTS_DIVISOR)
+        return number if dataset_id == self.labels.dataset_ids[class_id] else None
 
     def finish_set(self, root: Path) -> None:
         """Write labels.toml, if the classes are not those of the format."""

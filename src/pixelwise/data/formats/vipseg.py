@@ -24,7 +24,7 @@ import numpy as np
 from pixelwise.data.kinds.clips import (
     ClipFrames,
     Frame,
-    FramesToMend,
+    FramesToRepair,
     Shape,
     check_frames,
     folders_in,
@@ -39,12 +39,12 @@ from pixelwise.data.kinds.listed_frames import (
     ListedFrames,
     check_listed,
     listed_frames,
-    listed_to_mend,
+    listed_to_repair,
     open_listed,
 )
 from pixelwise.data.kinds.panoptic_json import panoptic_categories, panoptic_labels_of
 from pixelwise.data.kinds.segment_clips_writer import _sides, _write_listed, _write_places
-from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, mended_map, truth_of_map
+from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame, free_clip
 from pixelwise.data.kinds.writing import Original, Written, contiguous
 from pixelwise.data.truth.segments import regions_of_ids
@@ -107,14 +107,14 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
-def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
     """The frames of one split, with or without faults. Raises DataError for an unusable JSON or list."""
     if _has_json(path, options):
-        return _of_json(path, split, options, listed_to_mend)
+        return _of_json(path, split, options, listed_to_repair)
     there = set(folders_in(path / "panomasks"))
     done = {"missing_clips": sum(clip not in there for clip in _clips(path, split, options))}
     frames = tuple(frame for frame in _paired(path, split, options) if frame.clip in there)
-    return FramesToMend(frames, labels_of(path, options), partial(mended_map, read=read_map), done)
+    return FramesToRepair(frames, labels_of(path, options), partial(repaired_map, read=read_map), done)
 
 
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG001
@@ -124,49 +124,51 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG0
     if not isinstance(categories, list) or not all(isinstance(entry, dict) for entry in categories):
         raise DataError(f"{file}: a list of categories with id, name and isthing is wanted")
     labels, _ = panoptic_labels_of(categories, source=file)
-    return replace(labels, name="vipseg", native_ids=tuple(id + 1 for id in labels.native_ids), void_ids=(0,))
+    return replace(labels, name="vipseg", dataset_ids=tuple(id + 1 for id in labels.dataset_ids), void_ids=(0,))
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> VipsegTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> VipsegWriter:
     """Writes a set of this format with JSON files, and the classes of the source as categories."""
     if options:
         raise DataError(f"vipseg: a new set takes no option {next(iter(options))}")
-    return VipsegTarget(labels=source if min(source.native_ids) >= 0 else contiguous(source))
+    return VipsegWriter(labels=source if min(source.dataset_ids) >= 0 else contiguous(source))
 
 
 def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
     """A map of panomasks/. Raises DataError for an unreadable file."""
     assert frame.truth is not None
     ids = read_ids(frame.truth).astype(np.int32)
-    largest = max(labels.native_ids)
-    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    largest = max(labels.dataset_ids)
+    class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     regions = regions_of_ids(ids)
     segments: list[Shape] = []
     faults: list[Fault] = []
     stuff: dict[int, int] = {}
     for id, area in zip(regions.ids.tolist(), regions.areas.tolist(), strict=True):
-        native = id if id <= largest else id // DIVISOR
+        dataset_id = id if id <= largest else id // DIVISOR
         where = f"{frame.truth} (frame '{frame.id}'): value {id}"
         if id == 0:
             continue
-        if native not in class_of:
-            faults.append(Fault("unknown class", where, f"class {native} ({area:,} pixels) is not in {_CATEGORIES}"))
+        if dataset_id not in class_of:
+            faults.append(
+                Fault("unknown class", where, f"class {dataset_id} ({area:,} pixels) is not in {_CATEGORIES}")
+            )
             continue
-        name, is_thing = labels.names[class_of[native]], labels.is_thing[class_of[native]]
+        name, is_thing = labels.names[class_of[dataset_id]], labels.is_thing[class_of[dataset_id]]
         if is_thing and id <= largest:
             text = f"{area:,} pixels of {name}, whose objects are told apart, have no number of an object"
             faults.append(Fault("thing without instance", where, text))
         elif not is_thing and id > largest:
-            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; {native} is wanted"
+            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; {dataset_id} is wanted"
             faults.append(Fault("number of stuff", where, text))
-            stuff[id] = native
+            stuff[id] = dataset_id
             continue
-        segments.append(Shape(id, native, area=area))
+        segments.append(Shape(id, dataset_id, area=area))
     known = {one.id for one in segments}
-    for id, native in stuff.items():
-        ids = np.where(ids == id, native, ids)
-        segments += [Shape(native, native)] if native not in known else []
-        known.add(native)
+    for id, dataset_id in stuff.items():
+        ids = np.where(ids == id, dataset_id, ids)
+        segments += [Shape(dataset_id, dataset_id)] if dataset_id not in known else []
+        known.add(dataset_id)
     ids = np.where(np.isin(ids, list(known)), ids, 0)
     return SegmentMap(ids, tuple(segments), tuple(faults))
 
@@ -207,7 +209,7 @@ def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
 
 
 def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Callable[..., Listed]) -> Listed:
-    """What `listed_frames` or `listed_to_mend` makes of the JSON of a split."""
+    """What `listed_frames` or `listed_to_repair` makes of the JSON of a split."""
     require_split(split, splits(path, options), source=path)
     file, folder = path / f"{_BEFORE}{split}.json", _images(path)
     content = _loaded(file)
@@ -262,7 +264,7 @@ def _loaded(file: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class VipsegTarget:
+class VipsegWriter:
     """The format vipseg, with panomasksRGB/, JSON files and lists. See Target for the attributes.
 
     Attributes:

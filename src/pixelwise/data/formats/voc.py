@@ -20,7 +20,7 @@ import numpy as np
 from skimage.measure import label
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.kinds.class_masks_writer import PairTarget, target_labels
+from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
 from pixelwise.data.kinds.faults import Fault, SplitReport, check_pairs
 from pixelwise.data.kinds.folders import (
     Entry,
@@ -51,7 +51,7 @@ BORDER = 255
 REGIONS = "regions"
 
 SMALLEST_REGION = 100
-"""Pixels; smaller regions are mostly slivers of objects that another one cuts, and stand as crowds: nobody judges."""
+"""Pixels; smaller regions are mostly slivers of objects that another one cuts, and become crowds, which are ignored."""
 
 _LISTS = Path("ImageSets", "Segmentation")
 _OBJECTS = "SegmentationObject"
@@ -179,14 +179,14 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     return labels_for(_year(path), options, default="voc")
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> PairTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     """Writes a set of this format; JPEG images, palette masks, and a list for each split.
 
     Where the truth has objects, SegmentationObject is written too.
     """
-    return PairTarget(
+    return PairWriter(
         format="voc",
-        labels=target_labels(options, source=source, default="voc"),
+        labels=writable_labels(options, source=source, default="voc"),
         image="JPEGImages/{name}",
         mask="SegmentationClass/{name}.png",
         suffixes=(".jpg",),

@@ -25,7 +25,7 @@ from pixelwise.data.kinds.clips import (
     LARGEST_TRACK_ID,
     ClipFrames,
     Frame,
-    FramesToMend,
+    FramesToRepair,
     Shape,
     check_frames,
     folders_in,
@@ -42,7 +42,7 @@ from pixelwise.data.kinds.track_clips_writer import (
     by_clip,
     clip_and_frame,
 )
-from pixelwise.data.kinds.track_frames import inspect_shapes, mended_shapes, truth_of_shapes
+from pixelwise.data.kinds.track_frames import inspect_shapes, repaired_shapes, truth_of_shapes
 from pixelwise.data.kinds.writing import Original, Written
 from pixelwise.data.truth.track_ids import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
@@ -95,14 +95,14 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     )
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> TrackTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> TrackWriter:
     """Writes a set of this format: SPLIT.json and SPLIT/JPEGImages/CLIP/."""
     if options:
         raise DataError(f"youtube-vis: a new set takes no option {next(iter(options))}")
-    return TrackTarget(labels=coco_labels(source))
+    return TrackWriter(labels=coco_labels(source))
 
 
-def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> FramesToMend:
+def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
     """The frames of one JSON, with or without faults. Raises DataError for an unusable JSON."""
     file = _file(path, split, options)
     content = _read(file)
@@ -123,17 +123,17 @@ def frames_to_mend(path: Path, split: str, options: Mapping[str, str]) -> Frames
     annotations: list[Entry] = []
     for annotation in content["annotations"]:
         id = annotation.get("id")
-        mended = annotation
+        repaired = annotation
         if not _is_track_id(id) or id in seen:
-            mended = {**annotation, "id": next(number for number in free if number not in whole)}
-        if any(problem.fatal for problem in _annotation_problems(mended, videos, class_of, seen)):
+            repaired = {**annotation, "id": next(number for number in free if number not in whole)}
+        if any(problem.fatal for problem in _annotation_problems(repaired, videos, class_of, seen)):
             done["tracks"] += 1
             continue
-        done["ids"] += mended is not annotation
-        seen.add(mended["id"])
-        annotations.append(mended)
+        done["ids"] += repaired is not annotation
+        seen.add(repaired["id"])
+        annotations.append(repaired)
     folder = _image_folder(path, split, options, videos.values())
-    return FramesToMend(_frames_of(videos, annotations, folder, file), labels, mended_shapes, done)
+    return FramesToRepair(_frames_of(videos, annotations, folder, file), labels, repaired_shapes, done)
 
 
 class _Listed(NamedTuple):
@@ -304,7 +304,7 @@ _LARGEST_ID = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class TrackTarget:
+class TrackWriter:
     """The format youtube-vis. See Target for the attributes.
 
     Attributes:
@@ -359,7 +359,7 @@ class TrackTarget:
                         tracks[key] = {
                             "id": next(free) if one["crowd"] else ids[clip, track],
                             "video_id": len(videos),
-                            "category_id": self.labels.native_ids[one["class_id"]],
+                            "category_id": self.labels.dataset_ids[one["class_id"]],
                             "iscrowd": int(one["crowd"]),
                             "height": height,
                             "width": width,
@@ -370,7 +370,7 @@ class TrackTarget:
             annotations += tracks.values()
         categories = [
             {"id": id, "name": name, "supercategory": "thing"}
-            for index, (id, name) in enumerate(zip(self.labels.native_ids, self.labels.names, strict=True))
+            for index, (id, name) in enumerate(zip(self.labels.dataset_ids, self.labels.names, strict=True))
             if index != self.labels.background_id
         ]
         content = {

@@ -32,7 +32,7 @@ class SemanticPairs:
     ids: tuple[str, ...]
     images: tuple[Path, ...] = field(repr=False)
     masks: tuple[Path, ...] = field(repr=False)
-    remark: str | None = None
+    note: str | None = None
     colours: bool = False
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pixelwise.data.kinds.folders import Entry
-from pixelwise.data.kinds.repair_images import FolderCopy, Mended, read_pair
+from pixelwise.data.kinds.repair_images import FolderCopy, Repaired, read_pair
 from pixelwise.data.kinds.writing import Original, Target, Written
 from pixelwise.data.truth.colours import match_colours
 from pixelwise.errors import DataError
@@ -30,16 +30,16 @@ def _pair_copy(format: Any, path: Path, splits: Sequence[str], options: Mapping[
     kept = {name: value for name, value in options.items() if name in ("ids", "annotations")}
     if "ids" in format.OPTIONS:
         kept["ids"] = format.ids_of(path, splits[0], options)
-    target: Target = replace(format.target(kept, labels), labels=labels)
+    target: Target = replace(format.writer(kept, labels), labels=labels)
     entries = {split: _listed(format, path, split, options) for split in splits}
     has_objects = any(entry.objects for of_split in entries.values() for entry in of_split)
-    mender = PairMender(
+    repairer = PairRepairer(
         labels,
         target,
         colours=options.get("palette") is not None,
         instances_in=getattr(format, "instances_in", None) if has_objects else None,
     )
-    return FolderCopy(entries, mender, kept)
+    return FolderCopy(entries, repairer, kept)
 
 
 def _listed(format: Any, path: Path, split: str, options: Mapping[str, str]) -> list[Entry]:
@@ -50,8 +50,8 @@ def _listed(format: Any, path: Path, split: str, options: Mapping[str, str]) -> 
 
 
 @dataclass(frozen=True)
-class PairMender:
-    """Writes images and masks of class ids, by the format's own target. See Mender.
+class PairRepairer:
+    """Writes images and masks of class ids, by the format's own target. See Repairer.
 
     Attributes:
         labels: the classes.
@@ -65,22 +65,22 @@ class PairMender:
     colours: bool
     instances_in: InstancesIn | None
 
-    def mend(self, entry: Entry, *, root: Path, split: str) -> Mended:
+    def repair(self, entry: Entry, *, root: Path, split: str) -> Repaired:
         """Make unknown ids void, and classes and objects agree."""
         done: Counter[str] = Counter()
         pair = read_pair(entry, done, colours=self.colours)
         if pair is None or entry.image is None:
-            return Mended(None, done)
+            return Repaired(None, done)
         class_ids, unknown = _class_ids(pair.mask, self.labels, colours=self.colours)
         done["unknown_pixels"] += unknown
         if (class_ids == self.labels.ignore_id).all():
-            return Mended(None, {"only_void": 1})
+            return Repaired(None, {"only_void": 1})
         done["upright_images"] += pair.orientation != 1
         instances = None
         if self.instances_in is not None:
             ids = _read_objects(entry, class_ids.shape, pair.orientation)
             if ids is None:
-                return Mended(None, {"missing_objects": 1})
+                return Repaired(None, {"missing_objects": 1})
             tells_class = getattr(self.target, "divisor", None) is not None
             instances = _agreeing(self.instances_in, ids, class_ids, self.labels, done, tells_class=tells_class)
         written = self.target.write(
@@ -95,7 +95,7 @@ class PairMender:
                 upright=pair.orientation != 1,
             ),
         )
-        return Mended(written, done)
+        return Repaired(written, done)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """As the target."""
@@ -160,7 +160,7 @@ def _class_ids(mask: np.ndarray, labels: LabelSet, *, colours: bool) -> tuple[np
     if colours:
         ids, unknown = match_colours(mask, labels)
         return ids, sum(unknown.values())
-    known = np.isin(mask, (*labels.native_ids, *labels.void_ids))
+    known = np.isin(mask, (*labels.dataset_ids, *labels.void_ids))
     ids = np.where(known, mask.astype(np.int32), labels.void_ids[0])
     return labels.class_ids(ids, source="mask"), int((~known).sum())
 
@@ -169,4 +169,4 @@ def _with_void(labels: LabelSet) -> LabelSet:
     """The same set with an id for void, if it has none."""
     if labels.void_ids:
         return labels
-    return replace(labels, void_ids=(255,) if 255 not in labels.native_ids else (max(labels.native_ids) + 1,))
+    return replace(labels, void_ids=(255,) if 255 not in labels.dataset_ids else (max(labels.dataset_ids) + 1,))

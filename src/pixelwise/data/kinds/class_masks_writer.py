@@ -18,7 +18,7 @@ from pixelwise.types import Annotation, Instances
 
 
 @dataclass(frozen=True)
-class PairTarget:
+class PairWriter:
     """A format with one mask file for each image. See Target for the attributes.
 
     Attributes:
@@ -60,7 +60,9 @@ class PairTarget:
             raise DataError(f"{original.image}: its truth has no class for each pixel")
         mask = root / self.mask.format(**place)
         mask.parent.mkdir(parents=True, exist_ok=True)
-        write_ids(mask, self.labels.native_of(original.truth.semantic.numpy()), self.labels if self.palette else None)
+        write_ids(
+            mask, self.labels.dataset_ids_of(original.truth.semantic.numpy()), self.labels if self.palette else None
+        )
         if self.objects is None or original.truth.instances is None or original.truth.instances.masks is None:
             return Written(original.name, file, losses | _flattened(original.truth))
         path = root / self.objects.format(**place)
@@ -83,7 +85,7 @@ class PairTarget:
             write_ids(path, ids, object_colours())
             return losses
         numbers = numbered_by_class(instances, labels, self.divisor)
-        ids, losses = painted_ids(instances, numbers, labels.native_of(semantic), crowds=True)
+        ids, losses = painted_ids(instances, numbers, labels.dataset_ids_of(semantic), crowds=True)
         write_ids(path, ids, None)
         return losses
 
@@ -100,7 +102,7 @@ class PairTarget:
             (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
 
 
-def target_labels(options: Mapping[str, str], *, source: LabelSet, default: str | None) -> LabelSet:
+def writable_labels(options: Mapping[str, str], *, source: LabelSet, default: str | None) -> LabelSet:
     """The label set of a new data set: the option `labels`, else `default`, else that of the source.
 
     Args:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixelwise.data.dataset import require_unique
-from pixelwise.data.kinds.faults import Fault, Findings, SplitReport, count, readable_image, remarks, size_fault
+from pixelwise.data.kinds.faults import Fault, Findings, SplitReport, count, notes_on, readable_image, size_fault
 from pixelwise.data.kinds.folders import by_stem, is_there
 from pixelwise.errors import DataError
 from pixelwise.files.images import image_size, read_image, turned_upright
@@ -34,14 +34,14 @@ class Shape(NamedTuple):
 
     Attributes:
         id: of the segment or the track, the same in all frames of a clip.
-        native: id on disk of its class.
+        dataset_id: id on disk of its class.
         crowd: whether it stands for many objects.
         area: pixels as stated, whatever that is, or None.
         segmentation: polygons or an RLE; None where a map of ids tells the pixels.
     """
 
     id: int
-    native: int
+    dataset_id: int
     crowd: bool = False
     area: Any = None
     segmentation: Mapping[str, Any] | Sequence[Sequence[float]] | None = None
@@ -93,7 +93,7 @@ class ClipFrames:
     labels: LabelSet
     frames: tuple[Frame, ...] = field(repr=False)
     read: ReadTruth = field(repr=False)
-    remark: str | None = None
+    note: str | None = None
     numbered_by: int | None = None
 
     def __post_init__(self) -> None:
@@ -155,7 +155,7 @@ def open_frames(
     name: str,
     format: str,
     read: ReadTruth,
-    remark: str | None = None,
+    note: str | None = None,
     numbered_by: int | None = None,
 ) -> ClipFrames:
     """The data set of frames that are complete. Raises DataError when there are none, or a file is missing."""
@@ -166,7 +166,7 @@ def open_frames(
                 raise DataError(f"{name}: no {what} of frame '{frame.id}'{where}; see pixelwise data check")
     if not frames:
         raise DataError(f"{name}: no frames in this split")
-    return ClipFrames(name, format, labels, tuple(frames), read, remark, numbered_by)
+    return ClipFrames(name, format, labels, tuple(frames), read, note, numbered_by)
 
 
 def places_in_clips(clips: Sequence[str]) -> tuple[int, ...]:
@@ -287,7 +287,7 @@ def check_frames(
         ids=tuple(frame.id for frame in frames),
         images=tuple(frame.image for frame in frames),
         faults=tuple(faults),
-        remarks=(*remarks(plain, labels), *([count(crowds, "region") + " of many objects"] if crowds else [])),
+        notes=(*notes_on(plain, labels), *([count(crowds, "region") + " of many objects"] if crowds else [])),
         of_clips=True,
     )
 
@@ -325,20 +325,20 @@ class MisfitError(DataError):
     """The truth of a frame has another size than its image, and turning it does not help."""
 
 
-class MendedTruth(NamedTuple):
+class RepairedTruth(NamedTuple):
     """The truth of a frame as far as it can be used, and what was done to it, by the keys of `repair.REPAIRS`."""
 
     truth: Annotation
     done: Mapping[str, int]
 
 
-ReadMended = Callable[[Frame, LabelSet, "tuple[int, int]", int], MendedTruth]
+ReadRepaired = Callable[[Frame, LabelSet, "tuple[int, int]", int], RepairedTruth]
 """Reads the truth of a frame whose upright image has that height and width and was turned by that EXIF orientation; a
 function of a module, or a partial of one. Raises DataError for one that is unusable, MisfitError for its size."""
 
 
-class FramesToMend(NamedTuple):
-    """What a format tells of a split whose faults are to be mended.
+class FramesToRepair(NamedTuple):
+    """What a format tells of a split whose faults are to be repaired.
 
     Attributes:
         frames: clip by clip, in the order of time, also those without image or truth.
@@ -350,7 +350,7 @@ class FramesToMend(NamedTuple):
 
     frames: tuple[Frame, ...]
     labels: LabelSet
-    read: ReadMended
+    read: ReadRepaired
     done: Mapping[str, int] = {}
     numbered_by: int | None = None
 

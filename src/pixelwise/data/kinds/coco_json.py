@@ -134,14 +134,14 @@ def labels_from(named: Sequence[tuple[int, str]], *, name: str) -> LabelSet:
         background = 0 if 0 not in ids else min(ids) - 1
     objects = [(id, category) for id, category in named if category != "background"]
     count = len(objects) + 1
-    native_ids = (background, *(id for id, _ in objects))
+    dataset_ids = (background, *(id for id, _ in objects))
     return LabelSet(
         name=name,
         names=("background", *(category for _, category in objects)),
         is_thing=(False, *(True for _ in objects)),
         palette=tuple(voc_colour(index) for index in range(count)),
-        native_ids=native_ids,
-        void_ids=(255,) if 255 not in native_ids else (max(native_ids) + 1,),
+        dataset_ids=dataset_ids,
+        void_ids=(255,) if 255 not in dataset_ids else (max(dataset_ids) + 1,),
     )
 
 

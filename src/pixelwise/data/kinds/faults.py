@@ -23,12 +23,12 @@ InspectObjects = Callable[[Entry, np.ndarray, LabelSet], "Iterable[Fault]"]
 
 @dataclass(frozen=True)
 class Fault:
-    """Something to be mended.
+    """Something to be repaired.
 
     Attributes:
         kind: a few words, the same for all faults of the kind.
         where: the file, the id or the annotation.
-        text: what is wrong with it, and the mend where it is not plain.
+        text: what is wrong with it, and the repair where it is not plain.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class SplitReport:
         ids: of every image, with those whose file is missing.
         images: the file of each, or None.
         faults: in the order in which they were found.
-        remarks: what is no fault, but good to know.
+        notes: what is no fault, but good to know.
         of_clips: whether the images are frames, and their ids CLIP/FRAME.
     """
 
@@ -57,7 +57,7 @@ class SplitReport:
     ids: tuple[str, ...] = field(repr=False)
     images: tuple[Path | None, ...] = field(repr=False)
     faults: tuple[Fault, ...] = ()
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     of_clips: bool = False
 
 
@@ -125,7 +125,7 @@ def check_pairs(
         ids=tuple(entry.id for entry in entries),
         images=tuple(entry.image for entry in entries),
         faults=tuple(faults),
-        remarks=tuple(remarks(findings, labels)),
+        notes=tuple(notes_on(findings, labels)),
     )
 
 
@@ -167,7 +167,7 @@ def inspect_pair(
 
 
 def size_fault(
-    where: str, size: tuple[int, int], degrees: int, *, stated: tuple[int, int], by: str, is_mended: bool = True
+    where: str, size: tuple[int, int], degrees: int, *, stated: tuple[int, int], by: str, is_repaired: bool = True
 ) -> Fault:
     """An image and its truth differ in size.
 
@@ -177,14 +177,14 @@ def size_fault(
         degrees: by which EXIF turns it.
         stated: height and width by the truth.
         by: what states it.
-        is_mended: whether a repair turns it.
+        is_repaired: whether a repair turns it.
     """
     upright, truth = f"{size[0]}×{size[1]}", f"{stated[0]}×{stated[1]}"
     if degrees in (90, 270) and stated == size[::-1]:
-        mend = " (pixelwise data check --fix does)" if is_mended else ""
+        repair = " (pixelwise data check --fix does)" if is_repaired else ""
         text = (
             f"EXIF rotation {degrees}°, stored {truth}, upright {upright} (height×width); the {by} has the size of "
-            f"the stored image: turn it{mend}, or strip the EXIF tag"
+            f"the stored image: turn it{repair}, or strip the EXIF tag"
         )
         return Fault("rotated image", where, text)
     return Fault("size mismatch", where, f"the image is {upright} (height×width), the {by} {truth}")
@@ -199,7 +199,7 @@ def readable_image(path: Path, where: str) -> tuple[tuple[int, int] | None, int,
         return None, 0, Fault("unreadable image", where, _without(error, path))
 
 
-def remarks(findings: Sequence[Findings], labels: LabelSet) -> Iterator[str]:
+def notes_on(findings: Sequence[Findings], labels: LabelSet) -> Iterator[str]:
     """What is no fault: classes that never occur, and rotated images."""
     seen = frozenset[int]().union(*(found.class_ids for found in findings))
     absent = [name for index, name in enumerate(labels.names) if index not in seen]
@@ -261,7 +261,9 @@ def _inspect_ids(
         semantic = labels.class_ids(ids, source=str(path))
     except DataError as error:
         faults.append(Fault("unknown ids", str(path), _without(error, path)))
-        return frozenset(index for index, native in enumerate(labels.native_ids) if (ids == native).any()), None
+        return frozenset(
+            index for index, dataset_id in enumerate(labels.dataset_ids) if (ids == dataset_id).any()
+        ), None
     return _classes_in(path, np.unique(semantic), labels, faults), semantic
 
 
@@ -275,7 +277,7 @@ def _inspect_colours(path: Path, pixels: np.ndarray, labels: LabelSet, faults: l
 
 def _classes_in(path: Path, class_ids: np.ndarray, labels: LabelSet, faults: list[Fault]) -> frozenset[int]:
     if class_ids.tolist() == [labels.ignore_id]:
-        faults.append(Fault("only void", str(path), "every pixel is void, nothing can be learnt from it"))
+        faults.append(Fault("only void", str(path), "every pixel is void, nothing can be trained on it"))
     return frozenset(int(value) for value in class_ids if value != labels.ignore_id)
 
 

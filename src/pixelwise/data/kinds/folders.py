@@ -17,7 +17,7 @@ from pixelwise.files.images import IMAGE_SUFFIXES
 from pixelwise.labels import LabelSet, published
 
 EVERY_FIFTH = "the set has no splits: every fifth pair by name is val, the others are train"
-"""The remark of a set whose pairs `divided` deals out."""
+"""The note of a set whose pairs `divided` deals out."""
 
 _EVERY = 5
 
@@ -126,7 +126,7 @@ def pairs_dataset(
     *,
     name: str,
     format: str,
-    remark: str | None = None,
+    note: str | None = None,
     colours: bool = False,
 ) -> SemanticPairs:
     """The data set of the entries that have image and mask. Raises DataError when two files share a name."""
@@ -142,7 +142,7 @@ def pairs_dataset(
         ids=tuple(id for id, _, _ in whole),
         images=tuple(image for _, image, _ in whole),
         masks=tuple(mask for _, _, mask in whole),
-        remark=remark,
+        note=note,
         colours=colours,
     )
 
@@ -244,7 +244,7 @@ def stored_labels(path: Path, options: Mapping[str, str]) -> tuple[LabelSet, boo
 def labels_toml(labels: LabelSet) -> str:
     """The text of a label file that reads back as the same set."""
     lines = [f"name = {json.dumps(labels.name, ensure_ascii=False)}", f"void_ids = {list(labels.void_ids)}"]
-    classes = zip(labels.names, labels.native_ids, labels.palette, labels.is_thing, strict=True)
+    classes = zip(labels.names, labels.dataset_ids, labels.palette, labels.is_thing, strict=True)
     for name, id, colour, is_thing in classes:
         quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one that TOML has and JSON not
         lines += ["", "[[class]]", f"name = {quoted}", f"id = {id}", f"colour = {list(colour)}"]

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToMend, Shape, check_frames, in_time, open_frames
+from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToRepair, Shape, check_frames, in_time, open_frames
 from pixelwise.data.kinds.coco_json import Entry, Problem, image_problems, is_integer
 from pixelwise.data.kinds.faults import Fault, SplitReport
 from pixelwise.data.kinds.panoptic_json import panoptic_labels_of, panoptic_problems
-from pixelwise.data.kinds.segment_frames import inspect_map, listed_map, mended_listed_map, truth_of_map
+from pixelwise.data.kinds.segment_frames import inspect_map, listed_map, repaired_listed_map, truth_of_map
 from pixelwise.errors import DataError
 from pixelwise.files.images import image_size
 from pixelwise.files.parallel import Progress
@@ -89,7 +89,7 @@ def listed_frames(
     return ListedFrames(tuple(frames), labels, tuple(problems))
 
 
-def listed_to_mend(
+def listed_to_repair(
     images: Sequence[Entry],
     annotations: Sequence[Entry],
     categories: Sequence[Entry],
@@ -97,7 +97,7 @@ def listed_to_mend(
     *,
     source: Path,
     stored: Mapping[str, Any] | None = None,
-) -> FramesToMend:
+) -> FramesToRepair:
     """What of a JSON can be used; takes what `listed_frames` does. Raises DataError for unusable categories."""
     sized = [_with_sides(image, places) for image in images]
     listed = listed_frames(sized, annotations, categories, places, source=source, stored=stored)
@@ -112,12 +112,12 @@ def listed_to_mend(
     categories_of: defaultdict[str, defaultdict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
     for frame in listed.frames:
         for one in frame.shapes:
-            categories_of[frame.clip][one.id].add(-1 if one.crowd else one.native)
-    natives = {
+            categories_of[frame.clip][one.id].add(-1 if one.crowd else one.dataset_id)
+    dataset_ids = {
         clip: {id: next(iter(found)) for id, found in of_clip.items() if len(found) == 1 and -1 not in found}
         for clip, of_clip in categories_of.items()
     }
-    return FramesToMend(listed.frames, listed.labels, partial(mended_listed_map, natives=natives), done)
+    return FramesToRepair(listed.frames, listed.labels, partial(repaired_listed_map, dataset_ids=dataset_ids), done)
 
 
 _OF_SEGMENTS = ("segment id", "repeated segment", "unknown category", "segment entry")

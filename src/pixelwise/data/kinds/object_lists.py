@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from pixelwise.data.kinds.faults import Fault, Findings, count, readable_image, remarks, size_fault
+from pixelwise.data.kinds.faults import Fault, Findings, count, notes_on, readable_image, size_fault
 from pixelwise.data.truth.boxes import is_elsewhere, leaves_image
 from pixelwise.data.truth.painting import painted
 from pixelwise.errors import DataError
@@ -155,7 +155,7 @@ class DrawnObjects:
     objects: Objects = field(repr=False)
     noun: str
     sizes: tuple[tuple[int, int], ...] | None = field(repr=False, default=None)
-    remark: str | None = None
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -225,10 +225,10 @@ class DrawnObjects:
 def inspect_images(
     dataset: DrawnObjects, *, split: str, workers: int, progress: Progress
 ) -> tuple[list[Fault], list[str]]:
-    """Read every image of a set and rasterise every object; the faults, and the remarks of a report."""
+    """Read every image of a set and rasterise every object; the faults, and the notes of a report."""
     read = apply(partial(inspect_image, dataset=dataset), range(len(dataset)), workers=workers)
     findings = list(progress(read, total=len(dataset), what=split))
-    return [fault for found in findings for fault in found.faults], [*remarks(findings, dataset.labels)]
+    return [fault for found in findings for fault in found.faults], [*notes_on(findings, dataset.labels)]
 
 
 def inspect_image(index: int, *, dataset: DrawnObjects) -> Findings:
@@ -266,7 +266,7 @@ def refuse(file: Path, faults: Iterable[ShapeFault], *, noun: str) -> None:
 
 
 def left_out(counts: Mapping[str, int]) -> str | None:
-    """The remark of a set of whose annotations some are left out: what they lack → how many."""
+    """The note of a set of whose annotations some are left out: what they lack → how many."""
     parts = [f"{count(number, 'annotation')} {lacking}" for lacking, number in counts.items() if number]
     return f"left out: {', '.join(parts)}, see pixelwise data check" if parts else None
 

@@ -1,4 +1,4 @@
-"""Copies of labelme and yolo sets with their faults mended where that can be done without guessing.
+"""Copies of labelme and yolo sets with their faults repaired where that can be done without guessing.
 
 Both have a file for each image in which objects are drawn. What is sound is copied as it stands there.
 """

@@ -55,9 +55,9 @@ class PairsWithObjects:
         return self.pairs.ids
 
     @property
-    def remark(self) -> str | None:
+    def note(self) -> str | None:
         """As the pairs."""
-        return self.pairs.remark
+        return self.pairs.note
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -92,7 +92,7 @@ def with_objects(pairs: SemanticPairs, files: Sequence[Path], *, wanted: bool | 
         pairs: images and masks.
         files: where the objects of each should be.
         wanted: False leaves them out, True refuses a set without; None takes them if they are there for all images,
-            and a remark says so if they are for some.
+            and a note says so if they are for some.
         read: reads one file.
 
     Raises:
@@ -105,8 +105,8 @@ def with_objects(pairs: SemanticPairs, files: Sequence[Path], *, wanted: bool | 
         raise DataError(f"{missing[0]}: no such file of objects; {len(missing)} of {len(files)} are missing")
     if missing:
         lacking = count(len(missing), "image has", "images have")
-        remark = f"objects are left out: {lacking} no file of them, such as {missing[0].name}"
-        return replace(pairs, remark="; ".join(text for text in (pairs.remark, remark) if text))
+        note = f"objects are left out: {lacking} no file of them, such as {missing[0].name}"
+        return replace(pairs, note="; ".join(text for text in (pairs.note, note) if text))
     return PairsWithObjects(pairs, tuple(files), read)
 
 
@@ -138,13 +138,13 @@ def contradictions(
         path: the file of object ids.
         id: of the object in it.
     """
-    judged, counts = np.unique(class_ids[class_ids != labels.ignore_id], return_counts=True)
-    found = ", ".join(f"{labels.names[one]} ({pixels:,} pixels)" for one, pixels in zip(judged, counts, strict=True))
+    evaluated, counts = np.unique(class_ids[class_ids != labels.ignore_id], return_counts=True)
+    found = ", ".join(f"{labels.names[one]} ({pixels:,} pixels)" for one, pixels in zip(evaluated, counts, strict=True))
     where = f"{path}: object {id}"
     if class_id is not None:
-        if judged.size and judged.tolist() != [class_id]:
+        if evaluated.size and evaluated.tolist() != [class_id]:
             yield Fault("object of another class", where, f"a {labels.names[class_id]}; the class mask says {found}")
-    elif not judged.size or judged.tolist() == [labels.background_id]:
+    elif not evaluated.size or evaluated.tolist() == [labels.background_id]:
         yield Fault("object of no class", where, f"the class mask says {found or 'void'} at all of its pixels")
-    elif judged.size > 1:
+    elif evaluated.size > 1:
         yield Fault("object in several classes", where, f"the class mask says {found}")

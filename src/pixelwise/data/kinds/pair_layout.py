@@ -87,15 +87,15 @@ def has_no_splits(path: Path, options: Mapping[str, str]) -> bool:
     return _has_two_folders(path, options) and not _sub_splits(path, options)
 
 
-def split_remark(path: Path, options: Mapping[str, str]) -> str | None:
+def split_note(path: Path, options: Mapping[str, str]) -> str | None:
     """How a set without splits is divided; None of one with splits."""
     return EVERY_FIFTH if has_no_splits(path, options) else None
 
 
-def pairs_remark(path: Path, entries: Sequence[Entry], options: Mapping[str, str]) -> str | None:
+def pairs_note(path: Path, entries: Sequence[Entry], options: Mapping[str, str]) -> str | None:
     """What was decided when a split was opened: how it was divided, and how many files have no partner."""
-    remarks = (split_remark(path, options), _half_remark(entries))
-    return "; ".join(text for text in remarks if text) or None
+    notes = (split_note(path, options), _half_note(entries))
+    return "; ".join(text for text in notes if text) or None
 
 
 def require_pairs(path: Path, entries: Sequence[Entry], options: Mapping[str, str], *, name: str) -> None:
@@ -127,7 +127,7 @@ def _literal(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _half_remark(entries: Sequence[Entry]) -> str | None:
+def _half_note(entries: Sequence[Entry]) -> str | None:
     lonely_images = sum(entry.mask is None for entry in entries)
     lonely_masks = sum(entry.image is None for entry in entries)
     if not lonely_images and not lonely_masks:

@@ -43,11 +43,11 @@ def panoptic_labels_of(
     """
     named = named_categories(categories, source=source) if categories or wanted is None else []
     if wanted is not None:
-        name_of = dict(zip(wanted.native_ids, wanted.names, strict=True))
+        name_of = dict(zip(wanted.dataset_ids, wanted.names, strict=True))
         for id, name in named:
             if name_of.get(id, name) != name:
                 raise DataError(f"{source}: category {id} is '{name}', but '{name_of[id]}' in '{wanted.name}'")
-        return wanted, {id: index for index, id in enumerate(wanted.native_ids)}
+        return wanted, {id: index for index, id in enumerate(wanted.dataset_ids)}
     by_id = {int(category["id"]): category for category in categories}
     for id, name in named:
         if by_id[id].get("isthing") not in (0, 1):
@@ -61,15 +61,15 @@ def panoptic_labels_of(
         known[:0] = [LabelSet.from_json(stored)] if stored is not None else []
     triples = [(id, name, is_thing) for (id, name), is_thing in zip(named, things, strict=True)]
     for labels in known:
-        if sorted(zip(labels.native_ids, labels.names, labels.is_thing, strict=True)) == triples:
-            return labels, {id: index for index, id in enumerate(labels.native_ids)}
+        if sorted(zip(labels.dataset_ids, labels.names, labels.is_thing, strict=True)) == triples:
+            return labels, {id: index for index, id in enumerate(labels.dataset_ids)}
     ids = tuple(id for id, _ in named)
     labels = LabelSet(
         name=source.stem.removeprefix("panoptic_"),
         names=tuple(name for _, name in named),
         is_thing=things,
         palette=tuple(_colour(by_id[id].get("color"), index) for index, id in enumerate(ids)),
-        native_ids=ids,
+        dataset_ids=ids,
         void_ids=next((void,) for void in (0, 255, max(ids) + 1) if void not in ids),
     )
     return labels, {id: index for index, id in enumerate(ids)}
@@ -77,7 +77,7 @@ def panoptic_labels_of(
 
 def panoptic_categories(labels: LabelSet) -> list[dict[str, Any]]:
     """The classes as COCO's panoptic files tell them, under their ids on disk."""
-    classes = zip(labels.native_ids, labels.names, labels.is_thing, labels.palette, strict=True)
+    classes = zip(labels.dataset_ids, labels.names, labels.is_thing, labels.palette, strict=True)
     return [
         {"id": id, "name": name, "supercategory": name, "isthing": int(is_thing), "color": list(colour)}
         for id, name, is_thing, colour in classes

@@ -14,9 +14,9 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from pixelwise.data.kinds.clips import Frame, FramesToMend, MisfitError, ReadMended, unbroken
+from pixelwise.data.kinds.clips import Frame, FramesToRepair, MisfitError, ReadRepaired, unbroken
 from pixelwise.data.kinds.folders import UNIONS, content_keys, is_there
-from pixelwise.data.kinds.repair_images import Mended
+from pixelwise.data.kinds.repair_images import Repaired
 from pixelwise.data.kinds.writing import Original, Target
 from pixelwise.errors import DataError
 from pixelwise.files.atomic import replace_folder
@@ -70,12 +70,14 @@ def copy_clips(
         nonlocal images
         target: Target | None = None
         seen: set[Any] = set()
-        for split, to_mend in _sets(format, path, splits, options, done).items():
-            target = _target(format, to_mend, query)
+        for split, to_repair in _sets(format, path, splits, options, done).items():
+            target = _target(format, to_repair, query)
             used = seen if split not in UNIONS else set[Any]()
-            kept = _usable(to_mend, used, done, split=split, workers=workers, progress=progress)
+            kept = _usable(to_repair, used, done, split=split, workers=workers, progress=progress)
             named = [*_named(kept, done)]
-            job = partial(_written, read=to_mend.read, target=target, labels=to_mend.labels, root=folder, split=split)
+            job = partial(
+                _written, read=to_repair.read, target=target, labels=to_repair.labels, root=folder, split=split
+            )
             outcomes = list(progress(apply(job, named, workers=workers), total=len(named), what=f"repair {split}"))
             for outcome in outcomes:
                 if outcome.unwritable is not None:
@@ -97,13 +99,13 @@ def copy_clips(
 
 def _sets(
     format: Any, path: Path, splits: Sequence[str], options: Mapping[str, str], done: Counter[str]
-) -> dict[str, FramesToMend]:
+) -> dict[str, FramesToRepair]:
     """What can be read of each split. Raises DataError where nothing can."""
-    found: dict[str, FramesToMend] = {}
+    found: dict[str, FramesToRepair] = {}
     errors: list[DataError] = []
     for split in splits:
         try:
-            found[split] = format.frames_to_mend(path, split, options)
+            found[split] = format.frames_to_repair(path, split, options)
             done.update(found[split].done)
         except DataError as error:
             errors.append(error)
@@ -113,21 +115,21 @@ def _sets(
     return found
 
 
-def _target(format: Any, to_mend: FramesToMend, query: Mapping[str, str]) -> Target:
+def _target(format: Any, to_repair: FramesToRepair, query: Mapping[str, str]) -> Target:
     """What writes the set, with images of any kind."""
-    target = replace(format.target(query, to_mend.labels), numbered_by=to_mend.numbered_by)
+    target = replace(format.writer(query, to_repair.labels), numbered_by=to_repair.numbered_by)
     return cast(Target, replace(target, suffixes=()) if hasattr(target, "suffixes") else target)
 
 
 def _usable(
-    to_mend: FramesToMend, seen: set[Any], done: Counter[str], *, split: str, workers: int, progress: Progress
+    to_repair: FramesToRepair, seen: set[Any], done: Counter[str], *, split: str, workers: int, progress: Progress
 ) -> list[tuple[Frame, Size]]:
     """The frames that can be written, each once, with their sizes."""
     once: list[Frame] = []
     ids: set[str] = set()
-    keys = content_keys(frame.image for frame in to_mend.frames if frame.image)
+    keys = content_keys(frame.image for frame in to_repair.frames if frame.image)
     clip_of: dict[Any, str] = {}
-    for frame in to_mend.frames:
+    for frame in to_repair.frames:
         key = keys.get(frame.image) if frame.image else None
         # frames of one clip may be equal: its camera may stand still
         if frame.id in ids or (key is not None and (key in seen or clip_of.setdefault(key, frame.clip) != frame.clip)):
@@ -135,7 +137,7 @@ def _usable(
             continue
         ids.add(frame.id)
         once.append(frame)
-    look = partial(_size, labels=to_mend.labels, read=to_mend.read)
+    look = partial(_size, labels=to_repair.labels, read=to_repair.read)
     sizes = list(progress(apply(look, once, workers=workers), total=len(once), what=f"read {split}"))
     kept: list[tuple[Frame, Size]] = []
     for frame, size in zip(once, sizes, strict=True):
@@ -147,7 +149,7 @@ def _usable(
     return kept
 
 
-def _size(frame: Frame, *, labels: LabelSet, read: ReadMended) -> Size | str:
+def _size(frame: Frame, *, labels: LabelSet, read: ReadRepaired) -> Size | str:
     """Height and width of a frame that can be used; of another why it cannot, a key of `repair.REPAIRS`."""
     if frame.image is None or not is_there(frame.image):
         return "missing_images"
@@ -183,14 +185,14 @@ def _named(frames: Sequence[tuple[Frame, Size]], done: Counter[str]) -> list[tup
 
 
 def _written(
-    item: tuple[Frame, str], *, read: ReadMended, target: Target, labels: LabelSet, root: Path, split: str
-) -> Mended:
+    item: tuple[Frame, str], *, read: ReadRepaired, target: Target, labels: LabelSet, root: Path, split: str
+) -> Repaired:
     """Read one frame and write it."""
     frame, id = item
     assert frame.image is not None
     pixels = read_image(frame.image)
     orientation = exif_orientation(frame.image)
-    mended = read(frame, labels, (pixels.shape[1], pixels.shape[2]), orientation)
+    repaired = read(frame, labels, (pixels.shape[1], pixels.shape[2]), orientation)
     try:
         written = target.write(
             root,
@@ -200,10 +202,10 @@ def _written(
                 id=id,
                 image=frame.image,
                 pixels=pixels.permute(1, 2, 0).contiguous().numpy(),
-                truth=mended.truth,
+                truth=repaired.truth,
                 upright=orientation != 1,
             ),
         )
     except OSError as error:
-        return Mended(None, unwritable=error.strerror or str(error))
-    return Mended(written, {**mended.done, "upright_images": int(orientation != 1)})
+        return Repaired(None, unwritable=error.strerror or str(error))
+    return Repaired(written, {**repaired.done, "upright_images": int(orientation != 1)})

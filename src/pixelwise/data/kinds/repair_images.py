@@ -1,4 +1,4 @@
-"""The writing of a repaired copy that is a folder: each image once, mended by what knows its format, or left out."""
+"""The writing of a repaired copy that is a folder: each image once, repaired by what knows its format, or left out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pixelwise.files.parallel import Progress, apply
 
 
 @dataclass(frozen=True)
-class Mended:
+class Repaired:
     """One image.
 
     Attributes:
@@ -35,10 +35,10 @@ class Mended:
     unwritable: str | None = None
 
 
-class Mender(Protocol):
+class Repairer(Protocol):
     """Writes the images of one set into a copy. Can be pickled, so that other processes may write."""
 
-    def mend(self, entry: Entry, *, root: Path, split: str) -> Mended:
+    def repair(self, entry: Entry, *, root: Path, split: str) -> Repaired:
         """Read an image and its truth, and write them if they can be made to fit. Raises OSError."""
         ...
 
@@ -56,12 +56,12 @@ class FolderCopy(NamedTuple):
 
     Attributes:
         entries: split → its images, as they stand in the set.
-        mender: writes them.
+        repairer: writes them.
         query: the options with which the copy opens.
     """
 
     entries: Mapping[str, Sequence[Entry]]
-    mender: Mender
+    repairer: Repairer
     query: Mapping[str, str]
 
 
@@ -94,7 +94,7 @@ def write_copy(out: Path, copy: FolderCopy, *, name: str, workers: int, progress
         seen: set[Any] = set()
         for split, of_split in copy.entries.items():
             once = _once(of_split, keys, seen if split not in UNIONS else set(), done)
-            job = partial(_mended, mender=copy.mender, root=folder, split=split)
+            job = partial(_repaired, repairer=copy.repairer, root=folder, split=split)
             outcomes = list(progress(apply(job, once, workers=workers), total=len(once), what=f"repair {split}"))
             for entry, outcome in zip(once, outcomes, strict=True):
                 if outcome.unwritable is not None:
@@ -104,8 +104,8 @@ def write_copy(out: Path, copy: FolderCopy, *, name: str, workers: int, progress
                     seen.add(keys.get(entry.image))
             written[split] = [outcome.written for outcome in outcomes if outcome.written]
             if written[split]:
-                copy.mender.finish(folder, split=split, written=written[split])
-        copy.mender.finish_set(folder)
+                copy.repairer.finish(folder, split=split, written=written[split])
+        copy.repairer.finish_set(folder)
         if not any(written.values()):
             raise DataError(f"{name}: nothing usable is left, no copy was written")
 
@@ -142,11 +142,11 @@ def read_pair(entry: Entry, done: Counter[str], *, colours: bool = False) -> Pai
     return Pair(pixels, mask, orientation)
 
 
-def _mended(entry: Entry, *, mender: Mender, root: Path, split: str) -> Mended:
+def _repaired(entry: Entry, *, repairer: Repairer, root: Path, split: str) -> Repaired:
     try:
-        return mender.mend(entry, root=root, split=split)
+        return repairer.repair(entry, root=root, split=split)
     except OSError as error:
-        return Mended(None, unwritable=error.strerror or str(error))
+        return Repaired(None, unwritable=error.strerror or str(error))
 
 
 def _once(entries: Iterable[Entry], keys: Mapping[Path, Any], seen: set[Any], done: Counter[str]) -> list[Entry]:

@@ -103,8 +103,8 @@ def _joined(regions: Sequence[Region], labels: LabelSet) -> Counter[str]:
 
 
 def _void(labels: LabelSet, *, below: int) -> int:
-    """The id on disk of pixels that nobody judges. Raises DataError where there is none so small."""
-    return next(id for id in (*labels.void_ids, *range(below)) if 0 <= id < below and id not in labels.native_ids)
+    """The id on disk of pixels that nobody evaluates. Raises DataError where there is none so small."""
+    return next(id for id in (*labels.void_ids, *range(below)) if 0 <= id < below and id not in labels.dataset_ids)
 
 
 def with_ids_below(labels: LabelSet, below: int, *, format: str) -> LabelSet:
@@ -114,10 +114,10 @@ def with_ids_below(labels: LabelSet, below: int, *, format: str) -> LabelSet:
     """
     if len(labels) >= below:
         raise DataError(f"label set '{labels.name}' has {len(labels)} classes; {format} holds {below - 1} and void")
-    if not all(0 <= id < below for id in labels.native_ids):
-        labels = replace(labels, native_ids=tuple(range(len(labels))), void_ids=())
+    if not all(0 <= id < below for id in labels.dataset_ids):
+        labels = replace(labels, dataset_ids=tuple(range(len(labels))), void_ids=())
     if not any(0 <= id < below for id in labels.void_ids):
-        void = next(id for id in reversed(range(below)) if id not in labels.native_ids)
+        void = next(id for id in reversed(range(below)) if id not in labels.dataset_ids)
         labels = replace(labels, void_ids=(void,))
     return labels
 
@@ -174,7 +174,7 @@ def _write_listed(
         write_segment_ids(path, _translated(path, entry["of"], lambda one: (id_of(one),), void=(0,))[..., 0])
         areas: Counter[tuple[int, int, bool]] = Counter()  # a track that a list has twice in a frame is one segment
         for one in entry["of"]:
-            areas[id_of(one), labels.native_ids[one.class_id], one.crowd] += one.area
+            areas[id_of(one), labels.dataset_ids[one.class_id], one.crowd] += one.area
         infos.append(
             [
                 {"id": id, "category_id": category, "iscrowd": int(crowd), "area": area}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixelwise.data.kinds.clips import Frame, MendedTruth, Shape, TruthFindings, turned_to_fit, without_path
+from pixelwise.data.kinds.clips import Frame, RepairedTruth, Shape, TruthFindings, turned_to_fit, without_path
 from pixelwise.data.kinds.faults import Fault
 from pixelwise.data.kinds.segment_maps import Listed, listing_faults, panoptic_of, read_segment_ids
 from pixelwise.data.truth.segments import annotation_of, regions_of_ids
@@ -26,8 +26,8 @@ class SegmentMap(NamedTuple):
         ids: i32 [H, W], the segment of each pixel, 0 = void.
         segments: those that are sound, with pixels or without.
         faults: what is wrong; see `HARMLESS`. What else `ids` and `segments` say is what a repair makes of it.
-        numbers: number that should keep its class in the whole clip → native class, or None where the frame has it in
-            several classes; None where the ids of things should.
+        numbers: number that should keep its class in the whole clip → dataset id of the class, or None where the frame
+            has it in several classes; None where the ids of things should.
     """
 
     ids: np.ndarray
@@ -60,10 +60,10 @@ def truth_of_map(frame: Frame, labels: LabelSet, size: tuple[int, int], *, read:
 
 def segments_in(found: SegmentMap, labels: LabelSet) -> Panoptic:
     """The segments of a map that have pixels, in the order of their ids."""
-    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     present = set(regions_of_ids(found.ids).ids.tolist())
     segments = sorted((one for one in found.segments if one.id in present), key=lambda one: one.id)
-    class_ids = [class_of[one.native] for one in segments]
+    class_ids = [class_of[one.dataset_id] for one in segments]
     return panoptic_of(found.ids, [one.id for one in segments], class_ids, [one.crowd for one in segments])
 
 
@@ -80,57 +80,59 @@ def inspect_map(
         found = read(frame, labels)
     except DataError as error:
         return TruthFindings((Fault("unreadable truth", str(frame.truth), without_path(error, frame.truth)),))
-    class_of = {native: index for index, native in enumerate(labels.native_ids)}
-    things = {one.id: one.native for one in found.segments if labels.is_thing[class_of[one.native]] and not one.crowd}
+    class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
+    things = {
+        one.id: one.dataset_id for one in found.segments if labels.is_thing[class_of[one.dataset_id]] and not one.crowd
+    }
     kept: Mapping[int, int | None] = things if found.numbers is None else found.numbers
     return TruthFindings(
         faults=found.faults,
         size=(found.ids.shape[0], found.ids.shape[1]),
-        classes={id: None if native is None else class_of[native] for id, native in kept.items()},
+        classes={id: None if dataset_id is None else class_of[dataset_id] for id, dataset_id in kept.items()},
         tracks=frozenset(things),
-        class_ids=frozenset(class_of[one.native] for one in found.segments),
+        class_ids=frozenset(class_of[one.dataset_id] for one in found.segments),
         crowds=sum(one.crowd for one in found.segments),
     )
 
 
 def numbered_map(
-    natives: np.ndarray, numbers: np.ndarray, labels: LabelSet, *, divisor: int, path: Path, by_number: bool = False
+    dataset_ids: np.ndarray, numbers: np.ndarray, labels: LabelSet, *, divisor: int, path: Path, by_number: bool = False
 ) -> SegmentMap:
     """The map of a file that holds for each pixel the class and the number of the object within it.
 
     The segment id is (class + 1) · divisor + number. Number 0 of a thing is a crowd; stuff has no numbers.
 
     Args:
-        natives: [H, W], ids on disk of the classes.
+        dataset_ids: [H, W], ids on disk of the classes.
         numbers: [H, W], below `divisor`.
         labels: what the classes mean.
         divisor: at most 65536.
         path: the file, for faults.
         by_number: whether numbers of different classes are those of different objects of the clip.
     """
-    ids = (natives.astype(np.int32) + 1) * divisor + numbers.astype(np.int32)
-    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    ids = (dataset_ids.astype(np.int32) + 1) * divisor + numbers.astype(np.int32)
+    class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     segments: list[Shape] = []
     faults: list[Fault] = []
     void: list[int] = []
     stuff: list[int] = []
     regions = regions_of_ids(ids)
     for id, area in zip(regions.ids.tolist(), regions.areas.tolist(), strict=True):
-        native, number = id // divisor - 1, id % divisor
-        if native in labels.void_ids:
+        dataset_id, number = id // divisor - 1, id % divisor
+        if dataset_id in labels.void_ids:
             void.append(id)
-        elif native not in class_of:
-            text = f"class {native} ({area:,} pixels) is not in '{labels.name}' ({labels.describe_ids()})"
-            faults.append(Fault("unknown class", f"{path}: class {native}, number {number}", text))
+        elif dataset_id not in class_of:
+            text = f"class {dataset_id} ({area:,} pixels) is not in '{labels.name}' ({labels.describe_ids()})"
+            faults.append(Fault("unknown class", f"{path}: class {dataset_id}, number {number}", text))
             void.append(id)
-        elif number and not labels.is_thing[class_of[native]]:
-            name = labels.names[class_of[native]]
+        elif number and not labels.is_thing[class_of[dataset_id]]:
+            name = labels.names[class_of[dataset_id]]
             text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; 0 is wanted"
-            faults.append(Fault("number of stuff", f"{path}: class {native}, number {number}", text))
+            faults.append(Fault("number of stuff", f"{path}: class {dataset_id}, number {number}", text))
             stuff.append(id)
         else:
-            crowd = number == 0 and labels.is_thing[class_of[native]]
-            segments.append(Shape(id, native, crowd, area))
+            crowd = number == 0 and labels.is_thing[class_of[dataset_id]]
+            segments.append(Shape(id, dataset_id, crowd, area))
     if void:
         ids = np.where(np.isin(ids, void), 0, ids)
     if stuff:
@@ -142,19 +144,19 @@ def numbered_map(
         kept = {}
         for one in segments:
             if number := one.id % divisor:
-                kept[number] = None if number in kept else one.native
+                kept[number] = None if number in kept else one.dataset_id
     return SegmentMap(ids, tuple(segments), tuple(faults), kept)
 
 
-def mended_map(
+def repaired_map(
     frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int, *, read: ReadMap
-) -> MendedTruth:
-    """The truth of a map that tells classes itself; see `frames.ReadMended`."""
+) -> RepairedTruth:
+    """The truth of a map that tells classes itself; see `frames.ReadRepaired`."""
     found = read(frame, labels)
     ids = turned_to_fit(found.ids, size, orientation, source=frame.truth)
     kinds = Counter(fault.kind for fault in found.faults)
     done = {key: kinds[kind] for kind, key in _MENDED.items()} | {"turned_masks": int(ids is not found.ids)}
-    return MendedTruth(annotation_of(segments_in(found._replace(ids=ids), labels), labels, clip=True), done)
+    return RepairedTruth(annotation_of(segments_in(found._replace(ids=ids), labels), labels, clip=True), done)
 
 
 _MENDED = {
@@ -165,25 +167,25 @@ _MENDED = {
 """Kinds of fault of maps that tell classes themselves, and how a repair calls what becomes of them."""
 
 
-def mended_listed_map(
+def repaired_listed_map(
     frame: Frame,
     labels: LabelSet,
     size: tuple[int, int],
     orientation: int,
     *,
-    natives: Mapping[str, Mapping[int, int]],
-) -> MendedTruth:
-    """The truth of a map whose segments are listed; see `frames.ReadMended`.
+    dataset_ids: Mapping[str, Mapping[int, int]],
+) -> RepairedTruth:
+    """The truth of a map whose segments are listed; see `frames.ReadRepaired`.
 
     Args:
         frame: with its list.
         labels: the classes.
         size: of the upright image.
         orientation: of the image.
-        natives: clip → id of a segment → its category, where all lists of the clip agree.
+        dataset_ids: clip → id of a segment → its category, where all lists of the clip agree.
     """
     stated = {one.id: one.area for one in reversed(frame.shapes)}
-    others = [Shape(id, native) for id, native in natives.get(frame.clip, {}).items() if id not in stated]
+    others = [Shape(id, dataset_id) for id, dataset_id in dataset_ids.get(frame.clip, {}).items() if id not in stated]
     found = listed_map(replace(frame, shapes=(*frame.shapes, *others)), labels)
     regions = regions_of_ids(found.ids)
     areas = dict(zip(regions.ids.tolist(), regions.areas.tolist(), strict=True))
@@ -196,7 +198,7 @@ def mended_listed_map(
         "turned_masks": int(ids is not found.ids),
         "sizes": int(frame.size not in (None, size)),
     }
-    return MendedTruth(annotation_of(segments_in(found._replace(ids=ids), labels), labels, clip=True), done)
+    return RepairedTruth(annotation_of(segments_in(found._replace(ids=ids), labels), labels, clip=True), done)
 
 
 def listed_map(frame: Frame, labels: LabelSet) -> SegmentMap:
@@ -211,8 +213,8 @@ def listed_map(frame: Frame, labels: LabelSet) -> SegmentMap:
         where = f"{source}: segment {one.id}"
         if one.id in segments:
             faults.append(Fault("repeated segment", where, "another segment of the frame has the same id"))
-        elif one.native not in labels.native_ids:
-            faults.append(Fault("unknown class", where, f"category {one.native} is not in categories"))
+        elif one.dataset_id not in labels.dataset_ids:
+            faults.append(Fault("unknown class", where, f"category {one.dataset_id} is not in categories"))
         elif one.id <= 0:
             faults.append(Fault("segment id", where, "ids of segments are above 0, which is void"))
         else:

@@ -35,13 +35,13 @@ class Channels(NamedTuple):
     Attributes:
         ids: i32 [H, W], 256 · (class on disk + 1) + number, in void too.
         regions: of these ids.
-        natives: the class on disk of each region.
+        dataset_ids: the class on disk of each region.
         numbers: the number of each region.
     """
 
     ids: Int32[np.ndarray, "H W"]
     regions: Regions
-    natives: np.ndarray
+    dataset_ids: np.ndarray
     numbers: np.ndarray
 
 
@@ -63,18 +63,18 @@ def segments_of_channels(channels: Channels, labels: LabelSet, *, source: Path) 
 
     Raises DataError, beginning with `source`, for a class that is in neither.
     """
-    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     found: list[tuple[int, int, bool]] = []
     void: list[int] = []
-    for id, native, number in zip(channels.regions.ids, channels.natives, channels.numbers, strict=True):
-        class_id = class_of.get(int(native))
+    for id, dataset_id, number in zip(channels.regions.ids, channels.dataset_ids, channels.numbers, strict=True):
+        class_id = class_of.get(int(dataset_id))
         if class_id is not None:
             found.append((int(id), class_id, bool(labels.is_thing[class_id] and number == CROWD)))
-        elif int(native) in labels.void_ids:
+        elif int(dataset_id) in labels.void_ids:
             void.append(int(id))
         else:
             raise DataError(
-                f"{source}: class {native} in its first channel is not in '{labels.name}' ({labels.describe_ids()}); "
+                f"{source}: class {dataset_id} of channel 1 is not in '{labels.name}' ({labels.describe_ids()}); "
                 "pixelwise data check lists all such faults"
             )
     ids = np.where(np.isin(channels.ids, void), 0, channels.ids) if void else channels.ids
@@ -165,17 +165,17 @@ def two_channels(panoptic: Panoptic, labels: LabelSet) -> tuple[UInt8[np.ndarray
     seen = panoptic.areas() > 0
     for place in order[seen[order]].tolist():
         class_id = int(panoptic.labels[place])
-        native, name = labels.native_ids[class_id], labels.names[class_id]
-        if not 0 <= native <= 255:
-            raise DataError(f"class '{name}' has the id {native} on disk; 2 channels hold 0 to 255")
+        dataset_id, name = labels.dataset_ids[class_id], labels.names[class_id]
+        if not 0 <= dataset_id <= 255:
+            raise DataError(f"class '{name}' has the id {dataset_id} on disk; 2 channels hold 0 to 255")
         if not labels.is_thing[class_id] or panoptic.crowd[place]:
             number = CROWD if labels.is_thing[class_id] else 0
-            joined += (native, number) in whole
+            joined += (dataset_id, number) in whole
         else:
             number = counted[class_id] = counted.get(class_id, -1) + 1
             if number == CROWD:
                 raise DataError(f"more than {CROWD} objects of class '{name}' in one image; 2 channels hold no more")
-        whole.add((native, number))
-        values[place + 1, :2] = native, number
+        whole.add((dataset_id, number))
+        values[place + 1, :2] = dataset_id, number
     places = with_ids(panoptic, torch.arange(1, len(panoptic) + 1, dtype=torch.int32))  # 0 is void, the first value
     return values[places.numpy()], {"joined_segments": joined, "renumbered_segments": int(seen.sum())}

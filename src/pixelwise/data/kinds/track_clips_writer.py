@@ -118,5 +118,5 @@ def _stuff_pixels(truth: Annotation, labels: LabelSet) -> int:
 
 
 def _void_pixels(truth: Annotation, labels: LabelSet) -> int:
-    """Pixels that nobody judges, and that no crowd covers."""
+    """Pixels that nobody evaluates, and that no crowd covers."""
     return 0 if truth.semantic is None else int(((truth.semantic == labels.ignore_id) & ~_covered(truth)).sum())

@@ -12,8 +12,8 @@ import torch
 
 from pixelwise.data.kinds.clips import (
     Frame,
-    MendedTruth,
     MisfitError,
+    RepairedTruth,
     Shape,
     TruthFindings,
     turned_to_fit,
@@ -39,14 +39,14 @@ def truth_of_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int]) -> An
     crops: _Crops = []
     shapes: list[Shape] = []
     for one in frame.shapes:
-        if one.native not in labels.native_ids:
-            raise DataError(f"{_where(frame, one)}: class {one.native} is not in '{labels.name}'")
+        if one.dataset_id not in labels.dataset_ids:
+            raise DataError(f"{_where(frame, one)}: class {one.dataset_id} is not in '{labels.name}'")
         crop, box = _cropped(one.segmentation, size, source=_where(frame, one))
         if crop.any():
             crops.append((crop, box))
             shapes.append(one)
     masks = Masks.from_crops([torch.from_numpy(crop) for crop, _ in crops], [box for _, box in crops], size)
-    class_ids = [labels.native_ids.index(one.native) for one in shapes]
+    class_ids = [labels.dataset_ids.index(one.dataset_id) for one in shapes]
     instances = Instances(
         boxes=masks.boxes.float(),
         labels=torch.tensor(class_ids, dtype=torch.int64),
@@ -67,14 +67,14 @@ def inspect_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int] | None)
     size = frame.size or size
     for one in frame.shapes:
         where = _where(frame, one)
-        if one.native not in labels.native_ids:
-            faults.append(Fault("unknown class", where, f"class {one.native} is not in '{labels.name}'"))
+        if one.dataset_id not in labels.dataset_ids:
+            faults.append(Fault("unknown class", where, f"class {one.dataset_id} is not in '{labels.name}'"))
             continue
         if not one.crowd and one.id in tracks:
             faults.append(Fault("track twice", where, "another object of the frame has the same id"))
         if not one.crowd:
             tracks.add(one.id)
-            classes[one.id] = labels.native_ids.index(one.native)
+            classes[one.id] = labels.dataset_ids.index(one.dataset_id)
         if size is None:
             continue
         try:
@@ -99,8 +99,8 @@ def inspect_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int] | None)
     )
 
 
-def mended_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int) -> MendedTruth:
-    """The truth of the list of a frame; see `frames.ReadMended`.
+def repaired_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int) -> RepairedTruth:
+    """The truth of the list of a frame; see `frames.ReadRepaired`.
 
     Where the list and the image agree on the size, or another RLE has that of the image, an RLE of another size whose
     runs fill the image is given its size.
@@ -110,9 +110,9 @@ def mended_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int], orienta
     fits = frame.size in (None, size) or not frame.shapes or any(_is_of(one, size) for one in frame.shapes)
     turns = orientation >= 5 and not fits
     for one in frame.shapes:
-        key = (one.id, one.native, one.crowd)
-        mask = _mended_mask(one, size, orientation if turns else 1, done) if fits or turns else None
-        if one.native not in labels.native_ids or mask is None or not mask.any():
+        key = (one.id, one.dataset_id, one.crowd)
+        mask = _repaired_mask(one, size, orientation if turns else 1, done) if fits or turns else None
+        if one.dataset_id not in labels.dataset_ids or mask is None or not mask.any():
             done["shapes"] += 1
             continue
         is_stated = one.area is not None and not isinstance(one.segmentation, list)
@@ -124,7 +124,7 @@ def mended_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int], orienta
     done["turned_annotations"] += len(masks) if turns else 0
     done["sizes"] += frame.size not in (None, size)
     shapes = tuple(Shape(*key, segmentation=rle.encode(mask)) for key, mask in masks.items())
-    return MendedTruth(truth_of_shapes(replace(frame, shapes=shapes, size=size), labels, size), done)
+    return RepairedTruth(truth_of_shapes(replace(frame, shapes=shapes, size=size), labels, size), done)
 
 
 def _is_of(shape: Shape, size: tuple[int, int]) -> bool:
@@ -139,7 +139,7 @@ def _is_of(shape: Shape, size: tuple[int, int]) -> bool:
         return False
 
 
-def _mended_mask(shape: Shape, size: tuple[int, int], orientation: int, done: Counter[str]) -> np.ndarray | None:
+def _repaired_mask(shape: Shape, size: tuple[int, int], orientation: int, done: Counter[str]) -> np.ndarray | None:
     """The pixels of an object, bool [H, W], or None where its segmentation is malformed."""
     stored = size if orientation < 5 else (size[1], size[0])
     segmentation = shape.segmentation
@@ -158,7 +158,7 @@ def _mended_mask(shape: Shape, size: tuple[int, int], orientation: int, done: Co
 
 
 class ObjectMap(NamedTuple):
-    """What a file of object numbers says: [H, W] of numbers, 0 for none, and those that mean "not judged"."""
+    """What a file of object numbers says: [H, W] of numbers, 0 for none, and those that mean "ignored"."""
 
     numbers: np.ndarray
     void: tuple[int, ...] = ()
@@ -193,14 +193,14 @@ def truth_of_numbers(frame: Frame, labels: LabelSet, size: tuple[int, int], *, r
     return Annotation(semantic=torch.from_numpy(semantic), instances=instances)
 
 
-def mended_numbers(
+def repaired_numbers(
     frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int, *, read: ReadNumbers
-) -> MendedTruth:
-    """The truth of a file of numbers; see `frames.ReadMended`."""
+) -> RepairedTruth:
+    """The truth of a file of numbers; see `frames.ReadRepaired`."""
     found = read(frame)
     numbers = turned_to_fit(found.numbers, size, orientation, source=frame.truth)
     truth = truth_of_numbers(frame, labels, size, read=lambda _: found._replace(numbers=numbers))
-    return MendedTruth(truth, {"turned_masks": int(numbers is not found.numbers)})
+    return RepairedTruth(truth, {"turned_masks": int(numbers is not found.numbers)})
 
 
 def inspect_numbers(

@@ -101,7 +101,7 @@ class Target(Protocol):
 def contiguous(labels: LabelSet) -> LabelSet:
     """The same classes with the ids 0…K-1 on disk; void is 255, or 65535 where 255 is needed for a class."""
     plain = LabelSet.from_names(labels.name, labels.names)
-    return replace(labels, native_ids=plain.native_ids, void_ids=plain.void_ids)
+    return replace(labels, dataset_ids=plain.dataset_ids, void_ids=plain.void_ids)
 
 
 def write_image(
@@ -165,7 +165,7 @@ def write_ids(path: Path, ids: np.ndarray, colours: LabelSet | None) -> None:
     picture = Image.fromarray(ids.astype(np.uint8 if high <= 255 else np.uint16))
     if colours is not None and high <= 255:
         table = np.full((256, 3), (224, 224, 192), dtype=np.uint8)
-        for id, colour in zip(colours.native_ids, colours.palette, strict=True):
+        for id, colour in zip(colours.dataset_ids, colours.palette, strict=True):
             if 0 <= id <= 255:
                 table[id] = colour
         picture.putpalette(table.ravel().tolist())

@@ -19,7 +19,7 @@ from pixelwise.types import Batch, Sample
 
 
 class Samples(Protocol):
-    """What is learnt from."""
+    """What is trained on."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
@@ -67,7 +67,7 @@ class AugmentedSamples(Dataset["tuple[Sample, ...] | DataError"]):
     A sample that cannot be read is its error: an exception would leave a reading process with its traceback for text.
 
     Args:
-        samples: what is learnt from.
+        samples: what is trained on.
         augment: brings samples to one size.
         seed: of the augmentation.
         paste: joins an augmented sample with a second one.
@@ -126,7 +126,7 @@ def training_batches(
     )
     for batch in loader:
         if isinstance(batch, DataError):
-            raise DataError(f"{batch}; mend it (pixelwise data check finds every such file), then --resume the run")
+            raise DataError(f"{batch}; repair it (pixelwise data check finds every such file), then --resume the run")
         yield batch
 
 

@@ -186,7 +186,7 @@ def draw_geometry(
         size_hw: of the image.
         augmentation: the scale is uniform between its bounds, times `input_size`, and becomes the image's long side.
         crop_size: side of the crop in pixels, or its height and width.
-        input_size: long side at which images are judged.
+        input_size: long side at which images are evaluated.
         stretches_input: whether the network sees images as squares, without regard to their shape.
     """
     scale = generator.uniform(augmentation.scale_min, augmentation.scale_max)
@@ -255,7 +255,7 @@ class TrainingCrop:
     Attributes:
         augmentation: how far each may go.
         crop_size: side of the crop in pixels, or its height and width.
-        input_size: long side at which images are judged.
+        input_size: long side at which images are evaluated.
         ignore_id: what the truth holds outside the image.
         stretches_input: see `draw_geometry`.
     """

@@ -25,13 +25,13 @@ class Report:
         name: its specification.
         splits: what was found in each split.
         across: faults of several splits at once.
-        remarks: what is no fault, of several splits at once.
+        notes: what is no fault, of several splits at once.
     """
 
     name: str
     splits: tuple[SplitReport, ...]
     across: tuple[Fault, ...]
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def faults(self) -> tuple[Fault, ...]:
         """All faults, those of several splits last."""
@@ -96,7 +96,7 @@ def _shared_files(reports: Sequence[SplitReport]) -> Iterator[Fault]:
 
 
 def _shared_ids(reports: Sequence[SplitReport]) -> Iterator[str]:
-    """The same name for different files may be a numbering of each split, so it is only a remark."""
+    """The same name for different files may be a numbering of each split, so it is only a note."""
     for first, second in _separate(reports):
         known = dict(zip(first.ids, first.images, strict=True))
         shared = [id for id, image in zip(second.ids, second.images, strict=True) if id in known and known[id] != image]

@@ -67,7 +67,7 @@ class Conversion:
         images: split → how many images it has now.
         failures: one line for each image that could not be read and was left out.
         losses: key of LOSSES → how much the target could not hold.
-        remarks: what was decided and the user should know.
+        notes: what was decided and the user should know.
         label_map: how the classes of the source became those of the target, or None where they are the same.
     """
 
@@ -76,7 +76,7 @@ class Conversion:
     images: Mapping[str, int]
     failures: tuple[str, ...] = ()
     losses: Mapping[str, int] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     label_map: LabelMap | None = None
 
     def lines(self) -> Iterator[str]:
@@ -95,10 +95,10 @@ class _Outcome:
     unwritable: str | None = None
 
 
-def target_formats() -> tuple[str, ...]:
+def writable_formats() -> tuple[str, ...]:
     """The formats that can be written."""
     modules = {name: f"{formats.__name__}.{name.replace('-', '_')}" for name in format_names()}
-    return tuple(name for name, module in modules.items() if hasattr(importlib.import_module(module), "target"))
+    return tuple(name for name, module in modules.items() if hasattr(importlib.import_module(module), "writer"))
 
 
 def convert_dataset(
@@ -127,7 +127,7 @@ def convert_dataset(
             is not empty or holds the source; or the disk is full.
     """
     writer = _writer(target)
-    datasets, remarks = _opened(source, target)
+    datasets, notes = _opened(source, target)
     first = next(iter(datasets.values()))
     to = _numbered_as(first, writer(dict(target.options), first.labels))
     label_map = _label_map(first, to, target, map_labels)
@@ -157,7 +157,7 @@ def convert_dataset(
         pass
     except OSError as error:
         raise DataError(f"{root}: cannot be written ({error.strerror or error}); nothing was changed") from None
-    return _summed(source, target, outcomes, finished, remarks, label_map)
+    return _summed(source, target, outcomes, finished, notes, label_map)
 
 
 class _NothingWrittenError(Exception):
@@ -248,9 +248,9 @@ def _require_written(found: Iterable[_Outcome], root: Path) -> list[_Outcome]:
 
 def _writer(target: DataSpec) -> Callable[[Mapping[str, str], LabelSet], Target]:
     module = format_of(target)
-    writer = getattr(module, "target", None)
+    writer = getattr(module, "writer", None)
     if writer is None:
-        raise DataError(f"{target}: {target.format} is read, not written; {', '.join(target_formats())} are written")
+        raise DataError(f"{target}: {target.format} is read, not written; {', '.join(writable_formats())} are written")
     return cast(Callable[[Mapping[str, str], LabelSet], Target], writer)
 
 
@@ -266,21 +266,21 @@ def _opened(source: DataSpec, target: DataSpec) -> tuple[dict[str, Dataset], lis
     """Name in the target → data set, and what was decided."""
     format, path, options = format_of(source), folder_of(source), dict(source.options)
     splits = (source.split,) if source.split else format.splits(path, options)
-    remarks: list[str] = []
+    notes: list[str] = []
     if target.split and len(splits) > 1:
         raise DataError(f"{target}: {source} has the splits {', '.join(splits)}; only one can become @{target.split}")
     datasets = {target.split or split: open_dataset(source, default_split=split) for split in splits}
     if target.format != "voc":
         for union in _unions(datasets):
             del datasets[union]
-            remarks.append(f"split {union} is left out, its images are in {', '.join(datasets)}")
-    remarks += dict.fromkeys(dataset.remark for dataset in datasets.values() if dataset.remark)
+            notes.append(f"split {union} is left out, its images are in {', '.join(datasets)}")
+    notes += dict.fromkeys(dataset.note for dataset in datasets.values() if dataset.note)
     first, *others = datasets.values()
     for other in others:
         first.labels.require_same(other.labels, mine=f"data {first.name}", theirs=f"data {other.name}")
     if len(first.labels.void_ids) > 1:
-        remarks.append(f"the {len(first.labels.void_ids)} ids on disk that mean void become one")
-    return datasets, remarks
+        notes.append(f"the {len(first.labels.void_ids)} ids on disk that mean void become one")
+    return datasets, notes
 
 
 def _unions(datasets: Mapping[str, Dataset]) -> list[str]:
@@ -329,7 +329,7 @@ def _summed(
     target: DataSpec,
     outcomes: Mapping[str, Sequence[_Outcome]],
     finished: Counter[str],
-    remarks: Sequence[str],
+    notes: Sequence[str],
     label_map: LabelMap | None,
 ) -> Conversion:
     flat = [one for of_split in outcomes.values() for one in of_split]
@@ -341,6 +341,6 @@ def _summed(
         images={split: number for split, number in images.items() if number},
         failures=tuple(one.failure for one in flat if one.failure is not None),
         losses={key: losses[key] for key in LOSSES if losses[key]},
-        remarks=tuple(remarks),
+        notes=tuple(notes),
         label_map=label_map,
     )

@@ -64,7 +64,7 @@ REPAIRS: Mapping[str, str] = {
     "sizes": "{} heights and widths corrected to those of the upright image",
     "turned_annotations": "{} annotations turned as EXIF turns their image",
     "annotations": "{} annotations removed: no image, no category, or no segmentation that covers a pixel",
-    "regions_of_boxes": "{} boxes without segmentation made regions (iscrowd) in which nothing is learnt or judged",
+    "regions_of_boxes": "{} boxes without segmentation made regions (iscrowd) in which nothing is learned or evaluated",
     "repeated_annotations": "{} annotations removed, another has their class and their pixels",
     "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
     "shapes": "{} shapes or lines removed: malformed, of no known class, or without a pixel of the image",
@@ -120,7 +120,7 @@ class Repairs:
 def require_repairable(spec: DataSpec, out: Path) -> None:
     """Raise DataError unless a repaired copy of the set may be written to that place."""
     format = format_of(spec)
-    has_clips = hasattr(format, "frames_to_mend")
+    has_clips = hasattr(format, "frames_to_repair")
     if not (has_clips or hasattr(format, "list_entries") or spec.format in _JSON_REPAIRS or spec.format in _COPIES):
         raise DataError(f"{spec}: sets of the format {spec.format} cannot be repaired")
     if Path.cwd().is_relative_to(out.resolve()):
@@ -151,10 +151,10 @@ def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Pro
     require_repairable(spec, out)
     format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
     splits = (spec.split,) if spec.split else format.splits(path, options)
-    # of an image in two splits the later split keeps it: what is measured on is worth more than what is learnt from
+    # of an image in two splits the later split keeps it: what is measured on is worth more than what is trained on
     ordered = sorted(splits, key=lambda split: (split in UNIONS, -in_reading_order(splits).index(split)))
     try:
-        if hasattr(format, "frames_to_mend"):
+        if hasattr(format, "frames_to_repair"):
             clips = copy_clips(out, format, path, ordered, options, name=str(spec), workers=workers, progress=progress)
             opened = DataSpec(spec.format, str(out), spec.split, tuple(clips.query.items()))
             return Repairs(out, _in_order(clips.done), clips.images, (str(opened),))

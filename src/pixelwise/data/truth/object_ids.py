@@ -21,9 +21,9 @@ def majority_classes(ids: np.ndarray, found: Sequence[int], semantic: np.ndarray
     for number, id in enumerate(found):
         x1, y1, x2, y2 = masks.boxes[number].tolist()
         inside = semantic[y1:y2, x1:x2][masks.crop(number).numpy() != 0]
-        judged = inside[(inside != labels.ignore_id) & (inside != labels.background_id)]
-        if judged.size:
-            classes[id] = int(np.bincount(judged.astype(np.int64)).argmax())
+        evaluated = inside[(inside != labels.ignore_id) & (inside != labels.background_id)]
+        if evaluated.size:
+            classes[id] = int(np.bincount(evaluated.astype(np.int64)).argmax())
     return classes
 
 
@@ -66,14 +66,14 @@ def numbered_by_class(instances: Instances, labels: LabelSet, divisor: int) -> l
     numbers: list[int] = []
     taken: Counter[int] = Counter()
     for number, class_id in enumerate(instances.labels.tolist()):
-        native = labels.native_ids[class_id]
+        dataset_id = labels.dataset_ids[class_id]
         if (instances.crowd is not None and instances.crowd[number]) or not labels.is_thing[class_id]:
-            numbers.append(native)
+            numbers.append(dataset_id)
             continue
-        if taken[native] == divisor:
+        if taken[dataset_id] == divisor:
             raise DataError(f"more than {divisor:,} objects of class '{labels.names[class_id]}' in one image")
-        numbers.append(native * divisor + taken[native])
-        taken[native] += 1
+        numbers.append(dataset_id * divisor + taken[dataset_id])
+        taken[dataset_id] += 1
     return numbers
 
 

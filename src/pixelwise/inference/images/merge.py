@@ -218,7 +218,7 @@ def merge_files(
 
 def _objects(found: Predictions, name: str, size: tuple[int, int]) -> Instances:
     """The objects of an image from all files. Raises DataError for one without mask, or of another size."""
-    class_of = {native: index for index, native in enumerate(found.labels.native_ids)}
+    class_of = {dataset_id: index for index, dataset_id in enumerate(found.labels.dataset_ids)}
     runs: list[Any] = []
     labels: list[int] = []
     scores: list[float] = []

@@ -84,7 +84,7 @@ class FolderClip:
     size_hw: tuple[int, int]
     time_base: Fraction
     pixel_aspect: Fraction = Fraction(1)
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:
@@ -174,7 +174,7 @@ class VideoClip:
     is_high_dynamic_range: bool = False
 
     @property
-    def remarks(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         """What the user may miss in the results."""
         sound = ("its sound is not copied",) if self.has_sound else ()
         brightness = "its brightness has a high dynamic range (PQ or HLG), and is taken for that of an ordinary video"

@@ -1,4 +1,4 @@
-"""The data sets of a run: opened, brought to one label set, divided into what is learnt from and what is chosen on."""
+"""The data sets of a run: opened, brought to one label set, divided into what is trained on and what is chosen on."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class TrainingData:
     """What a run reads.
 
     Attributes:
-        train: what is learnt from.
+        train: what is trained on.
         val: what the best weights are chosen on, or None where no set has a val split to spare.
-        remarks: what was decided about the data that the user should know.
+        notes: what was decided about the data that the user should know.
         label_maps: how other classes became those of the first set, each once.
     """
 
     train: Dataset
     val: Dataset | None
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
     label_maps: tuple[LabelMap, ...]
 
     @property
@@ -35,9 +35,9 @@ class TrainingData:
         return self.train.labels
 
     @property
-    def dealt_out(self) -> tuple[str, ...]:
-        """The ids of `val` where a set has no splits and its images were dealt out by name; else none."""
-        return self.val.ids if self.val and any(EVERY_FIFTH in remark for remark in self.remarks) else ()
+    def split_off(self) -> tuple[str, ...]:
+        """The ids of `val` where a set has no splits and its images were split by name; else none."""
+        return self.val.ids if self.val and any(EVERY_FIFTH in note for note in self.notes) else ()
 
 
 def open_training_data(specs: Sequence[str], label_map: str | None) -> TrainingData:
@@ -58,14 +58,14 @@ def open_training_data(specs: Sequence[str], label_map: str | None) -> TrainingD
         if spec.split is None and "val" in splits_of(spec):
             val.append(open_dataset(spec, default_split="val"))
     labels = _target(label_map, train[0].labels)
-    remarks = dict.fromkeys(dataset.remark for dataset in (*train, *val) if dataset.remark)
+    notes = dict.fromkeys(dataset.note for dataset in (*train, *val) if dataset.note)
     train = [with_labels(dataset, labels, label_map) for dataset in train]
     val = [with_labels(dataset, labels, label_map) for dataset in val]
     empty = next((dataset for dataset in (*train, *val) if not len(dataset)), None)
     if empty is not None:
         raise DataError(f"{empty.name}: no images in it; see pixelwise data check")
     maps = dict.fromkeys(dataset.label_map for dataset in (*train, *val) if isinstance(dataset, Mapped))
-    return TrainingData(_joined(train), _joined(val) if val else None, tuple(remarks), tuple(maps))
+    return TrainingData(_joined(train), _joined(val) if val else None, tuple(notes), tuple(maps))
 
 
 def _joined(datasets: Sequence[Dataset]) -> Dataset:

@@ -35,8 +35,8 @@ class Plan:
         processes: that train together, each with batches of its own.
         command: that started the run.
         revision: of pixelwise.
-        remarks: what was decided about the data and the first weights.
-        chosen_on: ids of the images to choose on, where a set has no splits and its images were dealt out.
+        notes: what was decided about the data and the first weights.
+        chosen_on: ids of the images to choose on, where a set has no splits and its images were split.
     """
 
     system: str
@@ -49,7 +49,7 @@ class Plan:
     processes: int = field(default_factory=process_count)
     command: str = ""
     revision: str = ""
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     chosen_on: tuple[str, ...] = ()
 
     def arguments_of(self, stage: Stage) -> dict[str, Any]:

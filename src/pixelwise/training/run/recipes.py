@@ -273,8 +273,8 @@ def _require_possible(recipe: Recipe) -> None:
             raise RecipeError(
                 f"--set {prefix}optimizer.head_bias_lr_multiplier={bias}: null (as head_lr_multiplier), or at least 0"
             )
-        if not 0 < stage.hard_pixels <= 1:
-            raise RecipeError(f"--set {prefix}hard_pixels={stage.hard_pixels}: a fraction above 0, up to 1 (all)")
+        if not 0 < stage.ohem <= 1:
+            raise RecipeError(f"--set {prefix}ohem={stage.ohem}: a fraction above 0, up to 1 (all)")
         if not 0 <= stage.ema_decay < 1:
             raise RecipeError(f"--set {prefix}ema_decay={stage.ema_decay}: 0 (none) up to, but not, 1")
         if stage.batch_size == 1 and not stage.freeze_batch_norm:

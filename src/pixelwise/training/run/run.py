@@ -37,18 +37,18 @@ from pixelwise.training.run.data import TrainingData, open_training_data
 from pixelwise.training.run.initial_weights import carry_over, initialise, new_system
 from pixelwise.training.run.log import Log
 from pixelwise.training.run.plan import Plan, revision
-from pixelwise.training.run.validation import Evaluated, Evaluating, Judge
+from pixelwise.training.run.validation import Evaluated, Evaluating, Validation
 
 Result = TypeVar("Result")
 
 
-class Remark(NamedTuple):
+class Note(NamedTuple):
     """Something that the user should know, in one line."""
 
     text: str
 
 
-Event = Step | SolverProgress | Evaluated | Evaluating | Remark
+Event = Step | SolverProgress | Evaluated | Evaluating | Note
 
 
 def start(
@@ -103,10 +103,10 @@ def start(
             command=command,
             revision=revision(),
         )
-        first_weights = _tried_out(plan, opened)
+        initial_weights = _tried_out(plan, opened)
         plan = resolved(plan, opened, workers=workers, progress=progress)
-        remarks = (*opened.remarks, *([first_weights] if first_weights else []))
-        plan = replace(plan, remarks=remarks, chosen_on=opened.dealt_out)
+        notes = (*opened.notes, *([initial_weights] if initial_weights else []))
+        plan = replace(plan, notes=notes, chosen_on=opened.split_off)
         plan.write(folder)
         return plan
 
@@ -129,8 +129,8 @@ def resume(folder: Path) -> tuple[Plan, TrainingData]:
                 f"batch: {plan.launcher} train --resume {folder}"
             )
         data = open_training_data(plan.data, plan.label_map)
-        if data.dealt_out != plan.chosen_on:
-            differ = sorted(set(data.dealt_out) ^ set(plan.chosen_on))
+        if data.split_off != plan.chosen_on:
+            differ = sorted(set(data.split_off) ^ set(plan.chosen_on))
             raise DataError(
                 f"{folder}: images came or went since the run began, and every fifth is to choose on: these are others "
                 f"now ({', '.join(differ[:3])} …); bring the files of {', '.join(plan.data)} back, or begin a new run"
@@ -147,8 +147,8 @@ def resolved(plan: Plan, data: TrainingData, *, workers: int = 0, progress: Prog
         RecipeError: class weights that are not those of the classes.
     """
     recipe = plan.recipe
-    judged = data.val or data.train
-    input_size = recipe.input_size or sizes_median([judged.size_of(index) for index in range(len(judged))])
+    evaluated = data.val or data.train
+    input_size = recipe.input_size or sizes_median([evaluated.size_of(index) for index in range(len(evaluated))])
     precision = recipe.precision
     if precision == "auto":
         precision = "bfloat16" if computes_bfloat16() else "float32"
@@ -205,27 +205,29 @@ def run(
         fitting = Fit.start(system, stage)
         progress = together(lambda: load_state(states, fitting))  # noqa: B023 (called at once)
         if progress is None:
-            remark = ""
+            note = ""
             if carried is not None:
-                remark = carry_over(system, carried)
-                yield Remark(f"stage {stage.name}{f': {remark}' if remark else ''}")
+                note = carry_over(system, carried)
+                yield Note(f"stage {stage.name}{f': {note}' if note else ''}")
             elif plan.init:
                 initialise(system, plan, stage, data.labels)
             fitting = Fit.start(system, stage)
-        judge = Judge(folder, plan, data, fitting, progress, offset)
+        validation = Validation(folder, plan, data, fitting, progress, offset)
         if progress is None and carried is not None:
-            _save(states, judge)
+            _save(states, validation)
         _first(lambda: _remove(folders[: folders.index(states)]))  # noqa: B023 (called at once)
-        yield from _run_stage(states, judge, data, plan, accelerator=accelerator, workers=workers, stop=interruption)
+        yield from _run_stage(
+            states, validation, data, plan, accelerator=accelerator, workers=workers, stop=interruption
+        )
         if interruption.answered is not None:
             return
         carried = fitting.shipped_state()
-        offset = judge.step
+        offset = validation.step
 
 
 def _run_stage(
     states: Path,
-    judge: Judge,
+    validation: Validation,
     data: TrainingData,
     plan: Plan,
     *,
@@ -233,30 +235,30 @@ def _run_stage(
     workers: int,
     stop: Interruption,
 ) -> Iterator[Event]:
-    fitting, offset = judge.fitting, judge.offset
-    path = judge.folder / "log.jsonl"
-    log = _first(lambda: Log(path, keep_steps=judge.step, keep_evaluation=offset + judge.evaluated))
+    fitting, offset = validation.fitting, validation.offset
+    path = validation.folder / "log.jsonl"
+    log = _first(lambda: Log(path, keep_steps=validation.step, keep_evaluation=offset + validation.evaluated))
 
-    def judged() -> Iterator[Event]:
+    def evaluated() -> Iterator[Event]:
         # the state comes first, so that a kill inside the evaluation costs no step; the evaluation is then done again
-        _save(states, judge)
-        yield from judge.evaluate(log, stop=stop, device=accelerator.device, workers=workers)
+        _save(states, validation)
+        yield from validation.evaluate(log, stop=stop, device=accelerator.device, workers=workers)
         if stop.answered is not None:
             return
-        if judge.is_impatient:
+        if validation.is_impatient:
             if log:
-                log.early_end(judge.step, evaluations=judge.stale)
-            yield Remark(f"ended at step {judge.step:,}: no better score in {judge.stale} evaluations")
-        _save(states, judge)
+                log.early_end(validation.step, evaluations=validation.stale)
+            yield Note(f"ended at step {validation.step:,}: no better score in {validation.stale} evaluations")
+        _save(states, validation)
 
-    if judge.is_due:
-        yield from judged()
-    if stop.answered is not None or judge.is_over:
+    if validation.is_due:
+        yield from evaluated()
+    if stop.answered is not None or validation.is_over:
         return
     if fitting.stage.solver:
         yield from _solved(fitting, data, plan, device=accelerator.device, stop=stop)
         if stop.answered is None:
-            yield from judged()
+            yield from evaluated()
         return
     clock = time.perf_counter()
     for step in fit(
@@ -269,19 +271,19 @@ def _run_stage(
         workers=workers,
     ):
         now = time.perf_counter()
-        made = step._replace(number=judge.step)
+        made = step._replace(number=validation.step)
         if log:
             log.step(made, seconds=now - clock)
         yield made
         stopped = stop.asked()
-        if judge.is_due:
-            yield from judged()
+        if validation.is_due:
+            yield from evaluated()
         elif stopped or step.number % plan.recipe.checkpoint_every == 0:
-            _save(states, judge)
+            _save(states, validation)
         if stop.answered is not None:
-            judge.write_last()
+            validation.write_last()
             return
-        if judge.is_over:
+        if validation.is_over:
             return
         clock = time.perf_counter()
 
@@ -314,7 +316,7 @@ def _tried_out(plan: Plan, data: TrainingData) -> str:
 
 
 def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
-    """Raise RecipeError for a stage that would not teach the system what it is judged on."""
+    """Raise RecipeError for a stage that would not teach the system what it is evaluated on."""
     if getattr(system, "stretches_input", False) and stage.crop_size not in (input_size, (input_size, input_size)):
         raise RecipeError(
             f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} sees "
@@ -363,8 +365,8 @@ def _require_possible(recipe: Recipe, device: str) -> None:
         )
 
 
-def _save(states: Path, judge: Judge) -> None:
-    _first(lambda: save_state(states, judge.fitting, judge.progress))
+def _save(states: Path, validation: Validation) -> None:
+    _first(lambda: save_state(states, validation.fitting, validation.progress))
 
 
 def _remove(folders: list[Path]) -> None:

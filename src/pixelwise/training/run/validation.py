@@ -1,4 +1,4 @@
-"""Evaluation within a run: the weights that would ship are judged, and the best and the last are kept on disk."""
+"""Evaluation within a run: the weights that would ship are evaluated, and the best and the last are kept on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from pixelwise.contracts import Stage
 from pixelwise.data.dataset import clips_of
 from pixelwise.errors import PixelwiseError
-from pixelwise.evaluation.evaluate import evaluate, model_answers
+from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.evaluation.shards import Shard
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Predictor
@@ -43,33 +43,33 @@ class Evaluated(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The number by which weights are chosen; 0 where nothing could be judged."""
+        """The number by which weights are chosen; 0 where nothing could be evaluated."""
         return self.metrics[self.chosen_by] or 0.0
 
 
 class Evaluating(NamedTuple):
-    """One image of an evaluation that was judged."""
+    """One image of an evaluation that was evaluated."""
 
     done: int
     of: int
 
 
-class Judge:
+class Validation:
     """Evaluates the shipped weights of a stage, keeps the best and the last on disk, and says when to end early.
 
-    Each process judges its share of the images; the first writes.
+    Each process evaluates its share of the images; the first writes.
 
     Args:
         folder: of the run.
         plan: of the run.
-        data: whose val set is judged; without one the last weights are the best.
+        data: whose val set is evaluated; without one the last weights are the best.
         fitting: the stage's.
         progress: of a state that was saved, or None at the start of the stage.
         offset: steps of the stages before, where `progress` does not say.
 
     Attributes:
         best: the best score of the stage, or None.
-        evaluated: the stage's step at which was judged last; 0 for never.
+        evaluated: the stage's step at which was evaluated last; 0 for never.
         stale: evaluations since the best.
         offset: steps made in the stages before.
     """
@@ -96,7 +96,7 @@ class Judge:
 
     @property
     def progress(self) -> dict[str, Any]:
-        """JSON values from which a judge goes on."""
+        """JSON values from which a validation goes on."""
         return {"best": self.best, "evaluated": self.evaluated, "stale": self.stale, "offset": self.offset}
 
     @property
@@ -122,7 +122,7 @@ class Judge:
         return due and self.evaluated != step
 
     def evaluate(self, log: Log | None, *, stop: Interruption, device: torch.device, workers: int) -> Iterator[Event]:
-        """Judge, write what is to be kept, and add to the log; nothing of it after an interruption.
+        """Validation, write what is to be kept, and add to the log; nothing of it after an interruption.
 
         Args:
             log: of the process that writes.
@@ -140,7 +140,7 @@ class Judge:
         # every process has seen other images, so that its batch-norm statistics are others
         copy_from_first(system.state_dict().values())
         metric = new_metric(self._task, self.data.labels, clips=clips_of(self.data.val) is not None)
-        answers = model_answers(Predictor(system.eval(), self._card({}), device=str(device)))
+        answers = model_predictions(Predictor(system.eval(), self._card({}), device=str(device)))
         count, processes = len(self.data.val), process_count()
         fault: PixelwiseError | None = None
         try:
@@ -174,7 +174,7 @@ class Judge:
         yield Evaluated(self.step, metrics, is_best, number)
 
     def write_last(self) -> None:
-        """Write the weights as they are, not judged."""
+        """Write the weights as they are, ignored."""
         self._write(("last",), {})
 
     def _write(self, names: tuple[str, ...], scores: Mapping[str, Any]) -> None:

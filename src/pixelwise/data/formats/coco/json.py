@@ -31,11 +31,11 @@ def labels_of(
     coco, kept = published("coco"), _stored_labels(stored, named)
     if kept is not None:
         labels = kept
-    elif named == sorted(zip(coco.native_ids[1:], coco.names[1:], strict=True)):
+    elif named == sorted(zip(coco.dataset_ids[1:], coco.names[1:], strict=True)):
         labels = coco
     else:
         labels = labels_from(named, name=source.stem.removeprefix("instances_"))
-    return labels, {id: labels.native_ids.index(id) for id, _ in named}
+    return labels, {id: labels.dataset_ids.index(id) for id, _ in named}
 
 
 def annotation_problems(
@@ -101,7 +101,7 @@ def _stored_labels(stored: Mapping[str, Any] | None, named: Sequence[tuple[int, 
         labels = LabelSet.from_json(stored)
     except DataError:
         return None
-    pairs = zip(labels.native_ids, labels.names, strict=True)
+    pairs = zip(labels.dataset_ids, labels.names, strict=True)
     classes = [pair for index, pair in enumerate(pairs) if index != labels.background_id]
     return labels if sorted(classes) == list(named) else None
 

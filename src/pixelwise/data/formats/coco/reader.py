@@ -5,8 +5,8 @@ small ones stay on top; what no object covers is `background`; a crowd region th
 
 Where the JSON's categories are those of COCO 2017, the label set is the published one; else it is made from the
 categories, in the order of their ids, after `background`. Of an annotation without segmentation nobody knows the
-pixels: its box becomes a crowd region, in which nothing is learnt and no prediction is wrong. One without extent (a box
-without width or height, no polygon of three points) is left out. The set's remark counts both; other faults are
+pixels: its box becomes a crowd region, in which nothing is learned and no prediction is wrong. One without extent (a
+box without width or height, no polygon of three points) is left out. The set's note counts both; other faults are
 refused, and so is a file in which no annotation has a segmentation.
 """
 
@@ -25,7 +25,7 @@ from pixelwise.data.formats.coco.json import (
     labels_of,
     repeated_annotations,
 )
-from pixelwise.data.formats.coco.writer import CocoTarget, coco_labels, things_alone
+from pixelwise.data.formats.coco.writer import CocoWriter, coco_labels, things_alone
 from pixelwise.data.kinds.coco_json import Entry, Problem, image_problems, is_finite, read_json
 from pixelwise.data.kinds.faults import Fault, SplitReport, count
 from pixelwise.data.kinds.object_lists import DrawnObjects, Objects, Shape, inspect_images, left_out
@@ -110,7 +110,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         ids=dataset.ids,
         images=dataset.images,
         faults=tuple(faults),
-        remarks=tuple(notes),
+        notes=tuple(notes),
     )
 
 
@@ -129,14 +129,14 @@ def image_files(path: Path, split: str, options: Mapping[str, str], images: Sequ
     return tuple(folder / image["file_name"] for image in images)
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> CocoTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> CocoWriter:
     """Writes a set of this format; see `data.formats.coco.writer`."""
     strange = next((name for name in options if name != "classes"), None)
     if strange is not None:
         raise DataError(f"coco: a new set takes no option {strange}; it takes classes=things")
     if options and options["classes"] != "things":
         raise DataError(f"coco: classes={options['classes']}; things is wanted, or nothing")
-    return CocoTarget(coco_labels(things_alone(source) if options else source))
+    return CocoWriter(coco_labels(things_alone(source) if options else source))
 
 
 def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:
@@ -162,8 +162,8 @@ def _packed(
     whole = [annotation for annotation in known if has_extent(annotation)]
     boxes = sum(not has_segmentation(annotation) for annotation in whole)
     lost = left_out({"without extent": len(annotations) - len(whole)})
-    unknown = f"neither learnt nor judged: the boxes of {count(boxes, 'annotation')} without segmentation"
-    remarks = [remark for remark in (lost, f"{unknown}, see pixelwise data check" if boxes else None) if remark]
+    unknown = f"neither learned nor evaluated: the boxes of {count(boxes, 'annotation')} without segmentation"
+    notes = [note for note in (lost, f"{unknown}, see pixelwise data check" if boxes else None) if note]
     return DrawnObjects(
         name=name,
         format="coco",
@@ -176,7 +176,7 @@ def _packed(
         ),
         noun="annotation",
         sizes=tuple((image["height"], image["width"]) for image in images),
-        remark="; ".join(remarks) or None,
+        note="; ".join(notes) or None,
     )
 
 

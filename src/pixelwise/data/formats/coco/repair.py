@@ -1,4 +1,4 @@
-"""A COCO JSON file with its faults mended where that can be done without guessing, and left out where it cannot."""
+"""A COCO JSON file with its faults repaired where that can be done without guessing, and left out where it cannot."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _annotations(
     class_of: Mapping[int, int],
     done: Counter[str],
 ) -> Iterator[Entry]:
-    """The annotations that stay, mended."""
+    """The annotations that stay, repaired."""
     whole = [annotation["id"] for annotation in annotations if is_integer(annotation.get("id"))]
     free, taken = count(max(whole, default=0) + 1), set[int]()
     first_of: dict[tuple[Any, ...], Entry] = {}
@@ -179,13 +179,13 @@ def _annotations(
         image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
         image_id = moved.get(image_id, image_id) if isinstance(image_id, int | str) else None
         image = images.get(image_id) if image_id is not None else None
-        mended = None
+        repaired = None
         if image is not None and isinstance(category_id, int) and category_id in class_of:
-            mended = _mended_shape(annotation, image, done)
-        if mended is None:
+            repaired = _repaired_shape(annotation, image, done)
+        if repaired is None:
             done["annotations"] += 1
             continue
-        shape, mask, place = mended
+        shape, mask, place = repaired
         key = (image_id, bool({**annotation, **shape}.get("iscrowd")), place, np.packbits(mask).tobytes())
         before = first_of.setdefault(key, annotation)
         if before is not annotation and before.get("category_id") == category_id:
@@ -200,7 +200,7 @@ def _annotations(
         yield {**annotation, **shape, "id": id, "image_id": image_id}
 
 
-def _mended_shape(
+def _repaired_shape(
     annotation: Entry, image: _Image, done: Counter[str]
 ) -> tuple[dict[str, Any], np.ndarray, rle.Box] | None:
     """Segmentation and box of an annotation, its pixels and where they lie; or None where no pixel is left."""
@@ -208,28 +208,28 @@ def _mended_shape(
     if not segmentation:
         return _region_of_box(annotation.get("bbox"), image, done)
     if isinstance(segmentation, dict):
-        drawn = _mended_runs(segmentation, image)
+        drawn = _repaired_runs(segmentation, image)
     elif isinstance(segmentation, list):
-        drawn = _mended_polygons(segmentation, image, done)
+        drawn = _repaired_polygons(segmentation, image, done)
     else:
         drawn = None
     if drawn is None or not drawn[1].size:
         return None
-    mended, mask, place = drawn
+    repaired, mask, place = drawn
     done["turned_annotations"] += image.orientation != 1
     stated = _turned_box(annotation.get("bbox"), image)
     box = stated and _cut_box(stated, image.size)
     if box is None or (not annotation.get("iscrowd") and is_elsewhere(box, place)):
         box = place
     if box == stated and image.orientation == 1:
-        return {"segmentation": mended}, mask, place  # the box stays as it is written
+        return {"segmentation": repaired}, mask, place  # the box stays as it is written
     done["boxes"] += box != stated
     x1, y1, x2, y2 = box
-    return {"segmentation": mended, "bbox": [x1, y1, x2 - x1, y2 - y1]}, mask, place
+    return {"segmentation": repaired, "bbox": [x1, y1, x2 - x1, y2 - y1]}, mask, place
 
 
 def _region_of_box(stated: Any, image: _Image, done: Counter[str]) -> tuple[dict[str, Any], np.ndarray, rle.Box] | None:
-    """As a crowd region, in which nothing is learnt or judged, the box of an annotation that says no more."""
+    """As a crowd region, in which nothing is learned or evaluated, the box of an annotation that says no more."""
     turned = _turned_box(stated, image)
     box = turned and _cut_box(turned, image.size)
     if box is None:
@@ -246,17 +246,17 @@ def _region_of_box(stated: Any, image: _Image, done: Counter[str]) -> tuple[dict
     return shape, mask, place
 
 
-def _mended_runs(segmentation: Entry, image: _Image) -> tuple[Any, np.ndarray, rle.Box] | None:
+def _repaired_runs(segmentation: Entry, image: _Image) -> tuple[Any, np.ndarray, rle.Box] | None:
     try:
         if image.orientation == 1:
             return segmentation, *rle.crop(segmentation, size=image.size)
-        mended = rle.encode(turned_upright(rle.decode(segmentation, size=image.stated), image.orientation))
+        repaired = rle.encode(turned_upright(rle.decode(segmentation, size=image.stated), image.orientation))
     except DataError:
         return None
-    return mended, *rle.crop(mended)
+    return repaired, *rle.crop(repaired)
 
 
-def _mended_polygons(
+def _repaired_polygons(
     segmentation: Sequence[Any], image: _Image, done: Counter[str]
 ) -> tuple[Any, np.ndarray, rle.Box] | None:
     polygons: list[list[float]] = []

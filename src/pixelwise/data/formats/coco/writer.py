@@ -23,7 +23,7 @@ from pixelwise.ops import rle
 
 
 @dataclass(frozen=True)
-class CocoTarget:
+class CocoWriter:
     """The format coco. See Target for the attributes."""
 
     labels: LabelSet
@@ -68,7 +68,7 @@ class CocoTarget:
 
     def _categories(self) -> Iterator[dict[str, Any]]:
         labels = self.labels
-        for index, (id, name) in enumerate(zip(labels.native_ids, labels.names, strict=True)):
+        for index, (id, name) in enumerate(zip(labels.dataset_ids, labels.names, strict=True)):
             if index != labels.background_id:
                 kind = "thing" if labels.is_thing[index] else "stuff"
                 yield {"id": id, "name": name, "supercategory": kind, "color": list(labels.palette[index])}
@@ -76,7 +76,7 @@ class CocoTarget:
     def _entry(self, region: Region, size: tuple[int, int]) -> dict[str, Any]:
         left, top, right, bottom = region.box
         return {
-            "category_id": self.labels.native_ids[region.class_id],
+            "category_id": self.labels.dataset_ids[region.class_id],
             "bbox": [round(value, 2) for value in (left, top, right - left, bottom - top)],
             "area": int(region.mask.sum()),
             "iscrowd": int(region.crowd),
@@ -92,12 +92,12 @@ def coco_labels(labels: LabelSet) -> LabelSet:
     if labels.names == published("coco").names:
         return published("coco")
     background = labels.background_id
-    kept = all(id > 0 for index, id in enumerate(labels.native_ids) if index != background)
+    kept = all(id > 0 for index, id in enumerate(labels.dataset_ids) if index != background)
     numbers = count(1)
     ids = tuple(
-        0 if index == background else id if kept else next(numbers) for index, id in enumerate(labels.native_ids)
+        0 if index == background else id if kept else next(numbers) for index, id in enumerate(labels.dataset_ids)
     )
-    return replace(labels, native_ids=ids, void_ids=(255,) if 255 not in ids else (max(ids) + 1,))
+    return replace(labels, dataset_ids=ids, void_ids=(255,) if 255 not in ids else (max(ids) + 1,))
 
 
 def things_alone(labels: LabelSet) -> LabelSet:
@@ -105,13 +105,13 @@ def things_alone(labels: LabelSet) -> LabelSet:
     things = [index for index, is_thing in enumerate(labels.is_thing) if is_thing]
     if not things:
         raise DataError(f"label set '{labels.name}': no class whose objects are told apart, so no things to write")
-    ids = [labels.native_ids[index] for index in things]
+    ids = [labels.dataset_ids[index] for index in things]
     return LabelSet(
         name=labels.name,
         names=("background", *(labels.names[index] for index in things)),
         is_thing=(False, *(True for _ in things)),
         palette=((0, 0, 0), *(labels.palette[index] for index in things)),
-        native_ids=(0 if 0 not in ids else max(ids) + 1, *ids),
+        dataset_ids=(0 if 0 not in ids else max(ids) + 1, *ids),
         void_ids=(max(255, *ids) + 2,),
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pixelwise.data.dataset import require_unique
 from pixelwise.data.kinds.coco_json import CocoJson, Entry, Problem, image_problems, is_integer, read_json
-from pixelwise.data.kinds.faults import Fault, Findings, SplitReport, count, readable_image, remarks, size_fault
+from pixelwise.data.kinds.faults import Fault, Findings, SplitReport, count, notes_on, readable_image, size_fault
 from pixelwise.data.kinds.panoptic_json import panoptic_labels_of, panoptic_problems
 from pixelwise.data.kinds.segment_maps import (
     CROWD,
@@ -105,7 +105,7 @@ class PanopticPairs:
     maps: tuple[Path, ...] = field(repr=False)
     sizes: tuple[tuple[int, int], ...] = field(repr=False)
     segments: Segments | None = field(repr=False)
-    remark: str | None = None
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -213,7 +213,7 @@ def list_split(files: PanopticFiles, *, name: str, format: str) -> ListedSplit:
         maps=tuple(files.maps / Path(one["file_name"]).with_suffix(".png") for one in chosen),
         sizes=tuple((image["height"], image["width"]) for image in sound),
         segments=None if files.two_channels else Segments.from_entries(infos, class_of),
-        remark=f"left out: {count(left_out, 'image')} without annotation" if left_out else None,
+        note=f"left out: {count(left_out, 'image')} without annotation" if left_out else None,
     )
     return ListedSplit(content, labels, tuple(problems), dataset, infos, unsound)
 
@@ -255,7 +255,7 @@ def check_pairs(files: PanopticFiles, *, split: str, format: str, workers: int, 
         faults += one.findings.faults
         if counts_from_one is not None:
             faults += (replace(fault, text=f"{fault.text}; {counts_from_one}") for fault in one.zeros)
-    notes = [*remarks([one.findings for one in inspected], dataset.labels)]
+    notes = [*notes_on([one.findings for one in inspected], dataset.labels)]
     empty = sum(not one.findings.class_ids for one in inspected)
     if empty:
         notes.append(f"{count(empty, 'image has', 'images have')} no segment; every pixel is void")
@@ -271,7 +271,7 @@ def check_pairs(files: PanopticFiles, *, split: str, format: str, workers: int, 
         ids=dataset.ids,
         images=dataset.images,
         faults=tuple(faults),
-        remarks=tuple(notes),
+        notes=tuple(notes),
     )
 
 
@@ -322,7 +322,7 @@ def inspect_image(
         return Inspected(Findings(tuple(faults), turned=turned))
     shape = (ids.shape[0], ids.shape[1])
     if size is not None and shape != size:
-        faults.append(size_fault(where, size, degrees, stated=shape, by=f"PNG {map.name}", is_mended=False))
+        faults.append(size_fault(where, size, degrees, stated=shape, by=f"PNG {map.name}", is_repaired=False))
     if channels is not None:
         return _inspect_channels(channels, dataset.labels, map, faults, turned=turned)
     assert dataset.segments is not None
@@ -343,17 +343,17 @@ def _inspect_channels(
     Numbers count from 0 in some sets, from 1 in others. Whether a thing with the number 0 lacks its number is told by
     the other images, so such faults are put aside.
     """
-    class_of = {native: index for index, native in enumerate(labels.native_ids)}
+    class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     numbers: dict[int, list[int]] = {}
     areas: dict[tuple[int, int], int] = {}
-    natives, counted = channels.natives.tolist(), channels.numbers.tolist()
-    for native, number, area in zip(natives, counted, channels.regions.areas.tolist(), strict=True):
-        if native in class_of:
-            numbers.setdefault(class_of[native], []).append(number)
-            areas[class_of[native], number] = area
-        elif native not in labels.void_ids:
+    dataset_ids, counted = channels.dataset_ids.tolist(), channels.numbers.tolist()
+    for dataset_id, number, area in zip(dataset_ids, counted, channels.regions.areas.tolist(), strict=True):
+        if dataset_id in class_of:
+            numbers.setdefault(class_of[dataset_id], []).append(number)
+            areas[class_of[dataset_id], number] = area
+        elif dataset_id not in labels.void_ids:
             text = f"{area:,} pixels; it is not in '{labels.name}' ({labels.describe_ids()})"
-            faults.append(Fault("unknown category", f"{map}: class {native}, number {number}", text))
+            faults.append(Fault("unknown category", f"{map}: class {dataset_id}, number {number}", text))
     zeros: list[Fault] = []
     from_one = None
     for class_id, found in numbers.items():

@@ -6,7 +6,7 @@ their categories. `?encoding=2channel` reads PNGs that hold the class in R and t
 
 `?json=FILE`, `?masks=FOLDER` and `?images=FOLDER` name what lies elsewhere: a JSON `examples.json` has its PNGs in
 `examples/`, if `masks` does not say otherwise. Where the categories are those of COCO 2018 or of Cityscapes, the label
-set is the published one; else it is made from them. Images without annotation are left out, and a remark counts them.
+set is the published one; else it is made from them. Images without annotation are left out, and a note counts them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from pixelwise.data.formats.coco import layout as coco_layout
 from pixelwise.data.formats.coco_panoptic import dataset as panoptic_pairs
 from pixelwise.data.formats.coco_panoptic.dataset import PanopticFiles, PanopticPairs
-from pixelwise.data.formats.coco_panoptic.writer import PanopticTarget, panoptic_labels
-from pixelwise.data.kinds.class_masks_writer import target_labels
+from pixelwise.data.formats.coco_panoptic.writer import PanopticWriter, panoptic_labels
+from pixelwise.data.kinds.class_masks_writer import writable_labels
 from pixelwise.data.kinds.coco_json import Entry
 from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.kinds.folders import stored_labels
@@ -74,13 +74,13 @@ def image_folder(path: Path, split: str, options: Mapping[str, str], images: Seq
     return coco_layout.image_folder(path, split, year, wanted=options.get("images"), names=names)
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> PanopticTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> PanopticWriter:
     """Writes a set of this format; see `data.formats.coco_panoptic.writer`."""
     strange = next((name for name in options if name not in ("encoding", "labels")), None)
     if strange is not None:
         raise DataError(f"coco-panoptic: a new set takes no option {strange}; it takes encoding=2channel and labels")
-    labels = target_labels(options, source=source, default=None)
-    return PanopticTarget(panoptic_labels(labels), two_channels=is_two_channel(options))
+    labels = writable_labels(options, source=source, default=None)
+    return PanopticWriter(panoptic_labels(labels), two_channels=is_two_channel(options))
 
 
 def is_two_channel(options: Mapping[str, str]) -> bool:

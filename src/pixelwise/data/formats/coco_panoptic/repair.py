@@ -1,4 +1,4 @@
-"""A panoptic JSON with its faults mended where that can be done without guessing; the PNGs stay what they are."""
+"""A panoptic JSON with its faults repaired where that can be done without guessing; the PNGs stay what they are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pixelwise.files.parallel import Progress, apply
 _FORMATS = {"coco-panoptic": coco_panoptic, "cityscapes-panoptic": cityscapes_panoptic}
 
 
-class _Mended(NamedTuple):
+class _Repaired(NamedTuple):
     """One image: its size and its segments, or None where it cannot be used; and what was done."""
 
     size: tuple[int, int] | None
@@ -75,16 +75,16 @@ def repair_panoptic_json(
     done["segments"] += kinds["segment entry"]
     done["repeated_annotations"] += kinds["repeated annotation"]
     done["images"] += len(content.images) - len(dataset)
-    mend = partial(_mended, dataset=dataset, infos=listed.infos)
-    read = apply(mend, range(len(dataset)), workers=workers)
-    mended = [*progress(read, total=len(dataset), what=f"repair {split}")]
+    repair = partial(_repaired, dataset=dataset, infos=listed.infos)
+    read = apply(repair, range(len(dataset)), workers=workers)
+    repaired = [*progress(read, total=len(dataset), what=f"repair {split}")]
     entry_of = {image["id"]: image for image in reversed(content.images) if isinstance(image.get("id"), int | str)}
     id_of = {str(id): id for id in entry_of}
     keys = content_keys(image for image in dataset.images if image.is_file())
     images: list[Entry] = []
     annotations: list[Entry] = []
     folder = of_format.image_folder(path, split, options, content.images)
-    for index, one in enumerate(mended):
+    for index, one in enumerate(repaired):
         done.update(one.done)
         key = keys.get(dataset.images[index])
         if one.size is None:
@@ -111,23 +111,23 @@ def repair_panoptic_json(
     return RepairedJson({key: number for key, number in done.items() if number}, len(images), str(opens_as))
 
 
-def _mended(index: int, *, dataset: PanopticPairs, infos: Sequence[Sequence[Entry]]) -> _Mended:
+def _repaired(index: int, *, dataset: PanopticPairs, infos: Sequence[Sequence[Entry]]) -> _Repaired:
     """Read one image and its PNG, and make the list fit them."""
     try:
         _, height, width = read_image(dataset.images[index]).shape
     except DataError:
-        return _Mended(None, (), {"unreadable_images": 1})
+        return _Repaired(None, (), {"unreadable_images": 1})
     try:
         ids = read_segment_ids(dataset.maps[index])
     except DataError:
-        return _Mended(None, (), {"unreadable_masks": 1})
+        return _Repaired(None, (), {"unreadable_masks": 1})
     if ids.shape != (height, width):
-        return _Mended(None, (), {"size_mismatches": 1})
+        return _Repaired(None, (), {"size_mismatches": 1})
     regions = regions_of_ids(ids)
     place = {int(id): number for number, id in enumerate(regions.ids)}
     listed = {info["id"] for info in infos[index]}
     if set(place) - listed - {0}:
-        return _Mended(None, (), {"unlisted_ids": 1})
+        return _Repaired(None, (), {"unlisted_ids": 1})
     done: Counter[str] = Counter()
     kept: list[Entry] = []
     for info in infos[index]:
@@ -136,12 +136,12 @@ def _mended(index: int, *, dataset: PanopticPairs, infos: Sequence[Sequence[Entr
             done["segments_without_pixels"] += 1
             continue
         area, box = int(regions.areas[number]), box_of(regions.boxes[number])
-        mended = dict(info)
+        repaired = dict(info)
         if "area" in info and not (is_integer(info["area"]) and info["area"] == area):
             done["areas"] += 1
-            mended["area"] = area
+            repaired["area"] = area
         if "bbox" in info and is_other_box(info["bbox"], box):
             done["boxes"] += 1
-            mended["bbox"] = box
-        kept.append(mended)
-    return _Mended((height, width), tuple(kept), done)
+            repaired["bbox"] = box
+        kept.append(repaired)
+    return _Repaired((height, width), tuple(kept), done)

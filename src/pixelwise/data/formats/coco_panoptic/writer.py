@@ -29,7 +29,7 @@ from pixelwise.types import Panoptic
 
 
 @dataclass(frozen=True)
-class PanopticTarget:
+class PanopticWriter:
     """The format coco-panoptic. See Target for the attributes.
 
     Attributes:
@@ -100,7 +100,7 @@ class PanopticTarget:
                 infos.append(
                     {
                         "id": id,
-                        "category_id": self.labels.native_ids[class_id],
+                        "category_id": self.labels.dataset_ids[class_id],
                         "area": int(regions.areas[number]),
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
                         "iscrowd": int(crowd),
@@ -114,9 +114,9 @@ def panoptic_labels(labels: LabelSet) -> LabelSet:
     coco = published("coco_panoptic")
     if labels.names == coco.names:
         return coco
-    kept = all(id > 0 for id in labels.native_ids)
-    ids = labels.native_ids if kept else tuple(range(1, len(labels) + 1))
-    return replace(labels, native_ids=ids, void_ids=(0,))
+    kept = all(id > 0 for id in labels.dataset_ids)
+    ids = labels.dataset_ids if kept else tuple(range(1, len(labels) + 1))
+    return replace(labels, dataset_ids=ids, void_ids=(0,))
 
 
 def image_ids(ids: Sequence[str]) -> list[int | str]:

@@ -51,7 +51,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     """Every fault of the stills; the clips are made of them."""
     spec = _source(path, split, options)
     report = format_of(spec).check_split(path, split, {}, workers=workers, progress=progress)
-    return replace(report, remarks=(f"the stills of {spec} were looked at", *report.remarks))
+    return replace(report, notes=(f"the stills of {spec} were looked at", *report.notes))
 
 
 def _source(path: Path, split: str | None, options: Mapping[str, str]) -> DataSpec:

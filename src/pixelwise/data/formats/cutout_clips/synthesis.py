@@ -185,10 +185,10 @@ class CutoutClips:
         return self.dataset.labels
 
     @property
-    def remark(self) -> str | None:
-        """What the clips are made of, and the remark of the source."""
+    def note(self) -> str | None:
+        """What the clips are made of, and the note of the source."""
         made = f"{self.count:,} clips of {self.frames} frames are made of {len(self.dataset):,} images"
-        return f"{made}; {self.dataset.remark}" if self.dataset.remark else made
+        return f"{made}; {self.dataset.note}" if self.dataset.note else made
 
     @cached_property
     def ids(self) -> tuple[str, ...]:

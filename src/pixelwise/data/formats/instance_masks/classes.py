@@ -58,10 +58,10 @@ class ObjectClasses:
         if self.only is not None:
             return ObjectClass(self.only)
         if self.divisor is not None:
-            native, is_region = (number, True) if number < self.divisor else (number // self.divisor, False)
-            if native not in self.labels.native_ids:
+            dataset_id, is_region = (number, True) if number < self.divisor else (number // self.divisor, False)
+            if dataset_id not in self.labels.dataset_ids:
                 return None
-            class_id = self.labels.native_ids.index(native)
+            class_id = self.labels.dataset_ids.index(dataset_id)
             is_thing = self.labels.is_thing[class_id]
             return ObjectClass(class_id, crowd=is_region and is_thing, is_object=is_thing)
         return self.of_image(names).get(number)
@@ -108,7 +108,7 @@ def as_things(labels: LabelSet) -> LabelSet:
 
 def contiguous_things(labels: LabelSet) -> LabelSet:
     """The same classes with the ids 0…K-1 on disk, void after them."""
-    return replace(labels, native_ids=tuple(range(len(labels))), void_ids=(255,) if len(labels) <= 255 else (65535,))
+    return replace(labels, dataset_ids=tuple(range(len(labels))), void_ids=(255,) if len(labels) <= 255 else (65535,))
 
 
 def _labels(path: Path, options: Mapping[str, str], stored: Mapping[str, Mapping[int, Any]] | None) -> LabelSet:
@@ -131,13 +131,13 @@ def _with_ground(labels: LabelSet) -> LabelSet:
         return as_things(labels)
     if not all(labels.is_thing):
         return labels
-    free = 0 if 0 not in (*labels.native_ids, *labels.void_ids) else min(*labels.native_ids, *labels.void_ids) - 1
+    free = 0 if 0 not in (*labels.dataset_ids, *labels.void_ids) else min(*labels.dataset_ids, *labels.void_ids) - 1
     return replace(
         labels,
         names=("background", *labels.names),
         is_thing=(False, *labels.is_thing),
         palette=((0, 0, 0), *labels.palette),
-        native_ids=(free, *labels.native_ids),
+        dataset_ids=(free, *labels.dataset_ids),
     )
 
 

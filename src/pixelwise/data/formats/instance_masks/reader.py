@@ -5,7 +5,7 @@ The layouts are those of the format masks: `images/SPLIT/` and `masks/SPLIT/`; `
 
 Without a label file all objects are of one class, `object`; a `labels.txt` with one name (`background` may stand before
 it) gives it another. With several classes, `?divisor=1000` says that a number is class · 1000 + count, or a file
-`classes.json` holds the class of each number; see `classes`. `?void=255` names one that means "not judged".
+`classes.json` holds the class of each number; see `classes`. `?void=255` names one that means "ignored".
 
 The truth of an image is its objects and the class of each pixel, `background` where no object is.
 """
@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from pixelwise.data.formats.instance_masks.classes import ObjectClasses, contiguous_things, object_classes
-from pixelwise.data.formats.instance_masks.writer import ObjectMasksTarget
+from pixelwise.data.formats.instance_masks.writer import ObjectMasksWriter
 from pixelwise.data.kinds import pair_layout
 from pixelwise.data.kinds.class_masks import SemanticPairs
-from pixelwise.data.kinds.class_masks_writer import target_labels
+from pixelwise.data.kinds.class_masks_writer import writable_labels
 from pixelwise.data.kinds.faults import Fault, Findings, SplitReport, check_pairs
 from pixelwise.data.kinds.folders import Entry, pairs_dataset
 from pixelwise.data.truth.segments import ids_in, instances_of_ids
@@ -41,7 +41,7 @@ OPTIONS: Mapping[str, str] = {
     "labels": "a published label set, or a .txt or .toml file in the folder",
     "divisor": "a number in a mask is class · divisor + count, such as 1000",
     "classes": "a JSON file in the folder with the class of each number of each image",
-    "void": "a number that means: not judged",
+    "void": "a number that means: ignored",
 }
 
 
@@ -53,7 +53,7 @@ class ObjectMasks:
         pairs: the images and masks.
         classes: what the numbers mean.
         split: the split, by which the table may name images.
-        void: numbers that mean "not judged".
+        void: numbers that mean "ignored".
     """
 
     pairs: SemanticPairs
@@ -82,9 +82,9 @@ class ObjectMasks:
         return self.pairs.ids
 
     @property
-    def remark(self) -> str | None:
+    def note(self) -> str | None:
         """As the pairs."""
-        return self.pairs.remark
+        return self.pairs.note
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -122,8 +122,8 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     """The pairs of one split. Raises DataError when there are none, or several classes cannot be told apart."""
     entries = pair_layout.list_entries(path, split, options)
     pair_layout.require_pairs(path, entries, options, name=name)
-    classes, remark = object_classes(path, options), pair_layout.pairs_remark(path, entries, options)
-    pairs = pairs_dataset(entries, classes.labels, name=name, format="instance-masks", remark=remark)
+    classes, note = object_classes(path, options), pair_layout.pairs_note(path, entries, options)
+    pairs = pairs_dataset(entries, classes.labels, name=name, format="instance-masks", note=note)
     return ObjectMasks(pairs, classes, split, void_of(options))
 
 
@@ -139,8 +139,8 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         progress=progress,
         inspect_numbers=partial(_inspect_numbers, classes=classes, split=split, void=void_of(options)),
     )
-    remark = pair_layout.split_remark(path, options)
-    return replace(report, remarks=(remark, *report.remarks)) if remark else report
+    note = pair_layout.split_note(path, options)
+    return replace(report, notes=(note, *report.notes)) if note else report
 
 
 def truth_of(
@@ -152,7 +152,7 @@ def truth_of(
         numbers: [H, W], as in the file.
         classes: what they mean.
         names: of the image, as the table may have it.
-        void: numbers that are not judged.
+        void: numbers that are ignored.
         source: the file, for errors.
 
     Raises:
@@ -181,14 +181,14 @@ def truth_of(
     return Annotation(semantic=torch.from_numpy(semantic), instances=instances)
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> ObjectMasksTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> ObjectMasksWriter:
     """Writes images/SPLIT/ and masks/SPLIT/ (or the names in the options), labels.toml and classes.json."""
     for option in ("divisor", "classes", "void"):
         if option in options:
             raise DataError(f"instance-masks: a new set takes no option {option}; its classes go into classes.json")
     image, mask = pair_layout.places_of(options, format="instance-masks")
-    labels = contiguous_things(target_labels(options, source=source, default=None))
-    return ObjectMasksTarget(labels=labels, image=image, mask=mask)
+    labels = contiguous_things(writable_labels(options, source=source, default=None))
+    return ObjectMasksWriter(labels=labels, image=image, mask=mask)
 
 
 def _inspect_numbers(
@@ -220,7 +220,7 @@ def names_of(id: str, split: str) -> tuple[str, ...]:
 
 
 def void_of(options: Mapping[str, str]) -> tuple[int, ...]:
-    """The numbers that are not judged. Raises DataError for an option that is no number."""
+    """The numbers that are ignored. Raises DataError for an option that is no number."""
     text = options.get("void")
     if text is None:
         return ()

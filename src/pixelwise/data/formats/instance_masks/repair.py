@@ -1,4 +1,4 @@
-"""A copy of a set of instance-masks with its faults mended where that can be done without guessing.
+"""A copy of a set of instance-masks with its faults repaired where that can be done without guessing.
 
 Objects keep their numbers; what numbers mean is told as in the set.
 """
@@ -17,7 +17,7 @@ from pixelwise.data.formats.instance_masks.classes import TABLE, ObjectClass, Ob
 from pixelwise.data.formats.instance_masks.reader import names_of, void_of
 from pixelwise.data.kinds import pair_layout
 from pixelwise.data.kinds.folders import Entry, labels_toml
-from pixelwise.data.kinds.repair_images import FolderCopy, Mended, read_pair
+from pixelwise.data.kinds.repair_images import FolderCopy, Repaired, read_pair
 from pixelwise.data.kinds.writing import Written, write_ids, write_image
 from pixelwise.data.truth.object_ids import object_colours
 from pixelwise.data.truth.segments import ids_in
@@ -35,27 +35,27 @@ def copy_of(path: Path, splits: Sequence[str], options: Mapping[str, str]) -> Fo
     query = {"divisor": str(classes.divisor)} if classes.divisor is not None else {}
     if void:
         query["void"] = str(void[0])
-    return FolderCopy(entries, ObjectMasksMender(classes, void), query)
+    return FolderCopy(entries, ObjectMasksRepairer(classes, void), query)
 
 
 @dataclass(frozen=True)
-class ObjectMasksMender:
-    """Writes images/SPLIT/, masks/SPLIT/, labels.toml, and classes.json where the set has a table. See Mender.
+class ObjectMasksRepairer:
+    """Writes images/SPLIT/, masks/SPLIT/, labels.toml, and classes.json where the set has a table. See Repairer.
 
     Attributes:
         classes: what the numbers mean.
-        void: numbers that are not judged; the first stands for numbers of no class.
+        void: numbers that are ignored; the first stands for numbers of no class.
     """
 
     classes: ObjectClasses
     void: tuple[int, ...]
 
-    def mend(self, entry: Entry, *, root: Path, split: str) -> Mended:
+    def repair(self, entry: Entry, *, root: Path, split: str) -> Repaired:
         """Make the numbers of no class void."""
         done: Counter[str] = Counter()
         pair = read_pair(entry, done)
         if pair is None or entry.image is None:
-            return Mended(None, done)
+            return Repaired(None, done)
         numbers, names = pair.mask.astype(np.int32), names_of(entry.id, split)
         found = ids_in(numbers, but=(0, *self.void))
         unknown = [number for number in found if self.classes.of(number, names) is None]
@@ -73,7 +73,7 @@ class ObjectMasksMender:
         mask.parent.mkdir(parents=True, exist_ok=True)
         write_ids(mask, numbers, object_colours())
         meanings = {str(number): self._meaning(one) for number, one in table.items() if number in found}
-        return Mended(Written(entry.id, file, {}, {"meanings": meanings}), done)
+        return Repaired(Written(entry.id, file, {}, {"meanings": meanings}), done)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Add the meanings of the numbers of a split to the table."""

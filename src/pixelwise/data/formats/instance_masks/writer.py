@@ -20,7 +20,7 @@ from pixelwise.types import Instances, Masks
 
 
 @dataclass(frozen=True)
-class ObjectMasksTarget:
+class ObjectMasksWriter:
     """The format instance-masks. See Target for the attributes.
 
     Attributes:

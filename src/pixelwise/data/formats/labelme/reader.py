@@ -5,7 +5,7 @@ Layouts: `SPLIT/` with the files of a split, or all files in PATH, of which ever
 
 The classes are those of a `labels.toml` or `labels.txt` in PATH, or of `?labels=`, and without one the names that stand
 in the files, in alphabetical order; `background` comes before them. What counts as an object is told in
-`data.formats.labelme.json`; the label `__ignore__`, points and lines are left out, and the set's remark counts them.
+`data.formats.labelme.json`; the label `__ignore__`, points and lines are left out, and the set's note counts them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pixelwise.data.formats.labelme.json import BACKGROUND, LabelmeFile, all_faults, labels_in, mask_runs, read_labelme
-from pixelwise.data.formats.labelme.writer import LabelmeTarget
-from pixelwise.data.kinds.class_masks_writer import target_labels
+from pixelwise.data.formats.labelme.writer import LabelmeWriter
+from pixelwise.data.kinds.class_masks_writer import writable_labels
 from pixelwise.data.kinds.coco_json import labels_from
 from pixelwise.data.kinds.faults import Fault, SplitReport, count
 from pixelwise.data.kinds.folders import (
@@ -84,8 +84,8 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     if missing:
         raise DataError(f"{missing[0].path}: no image '{missing[0].image}'; {len(missing)} of {len(files)} are missing")
     whole = [(file, image) for file, image in zip(files, images, strict=True) if image is not None]
-    remark = _remark(path, files, options)
-    return _packed(whole, labels, name=name, remark=remark)
+    note = _note(path, files, options)
+    return _packed(whole, labels, name=name, note=note)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -110,9 +110,9 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
             whole.append((replace(file, parts=sound), image))
     if not listed:
         faults.append(Fault("empty split", str(_root(path, options)), "no JSON files in this split"))
-    dataset = _packed(whole, labels, name=split, remark=None, sizes_needed=False)
+    dataset = _packed(whole, labels, name=split, note=None, sizes_needed=False)
     found, notes = inspect_images(dataset, split=split, workers=workers, progress=progress)
-    remark = EVERY_FIFTH if not _sub_folders(path, options) else None
+    note = EVERY_FIFTH if not _sub_folders(path, options) else None
     return SplitReport(
         split=split,
         title=split,
@@ -124,7 +124,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         ids=dataset.ids,
         images=dataset.images,
         faults=(*faults, *found),
-        remarks=((remark,) if remark else ()) + tuple(notes),
+        notes=((note,) if note else ()) + tuple(notes),
     )
 
 
@@ -155,12 +155,12 @@ def labels_of(path: Path, options: Mapping[str, str], *, skip: bool = False) -> 
     return labels_from([*enumerate(objects, 1)], name=path.resolve().name)
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> LabelmeTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> LabelmeWriter:
     """Writes SPLIT/ with images and JSON files, and labels.toml."""
     for option in ("annotations", "images"):
         if option in options:
             raise DataError(f"labelme: a new set takes no option {option}")
-    return LabelmeTarget(target_labels(options, source=source, default=None))
+    return LabelmeWriter(writable_labels(options, source=source, default=None))
 
 
 def _root(path: Path, options: Mapping[str, str]) -> Path:
@@ -215,7 +215,7 @@ def _packed(
     labels: LabelSet,
     *,
     name: str,
-    remark: str | None,
+    note: str | None,
     sizes_needed: bool = True,
 ) -> DrawnObjects:
     """The data set of sound files; ignored shapes and those of the background are left out."""
@@ -246,7 +246,7 @@ def _packed(
         objects=Objects.from_shapes(shapes, len(files)),
         noun=_NOUN,
         sizes=tuple(sizes),
-        remark=remark,
+        note=note,
     )
 
 
@@ -259,10 +259,10 @@ def _size_of(image: Path, *, needed: bool) -> tuple[int, int]:
         return (1, 1)  # the check reports the image
 
 
-def _remark(path: Path, files: Sequence[LabelmeFile], options: Mapping[str, str]) -> str | None:
+def _note(path: Path, files: Sequence[LabelmeFile], options: Mapping[str, str]) -> str | None:
     lost = Counter(fault.kind for file in files for fault in file.faults)
     ignored = sum(parts[0].label == IGNORED for file in files for parts in file.objects())
-    remarks = (
+    notes = (
         None if _sub_folders(path, options) else EVERY_FIFTH,
         left_out(
             {
@@ -272,4 +272,4 @@ def _remark(path: Path, files: Sequence[LabelmeFile], options: Mapping[str, str]
             }
         ),
     )
-    return "; ".join(text for text in remarks if text) or None
+    return "; ".join(text for text in notes if text) or None

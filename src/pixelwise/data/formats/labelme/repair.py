@@ -18,7 +18,7 @@ from pixelwise.data.formats.labelme import reader as labelme
 from pixelwise.data.formats.labelme.json import LabelmeFile, Part, all_faults, mask_runs, read_labelme
 from pixelwise.data.kinds.folders import Entry, labels_toml
 from pixelwise.data.kinds.object_lists_repair import _Drawn, _pixels, _rasterised, _told_apart
-from pixelwise.data.kinds.repair_images import FolderCopy, Mended
+from pixelwise.data.kinds.repair_images import FolderCopy, Repaired
 from pixelwise.data.kinds.writing import Written, write_image
 from pixelwise.errors import DataError
 from pixelwise.files.exif import turned_points
@@ -31,21 +31,21 @@ def labelme_copy(path: Path, splits: Sequence[str], options: Mapping[str, str]) 
     """How the copy of some splits of a labelme set is made."""
     entries = {split: [*_labelme_entries(path, split, options)] for split in splits}
     labels = labelme.labels_of(path, options, skip=True)
-    return FolderCopy(entries, LabelmeMender(labels), {})
+    return FolderCopy(entries, LabelmeRepairer(labels), {})
 
 
 def _labelme_entries(path: Path, split: str, options: Mapping[str, str]) -> Iterator[Entry]:
     for json_file in labelme.files_of(path, split, options):
         try:
             file = read_labelme(json_file)
-        except DataError:  # the mender counts it
+        except DataError:  # the repairer counts it
             file = LabelmeFile(json_file, "", None, (), ())
         yield Entry(json_file.stem, labelme.image_of(file, path, split, options), json_file)
 
 
 @dataclass(frozen=True)
-class LabelmeMender:
-    """Writes SPLIT/ with a JSON file beside each image, and labels.toml. See Mender.
+class LabelmeRepairer:
+    """Writes SPLIT/ with a JSON file beside each image, and labels.toml. See Repairer.
 
     Attributes:
         labels: the classes.
@@ -53,17 +53,17 @@ class LabelmeMender:
 
     labels: LabelSet
 
-    def mend(self, entry: Entry, *, root: Path, split: str) -> Mended:
+    def repair(self, entry: Entry, *, root: Path, split: str) -> Repaired:
         """Remove shapes that mark no object, and make size and shapes those of the upright image."""
         assert entry.mask is not None
         pixels, fault = _pixels(entry)
         if pixels is None or entry.image is None:
-            return Mended(None, {fault: 1})
+            return Repaired(None, {fault: 1})
         try:
             file = read_labelme(entry.mask)
             content = json.loads(entry.mask.read_bytes())
         except DataError:
-            return Mended(None, {"unreadable_annotations": 1})
+            return Repaired(None, {"unreadable_annotations": 1})
         done: Counter[str] = Counter()
         size = (pixels.shape[0], pixels.shape[1])
         orientation = exif_orientation(entry.image)
@@ -81,7 +81,7 @@ class LabelmeMender:
         if is_stated:
             content |= {"imageHeight": size[0], "imageWidth": size[1]}
         (root / split / f"{entry.id}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        return Mended(Written(entry.id, place, {}), done)
+        return Repaired(Written(entry.id, place, {}), done)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Nothing: each image has its own file."""

@@ -23,7 +23,7 @@ VERSION = "5.5.0"
 
 
 @dataclass(frozen=True)
-class LabelmeTarget:
+class LabelmeWriter:
     """The format labelme. See Target for the attributes."""
 
     labels: LabelSet

@@ -1,5 +1,5 @@
 """YOLO polygons; see `reader`."""
 
-from pixelwise.data.formats.yolo.reader import OPTIONS, check_split, labels_of, open_split, splits, target
+from pixelwise.data.formats.yolo.reader import OPTIONS, check_split, labels_of, open_split, splits, writer
 
-__all__ = ["OPTIONS", "check_split", "labels_of", "open_split", "splits", "target"]
+__all__ = ["OPTIONS", "check_split", "labels_of", "open_split", "splits", "writer"]

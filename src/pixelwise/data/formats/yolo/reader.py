@@ -6,7 +6,7 @@ An image without text file has no objects.
 
 The classes are those of `?labels=` or of a `labels.toml` in PATH, else the names in `data.yaml`, else a `labels.txt` or
 `classes.txt` with one name a line, the first is class 0; `background` comes before them. Lines that are boxes are left
-out, and the set's remark counts them; a set in which every line is a box is refused.
+out, and the set's note counts them; a set in which every line is a box is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 import yaml
 
 from pixelwise.data.formats.yolo.text import YoloFile, all_faults, read_yolo
-from pixelwise.data.formats.yolo.writer import YoloTarget, yolo_labels
-from pixelwise.data.kinds.class_masks_writer import target_labels
+from pixelwise.data.formats.yolo.writer import YoloWriter, yolo_labels
+from pixelwise.data.kinds.class_masks_writer import writable_labels
 from pixelwise.data.kinds.coco_json import labels_from
 from pixelwise.data.kinds.faults import Fault, SplitReport, count
 from pixelwise.data.kinds.folders import (
@@ -85,7 +85,7 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
     boxes = sum(len(file.boxes) for file in files)
     if boxes and not any(file.lines for file in files):
         raise DataError(f"{name}: all {boxes:,} lines are boxes; boxes alone do not say which pixels are the object's")
-    return _packed(images, files, labels, name=name, remark=_remark(path, files, options))
+    return _packed(images, files, labels, name=name, note=_note(path, files, options))
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -103,9 +103,9 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
             file = YoloFile(label_file(image), (), (), ())
         faults.extend(shape_faults(file.path, all_faults(file, known), noun=_NOUN))
         files.append(replace(file, lines=tuple(line for line in file.lines if line.class_id in known)))
-    dataset = _packed(images, files, labels, name=split, remark=None)
+    dataset = _packed(images, files, labels, name=split, note=None)
     found, notes = inspect_images(dataset, split=split, workers=workers, progress=progress)
-    remark = () if _places(path, options) else (EVERY_FIFTH,)
+    note = () if _places(path, options) else (EVERY_FIFTH,)
     return SplitReport(
         split=split,
         title=split,
@@ -117,7 +117,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
         ids=dataset.ids,
         images=dataset.images,
         faults=(*faults, *found),
-        remarks=(*remark, *notes),
+        notes=(*note, *notes),
     )
 
 
@@ -145,15 +145,15 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     if labels.background_id is None or "background" in (one for _, one in pairs):
         return labels
     free = next(id for id in count_from(max(id for id, _ in pairs) + 1) if id not in labels.void_ids)
-    return replace(labels, native_ids=(free, *labels.native_ids[1:]))
+    return replace(labels, dataset_ids=(free, *labels.dataset_ids[1:]))
 
 
 def class_numbers(labels: LabelSet, path: Path, options: Mapping[str, str]) -> tuple[int, ...]:
     """The numbers that lines may begin with: those of all classes, without a background that no list of names has."""
     names = _content(path, options).get("names") or ()
     if "background" in (names.values() if isinstance(names, Mapping) else names):
-        return labels.native_ids
-    return tuple(id for index, id in enumerate(labels.native_ids) if index != labels.background_id)
+        return labels.dataset_ids
+    return tuple(id for index, id in enumerate(labels.dataset_ids) if index != labels.background_id)
 
 
 def ids_of(images: Sequence[Path]) -> tuple[str, ...]:
@@ -171,11 +171,11 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def target(options: Mapping[str, str], source: LabelSet) -> YoloTarget:
+def writer(options: Mapping[str, str], source: LabelSet) -> YoloWriter:
     """Writes images/SPLIT/, labels/SPLIT/, data.yaml and labels.toml."""
     if "data" in options:
         raise DataError("yolo: a new set takes no option data")
-    return YoloTarget(yolo_labels(target_labels(options, source=source, default=None)))
+    return YoloWriter(yolo_labels(writable_labels(options, source=source, default=None)))
 
 
 def _is_list(names: Any) -> bool:
@@ -256,9 +256,9 @@ def _listed(file: Path) -> list[Path]:
 
 
 def _packed(
-    images: Sequence[Path], files: Sequence[YoloFile], labels: LabelSet, *, name: str, remark: str | None
+    images: Sequence[Path], files: Sequence[YoloFile], labels: LabelSet, *, name: str, note: str | None
 ) -> DrawnObjects:
-    class_of = {id: index for index, id in enumerate(labels.native_ids)}
+    class_of = {id: index for index, id in enumerate(labels.dataset_ids)}
     shapes = [
         Shape(image=number, id=line.place, class_id=class_of[line.class_id], polygons=[line.polygon])
         for number, file in enumerate(files)
@@ -274,14 +274,14 @@ def _packed(
         truth_files=tuple(file.path for file in files),
         objects=Objects.from_shapes(shapes, len(images), fractions=True),
         noun=_NOUN,
-        remark=remark,
+        note=note,
     )
 
 
-def _remark(path: Path, files: Sequence[YoloFile], options: Mapping[str, str]) -> str | None:
+def _note(path: Path, files: Sequence[YoloFile], options: Mapping[str, str]) -> str | None:
     lost = Counter(fault.kind for file in files for fault in file.faults)
-    remarks = (
+    notes = (
         None if _places(path, options) else EVERY_FIFTH,
         left_out({"without segmentation": lost["no segmentation"], "without extent": lost["polygon without extent"]}),
     )
-    return "; ".join(text for text in remarks if text) or None
+    return "; ".join(text for text in notes if text) or None

@@ -16,7 +16,7 @@ from pixelwise.data.formats.yolo.text import leaves_image, read_yolo
 from pixelwise.data.formats.yolo.writer import line_of
 from pixelwise.data.kinds.folders import Entry, labels_toml
 from pixelwise.data.kinds.object_lists_repair import _Drawn, _pixels, _rasterised, _told_apart
-from pixelwise.data.kinds.repair_images import FolderCopy, Mended
+from pixelwise.data.kinds.repair_images import FolderCopy, Repaired
 from pixelwise.data.kinds.writing import Written, write_image
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -34,17 +34,17 @@ def yolo_copy(path: Path, splits: Sequence[str], options: Mapping[str, str]) -> 
         for image in images:
             try:
                 file = read_yolo(yolo.label_file(image))
-            except DataError:  # the mender counts it
+            except DataError:  # the repairer counts it
                 continue
             lines, boxes = lines + len(file.lines), boxes + len(file.boxes)
     if boxes and not lines:
         raise DataError(f"{path}: all {boxes:,} lines are boxes; boxes alone do not say which pixels are the object's")
-    return FolderCopy(entries, YoloMender(labels, yolo.class_numbers(labels, path, options)), {})
+    return FolderCopy(entries, YoloRepairer(labels, yolo.class_numbers(labels, path, options)), {})
 
 
 @dataclass(frozen=True)
-class YoloMender:
-    """Writes images/SPLIT/, labels/SPLIT/, data.yaml and labels.toml. See Mender.
+class YoloRepairer:
+    """Writes images/SPLIT/, labels/SPLIT/, data.yaml and labels.toml. See Repairer.
 
     Attributes:
         labels: the classes; their ids on disk are the numbers that lines begin with.
@@ -54,16 +54,16 @@ class YoloMender:
     labels: LabelSet
     known: tuple[int, ...]
 
-    def mend(self, entry: Entry, *, root: Path, split: str) -> Mended:
+    def repair(self, entry: Entry, *, root: Path, split: str) -> Repaired:
         """Remove lines that mark no object, and cut polygons at the border of the image."""
         assert entry.mask is not None
         pixels, fault = _pixels(entry)
         if pixels is None or entry.image is None:
-            return Mended(None, {fault: 1})
+            return Repaired(None, {fault: 1})
         try:
             file = read_yolo(entry.mask)
         except DataError:
-            return Mended(None, {"unreadable_annotations": 1})
+            return Repaired(None, {"unreadable_annotations": 1})
         texts = entry.mask.read_text(encoding="utf-8-sig").splitlines() if entry.mask.exists() else []
         done: Counter[str] = Counter()
         height, width = size = (pixels.shape[0], pixels.shape[1])
@@ -86,7 +86,7 @@ class YoloMender:
         target = yolo.label_file(root / place)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("".join(kept), encoding="utf-8")
-        return Mended(Written(entry.id, place, {}), done)
+        return Repaired(Written(entry.id, place, {}), done)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Nothing: data.yaml names the folders."""
@@ -94,7 +94,7 @@ class YoloMender:
     def finish_set(self, root: Path) -> None:
         """Write data.yaml and labels.toml."""
         places = {folder.name: f"images/{folder.name}" for folder in sorted((root / "images").glob("*/"))}
-        names = dict(zip(self.labels.native_ids, self.labels.names, strict=True))
+        names = dict(zip(self.labels.dataset_ids, self.labels.names, strict=True))
         content = {**places, "names": {number: names[number] for number in sorted(self.known)}}
         text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
         (root / "data.yaml").write_text(text, encoding="utf-8")

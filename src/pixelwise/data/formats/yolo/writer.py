@@ -24,7 +24,7 @@ DIGITS = 9
 
 
 @dataclass(frozen=True)
-class YoloTarget:
+class YoloWriter:
     """The format yolo. See Target for the attributes."""
 
     labels: LabelSet
@@ -57,12 +57,12 @@ class YoloTarget:
         (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
 
     def _names(self) -> Iterator[tuple[int, str]]:
-        for index, (id, name) in enumerate(zip(self.labels.native_ids, self.labels.names, strict=True)):
+        for index, (id, name) in enumerate(zip(self.labels.dataset_ids, self.labels.names, strict=True)):
             if index != self.labels.background_id:
                 yield id, name
 
     def _line(self, region: Region, size: tuple[int, int]) -> str:
-        return line_of(self.labels.native_ids[region.class_id], region.mask, region.place, size)
+        return line_of(self.labels.dataset_ids[region.class_id], region.mask, region.place, size)
 
 
 def line_of(number: int, mask: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> str:
@@ -84,4 +84,4 @@ def yolo_labels(labels: LabelSet) -> LabelSet:
     """The same classes with the ids 0, 1, 2 … on disk; the next one is `background`, which is no class of YOLO's."""
     objects = [index for index in range(len(labels)) if index != labels.background_id]
     ids = tuple(len(objects) if index == labels.background_id else objects.index(index) for index in range(len(labels)))
-    return replace(labels, native_ids=ids, void_ids=(255,) if 255 not in ids else (max(ids) + 1,))
+    return replace(labels, dataset_ids=ids, void_ids=(255,) if 255 not in ids else (max(ids) + 1,))

@@ -1,4 +1,4 @@
-"""What `evaluate` and `compare` share: judging with a bar, and telling what could not be judged."""
+"""What `evaluate` and `compare` share: evaluating with a bar, and telling what could not be evaluated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pixelwise.types import Annotation, Sample
 
 
-def judge(
+def evaluate_images(
     subject: Subject,
     metric: TaskMetric,
     indices: Sequence[int],
@@ -28,7 +28,7 @@ def judge(
     """Count images that have an answer; returns why some could not be.
 
     Args:
-        subject: what is judged.
+        subject: what is evaluated.
         metric: counts.
         indices: which images.
         workers: processes that read images.
@@ -54,7 +54,7 @@ def judge(
 
 
 def print_failures(failures: Sequence[str], total: int) -> None:
-    """Name on stderr the images, of so many, that could not be judged."""
+    """Name on stderr the images, of so many, that could not be evaluated."""
     if failures:
         print(f"{len(failures)} of {total} failed:", file=sys.stderr)
     for failure in failures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pixelwise.nn.linear_machines import MinedSVM
+from pixelwise.nn.linear_svms import MinedSVM
 
 
 def test_mining_finds_the_machine_of_all_negatives() -> None:

@@ -1,4 +1,4 @@
-"""Linear machines that are solved exactly, not learnt step by step: SVMs with mined negatives, logistic regressors."""
+"""Linear machines that are solved exactly, not learned step by step: SVMs with mined negatives, logistic regressors."""
 
 from __future__ import annotations
 
