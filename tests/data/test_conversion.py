@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.data.kinds import writing as pair_target
+from pixelwise.data.kinds import class_masks_writer
 from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
@@ -453,7 +453,7 @@ class TestFailures:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(pair_target, "write_ids", full)
+        monkeypatch.setattr(class_masks_writer, "write_ids", full)
         with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); nothing was changed"):
             converted(f"camvid:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}", overwrite=True)
         assert len(samples(f"masks:{tmp_path / 'b'}")["train"]) == 2
