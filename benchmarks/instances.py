@@ -36,8 +36,9 @@ from torch import Tensor, nn
 from torchvision.models import detection
 
 from pixelwise.importers.torchvision import convert
-from pixelwise.inference.model_folder import ModelCard, system_module
+from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.types import Instances
 

@@ -36,8 +36,9 @@ from pixelwise.importers.foreign import ImportedModel
 from pixelwise.inference.image_input import image_tensor
 from pixelwise.inference.images.find import find_image_files
 from pixelwise.inference.images.predict import Job, predict_files
-from pixelwise.inference.model_folder import ModelCard, system_module
+from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.nn.backbones import Normalize
 from pixelwise.predictions.lines import ResultsFile
