@@ -52,7 +52,7 @@ optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
 for step in range(1, STEPS + 1):
     batch = batch_of(4)
     terms = network.loss(network(batch.images), batch)
-    loss = sum(term.weight * term.sum / term.count.clamp(min=1) for term in terms.values())
+    loss = torch.stack([term.weight * term.sum / term.count.clamp(min=1) for term in terms.values()]).sum()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # A system of your own, outside pixelwise, trained by its command line
 #
-# `examples/plugin/` is a package of one module, `two_scale.py`. Its entry point in the group `pixelwise.models` makes it
-# a system like those that ship: `pip install ./examples/plugin`, then run this file.
+# `examples/plugin/` is a package of one module, `two_scale.py`. Its entry point in the group `pixelwise.models` makes
+# it a system like those that ship: `pip install ./examples/plugin`, then run this file.
 
 # %%
 import json

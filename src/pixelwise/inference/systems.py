@@ -39,7 +39,7 @@ def system_module(name: str) -> ModuleType:
     """
     if name in _own_names():
         return importlib.import_module(f"pixelwise.models.{name}")
-    points = tuple(entry_points(group=GROUP, name=name))
+    points = list(entry_points(group=GROUP, name=name))
     if not points:
         raise CheckpointError(
             f"there is no system '{name}'; there are: {', '.join(system_names())}; "
