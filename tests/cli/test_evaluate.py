@@ -22,8 +22,9 @@ from pixelwise.errors import DataError
 from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.evaluation.shards import Shard
 from pixelwise.evaluation.worst_images import WorstImages
-from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.mean_iou import DEFINITIONS, MeanIoU
 from pixelwise.ops.resize import long_side_size, resize_image

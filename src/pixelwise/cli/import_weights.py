@@ -103,7 +103,8 @@ def _write_model(
     licence: str,
 ) -> dict[str, Any]:
     from pixelwise.importers.foreign import require_fit
-    from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+    from pixelwise.inference.model_folder import ModelCard, write_model
+    from pixelwise.inference.systems import system_module
 
     system = system_module(model.system)
     network = system.build(num_classes=model.num_classes, **model.arguments)

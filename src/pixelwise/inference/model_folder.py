@@ -6,13 +6,11 @@ No pickle is written or read.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
@@ -21,10 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import pixelwise
-import pixelwise.models
-from pixelwise.contracts import SystemFile
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 
 FORMAT_VERSION = 1
@@ -180,18 +177,6 @@ def model_digest(folder: Path | str) -> str:
     with (found / WEIGHTS_NAME).open("rb") as file:
         hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:16]
-
-
-def system_names() -> list[str]:
-    """The systems that can be built: the files under `models/`."""
-    return sorted(module.name for module in pkgutil.iter_modules(pixelwise.models.__path__))
-
-
-def system_module(name: str) -> SystemFile:
-    """The file of a system. Raises CheckpointError listing those there are."""
-    if name not in system_names():
-        raise CheckpointError(f"there is no system '{name}'; there are: {', '.join(system_names())}")
-    return cast("SystemFile", importlib.import_module(f"pixelwise.models.{name}"))
 
 
 def _stored_tensor(tensor: Tensor, *, half: bool) -> Tensor:
