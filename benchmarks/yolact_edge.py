@@ -87,8 +87,8 @@ def describe(
     return (
         f"yolact_edge_{backbone} at {frames[0].shape[2]} pixels, {name}",
         f"key frame {key:.3f} s, partial frame {partial:.3f} s, ratio {ratio:.2f} "
-        f"({ratios[0]:.2f} to {ratios[-1]:.2f} in {pairs} pairs); with a key frame in {interval}, "
-        f"{1 / mean:.2f} times as many frames in the same time",
+        f"({ratios[0]:.2f} to {ratios[-1]:.2f} in {pairs} pairs); with a key frame "
+        f"in {interval}, {1 / mean:.2f} times as many frames in the same time",
     )
 
 

@@ -22,7 +22,7 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the systems and the weights that ship, or show one system's recipe."""
-    rows = _recipe_rows(system) if system else _system_rows()
+    rows = recipe_rows(system) if system else _system_rows()
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
     elif system:
@@ -85,7 +85,8 @@ def _paper(module: SystemFile) -> str:
     return " ".join(first.partition(": ")[2].split()) or " ".join(first.split())
 
 
-def _recipe_rows(system: str) -> list[dict[str, Any]]:
+def recipe_rows(system: str) -> list[dict[str, Any]]:
+    """The numbers of a recipe, each with what the paper has."""
     from pixelwise.training.run.recipes import named_system, recipe_values
 
     named = named_system(system)
