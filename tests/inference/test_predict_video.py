@@ -206,7 +206,7 @@ import sys, time
 import pixelwise.models
 from pathlib import Path
 pixelwise.models.__path__.append({systems!r})
-from pixelwise.inference import predict_video as module
+from pixelwise.inference.video import predict as module
 from tests.inference.test_predict_video import job, open_video, predict_video, look_for_results
 module.COMMIT_FRAMES = 3
 clip, mine = open_video(Path({clip!r})), job(Path({out!r}))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from pixelwise.contracts import Traits
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.predictor import Predictor
 from pixelwise.models import deeplab_v3_plus
@@ -221,7 +222,7 @@ def test_scores_are_enlarged_as_the_model_says(deeplab: Predictor, monkeypatch: 
     image = noise(48, 96)
     coarse = deeplab.logits(image)
     aligned = F.interpolate(coarse[None], size=(48, 96), mode="bilinear", align_corners=True)[0]
-    monkeypatch.setattr(deeplab.model, "align_corners", True, raising=False)
+    monkeypatch.setattr(deeplab.model, "traits", Traits(align_corners=True))
     torch.testing.assert_close(deeplab.logits(image, (48, 96)), aligned)
     tiled = deeplab(image, tile=True, input_size=96)  # one window
     own = F.interpolate(scores_by_hand(deeplab, image, 96), size=(48, 96), mode="bilinear", align_corners=True)[0]

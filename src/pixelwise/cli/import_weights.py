@@ -105,11 +105,12 @@ def _write_model(
     from pixelwise.importers.foreign import require_fit
     from pixelwise.inference.model_folder import ModelCard, system_module, write_model
 
-    network = system_module(model.system).build(num_classes=model.num_classes, **model.arguments)
+    system = system_module(model.system)
+    network = system.build(num_classes=model.num_classes, **model.arguments)
     require_fit(model.weights, network.state_dict(), source=str(source), expected=name)
     network.load_state_dict(model.weights, strict=False)
     card = ModelCard(
-        task=network.task,
+        task=system.TASK,
         system=model.system,
         labels=labels,
         arguments=model.arguments,

@@ -12,8 +12,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 import pixelwise
 import pixelwise.models
+from pixelwise.contracts import SystemFile
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
 from pixelwise.labels import LabelSet
@@ -187,11 +187,11 @@ def system_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(pixelwise.models.__path__))
 
 
-def system_module(name: str) -> ModuleType:
+def system_module(name: str) -> SystemFile:
     """The file of a system. Raises CheckpointError listing those there are."""
     if name not in system_names():
         raise CheckpointError(f"there is no system '{name}'; there are: {', '.join(system_names())}")
-    return importlib.import_module(f"pixelwise.models.{name}")
+    return cast("SystemFile", importlib.import_module(f"pixelwise.models.{name}"))
 
 
 def _stored_tensor(tensor: Tensor, *, half: bool) -> Tensor:

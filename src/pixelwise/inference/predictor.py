@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from pixelwise.contracts import Sizes, Thresholds, Traits, as_system
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.detections import join_detections, mirrored_instances, moved_instances
 from pixelwise.inference.fusion import fused_copy
@@ -24,7 +25,7 @@ from pixelwise.labels import LabelSet
 from pixelwise.ops.resize import long_side_size, resize_image
 from pixelwise.ops.superpixels import Regions
 from pixelwise.ops.tiles import join_windows, window_starts
-from pixelwise.types import Annotation, Batch, Instances
+from pixelwise.types import Annotation, Instances
 
 TTA_SCALES = (0.75, 1.0, 1.25)
 """Factors on the input size whose answers `tta` averages, each with its mirror image."""
@@ -116,6 +117,7 @@ class Predictor:
         self.note = note
         self._fused: nn.Module | None = None
         self._fused_from: list[_Version] | None = None
+        self._fused_settings: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """The copy is left out of copies and pickles; it is made anew."""
@@ -273,17 +275,19 @@ class Predictor:
         return annotation, FrameMemory(size, seen, state)
 
     @property
+    def traits(self) -> Traits:
+        """What the model needs and promises."""
+        return as_system(self.model).traits
+
+    @property
     def uses_memory(self) -> bool:
         """Whether the model looks at a frame of a clip with what it saw in those before."""
-        return getattr(self.model, "uses_memory", False)
+        return self.traits.uses_memory
 
     @property
     def gives_identities(self) -> bool:
-        """Whether the ids of things are their identities within a clip.
-
-        Those of a panoptic model with memory are, unless its own `gives_identities` says that they are not.
-        """
-        return self.uses_memory and self.card.task == "panoptic" and getattr(self.model, "gives_identities", True)
+        """Whether the ids of things are their identities within a clip."""
+        return self.traits.gives_identities
 
     def require_trackable(self) -> None:
         """Raise RecipeError where there are no objects to follow from frame to frame, or the model follows them."""
@@ -321,12 +325,7 @@ class Predictor:
         logits = output.logits.float()
         if size is None:
             return logits[0].clone()
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self._align_corners)[0]
-
-    @property
-    def _align_corners(self) -> bool:
-        """How the model's scores are enlarged."""
-        return getattr(self.model, "align_corners", False)
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.traits.align_corners)[0]
 
     @torch.no_grad()
     def _annotate(
@@ -350,11 +349,13 @@ class Predictor:
             size = (image.shape[1], image.shape[2])
             windows = self._window_logits(image, input_size, tta=options.tta)
             semantic, confidence = join_windows(
-                windows, size_hw=size, window=input_size, align_corners=self._align_corners
+                windows, size_hw=size, window=input_size, align_corners=self.traits.align_corners
             )
             annotation = Annotation(semantic=semantic, confidence=confidence)
         else:
-            annotation = self.model.decode(self._scores(image, input_size, tta=options.tta), _batch_of(image))[0]  # pyright: ignore[reportCallIssue]
+            size = (image.shape[1], image.shape[2])
+            output = self._scores(image, input_size, tta=options.tta)
+            annotation = as_system(self.model).decode(output, Sizes((size,), (size,)))[0]
         if options.score_threshold is not None:
             annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
         return annotation
@@ -384,8 +385,16 @@ class Predictor:
                     )
         if len(parts) == 1:
             return replace(answer, instances=parts[0])  # SDS may tell classes of pixels, too
-        limit = options.max_detections or getattr(self.model, "max_detections", 100)
+        limit = self._thresholds(options).max_detections
         return Annotation(instances=join_detections(parts, max_detections=limit, cut_apart=len(views) > 1))
+
+    def _thresholds(self, options: Options) -> Thresholds:
+        """The model's own, where the options have no others."""
+        own = as_system(self.model).thresholds
+        return Thresholds(
+            score=own.score if options.score_threshold is None else options.score_threshold,
+            max_detections=options.max_detections or own.max_detections,
+        )
 
     def _decoded(
         self,
@@ -399,13 +408,8 @@ class Predictor:
     ) -> tuple[Annotation, Any]:
         """The answer of one look at an image, on the CPU, and the system's memory; in the mirror if so asked."""
         network = copy.copy(self.network())  # with thresholds of its own; several threads may ask for others
-        # the faster copy was made when thresholds and intervals may have been others
-        vars(network).update(
-            {name: value for name, value in vars(self.model).items() if isinstance(value, int | float)}
-        )
-        for name in ("score_threshold", "max_detections"):
-            chosen = getattr(options, name)
-            setattr(network, name, getattr(self.model, name) if chosen is None else chosen)
+        system = as_system(network)
+        system.thresholds = self._thresholds(options)
         with torch.inference_mode():
             pixels = self.prepare(image, long_side)
             seen = pixels.flip(3) if mirrored else pixels
@@ -413,8 +417,9 @@ class Predictor:
             if proposals is not None:
                 given["proposals"] = (proposals,)
             output = network(seen, **given)
-            annotation = network.decode(output, _batch_of(image, (pixels.shape[2], pixels.shape[3])))[0]  # pyright: ignore[reportCallIssue]
-        return annotation.to("cpu"), getattr(output, "memory", None)
+            sizes = Sizes(((pixels.shape[2], pixels.shape[3]),), ((image.shape[1], image.shape[2]),))
+            annotation = system.decode(output, sizes, system.thresholds)[0]
+        return annotation.to("cpu"), output.memory if self.uses_memory else None
 
     def _window_logits(
         self, image: UInt8[Tensor, "3 H W"], window: int, *, tta: bool
@@ -438,7 +443,7 @@ class Predictor:
             for mirrored in (False, True):
                 logits = self._look(image, max(1, round(scale * long_side)), mirrored=mirrored).logits.float()
                 logits = logits.flip(3) if mirrored else logits
-                logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=self._align_corners)
+                logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=self.traits.align_corners)
                 total += logits.softmax(dim=1)
         mean = total / (2 * len(TTA_SCALES))
         return output._replace(logits=mean.clamp_min(torch.finfo(torch.float32).tiny).log())
@@ -458,7 +463,7 @@ class Predictor:
 
     def _seen_size(self, size_hw: tuple[int, int], long_side: int) -> tuple[int, int]:
         """Height and width at which the network sees an image."""
-        if getattr(self.model, "stretches_input", False):
+        if self.traits.stretches_input:
             return long_side, long_side
         return long_side_size(size_hw, long_side)
 
@@ -467,8 +472,9 @@ class Predictor:
         versions = _versions(self.model)
         if versions is None:
             return self.model
-        if self._fused_from is None or not _equal(versions, self._fused_from):
-            self._fused, self._fused_from = fused_copy(self.model), versions
+        settings = _settings(self.model)
+        if self._fused_from is None or settings != self._fused_settings or not _equal(versions, self._fused_from):
+            self._fused, self._fused_from, self._fused_settings = fused_copy(self.model), versions, settings
         return self.model if self._fused is None else self._fused
 
 
@@ -493,6 +499,12 @@ def _versions(model: nn.Module) -> list[_Version] | None:
     return versions
 
 
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """The numbers, words and choices that stand in the model beside its weights."""
+    kinds = (bool, int, float, str, tuple, Traits)
+    return {name: value for name, value in vars(model).items() if name[0] != "_" and isinstance(value, kinds)}
+
+
 def _equal(some: list[_Version], others: list[_Version]) -> bool:
     return len(some) == len(others) and all(
         one[0] is other[0] and one[1] == other[1] and one[2] == other[2]
@@ -502,7 +514,7 @@ def _equal(some: list[_Version], others: list[_Version]) -> bool:
 
 def require_takes_proposals(system: nn.Module) -> None:
     """Raise RecipeError for proposals that the system would not look at."""
-    if not getattr(system, "takes_proposals", False):
+    if not as_system(system).traits.takes_proposals:
         raise RecipeError(f"{type(system).__name__} takes no proposals; leave ?proposals= out of the data")
 
 
@@ -517,24 +529,6 @@ def choose_device(wanted: str | torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RecipeError(f"device '{wanted}': torch finds {torch.cuda.device_count()} GPUs here; use cpu or auto")
     return device
-
-
-def _batch_of(image: UInt8[Tensor, "3 H W"], seen_hw: tuple[int, int] | None = None) -> Batch:
-    """A batch that tells `decode` the size to answer at, and that at which the network looked.
-
-    The pixels are not used again.
-    """
-    size = torch.tensor([[image.shape[1], image.shape[2]]])
-    zero = torch.zeros(1, dtype=torch.int64)
-    return Batch(
-        images=torch.zeros(1, 3, 0, 0),
-        valid_sizes=size if seen_hw is None else torch.tensor([seen_hw]),
-        original_sizes=size,
-        truth=(Annotation(),),
-        ids=("",),
-        clip_index=zero,
-        frame_index=zero,
-    )
 
 
 def _without_doubtful(annotation: Annotation, threshold: float, ignore_id: int) -> Annotation:
