@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.contracts import Recipe, Sizes, System, SystemFile, Term
-from pixelwise.inference.model_folder import ModelCard, read_model, system_module, system_names, write_model
+from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module, system_names
 from pixelwise.training.run.recipes import recipe_values
 from pixelwise.types import Annotation, Batch, Instances
 from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch

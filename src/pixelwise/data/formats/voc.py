@@ -27,6 +27,7 @@ from pixelwise.data.spec import Format
 from pixelwise.data.truth.object_ids import majority_classes
 from pixelwise.data.truth.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Annotation, Instances
 
@@ -61,10 +62,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     """The listed ids in the list's order, with the files that are there. Raises DataError without such a list."""
     require_split(split, splits(path, options), source=path)
     list_file, labels = _year(path) / _LISTS / f"{split}.txt", labels_for(_year(path), options, default="voc")
-    try:
-        listed = list_file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{list_file}: not a readable text file ({error})") from None
+    listed = read_lines(list_file)
     images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
     items = [item_of(id, images, masks) for id in map(str.strip, listed) if id]
     objects = None
