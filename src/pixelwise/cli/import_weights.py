@@ -12,6 +12,8 @@ import typer
 
 from pixelwise.cli.options import JsonOption
 from pixelwise.errors import CheckpointError, DataError
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import read_json, read_lines
 
 if TYPE_CHECKING:
     from pixelwise.importers.foreign import ImportedBackbone, ImportedModel
@@ -108,12 +110,14 @@ def _write_model(
     input_size: int | None,
     licence: str,
 ) -> dict[str, Any]:
-    from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+    from pixelwise.inference.model_folder import ModelCard, write_model
+    from pixelwise.inference.systems import system_module
 
-    network = system_module(model.system).build(num_classes=model.num_classes, **model.arguments)
+    system = system_module(model.system)
+    network = system.build(num_classes=model.num_classes, **model.arguments)
     network.load_state_dict(model.weights, strict=False)
     card = ModelCard(
-        task=network.task,
+        task=system.TASK,
         system=model.system,
         labels=labels,
         arguments=model.arguments,
@@ -148,10 +152,9 @@ def _write_backbone(backbone: ImportedBackbone, *, out: Path) -> dict[str, Any]:
     path = out if out.suffix == ".safetensors" else out / BACKBONE_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
         # copies: tensors of a file may be parts of one larger, which safetensors does not write
-        save_file({key: tensor.contiguous().clone() for key, tensor in backbone.weights.items()}, temporary)
-        temporary.replace(path)
+        whole = {key: tensor.contiguous().clone() for key, tensor in backbone.weights.items()}
+        write_file(path, lambda new: save_file(whole, new))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
     return {"backbone": backbone.name, "file": str(path)}
@@ -202,32 +205,23 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
     elif Path(wanted).suffix == ".toml":
         labels = LabelSet.from_toml(Path(wanted))
     else:
-        labels = LabelSet.from_names(Path(wanted).stem, _names_in(Path(wanted), model))
+        names = [line.strip() for line in read_lines(Path(wanted)) if line.strip()]
+        if model.is_sigmoid and len(names) == 1:
+            names = ["background", *names]  # the one of the channel
+        labels = LabelSet.from_names(Path(wanted).stem, names)
     if len(labels) != count:
         raise DataError(f"--labels {wanted}: {len(labels)} classes, but the weights have logits for {count}")
     return labels
 
 
-def _names_in(path: Path, model: ImportedModel) -> list[str]:
-    """The names in a list; that of one channel with a sigmoid is the foreground's."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"--labels {path}: no list of names ({error})") from None
-    names = [line.strip() for line in lines if line.strip()]
-    return ["background", *names] if model.is_sigmoid and len(names) == 1 else names
-
-
 def _smp_output_stride(folder: Path, architecture: str, output_stride: int | None) -> int | None:
     """The output stride that the config.json of smp's `save_pretrained` tells, if none is asked for."""
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder}: no config.json of smp's save_pretrained ({error})") from None
-    stored = config.get("_model_class", architecture) if isinstance(config, dict) else None
-    if not isinstance(stored, str):
-        raise CheckpointError(f"{path}: not of smp's save_pretrained; expected an object with _model_class")
+    expected = "what smp's save_pretrained writes"
+    config = read_json(path, expected=expected, error=CheckpointError)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: a {type(config).__name__}; expected {expected}")
+    stored = str(config.get("_model_class", architecture))
     if stored.lower() != architecture.lower():
         raise CheckpointError(f"{path}: says {stored}, not {architecture}")
     found = config.get("encoder_output_stride")

@@ -83,7 +83,8 @@ def fit(convert: Callable[[Weights], Imported], file: ForeignWeights) -> Importe
     error = min(failures, key=lambda error: getattr(error, "differences", float("inf")))
     is_nested = not set(file.keys) <= set(file.tensors)
     parts = f"; the file holds {first_of(file.keys, 8)}" if is_nested else ""
-    raise CheckpointError(f"{error}{parts}")
+    names = ", in our names" if isinstance(error, MisfitError) else ""
+    raise CheckpointError(f"{error}{names}{parts}")
 
 
 def model_of(convert: Callable[[Weights], ImportedModel], weights: Weights, *, expected: str) -> ImportedModel:

@@ -137,7 +137,7 @@ def require_fit(found: Mapping[str, Tensor], state: Mapping[str, Tensor], *, sou
     differences = [f"{len(keys)} {kind} ({first_of(keys)})" for kind, keys in kinds if keys]
     if differences:
         raise MisfitError(
-            f"{source}{': ' if source else ''}not the weights of {expected}: {'; '.join(differences)}, in our names",
+            f"{source}{': ' if source else ''}not the weights of {expected}: {'; '.join(differences)}",
             differences=len(missing) + len(unexpected) + len(shapes),
         )
 

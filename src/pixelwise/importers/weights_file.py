@@ -6,7 +6,6 @@ A file is read as what its content is, whatever its name says. Here alone are pi
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 import zipfile
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
 from pixelwise.files.content import Content, Kind, content_of
+from pixelwise.files.tensors import read_tensors
+from pixelwise.files.text import read_json
 from pixelwise.importers.foreign import first_of
 from pixelwise.importers.pickled import pickled_names
 
@@ -111,14 +110,7 @@ def _content(path: Path) -> Content:
 
 def _read(path: Path, content: Content) -> Any:
     if content.kind is Kind.SAFETENSORS:
-        try:
-            return load_file(path)
-        # a header that is JSON but no header makes it raise others than its own
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-            size = path.stat().st_size
-            raise CheckpointError(
-                f"{path}: not a whole safetensors file ({_one_line(error)}; {size:,} bytes); copy it again"
-            ) from None
+        return read_tensors(path)
     if content.kind is Kind.TORCH:
         return _read_torch(path)
     if content.kind is Kind.TORCHSCRIPT:
@@ -171,17 +163,13 @@ def _names_in(path: Path) -> list[str]:
 
 def _shards(path: Path) -> dict[str, Tensor]:
     """The tensors that an index of Hugging Face places in several files beside it."""
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        places = index["weight_map"]
-        files = sorted(set(places.values()))
-        is_sound = bool(files) and all(isinstance(name, str) and name == Path(name).name for name in files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        is_sound = False
-    if not is_sound:
-        raise CheckpointError(
-            f"{path}: no index of shards; expected a weight_map of tensor names to file names ({_content(path).words})"
-        )
+    expected = "an index of shards, with a weight_map of tensor names to file names"
+    index = read_json(path, expected=expected, error=CheckpointError)
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    is_sound = isinstance(places, dict) and bool(places)
+    if not is_sound or not all(isinstance(name, str) and name == Path(name).name for name in places.values()):
+        raise CheckpointError(f"{path}: expected {expected} beside it")
+    files = sorted(set(places.values()))
     tensors: dict[str, Tensor] = {}
     for name in files:
         shard = path.with_name(name)
