@@ -6,13 +6,10 @@ No pickle is written or read.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import pixelwise
-import pixelwise.models
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
+from pixelwise.files.text import read_json
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 
 FORMAT_VERSION = 1
@@ -182,18 +180,6 @@ def model_digest(folder: Path | str) -> str:
     return digest.hexdigest()[:16]
 
 
-def system_names() -> list[str]:
-    """The systems that can be built: the files under `models/`."""
-    return sorted(module.name for module in pkgutil.iter_modules(pixelwise.models.__path__))
-
-
-def system_module(name: str) -> ModuleType:
-    """The file of a system. Raises CheckpointError listing those there are."""
-    if name not in system_names():
-        raise CheckpointError(f"there is no system '{name}'; there are: {', '.join(system_names())}")
-    return importlib.import_module(f"pixelwise.models.{name}")
-
-
 def _stored_tensor(tensor: Tensor, *, half: bool) -> Tensor:
     stored = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     if half and stored.dtype == torch.float32:
@@ -213,12 +199,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); the file is damaged, copy or write it again") from None
+    content = read_json(path, expected="the card of a model; copy or write it again", error=CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: a JSON object is wanted, not a {type(content).__name__}")
     return content
