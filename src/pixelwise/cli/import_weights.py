@@ -12,6 +12,8 @@ import typer
 
 from pixelwise.cli.options import JsonOption
 from pixelwise.errors import CheckpointError, DataError
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import read_json, read_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,11 +108,12 @@ def _write_model(
     from pixelwise.inference.model_folder import ModelCard, write_model
     from pixelwise.inference.systems import system_module
 
-    network = system_module(model.system).build(num_classes=model.num_classes, **model.arguments)
+    system = system_module(model.system)
+    network = system.build(num_classes=model.num_classes, **model.arguments)
     require_fit(model.weights, network.state_dict(), source=str(source), expected=name)
     network.load_state_dict(model.weights, strict=False)
     card = ModelCard(
-        task=network.task,
+        task=system.TASK,
         system=model.system,
         labels=labels,
         arguments=model.arguments,
@@ -142,9 +145,8 @@ def _write_backbone(
     path = out if out.suffix == ".safetensors" else out / BACKBONE_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
-        temporary.replace(path)
+        whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        write_file(path, lambda new: save_file(whole, new))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
     return {"mapped": len(tensors), "left_out": left_out, "backbone": name, "file": str(path)}
@@ -188,7 +190,7 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
     elif Path(wanted).suffix == ".toml":
         labels = LabelSet.from_toml(Path(wanted))
     else:
-        names = [line.strip() for line in Path(wanted).read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in read_lines(Path(wanted)) if line.strip()]
         labels = LabelSet.from_names(Path(wanted).stem, names)
     if len(labels) != count:
         raise DataError(f"--labels {wanted}: {len(labels)} classes, but the weights have scores for {count}")
@@ -197,10 +199,10 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
 
 def _smp_folder(folder: Path, architecture: str, output_stride: int | None) -> tuple[Path, int | None]:
     """The weights in a folder that smp's `save_pretrained` wrote, and the output stride that its config.json tells."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no config.json of smp's save_pretrained ({error})") from None
+    expected = "what smp's save_pretrained writes"
+    config = read_json(folder / "config.json", expected=expected, error=CheckpointError)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder / 'config.json'}: a {type(config).__name__}; expected {expected}")
     stored = str(config.get("_model_class", architecture))
     if stored.lower() != architecture.lower():
         raise CheckpointError(f"{folder}: config.json says {stored}, not {architecture}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pixelwise.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from pixelwise.contracts import SystemFile
 
 
 def models(
@@ -77,7 +79,7 @@ def _system_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def _paper(module: ModuleType) -> str:
+def _paper(module: SystemFile) -> str:
     """What the module's docstring cites: `NAME: the paper.`"""
     first = (module.__doc__ or "").split(".\n")[0]
     return " ".join(first.partition(": ")[2].split()) or " ".join(first.split())

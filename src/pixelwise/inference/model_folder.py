@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import pixelwise
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
+from pixelwise.files.text import read_json
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 
@@ -198,12 +199,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); the file is damaged, copy or write it again") from None
+    content = read_json(path, expected="the card of a model; copy or write it again", error=CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: a JSON object is wanted, not a {type(content).__name__}")
     return content

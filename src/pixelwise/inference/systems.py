@@ -13,9 +13,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
+from typing import cast
 
 import pixelwise.models
+from pixelwise.contracts import SystemFile
 from pixelwise.errors import CheckpointError
 
 GROUP = "pixelwise.models"
@@ -30,7 +31,7 @@ def system_names() -> list[str]:
     return [*own, *sorted({point.name for point in entry_points(group=GROUP)} - set(own))]
 
 
-def system_module(name: str) -> ModuleType:
+def system_module(name: str) -> SystemFile:
     """The module of a system; a file under `models/` goes before an entry point of that name.
 
     Raises:
@@ -38,7 +39,7 @@ def system_module(name: str) -> ModuleType:
             lacks a part, or has the name of another package's.
     """
     if name in _own_names():
-        return importlib.import_module(f"pixelwise.models.{name}")
+        return cast("SystemFile", importlib.import_module(f"pixelwise.models.{name}"))
     points = list(entry_points(group=GROUP, name=name))
     if not points:
         raise CheckpointError(
@@ -54,7 +55,7 @@ def _own_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(pixelwise.models.__path__))
 
 
-def _loaded(point: EntryPoint) -> ModuleType:
+def _loaded(point: EntryPoint) -> SystemFile:
     try:
         module = point.load()
     except Exception as error:  # another package's code may raise anything
@@ -63,7 +64,7 @@ def _loaded(point: EntryPoint) -> ModuleType:
     missing = [part for part in _OFFERED if not hasattr(module, part)]
     if missing:
         raise CheckpointError(f"{_origin(point)} has no {', '.join(missing)}; expected {', '.join(_OFFERED)}")
-    return module
+    return cast("SystemFile", module)
 
 
 def _origin(point: EntryPoint) -> str:

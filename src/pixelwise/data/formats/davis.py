@@ -38,6 +38,7 @@ from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, voc_colour
 
 OPTIONS: Mapping[str, str] = {
@@ -148,12 +149,7 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
         require_split(split, ONE_SPLIT, source=path)
         return folders_in(path / "Annotations" / _resolution(options))
     require_split(split, in_reading_order(lists), source=path)
-    try:
-        lines = lists[split].read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise DataError(f"{lists[split]}: {(error.strerror or str(error)).lower()}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{lists[split]}: not a readable text file ({error}); one clip a line is wanted") from None
+    lines = read_lines(lists[split], expected="one clip a line")
     named = [line.split()[0] for line in lines if line.strip()]
     return tuple(dict.fromkeys(Path(name).parent.name if "/" in name else name for name in named))
 

@@ -49,6 +49,7 @@ from pixelwise.data.kinds.writing import Original, Written
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, voc_colour
 
 OPTIONS: Mapping[str, str] = {"labels": "a .toml file in the folder with other classes"}
@@ -210,8 +211,7 @@ def _texts(folder: Path, images: Sequence[Path]) -> tuple[_Clip, ...]:
 def _seqmap(file: Path) -> frozenset[str]:
     if not file.is_file():
         return frozenset()
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    return frozenset(line.split()[0] for line in lines if line.strip())
+    return frozenset(line.split()[0] for line in read_lines(file) if line.strip())
 
 
 def _list(
@@ -240,10 +240,9 @@ def _frames_of(clip: _Clip, lines: _Lines) -> Iterator[Frame]:
 
 def _read_lines(text: Path, labels: LabelSet) -> _Lines:
     try:
-        content = text.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        fault = Fault("unreadable text", str(text), f"not a readable text file ({why})")
+        content = read_lines(text)
+    except DataError as error:
+        fault = Fault("unreadable text", str(text), str(error).removeprefix(f"{text}: "))
         return _Lines({}, {}, (fault,), is_text=False)
     shapes: defaultdict[int, list[Shape]] = defaultdict(list)
     misfits: defaultdict[int, list[Shape]] = defaultdict(list)

@@ -36,6 +36,7 @@ from pixelwise.data.truth.object_ids import majority_classes
 from pixelwise.data.truth.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Annotation, Instances
 
@@ -93,10 +94,7 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
 def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
     """The listed ids in the list's order, with the files that are there."""
     require_split(split, splits(path, options), source=path)
-    try:
-        listed = _list(path, split).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{_list(path, split)}: not a readable text file ({error})") from None
+    listed = read_lines(_list(path, split))
     images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
     entries = (Entry.from_files(id, images, masks) for id in map(str.strip, listed) if id)
     if options.get("instances") == REGIONS or objects_wanted(options, name="voc") is False:

@@ -47,6 +47,7 @@ from pixelwise.data.kinds.writing import Original, Written
 from pixelwise.data.truth.track_ids import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -254,12 +255,7 @@ def _annotation_problems(
 
 def _read(file: Path) -> Mapping[str, Any]:
     """The content. Raises DataError when it has no lists of videos, annotations and categories."""
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error}); is it cut off?") from None
+    content = read_json(file)
     for name in ("videos", "annotations", "categories"):
         values = content.get(name) if isinstance(content, dict) else None
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):

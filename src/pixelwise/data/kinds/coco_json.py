@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelwise.errors import DataError
+from pixelwise.files import text
 from pixelwise.files.images import MAX_MEGAPIXELS
 from pixelwise.labels import LabelSet, voc_colour
 
@@ -63,12 +63,7 @@ def read_json(path: Path, *, optional: Sequence[str] = ()) -> CocoJson:
     Raises:
         DataError: it has no lists of images, annotations and categories.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+    content = text.read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: COCO JSON is an object with images, annotations and categories, not a list")
     lists: dict[str, list[Entry]] = {}

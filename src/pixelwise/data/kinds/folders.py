@@ -14,6 +14,7 @@ from pathlib import Path
 from pixelwise.data.kinds.class_masks import SemanticPairs
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES
+from pixelwise.files.text import read_text
 from pixelwise.labels import LabelSet, published
 
 EVERY_FIFTH = "the set has no splits: every fifth pair by name is val, the others are train"
@@ -258,12 +259,8 @@ def read_labels(path: Path) -> LabelSet:
         raise DataError(f"{path}: no such label file; published label sets are {', '.join(published_names())}")
     if path.suffix == ".toml":
         return LabelSet.from_toml(path)
-    try:
-        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable text file ({error})") from None
-    names = [name.strip() for name in names]
-    if not names:
+    names = [name.strip() for name in read_text(path).rstrip().split("\n")]
+    if names == [""]:
         raise DataError(f"{path}: no class names in it; one a line is wanted, the first is id 0")
     if "" in names:
         raise DataError(f"{path}: line {names.index('') + 1} is empty; every line is a class, the first is id 0")

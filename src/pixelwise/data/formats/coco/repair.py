@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pixelwise.data.kinds.folders import content_keys
 from pixelwise.data.spec import DataSpec
 from pixelwise.data.truth.boxes import is_elsewhere, leaves_image
 from pixelwise.errors import DataError
+from pixelwise.files.atomic import write_file
 from pixelwise.files.exif import Size, turned_points
 from pixelwise.files.images import exif_orientation, read_image, turned_upright
 from pixelwise.files.parallel import Progress, apply
@@ -298,9 +298,7 @@ def _is_near(value: Any) -> bool:
 def write_repaired(file: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_name(f".{file.name}.new")
-    partial_file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial_file, file)
+    write_file(file, json.dumps(content, ensure_ascii=False))
 
 
 def from_folder(path: Path, place: Path) -> str:

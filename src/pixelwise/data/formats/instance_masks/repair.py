@@ -21,6 +21,8 @@ from pixelwise.data.kinds.repair_images import FolderCopy, Repaired, read_pair
 from pixelwise.data.kinds.writing import Written, write_ids, write_image
 from pixelwise.data.truth.object_ids import object_colours
 from pixelwise.data.truth.segments import ids_in
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import read_json
 
 _LARGEST = 65535
 
@@ -80,9 +82,9 @@ class ObjectMasksRepairer:
         if self.classes.table is None:
             return
         path = root / TABLE
-        table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        table = read_json(path) if path.is_file() else {}
         table |= {f"{split}/{one.name}": one.entry["meanings"] for one in written}
-        path.write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_file(path, json.dumps(table, ensure_ascii=False, indent=1))
 
     def finish_set(self, root: Path) -> None:
         """Write labels.toml."""

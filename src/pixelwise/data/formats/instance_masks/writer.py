@@ -15,6 +15,8 @@ from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.kinds.writing import Original, Written, write_ids
 from pixelwise.data.truth.object_ids import object_colours, painted_ids
 from pixelwise.data.truth.regions import regions_of
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 from pixelwise.types import Instances, Masks
 
@@ -67,9 +69,9 @@ class ObjectMasksWriter:
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Add the meanings of the numbers of a split to the table."""
         path = root / TABLE
-        table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        table = read_json(path) if path.is_file() else {}
         table |= {f"{split}/{one.name}": one.entry["meanings"] for one in written}
-        path.write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_file(path, json.dumps(table, ensure_ascii=False, indent=1))
 
     def finish_set(self, root: Path) -> None:
         """Write labels.toml."""
