@@ -163,7 +163,9 @@ def _text(docstring: str | None) -> str:
 
 def _escaped(line: str) -> str:
     parts = re.split(r"(`[^`]+`)", line)
-    return "".join(part if part.startswith("`") else re.sub(r"([\[\]*<])", r"\\\1", part) for part in parts)
+    return "".join(
+        part if part.startswith("`") else re.sub(r"([\[\]*|])", r"\\\1", part).replace("<", "&lt;") for part in parts
+    )
 
 
 def _costs() -> Mapping[str, Mapping[str, Any]]:
@@ -215,7 +217,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split())
 
 
 def _indented(text: str) -> str:
