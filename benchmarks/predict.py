@@ -39,7 +39,7 @@ from pixelwise.inference.images.predict import Job, predict_files
 from pixelwise.inference.model_folder import ModelCard, system_module
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.labels import LabelSet
-from pixelwise.nn.backbones import Normalize
+from pixelwise.nn.backbone import Normalize
 from pixelwise.predictions.lines import ResultsFile
 
 CLASSES = 21

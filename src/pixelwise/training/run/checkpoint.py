@@ -35,7 +35,7 @@ def save_state(folder: Path, fitting: Fit, progress: dict[str, Any]) -> None:
         save_file(_contiguous(fitting.system.state_dict()), new / "network.safetensors")
         save_file(_contiguous(_optimizer_tensors(fitting)), new / "optimizer.safetensors")
         if fitting.average:
-            save_file(_contiguous(fitting.average.tensors), new / "average.safetensors")
+            save_file(_contiguous(fitting.average.module.state_dict()), new / "average.safetensors")
         content = {"step": fitting.step, "progress": progress}
         (new / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -64,18 +64,19 @@ def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
         return None
     newest = states[-1]
     try:
-        content = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        content = TypeAdapter(_State).validate_json((newest / "state.json").read_bytes())
         fitting.system.load_state_dict(load_file(newest / "network.safetensors"))
         _load_optimizer(fitting, load_file(newest / "optimizer.safetensors"))
+        fitting.step = content.step
         if fitting.average:
-            _copy_into(fitting.average.tensors, load_file(newest / "average.safetensors"))
-        fitting.step = int(content["step"])
+            fitting.average.module.load_state_dict(load_file(newest / "average.safetensors"))
+            set_updates(fitting.average, fitting.step)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{newest}: this training state cannot be used ({first_line}); remove it to go on from the one before"
         ) from None
-    return content["progress"]
+    return content.progress
 
 
 def recover_states(folder: Path) -> bool:
@@ -113,13 +114,6 @@ def _load_optimizer(fitting: Fit, tensors: dict[str, Tensor]) -> None:
             else torch.empty_like(value)
         )
         state[parameter][key] = layout.copy_(value)
-
-
-def _copy_into(target: dict[str, Tensor], source: dict[str, Tensor]) -> None:
-    if target.keys() != source.keys():
-        raise KeyError("the averaged weights have other names")
-    for key, value in source.items():
-        target[key].copy_(value)
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
