@@ -13,8 +13,9 @@ from pixelwise.errors import CheckpointError
 from pixelwise.inference import load as load_module
 from pixelwise.inference.load import load, weights_digest
 from pixelwise.inference.merged_predictor import MergedPredictor, joined_labels
-from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from tests.inference.conftest import LABELS, noise, pointwise, pointwise_card
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from pixelwise.cli.evaluating import heading
 
+from pixelwise.cli.evaluation import heading
 from pixelwise.errors import RecipeError
 from pixelwise.labels import LabelSet, published
 from pixelwise.metrics.choice import (

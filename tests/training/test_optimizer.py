@@ -103,7 +103,7 @@ def test_average_equals_the_formula_and_counts_batches_exactly() -> None:
         average.update_parameters(layer)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
-    assert float(average.module.weight) == pytest.approx(expected, rel=1e-5)
+    assert float(average.module.weight.detach()) == pytest.approx(expected, rel=1e-5)
     assert int(average.module.num_batches_tracked) == 39
 
 
