@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pixelwise.cli.options import JsonOption
+from pixelwise.cli.terminal import print
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import write_file
 from pixelwise.files.text import read_json, read_lines
@@ -153,7 +154,7 @@ def _write_backbone(
 
 def _say(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({**report, "missing": 0, "unexpected": 0}, ensure_ascii=False))
+        print(json.dumps({**report, "missing": 0, "unexpected": 0}, ensure_ascii=False), whole=True)
         return
     print(f"{report['mapped']} tensors mapped, 0 missing, 0 unexpected")
     if report["left_out"]:
