@@ -1,8 +1,4 @@
-"""Clips that are made of labelled stills: objects cut out by their masks move over photographs; see `synthesis`.
-
-PATH is a set of another format, `?source=coco` unless another is named, whose truth has objects with masks; its split
-is the split here, so that clips of `train` and `val` have nothing in common. Nothing is written to the disk.
-"""
+"""Reading; see the package."""
 
 from __future__ import annotations
 
