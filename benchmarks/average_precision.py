@@ -125,7 +125,8 @@ def main() -> None:
     pairs = [image_objects(generator) for _ in range(options.images)]
     annotations, results = entries(pairs)
     print(f"{options.images:,} images, {len(annotations):,} objects, {len(results):,} detections")
-    ratios = []
+    ratios: list[float] = []
+    found: dict[str, Any] = {}
     for turn in range(options.pairs):
         begin = time.perf_counter()
         found = ours(pairs)
