@@ -131,9 +131,9 @@ def main() -> None:
         begin = time.perf_counter()
         found = ours(pairs)
         middle = time.perf_counter()
-        wanted = pycocotools(options.images, annotations, results)
+        expected = pycocotools(options.images, annotations, results)
         end = time.perf_counter()
-        difference = max(abs(found[name] - value) for name, value in wanted.items() if value >= 0)
+        difference = max(abs(found[name] - value) for name, value in expected.items() if value >= 0)
         ratios.append((middle - begin) / (end - middle))
         print(
             f"pair {turn + 1}: ours {middle - begin:.1f} s, pycocotools {end - middle:.1f} s, difference {difference:g}"
