@@ -18,10 +18,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import typer
+
+from pixelwise.contracts import SystemFile
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "build" / "docs"
@@ -147,7 +148,7 @@ def main() -> int:
     return subprocess.call(command, cwd=ROOT)
 
 
-def _told(module: ModuleType) -> str:
+def _told(module: SystemFile) -> str:
     """The docstring of a format: of the package's reader, where it is a package."""
     if hasattr(module, "__path__"):
         module = importlib.import_module(f"{module.__name__}.reader")
@@ -162,14 +163,16 @@ def _text(docstring: str | None) -> str:
 
 def _escaped(line: str) -> str:
     parts = re.split(r"(`[^`]+`)", line)
-    return "".join(part if part.startswith("`") else re.sub(r"([\[\]*<])", r"\\\1", part) for part in parts)
+    return "".join(
+        part if part.startswith("`") else re.sub(r"([\[\]*|])", r"\\\1", part).replace("<", "&lt;") for part in parts
+    )
 
 
 def _costs() -> Mapping[str, Mapping[str, Any]]:
     return json.loads((ROOT / "benchmarks" / "results" / "costs.json").read_text("utf-8"))
 
 
-def _system(name: str, module: ModuleType, costs: Mapping[str, Mapping[str, Any]]) -> str:
+def _system(name: str, module: SystemFile, costs: Mapping[str, Mapping[str, Any]]) -> str:
     head, _, rest = (inspect.getdoc(module) or "").partition("\n\n")
     rows = []
     for variant, arguments in module.VARIANTS.items():
@@ -214,7 +217,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split())
 
 
 def _indented(text: str) -> str:

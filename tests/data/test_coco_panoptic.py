@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.kinds.faults import Fault
+from pixelwise.data.listing import Fault
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.convert import Conversion, convert_dataset
@@ -317,7 +317,7 @@ class TestTwoChannels:
         wrong[0, 1] = 7, 3
         spec = self.tree(tmp_path, wrong)
         assert sorted(kinds(spec)) == ["number of stuff", "unknown category"]
-        with pytest.raises(DataError, match="class 8 in its first channel is not in"):
+        with pytest.raises(DataError, match="class 8 of channel 1 is not in"):
             opened(spec)[0]
 
     def test_another_encoding_is_refused(self, tmp_path: Path) -> None:

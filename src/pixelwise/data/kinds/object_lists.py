@@ -156,6 +156,11 @@ class DrawnObjects:
     noun: str
     sizes: tuple[tuple[int, int], ...] | None = field(repr=False, default=None)
     note: str | None = None
+    clips = None
+    numbered_by = None
+
+    def flow(self, index: int, *, reference: int) -> None:
+        """Nobody knows the flow."""
 
     def __len__(self) -> int:
         return len(self.ids)
