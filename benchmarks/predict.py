@@ -171,7 +171,7 @@ def folder(data: Path, *, images: int, model: str, workers: int) -> bool:
 
     def command() -> None:
         with tempfile.TemporaryDirectory() as out, ResultsFile(Path(out)) as results:
-            files = find_image_files([str(path) for path in paths], out=Path(out))
+            files = find_image_files([str(path) for path in paths], out=Path(out)).files
             job = Job(predictor, "benchmark", Options(), Path(out), 200.0, workers)
             outcomes = list(predict_files(files, job, results))
             failures = [outcome.failure for outcome in outcomes if outcome.failure]
