@@ -16,7 +16,8 @@ from pixelwise.data.loading.collate import collate
 from pixelwise.errors import RecipeError
 from pixelwise.models import fcn
 from pixelwise.models.fcn import FCN, DilatedFCN, bilinear_kernel, build
-from pixelwise.nn.backbones import Backbone, VGGBackbone
+from pixelwise.nn.backbone import Backbone
+from pixelwise.nn.backbones import VGGBackbone
 from pixelwise.types import Annotation, Sample
 from tests.models.weights import copy_weights, normalized, relative_error
 from tests.nn.test_backbones import perturb_batch_norm
@@ -217,7 +218,7 @@ def place_in_the_image(layers: list[nn.Module], cell: float) -> float:
         kernel, stride, padding = (
             side[0] if isinstance(side, tuple) else side for side in (layer.kernel_size, layer.stride, layer.padding)
         )
-        cell = cell * stride - padding + (kernel - 1) / 2
+        cell = float(cell * stride - padding + (kernel - 1) / 2)
     return cell
 
 

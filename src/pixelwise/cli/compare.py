@@ -22,7 +22,9 @@ from pixelwise.cli.options import (
     QuietOption,
     WorkersOption,
 )
+from pixelwise.cli.terminal import cell, print
 from pixelwise.errors import DataError, RecipeError
+from pixelwise.files.atomic import require_writable, write_file
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.comparison import ComparedModel, Comparison
@@ -90,7 +92,7 @@ def compare(
             print(f"measuring {event} …", file=sys.stderr)
     assert comparison is not None
     if as_json:
-        print(json.dumps(comparison.to_json(), ensure_ascii=False))
+        print(json.dumps(comparison.to_json(), ensure_ascii=False), whole=True)
     else:
         _print_table(comparison)
     if out is not None:
@@ -150,10 +152,10 @@ def _print_table(comparison: Comparison) -> None:
     for number, column in enumerate(rows[0]):
         table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(cell, row.values()))
     console.print(table)
     for line in _notes(comparison):
-        console.print(line)
+        print(line)
 
 
 def _require_writable(path: Path) -> None:
@@ -163,18 +165,15 @@ def _require_writable(path: Path) -> None:
         raise DataError(f"{path}: is a folder; a file name is wanted")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_name(f".{path.name}.new").touch()
+        require_writable(path)
     except OSError as error:
         raise _unwritable(path, error) from None
-    path.with_name(f".{path.name}.new").unlink()
 
 
 def _write(path: Path, comparison: Comparison) -> None:
     text = {".md": _markdown, ".json": _json_text, ".csv": _csv_text}[path.suffix.lower()](comparison)
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
+        write_file(path, text)
     except OSError as error:
         raise _unwritable(path, error) from None
 

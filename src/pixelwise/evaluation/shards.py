@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pixelwise.errors import DataError, PixelwiseError, RecipeError
 from pixelwise.evaluation.report import REPORT_NAME, Evaluation
 from pixelwise.evaluation.subject import Subject
+from pixelwise.files.text import parse_json, read_text
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.choice import TaskMetric, metric_from_state
 
@@ -172,18 +173,13 @@ class _Part:
         }
 
 
+_EXPECTED = "the JSON that evaluate --shard writes"
+
+
 def _read(path: Path) -> _Part:
     path = path / REPORT_NAME if path.is_dir() else path
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not the JSON that evaluate --shard writes") from None
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}: not the JSON that evaluate --shard writes ({error})") from None
+    text = read_text(path, expected=_EXPECTED)
+    content = parse_json(text, source=path, expected=_EXPECTED)
     if not isinstance(content, dict) or not isinstance(content.get("shard"), dict):
         raise DataError(f"{path}: no shard of an evaluation; the output of evaluate --shard I/N --json is wanted")
     version = content["shard"].get("format_version")

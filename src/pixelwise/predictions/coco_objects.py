@@ -18,6 +18,7 @@ import torch
 
 from pixelwise.data.dataset import Dataset
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Instances, Masks, Sample
 
@@ -191,12 +192,7 @@ def read_objects(path: Path, dataset: Dataset) -> StoredObjects:
     Raises:
         DataError: no results JSON, an entry that is not sound, an unknown category, or an image that is not in the set.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+    content = read_json(path)
     if not isinstance(content, list):
         raise DataError(
             f"{path}: COCO results are a list of objects with image_id, category_id, score and bbox or segmentation, "

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -19,6 +18,7 @@ from pixelwise.data.kinds.panoptic_json import panoptic_categories
 from pixelwise.data.kinds.segment_maps import box_of, panoptic_of, read_segment_ids
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_json
 from pixelwise.labels import LARGEST_ID, LabelSet
 from pixelwise.predictions.coco_objects import (
     CocoResults,
@@ -188,12 +188,7 @@ def read_segments(path: Path, dataset: Dataset) -> StoredSegments:
     Raises:
         DataError: no panoptic JSON, an entry that is not sound, an unknown category, or no image of the set.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+    content = read_json(path)
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list):
         raise DataError(f"{path}: panoptic results are an object with a list 'annotations'")

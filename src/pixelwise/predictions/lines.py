@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pixelwise.errors import DataError
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import parse_json
 from pixelwise.labels import LabelSet
 from pixelwise.predictions.coco_objects import coco_image_ids, entries_of_record, panoptic_entry_of_record
 from pixelwise.predictions.pictures import PANOPTIC_SUFFIX
@@ -87,15 +89,15 @@ class ResultsFile:
         kept = sorted(filter(is_kept, self._entries.values()), key=lambda entry: entry.offset)
         if sum(entry.length + 1 for entry in kept) == self.path.stat().st_size:
             return
-        temporary = self.path.with_name(f".{RESULTS_NAME}.tmp")
-        with self.path.open("rb") as source, temporary.open("wb") as target:
-            for entry in kept:
-                source.seek(entry.offset)
-                target.write(source.read(entry.length) + b"\n")
-            target.flush()
-            os.fsync(target.fileno())
+
+        def copy(new: Path) -> None:
+            with self.path.open("rb") as source, new.open("wb") as target:
+                for entry in kept:
+                    source.seek(entry.offset)
+                    target.write(source.read(entry.length) + b"\n")
+
+        write_file(self.path, copy)
         self._file.close()
-        os.replace(temporary, self.path)
         self._file = self.path.open("ab", buffering=0)
         self._entries = _scan(self.path)
 
@@ -117,7 +119,7 @@ class ResultsFile:
         for entry in sorted(self._entries.values(), key=lambda entry: entry.offset):
             with self.path.open("rb") as file:
                 file.seek(entry.offset)
-                yield json.loads(file.read(entry.length))
+                yield parse_json(file.read(entry.length), source=self.path)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line and hand it to the system."""
@@ -155,10 +157,10 @@ def _entries(path: Path) -> Iterator[_Entry]:
         for line in file:
             content = line.rstrip(b"\r\n")
             try:
-                record = json.loads(content)
+                record = parse_json(content, source=path)
                 if isinstance(record["image"], str):
                     yield _entry(record, offset, len(content))
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (DataError, TypeError, KeyError, AttributeError):
                 pass  # cut short, or not a line of ours
             offset += len(line)
 

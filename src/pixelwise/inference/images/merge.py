@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,9 @@ import torch
 
 from pixelwise.data.kinds.class_masks import read_semantic
 from pixelwise.errors import DataError
+from pixelwise.files.atomic import write_file
 from pixelwise.files.images import IMAGE_SUFFIXES
+from pixelwise.files.text import parse_json, read_json
 from pixelwise.inference.scene import Scene
 from pixelwise.labels import LabelSet, published, published_names
 from pixelwise.nn.panoptic_merge import merge_segments
@@ -39,7 +40,7 @@ class _Line(NamedTuple):
     def read(self) -> dict[str, Any]:
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            return json.loads(file.read(self.length))
+            return parse_json(file.read(self.length), source=self.path)
 
 
 class Outcome(NamedTuple):
@@ -207,9 +208,7 @@ def merge_files(
         )
         path = out / picture
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        segment_picture(panoptic).save(temporary, format="PNG")
-        os.replace(temporary, path)
+        write_file(path, partial(segment_picture(panoptic).save, format="PNG"), sync=False)
         identity = {"image": image, "file": {}, "model": MODEL, "weights": "", "options": options}
         record = {**scene.record(), **identity, "files": [picture]}
         results.append(record)
@@ -254,10 +253,10 @@ def _lines(path: Path, told: dict[Path, list[str]]) -> Iterator[tuple[str, dict[
     with path.open("rb") as file:
         for number, content in enumerate(file, start=1):
             try:
-                record = json.loads(content)
+                record = parse_json(content, source=path)
                 image, names, files = record["image"], list(record["labels"]), record.get("files", [])
                 classes = frozenset(int(segment["label"]) for segment in record["segments"])
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (DataError, ValueError, TypeError, KeyError, AttributeError):
                 if content.endswith(b"\n"):
                     raise DataError(f"{path}: line {number} is no line of `pixelwise predict`") from None
                 continue  # cut short by a kill
@@ -271,10 +270,7 @@ def _lines(path: Path, told: dict[Path, list[str]]) -> Iterator[tuple[str, dict[
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     """The entries of COCO's results. Raises DataError where they are none."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+    content = read_json(path)
     if not isinstance(content, list):
         raise DataError(f"{path}: COCO results are a list of objects, not a {type(content).__name__}")
     for number, entry in enumerate(content, start=1):
