@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from pixelwise.contracts import Traits
 from pixelwise.inference import fusion
 from pixelwise.inference.fusion import FusedConv, fused_copy
-from pixelwise.inference.model_folder import system_module, system_names
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module, system_names
 from pixelwise.models import deeplab_v3_plus
 from tests.inference.conftest import noise, pointwise_card
 

@@ -13,7 +13,7 @@ from pixelwise.data.spec import open_dataset
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.evaluation.evaluate import Predictions, model_predictions
 from pixelwise.inference.load import load, weights_digest
-from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.predictor import DEFAULTS, Options, Predictor
 from pixelwise.metrics.choice import JUDGED_TASKS, TaskMetric, new_metric
 from pixelwise.predictions.clips import StoredFrames, has_colours, read_object_frame, read_step_frame
 from pixelwise.predictions.coco_objects import read_objects
@@ -59,9 +59,7 @@ def model_subject(
     label_map: str | None,
     *,
     device: str = "auto",
-    input_size: int | None = None,
-    tile: bool = False,
-    tta: bool = False,
+    options: Options = DEFAULTS,
     tracks: bool = False,
 ) -> Subject:
     """A model, to be evaluated on data in its own classes.
@@ -71,9 +69,7 @@ def model_subject(
         specs: of the data; val where a split is left open.
         label_map: how other classes become the model's; see `with_labels`.
         device: see `load`.
-        input_size: see `Options`, as for the others.
-        tile: through windows.
-        tta: average over scales and mirror images.
+        options: how it runs on an image.
         tracks: see `model_predictions`.
 
     Raises:
@@ -93,15 +89,15 @@ def model_subject(
     joined = _joined(mapped)
     return Subject(
         name,
-        model_predictions(predictor, input_size=input_size, tile=tile, tta=tta, tracks=tracks),
+        model_predictions(predictor, options, tracks=tracks),
         joined,
         range(len(joined)),
         (*([predictor.note] if predictor.note else []), *_notes(datasets), *tables),
         {
             "weights": weights_digest(name),
-            "input_size": input_size or predictor.card.input_size,
-            "tile": tile,
-            "tta": tta,
+            "input_size": options.input_size or predictor.card.input_size,
+            "tile": options.tile,
+            "tta": options.tta,
             "track": tracks,
             "label_maps": [[list(row) for row in one.rows()] for one in maps],
         },

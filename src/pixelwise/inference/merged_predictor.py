@@ -13,7 +13,7 @@ from pixelwise.contracts import Traits
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference.image_input import ImageInput
 from pixelwise.inference.model_folder import ModelCard
-from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.inference.predictor import DEFAULTS, Options, Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.nn.panoptic_merge import SCORE_THRESHOLD, SMALLEST_STUFF, merge_segments
 from pixelwise.ops.superpixels import Regions
@@ -81,13 +81,14 @@ class MergedPredictor(Predictor):
         self.semantic.require_possible(options)
         self.instance.require_possible(options)
 
-    def _annotate(
-        self, image: UInt8[Tensor, "3 H W"], options: Options, *, proposals: Regions | None = None
+    def annotate(
+        self, image: UInt8[Tensor, "3 H W"], options: Options = DEFAULTS, *, proposals: Regions | None = None
     ) -> Annotation:
+        """See Predictor."""
         if proposals is not None:
             raise RecipeError(f"{self.name} takes no proposals; leave ?proposals= out of the data")
-        of_pixels = self.semantic._annotate(image, replace(options, score_threshold=None)).to("cpu")
-        instances = self.instance._annotate(image, options).to("cpu").instances
+        of_pixels = self.semantic.annotate(image, replace(options, score_threshold=None)).to("cpu")
+        instances = self.instance.annotate(image, options).to("cpu").instances
         semantic = of_pixels.semantic
         assert semantic is not None
         assert instances is not None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypedDict, Unpack, overload
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +28,12 @@ from pixelwise.ops.tiles import join_windows, window_starts
 from pixelwise.types import Annotation, Instances
 
 TTA_SCALES = (0.75, 1.0, 1.25)
-"""Factors on the input size whose answers `tta` averages, each with its mirror image."""
+"""Factors on the input size whose predictions `tta` averages, each with its mirror image: six passes."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an image is looked at.
+    """How a model runs on an image.
 
     Attributes:
         score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
@@ -45,7 +45,7 @@ class Options:
             None takes the one at which the model was validated.
         tile: look at the image at its own size through overlapping windows, and average where they overlap. Not for
             panoptic models.
-        tta: average over three scales and mirror images; six times the work. Not for panoptic models.
+        tta: average over three scales and their mirror images: six passes. Not for panoptic models.
     """
 
     score_threshold: float | None = None
@@ -61,6 +61,20 @@ class Options:
             raise RecipeError(f"max detections {self.max_detections}: at least 1 is wanted")
         if self.input_size is not None and self.input_size < 1:
             raise RecipeError(f"input size {self.input_size}: at least 1 pixel is wanted")
+
+
+class OptionArguments(TypedDict, total=False):
+    """The fields of Options as arguments of a call."""
+
+    score_threshold: float | None
+    max_detections: int | None
+    input_size: int | None
+    tile: bool
+    tta: bool
+
+
+DEFAULTS = Options()
+"""As the model was validated."""
 
 
 class FrameMemory(NamedTuple):
@@ -138,49 +152,20 @@ class Predictor:
         return self.card.labels
 
     @overload
-    def __call__(
-        self,
-        image: ImageInput,
-        *,
-        score_threshold: float | None = None,
-        max_detections: int | None = None,
-        input_size: int | None = None,
-        tile: bool = False,
-        tta: bool = False,
-    ) -> Scene: ...
+    def __call__(self, image: ImageInput, **options: Unpack[OptionArguments]) -> Scene: ...
 
     @overload
-    def __call__(
-        self,
-        image: Sequence[ImageInput],
-        *,
-        score_threshold: float | None = None,
-        max_detections: int | None = None,
-        input_size: int | None = None,
-        tile: bool = False,
-        tta: bool = False,
-    ) -> list[Scene]: ...
+    def __call__(self, image: Sequence[ImageInput], **options: Unpack[OptionArguments]) -> list[Scene]: ...
 
     def __call__(
-        self,
-        image: ImageInput | Sequence[ImageInput],
-        *,
-        score_threshold: float | None = None,
-        max_detections: int | None = None,
-        input_size: int | None = None,
-        tile: bool = False,
-        tta: bool = False,
+        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[OptionArguments]
     ) -> Scene | list[Scene]:
-        """Say what an image shows.
+        """Predict what an image shows.
 
         Args:
             image: a path, a Pillow image, an array u8[H,W,3] or u8[H,W], a tensor u8[3,H,W] or f32[3,H,W] in [0, 1];
                 or a list of them.
-            score_threshold: see Options, as for the others.
-            max_detections: without effect on models that find no objects.
-            input_size: long side in pixels, or the side of the windows.
-            tile: through windows at the image's own size.
-            tta: average over scales and mirror images.
+            options: see Options.
 
         Returns:
             the scene, on the CPU and at the size of the image; for a list a list.
@@ -189,10 +174,10 @@ class Predictor:
             DataError: an image cannot be used.
             RecipeError: an option is impossible.
         """
-        options = Options(score_threshold, max_detections, input_size, tile, tta)
+        chosen = Options(**options)
         if isinstance(image, list | tuple):
-            return [self.scene(image_tensor(one), options, name=_name_of(one)) for one in image]
-        return self.scene(image_tensor(image), options, name=_name_of(image))  # pyright: ignore[reportArgumentType]
+            return [self.scene(image_tensor(one), chosen, name=_name_of(one)) for one in image]
+        return self.scene(image_tensor(image), chosen, name=_name_of(image))  # pyright: ignore[reportArgumentType]
 
     def scene(self, image: UInt8[Tensor, "3 H W"], options: Options, *, name: str | None = None) -> Scene:
         """The same for an image that was read before.
@@ -203,30 +188,54 @@ class Predictor:
             name: what results call it, such as its path.
         """
         begin = time.perf_counter()
-        annotation = self._annotate(image, options).to("cpu")
+        annotation = self.annotate(image, options).to("cpu")
         seconds = time.perf_counter() - begin
         return Scene(
             image=image, annotation=annotation, labels=self.labels, seconds=seconds, model=self.name, name=name
         )
 
+    @torch.no_grad()
     def annotate(
-        self,
-        image: UInt8[Tensor, "3 H W"],
-        *,
-        score_threshold: float | None = None,
-        max_detections: int | None = None,
-        input_size: int | None = None,
-        tile: bool = False,
-        tta: bool = False,
-        proposals: Regions | None = None,
+        self, image: UInt8[Tensor, "3 H W"], options: Options = DEFAULTS, *, proposals: Regions | None = None
     ) -> Annotation:
-        """The answer alone, at the size of the image and on the predictor's device: what evaluation needs.
+        """The annotation alone, at the size of the image and on the predictor's device: what evaluation needs.
 
-        The options are those of a call; `proposals` are regions of the image for a model that takes them, which finds
-        its own if not given.
+        Args:
+            image: RGB on the CPU.
+            options: how to run on it.
+            proposals: regions of the image for a model that takes them, which finds its own if not given.
+
+        Raises:
+            RecipeError: an option is impossible for the model, or it takes no proposals.
         """
-        options = Options(score_threshold, max_detections, input_size, tile, tta)
-        return self._annotate(image, options, proposals=proposals)
+        input_size = options.input_size or self.card.input_size
+        if proposals is not None:
+            require_takes_proposals(self.model)
+            if options.tile or options.tta:
+                raise RecipeError(
+                    f"{self.name}: proposals are of the whole image as it is; leave out "
+                    f"{'--tile' if options.tile else '--tta'}, or ?proposals="
+                )
+            return self._decoded(image, input_size, options, proposals=proposals)[0]
+        if self.card.task == "panoptic":
+            self.require_possible(options)
+            return self._decoded(image, input_size, options)[0]
+        if self.card.task == "instance":
+            return self._find_objects(image, input_size, options)
+        if options.tile:
+            size = (image.shape[1], image.shape[2])
+            windows = self._window_logits(image, input_size, tta=options.tta)
+            semantic, confidence = join_windows(
+                windows, size_hw=size, window=input_size, align_corners=self.traits.align_corners
+            )
+            annotation = Annotation(semantic=semantic, confidence=confidence)
+        else:
+            size = (image.shape[1], image.shape[2])
+            output = self._scores(image, input_size, tta=options.tta)
+            annotation = as_system(self.model).decode(output, Sizes((size,), (size,)))[0]
+        if options.score_threshold is not None:
+            annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
+        return annotation
 
     @torch.no_grad()
     def annotate_frame(
@@ -255,7 +264,7 @@ class Predictor:
         """
         self.require_possible(options)
         if not self.uses_memory:
-            return self._annotate(image, options, proposals=proposals), None
+            return self.annotate(image, options, proposals=proposals), None
         if proposals is not None:
             require_takes_proposals(self.model)
         if options.tile or options.tta:
@@ -326,39 +335,6 @@ class Predictor:
         if size is None:
             return logits[0].clone()
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.traits.align_corners)[0]
-
-    @torch.no_grad()
-    def _annotate(
-        self, image: UInt8[Tensor, "3 H W"], options: Options, *, proposals: Regions | None = None
-    ) -> Annotation:
-        input_size = options.input_size or self.card.input_size
-        if proposals is not None:
-            require_takes_proposals(self.model)
-            if options.tile or options.tta:
-                raise RecipeError(
-                    f"{self.name}: proposals are of the whole image as it is; leave out "
-                    f"{'--tile' if options.tile else '--tta'}, or ?proposals="
-                )
-            return self._decoded(image, input_size, options, proposals=proposals)[0]
-        if self.card.task == "panoptic":
-            self.require_possible(options)
-            return self._decoded(image, input_size, options)[0]
-        if self.card.task == "instance":
-            return self._find_objects(image, input_size, options)
-        if options.tile:
-            size = (image.shape[1], image.shape[2])
-            windows = self._window_logits(image, input_size, tta=options.tta)
-            semantic, confidence = join_windows(
-                windows, size_hw=size, window=input_size, align_corners=self.traits.align_corners
-            )
-            annotation = Annotation(semantic=semantic, confidence=confidence)
-        else:
-            size = (image.shape[1], image.shape[2])
-            output = self._scores(image, input_size, tta=options.tta)
-            annotation = as_system(self.model).decode(output, Sizes((size,), (size,)))[0]
-        if options.score_threshold is not None:
-            annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
-        return annotation
 
     def _find_objects(self, image: UInt8[Tensor, "3 H W"], input_size: int, options: Options) -> Annotation:
         """The objects of an image, with windows and mirror images as asked for."""
@@ -441,7 +417,9 @@ class Predictor:
         total = torch.zeros_like(output.logits, dtype=torch.float32)
         for scale in TTA_SCALES:
             for mirrored in (False, True):
-                logits = self._look(image, max(1, round(scale * long_side)), mirrored=mirrored).logits.float()
+                is_first = scale == 1 and not mirrored
+                view = output if is_first else self._look(image, max(1, round(scale * long_side)), mirrored=mirrored)
+                logits = view.logits.float()
                 logits = logits.flip(3) if mirrored else logits
                 logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=self.traits.align_corners)
                 total += logits.softmax(dim=1)

@@ -45,7 +45,7 @@ from pixelwise.data.kinds.track_clips_writer import (
     clip_and_frame,
 )
 from pixelwise.data.kinds.track_frames import inspect_shapes, repaired_shapes, truth_of_shapes
-from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import Progress
@@ -286,23 +286,19 @@ MOTS_DIVISOR = 1000
 """Numbers of objects in MOTS are below it; an id is class · 1000 + number."""
 
 
-@dataclass(frozen=True)
-class MotsWriter:
-    """The format mots. See Target for the attributes.
+@dataclass(frozen=True, kw_only=True)
+class MotsWriter(Writer):
+    """The format mots. See Writer for the attributes.
 
     Attributes:
         default: the label set that needs no label file.
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
     """
 
-    labels: LabelSet
     default: LabelSet
-    numbered_by: int | None = None
     format: str = "mots"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame; its objects go into the entry, for `finish`. See Target."""
+        """Write one frame; its objects go into the entry, for `finish`. See Writer."""
         clip, frame = clip_and_frame(original.id, source=original.image)
         file, losses = original.write_image(root, f"{original.split}/images/{clip}/{frame}")
         number = number_of(frame)

@@ -46,7 +46,7 @@ from pixelwise.data.kinds.panoptic_json import panoptic_categories, panoptic_lab
 from pixelwise.data.kinds.segment_clips_writer import _sides, _write_listed, _write_places
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame, free_clip
-from pixelwise.data.kinds.writing import Original, Written, contiguous
+from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
@@ -251,20 +251,14 @@ def _flat(content: Mapping[str, Any], clips: str, entries: str, key: str, file: 
 
 
 @dataclass(frozen=True)
-class VipsegWriter:
-    """The format vipseg, with panomasksRGB/, JSON files and lists. See Target for the attributes.
+class VipsegWriter(Writer):
+    """The format vipseg, with panomasksRGB/, JSON files and lists. See Writer for the attributes."""
 
-    Attributes:
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
-    """
-
-    labels: LabelSet
-    numbered_by: int | None = None
     format: str = "vipseg"
     shares_images: bool = True
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
+        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Writer."""
         clip, frame = clip_and_frame(original.id, source=original.image)
         clip, renamed = free_clip(root, clip, original.split)
         file, losses = original.write_image(root, f"images/{clip}/{frame}")

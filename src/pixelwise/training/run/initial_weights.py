@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pixelwise.contracts import Stage, as_system
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference.load import find_model, shipped_models
-from pixelwise.inference.model_folder import ModelCard, read_model, system_module
+from pixelwise.inference.model_folder import ModelCard, read_model
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.nn.backbones import Backbone, load_backbone
 from pixelwise.nn.flow import RAFTFlow, load_flow

@@ -12,7 +12,7 @@ from typing import Any
 
 from pixelwise.contracts import Recipe, Stage, SystemFile
 from pixelwise.errors import RecipeError
-from pixelwise.inference.model_folder import system_module, system_names
+from pixelwise.inference.systems import system_module, system_names
 
 MODEL = "model."
 """Before the name of an argument of `build`."""

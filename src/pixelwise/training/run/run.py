@@ -25,7 +25,8 @@ from pixelwise.contracts import Recipe, SolverProgress, Stage, as_system
 from pixelwise.data.loading.batches import sizes_median
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.files.parallel import Progress, silent
-from pixelwise.inference.model_folder import recover_model, system_module
+from pixelwise.inference.model_folder import recover_model
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.class_weights import balanced_weights
