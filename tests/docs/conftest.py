@@ -101,9 +101,7 @@ def shell(folder: Path) -> Shell:
         target = folder / words.pop() if len(words) > 2 and words[-2] == ">" else None
         if target is not None:
             words.pop()
-        assert words[0] == "pixelwise", (
-            f"`{line}`: mark its block with <!-- not run: why -->"
-        )
+        assert words[0] == "pixelwise", f"`{line}`: mark its block with <!-- not run: why -->"
         if words[1] == "train" and "--resume" not in words:
             words += [word for setting in SHORTER for word in ("--set", setting)]
         code, out = run_main([*words[1:], *([] if words[1] != "train" else ["--workers", "0"])])

@@ -16,9 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from pixelwise.data.formats import davis
 from pixelwise.data.formats.kitti_step import STEP_DIVISOR
-from pixelwise.data.kinds.clips import Frame
 from pixelwise.data.kinds.segment_maps import panoptic_of
 from pixelwise.data.kinds.track_frames import truth_of_numbers
+from pixelwise.data.listing import Item
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_channels
@@ -87,7 +87,7 @@ def read_step_frame(path: Path, labels: LabelSet, size: tuple[int, int]) -> Anno
 
 def read_object_frame(path: Path, labels: LabelSet, size: tuple[int, int]) -> Annotation:
     """The objects in a mask of numbers. Raises DataError for an unreadable file, or one of another size."""
-    frame = Frame(clip=path.parent.name, name=path.stem, image=None, truth=path)
+    frame = Item(path.stem, image=None, truth=path)
     objects = truth_of_numbers(frame, labels, size, read=davis.read_numbers).instances
     assert objects is not None
     return Annotation(instances=objects)
