@@ -102,7 +102,7 @@ def evaluate(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Validation a model, or masks that any tool wrote, on a data set.
+    """Evaluate a model, or masks that any tool wrote, on a data set.
 
     Masks hold the ids of the data set's own files, and lie in PATH under the names of the images: NAME.png or
     NAME.semantic.png. Exit code 1 if an image could not be evaluated.
