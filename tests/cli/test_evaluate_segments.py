@@ -13,7 +13,7 @@ import torch
 
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
-from pixelwise.predictions.coco_segments import StoredSegments, find_segments, read_segments
+from pixelwise.predictions.coco_segments import StoredSegments, find_segments, pair_segments, read_segment_list
 from tests.cli.conftest import Run
 from tests.data import trees
 
@@ -51,7 +51,7 @@ def write_results(
 
 
 def answers(file: Path, spec: str) -> StoredSegments:
-    return read_segments(file, open_dataset(spec, default_split="val"))
+    return paired(file, open_dataset(spec, default_split="val"))
 
 
 def evaluated(run: Run, path: Path, spec: str) -> dict[str, Any]:
@@ -169,10 +169,10 @@ def test_categories_are_told_apart_by_their_names(tmp_path: Path, spec: str) -> 
     names = {dataset_id: name for name, dataset_id in zip(("road", "car", "person"), (7, 26, 30), strict=True)}
     others = {7: 30, 26: 7, 30: 1}
     categories = [{"id": others[dataset_id], "name": names[dataset_id], "isthing": 1} for dataset_id in names]
-    plain = read_segments(write_results(tmp_path / "a.json"), open_dataset(spec, default_split="val"))
+    plain = paired(write_results(tmp_path / "a.json"), open_dataset(spec, default_split="val"))
     segments = [(id, others[dataset_id]) for id, dataset_id in SEGMENTS]
     file = write_results(tmp_path / "b.json", segments=segments, categories=categories)
-    named = read_segments(file, open_dataset(spec, default_split="val"))
+    named = paired(file, open_dataset(spec, default_split="val"))
     assert [map.segments for map in named.maps.values()] == [map.segments for map in plain.maps.values()]
 
 

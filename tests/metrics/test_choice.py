@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from pixelwise.cli.evaluating import heading
 
+from pixelwise.cli.evaluation import heading
 from pixelwise.errors import RecipeError
 from pixelwise.labels import LabelSet, published
 from pixelwise.metrics.choice import (
     DEFINITIONS,
-    JUDGED_TASKS,
+    EVALUATED_TASKS,
     TaskMetric,
     chosen_by,
     metric_from_state,
@@ -30,7 +30,7 @@ TASK_OF = {
 
 def test_every_definition_is_one_of_a_task() -> None:
     assert set(TASK_OF) == set(DEFINITIONS)
-    assert set(TASK_OF.values()) == set(JUDGED_TASKS)
+    assert set(TASK_OF.values()) == set(EVALUATED_TASKS)
 
 
 @pytest.mark.parametrize("definition", [name for name in TASK_OF if name != "cityscapes"])

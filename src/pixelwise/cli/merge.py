@@ -56,9 +56,9 @@ def merge(
     panoptic_results.json has the segments of all. Objects are laid down from the highest-scoring on, and stuff where
     none lies.
     """
-    from pixelwise.data.kinds.panoptic_json import panoptic_categories
     from pixelwise.inference.images.merge import find_predictions, merge_files
-    from pixelwise.predictions.coco_objects import PANOPTIC_RESULTS_NAME, CocoResults
+    from pixelwise.predictions.coco_objects import CocoResults
+    from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME, panoptic_head
     from pixelwise.predictions.lines import ResultsFile
 
     found = find_predictions(semantic, instances, labels=_labels(labels))
@@ -80,7 +80,7 @@ def merge(
                     if json_lines and outcome.line:
                         print(outcome.line, flush=True)
                     advance(0 if outcome.failure else 1)
-            with CocoResults(out / PANOPTIC_RESULTS_NAME, categories=panoptic_categories(found.labels)) as coco:
+            with CocoResults(out / PANOPTIC_RESULTS_NAME, head=panoptic_head(found.labels)) as coco:
                 coco.add(results.panoptic_entries(found.labels))
     except OSError as error:
         raise DataError(f"{out}: results cannot be written ({error.strerror}); choose another --out") from None

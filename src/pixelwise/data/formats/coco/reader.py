@@ -196,7 +196,8 @@ def _shape(annotation: Entry, image: int, class_of: Mapping[int, int]) -> Shape:
         runs=segmentation if has_runs else None,
         crowd=bool(annotation.get("iscrowd", 0)) or not is_drawn,
         box=(x, y, x + width, y + height),
-        area=area if is_finite(area) and area > 0 else None,
+        area=area if is_finite(area) else None,
+        boxed=not is_drawn and not annotation.get("iscrowd", 0),
     )
 
 
