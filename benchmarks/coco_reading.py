@@ -19,10 +19,12 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
+from results import add_option
 
 from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.spec import open_dataset
@@ -40,7 +42,7 @@ class Peer:
 
     def __init__(self, dataset: DrawnObjects, file: Path) -> None:
         with redirect_stdout(StringIO()):
-            self.api = COCO(str(file))
+            self.api: Any = COCO(str(file))
         self.annotations = [self.api.imgToAnns[self.image_id(id)] for id in dataset.ids]
         self.dataset = dataset
 
@@ -89,11 +91,12 @@ def in_turn(images: int, ours: Read, theirs: Read) -> tuple[float, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", default="../shared/data/coco")
     parser.add_argument("--split", default="val")
     parser.add_argument("--pairs", type=int, default=7, help="rounds over all images, of which the median counts")
     parser.add_argument("--json", action="store_true")
+    add_option(parser)
     options = parser.parse_args()
     dataset = open_dataset(f"coco:{options.data}@{options.split}", default_split=options.split)
     assert isinstance(dataset, DrawnObjects)
@@ -115,7 +118,10 @@ def main() -> int:
         mine, other = (statistics.median(times) / images * 1e3 for times in zip(*rounds, strict=True))
         report[name] = {"milliseconds": mine, "pycocotools_milliseconds": other, "ratio": ratio}
         if not options.json:
-            print(f"{name}: {mine:.2f} ms for an image, pycocotools {other:.2f} ms, ratio {ratio:.2f}")
+            report(
+                f"reading the {name} of {options.split}",
+                f"{mine:.2f} ms for an image, pycocotools {other:.2f} ms, ratio {ratio:.2f}",
+            )
     if options.json:
         print(json.dumps(report))
     return 0

@@ -32,12 +32,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from results import add_option, report
 from torch import Tensor, nn
 from torchvision.models import detection
 
 from pixelwise.importers.torchvision import convert
-from pixelwise.inference.model_folder import ModelCard, system_module
+from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.types import Instances
 
@@ -166,11 +168,11 @@ def network(*, pairs: int, version: int, image_path: Path | None, short_side: in
     ratio = statistics.median(our / their for their, our in times)
     their_median, our_median = (statistics.median(column) for column in zip(*times, strict=True))
     kept = ratio <= TIME_LIMIT and share >= SAME_SHARE
-    print(
-        f"torchvision {NAMES[version]} at {width}×{height}: theirs {their_median:.2f} s, ours {our_median:.2f} s, "
+    report(
+        f"torchvision {NAMES[version]} at {width}×{height}",
+        f"theirs {their_median:.2f} s, ours {our_median:.2f} s, "
         f"ratio {ratio:.2f} (limit {TIME_LIMIT:.2f}); {len(expected['boxes'])} and {len(found)} objects, {share:.0%} "
         f"the same, their masks differ in {difference:.2%} of their pixels: {'ok' if kept else 'MISSED'}",
-        flush=True,
     )
     return kept
 
@@ -213,17 +215,17 @@ def memory(*, version: int, megapixels: float, short_side: int) -> bool:
         peaks[side] = usage.ru_maxrss / 2**20
     ratio = peaks["ours"] / peaks["theirs"]
     kept = ratio <= MEMORY_LIMIT and min(counts.values()) >= 100
-    print(
-        f"{megapixels:g} megapixels, {counts['theirs']} and {counts['ours']} objects: "
-        f"theirs {peaks['theirs']:.2f} GiB, ours {peaks['ours']:.2f} GiB, ratio {ratio:.2f} "
+    report(
+        f"peak memory, torchvision {NAMES[version]}, {megapixels:g} megapixels",
+        f"{counts['theirs']} and {counts['ours']} objects, theirs {peaks['theirs']:.2f} GiB, "
+        f"ours {peaks['ours']:.2f} GiB, ratio {ratio:.2f} "
         f"(limit {MEMORY_LIMIT:.2f}): {'ok' if kept else 'MISSED'}",
-        flush=True,
     )
     return kept
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("part", nargs="?", choices=("network", "memory", "all"), default="all")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--version", type=int, choices=(1, 2), default=1)
@@ -232,6 +234,7 @@ def main() -> int:
     parser.add_argument("--megapixels", type=float, default=12.0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--side", choices=("theirs", "ours"), help=argparse.SUPPRESS)
+    add_option(parser)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results import add_option, report
 
 LIMIT_GIB = 3.0
 
@@ -46,11 +47,12 @@ def predict(scan: Path, out: Path, arguments: list[str]) -> tuple[int, float, fl
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--format", choices=("jpg", "tif", "png"), default="jpg")
     parser.add_argument("--model", default="default")
     parser.add_argument("--input-size", type=int)
+    add_option(parser)
     options = parser.parse_args()
     shared = ["--model", options.model]
     shared += [] if options.input_size is None else ["--input-size", str(options.input_size)]
@@ -70,7 +72,7 @@ def main() -> int:
             ok = whole and peak <= LIMIT_GIB
             kept &= ok
             verdict = "ok" if ok else "MISSED"
-            print(f"{size}, {name}: {seconds:,.0f} s, peak {peak:.2f} GiB (limit {LIMIT_GIB:g}): {verdict}", flush=True)
+            report(f"{size}, {name}", f"{seconds:,.0f} s, peak {peak:.2f} GiB (limit {LIMIT_GIB:g}): {verdict}")
     return int(not kept)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from results import add_option, report
 
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.panoptic_quality import PanopticQuality
@@ -145,7 +146,7 @@ def compare(name: str, one: Callable[[], Counts], other: Callable[[], Counts], p
             assert abs(found[label][3] - expected[label][3]) < 1e-9, (name, label)
     ratio = statistics.median(second / first for first, second in times)
     mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
-    print(f"{name:24s} ours {mine:7.2f} ms   usual {theirs:7.2f} ms   {ratio:6.2f} times the throughput")
+    report(name, f"ours {mine:.2f} ms, the usual formulation {theirs:.2f} ms, {ratio:.2f} times the throughput")
 
 
 def kernels(truth: np.ndarray, predicted: np.ndarray) -> dict[str, Callable[[], Any]]:
@@ -179,11 +180,12 @@ def kernels(truth: np.ndarray, predicted: np.ndarray) -> dict[str, Callable[[], 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--height", type=int, default=1024)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--segments", type=int, default=100)
+    add_option(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     size = (options.height, options.width)
@@ -192,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         truth, predicted = maps(kind, size, options.segments)
         for density, factor in (("dense", 1), ("sparse", 166_013)):
             names = np.arange(options.segments + 1, dtype=np.int64) * factor % (2**24 - 3)
-            sides = [names[side].astype(np.int32) for side in (truth, predicted)]
+            sides = names[truth].astype(np.int32), names[predicted].astype(np.int32)
             classes = {int(id): number % CLASSES for number, id in enumerate(names.tolist()) if id}
             compare(
                 f"{kind}, {density} ids",
@@ -200,11 +202,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 lambda sides=sides, classes=classes: usual(*sides, classes),
                 options.pairs,
             )
-            files = [png(side) for side in sides]
+            expected, found = png(sides[0]), png(sides[1])
             compare(
                 f"{kind}, {density} PNGs",
-                lambda files=files, classes=classes: ours(*map(decoded, files), classes),
-                lambda files=files, classes=classes: usual(*map(usually_decoded, files), classes),
+                lambda one=expected, other=found, classes=classes: ours(decoded(one), decoded(other), classes),
+                lambda one=expected, other=found, classes=classes: usual(
+                    usually_decoded(one), usually_decoded(other), classes
+                ),
                 options.pairs,
             )
         for name, kernel in kernels(truth, predicted).items():

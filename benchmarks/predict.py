@@ -27,6 +27,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
+from results import add_option, report
 from torch import Tensor, nn
 
 import pixelwise
@@ -36,8 +37,9 @@ from pixelwise.importers.foreign import ImportedModel
 from pixelwise.inference.image_input import image_tensor
 from pixelwise.inference.images.find import find_image_files
 from pixelwise.inference.images.predict import Job, predict_files
-from pixelwise.inference.model_folder import ModelCard, system_module
+from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.nn.backbones import Normalize
 from pixelwise.predictions.lines import ResultsFile
@@ -143,10 +145,10 @@ def compare(peer: Peer, *, pairs: int, size: int) -> bool:
     ratio = statistics.median(our / their for their, our in times)
     their_median, our_median = (statistics.median(column) for column in zip(*times, strict=True))
     kept = ratio <= peer.limit and difference <= TOLERANCE
-    print(
-        f"{peer.name}: theirs {their_median * 1e3:,.0f} ms, ours {our_median * 1e3:,.0f} ms, ratio {ratio:.2f} "
+    report(
+        peer.name,
+        f"theirs {their_median * 1e3:,.0f} ms, ours {our_median * 1e3:,.0f} ms, ratio {ratio:.2f} "
         f"(limit {peer.limit:.2f}), scores differ by {difference:.0e}: {'ok' if kept else 'MISSED'}",
-        flush=True,
     )
     return kept
 
@@ -184,17 +186,17 @@ def folder(data: Path, *, images: int, model: str, workers: int) -> bool:
     rates = [len(paths) / median for median in medians]
     ratio = statistics.median(row[2] / row[0] for row in rounds)
     answer_ratio = statistics.median(row[2] / row[1] for row in rounds)
-    print(
-        f"{len(paths)} images: network alone {rates[0]:.1f} images/s, with ids {rates[1]:.1f}, the command "
+    report(
+        f"a folder of {len(paths)} images",
+        f"network alone {rates[0]:.1f} images/s, with ids {rates[1]:.1f}, the command "
         f"{rates[2]:.1f}; its time is {ratio:.2f} of the network's (limit {FOLDER_LIMIT:.2f}), {answer_ratio:.2f} of "
         f"the network's with ids: {'ok' if ratio <= FOLDER_LIMIT else 'MISSED'}",
-        flush=True,
     )
     return ratio <= FOLDER_LIMIT
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("part", nargs="?", choices=("networks", "folder", "all"), default="all")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--size", type=int, default=512)
@@ -204,6 +206,7 @@ def main() -> int:
     parser.add_argument("--model", default="default")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int)
+    add_option(parser)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -20,9 +20,11 @@ from multiprocessing.connection import Connection
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
+from results import add_option, report
 
 from pixelwise.contracts import Optimizer
 from pixelwise.data.loading.collate import collate
+from pixelwise.losses.cross_entropy import stack_semantic
 from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.fit import make_gradients
@@ -55,7 +57,7 @@ def random_batch(batch_size: int, crop_size: int) -> Batch:
 def their_step(batch: Batch) -> Callable[[], float]:
     network = smp.DeepLabV3Plus("mobilenet_v2", encoder_weights=None, classes=21).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-4)
-    truth = torch.stack([annotation.semantic for annotation in batch.truth]).long()
+    truth = stack_semantic(batch.truth).long()
 
     def step() -> float:
         loss = F.cross_entropy(network(batch.images), truth, ignore_index=255)
@@ -101,10 +103,11 @@ def verdict(ratio: float) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop-size", type=int, default=320)
+    add_option(parser)
     options = parser.parse_args()
     kinds = [THEIRS, OURS, OURS_FLOAT32] if computes_bfloat16() else [THEIRS, OURS_FLOAT32]
     context = multiprocessing.get_context("spawn")
@@ -129,9 +132,10 @@ def main() -> int:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {options.pairs} in turn")
     for kind, values in times.items():
         ratios = [value / other for value, other in zip(values, times[THEIRS], strict=True)]
-        print(
-            f"{kind}: {options.batch_size / statistics.median(values):.2f} images/s, "
-            f"time ratio to theirs {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
+        report(
+            f"training step of DeepLab v3+ on MobileNet V2, {kind}",
+            f"{options.batch_size / statistics.median(values):.2f} images/s, "
+            f"time ratio to theirs {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})",
         )
     used = kinds[1]  # what precision=auto takes here
     ratio = statistics.median(ours / theirs for ours, theirs in zip(times[used], times[THEIRS], strict=True))

@@ -30,6 +30,7 @@ import av
 import numpy as np
 import torch
 from PIL import Image
+from results import add_option, report
 
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.labels import LabelSet
@@ -102,6 +103,7 @@ def main() -> int:
     parser.add_argument("--size", default="2160x3840", help="height x width")
     parser.add_argument("--model", help="a cheap one of random weights if none is named")
     parser.add_argument("--input-size", type=int, default=256)
+    add_option(parser)
     options = parser.parse_args()
     height, width = (int(side) for side in options.size.split("x"))
     if options.frames < 4 * WARM_UP:
@@ -136,16 +138,20 @@ def main() -> int:
     what = f"{options.model or 'a cheap model'} at {options.input_size} pixels"
     print(f"{options.frames:,} frames of {height}×{width}, {what}, {megabytes:.0f} MiB")
     print_tenths(moments, memory)
-    print(f"{pace:.2f} frames/s; network and step to ids alone {1 / float(np.median(seconds)):.2f} frames/s")
-    print(
-        f"memory: peak {memory.max():,.0f} MiB, mean of the last 80 % {later.mean():,.0f} MiB, rise over them "
-        f"{rise:+.1%}: {'flat' if flat else 'RISES'}"
+    clips = f"{options.frames:,} frames of {height}×{width}"
+    alone = 1 / float(np.median(seconds))
+    report(f"{clips}, speed", f"{pace:.2f} frames/s; network and step to ids alone {alone:.2f} frames/s")
+    report(
+        f"{clips}, memory",
+        f"peak {memory.max():,.0f} MiB, mean of the last 80 % {later.mean():,.0f} MiB, rise over them "
+        f"{rise:+.1%}: {'flat' if flat else 'RISES'}",
     )
     quarters, half = relative_rise(memory[len(memory) // 4 :]), relative_rise(memory[len(memory) // 2 :])
     print(f"rise over the last three quarters {quarters:+.1%}, over the last half {half:+.1%}")
-    print(
-        f"time for each frame: last quarter / first {ratio:.3f}: {'flat' if steady else 'RISES'}; processor time "
-        f"{last_by_first_quarter(processor):.3f}"
+    report(
+        f"{clips}, time for each frame",
+        f"last quarter / first {ratio:.3f}: {'flat' if steady else 'RISES'}; processor time "
+        f"{last_by_first_quarter(processor):.3f}",
     )
     return int(not (flat and steady))
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from results import add_option, report
 from torch import Tensor, nn
 
 from pixelwise.inference.model_folder import ModelCard
@@ -65,14 +66,14 @@ def measure(backbone: str, *, side: int, interval: int, pairs: int) -> None:
     if fused is system:
         raise SystemExit(f"{backbone}: the faster copy does not give the network's answers")
     for name, network in (("fused", fused), ("stored", system)):
-        print(describe(backbone, name, network, (first, second), interval=interval, pairs=pairs), flush=True)
+        report(*describe(backbone, name, network, (first, second), interval=interval, pairs=pairs))
 
 
 @torch.inference_mode()
 def describe(
     backbone: str, name: str, network: nn.Module, frames: tuple[Tensor, Tensor], *, interval: int, pairs: int
-) -> str:
-    """A line with the times of a network and what follows from them."""
+) -> tuple[str, str]:
+    """What was measured, and the times of a network with what follows from them."""
     memory = network(frames[0]).memory
     output = network(frames[1], memory=memory)
     assert output.memory.age.tolist() == [1], "the second frame is a partial one"
@@ -84,19 +85,21 @@ def describe(
     ratio = statistics.median(ratios)
     mean = (1 + (interval - 1) * ratio) / interval
     return (
-        f"yolact_edge_{backbone} at {frames[0].shape[2]} pixels, {name}: key frame {key:.3f} s, partial frame "
-        f"{partial:.3f} s, ratio {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f} in {pairs} pairs); with a key frame "
-        f"in {interval}, {1 / mean:.2f} times as many frames in the same time"
+        f"yolact_edge_{backbone} at {frames[0].shape[2]} pixels, {name}",
+        f"key frame {key:.3f} s, partial frame {partial:.3f} s, ratio {ratio:.2f} "
+        f"({ratios[0]:.2f} to {ratios[-1]:.2f} in {pairs} pairs); with a key frame "
+        f"in {interval}, {1 / mean:.2f} times as many frames in the same time",
     )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("backbones", nargs="*", default=["resnet50", "resnet101"])
     parser.add_argument("--side", type=int, default=550)
     parser.add_argument("--interval", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--threads", type=int)
+    add_option(parser)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -163,7 +163,7 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"none\.toml: no such file"):
         LabelSet.from_toml(tmp_path / "none.toml")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"bytes\.toml: not a readable TOML file"):
+    with pytest.raises(DataError, match=r"bytes\.toml: not a readable text file"):
         LabelSet.from_toml(tmp_path / "bytes.toml")
 
 

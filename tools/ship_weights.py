@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixelwise.cli.evaluating import heading
-
+from pixelwise.cli.evaluation import heading
 from pixelwise.data.label_maps import with_labels
 from pixelwise.data.spec import open_dataset
 from pixelwise.evaluation.evaluate import evaluate, model_predictions

@@ -6,12 +6,12 @@ three. Recipes are plain values whose every number is visible.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixelwise.types import Annotation, Batch
 
@@ -33,12 +33,95 @@ class Term:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a system needs and what it promises, beside its three methods.
+
+    A system's file states the usual ones as `TRAITS`; `traits` of a built system are those of its arguments.
+
+    Attributes:
+        input_size: height and width of the only images that it takes; None takes any.
+        stretches_input: images are brought to a square, without regard to their shape.
+        align_corners: its logits are enlarged with the centres of the corners aligned.
+        takes_proposals: `forward` has a further argument `proposals`: the regions of each image, or None.
+        uses_memory: it runs on the frames of a clip in order, and what `forward` returns as `memory` goes in with the
+            next frame.
+        gives_identities: the ids of its things are the same for the same object within a clip.
+        clip_frames: frames of a clip in each training sample: 1, or 2 for a reference and a target.
+        reference_offsets: where the reference may lie, in frames from the target.
+        learns_flow: the truth of a target has the flow to the reference, where the data know it.
+    """
+
+    input_size: tuple[int, int] | None = None
+    stretches_input: bool = False
+    align_corners: bool = False
+    takes_proposals: bool = False
+    uses_memory: bool = False
+    gives_identities: bool = False
+    clip_frames: int = 1
+    reference_offsets: tuple[int, ...] = (-1, 1)
+    learns_flow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Height and width of each image of a batch.
+
+    Attributes:
+        valid: at which the network ran on it, without padding.
+        original: at which `decode` annotates it.
+    """
+
+    valid: tuple[tuple[int, int], ...]
+    original: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, batch: Batch) -> Sizes:
+        """Those of a batch."""
+        valid, original = (
+            tuple((height, width) for height, width in part.tolist())
+            for part in (batch.valid_sizes, batch.original_sizes)
+        )
+        return cls(valid, original)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Which detections count; a system that finds none has no use for them.
+
+    Attributes:
+        score: lower ones do not, in [0, 1].
+        max_detections: of an image, those of the highest scores.
+    """
+
+    score: float = 0.0
+    max_detections: int = 100
+
+    def places(self, scores: Float[Tensor, " N"]) -> Int64[Tensor, " M"]:
+        """The places of the scores that count, of scores in falling order."""
+        return (scores >= self.score).nonzero().flatten()[: self.max_detections]
+
+
 @runtime_checkable
 class System(Protocol):
-    """A model of one paper: `forward` computes, `loss` evaluates, `decode` answers.
+    """A model of one paper: `forward` computes, `loss` compares with the ground truth, `decode` gives annotations.
 
     `loss` and `decode` own no parameters and call no submodule, so DDP, torch.compile and export wrap `forward` alone.
+
+    Attributes:
+        task: `semantic`, `instance`, `panoptic`, …
+        traits: what it needs and promises.
+        thresholds: of what `forward` finds where it chooses detections, and `decode` without others; may be set.
     """
+
+    task: str
+    traits: Traits
+    thresholds: Thresholds
+
+    @property
+    def backbone(self) -> nn.Module | None:
+        """The part that pretrained weights fill and that has the first learning rate; None where there is none."""
+        ...
 
     def forward(
         self,
@@ -54,17 +137,53 @@ class System(Protocol):
             sizes: valid height and width of each image, where padding matters.
             truth: only where the network itself samples or is teacher-forced.
             memory: what a video system returned for the frames before.
-
-        A system with `takes_proposals` has a further argument, `proposals`: regions of each image, or None.
         """
+        ...
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
+        """All maps that are computed before anything is sorted or chosen, by which two networks can be compared."""
         ...
 
     def loss(self, output: Any, batch: Batch) -> dict[str, Term]:
         """The named terms of the training loss."""
         ...
 
-    def decode(self, output: Any, batch: Batch) -> list[Annotation]:
-        """What the scores say, one annotation for each image, at its original size."""
+    def decode(self, output: Any, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
+        """What the scores say, one annotation for each image, at its original size.
+
+        Args:
+            output: of `forward`.
+            sizes: of its images.
+            thresholds: of detections; None takes the system's own.
+        """
+        ...
+
+
+def as_system(network: nn.Module) -> System:
+    """The network as the system that it is: a module of `models.NAME.build`, whose type torch does not tell."""
+    return cast("System", network)
+
+
+class SystemFile(Protocol):
+    """What a file `models/NAME.py` states.
+
+    Attributes:
+        TASK: of the system.
+        TRAITS: as `build` gives them without arguments.
+        VARIANTS: arguments of `build` by the name of the variant.
+        RECIPE: how the system is trained.
+        RECIPES: of the variants that are trained in another way.
+    """
+
+    TASK: str
+    TRAITS: Traits
+    VARIANTS: Mapping[str, Mapping[str, Any]]
+    RECIPE: Recipe
+    RECIPES: Mapping[str, Recipe]
+
+    @property
+    def build(self) -> Callable[..., nn.Module]:
+        """Makes the system with random weights, of `num_classes` and further keyword arguments, JSON values."""
         ...
 
 

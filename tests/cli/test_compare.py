@@ -16,7 +16,8 @@ from pixelwise.errors import CheckpointError
 from pixelwise.evaluation import comparison
 from pixelwise.evaluation.comparison import TIMED_IMAGES, latencies, timed_images
 from pixelwise.evaluation.peak_memory import peak_memory
-from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.model_folder import ModelCard, write_model
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS, DrawnScenes, write_masks_tree

@@ -17,7 +17,8 @@ from pycocotools.coco import COCO
 from torch import nn
 
 from pixelwise.data.spec import open_dataset
-from pixelwise.inference.model_folder import ModelCard, read_model, system_module, write_model
+from pixelwise.inference.model_folder import ModelCard, read_model, write_model
+from pixelwise.inference.systems import system_module
 from pixelwise.ops import rle
 from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS, draw_objects, objects_of

@@ -20,7 +20,8 @@ import pixelwise.models
 from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.kinds.segment_maps import panoptic_of
 from pixelwise.evaluation import comparison
-from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.model_folder import ModelCard, write_model
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.predictions.coco_segments import PanopticResults
 from pixelwise.training.run.log import Log

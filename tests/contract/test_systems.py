@@ -6,40 +6,36 @@ import inspect
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelwise.contracts import Recipe, System, Term
-from pixelwise.inference.model_folder import ModelCard, read_model, system_module, system_names, write_model
+from pixelwise.contracts import Recipe, Sizes, System, SystemFile, Term, as_system
+from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module, system_names
 from pixelwise.training.run.recipes import recipe_values
 from pixelwise.types import Annotation, Batch, Instances
 from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch
 
 NAMES = system_names()
-VIDEO_NAMES = [
-    name
-    for name in NAMES
-    if any(getattr(part, "uses_memory", False) is True for part in vars(system_module(name)).values())
-]
+VIDEO_NAMES = [name for name in NAMES if system_module(name).TRAITS.uses_memory]
 TASKS = {"semantic", "instance", "panoptic", "weak", "attention"}
 ORIGINAL_SIZES = [(50, 71), (130, 33)]
 
 
 @pytest.fixture(params=NAMES)
-def module(request: pytest.FixtureRequest) -> ModuleType:
+def module(request: pytest.FixtureRequest) -> SystemFile:
     return system_module(request.param)
 
 
-def name_of(module: ModuleType) -> str:
+def name_of(module: SystemFile) -> str:
     return module.__name__.rpartition(".")[2]
 
 
-def small_arguments(module: ModuleType) -> dict[str, Any]:
+def small_arguments(module: SystemFile) -> dict[str, Any]:
     """The smallest backbone, narrow heads and few proposals, where there are such to choose."""
     small = {"backbone": "mobilenet_v2", "proposals": 20, "box_width": 32, "samples": 32, "post_nms_topk": [60, 30]}
     if "box_width" in inspect.signature(module.build).parameters:
@@ -48,7 +44,7 @@ def small_arguments(module: ModuleType) -> dict[str, Any]:
 
 
 @pytest.fixture
-def system(module: ModuleType) -> nn.Module:
+def system(module: SystemFile) -> nn.Module:
     """With random weights, and batch-norm statistics of the noise that it is tested with, so that answers vary.
 
     Layers that begin at zero get small weights, as they hide errors.
@@ -67,7 +63,7 @@ def system(module: ModuleType) -> nn.Module:
 
 
 def size_of(system: nn.Module) -> tuple[int, int]:
-    return getattr(system, "input_size", None) or (64, 96)
+    return as_system(system).traits.input_size or (64, 96)
 
 
 def a_batch(system: nn.Module, **arguments: Any) -> Batch:
@@ -140,7 +136,7 @@ def test_there_are_systems() -> None:
     assert "deeplab_v3_plus" in NAMES
 
 
-def test_the_file_opens_with_its_citation_and_its_differences(module: ModuleType) -> None:
+def test_the_file_opens_with_its_citation_and_its_differences(module: SystemFile) -> None:
     text = module.__doc__ or ""
     head, colon, citation = text.partition(": ")
     assert colon
@@ -149,10 +145,11 @@ def test_the_file_opens_with_its_citation_and_its_differences(module: ModuleType
     assert "from the paper" in text, "say what differs from the paper, or that nothing does"
 
 
-def test_the_file_offers_task_variants_recipe_and_build(module: ModuleType) -> None:
+def test_the_file_offers_task_variants_recipe_and_build(module: SystemFile) -> None:
     assert module.TASK in TASKS
     assert isinstance(module.RECIPE, Recipe)
     assert module.VARIANTS
+    assert module.RECIPES.keys() <= module.VARIANTS.keys()
     parameters = inspect.signature(module.build).parameters
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
     defaults = {name: parameter.default for name, parameter in parameters.items() if name != "num_classes"}
@@ -160,7 +157,7 @@ def test_the_file_offers_task_variants_recipe_and_build(module: ModuleType) -> N
     assert json.loads(json.dumps(defaults)).keys() == defaults.keys(), "model.json holds the arguments"
 
 
-def test_every_variant_can_be_built(module: ModuleType) -> None:
+def test_every_variant_can_be_built(module: SystemFile) -> None:
     for variant, arguments in module.VARIANTS.items():
         assert variant.startswith(name_of(module))
         with torch.device("meta"):
@@ -168,7 +165,7 @@ def test_every_variant_can_be_built(module: ModuleType) -> None:
         assert sum(parameter.numel() for parameter in built.parameters())
 
 
-def test_the_papers_numbers_stand_beside_ours(module: ModuleType) -> None:
+def test_the_papers_numbers_stand_beside_ours(module: SystemFile) -> None:
     values = recipe_values(module.RECIPE)
     assert module.RECIPE.paper
     assert set(module.RECIPE.paper) <= set(values)
@@ -178,16 +175,17 @@ def test_the_papers_numbers_stand_beside_ours(module: ModuleType) -> None:
 # ---- the network
 
 
-def test_it_is_a_system(module: ModuleType, system: nn.Module) -> None:
+def test_it_is_a_system(module: SystemFile, system: nn.Module) -> None:
     assert isinstance(system, System)
     assert system.task == module.TASK
+    assert module.build(num_classes=CLASSES).traits == module.TRAITS
     parameters = inspect.signature(system.forward).parameters
-    taken = ["proposals"] if getattr(system, "takes_proposals", False) else []
+    taken = ["proposals"] if system.traits.takes_proposals else []
     assert list(parameters) == ["images", "sizes", "truth", "memory", *taken]
     assert all(parameter.default is None for name, parameter in parameters.items() if name != "images")
 
 
-def test_the_output_is_a_named_tuple_of_one_type(module: ModuleType, system: nn.Module) -> None:
+def test_the_output_is_a_named_tuple_of_one_type(module: SystemFile, system: nn.Module) -> None:
     outputs = [forward(system.train(training), a_batch(system)) for training in (True, False)]
     assert type(outputs[0]) is type(outputs[1])
     for output in outputs:
@@ -253,7 +251,7 @@ def test_an_image_alone_is_answered_as_in_a_batch_of_equal_sizes(system: nn.Modu
 @torch.no_grad()
 def test_answers_have_the_original_size(system: nn.Module) -> None:
     batch = a_batch(system)
-    annotations = system.decode(forward(system, batch), batch)
+    annotations = system.decode(forward(system, batch), Sizes.of(batch))
     assert len(annotations) == len(batch)
     for annotation, size in zip(annotations, ORIGINAL_SIZES, strict=True):
         for part in (annotation.semantic, annotation.confidence, annotation.saliency):
@@ -264,14 +262,14 @@ def test_answers_have_the_original_size(system: nn.Module) -> None:
     if system.task == "instance":
         for annotation, (height, width) in zip(annotations, ORIGINAL_SIZES, strict=True):
             found = annotation.instances
-            assert len(found) <= system.max_detections
+            assert len(found) <= system.thresholds.max_detections
             assert set(found.labels.tolist()) <= {*range(1, CLASSES)}
             assert found.boxes.shape == (len(found), 4)
             if len(found):
                 assert found.boxes.min() >= 0
                 assert (found.boxes <= torch.tensor([width, height, width, height])).all()
                 assert (found.scores.diff() <= 0).all()
-                assert found.scores[-1] >= system.score_threshold
+                assert found.scores[-1] >= system.thresholds.score
     if system.task == "panoptic":
         for annotation in annotations:
             found = annotation.panoptic
@@ -300,12 +298,12 @@ def test_loss_and_decode_call_no_part_of_the_network(system: nn.Module, monkeypa
     monkeypatch.setattr(nn.Module, "__call__", refuse)
     system.loss(output, batch)
     with torch.no_grad():
-        system.decode(answer, batch)
+        system.decode(answer, Sizes.of(batch))
 
 
 @torch.no_grad()
 def test_a_stored_model_answers_as_the_one_that_was_stored(
-    module: ModuleType, system: nn.Module, tmp_path: Path
+    module: SystemFile, system: nn.Module, tmp_path: Path
 ) -> None:
     card = ModelCard(
         task=module.TASK, system=name_of(module), labels=LABELS, arguments=small_arguments(module), input_size=64
@@ -345,7 +343,7 @@ def test_what_is_known_of_a_clip_lies_in_the_memory_alone(system: nn.Module) -> 
     assert max(sizes) < 100 * frames[0, 0].numel()
 
 
-def test_images_of_mixed_sizes_are_answered_one_by_one(module: ModuleType, system: nn.Module) -> None:
+def test_images_of_mixed_sizes_are_answered_one_by_one(module: SystemFile, system: nn.Module) -> None:
     card = ModelCard(task=module.TASK, system=name_of(module), labels=LABELS, input_size=64)
     predictor = Predictor(system, card, device="cpu")
     generator = torch.Generator().manual_seed(0)

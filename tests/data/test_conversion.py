@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelwise.data.kinds import writing as pair_target
+from pixelwise.data.kinds import class_masks_writer
 from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
@@ -73,7 +73,7 @@ def test_every_format_of_classes_can_be_written() -> None:
     assert set(FORMATS) <= set(writable_formats())
 
 
-@pytest.mark.parametrize(("source", "writer"), pairs())
+@pytest.mark.parametrize(("source", "target"), pairs())
 def test_there_and_back_again(tmp_path: Path, source: str, target: str) -> None:
     write_tiny_set(source, tmp_path / "a")
     file = tmp_path / "labels.toml"
@@ -132,7 +132,7 @@ class TestObjects:
         masks = found.masks.dense().int().tolist()
         return dict(zip(zip(labels, found.crowd.tolist(), strict=True), masks, strict=True))
 
-    @pytest.mark.parametrize("writer", ["coco", "labelme", "yolo", "instance-masks", "voc"])
+    @pytest.mark.parametrize("target", ["coco", "labelme", "yolo", "instance-masks", "voc"])
     def test_every_format_of_objects(self, tmp_path: Path, target: str) -> None:
         self.scene(tmp_path / "a")
         file = tmp_path / "labels.toml"
@@ -453,14 +453,14 @@ class TestFailures:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(pair_target, "write_ids", full)
+        monkeypatch.setattr(class_masks_writer, "write_ids", full)
         with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); nothing was changed"):
             converted(f"camvid:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}", overwrite=True)
         assert len(samples(f"masks:{tmp_path / 'b'}")["train"]) == 2
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
     @pytest.mark.parametrize(
-        ("writer", "why"),
+        ("target", "why"),
         [
             ("masks:{}?palette=labels", "masks of colours are read, not written"),
             ("masks:{}?images=/tmp", "names of folders in the new set"),

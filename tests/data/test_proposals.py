@@ -41,7 +41,7 @@ def test_json_holds_masks_and_boxes(tmp_path: Path) -> None:
 
 
 def test_what_is_broken_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nothing\.json: neither a folder"):
+    with pytest.raises(DataError, match=r"nothing\.json: no such file or directory; expected a folder"):
         ProposalFiles(tmp_path / "nothing.json")
     file = tmp_path / "proposals.json"
     file.write_text("{}", encoding="utf-8")
@@ -83,5 +83,5 @@ def test_any_set_brings_proposals(tmp_path: Path) -> None:
     (tmp_path / "set" / "of_train.json").write_text("[]", encoding="utf-8")
     (fault,) = check_dataset(spec).splits[0].faults
     assert (fault.kind, fault.where) == ("unusable proposals", "image 'cat'")
-    with pytest.raises(DataError, match=r"of_val.json: neither a folder"):
+    with pytest.raises(DataError, match=r"of_val.json: no such file or directory; expected a folder"):
         open_dataset(f"masks:{tmp_path}/set@train?proposals=of_val.json", default_split="val")

@@ -206,7 +206,7 @@ def faulty_coco(root: Path) -> str:
         trees.annotation(20, 7, 99, (2, 2, 6, 6)),
         trees.annotation(21, 99, 3, (2, 2, 6, 6)),
         trees.annotation(1, 7, 9, (5, 4, 8, 8)),
-        trees.annotation(0, 7, 9, (4, 5, 8, 8)) | {"id": "x"},
+        trees.annotation(0, 7, 9, (4, 5, 8, 8)) | {"id": None},
         trees.annotation(24, 21, 9, (4, 4, 8, 8)),
         trees.annotation(25, 22, 9, (4, 4, 8, 8)),
         trees.annotation(26, 23, 9, (4, 4, 8, 8)),
@@ -251,8 +251,8 @@ class TestCoco:
         }  # fmt: skip
         repairs = repaired(spec, tmp_path / "fixed.json")
         assert repairs.done == {
-            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 7, "repeated_annotations": 2,
-            "regions_of_boxes": 3, "polygons": 3, "boxes": 5, "ids": 2,
+            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 4, "repeated_annotations": 5,
+            "regions_of_boxes": 6, "polygons": 3, "boxes": 5, "ids": 2, "numbers": 1,
         }  # fmt: skip
         content = json.loads((tmp_path / "fixed.json").read_text())
         assert [image["id"] for image in content["images"]] == [7, 8, 25, 26]

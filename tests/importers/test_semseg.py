@@ -66,7 +66,8 @@ def their_forward(weights: dict[str, Tensor], images: Tensor, blocks: tuple[int,
     aux = conv(F.relu(norm(conv(maps[2], "aux.0", padding=1), "aux.1")), "aux.4")
     height, width = images.shape[2:]
     out = ((height - 1) // 8 * 8 + 1, (width - 1) // 8 * 8 + 1)
-    return tuple(F.interpolate(y, out, mode="bilinear", align_corners=True) for y in (main, aux))
+    main, aux = (F.interpolate(y, out, mode="bilinear", align_corners=True) for y in (main, aux))
+    return main, aux
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ def test_scores_are_theirs(name: str, encoder: str, output_stride: int) -> None:
     images = torch.rand(2, 3, 96, 128)
     expected = theirs(normalized(images))
     assert float(expected.std()) > 1e-3, "a flat answer proves nothing"
-    assert network.align_corners
+    assert network.traits.align_corners
     found = F.interpolate(network(images).logits, size=(96, 128), mode="bilinear", align_corners=True)
     require_equal(found, expected)
     assert model.left_out == (0 if name == "DeepLabV3Plus" else len(theirs.state_dict()) - len(model.weights))

@@ -14,7 +14,7 @@ from pixelwise.errors import CheckpointError
 from pixelwise.importers.backbones import convert_backbone
 from pixelwise.importers.foreign import ImportedModel, require_fit
 from pixelwise.importers.torchvision import BACKBONES, NETWORKS, convert
-from pixelwise.inference.model_folder import system_module
+from pixelwise.inference.systems import system_module
 from pixelwise.nn.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
 from tests.nn.test_backbones import perturb_batch_norm
 

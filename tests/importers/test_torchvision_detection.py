@@ -12,6 +12,7 @@ from skimage import data
 from torch import Tensor, nn
 from torchvision.models import detection
 
+from pixelwise.contracts import Sizes
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel
 from pixelwise.importers.torchvision import convert
@@ -140,7 +141,7 @@ def test_what_is_found_is_theirs(name: str) -> None:
     padded[0], padded[1, :, :, :230] = resized[0], images[1]
     batch = batch_of(padded, [(200, 256), (200, 230)], [(400, 512), (200, 230)])
     expected = theirs(images)
-    annotations = network.decode(network(batch.images, batch.valid_sizes), batch)
+    annotations = network.decode(network(batch.images, batch.valid_sizes), Sizes.of(batch))
     assert len({int(label) for one in expected for label in one["labels"]}) > 2
     for found, one in zip(annotations, expected, strict=True):
         require_same_objects(found, one, at_least=10)
@@ -162,9 +163,9 @@ def test_the_usual_numbers_are_theirs(name: str) -> None:
     assert network.rpn.negative_overlap == rpn.proposal_matcher.low_threshold
     assert network.rpn.samples == rpn.fg_bg_sampler.batch_size_per_image
     assert network.rpn.positive_fraction == rpn.fg_bg_sampler.positive_fraction
-    assert network.score_threshold == heads.score_thresh
+    assert network.thresholds.score == heads.score_thresh
     assert network.nms_threshold == heads.nms_thresh
-    assert network.max_detections == heads.detections_per_img
+    assert network.thresholds.max_detections == heads.detections_per_img
     assert network.samples == heads.fg_bg_sampler.batch_size_per_image
     assert network.positive_fraction == heads.fg_bg_sampler.positive_fraction
     # a channel of boxes and of masks for the background, which nothing uses, is left out here

@@ -14,7 +14,8 @@ from pixelwise.cli.import_weights import Family, import_weights
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import require_fit
 from pixelwise.importers.yolact_edge import NETWORKS, convert
-from pixelwise.inference.model_folder import read_model, system_module
+from pixelwise.inference.model_folder import read_model
+from pixelwise.inference.systems import system_module
 from pixelwise.models import yolact_edge
 from tests.importers import test_yolact
 

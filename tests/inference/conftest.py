@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import pixelwise.models
-from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 
 LABELS = LabelSet.from_names("fruit", ["background", "apple", "pear"])

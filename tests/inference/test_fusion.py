@@ -12,10 +12,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from pixelwise.contracts import Traits
 from pixelwise.inference import fusion
 from pixelwise.inference.fusion import FusedConv, fused_copy
-from pixelwise.inference.model_folder import system_module, system_names
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module, system_names
 from pixelwise.models import deeplab_v3_plus
 from tests.inference.conftest import noise, pointwise_card
 
@@ -27,12 +28,17 @@ class Output(NamedTuple):
 class Network(nn.Module):
     """Any layers as a system."""
 
+    traits = Traits()
+
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Output:
         return Output(self.layers(images))
+
+    def features(self, images: Tensor) -> tuple[Tensor]:
+        return (self(images).logits,)
 
 
 def lively(network: nn.Module) -> nn.Module:
@@ -51,7 +57,7 @@ def lively(network: nn.Module) -> nn.Module:
 def require_same(network: nn.Module, fused: nn.Module | None, images: Tensor) -> None:
     assert fused is not None
     with torch.inference_mode():
-        pairs = zip(fusion.compared_maps(network, images), fusion.compared_maps(fused, images), strict=True)
+        pairs = zip(network.features(images), fused.features(images), strict=True)
         for wanted, found in pairs:
             assert wanted.std() > 0
             torch.testing.assert_close(found, wanted, rtol=0, atol=5e-5 * float(wanted.abs().max()))

@@ -13,8 +13,9 @@ from pixelwise.errors import CheckpointError
 from pixelwise.inference import load as load_module
 from pixelwise.inference.load import load, weights_digest
 from pixelwise.inference.merged_predictor import MergedPredictor, joined_labels
-from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Options, Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from tests.inference.conftest import LABELS, noise, pointwise, pointwise_card
 
@@ -81,7 +82,7 @@ def test_each_model_looks_in_its_own_way(predictor: Predictor, options: dict) ->
     frame, memory = both.annotate_frame(pixels, None, Options(**options))
     assert memory is None
     assert frame.panoptic.ids.equal(panoptic.ids)
-    assert both.annotate(pixels, **options).panoptic.ids.equal(panoptic.ids)
+    assert both.annotate(pixels, Options(**options)).panoptic.ids.equal(panoptic.ids)
 
 
 def test_a_small_image_keeps_its_stuff(predictor: Predictor) -> None:
@@ -105,8 +106,8 @@ def test_void_stays_void_where_classes_are_more_than_255(predictor: Predictor) -
     many = LabelSet.from_names("many", [*LABELS.names, *(f"kind {number}" for number in range(300))])
     both = MergedPredictor(predictor, reds([1, *range(3, 303)], many), name="both")
     assert len(both.labels) == 303
-    both.semantic._annotate = lambda *_: replace(  # pyright: ignore[reportAttributeAccessIssue]
-        Predictor._annotate(predictor, image(), Options()), semantic=torch.full((40, 60), 255, dtype=torch.uint8)
+    both.semantic.annotate = lambda *_: replace(  # pyright: ignore[reportAttributeAccessIssue]
+        Predictor.annotate(predictor, image(), Options()), semantic=torch.full((40, 60), 255, dtype=torch.uint8)
     )
     assert both(image()).panoptic.labels.tolist() == [1]
 

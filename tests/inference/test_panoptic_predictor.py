@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pixelwise.cli.app import main
+from pixelwise.contracts import Thresholds
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.model_folder import write_model
 from pixelwise.inference.predictor import FrameMemory, Options, Predictor
@@ -43,7 +44,7 @@ def test_thresholds_are_those_of_the_call_and_leave_the_model_as_it_is() -> None
     assert 0.7 < predictor(image).panoptic.scores[1] < 0.999
     assert predictor(image, score_threshold=0.999).panoptic.labels.tolist() == [0]
     assert predictor(image, max_detections=1).panoptic.labels.tolist() == [0, 1]
-    assert (predictor.model.score_threshold, predictor.model.max_detections) == (0.5, 100)
+    assert predictor.model.thresholds == Thresholds(0.5, 100)
     assert predictor(image).panoptic.labels.tolist() == [0, 1, 2]
 
 

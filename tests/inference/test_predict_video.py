@@ -206,7 +206,7 @@ import sys, time
 import pixelwise.models
 from pathlib import Path
 pixelwise.models.__path__.append({systems!r})
-from pixelwise.inference import predict_video as module
+from pixelwise.inference.video import predict as module
 from tests.inference.test_predict_video import job, open_video, predict_video, look_for_results
 module.COMMIT_FRAMES = 3
 clip, mine = open_video(Path({clip!r})), job(Path({out!r}))
@@ -359,10 +359,10 @@ def test_a_full_disk_keeps_what_is_written(tmp_path: Path, clip: VideoClip, monk
 def test_a_state_that_cannot_be_written(tmp_path: Path, clip: VideoClip):
     mine = job(tmp_path / "out")
     written = stop_after(5, clip, mine)
-    mine.state.with_name(f"{mine.state.name}.tmp").mkdir()
+    mine.state.with_name(f".{mine.state.name}.new").mkdir()
     with pytest.raises(DataError, match=r"out\.mp4: cannot be written \(Is a directory\); free some room or choose"):
         predict(clip, mine)
-    mine.state.with_name(f"{mine.state.name}.tmp").rmdir()
+    mine.state.with_name(f".{mine.state.name}.new").rmdir()
     assert len(predict(clip, mine)) == 20 - written
     assert [record["frame"] for record in records(mine)] == list(range(20))
 

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from pixelwise.contracts import Traits
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.models import deeplab_v3_plus
 from pixelwise.ops.resize import long_side_size, resize_image
 from tests.inference.conftest import noise, pointwise, pointwise_card
@@ -198,10 +199,29 @@ def test_the_stored_module_keeps_its_keys(predictor: Predictor):
     assert predictor.model(images).logits.shape == (2, 3, 5, 6)
 
 
+def test_tta_makes_the_six_passes_that_it_states(predictor: Predictor):
+    passes: list[tuple[int, int]] = []
+    predictor.model.register_forward_hook(lambda _, images, __: passes.append(tuple(images[0].shape[2:])))
+    predictor(noise(32, 16))
+    assert passes == [(32, 16)]
+    passes.clear()
+    predictor(noise(32, 16), tta=True)
+    assert sorted(passes) == [(24, 12)] * 2 + [(32, 16)] * 2 + [(40, 20)] * 2
+    passes.clear()
+    predictor(noise(32, 48), tta=True, tile=True, input_size=32)
+    assert len(passes) == 2 * 6, "for each window"
+
+
+def test_a_number_of_the_model_that_changes_counts_from_the_next_image(predictor: Predictor):
+    assert predictor.logits(noise(32, 32)).shape == (3, 32, 32)
+    predictor.model.stride = 2
+    assert predictor.logits(noise(32, 32)).shape == (3, 16, 16)
+
+
 def test_annotate_is_the_answer_of_a_call(deeplab: Predictor):
     image = noise(30, 40)
     for options in ({}, {"tta": True}, {"tile": True, "input_size": 24}, {"score_threshold": 0.5}):
-        annotation, scene = deeplab.annotate(image, **options), deeplab(image, **options)
+        annotation, scene = deeplab.annotate(image, Options(**options)), deeplab(image, **options)
         assert torch.equal(annotation.semantic, scene.semantic)
         assert torch.equal(annotation.confidence, scene.confidence)
 
@@ -221,7 +241,7 @@ def test_scores_are_enlarged_as_the_model_says(deeplab: Predictor, monkeypatch: 
     image = noise(48, 96)
     coarse = deeplab.logits(image)
     aligned = F.interpolate(coarse[None], size=(48, 96), mode="bilinear", align_corners=True)[0]
-    monkeypatch.setattr(deeplab.model, "align_corners", True, raising=False)
+    monkeypatch.setattr(deeplab.model, "traits", Traits(align_corners=True))
     torch.testing.assert_close(deeplab.logits(image, (48, 96)), aligned)
     tiled = deeplab(image, tile=True, input_size=96)  # one window
     own = F.interpolate(scores_by_hand(deeplab, image, 96), size=(48, 96), mode="bilinear", align_corners=True)[0]

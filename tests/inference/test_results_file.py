@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.predictions import lines as results_file
+from pixelwise.files import atomic
 from pixelwise.predictions.lines import ResultsFile
 
 
@@ -122,7 +122,7 @@ def test_a_kill_while_lines_are_dropped_keeps_them(tmp_path: Path, monkeypatch: 
         add(results, "a.jpg")
         add(results, "b.jpg")
     with ResultsFile(tmp_path) as results, monkeypatch.context() as patch:
-        patch.setattr(results_file.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(atomic.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             results.forget(["a.jpg"], files=[])
     assert images(tmp_path) == ["a.jpg", "b.jpg"]

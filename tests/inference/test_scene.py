@@ -10,10 +10,10 @@ from pycocotools import mask as coco_mask
 
 from pixelwise.errors import PixelwiseError
 from pixelwise.files import png
-from pixelwise.inference import scene as scene_module
 from pixelwise.inference.scene import MissingPartError, Scene
 from pixelwise.labels import LabelSet, published
 from pixelwise.ops import rle
+from pixelwise.predictions import pictures, record
 from pixelwise.types import Annotation, Panoptic
 from tests.inference.conftest import LABELS, noise
 
@@ -134,7 +134,8 @@ def test_a_write_that_fails_leaves_no_half_file(
 @pytest.mark.parametrize("slab", [1, 7, 40, 10_000])
 def test_segments_equal_the_slow_formula(monkeypatch: pytest.MonkeyPatch, slab: int):
     """Each class by a mask of the whole image, however many pixels are counted at once."""
-    monkeypatch.setattr(scene_module, "SLAB_PIXELS", slab)
+    monkeypatch.setattr(record, "SLAB_PIXELS", slab)
+    monkeypatch.setattr(pictures, "SLAB_PIXELS", slab)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, 4, (5, 3), generator=generator)
     semantic = coarse.repeat_interleave(3, 0).repeat_interleave(4, 1).to(torch.uint8)
@@ -194,7 +195,8 @@ SEGMENTS = Panoptic(
 @pytest.mark.parametrize("slab", [1, 7, 1000])
 @pytest.mark.parametrize("is_tracked", [False, True])
 def test_segments_of_a_panoptic_scene(monkeypatch: pytest.MonkeyPatch, slab: int, is_tracked: bool):
-    monkeypatch.setattr(scene_module, "SLAB_PIXELS", slab)
+    monkeypatch.setattr(record, "SLAB_PIXELS", slab)
+    monkeypatch.setattr(pictures, "SLAB_PIXELS", slab)
     found = Scene(noise(4, 4), Annotation(panoptic=SEGMENTS), LABELS, 0.0, "m", is_tracked=is_tracked)
     segments = json.loads(json.dumps(found.record()["segments"]))
     plain = [{name: value for name, value in segment.items() if name != "rle"} for segment in segments]
@@ -214,7 +216,8 @@ def test_segments_of_a_panoptic_scene(monkeypatch: pytest.MonkeyPatch, slab: int
 def test_a_panoptic_picture_has_the_ids_in_red_green_and_blue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slab: int
 ):
-    monkeypatch.setattr(scene_module, "SLAB_PIXELS", slab)
+    monkeypatch.setattr(record, "SLAB_PIXELS", slab)
+    monkeypatch.setattr(pictures, "SLAB_PIXELS", slab)
     ids = torch.tensor([[0, 1, 255, 256], [65535, 65536, 2**24 - 1, 7]], dtype=torch.int32)
     found = Scene(noise(2, 4), Annotation(panoptic=replace(SEGMENTS, ids=ids)), LABELS, 0.0, "m")
     files = found.save(tmp_path / "a")

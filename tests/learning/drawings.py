@@ -13,8 +13,9 @@ from torch import nn
 from pixelwise.contracts import Augmentation, Optimizer, Stage
 from pixelwise.data.loading.batches import Samples
 from pixelwise.evaluation.evaluate import Predictions, evaluate, model_predictions
-from pixelwise.inference.model_folder import ModelCard, system_module
+from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.systems import system_module
 from pixelwise.metrics.choice import TaskMetric, new_metric
 from pixelwise.training.fit import Fit, fit
 from tests.drawn_scenes import LABELS, DrawnClips, DrawnScenes

@@ -44,7 +44,7 @@ def test_aspp_equals_torchvision() -> None:
 def test_forward_equals_the_paper_read_aloud(align_corners: bool | None) -> None:
     """Section 3.1 step by step, with the modules' weights and functional calls."""
     model = build(num_classes=5, backbone="resnet18", channels=24, align_corners=align_corners).eval()
-    assert model.align_corners == model.pixel_loss.align_corners == bool(align_corners)
+    assert model.traits.align_corners == model.pixel_loss.align_corners == bool(align_corners)
     perturb_batch_norm(model)
     images = torch.rand(2, 3, 70, 90)
     maps = model.backbone(normalized(images))
@@ -111,8 +111,8 @@ def test_the_other_layout_equals_smp(encoder: str, output_stride: int) -> None:
     copy_weights(theirs, ours, images)
     output = ours(images)
     assert output.logits.shape == (2, 5, 24, 32)
-    enlarged = F.interpolate(output.logits, size=(96, 128), mode="bilinear", align_corners=ours.align_corners)
-    assert ours.align_corners
+    enlarged = F.interpolate(output.logits, size=(96, 128), mode="bilinear", align_corners=ours.traits.align_corners)
+    assert ours.traits.align_corners
     assert relative_error(enlarged, theirs(normalized(images))) <= 1e-5
 
 

@@ -217,7 +217,7 @@ def place_in_the_image(layers: list[nn.Module], cell: float) -> float:
         kernel, stride, padding = (
             side[0] if isinstance(side, tuple) else side for side in (layer.kernel_size, layer.stride, layer.padding)
         )
-        cell = cell * stride - padding + (kernel - 1) / 2
+        cell = float(cell * stride - padding + (kernel - 1) / 2)
     return cell
 
 

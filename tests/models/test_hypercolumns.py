@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from pixelwise.contracts import Sizes
 from pixelwise.data.loading.collate import collate
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models.hypercolumns import (
@@ -165,7 +166,7 @@ def test_decode_gives_boxes_and_masks_of_the_original_size() -> None:
     batch = replace(drawings(1), original_sizes=torch.tensor([[128, 192]]))
     found = Detections(torch.tensor([[10.0, 10.0, 40.0, 50.0]]), torch.tensor([2]), torch.tensor([0.8]))
     output = Output(*[None] * 7, detections=(found,), masks=(torch.ones(1, 50, 50),), superpixels=None)
-    instances = small(projects=False).eval().decode(output, batch)[0].instances
+    instances = small(projects=False).eval().decode(output, Sizes.of(batch))[0].instances
     assert instances.boxes.tolist() == [[20, 20, 80, 100]]
     assert instances.labels.tolist() == [2]
     assert instances.masks.boxes.tolist() == [[20, 20, 80, 100]]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pixelwise.contracts import Sizes, Thresholds
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models.mask_rcnn import MaskRCNN, Output, build
 from pixelwise.nn.roi_heads import RoIPooling
@@ -89,7 +90,7 @@ def test_every_layout_learns_in_all_its_parts_and_answers(changes: dict[str, Any
     with torch.no_grad():
         found = network.eval()(batch.images, batch.valid_sizes)
         assert found.mask_logits is None
-        for annotation, size in zip(network.decode(found, batch), [(50, 71), (130, 33)], strict=True):
+        for annotation, size in zip(network.decode(found, Sizes.of(batch)), [(50, 71), (130, 33)], strict=True):
             instances = annotation.instances
             assert instances is not None
             assert instances.masks is not None
@@ -295,12 +296,12 @@ def test_thresholds_may_be_set_afterwards() -> None:
     images = torch.rand(1, 3, *SIZE)
     every = network(images)
     middle = float(every.scores[0].median())
-    network.score_threshold = middle
+    network.thresholds = Thresholds(middle, 12)
     fewer = network(images)
     assert torch.equal(fewer.scores[0], every.scores[0][every.scores[0] > middle])
-    network.score_threshold, network.max_detections = 0.05, 3
+    network.thresholds = Thresholds(0.05, 3)
     assert torch.equal(network(images).scores[0], every.scores[0][:3])
-    network.max_detections, network.nms_threshold = 12, 0.0
+    network.thresholds, network.nms_threshold = Thresholds(0.05, 12), 0.0
     boxes, channels = network(images).boxes[0], network(images).channels[0]
     for channel in channels.unique():
         of_class = boxes[channels == channel]
@@ -321,7 +322,7 @@ def test_decoding_by_hand() -> None:
         mask_probabilities=(mask,),
     )
     batch = random_batch(SIZE, [(128, 48)])  # twice as high, half as wide
-    instances = network.decode(output, batch)[0].instances
+    instances = network.decode(output, Sizes.of(batch))[0].instances
     assert instances is not None
     assert instances.masks is not None
     assert instances.labels.tolist() == [4]

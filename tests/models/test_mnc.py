@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pixelwise.contracts import Sizes
 from pixelwise.data.loading.collate import collate
 from pixelwise.errors import DataError
 from pixelwise.models import mnc
@@ -281,7 +282,7 @@ def test_decode_votes_at_the_original_size() -> None:
         masks=(torch.ones(3, 21, 21),),
         scores=(torch.tensor([[0.1, 0.9, 0.0, 0.0], [0.4, 0.6, 0.0, 0.0], [0.5, 0.1, 0.1, 0.3]]),),
     )
-    found = system.decode(output, batch)[0].instances
+    found = system.decode(output, Sizes.of(batch))[0].instances
     assert found.scores.tolist() == pytest.approx([0.9, 0.3])
     assert found.labels.tolist() == [1, 3]
     # votes of 0.6 and 0.4: where the second alone is, it is enough

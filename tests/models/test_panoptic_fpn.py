@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.contracts import Sizes
 from pixelwise.errors import RecipeError
 from pixelwise.models import mask_rcnn
 from pixelwise.models.panoptic_fpn import Output, PanopticFPN, SemanticBranch, build
@@ -146,7 +147,7 @@ def test_decoding_by_hand() -> None:
         mask_probabilities=(mask,),
     )
     batch = random_batch(SIZE, [(128, 96)])  # twice as high
-    panoptic = network.decode(Output(logits, objects), batch)[0].panoptic
+    panoptic = network.decode(Output(logits, objects), Sizes.of(batch))[0].panoptic
     assert panoptic is not None
     expected = torch.full((128, 96), 5)
     expected[:, 48:] = 0
@@ -163,7 +164,7 @@ def test_answers_are_merged_at_the_original_size() -> None:
     network = small()
     batch = things_batch()
     for annotation, size in zip(
-        network.decode(network(batch.images, batch.valid_sizes), batch), [(50, 71), (130, 33)], strict=True
+        network.decode(network(batch.images, batch.valid_sizes), Sizes.of(batch)), [(50, 71), (130, 33)], strict=True
     ):
         panoptic = annotation.panoptic
         assert panoptic is not None

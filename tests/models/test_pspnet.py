@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.contracts import Sizes
 from pixelwise.data.loading.collate import collate
 from pixelwise.errors import RecipeError
 from pixelwise.models.pspnet import VARIANTS, build
@@ -127,7 +128,7 @@ def test_decode_enlarges_with_corners_aligned() -> None:
     truth = torch.zeros(41, 49, dtype=torch.uint8)
     batch = collate([Sample(image, Annotation(semantic=truth), "one", (60, 71))])
     output = model(batch.images)._replace(logits=3 * torch.randn(1, CLASSES, 6, 7))
-    (annotation,) = model.decode(output, batch)
+    (annotation,) = model.decode(output, Sizes.of(batch))
     best = aligned(output.logits, (60, 71))[0].softmax(0).max(0)
     assert (annotation.semantic == best.indices).float().mean() > 0.999
     torch.testing.assert_close(annotation.confidence, best.values, rtol=0, atol=1e-5)

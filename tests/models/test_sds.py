@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pixelwise.contracts import Sizes
 from pixelwise.data.loading.collate import collate
 from pixelwise.errors import CheckpointError, DataError, RecipeError
 from pixelwise.evaluation.evaluate import model_predictions
@@ -159,7 +160,7 @@ def test_given_proposals_are_taken() -> None:
     assert torch.equal(found.superpixels[0], plain.superpixels[0])
     assert output.superpixels[0].shape == (64, 96)
     assert int(output.superpixels[0].max()) == 3
-    annotation = system.decode(output, replace(batch, original_sizes=torch.tensor([[128, 192]])))[0]
+    annotation = system.decode(output, Sizes.of(replace(batch, original_sizes=torch.tensor([[128, 192]]))))[0]
     allowed = {(0, 0, 96, 64), (0, 0, 192, 64), (0, 0, 192, 128)}
     assert {tuple(map(int, box)) for box in annotation.instances.boxes.tolist()} <= allowed
     # any shared superpixel suppresses: all three regions share the first
@@ -402,11 +403,11 @@ def test_the_best_regions_are_pasted_one_over_another() -> None:
         paste_above=torch.tensor(0.5),
     )
     batch = replace(batch, original_sizes=torch.tensor([[40, 60]]))
-    semantic = system.decode(output, batch)[0].semantic
+    semantic = system.decode(output, Sizes.of(batch))[0].semantic
     assert [semantic[row, column].item() for row in (0, 39) for column in (0, 59)] == [2, 1, 3, 0]
     semantic = system.decode(output._replace(paste_above=torch.tensor(0.75)), batch)[0].semantic
     assert [semantic[row, column].item() for row in (0, 39) for column in (0, 59)] == [2, 1, 0, 0]
-    assert small().eval().decode(output._replace(paste_above=None), batch)[0].semantic is None
+    assert small().eval().decode(output._replace(paste_above=None), Sizes.of(batch))[0].semantic is None
 
 
 def test_the_threshold_of_the_pasting_leaves_two_segments_an_image() -> None:

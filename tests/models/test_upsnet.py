@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d, nms, roi_align
 
+from pixelwise.contracts import Sizes
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models.upsnet import IGNORED, Output, SemanticHead, UPSNet, _inside_boxes, _some_of, build
 from pixelwise.nn.roi_heads import RoIPooling
@@ -136,7 +137,7 @@ def test_every_setting_learns_and_answers(changes: dict[str, Any]) -> None:
         assert parameter.grad.any(), f"the gradient of {name} is zero"
     with torch.no_grad():
         found = network.eval()(batch.images, batch.valid_sizes)
-        for annotation, size in zip(network.decode(found, batch), [(50, 71), (130, 33)], strict=True):
+        for annotation, size in zip(network.decode(found, Sizes.of(batch)), [(50, 71), (130, 33)], strict=True):
             panoptic = annotation.panoptic
             assert panoptic is not None
             assert panoptic.ids.shape == size
@@ -311,7 +312,7 @@ def test_padding_changes_no_answer() -> None:
     for pixels in (image, padded):
         batch = random_batch((pixels.shape[2], pixels.shape[3]), [(75, 105)])
         batch = replace(batch, images=pixels, valid_sizes=torch.tensor([[50, 70]]))
-        answers.append(network.decode(network(pixels, batch.valid_sizes), batch)[0].panoptic)
+        answers.append(network.decode(network(pixels, batch.valid_sizes), Sizes.of(batch))[0].panoptic)
     one, other = answers
     assert one is not None
     assert other is not None
@@ -324,7 +325,7 @@ def test_padding_changes_no_answer() -> None:
 def test_an_output_that_is_learnt_from_shows_stuff_alone() -> None:
     network = small()
     batch = things_batch()
-    for annotation in network.decode(learned(network, batch), batch):
+    for annotation in network.decode(learned(network, batch), Sizes.of(batch)):
         assert annotation.panoptic is not None
         assert set(annotation.panoptic.labels.tolist()) <= {0, 2, 4}
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.contracts import Sizes
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import FrameMemory, Options, Predictor
@@ -477,7 +478,7 @@ def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, An
     clip = frames(3)
     for frame, answer in zip(clip, walk(network, clip), strict=True):
         one = replace(random_batch(SIZE, [(50, 71)]), images=frame)
-        panoptic = network.decode(answer, one)[0].panoptic
+        panoptic = network.decode(answer, Sizes.of(one))[0].panoptic
         assert panoptic is not None
         assert panoptic.ids.shape == (50, 71)
         assert answer.tracks is not None
@@ -653,7 +654,7 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
         network.train()(batch.images[:1], batch.valid_sizes[:1], batch.truth[:1])
     output = learned(network, batch)
     with pytest.raises(DataError, match="forward was called with truth"):
-        network.decode(output, batch)
+        network.decode(output, Sizes.of(batch))
     with torch.no_grad():
         answer = network.eval()(batch.images[:1])
         with pytest.raises(DataError, match="a frame of 64×64 after one of 64×96"):

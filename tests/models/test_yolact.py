@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Stage
+from pixelwise.contracts import Augmentation, Optimizer, Sizes, Stage, Thresholds
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
@@ -371,12 +371,12 @@ def test_thresholds_may_be_changed_on_the_module() -> None:
     system = small()
     images = batch_of(ellipses(0, 2)).images
     every = system(images).detections[0].scores
-    system.score_threshold = float(every[5])
+    system.thresholds = Thresholds(float(every[5]), 12)
     assert torch.equal(system(images).detections[0].scores, every[every > every[5]])
-    system.score_threshold, system.max_detections = 0.0, 3
+    system.thresholds = Thresholds(0.0, 3)
     assert torch.equal(system(images).detections[0].scores, every[:3])
     system.candidate_threshold = 1.0
-    annotation = system.decode(system(images), batch_of(Annotation()))[0]
+    annotation = system.decode(system(images), Sizes.of(batch_of(Annotation())))[0]
     assert len(annotation.instances) == len(annotation.instances.masks) == 0
 
 
@@ -393,7 +393,7 @@ def test_masks_are_the_whole_ones_enlarged(original: tuple[int, int], valid: tup
     batch = batch_of(Annotation(), original=original, valid=valid)
     with torch.no_grad():
         output = system(batch.images)._replace(detections=(found,))
-    instances = system.decode(output, batch)[0].instances
+    instances = system.decode(output, Sizes.of(batch))[0].instances
     whole = (original[0] * SIZE[0] / valid[0], original[1] * SIZE[1] / valid[1])
     y, x = (
         ((torch.arange(pixels).double() + 0.5) / side * cells - 0.5).clamp(0, cells - 1)
@@ -581,7 +581,7 @@ def test_class_ids_need_not_follow_each_other() -> None:
     other = yolact.build(num_classes=12, thing_ids=[3, 4, 7, 9, 11], backbone="mobilenet_v2", channels=32, prototypes=8)
     other.load_state_dict(system.state_dict())
     batch = batch_of(Annotation())
-    one, two = (net.eval().decode(net(batch.images), batch)[0].instances for net in (system, other))
+    one, two = (net.eval().decode(net(batch.images), Sizes.of(batch))[0].instances for net in (system, other))
     assert [[3, 4, 7, 9, 11][label - 1] for label in one.labels.tolist()] == two.labels.tolist()
     assert torch.equal(one.scores, two.scores)
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelwise.contracts import Sizes
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.fusion import fused_copy
 from pixelwise.inference.model_folder import ModelCard
@@ -181,7 +182,7 @@ def test_a_key_frame_is_a_yolacts_image() -> None:
     assert same(output.guesses, wanted)
     assert same(output[:8], tuple(wanted))
     batch = batch_of(Annotation())
-    found, other = (net.decode(one, batch)[0].instances for net, one in ((system, output), (plain, wanted)))
+    found, other = (net.decode(one, Sizes.of(batch))[0].instances for net, one in ((system, output), (plain, wanted)))
     assert len(found) == len(other) > 0
     assert torch.equal(found.masks.crops, other.masks.crops)
 
@@ -486,7 +487,7 @@ def test_what_is_trained_has_a_gradient_and_the_rest_none(learns: str) -> None:
             assert parameter.grad.any(), name
     changed = {name for name, value in system.state_dict().items() if not torch.equal(value, before[name])}
     assert bool(changed) == (learns == "images"), "statistics of a frozen backbone stay"
-    assert system.clip_frames == (1 if learns == "images" else 2)
+    assert system.traits.clip_frames == (1 if learns == "images" else 2)
     assert output.logits.shape[0] == (4 if learns == "images" else 2)
     assert output.memory is None
 
@@ -525,8 +526,8 @@ def test_the_second_stage_begins_with_the_weights_of_the_first() -> None:
         one, two = (
             yolact_edge.build(num_classes=CLASSES, **{**WIDTHS, **stage.arguments}) for stage in (first, second)
         )
-    assert (one.learns, one.key_interval, one.clip_frames) == ("images", 1, 1)
-    assert (two.learns, two.key_interval, two.clip_frames) == ("pairs", 5, 2)
+    assert (one.learns, one.key_interval, one.traits.clip_frames) == ("images", 1, 1)
+    assert (two.learns, two.key_interval, two.traits.clip_frames) == ("pairs", 5, 2)
     assert carry_over(two, one.state_dict()) == ""
     plain = yolact.build(num_classes=CLASSES, **WIDTHS).state_dict()
     new = {key.split(".")[0] for key in two.state_dict() if key not in plain}

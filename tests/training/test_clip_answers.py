@@ -10,7 +10,7 @@ import torch
 from pixelwise.errors import RecipeError
 from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.inference.model_folder import ModelCard
-from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality
 from pixelwise.types import Annotation, Panoptic, Sample
@@ -124,4 +124,4 @@ def test_tracking_is_refused_where_it_makes_no_sense() -> None:
     with pytest.raises(RecipeError, match="--track: pointwise gives a semantic answer, in which no objects are told"):
         model_predictions(semantic, tracks=True)
     with pytest.raises(RecipeError, match="--tile cannot be had of a panoptic model"):
-        model_predictions(predictor(uses_memory=False), tile=True)
+        model_predictions(predictor(uses_memory=False), Options(tile=True))

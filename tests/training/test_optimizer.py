@@ -51,6 +51,12 @@ def test_biases_have_rates_of_their_own_and_norms_do_not() -> None:
     }
 
 
+class Headed(nn.Sequential):
+    """Layers without a backbone."""
+
+    backbone = None
+
+
 class Backboned(nn.Module):
     def __init__(self, parts: nn.ModuleDict) -> None:
         super().__init__()
@@ -65,7 +71,7 @@ def test_poly_falls_by_step() -> None:
 
 
 def test_rates_follow_the_factor_from_their_start() -> None:
-    optimizer = build_optimizer(nn.Conv2d(1, 1, 1), Optimizer(lr=0.2, head_lr_multiplier=2))
+    optimizer = build_optimizer(Headed(nn.Conv2d(1, 1, 1)), Optimizer(lr=0.2, head_lr_multiplier=2))
     for factor in (0.5, 0.25):
         set_rates(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.4 * factor] * 2)
@@ -73,7 +79,7 @@ def test_rates_follow_the_factor_from_their_start() -> None:
 
 def test_sgd_step_equals_the_formula() -> None:
     layer = nn.Linear(2, 1)
-    optimizer = build_optimizer(layer, Optimizer(lr=0.1, weight_decay=0.5, norm_weight_decay=0.0, momentum=0.9))
+    optimizer = build_optimizer(Headed(layer), Optimizer(lr=0.1, weight_decay=0.5, norm_weight_decay=0.0, momentum=0.9))
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
     velocity = torch.zeros_like(weight)
     for _ in range(3):
@@ -103,4 +109,4 @@ def test_average_equals_the_formula_and_counts_batches_exactly() -> None:
 
 def test_unknown_optimizers_are_refused() -> None:
     with pytest.raises(RecipeError, match="sgd or adamw"):
-        build_optimizer(nn.Linear(1, 1), Optimizer(name="adagrad"))
+        build_optimizer(Headed(nn.Linear(1, 1)), Optimizer(name="adagrad"))

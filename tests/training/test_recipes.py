@@ -130,7 +130,7 @@ def test_a_variant_brings_its_arguments() -> None:
 
 def test_where_crops_have_the_size_of_input_one_may_say_either() -> None:
     names = ("yolact", "yolact_edge", "mask_rcnn")
-    assert [named_system(name).stretches_input for name in names] == [True, True, False]
+    assert [named_system(name).module.TRAITS.stretches_input for name in names] == [True, True, False]
     assert one_size(["steps=3", "crop_size=64"]) == ["steps=3", "crop_size=64", "input_size=64"]
     assert one_size(["input_size=64"]) == ["input_size=64", "crop_size=64"]
     assert one_size(["input_size=80", "crop_size=64"]) == ["input_size=80", "crop_size=64"]

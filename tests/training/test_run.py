@@ -14,7 +14,8 @@ from PIL import Image
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage
 from pixelwise.errors import CheckpointError, DataError, RecipeError
 from pixelwise.inference.load import load
-from pixelwise.inference.model_folder import ModelCard, system_module, system_names, write_model
+from pixelwise.inference.model_folder import ModelCard, write_model
+from pixelwise.inference.systems import system_module, system_names
 from pixelwise.labels import LabelSet
 from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.training.fit import Step

@@ -23,6 +23,7 @@ from pixelwise.cli.options import (
     WorkersOption,
 )
 from pixelwise.errors import DataError, RecipeError
+from pixelwise.files.atomic import require_writable, write_file
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.comparison import ComparedModel, Comparison
@@ -163,18 +164,15 @@ def _require_writable(path: Path) -> None:
         raise DataError(f"{path}: is a folder; a file name is wanted")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_name(f".{path.name}.new").touch()
+        require_writable(path)
     except OSError as error:
         raise _unwritable(path, error) from None
-    path.with_name(f".{path.name}.new").unlink()
 
 
 def _write(path: Path, comparison: Comparison) -> None:
     text = {".md": _markdown, ".json": _json_text, ".csv": _csv_text}[path.suffix.lower()](comparison)
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
+        write_file(path, text)
     except OSError as error:
         raise _unwritable(path, error) from None
 

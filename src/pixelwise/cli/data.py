@@ -15,7 +15,7 @@ from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
     from pixelwise.data.dataset import Dataset
-    from pixelwise.data.kinds.faults import Fault
+    from pixelwise.data.listing import Fault
     from pixelwise.data.tools.check import Report
     from pixelwise.data.tools.convert import Conversion
     from pixelwise.data.tools.repair import Repairs
@@ -72,6 +72,12 @@ def check(
         _print_repairs(repairs)
     elif fix is not None:
         print(f"{fix}: not written, there is nothing to repair")
+    if repairs is not None and repairs.remaining:
+        first = repairs.remaining[0]
+        raise DataError(
+            f"--fix {fix}: the copy still has {len(repairs.remaining):,} of the faults, such as {first.where}: "
+            f"{first.text}; only you can repair these"
+        )
     return 1 if report.faults() else 0
 
 
@@ -232,9 +238,10 @@ def _print_report(report: Report, *, notes: bool) -> None:
 
 
 def _print_repairs(repairs: Repairs) -> None:
-    from pixelwise.data.kinds.faults import count
+    from pixelwise.data.listing import count
 
-    print(f"{repairs.path}: a repaired copy, {count(repairs.images, 'image')}")
+    what = "a copy in which faults remain" if repairs.remaining else "a repaired copy"
+    print(f"{repairs.path}: {what}, {count(repairs.images, 'image')}")
     for line in repairs.lines():
         print(f"  {line}")
     for spec in repairs.opens_as:
@@ -249,6 +256,7 @@ def _repairs_json(repairs: Repairs | None) -> dict[str, object] | None:
         "images": repairs.images,
         "done": dict(repairs.done),
         "opens_as": list(repairs.opens_as),
+        "remaining": [_fault_json(fault) for fault in repairs.remaining],
     }
 
 
@@ -298,8 +306,8 @@ def _fault_json(fault: Fault) -> dict[str, str]:
 
 
 def _print_conversion(conversion: Conversion, *, notes: bool) -> None:
-    from pixelwise.data.kinds.faults import count
     from pixelwise.data.label_maps import describe_label_map
+    from pixelwise.data.listing import count
 
     if notes and conversion.label_map is not None:
         for line in describe_label_map(conversion.label_map):
@@ -331,7 +339,7 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pixelwise.data.kinds.faults import count
+    from pixelwise.data.listing import count
     from pixelwise.data.tools.statistics import SIZES
 
     rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))

@@ -146,6 +146,7 @@ def evaluate(
     from pixelwise.evaluation.subject import model_subject, stored_subject
     from pixelwise.evaluation.void_predictions import VoidPredictions
     from pixelwise.evaluation.worst_images import WorstImages
+    from pixelwise.inference.predictor import Options
     from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, CocoResults
     from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME, PanopticResults
 
@@ -156,9 +157,7 @@ def evaluate(
             data,
             label_map,
             device=device.value,
-            input_size=input_size,
-            tile=tile,
-            tta=tta,
+            options=Options(input_size=input_size, tile=tile, tta=tta),
             tracks=track,
         )
     else:

@@ -12,11 +12,11 @@ import typer
 
 from pixelwise.cli.options import JsonOption
 from pixelwise.errors import CheckpointError, DataError
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import read_json, read_lines
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pixelwise.importers.foreign import ImportedModel
+    from pixelwise.importers.foreign import ImportedBackbone, ImportedModel
     from pixelwise.labels import LabelSet
 
 
@@ -39,19 +39,24 @@ def import_weights(
         str, typer.Argument(help="Such as deeplabv3_resnet50, pspnet50, yolact_base, or a backbone such as resnet50.")
     ],
     weights: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Safetensors, or what torch.save wrote; of smp also its folder.")
+        Path,
+        typer.Argument(metavar="FILE", help="Safetensors, or what torch.save wrote; shards by their folder or index."),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", help="The model folder to make; of a backbone a folder or a file.")],
     labels: Annotated[
         str | None,
-        typer.Option("--labels", help="What the scores mean: voc, ade20k, …, a TOML file, a list of names."),
+        typer.Option("--labels", help="What the logits mean: voc, ade20k, …, a TOML file, a list of names."),
     ] = None,
     input_size: Annotated[
-        int | None, typer.Option("--input-size", min=1, help="Long side, in pixels, at which images are looked at.")
+        int | None, typer.Option("--input-size", min=1, help="Long side, in pixels, at which the model runs.")
     ] = None,
     output_stride: Annotated[
         int | None, typer.Option("--output-stride", help="Of smp's DeepLabV3Plus, 16 or 8; its weights do not show it.")
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", help="Where the weights lie in the file, such as ema or teacher; found by itself."),
     ] = None,
     licence: Annotated[str, typer.Option("--licence", help="Of the weights, for the model's card.")] = "unknown",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")] = False,
@@ -59,37 +64,40 @@ def import_weights(
 ) -> None:
     """Turn weights of another project into a model folder, or a classifier's into a backbone for train --init."""
     from pixelwise.importers import detectron2, semseg, smp, torchvision, upsnet, yolact, yolact_edge
-    from pixelwise.importers.foreign import read_foreign
+    from pixelwise.importers.backbones import convert_backbone
+    from pixelwise.importers.fit import fit, model_of
+    from pixelwise.importers.weights_file import read_foreign
 
     if output_stride is not None and family is not Family.smp:
         raise CheckpointError("--output-stride: only with smp")
     if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
         raise CheckpointError(f"--out {out}: is there already; add --overwrite, or choose another")
     if family is Family.smp and weights.is_dir():
-        weights, output_stride = _smp_folder(weights, architecture, output_stride)
-    foreign = read_foreign(weights)
-    if family is Family.timm or (family is Family.torchvision and architecture not in torchvision.NETWORKS):
-        report = _write_backbone(family, architecture, foreign, source=weights, out=out)
-        _say(report, as_json)
-        return
-    convert = {
-        Family.torchvision: torchvision.convert,
-        Family.semseg: semseg.convert,
-        Family.smp: partial(smp.convert, output_stride=output_stride or 16),
-        Family.yolact: yolact.convert,
-        Family.yolact_edge: yolact_edge.convert,
-        Family.detectron2: detectron2.convert,
-        Family.upsnet: upsnet.convert,
-    }[family]
+        output_stride = _smp_output_stride(weights, architecture, output_stride)
+    foreign = read_foreign(weights, part=part)
     try:
-        model = convert(architecture, foreign)
+        if family is Family.timm or (family is Family.torchvision and architecture not in torchvision.NETWORKS):
+            backbone = fit(partial(convert_backbone, _backbone_name(family, architecture)), foreign)
+            _say(_write_backbone(backbone, out=out), backbone, as_json)
+            return
+        name = f"{family.value} {architecture}"
+        convert = {
+            Family.torchvision: torchvision.convert,
+            Family.semseg: semseg.convert,
+            Family.smp: partial(smp.convert, output_stride=output_stride or 16),
+            Family.yolact: yolact.convert,
+            Family.yolact_edge: yolact_edge.convert,
+            Family.detectron2: detectron2.convert,
+            Family.upsnet: upsnet.convert,
+        }[family]
+        model = fit(partial(model_of, partial(convert, architecture), expected=name), foreign)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None
     report = _write_model(
-        model, _labels(labels, model, family), source=weights, name=f"{family.value} {architecture}", out=out,
+        model, _labels(labels, model, family), source=weights, name=name, out=out,
         input_size=input_size, licence=licence,
     )  # fmt: skip
-    _say(report, as_json)
+    _say(report, model, as_json)
 
 
 def _write_model(
@@ -102,14 +110,14 @@ def _write_model(
     input_size: int | None,
     licence: str,
 ) -> dict[str, Any]:
-    from pixelwise.importers.foreign import require_fit
-    from pixelwise.inference.model_folder import ModelCard, system_module, write_model
+    from pixelwise.inference.model_folder import ModelCard, write_model
+    from pixelwise.inference.systems import system_module
 
-    network = system_module(model.system).build(num_classes=model.num_classes, **model.arguments)
-    require_fit(model.weights, network.state_dict(), source=str(source), expected=name)
+    system = system_module(model.system)
+    network = system.build(num_classes=model.num_classes, **model.arguments)
     network.load_state_dict(model.weights, strict=False)
     card = ModelCard(
-        task=network.task,
+        task=system.TASK,
         system=model.system,
         labels=labels,
         arguments=model.arguments,
@@ -118,44 +126,53 @@ def _write_model(
         training={"imported": name, "file": source.name},
     )
     write_model(out, network.state_dict(), card)
-    return {"mapped": len(model.weights), "left_out": model.left_out, "model": str(out), "labels": labels.name}
+    return {"model": str(out), "labels": labels.name}
 
 
-def _write_backbone(
-    family: Family, architecture: str, foreign: dict[str, Tensor], *, source: Path, out: Path
-) -> dict[str, Any]:
-    from safetensors.torch import save_file
-
+def _backbone_name(family: Family, architecture: str) -> str:
     from pixelwise.importers import torchvision
-    from pixelwise.importers.backbones import convert_backbone
+    from pixelwise.importers.foreign import UnknownNetworkError
     from pixelwise.nn.backbones import TIMM
-    from pixelwise.training.run.initial_weights import BACKBONE_NAME
 
-    if family is Family.torchvision and architecture not in torchvision.BACKBONES:
-        raise CheckpointError(
+    if family is Family.timm:
+        return TIMM + architecture.removeprefix(TIMM)
+    if architecture not in torchvision.BACKBONES:
+        raise UnknownNetworkError(
             f"torchvision has no '{architecture}' here; there are the networks {', '.join(torchvision.NETWORKS)} and "
             f"the backbones {', '.join(torchvision.BACKBONES)}"
         )
-    name = architecture if family is Family.torchvision else TIMM + architecture.removeprefix(TIMM)
-    tensors, left_out = convert_backbone(name, foreign, source=str(source))
+    return architecture
+
+
+def _write_backbone(backbone: ImportedBackbone, *, out: Path) -> dict[str, Any]:
+    from safetensors.torch import save_file
+
+    from pixelwise.training.run.initial_weights import BACKBONE_NAME
+
     path = out if out.suffix == ".safetensors" else out / BACKBONE_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, temporary)
-        temporary.replace(path)
+        # copies: tensors of a file may be parts of one larger, which safetensors does not write
+        whole = {key: tensor.contiguous().clone() for key, tensor in backbone.weights.items()}
+        write_file(path, lambda new: save_file(whole, new))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
-    return {"mapped": len(tensors), "left_out": left_out, "backbone": name, "file": str(path)}
+    return {"backbone": backbone.name, "file": str(path)}
 
 
-def _say(report: dict[str, Any], as_json: bool) -> None:
+def _say(report: dict[str, Any], found: ImportedModel | ImportedBackbone, as_json: bool) -> None:
+    from pixelwise.data.kinds.faults import count
+    from pixelwise.importers.foreign import first_of
+
     if as_json:
-        print(json.dumps({**report, "missing": 0, "unexpected": 0}, ensure_ascii=False))
+        counts = {"mapped": len(found.weights), "skipped": len(found.skipped), "missing": 0, "unexpected": 0}
+        print(json.dumps({**counts, **report, "notes": found.notes}, ensure_ascii=False))
         return
-    print(f"{report['mapped']} tensors mapped, 0 missing, 0 unexpected")
-    if report["left_out"]:
-        print(f"{report['left_out']} tensors of layers that are not used were left out")
+    print(f"{len(found.weights)} tensors mapped, 0 missing, 0 unexpected")
+    if found.skipped:
+        print(f"{count(len(found.skipped), 'tensor')} skipped that are not used: {first_of(found.skipped, 5)}")
+    for note in found.notes:
+        print(note)
     if "backbone" in report:
         print(f"{report['file']}  for train --backbone {report['backbone']} --init {report['file']}")
     else:
@@ -177,7 +194,8 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
     }
     wanted = wanted or usual.get(family, {}).get(count)
     if wanted is None:
-        return LabelSet.from_names(f"{count} classes", [f"class {index}" for index in range(count)])
+        names = ["background", "foreground"] if model.is_sigmoid else [f"class {index}" for index in range(count)]
+        return LabelSet.from_names(f"{count} classes", names)
     if wanted in published_names():
         labels = published(wanted)
     elif not Path(wanted).is_file():
@@ -187,20 +205,24 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
     elif Path(wanted).suffix == ".toml":
         labels = LabelSet.from_toml(Path(wanted))
     else:
-        names = [line.strip() for line in Path(wanted).read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in read_lines(Path(wanted)) if line.strip()]
+        if model.is_sigmoid and len(names) == 1:
+            names = ["background", *names]  # the one of the channel
         labels = LabelSet.from_names(Path(wanted).stem, names)
     if len(labels) != count:
-        raise DataError(f"--labels {wanted}: {len(labels)} classes, but the weights have scores for {count}")
+        raise DataError(f"--labels {wanted}: {len(labels)} classes, but the weights have logits for {count}")
     return labels
 
 
-def _smp_folder(folder: Path, architecture: str, output_stride: int | None) -> tuple[Path, int | None]:
-    """The weights in a folder that smp's `save_pretrained` wrote, and the output stride that its config.json tells."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no config.json of smp's save_pretrained ({error})") from None
+def _smp_output_stride(folder: Path, architecture: str, output_stride: int | None) -> int | None:
+    """The output stride that the config.json of smp's `save_pretrained` tells, if none is asked for."""
+    path = folder / "config.json"
+    expected = "what smp's save_pretrained writes"
+    config = read_json(path, expected=expected, error=CheckpointError)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: a {type(config).__name__}; expected {expected}")
     stored = str(config.get("_model_class", architecture))
     if stored.lower() != architecture.lower():
-        raise CheckpointError(f"{folder}: config.json says {stored}, not {architecture}")
-    return folder / "model.safetensors", output_stride or config.get("encoder_output_stride")
+        raise CheckpointError(f"{path}: says {stored}, not {architecture}")
+    found = config.get("encoder_output_stride")
+    return output_stride or (found if isinstance(found, int) else None)

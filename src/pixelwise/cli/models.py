@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pixelwise.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from pixelwise.contracts import SystemFile
 
 
 def models(
@@ -19,7 +22,7 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the systems and the weights that ship, or show one system's recipe."""
-    rows = _recipe_rows(system) if system else _system_rows()
+    rows = recipe_rows(system) if system else _system_rows()
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
     elif system:
@@ -57,7 +60,8 @@ def _print_recipe(rows: list[dict[str, Any]]) -> None:
 
 def _system_rows() -> list[dict[str, Any]]:
     from pixelwise.inference.load import find_model, shipped_models
-    from pixelwise.inference.model_folder import read_card, system_module, system_names
+    from pixelwise.inference.model_folder import read_card
+    from pixelwise.inference.systems import system_module, system_names
 
     shipped = {name: read_card(find_model(name)).system for name in shipped_models()}
     rows: list[dict[str, Any]] = []
@@ -67,7 +71,7 @@ def _system_rows() -> list[dict[str, Any]]:
             {
                 "system": name,
                 "task": module.TASK,
-                "paper": (module.__doc__ or "").split(": ", 1)[1].split(".\n")[0].replace("\n", " "),
+                "paper": _paper(module),
                 "variants": list(module.VARIANTS),
                 "shipped weights": [weights for weights, system in shipped.items() if system == name],
             }
@@ -75,7 +79,14 @@ def _system_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def _recipe_rows(system: str) -> list[dict[str, Any]]:
+def _paper(module: SystemFile) -> str:
+    """What the module's docstring cites: `NAME: the paper.`"""
+    first = (module.__doc__ or "").split(".\n")[0]
+    return " ".join(first.partition(": ")[2].split()) or " ".join(first.split())
+
+
+def recipe_rows(system: str) -> list[dict[str, Any]]:
+    """The numbers of a recipe, each with what the paper has."""
     from pixelwise.training.run.recipes import named_system, recipe_values
 
     named = named_system(system)

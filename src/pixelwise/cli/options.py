@@ -27,7 +27,7 @@ InputSizeOption = Annotated[
 ]
 TileOption = Annotated[bool, typer.Option("--tile", help="Look through overlapping windows at the image's own size.")]
 TtaOption = Annotated[
-    bool, typer.Option("--tta", help="Average over three scales and mirror images: slower, a little better.")
+    bool, typer.Option("--tta", help="Average over three scales and their mirror images: six passes, a little better.")
 ]
 MapOption = Annotated[
     str | None,

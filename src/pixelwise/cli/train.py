@@ -120,7 +120,7 @@ def _start(
         if "backbone" not in arguments:
             raise RecipeError(f"--backbone: {system} has none to choose")
         arguments["backbone"] = backbone
-    settings = one_size(settings) if named.stretches_input else settings
+    settings = one_size(settings) if named.module.TRAITS.stretches_input else settings
     recipe, arguments = resolve_sets(settings, named.recipe, arguments)
     return start(
         out,

@@ -11,7 +11,6 @@ absolute, and `{split}` in it stands for the split. Two forms are read:
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from pixelwise.data.dataset import Wrapped
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_json
 from pixelwise.ops import rle
 from pixelwise.ops.superpixels import Regions, regions_of_masks
 from pixelwise.types import Sample
@@ -50,11 +50,7 @@ class ProposalFiles:
         self.entries: dict[str, list[dict[str, Any]]] | None = None
         if path.is_dir():
             return
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise DataError(f"{path}: neither a folder of .npz files nor a readable JSON file ({why})") from None
+        entries = read_json(path, expected="a folder of .npz files or a JSON file")
         if not isinstance(entries, list) or not all(isinstance(one, dict) and "image_id" in one for one in entries):
             raise DataError(f"{path}: a list of proposals with image_id is wanted")
         self.entries = {}

@@ -12,7 +12,7 @@ from pixelwise.contracts import Metric
 from pixelwise.data.loading.batches import Samples
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import prepare_reader, reader_start_method
-from pixelwise.inference.predictor import FrameMemory, Options, Predictor
+from pixelwise.inference.predictor import DEFAULTS, FrameMemory, Options, Predictor
 from pixelwise.inference.video.tracking import TrackingMemory, track
 from pixelwise.types import Annotation, Sample
 
@@ -80,9 +80,7 @@ def evaluate(
             yield EvaluatedImage(index)
 
 
-def model_predictions(
-    predictor: Predictor, *, input_size: int | None = None, tile: bool = False, tta: bool = False, tracks: bool = False
-) -> Predictions:
+def model_predictions(predictor: Predictor, options: Options = DEFAULTS, *, tracks: bool = False) -> Predictions:
     """A model as what is evaluated, with the options of prediction.
 
     The frames of a clip are asked for one after the other; each is seen with what was kept of those before. That is
@@ -90,15 +88,12 @@ def model_predictions(
 
     Args:
         predictor: the model.
-        input_size: see `Options`, as for the others.
-        tile: through windows.
-        tta: average over scales and mirror images.
+        options: how it runs on an image.
         tracks: give identities to objects of a model that sees single frames; see `inference.video.tracking`.
 
     Raises:
         RecipeError: the model cannot look at images in that way, or its objects cannot be tracked.
     """
-    options = Options(input_size=input_size, tile=tile, tta=tta)
     predictor.require_possible(options)
     if tracks:
         predictor.require_trackable()
@@ -114,14 +109,7 @@ class _ModelPredictions:
 
     def __call__(self, sample: Sample) -> Annotation:
         if sample.clip is None:
-            options = self._options
-            return self._predictor.annotate(
-                sample.image,
-                input_size=options.input_size,
-                tile=options.tile,
-                tta=options.tta,
-                proposals=sample.proposals,
-            )
+            return self._predictor.annotate(sample.image, self._options, proposals=sample.proposals)
         frame = 0 if sample.frame is None else sample.frame
         if sample.clip != self._clip or frame <= self._frame:
             self._begin(sample.clip)

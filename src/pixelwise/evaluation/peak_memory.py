@@ -16,7 +16,8 @@ import torch
 from pixelwise.errors import CheckpointError
 from pixelwise.files.images import read_image
 from pixelwise.inference.load import find_model, load
-from pixelwise.inference.model_folder import read_card, system_module
+from pixelwise.inference.model_folder import read_card
+from pixelwise.inference.systems import system_module
 
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 """Linux: where a process reads its memory, and forgets its former peak."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from pixelwise.drawing.confusion_picture import draw_confusion
 from pixelwise.errors import DataError
+from pixelwise.files.atomic import require_writable, write_file
 from pixelwise.metrics.choice import TaskMetric
 from pixelwise.metrics.mean_iou import MeanIoU
 
@@ -66,7 +66,7 @@ def make_report_folder(folder: Path) -> None:
     """Make the folder, so that a place that cannot be written is known before the work. Raises DataError for one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / REPORT_NAME, None)
+        require_writable(folder / REPORT_NAME)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
 
@@ -98,8 +98,8 @@ def write_report(
     counts = metric.confusion if isinstance(metric, MeanIoU) else confusion
     matrix = None if counts is None else draw_confusion(counts, metric.labels)
     try:
-        _write(folder / REPORT_NAME, _text_writer(json.dumps(content, ensure_ascii=False) + "\n"))
-        _write(folder / ROWS_NAME, _text_writer(rows))
+        write_file(folder / REPORT_NAME, json.dumps(content, ensure_ascii=False) + "\n")
+        write_file(folder / ROWS_NAME, rows)
         _write_picture(folder / CONFUSION_NAME, matrix)
         _write_picture(folder / WORST_NAME, worst)
     except OSError as error:
@@ -111,21 +111,4 @@ def _write_picture(path: Path, picture: Image.Image | None) -> None:
     if picture is None:
         path.unlink(missing_ok=True)
     else:
-        _write(path, lambda temporary: picture.save(temporary, "PNG"))
-
-
-def _text_writer(text: str) -> Callable[[Path], object]:
-    return lambda path: path.write_text(text, encoding="utf-8")
-
-
-def _write(path: Path, fill: Callable[[Path], object] | None) -> None:
-    """Write a file beside its place and rename it; with no `fill`, only try."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        if fill is None:
-            temporary.touch()
-        else:
-            fill(temporary)
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_file(path, lambda new: picture.save(new, "PNG"))

@@ -182,9 +182,12 @@ class _Part:
         }
 
 
+_EXPECTED = "the JSON that evaluate --shard writes"
+
+
 def _read(path: Path) -> _Part:
     path = path / REPORT_NAME if path.is_dir() else path
-    content = read_json(path, expected="the JSON that evaluate --shard writes")
+    content = read_json(path, expected=_EXPECTED)
     if not isinstance(content, dict) or not isinstance(content.get("shard"), dict):
         raise DataError(f"{path}: expected a shard of an evaluation, the output of evaluate --shard I/N --json")
     version = content["shard"].get("format_version")

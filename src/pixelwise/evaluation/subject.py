@@ -15,7 +15,7 @@ from pixelwise.data.spec import open_dataset
 from pixelwise.errors import CheckpointError, DataError, RecipeError
 from pixelwise.evaluation.evaluate import Predictions, model_predictions
 from pixelwise.inference.load import load, weights_digest
-from pixelwise.inference.predictor import Predictor
+from pixelwise.inference.predictor import DEFAULTS, Options, Predictor
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.metrics.choice import EVALUATED_TASKS, TaskMetric, new_metric
 from pixelwise.predictions.clips import (
@@ -91,9 +91,7 @@ def model_subject(
     label_map: str | None,
     *,
     device: str = "auto",
-    input_size: int | None = None,
-    tile: bool = False,
-    tta: bool = False,
+    options: Options = DEFAULTS,
     tracks: bool = False,
 ) -> Subject:
     """A model, to be evaluated on data in its own classes.
@@ -106,9 +104,7 @@ def model_subject(
         specs: of the data; val where a split is left open.
         label_map: how other classes become the model's; see `with_labels`.
         device: see `load`.
-        input_size: see `Options`, as for the others.
-        tile: through windows.
-        tta: average over scales and mirror images.
+        options: how it runs on an image.
         tracks: see `model_predictions`.
 
     Raises:
@@ -123,7 +119,7 @@ def model_subject(
         raise CheckpointError(
             f"{name}: a model for {task} segmentation; {', '.join(EVALUATED_TASKS)} ones can be evaluated"
         )
-    answers = model_predictions(predictor, input_size=input_size, tile=tile, tta=tta, tracks=tracks)
+    answers = model_predictions(predictor, options, tracks=tracks)
     notes = [predictor.note] if predictor.note else []
     first = datasets[0].labels
     any_class = task == "instance" and label_map is None and all(one.labels.is_class_agnostic for one in datasets)
@@ -144,9 +140,9 @@ def model_subject(
         (*notes, *_notes(datasets), *_tables(maps)),
         {
             "weights": weights_digest(name),
-            "input_size": input_size or predictor.card.input_size,
-            "tile": tile,
-            "tta": tta,
+            "input_size": options.input_size or predictor.card.input_size,
+            "tile": options.tile,
+            "tta": options.tta,
             "track": tracks,
             "label_maps": [[list(row) for row in one.rows()] for one in maps],
         },

@@ -1,4 +1,4 @@
-"""Replacing a folder so that a kill or a power cut at any moment leaves the old one or the new one, complete.
+"""Replacing a file or a folder so that a kill or a power cut at any moment leaves the old one or the new one, complete.
 
 A folder cannot be renamed onto another that is not empty, so a swap takes two renames. Beside `NAME` lie, for a while,
 `.NAME.new` (being written; complete and on the disk before the swap begins) and `.NAME.old` (the former content).
@@ -10,7 +10,47 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+
+def write_file(path: Path, content: str | bytes | Callable[[Path], object], *, sync: bool = True) -> None:
+    """Write a file beside its place and rename it, so that it is there whole, or as it was.
+
+    Args:
+        path: the file; its folder is there.
+        content: text (written as UTF-8, line ends as they are), bytes, or what writes a file of the name it is given,
+            which ends with `.new`.
+        sync: wait until the file is on the disk. Without it a power cut, though no kill, may leave an empty file: for
+            files that are many and can be made again.
+
+    Raises:
+        OSError: the disk is full or the place cannot be written; the old file is untouched.
+    """
+    new = _new(path)
+    try:
+        if isinstance(content, str):
+            new.write_text(content, encoding="utf-8", newline="")
+        elif isinstance(content, bytes):
+            new.write_bytes(content)
+        else:
+            content(new)
+        if sync:
+            _sync(new)
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+    if sync:
+        _sync(path.parent)
+
+
+def require_writable(path: Path) -> None:
+    """Make a file where `write_file` would, and remove it. Raises OSError where that cannot be."""
+    new = _new(path)
+    new.touch()
+    new.unlink()
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:

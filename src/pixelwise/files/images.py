@@ -5,30 +5,55 @@ Decisions, the same everywhere in the program:
 - EXIF rotation is applied to images, and to a mask only if the mask's own file carries the tag. A PNG's tag counts
   where it stands before the pixels.
 - Transparent pixels are laid over white, as viewers do; the colours hidden below full transparency mean nothing.
-- Grey of 16 bits becomes 8 bits by value / 257; floating-point grey must lie in [0, 1] or in [0, 255].
-- Of an animation or a multi-page file the first frame is taken.
+- Values of more than 8 bits, grey or colours, integers or floating-point numbers, become 8 bits by the depth that they
+  use: the smallest of 8, 10, 12, 14, 16 … bits that holds the largest of the file. So 12-bit values in a 16-bit file
+  are not black. Floating-point values up to 1 are shares of white. Where some are negative, the lowest becomes black
+  and the highest white.
+- Of an animation or a multi-page file the first frame is taken; `frame_count` tells of the others.
+- HEIC and HEIF are read where the package pillow-heif is installed (`pixelwise[heif]`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from pixelwise.errors import DataError
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".ppm", ".pgm", ".pbm")
+HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
+"""Suffixes of the files that pillow-heif reads."""
+
+INSTALL_HEIF = "pip install 'pixelwise[heif]'"
+"""What brings pillow-heif."""
+
+_UNSIGNED = {".tga": "TGA", ".icb": "TGA", ".vda": "TGA", ".vst": "TGA", ".pcx": "PCX"}
+"""Formats that any file may seem to have: tried for these suffixes alone."""
+
+IMAGE_SUFFIXES = (
+    frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff"))
+    | frozenset((".webp", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"))
+    | frozenset((".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".sgi", ".ras"))
+    | frozenset(_UNSIGNED)
+    | (HEIF_SUFFIXES if find_spec("pillow_heif") else frozenset())
 )
 """Suffixes, in lower case, of the files that count as images when a folder is listed."""
+
+LISTED_SUFFIXES = 6
+"""So many suffixes of files that were passed over are named."""
 
 MAX_MEGAPIXELS = 200.0
 """Images with more pixels than this are refused before they are decoded, unless a caller allows more."""
@@ -36,8 +61,21 @@ MAX_MEGAPIXELS = 200.0
 SLAB_PIXELS = 4 * 2**20
 """How many pixels are brought to RGB at once."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
-# neither formats without a signature (TGA takes any file for its own) nor those that run another program (EPS)
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "DIB",
+    "GIF",
+    "TIFF",
+    "WEBP",
+    "AVIF",
+    "JPEG2000",
+    "PPM",
+    "QOI",
+    "SGI",
+    "SUN",
+)  # none that runs another program (EPS)
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,6 +98,8 @@ _SIGNATURES = (
     (b"RIFF", "WEBP"),
 )
 
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
 
 class ColourMaskError(DataError):
     """A file has colours or transparency where ids are wanted."""
@@ -81,10 +121,18 @@ def read_image(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> U
         DataError: no file, an empty, truncated or damaged one, not an image, one of more than `max_megapixels`
             millions of pixels, or one whose channels do not make a colour. Names the file.
     """
-    with _opened(Path(path), max_megapixels) as image:
-        orientation = _orientation(image)
-        _load(image, Path(path))
-        return rgb_tensor(_turned(image, orientation), source=str(path))
+    path = Path(path)
+    with _opened(path, max_megapixels) as image:
+        orientation, is_deep = _orientation(image), _has_deep_colours(image)
+        _load(image, path)
+        with _decoding(image, path):
+            pixels = rgb_tensor(_turned(image, orientation), source=str(path))
+    if is_deep and int(pixels.max()) < 64:  # Pillow leaves the upper 8 of 16 bits
+        deep = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+        if deep is not None and deep.dtype == np.uint16 and deep.shape[2:] == (3,):
+            upright = turned_upright(_eight_bits(deep[:, :, ::-1]), orientation)
+            return torch.from_numpy(np.ascontiguousarray(upright.transpose(2, 0, 1)))
+    return pixels
 
 
 def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
@@ -100,10 +148,12 @@ def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.
         _refuse_jpeg(image, path)
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             _load(image, path)
-            raise ColourMaskError(f"{path}: {_why_no_ids(image)}")
+            with _decoding(image, path):
+                raise ColourMaskError(f"{path}: {_why_no_ids(image)}")
         orientation, spacing = _orientation(image), _grey_spacing(path, image)
         _load(image, path)
-        ids = np.array(_turned(image, orientation))
+        with _decoding(image, path):
+            ids = np.array(_turned(image, orientation))
     if ids.dtype == np.bool_:
         return ids.astype(np.uint8)
     return ids // ids.dtype.type(spacing)
@@ -134,7 +184,8 @@ def read_channels(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -
             raise DataError(f"{path}: mode {image.mode}; numbers in the three channels of an RGB file are wanted")
         orientation = _orientation(image)
         _load(image, path)
-        return np.array(_turned(image.convert("RGB"), orientation))
+        with _decoding(image, path):
+            return np.array(_turned(image.convert("RGB"), orientation))
 
 
 def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
@@ -142,6 +193,41 @@ def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> t
     with _opened(Path(path), max_megapixels) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def frame_count(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> int:
+    """How many frames or pages an image file has, of which the first is read; 1 where it cannot be told.
+
+    The further pictures of a .jpg, previews and the like, are none.
+    """
+    path = Path(path)
+    with suppress(DataError), _opened(path, max_megapixels) as image:
+        if image.format == "MPO" and path.suffix.lower() != ".mpo":
+            return 1
+        with suppress(Exception):  # what a damaged file makes Pillow raise
+            return int(getattr(image, "n_frames", 1))
+    return 1
+
+
+def passed_over(paths: Iterable[Path], suffixes: Set[str] = IMAGE_SUFFIXES) -> Counter[str]:
+    """How many of some files have which suffix, in lower case, that is none of `suffixes`; hidden ones do not count."""
+    shown = (path for path in paths if not path.name.startswith("."))
+    return Counter(suffix for path in shown if (suffix := path.suffix.lower()) not in suffixes)
+
+
+def describe_passed_over(counts: Mapping[str, int]) -> str:
+    """`5 files skipped by their suffix: 4 .txt, 1 .json`, and what to install where some are images after all."""
+    if not counts:
+        return ""
+    ordered = sorted(counts.items(), key=lambda item: (item[0] not in HEIF_SUFFIXES, -item[1], item[0]))
+    named = [f"{count:,} {suffix or 'without one'}" for suffix, count in ordered[:LISTED_SUFFIXES]]
+    if others := sum(count for _, count in ordered[LISTED_SUFFIXES:]):
+        named.append(f"{others:,} others")
+    total = sum(counts.values())
+    subject = "1 file skipped by its suffix" if total == 1 else f"{total:,} files skipped by their suffix"
+    heif = sorted(HEIF_SUFFIXES & counts.keys())
+    repair = f"; to read {' and '.join(heif)}: {INSTALL_HEIF}" if heif else ""
+    return f"{subject}: {', '.join(named)}{repair}"
 
 
 def exif_rotation(path: Path | str) -> int:
@@ -168,13 +254,12 @@ def turned_upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 def rgb_tensor(image: Image.Image, *, source: str) -> UInt8[Tensor, "3 H W"]:
     """Any Pillow image as RGB; it is not rotated. Raises DataError, beginning with `source`, for impossible values."""
-    if image.mode.startswith("I"):
-        pixels = _grey_from_integers(np.asarray(image), source)
-    elif image.mode == "F":
-        pixels = _grey_from_floats(np.asarray(image), source)
-    else:
+    if image.mode != "F" and not image.mode.startswith("I"):
         return _planes(image)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise DataError(f"{source}: {int((~np.isfinite(values)).sum()):,} pixels are not a finite number")
+    return torch.from_numpy(_eight_bits(values)).expand(3, -1, -1).contiguous()
 
 
 @contextmanager
@@ -202,10 +287,11 @@ def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
 
 
 def _open_header(path: Path, length: int) -> Image.Image:
+    unsigned = _UNSIGNED.get(path.suffix.lower())
     with _PILLOW_LIMIT:  # our own limit replaces Pillow's, which is one for the whole process and lower than ours
         saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path, formats=_FORMATS)
+            return Image.open(path, formats=(*_formats(), *([unsigned] if unsigned else ())))
         except UnidentifiedImageError:
             raise DataError(f"{path}: {_why_unidentified(path, length)}") from None
         except PermissionError:
@@ -218,22 +304,44 @@ def _open_header(path: Path, length: int) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = saved
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """The formats that are tried for any file, those of pillow-heif with them where it is installed."""
+    try:
+        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return _FORMATS
+    register_heif_opener()
+    return (*_FORMATS, "HEIF")
+
+
 def _load(image: Image.Image, path: Path) -> None:
     """Decode the pixels."""
-    length = path.stat().st_size
-    kind = _kind(image)
-    try:
+    with _decoding(image, path):
         image.load()
-    except Exception as error:  # as above: OSError, SyntaxError, ValueError, zlib.error, struct.error …
-        text = str(error)
+    if _kind(image) == "JPEG":
+        _require_written_to_the_end(path, path.stat().st_size)
+
+
+@contextmanager
+def _decoding(image: Image.Image, path: Path) -> Iterator[None]:
+    """Turn whatever damaged content makes Pillow raise (OSError, AssertionError, struct.error …) into a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except MemoryError:
+        width, height = image.size
+        raise DataError(f"{path}: {height:,}×{width:,} pixels need more memory than there is; resize it") from None
+    except Exception as error:
+        kind, length = _kind(image), path.stat().st_size
+        text = " ".join(str(error).split())
         if "bytes not processed" in text:
             left = int(text.partition("(")[2].split()[0])
             raise DataError(f"{path}: truncated {kind}, {length - left:,} of {length:,} bytes decodable") from None
         if "truncated" in text.lower():
             raise DataError(f"{path}: truncated {kind}, the file ends after {length:,} bytes") from None
-        raise DataError(f"{path}: damaged {kind} ({text})") from None
-    if kind == "JPEG":
-        _require_written_to_the_end(path, length)
+        raise DataError(f"{path}: damaged {kind}{f' ({text})' if text else ''}; save it anew") from None
 
 
 def _refuse_jpeg(image: Image.Image, path: Path) -> None:
@@ -300,24 +408,22 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _grey_from_integers(values: np.ndarray, source: str) -> np.ndarray:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise DataError(f"{source}: grey values {low}-{high}; integers of more than 8 bits must lie in 0-65535")
-    return _three_channels(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+def _has_deep_colours(image: Image.Image) -> bool:
+    """Whether the file has colours of 16 bits, of which Pillow gives the upper 8."""
+    return image.mode in ("RGB", "RGBA") and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
 
 
-def _grey_from_floats(values: np.ndarray, source: str) -> np.ndarray:
-    if not np.isfinite(values).all():
-        raise DataError(f"{source}: {int((~np.isfinite(values)).sum()):,} pixels are not a finite number")
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Finite numbers as u8, by the depth that they use; see the top of the module."""
     low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 255:
-        raise DataError(f"{source}: floating-point values {low:g}-{high:g}; they must lie in 0-1 or in 0-255")
-    return _three_channels(np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8))
-
-
-def _three_channels(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    if low < 0:
+        scale = 255 / (high - low) if high > low else 0.0
+    elif high <= 1 and values.dtype.kind == "f":
+        low, scale = 0.0, 255.0
+    else:
+        bits = max(8, math.ceil(math.log2(math.floor(high) + 1)))
+        low, scale = 0.0, 255 / (2 ** (bits + bits % 2) - 1)
+    return np.rint((values - low) * scale).clip(0, 255).astype(np.uint8)
 
 
 def _grey_spacing(path: Path, image: Image.Image) -> int:
@@ -353,8 +459,12 @@ def _why_unidentified(path: Path, length: int) -> str:
     kind = _signature(path)
     with path.open("rb") as file:
         beginning = file.read(16)
-    if beginning[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
-        return "a HEIC image, which cannot be read here; convert it to JPEG or PNG"
+    if beginning[4:12] in (b"ftypavif", b"ftypavis") and not features.check("avif"):
+        return (
+            "an AVIF image, and this Pillow was built without AVIF; install Pillow from its wheel: pip install Pillow"
+        )
+    if beginning[4:8] == b"ftyp" and beginning[8:12] in _HEIF_BRANDS:
+        return "damaged HEIC" if "HEIF" in _formats() else f"a HEIC image; to read it: {INSTALL_HEIF}"
     if kind == "TIFF":
         return _why_unusable_tiff(path)
     if kind == "file":

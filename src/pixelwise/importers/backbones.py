@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
+import torchvision
 from torch import Tensor
 
-from pixelwise.errors import CheckpointError, RecipeError
-from pixelwise.importers.foreign import require_fit
-from pixelwise.nn.backbones import backbone_weights, build_backbone
+from pixelwise.errors import RecipeError
+from pixelwise.importers.foreign import (
+    ImportedBackbone,
+    MisfitError,
+    UnknownNetworkError,
+    first_of,
+    require_fit,
+    surplus,
+)
+from pixelwise.nn.backbones import TIMM, Backbone, backbone_weights, build_backbone
 
 
-def convert_backbone(name: str, weights: Mapping[str, Tensor], *, source: str) -> tuple[dict[str, Tensor], int]:
+def convert_backbone(name: str, weights: Mapping[str, Tensor]) -> ImportedBackbone:
     """Those of a classifier's tensors that its backbone has, under the backbone's keys.
 
     Args:
         name: of the backbone, see `nn.backbones.build_backbone`.
         weights: of the classifier.
-        source: their file, for the message.
-
-    Returns:
-        the tensors, and how many were left out: those of the classifier's last layers.
 
     Raises:
         CheckpointError: there is no such backbone, or the tensors are not its own.
     """
+    backbone, whole = _networks(name)
+    found = backbone_weights(backbone, weights)
+    require_fit(found, backbone.state_dict(), expected=name)
+    skipped = tuple(key for key in weights if not _is_used(key, found))
+    beside = surplus(skipped, whole)
+    strange = [key for key in skipped if key not in whole and key not in beside]
+    if strange:
+        raise MisfitError(
+            f"not the weights of {name}: {len(strange)} unexpected ({first_of(strange)})", differences=len(strange)
+        )
+    return ImportedBackbone(name, found, skipped=skipped)
+
+
+def _is_used(key: str, found: Mapping[str, Tensor]) -> bool:
+    """Whether a classifier's tensor is among the backbone's; see `nn.backbones.backbone_weights` for timm's names."""
+    joined = key.replace(".", "_", 1)
+    return any(name in found for name in (key, f"network.{key}", f"network.{joined}"))
+
+
+@cache
+def _networks(name: str) -> tuple[Backbone, frozenset[str]]:
+    """The backbone, and the names of the tensors of the classifier that it is of."""
     try:
         backbone = build_backbone(name, output_stride=32)
     except RecipeError as error:
-        raise CheckpointError(str(error)) from None
-    found = backbone_weights(backbone, weights)
-    require_fit(found, backbone.state_dict(), source=source, expected=name)
-    return found, len(weights) - len(found)
+        raise UnknownNetworkError(str(error)) from None
+    if name.startswith(TIMM):
+        import timm
+
+        classifier = timm.create_model(name.removeprefix(TIMM), pretrained=False)
+    else:
+        classifier = torchvision.models.get_model(name, weights=None)
+    return backbone, frozenset(classifier.state_dict())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
 
 NETWORKS = {
@@ -71,11 +71,11 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         weights: under detectron2's keys.
 
     Raises:
-        CheckpointError: an unknown architecture, or no scores of classes.
+        CheckpointError: an unknown architecture, or no logits of classes.
     """
     name = architecture.removesuffix("_1x").removesuffix("_3x")
     if name not in NETWORKS:
-        raise CheckpointError(f"detectron2 has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+        raise UnknownNetworkError(f"detectron2 has no '{architecture}' here; there are {', '.join(NETWORKS)}")
     backbone, layout = NETWORKS[name]
     used = {key: tensor for key, tensor in weights.items() if not key.startswith(_CONSTANTS)}
     found = renamed(used, _RULES)
@@ -110,7 +110,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         "mask_rcnn",
         arguments,
         {key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for key, tensor in found.items()},
-        left_out=len(weights) - len(used),
+        skipped=tuple(key for key in weights if key not in used),
         input_size=INPUT_SIZE,
         classes=len(classes),
     )

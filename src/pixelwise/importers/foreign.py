@@ -1,25 +1,35 @@
-"""What every family of foreign weights needs: reading a file, renaming its tensors, and comparing with what is wanted.
-
-Here alone are pickles read, and only their tensors (`weights_only`).
-"""
+"""What every family of foreign weights needs: renaming its tensors, and comparing them with what a network has."""
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.nn.backbones import read_weights
 
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network")
-"""Names under which training scripts store the weights beside other things."""
+COUNTERS = ("total_ops", "total_params", "num_batches_tracked")
+"""Last parts of names of tensors that only count: thop's operations and parameters, batches of batch norms."""
+
+
+class UnknownNetworkError(CheckpointError):
+    """A family has no network of that name, whatever the tensors are."""
+
+
+class MisfitError(CheckpointError):
+    """Weights are not those of the network.
+
+    Attributes:
+        differences: how many tensors are missing, too many or of another shape.
+    """
+
+    def __init__(self, message: str, *, differences: int) -> None:
+        super().__init__(message)
+        self.differences = differences
 
 
 @dataclass(frozen=True)
@@ -30,62 +40,67 @@ class ImportedModel:
         system: ours, a file under models/.
         arguments: of its `build`, without `num_classes`.
         weights: under our keys.
-        left_out: tensors of the file that its own network does not use.
-        input_size: long side in pixels at which its authors judge images.
-        classes: with the background; None where the tensor that gives the scores tells it.
+        skipped: names of tensors that the network does not use.
+        notes: sentences for whoever imports.
+        input_size: long side in pixels at which its authors evaluate images.
+        classes: with the background; None where the tensor that gives the logits tells it.
+        is_sigmoid: the network had one channel for two classes, see `fit.model_of`.
     """
 
     system: str
     arguments: Mapping[str, Any]
     weights: Mapping[str, Tensor] = field(repr=False)
-    left_out: int = 0
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     input_size: int = 512
     classes: int | None = None
+    is_sigmoid: bool = False
 
     @property
     def num_classes(self) -> int:
-        """Channels of the scores. Raises CheckpointError where no tensor gives scores."""
+        """Channels of the logits. Raises CheckpointError where no tensor gives them."""
         if self.classes is not None:
             return self.classes
         for key in ("classifier.weight", "classifier.4.weight"):
             if key in self.weights:
                 return self.weights[key].shape[0]
         first = ", ".join(list(self.weights)[:3])
-        raise CheckpointError(f"no weights of {self.system}: none of the tensors ({first}, …) gives scores of classes")
+        raise CheckpointError(f"no weights of {self.system}: none of the tensors ({first}, …) gives logits of classes")
 
 
-def read_foreign(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a pickled state dict, without the wrappers of training scripts.
+@dataclass(frozen=True)
+class ImportedBackbone:
+    """Weights of a classifier, as a backbone.
 
-    Raises:
-        CheckpointError: no such file, or something else than tensors by name.
+    Attributes:
+        name: of the backbone, see `nn.backbones.build_backbone`.
+        weights: under its keys.
+        skipped: names of tensors that the backbone does not use, such as the classifier's last layers.
+        notes: sentences for whoever imports.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; the weights' file is wanted")
-    if path.suffix == ".safetensors":
-        return read_weights(path)
-    if path.suffix == ".pkl":
-        raise CheckpointError(
-            f"{path}: a pickle of arrays, as detectron2's model zoo has, could run code and is not read; where you "
-            "trust it, store its 'model' as tensors: torch.save({name: torch.as_tensor(array) for …}, 'weights.pth')"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split(". ")[0].splitlines())
-        raise CheckpointError(
-            f"{path}: holds more than tensors, which could run code, and is not read ({reason}); "
-            "store the state dict alone"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"{path}: not a file of torch.save ({_one_line(error)}); copy it again") from None
-    for name in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: a state dict is wanted, tensors by name, not a {type(content).__name__}")
-    prefix = "module." if content and all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
+
+    name: str
+    weights: Mapping[str, Tensor] = field(repr=False)
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def surplus(weights: Collection[str], state: Collection[str]) -> tuple[str, ...]:
+    """The tensors that stand beside a network's own: counters, and those of modules that it does not have.
+
+    One too many inside of a module that it has is not among them: it shows that the file is of another network, as
+    the further blocks of a deeper one do.
+
+    Args:
+        weights: names of tensors, under the network's keys.
+        state: names of the network's own.
+    """
+    modules = {key.split(".", 1)[0] for key in state}
+    return tuple(
+        key
+        for key in weights
+        if key not in state and (key.rsplit(".", 1)[-1] in COUNTERS or key.split(".", 1)[0] not in modules)
+    )
 
 
 def renamed(weights: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
@@ -102,26 +117,43 @@ def renamed(weights: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> 
     return result
 
 
-def require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str, expected: str) -> None:
-    """Raise CheckpointError with the first keys that differ, unless names and shapes agree.
+def require_fit(found: Mapping[str, Tensor], state: Mapping[str, Tensor], *, source: str = "", expected: str) -> None:
+    """Raise MisfitError with the first keys that differ, unless names and shapes agree.
 
     Args:
         found: the renamed tensors.
-        wanted: the state of our network; counters of batches may be missing in old files.
-        source: the file.
+        state: of our network; counters of batches may be missing in old files.
+        source: the file, where the caller does not name it.
         expected: what it was said to be.
     """
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in found if key not in wanted]
+    missing = [key for key in state if key not in found and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in found if key not in state]
     shapes = [
         f"{key} {list(found[key].shape)} instead of {list(tensor.shape)}"
-        for key, tensor in wanted.items()
+        for key, tensor in state.items()
         if key in found and found[key].shape != tensor.shape
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    differences = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds if keys]
+    differences = [f"{len(keys)} {kind} ({first_of(keys)})" for kind, keys in kinds if keys]
     if differences:
-        raise CheckpointError(f"{source}: not the weights of {expected}: {'; '.join(differences)}, in our names")
+        raise MisfitError(
+            f"{source}{': ' if source else ''}not the weights of {expected}: {'; '.join(differences)}",
+            differences=len(missing) + len(unexpected) + len(shapes),
+        )
+
+
+def require_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError with the first tensor that holds NaN or an infinite number."""
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            continue
+        finite = tensor.to(torch.float32).isfinite()
+        if not bool(finite.all()):
+            count = int(finite.numel() - finite.sum())
+            raise CheckpointError(
+                f"'{name}' holds NaN or infinite numbers ({count:,} of {finite.numel():,}): the training diverged; "
+                "take a checkpoint from before"
+            )
 
 
 def number_of(weights: Mapping[str, Tensor], pattern: str) -> int:
@@ -129,10 +161,6 @@ def number_of(weights: Mapping[str, Tensor], pattern: str) -> int:
     return len({match[1] for key in weights if (match := re.match(pattern, key))})
 
 
-def _first(keys: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(keys[:limit]) + (", …" if len(keys) > limit else "")
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).splitlines()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}…"
+def first_of(names: Sequence[str], limit: int = 3) -> str:
+    """The first names, for a message."""
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
 
 NETWORKS = {
     "pspnet50": "resnet50_deep_stem",
@@ -47,7 +46,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         CheckpointError: an unknown architecture.
     """
     if architecture not in NETWORKS:
-        raise CheckpointError(f"semseg has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+        raise UnknownNetworkError(f"semseg has no '{architecture}' here; there are {', '.join(NETWORKS)}")
     auxiliary = any(key.startswith("aux.") for key in weights)
     arguments = {"backbone": NETWORKS[architecture], "auxiliary": auxiliary}
     return ImportedModel("pspnet", arguments, renamed(weights, _RULES), input_size=INPUT_SIZE)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, number_of, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, number_of, renamed
 
 NETWORKS = ("DeepLabV3Plus", "PSPNet")
 
@@ -52,7 +52,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor], *, output_stride: 
     """
     name = next((name for name in NETWORKS if name.lower() == architecture.lower()), None)
     if name is None:
-        raise CheckpointError(f"smp has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+        raise UnknownNetworkError(f"smp has no '{architecture}' here; there are {', '.join(NETWORKS)}")
     backbone = _encoder(weights)
     if name == "DeepLabV3Plus":
         arguments = {
@@ -67,7 +67,10 @@ def convert(architecture: str, weights: Mapping[str, Tensor], *, output_stride: 
     used = {key: tensor for key, tensor in weights.items() if not key.startswith(_unused_by_pspnet(backbone))}
     arguments = {"backbone": backbone, "layout": "smp", "auxiliary": False, "dropout": 0.2}
     return ImportedModel(
-        "pspnet", arguments, renamed(used, (*_ENCODER, *_PSPNET_RULES)), left_out=len(weights) - len(used)
+        "pspnet",
+        arguments,
+        renamed(used, (*_ENCODER, *_PSPNET_RULES)),
+        skipped=tuple(key for key in weights if key not in used),
     )
 
 

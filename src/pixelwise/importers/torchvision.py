@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
 from pixelwise.labels import published
 from pixelwise.nn.backbones import DARKNET, DEEP_STEM, NAMES, STRIDE_IN_1X1
 
@@ -108,7 +108,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         CheckpointError: an unknown architecture.
     """
     if architecture not in NETWORKS:
-        raise CheckpointError(f"torchvision has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+        raise UnknownNetworkError(f"torchvision has no '{architecture}' here; there are {', '.join(NETWORKS)}")
     system, arguments = NETWORKS[architecture]
     if system == "mask_rcnn":
         return _mask_rcnn(architecture, weights)

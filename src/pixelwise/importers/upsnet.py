@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
 
 _CITYSCAPES: Mapping[str, Any] = {
@@ -91,11 +91,11 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         weights: under the authors' keys.
 
     Raises:
-        CheckpointError: an unknown architecture, or no scores of classes.
+        CheckpointError: an unknown architecture, or no logits of classes.
     """
     name = re.sub(r"_\d{4,}$", "", architecture)
     if name not in NETWORKS:
-        raise CheckpointError(f"upsnet has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+        raise UnknownNetworkError(f"upsnet has no '{architecture}' here; there are {', '.join(NETWORKS)}")
     found = renamed(weights, _RULES)
     scores, objects = found.get("semantic_head.score.weight"), found.get("box_predictor.classes.weight")
     if scores is None or objects is None:

@@ -6,6 +6,7 @@ The classes are those of the scores in their order: COCO's 80 in COCO's, after t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
 from pixelwise.models.yolact import VARIANTS
 
 
@@ -77,8 +78,8 @@ CLASSES_KEY = "semantic_seg_conv.weight"
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     """The weights under our keys.
 
-    The first release stored the backbone twice and more levels of the pyramid; these are left out, as the authors'
-    loading leaves them out.
+    The first release stored the backbone twice and more levels of the pyramid; these are skipped, as the authors'
+    loading skips them.
 
     Args:
         architecture: one of NETWORKS.
@@ -88,7 +89,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         CheckpointError: an unknown architecture, or other weights.
     """
     if architecture not in NETWORKS:
-        raise CheckpointError(f"yolact has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+        raise UnknownNetworkError(f"yolact has no '{architecture}' here; there are {', '.join(NETWORKS)}")
     if CLASSES_KEY not in weights:
         raise CheckpointError(f"not the weights of yolact {architecture}: there is no {CLASSES_KEY}")
     configuration = NETWORKS[architecture]
@@ -98,13 +99,11 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         "yolact",
         arguments,
         renamed(used, _DARKNET_RULES if arguments["backbone"] == "darknet53" else RULES),
-        left_out=len(weights) - len(used),
+        skipped=tuple(key for key in weights if key not in used),
         input_size=configuration.input_size,
         classes=weights[CLASSES_KEY].shape[0] + 1,
     )
 
 
 def _is_old(key: str) -> bool:
-    parts = key.split(".")
-    twice = parts[0] == "backbone" and parts[1].startswith("layer") and parts[1] != "layers"
-    return twice or (parts[:2] == ["fpn", "downsample_layers"] and int(parts[2]) >= 2)
+    return re.match(r"backbone\.layer(?!s\.)|fpn\.downsample_layers\.([2-9]|\d\d)", key) is not None

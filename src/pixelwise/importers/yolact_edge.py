@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
 from pixelwise.importers.yolact import CLASSES_KEY, RULES
 
 NETWORKS: Mapping[str, tuple[str, str]] = {
@@ -51,7 +51,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         CheckpointError: an unknown architecture, or other weights.
     """
     if architecture not in NETWORKS:
-        raise CheckpointError(f"yolact_edge has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+        raise UnknownNetworkError(f"yolact_edge has no '{architecture}' here; there are {', '.join(NETWORKS)}")
     if CLASSES_KEY not in weights:
         raise CheckpointError(f"not the weights of yolact_edge {architecture}: there is no {CLASSES_KEY}")
     system, backbone = NETWORKS[architecture]
@@ -62,7 +62,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         system,
         {"backbone": backbone},
         renamed(pyramid, _RULES),
-        left_out=len(weights) - len(used),
+        skipped=tuple(key for key in weights if key not in used),
         input_size=550,
         classes=weights[CLASSES_KEY].shape[0] + 1,
     )

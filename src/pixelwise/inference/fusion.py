@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import mobilenetv2, mobilenetv3, resnet
 
+from pixelwise.contracts import as_system
 from pixelwise.nn.backbones import ResNetBackbone
+from pixelwise.nn.dense import DenseSystem
 from pixelwise.ops.winograd import tile_count, transform_kernels, winograd_convolution
 
 TRIAL_SIZE = (64, 96)
@@ -130,8 +132,8 @@ def fused_copy(network: nn.Module) -> nn.Module | None:
     """
     try:
         fused = copy.deepcopy(network).eval().requires_grad_(False)
-        if isinstance(getattr(fused, "auxiliary", None), nn.Module):
-            fused.auxiliary = None  # pyright: ignore[reportArgumentType]
+        if isinstance(fused, DenseSystem):
+            fused.auxiliary = None
         _fuse_children(fused)
         return fused if _agree(network, fused) else None
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
@@ -141,19 +143,13 @@ def fused_copy(network: nn.Module) -> nn.Module | None:
 @torch.inference_mode()
 def _agree(network: nn.Module, fused: nn.Module) -> bool:
     tensor = next(network.parameters())
-    height, width = getattr(network, "input_size", None) or TRIAL_SIZE
+    height, width = as_system(network).traits.input_size or TRIAL_SIZE
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     image = image.to(tensor.device, tensor.dtype).contiguous(memory_format=torch.channels_last)
     return all(
         wanted.shape == found.shape and float((found - wanted).abs().max()) <= TOLERANCE * float(wanted.abs().max())
-        for wanted, found in zip(compared_maps(network, image), compared_maps(fused, image), strict=True)
+        for wanted, found in zip(as_system(network).features(image), as_system(fused).features(image), strict=True)
     )
-
-
-def compared_maps(network: nn.Module, image: Tensor) -> Sequence[Tensor]:
-    """What is compared: the scores, or of a network that sorts what it finds, the maps in which it looks."""
-    features: Any = getattr(network, "features", None)
-    return features(image) if features else [network(image).logits]
 
 
 def _fuse_children(parent: nn.Module) -> None:

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pixelwise.errors import CheckpointError
+from pixelwise.contracts import Traits
+from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference.image_input import ImageInput
 from pixelwise.inference.model_folder import ModelCard
-from pixelwise.inference.predictor import Options, Predictor, require_takes_proposals
+from pixelwise.inference.predictor import DEFAULTS, Options, Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.nn.panoptic_merge import SCORE_THRESHOLD, SMALLEST_STUFF, merge_segments
 from pixelwise.ops.superpixels import Regions
@@ -60,6 +61,11 @@ class MergedPredictor(Predictor):
         self.semantic.refresh()
         self.instance.refresh()
 
+    @property
+    def traits(self) -> Traits:
+        """None of those of the two: frames are merged one by one."""
+        return Traits()
+
     def network(self) -> nn.Module:
         """Both models; their faster copies, which answer, are made where they are not yet."""
         self.semantic.network()
@@ -75,13 +81,14 @@ class MergedPredictor(Predictor):
         self.semantic.require_possible(options)
         self.instance.require_possible(options)
 
-    def _annotate(
-        self, image: UInt8[Tensor, "3 H W"], options: Options, *, proposals: Regions | None = None
+    def annotate(
+        self, image: UInt8[Tensor, "3 H W"], options: Options = DEFAULTS, *, proposals: Regions | None = None
     ) -> Annotation:
+        """See Predictor."""
         if proposals is not None:
-            require_takes_proposals(self.model)
-        of_pixels = self.semantic._annotate(image, replace(options, score_threshold=None)).to("cpu")
-        instances = self.instance._annotate(image, options).to("cpu").instances
+            raise RecipeError(f"{self.name} takes no proposals; leave ?proposals= out of the data")
+        of_pixels = self.semantic.annotate(image, replace(options, score_threshold=None)).to("cpu")
+        instances = self.instance.annotate(image, options).to("cpu").instances
         semantic = of_pixels.semantic
         assert semantic is not None
         assert instances is not None

@@ -5,31 +5,35 @@ No pickle is written or read.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import importlib
 import json
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import pixelwise
-import pixelwise.models
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
+from pixelwise.files.tensors import read_tensors
+from pixelwise.files.text import read_json
+from pixelwise.importers.foreign import require_finite, require_fit
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
+WEIGHTS_HASH, CARD_HASH = "weights_sha256", "card_sha256"
+"""Fields of `model.json`: the SHA-256 of the weights' file, and that of all other fields (see `_card_hash`)."""
+_AGAIN = "copy or write the model again"
 PREPROCESSING = {"channels": "RGB", "range": "0 to 1", "resize": "long side to input_size, bilinear, antialiased"}
 """What every model of ours is given; normalisation is a buffer inside the model."""
 
@@ -79,9 +83,10 @@ class ModelCard:
         }
 
 
-class _StoredCard(BaseModel, strict=True):
+class _StoredCard(BaseModel, strict=True, extra="forbid"):
     """`model.json` as it comes from outside."""
 
+    format_version: int
     pixelwise_version: str = ""
     task: str
     system: str
@@ -92,10 +97,14 @@ class _StoredCard(BaseModel, strict=True):
     licence: str = "unknown"
     scores: dict[str, Any] = {}
     training: dict[str, Any] = {}
+    weights_sha256: str | None = None
+    card_sha256: str | None = None
 
 
 def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: ModelCard, *, half: bool = False) -> None:
     """Write a model folder; a kill at any moment leaves the former complete model or this one.
+
+    `model.json` holds the SHA-256 of the weights' file and of its own fields, by which damage is recognised.
 
     Args:
         folder: written anew if it is there.
@@ -108,11 +117,12 @@ def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: Mode
     """
     folder = Path(folder)
     tensors = {name: _stored_tensor(tensor, half=half) for name, tensor in state_dict.items()}
-    text = json.dumps(card.to_json(), indent=2, ensure_ascii=False) + "\n"
 
     def fill(temporary: Path) -> None:
         save_file(tensors, temporary / WEIGHTS_NAME, metadata={"format": "pt"})
-        (temporary / CARD_NAME).write_text(text, encoding="utf-8")
+        content = {**card.to_json(), WEIGHTS_HASH: _file_hash(temporary / WEIGHTS_NAME)}
+        content[CARD_HASH] = _card_hash(content)
+        (temporary / CARD_NAME).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         # safetensors makes files that their owner alone may read
         (temporary / WEIGHTS_NAME).chmod((temporary / CARD_NAME).stat().st_mode & 0o777)
 
@@ -140,20 +150,27 @@ def read_model(folder: Path | str) -> tuple[nn.Module, ModelCard]:
         the module in evaluation mode on the CPU, and its card.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the system is unknown, or the weights do not fit it.
+        CheckpointError: a file is missing or damaged, the system is unknown, or the weights do not fit it or are not
+            finite.
     """
     found = _existing(Path(folder))
-    card = read_card(found)
-    state = _read_weights(found / WEIGHTS_NAME)
+    card, stored = _read_card(found)
+    state = _read_weights(found / WEIGHTS_NAME, stored.weights_sha256)
     module = _build(card, found / CARD_NAME)
-    _require_fit(module.state_dict(), state, found / WEIGHTS_NAME, card.system)
-    module.load_state_dict(state)
+    require_fit(
+        state, module.state_dict(), source=str(found / WEIGHTS_NAME), expected=f"{card.system} as {CARD_NAME} has it"
+    )
+    module.load_state_dict(state, strict=False)
     return module.eval(), card
 
 
 def read_card(folder: Path | str) -> ModelCard:
     """Read `model.json` alone. Raises CheckpointError naming the file and the field."""
-    path = _existing(Path(folder)) / CARD_NAME
+    return _read_card(_existing(Path(folder)))[0]
+
+
+def _read_card(found: Path) -> tuple[ModelCard, _StoredCard]:
+    path = found / CARD_NAME
     content = _read_json(path)
     version = content.get("format_version")
     if version != FORMAT_VERSION:
@@ -170,7 +187,13 @@ def read_card(folder: Path | str) -> ModelCard:
         raise CheckpointError(f"{path}: {place}: {first['msg']}; write the model again") from None
     except DataError as error:
         raise CheckpointError(f"{path}: {error}; write the model again") from None
-    return ModelCard(**{**dict(stored), "labels": labels})
+    if stored.card_sha256 is not None and stored.card_sha256 != _card_hash(content):
+        raise CheckpointError(
+            f"{path}: its fields are not those that were written ({CARD_HASH} differs): it is damaged, copy or write "
+            f"the model again; if you changed it yourself, remove the field {CARD_HASH}"
+        )
+    fields = {field.name: getattr(stored, field.name) for field in dataclasses.fields(ModelCard)}
+    return ModelCard(**{**fields, "labels": labels}), stored
 
 
 def model_digest(folder: Path | str) -> str:
@@ -182,16 +205,16 @@ def model_digest(folder: Path | str) -> str:
     return digest.hexdigest()[:16]
 
 
-def system_names() -> list[str]:
-    """The systems that can be built: the files under `models/`."""
-    return sorted(module.name for module in pkgutil.iter_modules(pixelwise.models.__path__))
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def system_module(name: str) -> ModuleType:
-    """The file of a system. Raises CheckpointError listing those there are."""
-    if name not in system_names():
-        raise CheckpointError(f"there is no system '{name}'; there are: {', '.join(system_names())}")
-    return importlib.import_module(f"pixelwise.models.{name}")
+def _card_hash(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of all fields but itself, as JSON with sorted keys and without spaces."""
+    fields = {key: value for key, value in content.items() if key != CARD_HASH}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _stored_tensor(tensor: Tensor, *, half: bool) -> Tensor:
@@ -213,29 +236,29 @@ def _existing(folder: Path) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); the file is damaged, copy or write it again") from None
+    content = read_json(path, expected="the card of a model; copy or write it again", error=CheckpointError)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: a JSON object is wanted, not a {type(content).__name__}")
     return content
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        size = path.stat().st_size
+def _read_weights(path: Path, expected_hash: str | None) -> dict[str, Tensor]:
+    stored = read_tensors(path, advice=_AGAIN)
+    found_hash = expected_hash and _file_hash(path)
+    if found_hash != expected_hash:
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}; {size:,} bytes); copy or write it again"
-        ) from None
-    return {
+            f"{path}: not the weights that {CARD_NAME} was written with (SHA-256 {found_hash:.8}…, expected "
+            f"{expected_hash:.8}…), but damaged ones or those of another model; {_AGAIN}"
+        )
+    weights = {
         name: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
         for name, tensor in stored.items()
     }
+    try:
+        require_finite(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return weights
 
 
 def _build(card: ModelCard, source: Path) -> nn.Module:
@@ -246,24 +269,7 @@ def _build(card: ModelCard, source: Path) -> nn.Module:
     arguments = {**card.arguments, "num_classes": len(card.labels)}
     try:
         return build(**arguments)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{source}: {card.system} cannot be built with {arguments}: {error}") from error
-
-
-def _require_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, system: str) -> None:
-    """Raise CheckpointError with the first differences unless names and shapes agree."""
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    shapes = [
-        f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    differences = [f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds if names]
-    if differences:
-        raise CheckpointError(f"{path}: not the weights of {system} as {CARD_NAME} has it: {'; '.join(differences)}")
-
-
-def _first(names: list[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+    # arguments from outside: whatever a layer raises of them means that they do not fit
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{source}: {card.system} cannot be built with {arguments}: {reason}") from None

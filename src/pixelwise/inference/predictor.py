@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypedDict, Unpack, overload
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from pixelwise.contracts import Sizes, Thresholds, Traits, as_system
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.detections import join_detections, mirrored_instances, moved_instances
 from pixelwise.inference.fusion import fused_copy
@@ -24,15 +25,15 @@ from pixelwise.labels import LabelSet
 from pixelwise.ops.resize import long_side_size, resize_image
 from pixelwise.ops.superpixels import Regions
 from pixelwise.ops.tiles import join_windows, window_starts
-from pixelwise.types import Annotation, Batch, Instances
+from pixelwise.types import Annotation, Instances
 
 TTA_SCALES = (0.75, 1.0, 1.25)
-"""Factors on the input size whose answers `tta` averages, each with its mirror image."""
+"""Factors on the input size whose predictions `tta` averages, each with its mirror image: six passes."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an image is looked at.
+    """How a model runs on an image.
 
     Attributes:
         score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
@@ -44,7 +45,7 @@ class Options:
             None takes the one at which the model was validated.
         tile: look at the image at its own size through overlapping windows, and average where they overlap. Not for
             panoptic models.
-        tta: average over three scales and mirror images; six times the work. Not for panoptic models.
+        tta: average over three scales and their mirror images: six passes. Not for panoptic models.
     """
 
     score_threshold: float | None = None
@@ -60,6 +61,20 @@ class Options:
             raise RecipeError(f"max detections {self.max_detections}: at least 1 is wanted")
         if self.input_size is not None and self.input_size < 1:
             raise RecipeError(f"input size {self.input_size}: at least 1 pixel is wanted")
+
+
+class OptionArguments(TypedDict, total=False):
+    """The fields of Options as arguments of a call."""
+
+    score_threshold: float | None
+    max_detections: int | None
+    input_size: int | None
+    tile: bool
+    tta: bool
+
+
+DEFAULTS = Options()
+"""As the model was validated."""
 
 
 class FrameMemory(NamedTuple):
@@ -116,6 +131,7 @@ class Predictor:
         self.note = note
         self._fused: nn.Module | None = None
         self._fused_from: list[_Version] | None = None
+        self._fused_settings: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """The copy is left out of copies and pickles; it is made anew."""
@@ -136,49 +152,20 @@ class Predictor:
         return self.card.labels
 
     @overload
-    def __call__(
-        self,
-        image: ImageInput,
-        *,
-        score_threshold: float | None = None,
-        max_detections: int | None = None,
-        input_size: int | None = None,
-        tile: bool = False,
-        tta: bool = False,
-    ) -> Scene: ...
+    def __call__(self, image: ImageInput, **options: Unpack[OptionArguments]) -> Scene: ...
 
     @overload
-    def __call__(
-        self,
-        image: Sequence[ImageInput],
-        *,
-        score_threshold: float | None = None,
-        max_detections: int | None = None,
-        input_size: int | None = None,
-        tile: bool = False,
-        tta: bool = False,
-    ) -> list[Scene]: ...
+    def __call__(self, image: Sequence[ImageInput], **options: Unpack[OptionArguments]) -> list[Scene]: ...
 
     def __call__(
-        self,
-        image: ImageInput | Sequence[ImageInput],
-        *,
-        score_threshold: float | None = None,
-        max_detections: int | None = None,
-        input_size: int | None = None,
-        tile: bool = False,
-        tta: bool = False,
+        self, image: ImageInput | Sequence[ImageInput], **options: Unpack[OptionArguments]
     ) -> Scene | list[Scene]:
-        """Say what an image shows.
+        """Predict what an image shows.
 
         Args:
             image: a path, a Pillow image, an array u8[H,W,3] or u8[H,W], a tensor u8[3,H,W] or f32[3,H,W] in [0, 1];
                 or a list of them.
-            score_threshold: see Options, as for the others.
-            max_detections: without effect on models that find no objects.
-            input_size: long side in pixels, or the side of the windows.
-            tile: through windows at the image's own size.
-            tta: average over scales and mirror images.
+            options: see Options.
 
         Returns:
             the scene, on the CPU and at the size of the image; for a list a list.
@@ -187,10 +174,10 @@ class Predictor:
             DataError: an image cannot be used.
             RecipeError: an option is impossible.
         """
-        options = Options(score_threshold, max_detections, input_size, tile, tta)
+        chosen = Options(**options)
         if isinstance(image, list | tuple):
-            return [self.scene(image_tensor(one), options, name=_name_of(one)) for one in image]
-        return self.scene(image_tensor(image), options, name=_name_of(image))  # pyright: ignore[reportArgumentType]
+            return [self.scene(image_tensor(one), chosen, name=_name_of(one)) for one in image]
+        return self.scene(image_tensor(image), chosen, name=_name_of(image))  # pyright: ignore[reportArgumentType]
 
     def scene(self, image: UInt8[Tensor, "3 H W"], options: Options, *, name: str | None = None) -> Scene:
         """The same for an image that was read before.
@@ -201,30 +188,54 @@ class Predictor:
             name: what results call it, such as its path.
         """
         begin = time.perf_counter()
-        annotation = self._annotate(image, options).to("cpu")
+        annotation = self.annotate(image, options).to("cpu")
         seconds = time.perf_counter() - begin
         return Scene(
             image=image, annotation=annotation, labels=self.labels, seconds=seconds, model=self.name, name=name
         )
 
+    @torch.no_grad()
     def annotate(
-        self,
-        image: UInt8[Tensor, "3 H W"],
-        *,
-        score_threshold: float | None = None,
-        max_detections: int | None = None,
-        input_size: int | None = None,
-        tile: bool = False,
-        tta: bool = False,
-        proposals: Regions | None = None,
+        self, image: UInt8[Tensor, "3 H W"], options: Options = DEFAULTS, *, proposals: Regions | None = None
     ) -> Annotation:
-        """The answer alone, at the size of the image and on the predictor's device: what evaluation needs.
+        """The annotation alone, at the size of the image and on the predictor's device: what evaluation needs.
 
-        The options are those of a call; `proposals` are regions of the image for a model that takes them, which finds
-        its own if not given.
+        Args:
+            image: RGB on the CPU.
+            options: how to run on it.
+            proposals: regions of the image for a model that takes them, which finds its own if not given.
+
+        Raises:
+            RecipeError: an option is impossible for the model, or it takes no proposals.
         """
-        options = Options(score_threshold, max_detections, input_size, tile, tta)
-        return self._annotate(image, options, proposals=proposals)
+        input_size = options.input_size or self.card.input_size
+        if proposals is not None:
+            require_takes_proposals(self.model)
+            if options.tile or options.tta:
+                raise RecipeError(
+                    f"{self.name}: proposals are of the whole image as it is; leave out "
+                    f"{'--tile' if options.tile else '--tta'}, or ?proposals="
+                )
+            return self._decoded(image, input_size, options, proposals=proposals)[0]
+        if self.card.task == "panoptic":
+            self.require_possible(options)
+            return self._decoded(image, input_size, options)[0]
+        if self.card.task == "instance":
+            return self._find_objects(image, input_size, options)
+        if options.tile:
+            size = (image.shape[1], image.shape[2])
+            windows = self._window_logits(image, input_size, tta=options.tta)
+            semantic, confidence = join_windows(
+                windows, size_hw=size, window=input_size, align_corners=self.traits.align_corners
+            )
+            annotation = Annotation(semantic=semantic, confidence=confidence)
+        else:
+            size = (image.shape[1], image.shape[2])
+            output = self._scores(image, input_size, tta=options.tta)
+            annotation = as_system(self.model).decode(output, Sizes((size,), (size,)))[0]
+        if options.score_threshold is not None:
+            annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
+        return annotation
 
     @torch.no_grad()
     def annotate_frame(
@@ -253,7 +264,7 @@ class Predictor:
         """
         self.require_possible(options)
         if not self.uses_memory:
-            return self._annotate(image, options, proposals=proposals), None
+            return self.annotate(image, options, proposals=proposals), None
         if proposals is not None:
             require_takes_proposals(self.model)
         if options.tile or options.tta:
@@ -273,17 +284,19 @@ class Predictor:
         return annotation, FrameMemory(size, seen, state)
 
     @property
+    def traits(self) -> Traits:
+        """What the model needs and promises."""
+        return as_system(self.model).traits
+
+    @property
     def uses_memory(self) -> bool:
         """Whether the model looks at a frame of a clip with what it saw in those before."""
-        return getattr(self.model, "uses_memory", False)
+        return self.traits.uses_memory
 
     @property
     def gives_identities(self) -> bool:
-        """Whether the ids of things are their identities within a clip.
-
-        Those of a panoptic model with memory are, unless its own `gives_identities` says that they are not.
-        """
-        return self.uses_memory and self.card.task == "panoptic" and getattr(self.model, "gives_identities", True)
+        """Whether the ids of things are their identities within a clip."""
+        return self.traits.gives_identities
 
     def require_trackable(self) -> None:
         """Raise RecipeError where there are no objects to follow from frame to frame, or the model follows them."""
@@ -321,43 +334,7 @@ class Predictor:
         logits = output.logits.float()
         if size is None:
             return logits[0].clone()
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self._align_corners)[0]
-
-    @property
-    def _align_corners(self) -> bool:
-        """How the model's scores are enlarged."""
-        return getattr(self.model, "align_corners", False)
-
-    @torch.no_grad()
-    def _annotate(
-        self, image: UInt8[Tensor, "3 H W"], options: Options, *, proposals: Regions | None = None
-    ) -> Annotation:
-        input_size = options.input_size or self.card.input_size
-        if proposals is not None:
-            require_takes_proposals(self.model)
-            if options.tile or options.tta:
-                raise RecipeError(
-                    f"{self.name}: proposals are of the whole image as it is; leave out "
-                    f"{'--tile' if options.tile else '--tta'}, or ?proposals="
-                )
-            return self._decoded(image, input_size, options, proposals=proposals)[0]
-        if self.card.task == "panoptic":
-            self.require_possible(options)
-            return self._decoded(image, input_size, options)[0]
-        if self.card.task == "instance":
-            return self._find_objects(image, input_size, options)
-        if options.tile:
-            size = (image.shape[1], image.shape[2])
-            windows = self._window_logits(image, input_size, tta=options.tta)
-            semantic, confidence = join_windows(
-                windows, size_hw=size, window=input_size, align_corners=self._align_corners
-            )
-            annotation = Annotation(semantic=semantic, confidence=confidence)
-        else:
-            annotation = self.model.decode(self._scores(image, input_size, tta=options.tta), _batch_of(image))[0]  # pyright: ignore[reportCallIssue]
-        if options.score_threshold is not None:
-            annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
-        return annotation
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.traits.align_corners)[0]
 
     def _find_objects(self, image: UInt8[Tensor, "3 H W"], input_size: int, options: Options) -> Annotation:
         """The objects of an image, with windows and mirror images as asked for."""
@@ -384,8 +361,16 @@ class Predictor:
                     )
         if len(parts) == 1:
             return replace(answer, instances=parts[0])  # SDS may tell classes of pixels, too
-        limit = options.max_detections or getattr(self.model, "max_detections", 100)
+        limit = self._thresholds(options).max_detections
         return Annotation(instances=join_detections(parts, max_detections=limit, cut_apart=len(views) > 1))
+
+    def _thresholds(self, options: Options) -> Thresholds:
+        """The model's own, where the options have no others."""
+        own = as_system(self.model).thresholds
+        return Thresholds(
+            score=own.score if options.score_threshold is None else options.score_threshold,
+            max_detections=options.max_detections or own.max_detections,
+        )
 
     def _decoded(
         self,
@@ -399,13 +384,8 @@ class Predictor:
     ) -> tuple[Annotation, Any]:
         """The answer of one look at an image, on the CPU, and the system's memory; in the mirror if so asked."""
         network = copy.copy(self.network())  # with thresholds of its own; several threads may ask for others
-        # the faster copy was made when thresholds and intervals may have been others
-        vars(network).update(
-            {name: value for name, value in vars(self.model).items() if isinstance(value, int | float)}
-        )
-        for name in ("score_threshold", "max_detections"):
-            chosen = getattr(options, name)
-            setattr(network, name, getattr(self.model, name) if chosen is None else chosen)
+        system = as_system(network)
+        system.thresholds = self._thresholds(options)
         with torch.inference_mode():
             pixels = self.prepare(image, long_side)
             seen = pixels.flip(3) if mirrored else pixels
@@ -413,8 +393,9 @@ class Predictor:
             if proposals is not None:
                 given["proposals"] = (proposals,)
             output = network(seen, **given)
-            annotation = network.decode(output, _batch_of(image, (pixels.shape[2], pixels.shape[3])))[0]  # pyright: ignore[reportCallIssue]
-        return annotation.to("cpu"), getattr(output, "memory", None)
+            sizes = Sizes(((pixels.shape[2], pixels.shape[3]),), ((image.shape[1], image.shape[2]),))
+            annotation = system.decode(output, sizes, system.thresholds)[0]
+        return annotation.to("cpu"), output.memory if self.uses_memory else None
 
     def _window_logits(
         self, image: UInt8[Tensor, "3 H W"], window: int, *, tta: bool
@@ -436,9 +417,11 @@ class Predictor:
         total = torch.zeros_like(output.logits, dtype=torch.float32)
         for scale in TTA_SCALES:
             for mirrored in (False, True):
-                logits = self._look(image, max(1, round(scale * long_side)), mirrored=mirrored).logits.float()
+                is_first = scale == 1 and not mirrored
+                view = output if is_first else self._look(image, max(1, round(scale * long_side)), mirrored=mirrored)
+                logits = view.logits.float()
                 logits = logits.flip(3) if mirrored else logits
-                logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=self._align_corners)
+                logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=self.traits.align_corners)
                 total += logits.softmax(dim=1)
         mean = total / (2 * len(TTA_SCALES))
         return output._replace(logits=mean.clamp_min(torch.finfo(torch.float32).tiny).log())
@@ -458,7 +441,7 @@ class Predictor:
 
     def _seen_size(self, size_hw: tuple[int, int], long_side: int) -> tuple[int, int]:
         """Height and width at which the network sees an image."""
-        if getattr(self.model, "stretches_input", False):
+        if self.traits.stretches_input:
             return long_side, long_side
         return long_side_size(size_hw, long_side)
 
@@ -467,8 +450,9 @@ class Predictor:
         versions = _versions(self.model)
         if versions is None:
             return self.model
-        if self._fused_from is None or not _equal(versions, self._fused_from):
-            self._fused, self._fused_from = fused_copy(self.model), versions
+        settings = _settings(self.model)
+        if self._fused_from is None or settings != self._fused_settings or not _equal(versions, self._fused_from):
+            self._fused, self._fused_from, self._fused_settings = fused_copy(self.model), versions, settings
         return self.model if self._fused is None else self._fused
 
 
@@ -493,6 +477,12 @@ def _versions(model: nn.Module) -> list[_Version] | None:
     return versions
 
 
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """The numbers, words and choices that stand in the model beside its weights."""
+    kinds = (bool, int, float, str, tuple, Traits)
+    return {name: value for name, value in vars(model).items() if name[0] != "_" and isinstance(value, kinds)}
+
+
 def _equal(some: list[_Version], others: list[_Version]) -> bool:
     return len(some) == len(others) and all(
         one[0] is other[0] and one[1] == other[1] and one[2] == other[2]
@@ -502,7 +492,7 @@ def _equal(some: list[_Version], others: list[_Version]) -> bool:
 
 def require_takes_proposals(system: nn.Module) -> None:
     """Raise RecipeError for proposals that the system would not look at."""
-    if not getattr(system, "takes_proposals", False):
+    if not as_system(system).traits.takes_proposals:
         raise RecipeError(f"{type(system).__name__} takes no proposals; leave ?proposals= out of the data")
 
 
@@ -517,24 +507,6 @@ def choose_device(wanted: str | torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RecipeError(f"device '{wanted}': torch finds {torch.cuda.device_count()} GPUs here; use cpu or auto")
     return device
-
-
-def _batch_of(image: UInt8[Tensor, "3 H W"], seen_hw: tuple[int, int] | None = None) -> Batch:
-    """A batch that tells `decode` the size to answer at, and that at which the network looked.
-
-    The pixels are not used again.
-    """
-    size = torch.tensor([[image.shape[1], image.shape[2]]])
-    zero = torch.zeros(1, dtype=torch.int64)
-    return Batch(
-        images=torch.zeros(1, 3, 0, 0),
-        valid_sizes=size if seen_hw is None else torch.tensor([seen_hw]),
-        original_sizes=size,
-        truth=(Annotation(),),
-        ids=("",),
-        clip_index=zero,
-        frame_index=zero,
-    )
 
 
 def _without_doubtful(annotation: Annotation, threshold: float, ignore_id: int) -> Annotation:

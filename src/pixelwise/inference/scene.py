@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from pixelwise.drawing.draw import draw
 from pixelwise.errors import PixelwiseError
+from pixelwise.files.atomic import write_file
 from pixelwise.files.png import write_png
 from pixelwise.labels import LabelSet
 from pixelwise.predictions.pictures import (
@@ -106,20 +105,20 @@ class Scene:
         """
         overlay = Path(f"{stem}{OVERLAY_SUFFIX}")
         overlay.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(overlay, lambda path: write_png(path, self.draw()))
+        write_file(overlay, lambda new: write_png(new, self.draw()), sync=False)
         files = [overlay]
         if self.annotation.semantic is not None:
             files.append(Path(f"{stem}{SEMANTIC_SUFFIX}"))
             picture = ids_picture(self.annotation.semantic.numpy(), self.labels)
-            _write_whole(files[-1], lambda path: picture.save(path, format="PNG"))
+            write_file(files[-1], lambda new: picture.save(new, format="PNG"), sync=False)
         if self.annotation.instances is not None:
             files.append(Path(f"{stem}{INSTANCES_SUFFIX}"))
             objects = Image.fromarray(object_numbers(self.annotation.instances.by_score(), self.image.shape[1:]))
-            _write_whole(files[-1], lambda path: objects.save(path, format="PNG"))
+            write_file(files[-1], lambda new: objects.save(new, format="PNG"), sync=False)
         if self.annotation.panoptic is not None:
             files.append(Path(f"{stem}{PANOPTIC_SUFFIX}"))
             segments = segment_picture(self.annotation.panoptic)
-            _write_whole(files[-1], lambda path: segments.save(path, format="PNG"))
+            write_file(files[-1], lambda new: segments.save(new, format="PNG"), sync=False)
         return files
 
     def record(self) -> dict[str, Any]:
@@ -147,14 +146,3 @@ class Scene:
             given = [field.name for field in fields(Annotation) if getattr(self.annotation, field.name) is not None]
             raise MissingPartError(f"{self.model} gives no {name}; it gives {', '.join(given) or 'nothing'}")
         return part
-
-
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the file and rename, so that a kill leaves no half one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_toml
 
 Colour = tuple[int, int, int]
 
@@ -384,11 +384,7 @@ Content = TypeVar("Content", bound=BaseModel)
 
 def _read_toml(path: Path, form: type[Content]) -> Content:
     try:
-        return form.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: not a readable TOML file ({error})") from None
+        return form.model_validate(read_toml(path))
     except ValidationError as error:
         raise DataError(f"{path}: {_first_fault(error)}") from None
 

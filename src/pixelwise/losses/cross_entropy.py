@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +92,13 @@ class PixelLoss:
             else:
                 counts.append(class_weights[image_truth[image_evaluated][places]].sum())
         return Term(torch.stack(totals).sum(), torch.stack(counts).sum(), weight)
+
+
+@runtime_checkable
+class HasPixelLoss(Protocol):
+    """A system that learns the class of every pixel; `fit` gives its loss the stage's settings."""
+
+    pixel_loss: PixelLoss
 
 
 def median_frequency_weights(class_pixels: Sequence[int], image_pixels: Sequence[int]) -> tuple[float, ...]:

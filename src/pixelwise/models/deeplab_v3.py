@@ -26,16 +26,18 @@ import torchvision
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Traits
 from pixelwise.errors import RecipeError
-from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
+from pixelwise.losses.cross_entropy import stack_semantic
 from pixelwise.nn.aspp import ASPP, ConvNormRelu
-from pixelwise.nn.backbones import BOTTLENECK_RESNETS, Backbone, Normalize, ResNetBackbone, build_backbone
+from pixelwise.nn.backbones import BOTTLENECK_RESNETS, Backbone, ResNetBackbone, build_backbone
+from pixelwise.nn.dense import DenseSystem
 from pixelwise.nn.dilation import FirstBlock, dilate_block
-from pixelwise.nn.heads import FCNHead, semantic_annotations
+from pixelwise.nn.heads import FCNHead
 from pixelwise.types import Annotation, Batch
 
 TASK = "semantic"
+TRAITS = Traits()
 
 
 class Output(NamedTuple):
@@ -71,7 +73,7 @@ class Cascade(nn.Sequential):
         super().__init__(*layers)
 
 
-class DeepLabV3(nn.Module):
+class DeepLabV3(DenseSystem):
     """Dilated backbone, ASPP or cascade, classifier.
 
     Args:
@@ -84,8 +86,6 @@ class DeepLabV3(nn.Module):
         auxiliary_weight: of its term in the loss.
     """
 
-    task = TASK
-
     def __init__(
         self,
         backbone: Backbone,
@@ -97,16 +97,13 @@ class DeepLabV3(nn.Module):
         auxiliary: int | None = None,
         auxiliary_weight: float = 0.5,
     ) -> None:
-        super().__init__()
-        self.normalize = Normalize(backbone.mean, backbone.std)
-        self.backbone = backbone
+        super().__init__(backbone, TRAITS)
         self.context = context
         self.refine = ConvNormRelu(channels, channels) if head_convolution else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         self.auxiliary_map = auxiliary
         self.auxiliary = None if auxiliary is None else FCNHead(backbone.channels[auxiliary], num_classes)
         self.auxiliary_weight = auxiliary_weight
-        self.pixel_loss = PixelLoss()
 
     def forward(
         self,
@@ -129,10 +126,6 @@ class DeepLabV3(nn.Module):
         if output.aux_logits is not None:
             terms["aux"] = self.pixel_loss(output.aux_logits, truth, weight=self.auxiliary_weight)
         return terms
-
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
-        """The likeliest class of each pixel of the original image, and its probability."""
-        return semantic_annotations(output.logits, batch)
 
 
 def build(

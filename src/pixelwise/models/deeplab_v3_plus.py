@@ -20,6 +20,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -27,16 +28,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Traits
 from pixelwise.errors import RecipeError
-from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
+from pixelwise.losses.cross_entropy import stack_semantic
 from pixelwise.nn.aspp import ASPP, ConvNormRelu
-from pixelwise.nn.backbones import BOTTLENECK_RESNETS, Backbone, Normalize, build_backbone
+from pixelwise.nn.backbones import BOTTLENECK_RESNETS, Backbone, build_backbone
+from pixelwise.nn.dense import DenseSystem
 from pixelwise.nn.dilation import FirstBlock
-from pixelwise.nn.heads import semantic_annotations
 from pixelwise.types import Annotation, Batch
 
 TASK = "semantic"
+TRAITS = Traits()
 
 
 class Output(NamedTuple):
@@ -87,7 +89,7 @@ class Decoder(nn.Module):
         return self.refine(torch.cat([deep, self.project(low_level)], dim=1))
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(DenseSystem):
     """Encoder, ASPP, decoder, classifier.
 
     Args:
@@ -101,8 +103,6 @@ class DeepLabV3Plus(nn.Module):
         dropout: after ASPP.
     """
 
-    task = TASK
-
     def __init__(
         self,
         backbone: Backbone,
@@ -115,11 +115,8 @@ class DeepLabV3Plus(nn.Module):
         align_corners: bool = False,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.normalize = Normalize(backbone.mean, backbone.std)
-        self.backbone = backbone
+        super().__init__(backbone, replace(TRAITS, align_corners=align_corners))
         self.low_level = backbone.deepest(4)
-        self.align_corners = align_corners
         self.aspp = ASPP(
             backbone.channels[-1],
             rates=rates,
@@ -140,7 +137,6 @@ class DeepLabV3Plus(nn.Module):
             align_corners=align_corners,
         )
         self.classifier = nn.Conv2d(channels, num_classes, 1)
-        self.pixel_loss = PixelLoss(align_corners=align_corners)
 
     def forward(
         self,
@@ -157,10 +153,6 @@ class DeepLabV3Plus(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """Cross-entropy of the enlarged scores."""
         return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
-
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
-        """The likeliest class of each pixel of the original image, and its probability."""
-        return semantic_annotations(output.logits, batch, align_corners=self.align_corners)
 
 
 def build(
@@ -254,3 +246,4 @@ RECIPE = Recipe(
         "augmentation.hue": "0",
     },
 )
+RECIPES: dict[str, Recipe] = {}

@@ -28,15 +28,17 @@ import torchvision
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Traits
 from pixelwise.errors import RecipeError
-from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
-from pixelwise.nn.backbones import Backbone, Normalize, VGGBackbone, build_backbone
+from pixelwise.losses.cross_entropy import stack_semantic
+from pixelwise.nn.backbones import Backbone, VGGBackbone, build_backbone
+from pixelwise.nn.dense import DenseSystem
 from pixelwise.nn.dilation import FirstBlock
-from pixelwise.nn.heads import FCNHead, semantic_annotations
+from pixelwise.nn.heads import FCNHead
 from pixelwise.types import Annotation, Batch
 
 TASK = "semantic"
+TRAITS = Traits()
 
 Skips = Literal["32s", "16s", "8s", "8s-at-once", "none"]
 SKIP_STRIDES: dict[str, tuple[int, ...]] = {"32s": (), "16s": (16,), "8s": (16, 8), "8s-at-once": (16, 8)}
@@ -89,7 +91,7 @@ def bilinear_kernel(size: int) -> Float[Tensor, "size size"]:
     return triangle[:, None] * triangle[None, :]
 
 
-class FCN(nn.Module):
+class FCN(DenseSystem):
     """Scores on several maps, added from coarse to fine.
 
     Args:
@@ -105,8 +107,6 @@ class FCN(nn.Module):
         learn_upsampling: see `build`.
     """
 
-    task = TASK
-
     def __init__(
         self,
         backbone: Backbone,
@@ -119,9 +119,7 @@ class FCN(nn.Module):
         padded: bool,
         learn_upsampling: str = "intermediate",
     ) -> None:
-        super().__init__()
-        self.normalize = Normalize(backbone.mean, backbone.std)
-        self.backbone = backbone
+        super().__init__(backbone, TRAITS)
         self.skip_maps = tuple(backbone.deepest(stride) for stride in skip_strides)
         self.skip_scales, self.skip_offsets = tuple(skip_scales), tuple(skip_offsets)
         self.output_offset, self.padded = output_offset, padded
@@ -135,7 +133,6 @@ class FCN(nn.Module):
         self.enlarge_last = Deconvolution(
             num_classes, last, padding=last // 2 if padded else 0, learn=learn_upsampling == "all"
         )
-        self.pixel_loss = PixelLoss()
 
     def forward(
         self,
@@ -161,12 +158,8 @@ class FCN(nn.Module):
         """Cross-entropy of the scores."""
         return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
-        """The likeliest class of each pixel of the original image, and its probability."""
-        return semantic_annotations(output.logits, batch)
 
-
-class DilatedFCN(nn.Module):
+class DilatedFCN(DenseSystem):
     """torchvision's FCN: two convolutions on a dilated map, and the same on an earlier one to learn from.
 
     Args:
@@ -176,18 +169,13 @@ class DilatedFCN(nn.Module):
         auxiliary_weight: of its term in the loss.
     """
 
-    task = TASK
-
     def __init__(
         self, backbone: Backbone, *, num_classes: int, auxiliary: bool = True, auxiliary_weight: float = 0.5
     ) -> None:
-        super().__init__()
-        self.normalize = Normalize(backbone.mean, backbone.std)
-        self.backbone = backbone
+        super().__init__(backbone, TRAITS)
         self.classifier = FCNHead(backbone.channels[-1], num_classes)
         self.auxiliary = FCNHead(backbone.channels[-2], num_classes) if auxiliary else None
         self.auxiliary_weight = auxiliary_weight
-        self.pixel_loss = PixelLoss()
 
     def forward(
         self,
@@ -207,10 +195,6 @@ class DilatedFCN(nn.Module):
         if output.aux_logits is not None:
             terms["aux"] = self.pixel_loss(output.aux_logits, truth, weight=self.auxiliary_weight)
         return terms
-
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
-        """The likeliest class of each pixel of the original image, and its probability."""
-        return semantic_annotations(output.logits, batch)
 
 
 def build(

@@ -41,7 +41,7 @@ import torchvision
 from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, VGGBackbone, build_backbone
@@ -72,6 +72,7 @@ from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
 from pixelwise.types import Annotation, Batch, Instances, Masks
 
 TASK = "instance"
+TRAITS = Traits()
 
 MASK_IOU = 0.7
 """Smallest IoU of a box, from which a mask is learned, with the object's box."""
@@ -202,6 +203,7 @@ class Hypercolumns(nn.Module):
     """
 
     task = TASK
+    traits = TRAITS
 
     def __init__(
         self,
@@ -240,7 +242,7 @@ class Hypercolumns(nn.Module):
         self.learns = learns
         self.proposal_side, self.proposals = proposal_side, proposals
         self.samples, self.projects = samples, projects
-        self.score_threshold, self.max_detections = score_threshold, max_detections
+        self.thresholds = Thresholds(score_threshold, max_detections)
         self.nms_threshold = nms_threshold
         if learns == "masks":
             for part in (self.backbone, self.box_head, self.box_predictor):
@@ -280,9 +282,9 @@ class Hypercolumns(nn.Module):
                 image_deltas,
                 image_boxes,
                 size,
-                score_threshold=self.score_threshold,
+                score_threshold=self.thresholds.score,
                 nms_threshold=self.nms_threshold,
-                max_detections=self.max_detections,
+                max_detections=self.thresholds.max_detections,
             )
             for image_logits, image_deltas, image_boxes, size in parts
         )
@@ -316,14 +318,15 @@ class Hypercolumns(nn.Module):
             terms["mask"] = Term(total, count, weight=1 / cells)
         return terms
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The objects at the original size of their image, best first."""
         if output.detections is None or output.masks is None:
             raise ValueError("decode needs what forward gives without truth")
         annotations: list[Annotation] = []
-        sizes = zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
-        for index, (valid, (height, width)) in enumerate(sizes):
-            found, masks = output.detections[index], output.masks[index]
+        for index, (valid, (height, width)) in enumerate(zip(sizes.valid, sizes.original, strict=True)):
+            kept = (thresholds or self.thresholds).places(output.detections[index].scores)
+            found = Detections(*(part[kept] for part in output.detections[index]))
+            masks = output.masks[index][kept]
             boxes = clip_boxes(scale_boxes(found.boxes, valid, (height, width)), (height, width))
             if output.superpixels is None:
                 pasted = paste_masks(

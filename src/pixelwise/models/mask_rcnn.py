@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, objects_to_learn
 from pixelwise.nn.backbones import Backbone, Normalize, ResNetBackbone, build_backbone
@@ -57,6 +57,7 @@ from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
 from pixelwise.types import Annotation, Batch, Instances, Masks
 
 TASK = "instance"
+TRAITS = Traits()
 
 ANCHOR_SIZES = (32, 64, 128, 256, 512)
 """Sides in pixels: one for each level of the pyramid, or all of them on the one map of C4."""
@@ -126,9 +127,8 @@ class Parts:
         rpn_beta: where the parabola of the RPN's box loss ends.
         box_beta: likewise, of the box head.
         paste: how masks become pixels, see `ops.paste.Convention`.
-        score_threshold: detections have a greater score.
         nms_threshold: IoU from which a better detection of a class suppresses another.
-        max_detections: of each image.
+        thresholds: detections have a greater score.
     """
 
     backbone: Backbone
@@ -148,9 +148,8 @@ class Parts:
     rpn_beta: float
     box_beta: float
     paste: Convention
-    score_threshold: float
     nms_threshold: float
-    max_detections: int
+    thresholds: Thresholds
 
 
 class MaskRCNN(nn.Module):
@@ -160,12 +159,12 @@ class MaskRCNN(nn.Module):
         parts: see Parts; each becomes an attribute.
 
     Attributes:
-        score_threshold: detections have a greater score; may be set, as the next two.
+        thresholds: detections have a greater score; may be set, as the next.
         nms_threshold: IoU from which a better detection of a class suppresses another.
-        max_detections: of each image.
     """
 
     task = TASK
+    traits = TRAITS
     suppresses_across_classes = False
     """Whether a better detection suppresses those of other classes too."""
 
@@ -180,8 +179,7 @@ class MaskRCNN(nn.Module):
         self.samples, self.positive_fraction = parts.samples, parts.positive_fraction
         self.rpn_beta, self.box_beta = parts.rpn_beta, parts.box_beta
         self.paste: Convention = parts.paste
-        self.score_threshold, self.nms_threshold = parts.score_threshold, parts.nms_threshold
-        self.max_detections = parts.max_detections
+        self.nms_threshold, self.thresholds = parts.nms_threshold, parts.thresholds
 
     @property
     def parts(self) -> Parts:
@@ -228,24 +226,22 @@ class MaskRCNN(nn.Module):
             "mask": mask_term(_joined(output.mask_logits), _joined(output.mask_targets)),
         }
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The detections with their masks in the original images, best first; none of an output that is trained on."""
         annotations: list[Annotation] = []
-        for index, (valid, original) in enumerate(
-            zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
-        ):
-            size = (original[0], original[1])
+        for index, (valid, size) in enumerate(zip(sizes.valid, sizes.original, strict=True)):
             if output.boxes is None or output.scores is None or output.mask_probabilities is None:
-                nothing = batch.images.new_zeros(0, 4)
+                nothing = torch.zeros(0, 4, device=output.channels[index].device)
                 instances = Instances(nothing, nothing[:, 0].long(), Masks.from_crops([], [], size), nothing[:, 0])
             else:
-                boxes = clip_boxes(scale_boxes(output.boxes[index], valid, original), original)
-                pasted = paste_masks(output.mask_probabilities[index], boxes, size, convention=self.paste)
+                kept = (thresholds or self.thresholds).places(output.scores[index])
+                boxes = clip_boxes(scale_boxes(output.boxes[index][kept], valid, size), size)
+                pasted = paste_masks(output.mask_probabilities[index][kept], boxes, size, convention=self.paste)
                 instances = Instances(
                     boxes=boxes,
-                    labels=class_ids_of(output.channels[index], self.things),
+                    labels=class_ids_of(output.channels[index][kept], self.things),
                     masks=Masks(pasted.crops, pasted.offsets, pasted.boxes, size),
-                    scores=output.scores[index],
+                    scores=output.scores[index][kept],
                 )
             annotations.append(Annotation(instances=instances))
         return annotations
@@ -370,9 +366,9 @@ class MaskRCNN(nn.Module):
                 image_deltas,
                 boxes,
                 size,
-                score_threshold=self.score_threshold,
+                score_threshold=self.thresholds.score,
                 nms_threshold=self.nms_threshold,
-                max_detections=self.max_detections,
+                max_detections=self.thresholds.max_detections,
                 least_side=self.rpn.least_side,
                 across_classes=self.suppresses_across_classes,
             )
@@ -550,9 +546,8 @@ def build(
         rpn_beta=rpn_beta,
         box_beta=box_beta,
         paste=paste,
-        score_threshold=score_threshold,
         nms_threshold=nms_threshold,
-        max_detections=max_detections,
+        thresholds=Thresholds(score_threshold, max_detections),
     )
     return MaskRCNN(parts)
 
@@ -634,3 +629,4 @@ RECIPE = Recipe(
         "ema_decay": "none",
     },
 )
+RECIPES: dict[str, Recipe] = {}

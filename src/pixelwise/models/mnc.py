@@ -35,7 +35,7 @@ import torchvision
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, VGGBackbone, build_backbone
 from pixelwise.nn.roi_warping import limit_gradient, warp_rois
@@ -59,6 +59,7 @@ from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
 from pixelwise.types import Annotation, Batch, Instances, Masks
 
 TASK = "instance"
+TRAITS = Traits()
 
 FOREGROUND_IOU = 0.5
 """Of a box with an object's box, and of a mask with an object's mask."""
@@ -226,6 +227,7 @@ class MNC(nn.Module):
     """
 
     task = TASK
+    traits = TRAITS
 
     def __init__(
         self,
@@ -265,7 +267,7 @@ class MNC(nn.Module):
         self.class_stage = ClassStage(channels, hidden=hidden, classes=len(things) + 1)
         self.warp_samples = warp_samples
         self.box_batch_size_per_image, self.foreground_fraction = box_batch_size_per_image, foreground_fraction
-        self.score_threshold, self.max_detections = score_threshold, max_detections
+        self.thresholds = Thresholds(score_threshold, max_detections)
         self.nms_threshold = nms_threshold
 
     def features(
@@ -334,21 +336,21 @@ class MNC(nn.Module):
             }
         return terms
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """Masks that the boxes of both phases voted on, at the original size of their image, best first."""
         if output.boxes is None or output.masks is None or output.scores is None:
             raise ValueError("decode needs what forward gives without truth")
+        thresholds = thresholds or self.thresholds
         annotations: list[Annotation] = []
-        images = zip(output.boxes, output.masks, output.scores, strict=True)
-        sizes = zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
-        for (boxes, masks, scores), (valid, (height, width)) in zip(images, sizes, strict=True):
+        images = zip(output.boxes, output.masks, output.scores, sizes.valid, sizes.original, strict=True)
+        for boxes, masks, scores, valid, (height, width) in images:
             voted = vote_masks(
                 clip_boxes(scale_boxes(boxes, valid, (height, width)), (height, width)),
                 masks,
                 scores,
                 (height, width),
-                score_threshold=self.score_threshold,
-                max_detections=self.max_detections,
+                score_threshold=thresholds.score,
+                max_detections=thresholds.max_detections,
                 nms_threshold=self.nms_threshold,
                 mask_threshold=MASK_THRESHOLD,
             )
@@ -721,3 +723,4 @@ RECIPE = Recipe(
         "augmentation.hue": "0",
     },
 )
+RECIPES: dict[str, Recipe] = {}

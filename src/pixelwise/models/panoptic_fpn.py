@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.models import mask_rcnn
@@ -32,6 +32,7 @@ from pixelwise.ops.resize import argmax_resized
 from pixelwise.types import Annotation, Batch
 
 TASK = "panoptic"
+TRAITS = Traits()
 
 STRIDE = 4
 """Pixels of the image for each score of stuff."""
@@ -110,10 +111,6 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         largest_overlap: see `nn.panoptic_merge.merge_segments`.
         smallest_stuff: likewise, in pixels of the original image.
 
-    Attributes:
-        score_threshold: objects that are merged have a greater score.
-        nms_threshold: IoU from which a better object of a class suppresses another.
-        max_detections: of each image.
     """
 
     task = TASK
@@ -180,16 +177,18 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         )
         return terms
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
+    ) -> list[Annotation]:
         """Objects and stuff of the original images, merged; only stuff of an output that is trained on."""
         annotations: list[Annotation] = []
         height, width = (STRIDE * side for side in output.logits.shape[2:])
-        objects = super().decode(output.objects, batch)
-        sizes = zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), strict=True)
+        thresholds = thresholds or self.thresholds
+        objects = super().decode(output.objects, sizes, thresholds)
         class_ids = torch.tensor([self.num_classes, *self.stuff], device=output.logits.device, dtype=torch.int32)
-        for logits, found, (valid, original) in zip(output.logits, objects, sizes, strict=True):
+        for logits, found, valid, original in zip(output.logits, objects, sizes.valid, sizes.original, strict=True):
             covered = (height * original[0] / valid[0], width * original[1] / valid[1])
-            channels, confidence = argmax_resized(logits, (original[0], original[1]), covered=covered)
+            channels, confidence = argmax_resized(logits, original, covered=covered)
             assert found.instances is not None
             panoptic = merge_segments(
                 class_ids[channels.int()],
@@ -197,7 +196,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
                 num_classes=self.num_classes,
                 things=self.things,
                 confidence=confidence,
-                score_threshold=self.score_threshold,
+                score_threshold=thresholds.score,
                 largest_overlap=self.largest_overlap,
                 smallest_stuff=self.smallest_stuff,
             )
@@ -344,3 +343,4 @@ RECIPE = Recipe(
         "ema_decay": "none",
     },
 )
+RECIPES: dict[str, Recipe] = {}

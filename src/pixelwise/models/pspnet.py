@@ -21,17 +21,19 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Traits
 from pixelwise.errors import RecipeError
-from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
+from pixelwise.losses.cross_entropy import stack_semantic
 from pixelwise.nn.aspp import ConvNormRelu
-from pixelwise.nn.backbones import Backbone, Normalize, build_backbone
+from pixelwise.nn.backbones import Backbone, build_backbone
+from pixelwise.nn.dense import DenseSystem
 from pixelwise.nn.dilation import FirstBlock
-from pixelwise.nn.heads import FCNHead, semantic_annotations
+from pixelwise.nn.heads import FCNHead
 from pixelwise.nn.pyramid_pooling import Pooling, PyramidPooling
 from pixelwise.types import Annotation, Batch
 
 TASK = "semantic"
+TRAITS = Traits(align_corners=True)
 
 
 class Output(NamedTuple):
@@ -46,7 +48,7 @@ class Output(NamedTuple):
     aux_logits: Float[Tensor, "B K h w"] | None
 
 
-class PSPNet(nn.Module):
+class PSPNet(DenseSystem):
     """Dilated backbone, pyramid pooling, classifier.
 
     Args:
@@ -61,10 +63,6 @@ class PSPNet(nn.Module):
         auxiliary_weight: of its term in the loss; 0.4 is best in table 2.
     """
 
-    task = TASK
-    align_corners = True
-    """How the scores are enlarged."""
-
     def __init__(
         self,
         backbone: Backbone,
@@ -78,9 +76,7 @@ class PSPNet(nn.Module):
         auxiliary_map: int | None = None,
         auxiliary_weight: float = 0.4,
     ) -> None:
-        super().__init__()
-        self.normalize = Normalize(backbone.mean, backbone.std)
-        self.backbone = backbone
+        super().__init__(backbone, TRAITS)
         self.pooled_map, self.auxiliary_map = pooled_map, auxiliary_map
         self.pyramid = pyramid
         self.refine = ConvNormRelu(pyramid.out_channels, channels, kernel=kernels[0])
@@ -97,7 +93,6 @@ class PSPNet(nn.Module):
             )
         )
         self.auxiliary_weight = auxiliary_weight
-        self.pixel_loss = PixelLoss(align_corners=self.align_corners)
 
     def forward(
         self,
@@ -120,10 +115,6 @@ class PSPNet(nn.Module):
         if output.aux_logits is not None:
             terms["aux"] = self.pixel_loss(output.aux_logits, truth, weight=self.auxiliary_weight)
         return terms
-
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
-        """The likeliest class of each pixel of the original image, and its probability."""
-        return semantic_annotations(output.logits, batch, align_corners=self.align_corners)
 
 
 def build(
@@ -232,3 +223,4 @@ RECIPE = Recipe(
         "augmentation.hue": "0",
     },
 )
+RECIPES: dict[str, Recipe] = {}

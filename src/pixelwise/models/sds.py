@@ -46,7 +46,7 @@ from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, SolverProgress, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, SolverProgress, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import Backbone, Normalize, build_backbone
@@ -73,6 +73,7 @@ from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
 from pixelwise.types import Annotation, Batch, Instances, Masks, Sample
 
 TASK = "instance"
+TRAITS = Traits(takes_proposals=True)
 
 FOREGROUND_IOU = 0.5
 """Of a region with an object's, or in the box tower's stage of their boxes."""
@@ -180,7 +181,7 @@ class SDS(nn.Module):
     """
 
     task = TASK
-    takes_proposals = True
+    traits = TRAITS
     svm_weight: Tensor
     svm_bias: Tensor
     feature_scale: Tensor
@@ -208,10 +209,10 @@ class SDS(nn.Module):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
+        self.learns: Learns = learns
         self.box_tower, self.region_tower = towers
         self.normalize = Normalize(self.backbone.mean, self.backbone.std)
         self.things, self.crop_size = things, crop_size
-        self.learns: Learns = learns
         self.detects: Detects = detects
         self.pastes = pastes
         self.box_score = nn.Linear(width, len(things) + 1)
@@ -219,7 +220,7 @@ class SDS(nn.Module):
         self.joint_score = nn.Linear(2 * width, len(things) + 1)
         self.proposal_side, self.proposals = proposal_side, proposals
         self.box_batch_size_per_image, self.foreground_fraction = box_batch_size_per_image, foreground_fraction
-        self.score_threshold, self.max_detections = score_threshold, max_detections
+        self.thresholds = Thresholds(score_threshold, max_detections)
         self.register_buffer("svm_weight", torch.zeros(len(things), 2 * width))
         self.register_buffer("svm_bias", torch.zeros(len(things)))
         self.register_buffer("feature_scale", torch.ones(()))
@@ -240,7 +241,7 @@ class SDS(nn.Module):
     @property
     def backbone(self) -> Backbone:
         """That of the tower that learns alone, or of the box tower; pretrained weights go there."""
-        return (self.region_tower if getattr(self, "learns", "") == "region" else self.box_tower).backbone
+        return (self.region_tower if self.learns == "region" else self.box_tower).backbone
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """The deepest maps of both towers, as if the images were crops."""
@@ -293,15 +294,17 @@ class SDS(nn.Module):
         total = F.cross_entropy(output.logits, output.labels, reduction="sum")
         return {"class": Term(total, torch.tensor(len(output.labels), device=total.device))}
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The regions at the original size of their image, best first."""
         if output.scores is None or output.channels is None or output.superpixels is None or output.members is None:
             raise ValueError("decode needs what forward gives without truth")
         annotations: list[Annotation] = []
-        for index, (height, width) in enumerate(batch.original_sizes.tolist()):
-            regions = Regions(output.superpixels[index], output.members[index].bool().cpu()).resized((height, width))
-            scores, boxes = output.scores[index].cpu().float(), regions.boxes()
-            labels = class_ids_of(output.channels[index].cpu(), self.things)
+        for index, (height, width) in enumerate(sizes.original):
+            kept = (thresholds or self.thresholds).places(output.scores[index])
+            members = output.members[index][kept.to(output.members[index].device)].bool().cpu()
+            regions = Regions(output.superpixels[index], members).resized((height, width))
+            scores, boxes = output.scores[index][kept].cpu().float(), regions.boxes()
+            labels = class_ids_of(output.channels[index][kept].cpu(), self.things)
             # superpixels of a pixel or two may vanish in a smaller original
             seen = (boxes[:, 2] > boxes[:, 0]).nonzero().flatten()
             places = boxes.long().tolist()
@@ -326,7 +329,7 @@ class SDS(nn.Module):
             semantic = None
             if output.paste_above is not None and output.regions is not None:
                 semantic = torch.zeros(height, width, dtype=torch.uint8 if max(self.things) < 256 else torch.int32)
-                order = paste_order(scores, output.regions[index].cpu(), threshold=float(output.paste_above))
+                order = paste_order(scores, output.regions[index][kept].cpu(), threshold=float(output.paste_above))
                 for answer in order.tolist():
                     x1, y1, x2, y2 = places[answer]
                     semantic[y1:y2, x1:x2].masked_fill_(crop(answer), int(labels[answer]))
@@ -450,10 +453,10 @@ class SDS(nn.Module):
         scores = scores.detach()
         found: list[tuple[float, int, int]] = []
         for thing in range(len(self.things)):
-            usable = (scores[:, thing] >= self.score_threshold).nonzero().flatten()
+            usable = (scores[:, thing] >= self.thresholds.score).nonzero().flatten()
             kept = usable[self._survivors(regions, usable, scores[usable, thing])]
             found += [(float(scores[one, thing]), thing, one) for one in kept.tolist()]
-        found = sorted(found, key=lambda row: -row[0])[: self.max_detections]
+        found = sorted(found, key=lambda row: -row[0])[: self.thresholds.max_detections]
         refines = both and self.detects == "regions"
         members = [
             self.refine(regions, one, features[one], thing) if refines else regions.members[one]
@@ -657,7 +660,7 @@ def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor
     numbers: list[Tensor] = []
     for thing in system.has_svms.nonzero().flatten().tolist():
         # what is answered at all, as in `_answer`
-        usable = (margins[:, thing].sigmoid() >= system.score_threshold).nonzero().flatten()
+        usable = (margins[:, thing].sigmoid() >= system.thresholds.score).nonzero().flatten()
         kept = usable[system._survivors(regions, usable, margins[usable, thing])]
         scores.append(margins[kept, thing])
         numbers.append(kept)

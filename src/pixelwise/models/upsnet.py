@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.losses.detection import objects_to_learn
@@ -52,6 +52,7 @@ from pixelwise.ops.thing_channels import channels_of, class_ids_of
 from pixelwise.types import Annotation, Batch, Instances, Panoptic
 
 TASK = "panoptic"
+TRAITS = Traits()
 
 STRIDE = 4
 """Pixels of the image for each semantic score."""
@@ -143,9 +144,6 @@ class UPSNet(mask_rcnn.MaskRCNN):
         smallest_stuff: pixels of the original image; less of a class of stuff becomes void.
 
     Attributes:
-        score_threshold: objects of the panoptic head have a greater score.
-        nms_threshold: IoU from which a better object suppresses another, of whatever class.
-        max_detections: of each image.
         pixel_loss: of the semantic head.
     """
 
@@ -209,9 +207,13 @@ class UPSNet(mask_rcnn.MaskRCNN):
         terms["panoptic"] = _segment_term(logits, targets, self.panoptic_weight)
         return terms
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
+    ) -> list[Annotation]:
         """The segments of the original images; of an output that is trained on, those of the semantic head alone."""
-        return [Annotation(panoptic=self._panoptic(output, batch, index)) for index in range(len(batch))]
+        thresholds = thresholds or self.thresholds
+        images = range(len(sizes.original))
+        return [Annotation(panoptic=self._panoptic(output, sizes, index, thresholds)) for index in images]
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
         """Everything that is computed before anything is sorted or chosen."""
@@ -274,27 +276,35 @@ class UPSNet(mask_rcnn.MaskRCNN):
         return mask_rcnn.Output(channels=channels, boxes=boxes, scores=scores, mask_logits=masks)
 
     def _panoptic(
-        self, output: Output, batch: Batch, index: int, numbers: Int64[Tensor, " N"] | None = None
+        self,
+        output: Output,
+        sizes: Sizes,
+        index: int,
+        thresholds: Thresholds,
+        numbers: Int64[Tensor, " N"] | None = None,
     ) -> Panoptic:
         """The segments of one image.
 
         Args:
             output: of forward.
-            batch: says the sizes.
+            sizes: of all images.
             index: of the image.
+            thresholds: of its detections.
             numbers: of the tracks of its detections, by which segments are called; else they are counted.
         """
-        valid, original = batch.valid_sizes[index].tolist(), batch.original_sizes[index].tolist()
-        size, logits, found = (original[0], original[1]), output.logits[index], output.objects
+        valid, size = sizes.valid[index], sizes.original[index]
+        logits, found = output.logits[index], output.objects
         height, width = (STRIDE * side for side in logits.shape[1:])
-        covered = (height * original[0] / valid[0], width * original[1] / valid[1])
+        covered = (height * size[0] / valid[0], width * size[1] / valid[1])
         if found.boxes is None or found.scores is None or found.mask_logits is None:
             boxes, labels = logits.new_zeros(0, 4), torch.zeros(0, dtype=torch.int64, device=logits.device)
             masks, scores = logits.new_zeros(0, 1, 1), logits.new_zeros(0)
         else:
-            boxes = clip_boxes(scale_boxes(found.boxes[index], valid, original), size)
-            labels, masks = class_ids_of(found.channels[index], self.things), found.mask_logits[index]
-            scores = found.scores[index]
+            chosen = thresholds.places(found.scores[index])
+            boxes = clip_boxes(scale_boxes(found.boxes[index][chosen], valid, size), size)
+            labels, masks = class_ids_of(found.channels[index][chosen], self.things), found.mask_logits[index][chosen]
+            scores = found.scores[index][chosen]
+            numbers = None if numbers is None else numbers[chosen]
         kept = uncovered(boxes, labels, masks, size)
         return panoptic_segments(
             logits,
@@ -529,3 +539,4 @@ RECIPE = Recipe(
         "ema_decay": "none",
     },
 )
+RECIPES: dict[str, Recipe] = {}

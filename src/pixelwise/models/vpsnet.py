@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.models import upsnet
@@ -49,6 +49,7 @@ from pixelwise.ops.warp import warp
 from pixelwise.types import Annotation, Batch, Instances
 
 TASK = "panoptic"
+TRAITS = Traits(uses_memory=True, gives_identities=True, clip_frames=2)
 
 SLOPE = 0.1
 """Of the leaky ReLUs."""
@@ -369,15 +370,9 @@ class VPSNet(upsnet.UPSNet):
         track_weight: of the track term in the loss.
         match_weights: see `match_scores`.
         max_known: objects of a clip that are known at most.
-
-    Attributes:
-        uses_memory: what forward returns of a frame goes in with the next.
-        clip_frames: images of a clip that are trained on together: a reference and a target.
     """
 
     task = TASK
-    uses_memory = True
-    clip_frames = 2
 
     def __init__(
         self,
@@ -402,12 +397,9 @@ class VPSNet(upsnet.UPSNet):
             smallest_stuff=base.smallest_stuff,
         )
         self.flow, self.fuse, self.track_head = flow, fuse, track_head
+        # without the track head objects are new in each frame
+        self.traits = replace(TRAITS, gives_identities=track_head is not None)
         self.track_weight, self.match_weights, self.max_known = track_weight, tuple(match_weights), max_known
-
-    @property
-    def gives_identities(self) -> bool:
-        """Whether objects are known again; without the track head they are new in each frame."""
-        return self.track_head is not None
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -460,7 +452,9 @@ class VPSNet(upsnet.UPSNet):
         count = (torch.cat(output.match_targets) != UNKNOWN).sum()
         return {**terms, "track": Term(torch.stack(sums).sum(), count, self.track_weight)}
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
+    ) -> list[Annotation]:
         """The segments of the original images, those of things called by their tracks.
 
         Raises:
@@ -468,8 +462,9 @@ class VPSNet(upsnet.UPSNet):
         """
         if output.tracks is None:
             raise DataError("nothing was found: forward was called with truth")
+        thresholds = thresholds or self.thresholds
         return [
-            Annotation(panoptic=self._panoptic(output.segments, batch, index, tracks))
+            Annotation(panoptic=self._panoptic(output.segments, sizes, index, thresholds, tracks))
             for index, tracks in enumerate(output.tracks)
         ]
 
@@ -741,3 +736,4 @@ RECIPE = Recipe(
         "ema_decay": "none",
     },
 )
+RECIPES: dict[str, Recipe] = {}

@@ -34,7 +34,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbones import Backbone, Normalize, ResNetBackbone, build_backbone
@@ -61,6 +61,7 @@ from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
 from pixelwise.types import Annotation, Batch, Instances, Masks
 
 TASK = "instance"
+TRAITS = Traits(stretches_input=True)
 
 MEAN = tuple(value / 255 for value in (123.68, 116.78, 103.94))
 STD = tuple(value / 255 for value in (58.40, 57.12, 57.38))
@@ -238,8 +239,7 @@ class YOLACT(nn.Module):
     """
 
     task = TASK
-    stretches_input = True
-    """Images are brought to a square, without regard to their shape."""
+    traits = TRAITS
 
     def __init__(
         self,
@@ -290,8 +290,8 @@ class YOLACT(nn.Module):
         self.masks_to_train = masks_to_train
         self.fast_nms = fast_nms
         self.candidate_threshold, self.candidates_per_class = candidate_threshold, candidates_per_class
-        self.nms_threshold, self.score_threshold = nms_threshold, score_threshold
-        self.max_detections = max_detections
+        self.nms_threshold = nms_threshold
+        self.thresholds = Thresholds(score_threshold, max_detections)
         for part in (self.fpn, self.protonet, self.head, self.semantic, self.mask_iou):
             _initialise(part)
 
@@ -306,6 +306,12 @@ class YOLACT(nn.Module):
         maps = self.backbone(zero_beyond(self.normalize(images), sizes))
         maps = self.fpn([maps[level] for level in self.levels])
         return self.guess(maps, (images.shape[2], images.shape[3]), truth)
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
+        """Maps before the sorting, without the coefficients, whose tanh tells roundings apart where a new network's are
+        large."""
+        guesses = self(images)
+        return guesses.logits, guesses.deltas, guesses.prototypes
 
     def guess(
         self,
@@ -368,24 +374,25 @@ class YOLACT(nn.Module):
             terms["mask_iou"] = Term(_mask_iou_loss(output, compared, compared.mask_ious, truths), count, weight=25.0)
         return terms
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The objects at the original size of their image, best first; none from an output of training."""
         grid = output.prototypes.shape[2:]
         nothing = output.deltas.new_zeros(0)
         empty = Detections(nothing.view(0, 4), nothing, nothing.long(), nothing.view(0, *grid))
         annotations: list[Annotation] = []
-        sizes = zip(batch.valid_sizes.tolist(), batch.original_sizes.tolist(), output.image_sizes.tolist(), strict=True)
-        detections = output.detections or (empty,) * len(batch)
-        for found, (valid, original, whole) in zip(detections, sizes, strict=True):
+        detections = output.detections or (empty,) * len(sizes.original)
+        images = zip(detections, sizes.valid, sizes.original, output.image_sizes.tolist(), strict=True)
+        for found, valid, original, whole in images:
+            kept = (thresholds or self.thresholds).places(found.scores)
             boxes = clip_boxes(scale_boxes(found.boxes, valid, original), original)
-            seen = ((boxes[:, 2:] > boxes[:, :2]).all(dim=1)).nonzero().flatten()
+            seen = kept[(boxes[kept, 2:] > boxes[kept, :2]).all(dim=1)]
             # the prototypes cover the padding too: where it would end if the original had it
             covered = (original[0] * whole[0] / valid[0], original[1] * whole[1] / valid[1])
-            pasted = enlarge_masks(found.masks[seen], (original[0], original[1]), covered=covered)
+            pasted = enlarge_masks(found.masks[seen], original, covered=covered)
             instances = Instances(
                 boxes=boxes[seen],
                 labels=class_ids_of(found.channels[seen], self.things),
-                masks=Masks(*pasted, size=(original[0], original[1])),
+                masks=Masks(*pasted, size=original),
                 scores=found.scores[seen].clamp(max=1),
             )
             annotations.append(Annotation(instances=instances))
@@ -461,7 +468,7 @@ class YOLACT(nn.Module):
                 per_class=self.candidates_per_class,
                 smallest_score=self.candidate_threshold,
             )
-        chosen, classes = chosen[: self.max_detections], classes[: self.max_detections]
+        chosen, classes = chosen[: self.thresholds.max_detections], classes[: self.thresholds.max_detections]
         scores, boxes = scores[chosen, classes], boxes[chosen]
         grid = output.prototypes.shape[2:]
         masks = combine(output.prototypes[index], output.coefficients[index, candidates[chosen]]).sigmoid()
@@ -470,8 +477,8 @@ class YOLACT(nn.Module):
             guesses = self.mask_iou(masks)
             scores = scores * guesses.gather(1, classes[:, None])[:, 0]
         best = scores.argsort(descending=True, stable=True)
-        if self.score_threshold > 0:
-            best = best[scores[best] > self.score_threshold]
+        if self.thresholds.score > 0:
+            best = best[scores[best] > self.thresholds.score]
         return Detections(boxes[best], scores[best], classes[best] + 1, masks[best])
 
 
@@ -809,3 +816,4 @@ RECIPE = Recipe(
         "ema_decay": "none",
     },
 )
+RECIPES: dict[str, Recipe] = {}

@@ -33,7 +33,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models import yolact
 from pixelwise.models.yolact import YOLACT, Anchors, Comparison, Detections
@@ -45,6 +45,7 @@ from pixelwise.ops.warp import warp
 from pixelwise.types import Annotation, Batch
 
 TASK = "instance"
+TRAITS = replace(yolact.TRAITS, uses_memory=True, clip_frames=2, reference_offsets=(-5, -4, -3, -2), learns_flow=True)
 
 LEAK = 0.1
 """Slope of the activations of the flow network and the refinement below zero."""
@@ -249,14 +250,6 @@ class YolactEdge(YOLACT):
         RecipeError: a backbone whose maps the flow network's do not fit, or whose first stages cannot run alone.
     """
 
-    uses_memory = True
-    clip_frames = 2
-    """Frames of a clip in a training batch: the key frame, and a later one, of which is learned; 1 for `images`."""
-    reference_offsets = (-5, -4, -3, -2)
-    """Where the key frame of a training pair lies."""
-    learns_flow = True
-    """The truth of a training pair's later frame shall have the flow to the key frame, where the data know it."""
-
     def __init__(self, network: YOLACT, *, flow_width: int, key_interval: int, learns: Learns) -> None:
         super(YOLACT, self).__init__()
         vars(self).update(vars(network))
@@ -268,8 +261,7 @@ class YolactEdge(YOLACT):
         self.flow_net = FeatFlowNet(self.fpn.channels, width=flow_width)
         self.refinement = Refinement(self.fpn.channels)
         self.key_interval, self.learns = key_interval, learns
-        if learns == "images":
-            self.clip_frames = 1
+        self.traits = replace(TRAITS, clip_frames=1) if learns == "images" else TRAITS
         frozen = (self.backbone, self.fpn.lateral) if learns == "pairs" else (self.flow_net, self.refinement)
         for part in frozen:
             part.requires_grad_(False)
@@ -310,16 +302,13 @@ class YolactEdge(YOLACT):
         guesses = self.guess(self.fpn.refine(sums), size, truth)
         return Output(*guesses, whole=None, matching=None, memory=None if self.training else memory)
 
-    def features(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "_ _ _ *_"]]:
-        """Maps before the sorting: of images as key frames, and of their mirror images as the frames after.
-
-        Without the coefficients, whose tanh tells roundings apart where a new network's are large.
-        """
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
+        """Maps before the sorting: of images as key frames, and of their mirror images as the frames after."""
         size = (images.shape[2], images.shape[3])
         sums, memory = self._see_wholly(self.normalize(images))
         others = self._see_partly(self.normalize(images.flip(3)), memory)
         guesses = [self.guess(self.fpn.refine(each), size) for each in (sums, others)]
-        return [map for one in guesses for map in (one.logits, one.deltas, one.prototypes)]
+        return tuple(map for one in guesses for map in (one.logits, one.deltas, one.prototypes))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """YOLACT's losses; from pairs those of the frame seen partly and, named `key_…`, as a key frame, and how far
@@ -343,9 +332,11 @@ class YolactEdge(YOLACT):
         terms["flow"] = _flow_term(output.matching.flows, later.truth)
         return terms
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
+    ) -> list[Annotation]:
         """As YOLACT."""
-        return super().decode(output.guesses, batch)
+        return super().decode(output.guesses, sizes, thresholds)
 
     def transform(
         self, lateral: Float[Tensor, "B D h w"], memory: Memory
@@ -579,3 +570,4 @@ RECIPE = Recipe(
         "images.augmentation.copy_paste": "0",
     },
 )
+RECIPES: dict[str, Recipe] = {}

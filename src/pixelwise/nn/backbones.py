@@ -14,11 +14,10 @@ from typing import Any, Literal
 import torch
 import torchvision
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pixelwise.errors import CheckpointError, RecipeError
+from pixelwise.files.tensors import read_tensors
 from pixelwise.nn.dilation import FirstBlock, dilate_stages
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -47,6 +46,7 @@ BOTTLENECK_RESNETS = tuple(name for name in NAMES if name.startswith(RESNETS[2:]
 """Those whose blocks have three convolutions, and whose last stage has three blocks."""
 TIMM = "timm/"
 """Prefix of timm's names."""
+_OTHER_FILES = "copy it again, or make a backbone of weights of torchvision's or timm's with pixelwise import"
 
 
 class Normalize(nn.Module):
@@ -475,7 +475,7 @@ def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvi
     Raises:
         CheckpointError: unreadable, or keys or shapes are not those of the backbone; names the first that differ.
     """
-    weights = _downloaded(name, source) if isinstance(source, str) else read_weights(source)
+    weights = _downloaded(name, source) if isinstance(source, str) else read_tensors(source, advice=_OTHER_FILES)
     wanted = backbone.state_dict()
     weights = backbone_weights(backbone, weights)
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
@@ -506,14 +506,6 @@ def backbone_weights(backbone: Backbone, weights: Mapping[str, Tensor]) -> dict[
             unfolds = wanted.ndim == 4 and tensor.ndim == 2 and tensor.numel() == wanted.numel()
             found[key] = tensor.reshape(wanted.shape) if unfolds else tensor
     return found
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises CheckpointError if it is not one."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
 
 
 def freeze_stages(backbone: Backbone, count: int) -> None:

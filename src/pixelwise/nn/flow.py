@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from pixelwise.errors import CheckpointError, RecipeError
-from pixelwise.nn.backbones import read_weights
+from pixelwise.files.tensors import read_tensors
 
 NAMES = ("dis", "raft_small", "raft_large", "zero")
 
@@ -154,7 +154,7 @@ def load_flow(flow: RAFTFlow, source: Path | Literal["torchvision"]) -> None:
         CheckpointError: unreadable, cannot be fetched, or another network's.
     """
     if isinstance(source, Path):
-        weights = read_weights(source)
+        weights = read_tensors(source)
     else:
         try:
             weights = get_model(flow.name, weights="DEFAULT").state_dict()

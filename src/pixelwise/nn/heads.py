@@ -1,12 +1,8 @@
-"""From features to scores, and from scores to the labels of the original image."""
+"""From features to scores."""
 
 from __future__ import annotations
 
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from pixelwise.ops.resize import argmax_resized
-from pixelwise.types import Annotation, Batch
+from torch import nn
 
 
 class FCNHead(nn.Sequential):
@@ -39,20 +35,3 @@ class FCNHead(nn.Sequential):
             nn.Dropout2d(dropout) if dropout_of_channels else nn.Dropout(dropout),
             nn.Conv2d(channels, num_classes, 1),
         )
-
-
-def semantic_annotations(
-    logits: Float[Tensor, "B K h w"], batch: Batch, *, align_corners: bool = False
-) -> list[Annotation]:
-    """The likeliest class of each pixel of each original image, and its probability.
-
-    Args:
-        logits: of the images of `batch`.
-        batch: says the original sizes.
-        align_corners: how the scores are enlarged.
-    """
-    annotations: list[Annotation] = []
-    for scores, size in zip(logits, batch.original_sizes.tolist(), strict=True):
-        semantic, confidence = argmax_resized(scores, (size[0], size[1]), align_corners=align_corners)
-        annotations.append(Annotation(semantic=semantic, confidence=confidence))
-    return annotations

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from pixelwise.data.dataset import Dataset, Merged, Wrapped, clips_of
-from pixelwise.data.kinds.clips import ClipFrames, Frame, ReadTruth, in_time
+from pixelwise.data.dataset import Dataset, FileDataset, Merged, Wrapped
+from pixelwise.data.kinds.frames import frame_item, in_time
 from pixelwise.data.kinds.segment_maps import panoptic_of
+from pixelwise.data.listing import ReadTruth
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES, read_channels
@@ -100,18 +101,17 @@ def object_reader(dataset: Dataset) -> ReadFrame:
     read = _truth_reader(dataset)
 
     def read_frame(path: Path, labels: LabelSet, size: tuple[int, int]) -> Annotation:
-        frame = Frame(clip=path.parent.name, name=path.stem, image=None, truth=path)
-        return Annotation(instances=read(frame, labels, size).instances)
+        return Annotation(instances=read(frame_item(path.parent.name, path.stem, None, path), labels, size).instances)
 
     return read_frame
 
 
 def _truth_reader(dataset: Dataset) -> ReadTruth:
-    while not isinstance(dataset, ClipFrames):
+    while not isinstance(dataset, FileDataset):
         if not isinstance(dataset, Merged | Wrapped):
             raise DataError(f"{dataset.name}: the truth is not in files of frames; give predictions as JSON lines")
         dataset = dataset.parts[0] if isinstance(dataset, Merged) else dataset.dataset
-    return dataset.read
+    return dataset.listing.read
 
 
 # ---- lines of tracked videos
@@ -185,7 +185,7 @@ def pair_lines(files: Sequence[Path], dataset: Dataset) -> TrackedFrames:
         DataError: no set of clips, a clip that is not in it, other numbers of frames or other classes, or objects
             without identities.
     """
-    clips = clips_of(dataset)
+    clips = dataset.clips
     if clips is None:
         raise DataError(f"{files[0]}: lines of a video; {dataset.name} has no clips")
     places: dict[str, list[int]] = {}

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from pixelwise.errors import DataError
+from pixelwise.files.atomic import write_file
 from pixelwise.files.text import parse_json
 from pixelwise.labels import LabelSet
 from pixelwise.predictions.coco_objects import Number, coco_image_ids, entries_of_record, first_fault
@@ -171,15 +172,15 @@ class ResultsFile:
         kept = sorted(filter(is_kept, self._entries.values()), key=lambda entry: entry.offset)
         if sum(entry.length + 1 for entry in kept) == self.path.stat().st_size:
             return
-        temporary = self.path.with_name(f".{RESULTS_NAME}.tmp")
-        with self.path.open("rb") as source, temporary.open("wb") as target:
-            for entry in kept:
-                source.seek(entry.offset)
-                target.write(source.read(entry.length) + b"\n")
-            target.flush()
-            os.fsync(target.fileno())
+
+        def copy(new: Path) -> None:
+            with self.path.open("rb") as source, new.open("wb") as target:
+                for entry in kept:
+                    source.seek(entry.offset)
+                    target.write(source.read(entry.length) + b"\n")
+
+        write_file(self.path, copy)
         self._file.close()
-        os.replace(temporary, self.path)
         self._file = self.path.open("ab", buffering=0)
         self._entries = _scan(self.path)
 
@@ -199,7 +200,7 @@ class ResultsFile:
 
     def _records(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
         for entry in sorted(self._entries.values(), key=lambda entry: entry.offset):
-            record = json.loads(self._content(entry))
+            record = parse_json(self._content(entry), source=self.path)
             if record.get("labels") == list(labels.names):  # another model's lines may stand here
                 yield record
 

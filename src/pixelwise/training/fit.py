@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pixelwise.contracts import Stage, Term
+from pixelwise.contracts import Stage, Term, as_system
 from pixelwise.data.dataset import clip_of_each, flow_of
 from pixelwise.data.loading.batches import AugmentedSamples, Samples, StepSampler, dropout_seed, training_batches
 from pixelwise.data.loading.copy_paste import with_parts_of
@@ -21,7 +21,7 @@ from pixelwise.data.loading.frame_pairs import FramePairs
 from pixelwise.errors import RecipeError
 from pixelwise.inference.predictor import require_takes_proposals
 from pixelwise.labels import LabelSet
-from pixelwise.losses.cross_entropy import PixelLoss
+from pixelwise.losses.cross_entropy import HasPixelLoss
 from pixelwise.nn.backbones import Backbone, freeze_batch_norm, freeze_stages
 from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
 from pixelwise.training.processes import process_count, together, wrapped
@@ -116,7 +116,7 @@ def fit(
         stage.crop_size,
         input_size,
         labels.ignore_id,
-        stretches_input=getattr(system, "stretches_input", False),
+        stretches_input=as_system(system).traits.stretches_input,
     )
     sampler = StepSampler(
         len(samples),
@@ -169,11 +169,11 @@ def fit(
 
 def _pairs(system: nn.Module, samples: Samples) -> FramePairs | None:
     """Where a system that learns from two frames of a clip finds the first of them."""
-    if getattr(system, "clip_frames", 1) == 1:
+    traits = as_system(system).traits
+    if traits.clip_frames == 1:
         return None
-    offsets: Any = getattr(system, "reference_offsets", (-1, 1))
-    flow = partial(flow_of, samples) if getattr(system, "learns_flow", False) else None
-    return FramePairs(clip_of_each(samples), offsets=offsets, flow=flow)
+    flow = partial(flow_of, samples) if traits.learns_flow else None
+    return FramePairs(clip_of_each(samples), offsets=traits.reference_offsets, flow=flow)
 
 
 def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, float]:
@@ -198,7 +198,7 @@ def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelera
         given["proposals"] = batch.proposals
     with accelerator.autocast():
         output = network(images, batch.valid_sizes, truth=batch.truth, **given)
-    total, terms = total_loss(system.loss(output, batch), accelerator)  # pyright: ignore[reportCallIssue]
+    total, terms = total_loss(as_system(system).loss(output, batch), accelerator)
     accelerator.backward(total)
     return terms
 
@@ -210,11 +210,10 @@ def set_pixel_loss(system: nn.Module, stage: Stage, ignore_id: int) -> None:
         RecipeError: the stage asks for either, and the system has no `pixel_loss`.
     """
     weights = stage.class_weights
-    loss = getattr(system, "pixel_loss", None)
-    if isinstance(loss, PixelLoss):
+    if isinstance(system, HasPixelLoss):
         class_weights = None if isinstance(weights, str) else weights
-        system.pixel_loss = replace(  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
-            loss, ignore_id=ignore_id, class_weights=class_weights, ohem=stage.ohem
+        system.pixel_loss = replace(
+            system.pixel_loss, ignore_id=ignore_id, class_weights=class_weights, ohem=stage.ohem
         )
     elif weights != "none" or stage.ohem < 1:
         raise RecipeError(
@@ -243,7 +242,7 @@ def _freeze(system: nn.Module, stage: Stage) -> None:
     if stage.freeze_batch_norm:
         freeze_batch_norm(system)
     if stage.frozen_stages:
-        backbone = getattr(system, "backbone", None)
+        backbone = as_system(system).backbone
         if not isinstance(backbone, Backbone):
             raise RecipeError(f"frozen_stages={stage.frozen_stages}: {type(system).__name__} has no backbone")
         freeze_stages(backbone, stage.frozen_stages)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from pixelwise.contracts import Optimizer, Stage
+from pixelwise.contracts import Optimizer, Stage, as_system
 from pixelwise.errors import RecipeError
 
 
@@ -31,8 +31,8 @@ def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Opti
 
 
 def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list[nn.Parameter], float, float]]:
-    backbone = getattr(system, "backbone", None)
-    in_backbone = {id(parameter) for parameter in backbone.parameters()} if isinstance(backbone, nn.Module) else set()
+    backbone = as_system(system).backbone
+    in_backbone = set() if backbone is None else {id(parameter) for parameter in backbone.parameters()}
     biases = {id(module.bias) for module in system.modules() if isinstance(module, nn.Linear | _ConvNd)}
     parameters = [parameter for parameter in system.parameters() if parameter.requires_grad]
     head, head_bias = optimizer.head_lr_multiplier, optimizer.head_bias_lr_multiplier

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pixelwise.contracts import Term
+from pixelwise.contracts import Sizes, Term, Thresholds, Traits
 from pixelwise.ops.resize import argmax_resized
 from pixelwise.types import Annotation, Batch
 
@@ -17,6 +17,8 @@ class Output(NamedTuple):
 
 class Pointwise(nn.Module):
     task = "semantic"
+    traits, thresholds = Traits(), Thresholds()
+    backbone = None
 
     def __init__(self, *, num_classes: int, stride: int = 1, minimum: int = 1) -> None:
         super().__init__()
@@ -32,10 +34,13 @@ class Pointwise(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         return {"main": Term(output.logits.sum(), torch.tensor(1.0))}
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (self(images).logits,)
+
+    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         return [
-            Annotation(*argmax_resized(logits, (int(size[0]), int(size[1]))))
-            for logits, size in zip(output.logits, batch.original_sizes, strict=True)
+            Annotation(*argmax_resized(logits, size))
+            for logits, size in zip(output.logits, sizes.original, strict=True)
         ]
 
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pixelwise.contracts import Sizes, Thresholds, Traits
 from pixelwise.ops.resize import resize_image
 from pixelwise.ops.thing_channels import things_of
-from pixelwise.types import Annotation, Batch, Instances, Masks
+from pixelwise.types import Annotation, Instances, Masks
 
 
 class Output(NamedTuple):
@@ -17,12 +18,14 @@ class Output(NamedTuple):
 
 class Reds(nn.Module):
     task = "instance"
+    traits = Traits()
+    backbone = None
 
     def __init__(self, *, num_classes: int, thing_ids: Sequence[int] | None = None) -> None:
         super().__init__()
         self.things = things_of(num_classes, thing_ids)
         self.score = nn.Parameter(torch.tensor(0.75))
-        self.score_threshold, self.max_detections = 0.05, 100
+        self.thresholds = Thresholds(0.05, 100)
 
     def forward(self, images: Tensor, sizes: Tensor | None = None, truth: Any = None, memory: Any = None) -> Output:
         return Output(images[:, 0])
@@ -30,11 +33,12 @@ class Reds(nn.Module):
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         return (images[:, 0] * self.score,)
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
+        thresholds = thresholds or self.thresholds
         annotations = []
-        for red, size in zip(output.red, batch.original_sizes.tolist(), strict=True):
-            found = resize_image((red[None] * 255).byte(), (size[0], size[1])) > 127
-            found = found[: int(found.any() and self.score >= self.score_threshold)]
+        for red, size in zip(output.red, sizes.original, strict=True):
+            found = resize_image((red[None] * 255).byte(), size) > 127
+            found = found[: int(found.any() and self.score >= thresholds.score)]
             masks = Masks.from_dense(found)
             instances = Instances(
                 masks.boxes.float(),

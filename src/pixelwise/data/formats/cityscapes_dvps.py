@@ -34,7 +34,7 @@ from pixelwise.data.kinds.segment_clips_writer import (
 )
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip
-from pixelwise.data.kinds.writing import Original, Written, write_ids
+from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
 from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
@@ -51,23 +51,19 @@ DVPS_CLASSES = 65
 """Ids of classes in Cityscapes-DVPS, whose maps have 16 bits, are below it."""
 
 
-@dataclass(frozen=True)
-class DvpsWriter:
-    """The format cityscapes-dvps, without depth maps. See Target for the attributes.
+@dataclass(frozen=True, kw_only=True)
+class DvpsWriter(Writer):
+    """The format cityscapes-dvps, without depth maps. See Writer for the attributes.
 
     Attributes:
         default: the label set that needs no label file.
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
     """
 
-    labels: LabelSet
     default: LabelSet
-    numbered_by: int | None = None
     format: str = "cityscapes-dvps"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes one of class · 1000 + number. See Target."""
+        """Write one frame and its map of places, which `finish` makes one of class · 1000 + number. See Writer."""
         clip, stem = _stem_with_clip(original.id, source=original.image)
         place = f"video_sequence/{original.split}/{stem}"
         file, losses = original.write_image(root, f"{place}_leftImg8bit")

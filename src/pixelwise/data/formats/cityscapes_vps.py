@@ -31,7 +31,7 @@ from pixelwise.data.kinds.listed_frames import (
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
 from pixelwise.data.kinds.segment_clips_writer import _sides, _stem_with_clip, _write_listed, _write_places
 from pixelwise.data.kinds.track_clips_writer import by_clip
-from pixelwise.data.kinds.writing import Original, Written, contiguous
+from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
@@ -112,20 +112,13 @@ def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Calla
 
 
 @dataclass(frozen=True)
-class VpsWriter:
-    """The format cityscapes-vps. See Target for the attributes.
+class VpsWriter(Writer):
+    """The format cityscapes-vps. See Writer for the attributes."""
 
-    Attributes:
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
-    """
-
-    labels: LabelSet
-    numbered_by: int | None = None
     format: str = "cityscapes-vps"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
+        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Writer."""
         clip, image_id = _stem_with_clip(original.id, source=original.image)
         file, losses = original.write_image(root, f"{original.split}/img_all/{image_id}_newImg8bit")
         path = root / original.split / "panoptic_video" / f"{image_id}_final_mask.png"

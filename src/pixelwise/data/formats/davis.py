@@ -32,12 +32,13 @@ from pixelwise.data.kinds.faults import Fault, SplitReport
 from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.track_clips_writer import _crowds, _stuff_pixels, _tracked, by_clip, clip_and_frame, free_clip
 from pixelwise.data.kinds.track_frames import ObjectMap, inspect_numbers, repaired_numbers, truth_of_numbers
-from pixelwise.data.kinds.writing import Original, Written, write_ids
+from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
 from pixelwise.data.truth.object_ids import object_colours, painted_ids
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, voc_colour
 
 OPTIONS: Mapping[str, str] = {
@@ -148,12 +149,7 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
         require_split(split, ONE_SPLIT, source=path)
         return folders_in(path / "Annotations" / _resolution(options))
     require_split(split, in_reading_order(lists), source=path)
-    try:
-        lines = lists[split].read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise DataError(f"{lists[split]}: {(error.strerror or str(error)).lower()}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{lists[split]}: not a readable text file ({error}); one clip a line is wanted") from None
+    lines = read_lines(lists[split], expected="one clip a line")
     named = [line.split()[0] for line in lines if line.strip()]
     return tuple(dict.fromkeys(Path(name).parent.name if "/" in name else name for name in named))
 
@@ -189,24 +185,20 @@ _DAVIS_VOID = 255
 
 
 @dataclass(frozen=True)
-class DavisWriter:
-    """The format davis, with lists as in 2017. See Target for the attributes; `labels` are those of the source.
+class DavisWriter(Writer):
+    """The format davis, with lists as in 2017. See Writer for the attributes; `labels` are those of the source.
 
     Attributes:
         resolution: the folder in JPEGImages/ and Annotations/.
-        suffixes: that images may have; the first is that of images encoded anew. Empty: any.
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
     """
 
-    labels: LabelSet
     resolution: str = "480p"
     suffixes: tuple[str, ...] = (".jpg",)
-    numbered_by: int | None = None
     format: str = "davis"
     shares_images: bool = True
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its mask of places, which `finish` makes one of numbers. See Target.
+        """Write one frame and its mask of places, which `finish` makes one of numbers. See Writer.
 
         Pixels of crowds, and those that nobody evaluates, are void.
         """

@@ -41,7 +41,7 @@ from pixelwise.data.kinds.segment_clips_writer import (
 )
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame
-from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, seen_together, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_channels
@@ -54,23 +54,19 @@ STEP_DIVISOR = 65_536
 """Numbers of objects in KITTI-STEP are below it."""
 
 
-@dataclass(frozen=True)
-class StepWriter:
-    """The format kitti-step. See Target for the attributes.
+@dataclass(frozen=True, kw_only=True)
+class StepWriter(Writer):
+    """The format kitti-step. See Writer for the attributes.
 
     Attributes:
         default: the label set that needs no label file.
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
     """
 
-    labels: LabelSet
     default: LabelSet
-    numbered_by: int | None = None
     format: str = "kitti-step"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes one of classes and numbers. See Target."""
+        """Write one frame and its map of places, which `finish` makes one of classes and numbers. See Writer."""
         clip, frame = clip_and_frame(original.id, source=original.image)
         file, losses = original.write_image(root, f"images/{original.split}/{clip}/{frame}")
         path = root / "panoptic_maps" / original.split / clip / f"{frame}.png"

@@ -45,10 +45,11 @@ from pixelwise.data.kinds.track_clips_writer import (
     clip_and_frame,
 )
 from pixelwise.data.kinds.track_frames import inspect_shapes, repaired_shapes, truth_of_shapes
-from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, voc_colour
 
 OPTIONS: Mapping[str, str] = {"labels": "a .toml file in the folder with other classes"}
@@ -210,8 +211,7 @@ def _texts(folder: Path, images: Sequence[Path]) -> tuple[_Clip, ...]:
 def _seqmap(file: Path) -> frozenset[str]:
     if not file.is_file():
         return frozenset()
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
-    return frozenset(line.split()[0] for line in lines if line.strip())
+    return frozenset(line.split()[0] for line in read_lines(file) if line.strip())
 
 
 def _list(
@@ -240,10 +240,9 @@ def _frames_of(clip: _Clip, lines: _Lines) -> Iterator[Frame]:
 
 def _read_lines(text: Path, labels: LabelSet) -> _Lines:
     try:
-        content = text.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        fault = Fault("unreadable text", str(text), f"not a readable text file ({why})")
+        content = read_lines(text)
+    except DataError as error:
+        fault = Fault("unreadable text", str(text), str(error).removeprefix(f"{text}: "))
         return _Lines({}, {}, (fault,), is_text=False)
     shapes: defaultdict[int, list[Shape]] = defaultdict(list)
     misfits: defaultdict[int, list[Shape]] = defaultdict(list)
@@ -287,23 +286,19 @@ MOTS_DIVISOR = 1000
 """Numbers of objects in MOTS are below it; an id is class · 1000 + number."""
 
 
-@dataclass(frozen=True)
-class MotsWriter:
-    """The format mots. See Target for the attributes.
+@dataclass(frozen=True, kw_only=True)
+class MotsWriter(Writer):
+    """The format mots. See Writer for the attributes.
 
     Attributes:
         default: the label set that needs no label file.
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
     """
 
-    labels: LabelSet
     default: LabelSet
-    numbered_by: int | None = None
     format: str = "mots"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame; its objects go into the entry, for `finish`. See Target."""
+        """Write one frame; its objects go into the entry, for `finish`. See Writer."""
         clip, frame = clip_and_frame(original.id, source=original.image)
         file, losses = original.write_image(root, f"{original.split}/images/{clip}/{frame}")
         number = number_of(frame)

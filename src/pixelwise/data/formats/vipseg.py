@@ -46,11 +46,12 @@ from pixelwise.data.kinds.panoptic_json import panoptic_categories, panoptic_lab
 from pixelwise.data.kinds.segment_clips_writer import _sides, _write_listed, _write_places
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame, free_clip
-from pixelwise.data.kinds.writing import Original, Written, contiguous
+from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_json, read_lines
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {"masks": "panomasks reads these and the lists, though there are JSON files"}
@@ -120,7 +121,7 @@ def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> Fram
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG001
     """The classes of panoVIPSeg_categories.json, counted from 1 on disk. Raises DataError where it is not usable."""
     file = path / _CATEGORIES
-    categories = _loaded(file)
+    categories = read_json(file)
     if not isinstance(categories, list) or not all(isinstance(entry, dict) for entry in categories):
         raise DataError(f"{file}: a list of categories with id, name and isthing is wanted")
     labels, _ = panoptic_labels_of(categories, source=file)
@@ -190,12 +191,7 @@ def _images(path: Path) -> Path:
 def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...]:
     require_split(split, splits(path, options), source=path)
     file = path / f"{split}.txt"
-    try:
-        return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except OSError as error:
-        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a readable text file ({error}); one clip a line is wanted") from None
+    return tuple(line.strip() for line in read_lines(file, expected="one clip a line") if line.strip())
 
 
 def _paired(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
@@ -212,7 +208,7 @@ def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Calla
     """What `listed_frames` or `listed_to_repair` makes of the JSON of a split."""
     require_split(split, splits(path, options), source=path)
     file, folder = path / f"{_BEFORE}{split}.json", _images(path)
-    content = _loaded(file)
+    content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
         raise DataError(f"{file}: an object with videos, annotations and categories is wanted")
 
@@ -254,30 +250,15 @@ def _flat(content: Mapping[str, Any], clips: str, entries: str, key: str, file: 
             }
 
 
-def _loaded(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error}); is it cut off?") from None
-
-
 @dataclass(frozen=True)
-class VipsegWriter:
-    """The format vipseg, with panomasksRGB/, JSON files and lists. See Target for the attributes.
+class VipsegWriter(Writer):
+    """The format vipseg, with panomasksRGB/, JSON files and lists. See Writer for the attributes."""
 
-    Attributes:
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
-    """
-
-    labels: LabelSet
-    numbered_by: int | None = None
     format: str = "vipseg"
     shares_images: bool = True
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Target."""
+        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Writer."""
         clip, frame = clip_and_frame(original.id, source=original.image)
         clip, renamed = free_clip(root, clip, original.split)
         file, losses = original.write_image(root, f"images/{clip}/{frame}")

@@ -43,10 +43,11 @@ from pixelwise.data.kinds.track_clips_writer import (
     clip_and_frame,
 )
 from pixelwise.data.kinds.track_frames import inspect_shapes, repaired_shapes, truth_of_shapes
-from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.track_ids import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -254,12 +255,7 @@ def _annotation_problems(
 
 def _read(file: Path) -> Mapping[str, Any]:
     """The content. Raises DataError when it has no lists of videos, annotations and categories."""
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error}); is it cut off?") from None
+    content = read_json(file)
     for name in ("videos", "annotations", "categories"):
         values = content.get(name) if isinstance(content, dict) else None
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
@@ -304,20 +300,13 @@ _LARGEST_ID = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class TrackWriter:
-    """The format youtube-vis. See Target for the attributes.
+class TrackWriter(Writer):
+    """The format youtube-vis. See Writer for the attributes."""
 
-    Attributes:
-        numbered_by: the divisor in the ids of the truth; see `data.truth.track_ids`.
-    """
-
-    labels: LabelSet
-    numbered_by: int | None = None
     format: str = "youtube-vis"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one frame; its objects go into the entry, for `finish`. See Target."""
+        """Write one frame; its objects go into the entry, for `finish`. See Writer."""
         clip, frame = clip_and_frame(original.id, source=original.image)
         file, losses = original.write_image(root, f"{original.split}/JPEGImages/{clip}/{frame}")
         entry = {

@@ -99,6 +99,9 @@ class ClipFrames:
     def __post_init__(self) -> None:
         require_unique(self.ids, source=self.name)
 
+    def flow(self, index: int, *, reference: int) -> None:
+        """Nobody knows the flow."""
+
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """The clip and the name of each frame, `0002/000017`."""

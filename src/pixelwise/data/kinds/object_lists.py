@@ -7,7 +7,7 @@ formats differ in is how a file is read; coco, labelme and yolo share everything
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,6 +161,11 @@ class DrawnObjects:
     noun: str
     sizes: tuple[tuple[int, int], ...] | None = field(repr=False, default=None)
     note: str | None = None
+    clips = None
+    numbered_by = None
+
+    def flow(self, index: int, *, reference: int) -> None:
+        """Nobody knows the flow."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -244,7 +249,8 @@ def inspect_image(index: int, *, dataset: DrawnObjects) -> Findings:
     name = f"image {dataset.ids[index]} '{path.name}'" if dataset.sizes is not None else str(path)
     size, degrees, fault = readable_image(path, name)
     if fault is not None:
-        faults.append(fault)
+        is_missing = dataset.sizes is not None and not path.is_file()
+        faults.append(replace(fault, text=f"{path}: no such file") if is_missing else fault)
     if dataset.sizes is not None:
         stated = dataset.sizes[index]
         if size is not None and size != stated:
@@ -269,6 +275,17 @@ def refuse(file: Path, faults: Iterable[ShapeFault], *, noun: str) -> None:
     fatal = next(shape_faults(file, (fault for fault in faults if fault.fatal), noun=noun), None)
     if fatal is not None:
         raise DataError(f"{fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
+
+
+def similar_names(labels: LabelSet) -> Iterator[str]:
+    """Class names that differ in capitals or in spaces around them alone, and those with such spaces."""
+    first: dict[str, str] = {}
+    for name in labels.names:
+        other = first.setdefault(name.strip().casefold(), name)
+        if other is not name:
+            yield f"classes '{other}' and '{name}' differ in spaces or capitals alone; are they one?"
+        elif name != name.strip():
+            yield f"the name of class '{name}' has spaces around it"
 
 
 def left_out(counts: Mapping[str, int]) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 from pixelwise.data.kinds.clips import Frame, FramesToRepair, MisfitError, ReadRepaired, unbroken
 from pixelwise.data.kinds.folders import UNIONS, content_keys, is_there
 from pixelwise.data.kinds.repair_images import Repaired
-from pixelwise.data.kinds.writing import Original, Target
+from pixelwise.data.kinds.writing import Original, Writer
 from pixelwise.errors import DataError
 from pixelwise.files.atomic import replace_folder
 from pixelwise.files.images import exif_orientation, read_image
@@ -68,7 +68,7 @@ def copy_clips(
 
     def fill(folder: Path) -> None:
         nonlocal images
-        target: Target | None = None
+        target: Writer | None = None
         seen: set[Any] = set()
         for split, to_repair in _sets(format, path, splits, options, done).items():
             target = _target(format, to_repair, query)
@@ -115,10 +115,10 @@ def _sets(
     return found
 
 
-def _target(format: Any, to_repair: FramesToRepair, query: Mapping[str, str]) -> Target:
+def _target(format: Any, to_repair: FramesToRepair, query: Mapping[str, str]) -> Writer:
     """What writes the set, with images of any kind."""
     target = replace(format.writer(query, to_repair.labels), numbered_by=to_repair.numbered_by)
-    return cast(Target, replace(target, suffixes=()) if hasattr(target, "suffixes") else target)
+    return cast(Writer, replace(target, suffixes=()) if hasattr(target, "suffixes") else target)
 
 
 def _usable(
@@ -185,7 +185,7 @@ def _named(frames: Sequence[tuple[Frame, Size]], done: Counter[str]) -> list[tup
 
 
 def _written(
-    item: tuple[Frame, str], *, read: ReadRepaired, target: Target, labels: LabelSet, root: Path, split: str
+    item: tuple[Frame, str], *, read: ReadRepaired, target: Writer, labels: LabelSet, root: Path, split: str
 ) -> Repaired:
     """Read one frame and write it."""
     frame, id = item

@@ -17,6 +17,7 @@ import torch
 from pixelwise.data.kinds.writing import Written
 from pixelwise.data.truth.track_ids import Track
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Instances, Masks
 
@@ -53,7 +54,7 @@ def free_clip(lists: Path, clip: str, split: str) -> tuple[str, bool]:
     taken: set[str] = set()
     for file in lists.glob("*.txt"):
         if file.stem != split:
-            taken.update(file.read_text(encoding="utf-8").split("\n"))
+            taken.update(read_lines(file))
     return (clip, False) if clip not in taken else (f"{clip}-{split}", True)
 
 

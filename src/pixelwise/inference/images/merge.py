@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import torch
 
 from pixelwise.data.kinds.class_masks import read_semantic
 from pixelwise.errors import DataError
+from pixelwise.files.atomic import write_file
 from pixelwise.files.images import IMAGE_SUFFIXES
 from pixelwise.inference.scene import Scene
 from pixelwise.labels import LabelSet, published, published_names
@@ -198,9 +199,7 @@ def merge_files(
         )
         path = out / picture
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        segment_picture(panoptic).save(temporary, format="PNG")
-        os.replace(temporary, path)
+        write_file(path, partial(segment_picture(panoptic).save, format="PNG"), sync=False)
         identity = {"image": image, "file": {}, "model": MODEL, "weights": "", "options": options}
         record = {**scene.record(), **identity, "files": [picture]}
         results.append(record)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from pixelwise.errors import DataError
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import parse_json
 from pixelwise.inference.video.tracking import TrackingMemory
 
 
@@ -68,12 +69,7 @@ def write_state(path: Path, progress: Progress, memory: ClipMemory) -> None:
     tracking = None if memory.tracking is None else memory.tracking.to_json()
     content = progress.model_copy(update={"tracking": tracking}).model_dump_json()
     head = {"progress": content, "memory": json.dumps(_packed(memory.model, tensors))}
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:  # the errors of `save_file` are no OSError, and its own file is left behind
-        file.write(save(tensors, metadata=head))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_file(path, save(tensors, metadata=head))  # the errors of `save_file` are no OSError
 
 
 def read_state(path: Path, device: torch.device) -> tuple[Progress, ClipMemory] | None:
@@ -88,10 +84,12 @@ def read_state(path: Path, device: torch.device) -> tuple[Progress, ClipMemory] 
         with safe_open(path, framework="pt", device=str(device)) as file:
             head = file.metadata()
             progress = Progress.model_validate_json(head["progress"])
-            model = _unpacked(json.loads(head["memory"]), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, OSError, ValidationError, ValueError, KeyError, TypeError, ImportError, AttributeError):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            model = _unpacked(parse_json(head["memory"], source=path), tensors)
+        tracking = None if progress.tracking is None else TrackingMemory.from_json(progress.tracking)
+    # ValueError is pydantic's too; the others come of values of other types than those that are written
+    except (SafetensorError, OSError, DataError, ValueError, LookupError, TypeError, ImportError, AttributeError):
         raise DataError(f"{path}: not the state of a video that was begun; remove it, or use --overwrite") from None
-    tracking = None if progress.tracking is None else TrackingMemory.from_json(progress.tracking)
     return progress, ClipMemory(model, tracking)
 
 

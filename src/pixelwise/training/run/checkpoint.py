@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pixelwise.errors import CheckpointError
 from pixelwise.files.atomic import recover_folder, replace_folder
+from pixelwise.files.text import read_json
 from pixelwise.training.fit import Fit
 
 KEPT = 2
@@ -64,18 +65,27 @@ def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
         return None
     newest = states[-1]
     try:
-        content = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        content = read_json(newest / "state.json", error=CheckpointError)
         fitting.system.load_state_dict(load_file(newest / "network.safetensors"))
         _load_optimizer(fitting, load_file(newest / "optimizer.safetensors"))
         if fitting.average:
             _copy_into(fitting.average.tensors, load_file(newest / "average.safetensors"))
-        fitting.step = int(content["step"])
-    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        fitting.step, progress = int(content["step"]), dict(content["progress"])
+    except (
+        CheckpointError,
+        OSError,
+        SafetensorError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{newest}: this training state cannot be used ({first_line}); remove it to go on from the one before"
         ) from None
-    return content["progress"]
+    return progress
 
 
 def recover_states(folder: Path) -> bool:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelwise.contracts import Stage
+from pixelwise.contracts import Stage, as_system
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference.load import find_model, shipped_models
-from pixelwise.inference.model_folder import ModelCard, read_model, system_module
+from pixelwise.inference.model_folder import ModelCard, read_model
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
-from pixelwise.nn.backbones import load_backbone
+from pixelwise.nn.backbones import Backbone, load_backbone
 from pixelwise.nn.flow import RAFTFlow, load_flow
 from pixelwise.training.run.plan import Plan
 
@@ -68,14 +69,14 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
     """
     source = str(plan.init)
     if source in DOWNLOADS or Path(source).is_file():
-        backbone = getattr(system, "backbone", None)
-        if backbone is None:
+        backbone = as_system(system).backbone
+        if not isinstance(backbone, Backbone):
             raise RecipeError(f"--init {source}: {plan.system} has no backbone to fill")
         place: Any = source if source in DOWNLOADS else Path(source)
         load_backbone(backbone, str(plan.arguments_of(stage).get("backbone")), place)
-        flow = getattr(system, "flow", None)
-        if source == "torchvision" and isinstance(flow, RAFTFlow):
-            load_flow(flow, "torchvision")
+        for part in system.modules() if source == "torchvision" else ():
+            if isinstance(part, RAFTFlow):
+                load_flow(part, "torchvision")
         return ""
     module, card = read_model(find_model(source))
     wanted, found = system.state_dict(), module.state_dict()
@@ -122,7 +123,7 @@ def carry_over(system: nn.Module, weights: Mapping[str, Tensor]) -> str:
 
 def _place_of_backbone(network: nn.Module) -> str:
     """What the names of the backbone's tensors begin with."""
-    backbone = getattr(network, "backbone", None)
+    backbone = as_system(network).backbone
     return next((f"{name}." for name, part in network.named_modules() if part is backbone), "backbone.")
 
 

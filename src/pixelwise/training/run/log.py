@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pixelwise.errors import CheckpointError
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import parse_json, read_lines
 from pixelwise.training.fit import Step
 
 
@@ -17,22 +20,25 @@ class Log:
         path: of the file.
         keep_steps: the last step whose line stays.
         keep_evaluation: the last evaluation whose line stays.
+
+    Raises:
+        CheckpointError: the file is no text, or has lines that are no events.
     """
 
     def __init__(self, path: Path, *, keep_steps: int, keep_evaluation: int) -> None:
         self.path = path
         kept: list[str] = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for number, line in enumerate(read_lines(path, error=CheckpointError) if path.exists() else (), start=1):
             try:
-                content = json.loads(line)
-            except ValueError:  # torn by a kill
+                content = parse_json(line, source=f"{path}: line {number}", error=CheckpointError)
+            except CheckpointError:  # torn by a kill
                 continue
-            limit = keep_steps if content["event"] == "step" else keep_evaluation
-            if content["step"] <= limit:
+            is_event = isinstance(content, dict) and {"event", "step"} <= content.keys()
+            if not is_event or not isinstance(content["step"], int):
+                raise CheckpointError(f"{path}: line {number} is none of pixelwise's; remove it to resume")
+            if content["step"] <= (keep_steps if content["event"] == "step" else keep_evaluation):
                 kept.append(line)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_file(path, "".join(f"{line}\n" for line in kept))
 
     def step(self, step: Step, *, seconds: float) -> None:
         """Add the line of a step, numbered from the start of the run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 import pixelwise
 from pixelwise.contracts import Recipe, Stage
 from pixelwise.errors import CheckpointError
+from pixelwise.files.atomic import write_file
+from pixelwise.files.text import read_json
 from pixelwise.training.processes import process_count
 
 
@@ -66,12 +67,7 @@ class Plan:
         content = {"format_version": 1, **asdict(self)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / ".recipe.json.new"
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / "recipe.json")
+            write_file(folder / "recipe.json", json.dumps(content, indent=2, ensure_ascii=False))
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
 
@@ -79,18 +75,18 @@ class Plan:
     def read(cls, folder: Path) -> Plan:
         """Read recipe.json. Raises CheckpointError naming the file and the field."""
         path = folder / "recipe.json"
+        if not path.exists():
+            raise CheckpointError(f"{folder}: no recipe.json; --resume expects a folder that train --out made")
+        content = read_json(path, expected="a recipe of pixelwise", error=CheckpointError)
+        if not isinstance(content, dict) or "format_version" not in content:
+            raise CheckpointError(f"{path}: not a recipe of pixelwise; an object with a format_version is expected")
+        content.pop("format_version")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            content.pop("format_version")
             return TypeAdapter(cls).validate_python(content)
-        except FileNotFoundError:
-            raise CheckpointError(f"{folder}: no recipe.json; --resume wants a folder that train --out made") from None
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise CheckpointError(f"{path}: {place}: {first['msg']}") from None
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not a recipe of pixelwise ({error!r})") from None
 
 
 def revision() -> str:

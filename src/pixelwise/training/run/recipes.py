@@ -8,12 +8,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from types import ModuleType
 from typing import Any
 
-from pixelwise.contracts import Recipe, Stage
+from pixelwise.contracts import Recipe, Stage, SystemFile
 from pixelwise.errors import RecipeError
-from pixelwise.inference.model_folder import system_module, system_names
+from pixelwise.inference.systems import system_module, system_names
 
 MODEL = "model."
 """Before the name of an argument of `build`."""
@@ -43,14 +42,9 @@ class NamedSystem:
     """
 
     system: str
-    module: ModuleType
+    module: SystemFile
     arguments: dict[str, Any]
     recipe: Recipe
-
-    @property
-    def stretches_input(self) -> bool:
-        """Whether the system sees all images as squares of one size, so that crops have the size of input."""
-        return any(getattr(part, "stretches_input", False) is True for part in vars(self.module).values())
 
 
 def one_size(assignments: Sequence[str]) -> list[str]:
@@ -70,12 +64,12 @@ def named_system(name: str) -> NamedSystem:
         module = system_module(system)
         if name in module.VARIANTS:
             arguments = {**model_values(module), **module.VARIANTS[name]}
-            return NamedSystem(system, module, arguments, getattr(module, "RECIPES", {}).get(name, module.RECIPE))
+            return NamedSystem(system, module, arguments, module.RECIPES.get(name, module.RECIPE))
     module = system_module(name)
     return NamedSystem(name, module, model_values(module), module.RECIPE)
 
 
-def model_values(module: ModuleType) -> dict[str, Any]:
+def model_values(module: SystemFile) -> dict[str, Any]:
     """The arguments of a system's `build` beside `num_classes`, with their defaults."""
     parameters = inspect.signature(module.build).parameters
     return {name: parameter.default for name, parameter in parameters.items() if name != "num_classes"}

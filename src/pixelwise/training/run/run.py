@@ -21,11 +21,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from pixelwise.contracts import Recipe, SolverProgress, Stage
+from pixelwise.contracts import Recipe, SolverProgress, Stage, as_system
 from pixelwise.data.loading.batches import sizes_median
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.files.parallel import Progress, silent
-from pixelwise.inference.model_folder import recover_model, system_module
+from pixelwise.inference.model_folder import recover_model
+from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.class_weights import balanced_weights
@@ -292,7 +293,7 @@ def _solved(
     fitting: Fit, data: TrainingData, plan: Plan, *, device: torch.device, stop: Interruption
 ) -> Iterator[SolverProgress]:
     """Run the stage's solver; every process does, with the same result."""
-    solve = getattr(system_module(plan.system), fitting.stage.solver)
+    solve = vars(system_module(plan.system))[fitting.stage.solver]
     torch.manual_seed(plan.recipe.seed)
     fitting.system.to(device).eval()
     for progress in solve(fitting.system, data.train, input_size=plan.recipe.input_size):
@@ -317,12 +318,13 @@ def _tried_out(plan: Plan, data: TrainingData) -> str:
 
 def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
     """Raise RecipeError for a stage that would not teach the system what it is evaluated on."""
-    if getattr(system, "stretches_input", False) and stage.crop_size not in (input_size, (input_size, input_size)):
+    traits = as_system(system).traits
+    if traits.stretches_input and stage.crop_size not in (input_size, (input_size, input_size)):
         raise RecipeError(
             f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} sees "
             "squares of one size, of which its anchors are shares; set both to the same number"
         )
-    if getattr(system, "clip_frames", 1) > 1 and stage.augmentation.copy_paste:
+    if traits.clip_frames > 1 and stage.augmentation.copy_paste:
         raise RecipeError(
             f"stage {stage.name}: augmentation.copy_paste={stage.augmentation.copy_paste}: what is pasted would not "
             "move with the clip; --set augmentation.copy_paste=0"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pixelwise.contracts import Stage
+from pixelwise.contracts import Stage, as_system
 from pixelwise.data.dataset import clips_of
 from pixelwise.errors import PixelwiseError
 from pixelwise.evaluation.evaluate import evaluate, model_predictions
@@ -92,7 +92,7 @@ class Validation:
 
     @property
     def _task(self) -> str:
-        return type(self.fitting.system).task  # pyright: ignore[reportAttributeAccessIssue]
+        return as_system(self.fitting.system).task
 
     @property
     def progress(self) -> dict[str, Any]:

@@ -106,6 +106,11 @@ class PanopticPairs:
     sizes: tuple[tuple[int, int], ...] = field(repr=False)
     segments: Segments | None = field(repr=False)
     note: str | None = None
+    clips = None
+    numbered_by = None
+
+    def flow(self, index: int, *, reference: int) -> None:
+        """Nobody knows the flow."""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -70,7 +70,7 @@ def files_of(path: Path, split: str, options: Mapping[str, str]) -> PanopticFile
 def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:
     """The folder that the names of the entries start from. Raises DataError when there is none."""
     year = _json(path, split, options).stem.removeprefix(_PREFIX)
-    names = [str(image.get("file_name")) for image in images[:1]]
+    names = [str(image.get("file_name")) for image in images]
     return coco_layout.image_folder(path, split, year, wanted=options.get("images"), names=names)
 
 

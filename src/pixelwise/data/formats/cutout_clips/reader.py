@@ -50,7 +50,7 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
     """Every fault of the stills; the clips are made of them."""
     spec = _source(path, split, options)
-    report = format_of(spec).check_split(path, split, {}, workers=workers, progress=progress)
+    report = format_of(spec).old.check_split(path, split, {}, workers=workers, progress=progress)
     return replace(report, notes=(f"the stills of {spec} were looked at", *report.notes))
 
 

@@ -6,7 +6,6 @@ A table is a JSON file: the image's name (or `SPLIT/NAME`) → number → the na
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from pixelwise.data.kinds.coco_json import labels_from
 from pixelwise.data.kinds.folders import stored_labels
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 
 TABLE = "classes.json"
@@ -152,12 +152,7 @@ def _divisor(options: Mapping[str, str]) -> int | None:
 
 def _read_table(file: Path) -> dict[str, dict[int, dict[str, Any]]]:
     """Image → number → `class` and `crowd`, as they stand in the file."""
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
-        raise DataError(f"{file}: not JSON ({error})") from None
+    content = read_json(file)
     wanted = '{"IMAGE": {"1": "CLASS", …}, …} is wanted'
     if not isinstance(content, dict):
         raise DataError(f"{file}: {wanted}")

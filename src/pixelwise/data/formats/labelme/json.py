@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pixelwise.data.kinds.coco_json import is_finite, is_integer
 from pixelwise.data.kinds.object_lists import ShapeFault
 from pixelwise.errors import DataError
 from pixelwise.files.images import MAX_MEGAPIXELS
+from pixelwise.files.text import read_json
 from pixelwise.ops import rle
 from pixelwise.ops.rle import FARTHEST_PX
 
@@ -85,12 +85,7 @@ class LabelmeFile:
 
 def read_labelme(path: Path) -> LabelmeFile:
     """Read a file. Raises DataError when it is not one of LabelMe's."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from None
+    content = read_json(path)
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list):
         raise DataError(f"{path}: no list 'shapes'; a file of LabelMe is wanted")

@@ -23,6 +23,7 @@ from pixelwise.data.kinds.writing import Written, write_image
 from pixelwise.errors import DataError
 from pixelwise.files.exif import turned_points
 from pixelwise.files.images import exif_orientation, turned_upright
+from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 
@@ -61,7 +62,7 @@ class LabelmeRepairer:
             return Repaired(None, {fault: 1})
         try:
             file = read_labelme(entry.mask)
-            content = json.loads(entry.mask.read_bytes())
+            content = read_json(entry.mask)
         except DataError:
             return Repaired(None, {"unreadable_annotations": 1})
         done: Counter[str] = Counter()

@@ -18,8 +18,6 @@ from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pixelwise.data.formats.yolo.text import YoloFile, all_faults, read_yolo
 from pixelwise.data.formats.yolo.writer import YoloWriter, yolo_labels
 from pixelwise.data.kinds.class_masks_writer import writable_labels
@@ -47,6 +45,7 @@ from pixelwise.data.kinds.object_lists import (
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES
 from pixelwise.files.parallel import Progress
+from pixelwise.files.text import read_lines, read_yaml
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -187,12 +186,7 @@ def _content(path: Path, options: Mapping[str, str]) -> Mapping[str, Any]:
     file = path / options.get("data", _YAML)
     if "data" not in options and not file.is_file():
         return {}
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{file}: not a readable YAML file ({' '.join(str(error).split())})") from None
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise DataError(f"{file}: train, val and names are wanted in it")
     return content
@@ -247,11 +241,7 @@ def images_of(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
 
 
 def _listed(file: Path) -> list[Path]:
-    try:
-        names = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not a readable text file ({error})") from None
-    paths = [file.parent / name.strip() for name in names if name.strip()]
+    paths = [file.parent / name.strip() for name in read_lines(file) if name.strip()]
     return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
 
 

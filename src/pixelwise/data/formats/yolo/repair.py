@@ -19,6 +19,7 @@ from pixelwise.data.kinds.object_lists_repair import _Drawn, _pixels, _rasterise
 from pixelwise.data.kinds.repair_images import FolderCopy, Repaired
 from pixelwise.data.kinds.writing import Written, write_image
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet
 
 
@@ -64,7 +65,7 @@ class YoloRepairer:
             file = read_yolo(entry.mask)
         except DataError:
             return Repaired(None, {"unreadable_annotations": 1})
-        texts = entry.mask.read_text(encoding="utf-8-sig").splitlines() if entry.mask.exists() else []
+        texts = read_lines(entry.mask) if entry.mask.exists() else []
         done: Counter[str] = Counter()
         height, width = size = (pixels.shape[0], pixels.shape[1])
         unusable = {fault.shape for fault in faults_of_lines(file, self.known) if fault.kind != "polygon outside"}

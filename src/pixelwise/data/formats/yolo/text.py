@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pixelwise.data.kinds.object_lists import ShapeFault
-from pixelwise.errors import DataError
+from pixelwise.files.text import read_lines
 
 FAR_OUTSIDE = 0.5
 """Coordinates that are further outside of 0 to 1 are no fractions."""
@@ -57,10 +57,7 @@ def read_yolo(path: Path) -> YoloFile:
     """Read a file; none at all is one without lines. Raises DataError when it is no text."""
     if not path.exists():
         return YoloFile(path, (), (), ())
-    try:
-        texts = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable text file ({error})") from None
+    texts = read_lines(path)
     lines: list[Line] = []
     boxes: list[tuple[int, str]] = []
     faults: list[ShapeFault] = []

@@ -8,8 +8,10 @@ import struct
 import threading
 import warnings
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -18,10 +20,14 @@ from PIL import Image
 
 from pixelwise.errors import DataError
 from pixelwise.files.images import (
+    IMAGE_SUFFIXES,
     ColourMaskError,
+    describe_passed_over,
     exif_orientation,
     exif_rotation,
+    frame_count,
     image_size,
+    passed_over,
     read_ids,
     read_image,
     rgb_tensor,
@@ -92,16 +98,42 @@ class TestPixels:
         path = saved(tmp_path / "a.tif", Image.fromarray(np.array([[0.0, 51.2, 255.0]], dtype=np.float32)))
         assert read_image(path)[0].tolist() == [[0, 51, 255]]
 
-    @pytest.mark.parametrize("value", [-1.0, 256.0, float("nan"), float("inf")])
-    def test_other_floats_are_refused(self, tmp_path: Path, value: float) -> None:
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_floats_that_are_no_numbers_are_refused(self, tmp_path: Path, value: float) -> None:
         path = saved(tmp_path / "a.tif", Image.fromarray(np.array([[0.5, value]], dtype=np.float32)))
         with pytest.raises(DataError, match=re.escape(str(path))):
             read_image(path)
 
-    def test_integers_beyond_sixteen_bits_are_refused(self, tmp_path: Path) -> None:
-        path = saved(tmp_path / "a.tif", Image.fromarray(np.array([[0, 70000]], dtype=np.int32)))
-        with pytest.raises(DataError, match="0-70000"):
-            read_image(path)
+    @pytest.mark.parametrize(
+        ("dtype", "values", "expected"),
+        [
+            ("uint16", [0, 100, 255], [0, 100, 255]),  # 8 bits in 16
+            ("uint16", [0, 2048, 4095], [0, 128, 255]),  # 12 bits in 16
+            ("uint16", [0, 500, 1000], [0, 125, 249]),  # 10 bits: 500 · 255 / 1023
+            ("uint16", [0, 16384, 32768], [0, 64, 128]),  # 16 bits
+            ("int32", [0, 100, 255], [0, 100, 255]),
+            ("int32", [0, 2048, 4095], [0, 128, 255]),
+            ("int32", [0, 0, 262143], [0, 0, 255]),  # 18 bits
+            ("int32", [-1000, 0, 1550], [0, 100, 255]),  # as in computed tomography
+            ("float32", [0, 2048, 4095], [0, 128, 255]),
+            ("float32", [-1, 0, 1], [0, 128, 255]),
+            ("float32", [-1, -1, -1], [0, 0, 0]),
+        ],
+    )
+    def test_values_of_more_than_eight_bits_are_scaled_by_the_depth_they_use(
+        self, tmp_path: Path, dtype: str, values: list[int], expected: list[int]
+    ) -> None:
+        path = saved(tmp_path / "a.tif", Image.fromarray(np.array([values], dtype=dtype)))
+        assert read_image(path)[:, 0].tolist() == [expected] * 3
+
+    @pytest.mark.parametrize("suffix", [".png", ".tif"])
+    @pytest.mark.parametrize(("white", "expected"), [(4095, [255, 128, 0]), (65535, [255, 8, 0])])
+    def test_colours_of_twelve_bits_in_sixteen_are_not_black(
+        self, tmp_path: Path, suffix: str, white: int, expected: list[int]
+    ) -> None:
+        path = tmp_path / f"a{suffix}"
+        assert cv2.imwrite(str(path), np.full((2, 3, 3), (0, 2048, white), dtype=np.uint16))  # blue, green, red
+        assert read_image(path)[:, 1, 2].tolist() == expected
 
     def test_palette_colours_are_looked_up(self, tmp_path: Path) -> None:
         image = Image.new("P", (2, 2), 5)
@@ -233,7 +265,8 @@ class TestBrokenFiles:
 
     def test_heic_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-        assert "HEIC" in self.refusal(tmp_path / "a.heic")
+        has_reader = find_spec("pillow_heif") is not None
+        assert ("damaged" if has_reader else "pip install 'pixelwise[heif]'") in self.refusal(tmp_path / "a.heic")
 
     def test_jpeg_cut_off_in_the_middle(self, tmp_path: Path) -> None:
         content = noise_jpeg()
@@ -397,3 +430,74 @@ class TestIds:
     def test_floats_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="floating-point"):
             read_ids(saved(tmp_path / "a.tif", Image.new("F", (2, 2))))
+
+
+class TestKindsOfFiles:
+    @pytest.mark.parametrize(
+        ("suffix", "format"),
+        [
+            *((".jfif", "JPEG"), (".jpe", "JPEG"), (".mpo", "MPO"), (".tga", "TGA"), (".apng", "PNG"), (".dib", "DIB")),
+            *((".qoi", "QOI"), (".sgi", "SGI"), (".pcx", "PCX"), (".j2k", "JPEG2000"), (".pnm", "PPM")),
+            (".avif", "AVIF"),
+        ],
+    )
+    def test_what_pillow_reads_is_an_image_by_its_suffix(self, tmp_path: Path, suffix: str, format: str) -> None:
+        path = saved(tmp_path / f"a{suffix}", Image.new("RGB", (24, 16), (200, 100, 50)), format=format)
+        assert suffix in IMAGE_SUFFIXES
+        assert np.abs(np.array(pixel(path)) - (200, 100, 50)).max() <= 3
+
+    def test_text_with_the_suffix_of_a_format_without_signature(self, tmp_path: Path) -> None:
+        for suffix in (".tga", ".pcx"):
+            path = tmp_path / f"a{suffix}"
+            path.write_text("hello, this is no picture")
+            with pytest.raises(DataError, match="not an image"):
+                read_image(path)
+
+    def test_a_targa_file_under_another_suffix_is_refused(self, tmp_path: Path) -> None:
+        path = saved(tmp_path / "a.tga", Image.new("RGB", (4, 4)))
+        with pytest.raises(DataError, match="not an image"):
+            read_image(path.rename(tmp_path / "a.png"))
+
+    def test_heic_is_read_where_pillow_heif_is_installed(self, tmp_path: Path) -> None:
+        heif = pytest.importorskip("pillow_heif")
+        heif.from_pillow(Image.new("RGB", (64, 48), (200, 100, 50))).save(tmp_path / "a.heic")
+        assert ".heic" in IMAGE_SUFFIXES
+        assert np.abs(np.array(pixel(tmp_path / "a.heic")) - (200, 100, 50)).max() <= 3
+
+    @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+    def test_frames_of_an_animation_are_counted(self, tmp_path: Path, suffix: str) -> None:
+        frames = [Image.new("RGB", (8, 8), (value, 0, 0)) for value in (0, 80, 160)]
+        path = saved(tmp_path / f"a{suffix}", frames[0], save_all=True, append_images=frames[1:])
+        assert frame_count(path) == 3
+        assert frame_count(saved(tmp_path / f"b{suffix}", frames[0])) == 1
+
+    def test_frames_of_what_cannot_be_read_are_not_counted(self, tmp_path: Path) -> None:
+        (tmp_path / "a.gif").write_bytes(b"GIF89a")
+        assert frame_count(tmp_path / "a.gif") == 1
+        assert frame_count(tmp_path / "gone.gif") == 1
+
+    def test_previews_inside_a_jpeg_are_no_frames(self, tmp_path: Path) -> None:
+        image = Image.new("RGB", (8, 8))
+        path = saved(tmp_path / "a.mpo", image, save_all=True, append_images=[image])
+        assert frame_count(path) == 2
+        assert frame_count(path.rename(tmp_path / "a.jpg")) == 1
+
+
+class TestPassedOver:
+    def test_files_of_other_suffixes_are_counted(self) -> None:
+        names = ["a.HEIC", "b.heic", "c.svg", "d", "e.png", ".hidden.svg", "f.SVG"]
+        counts = passed_over((Path(name) for name in names), IMAGE_SUFFIXES - {".heic"})
+        assert counts == {".heic": 2, ".svg": 2, "": 1}
+        assert describe_passed_over(counts) == (
+            "5 files skipped by their suffix: 2 .heic, 2 .svg, 1 without one; "
+            "to read .heic: pip install 'pixelwise[heif]'"
+        )
+
+    def test_one_file_and_none(self) -> None:
+        assert describe_passed_over({".ts": 1}) == "1 file skipped by its suffix: 1 .ts"
+        assert describe_passed_over({}) == ""
+
+    def test_many_suffixes_stay_one_short_line(self) -> None:
+        text = describe_passed_over({f".{index:03}": 1 for index in range(300)})
+        assert text.endswith("1 .005, 294 others")
+        assert len(text) < 120

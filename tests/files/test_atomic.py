@@ -1,4 +1,4 @@
-"""A kill at any moment leaves the old folder or the new one, complete."""
+"""A kill at any moment leaves the old file or folder, or the new one, complete."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pixelwise.files import atomic as folder_swap
-from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
+from pixelwise.files.atomic import current_folder, recover_folder, replace_folder, require_writable, write_file
 
 
 class Killed(BaseException):
@@ -102,3 +102,36 @@ def test_an_error_while_filling_keeps_the_old_folder_and_leaves_no_rest(tmp_path
         replace_folder(folder, fill)
     assert content(folder) == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize("content", ["ä\r\n", "ä\r\n".encode(), lambda new: new.write_bytes("ä\r\n".encode())])
+def test_a_file_is_written_whole(tmp_path: Path, content, sync: bool):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    write_file(path, content, sync=sync)
+    assert path.read_bytes() == "ä\r\n".encode()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+
+    def torn(new: Path) -> None:
+        new.write_text("aft")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_file(path, torn)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_swap.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_file(path, "after")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / ".a.txt.new").mkdir()
+    for write in (lambda: require_writable(path), lambda: write_file(path, "after")):
+        with pytest.raises(OSError, match="directory"):
+            write()
+    assert path.read_text() == "before"

@@ -37,7 +37,7 @@ def test_workers_are_other_processes() -> None:
 
 def test_an_error_between_two_results_leaves_no_reader_that_the_process_waits_for() -> None:
     program = (
-        "from pixelwise.data.parallel import apply\n"
+        "from pixelwise.files.parallel import apply\n"
         "results = apply(abs, range(100), workers=2)\n"
         "next(results)\n"
         "raise ValueError('an accident')\n"

@@ -1,0 +1,72 @@
+"""Finding a system by its name: a file of `pixelwise.models`, or a module that another package brings.
+
+Another package names its module in the entry points of the group `pixelwise.models`:
+
+    [project.entry-points."pixelwise.models"]
+    tiny_net = "tiny_net.system"
+
+The module offers what a file of `pixelwise.models` offers; see `pixelwise.contracts` and the page on the Python API.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+import pixelwise.models
+from pixelwise.contracts import SystemFile
+from pixelwise.errors import CheckpointError
+
+GROUP = "pixelwise.models"
+"""The group of entry points of other packages; an entry has the name of the system."""
+
+_OFFERED = ("TASK", "VARIANTS", "RECIPE", "build")
+
+
+def system_names() -> list[str]:
+    """The systems that can be built: the files under `models/`, then those of other packages. None is imported."""
+    own = _own_names()
+    return [*own, *sorted({point.name for point in entry_points(group=GROUP)} - set(own))]
+
+
+def system_module(name: str) -> SystemFile:
+    """The module of a system; a file under `models/` goes before an entry point of that name.
+
+    Raises:
+        CheckpointError: no such system (lists those there are), or one of another package that cannot be imported,
+            lacks a part, or has the name of another package's.
+    """
+    if name in _own_names():
+        return cast("SystemFile", importlib.import_module(f"pixelwise.models.{name}"))
+    points = list(entry_points(group=GROUP, name=name))
+    if not points:
+        raise CheckpointError(
+            f"there is no system '{name}'; there are: {', '.join(system_names())}; "
+            f"if another package brings it by an entry point of the group {GROUP}, install that package"
+        )
+    if len(points) > 1:
+        raise CheckpointError(f"{' and '.join(sorted(map(_origin, points)))}: one name twice; uninstall one of them")
+    return _loaded(points[0])
+
+
+def _own_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(pixelwise.models.__path__))
+
+
+def _loaded(point: EntryPoint) -> SystemFile:
+    try:
+        module = point.load()
+    except Exception as error:  # another package's code may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{_origin(point)} cannot be imported ({reason}); repair or uninstall it") from error
+    missing = [part for part in _OFFERED if not hasattr(module, part)]
+    if missing:
+        raise CheckpointError(f"{_origin(point)} has no {', '.join(missing)}; expected {', '.join(_OFFERED)}")
+    return cast("SystemFile", module)
+
+
+def _origin(point: EntryPoint) -> str:
+    package = point.dist.name if point.dist else "a package"
+    return f"system '{point.name}' of {package} ({point.value})"

@@ -1,0 +1,52 @@
+"""What systems share that score the classes of every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pixelwise.contracts import Sizes, Thresholds, Traits
+from pixelwise.losses.cross_entropy import PixelLoss
+from pixelwise.nn.backbones import Backbone, Normalize
+from pixelwise.ops.resize import argmax_resized
+from pixelwise.types import Annotation
+
+
+class DenseSystem(nn.Module):
+    """A semantic system: its output has `logits`, which are enlarged to the image and whose largest is the class.
+
+    Args:
+        backbone: of the system.
+        traits: of the system.
+
+    Attributes:
+        normalize: of the images, as the backbone wants them.
+        auxiliary: a classifier that is trained alone, or None; a system that has one sets it.
+        pixel_loss: `fit` gives it the stage's settings.
+    """
+
+    task = "semantic"
+
+    def __init__(self, backbone: Backbone, traits: Traits) -> None:
+        super().__init__()
+        self.normalize = Normalize(backbone.mean, backbone.std)
+        self.backbone = backbone
+        self.traits = traits
+        self.thresholds = Thresholds()
+        self.auxiliary: nn.Module | None = None
+        self.pixel_loss = PixelLoss(align_corners=traits.align_corners)
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
+        """The logits."""
+        return (self(images).logits,)
+
+    def decode(self, output: Any, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:  # noqa: ARG002
+        """The likeliest class of each pixel of the original image, and its probability."""
+        annotations: list[Annotation] = []
+        for logits, size in zip(output.logits, sizes.original, strict=True):
+            semantic, confidence = argmax_resized(logits, size, align_corners=self.traits.align_corners)
+            annotations.append(Annotation(semantic=semantic, confidence=confidence))
+        return annotations
