@@ -51,7 +51,7 @@ def write_results(
 
 
 def answers(file: Path, spec: str) -> StoredSegments:
-    return paired(file, open_dataset(spec, default_split="val"))
+    return pair_segments(read_segment_list(file), open_dataset(spec, default_split="val"))
 
 
 def evaluated(run: Run, path: Path, spec: str) -> dict[str, Any]:

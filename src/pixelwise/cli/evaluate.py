@@ -139,7 +139,6 @@ def evaluate(
         _refuse(of_model, "only with MODEL; --predictions evaluates what is stored as it is")
 
     started = time.perf_counter()
-    from pixelwise.data.dataset import clips_of
     from pixelwise.evaluation.class_confusion import ClassConfusion
     from pixelwise.evaluation.report import Evaluation, make_report_folder
     from pixelwise.evaluation.shards import Shard, shard_to_json
@@ -170,7 +169,7 @@ def evaluate(
             print(line, file=sys.stderr)
 
     everything = subject.considered
-    wanted = everything if part is None else part.part_of(everything, clips_of(subject.dataset))
+    wanted = everything if part is None else part.part_of(everything, subject.dataset.clips)
     answered = set(subject.indices)
     indices = [index for index in wanted if index in answered]
     missing = tuple(subject.dataset.ids[index] for index in wanted if index not in answered)

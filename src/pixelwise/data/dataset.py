@@ -171,12 +171,14 @@ def open_listing(listing: Listing, *, name: str, format: str) -> Dataset:
     """The data set of a split. Raises DataError for the first fault with which it cannot be opened."""
     fatal = next((fault for fault in listing.faults if fault.fatal), None)
     if fatal is not None:
-        raise DataError(f"{fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
+        file = f"{listing.source}: " if listing.one_file and not fatal.where.startswith(str(listing.source)) else ""
+        raise DataError(f"{file}{fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
     items = listing.items
     skipped = [listing.skipped] if listing.skipped else []
     if listing.halves:
-        lonely = [sum(item.truth is None for item in items), sum(item.image is None for item in items)]
-        items = tuple(item for item in items if item.image and item.truth)
+        # where a clip lacks an image, its frames do not follow each other
+        lonely = [sum(item.truth is None for item in items), sum(_is_lonely_truth(item) for item in items)]
+        items = tuple(item for item in items if item.truth and not _is_lonely_truth(item))
         if not items:
             raise DataError(
                 f"{name}: no image of this split has a {listing.noun}; {len(listing.items)} names were compared"
@@ -194,6 +196,10 @@ def open_listing(listing: Listing, *, name: str, format: str) -> Dataset:
     note = "; ".join([*listing.notes, *skipped]) or None
     dataset = FileDataset(name, format, replace(listing, items=items), note)
     return dataset if listing.make is None else listing.make(dataset, name)
+
+
+def _is_lonely_truth(item: Item) -> bool:
+    return item.image is None and item.clip is None
 
 
 def _require_files(items: Sequence[Item], listing: Listing, *, name: str) -> None:

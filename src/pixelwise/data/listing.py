@@ -196,7 +196,7 @@ class Listing:
         faults: of lists, each naming its file.
         notes: what was decided and the user should know.
         skipped: what is skipped when the set is opened, since a check has a fault for each.
-        halves: whether images without ground truth, and the reverse, are skipped when it is opened.
+        halves: whether images without ground truth, and of stills the reverse, are skipped when it is opened.
         truths: where ground truth was looked for, as text, of sets in which an image may have none; else None.
         noun: what ground truth is called, such as `mask`.
         parts: what objects or segments are called, one and many; None of sets that have classes alone.

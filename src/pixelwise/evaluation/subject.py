@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pixelwise.data.dataset import Dataset, Mapped, Merged, clips_of
+from pixelwise.data.dataset import Dataset, Mapped, Merged
 from pixelwise.data.label_maps import describe_label_map, with_labels
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import CheckpointError, DataError, RecipeError
@@ -78,7 +78,7 @@ class Subject:
 
     def new_metric(self, definition: str | None, *, windows: Sequence[int] | None = None) -> TaskMetric:
         """A metric for its task and classes, by this definition or, with None, by the usual one; see `new_metric`."""
-        clips = clips_of(self.dataset) is not None
+        clips = self.dataset.clips is not None
         return new_metric(self.task, self.dataset.labels, definition or self.usual, clips=clips, windows=windows)
 
 
@@ -130,7 +130,7 @@ def model_subject(
         count = len(predictor.labels.object_ids)
         notes.append(f"'{first.name}' has objects of any class: those of all {count} classes of the model count")
     joined = _joined(mapped)
-    is_followed = clips_of(joined) is not None and (tracks or predictor.gives_identities)
+    is_followed = joined.clips is not None and (tracks or predictor.gives_identities)
     maps = _maps(mapped)
     return Subject(
         name,
@@ -215,10 +215,10 @@ def mask_subject(folder: Path, specs: Sequence[str]) -> Subject:
     joined = _joined(datasets)
     masks = find_masks(folder, joined)
     indices, notes = tuple(masks.files), _notes(datasets)
-    if clips_of(joined) is not None and joined.labels.is_class_agnostic:
+    if joined.clips is not None and joined.labels.is_class_agnostic:
         objects = StoredFrames(masks, object_reader(joined))
         return Subject(str(folder), objects, joined, indices, notes, task="instance", usual=OF_TRACKS)
-    if clips_of(joined) is not None and has_colours(masks.files[indices[0]]):
+    if joined.clips is not None and has_colours(masks.files[indices[0]]):
         segments = StoredFrames(masks, read_numbered_frame)
         return Subject(str(folder), segments, joined, indices, notes, task="panoptic")
     return Subject(str(folder), masks, joined, indices, notes, masks=True)
@@ -232,7 +232,7 @@ def line_subject(path: Path, files: Sequence[Path], specs: Sequence[str]) -> Sub
     """
     datasets, joined = _of_one_label_set(specs)
     answers = pair_lines(files, joined)
-    clips = clips_of(joined)
+    clips = joined.clips
     assert clips is not None
     told = {clips[index] for index, id in enumerate(joined.ids) if id in answers.lines}
     considered = [index for index, clip in enumerate(clips) if clip in told]

@@ -124,7 +124,6 @@ class TrackedFrames:
     Attributes:
         lines: the file and the line of each frame, by the id of the sample.
         table: the class of the data set for each class of the lines.
-        labels: the classes of the data set.
         task: `instance` or `panoptic`.
     """
 
@@ -142,18 +141,19 @@ class TrackedFrames:
         if any(one.rle is None for one in kept):
             raise DataError(f"{source}: segments without masks; boxes alone cannot be evaluated here")
         masks = Masks.from_coco([one.rle for one in kept], size, source=f"{source}, segment")
-        return self._objects(kept, classes, masks) if self.task == "instance" else _segments(kept, classes, masks)
+        return (_objects if self.task == "instance" else _segments)(kept, classes, masks)
 
-    def _objects(self, kept: Sequence[Segment], classes: Sequence[int], masks: Masks) -> Annotation:
-        return Annotation(
-            instances=Instances(
-                boxes=torch.tensor([one.box for one in kept], dtype=torch.float64).reshape(-1, 4),
-                labels=torch.tensor(classes, dtype=torch.int64),
-                masks=masks,
-                scores=torch.tensor([1.0 if one.score is None else one.score for one in kept], dtype=torch.float64),
-                track_ids=torch.tensor([one.track_id for one in kept], dtype=torch.int64),
-            )
+
+def _objects(kept: Sequence[Segment], classes: Sequence[int], masks: Masks) -> Annotation:
+    return Annotation(
+        instances=Instances(
+            boxes=torch.tensor([one.box for one in kept], dtype=torch.float64).reshape(-1, 4),
+            labels=torch.tensor(classes, dtype=torch.int64),
+            masks=masks,
+            scores=torch.tensor([1.0 if one.score is None else one.score for one in kept], dtype=torch.float64),
+            track_ids=torch.tensor([one.track_id for one in kept], dtype=torch.int64),
         )
+    )
 
 
 def _segments(kept: Sequence[Segment], classes: Sequence[int], masks: Masks) -> Annotation:

@@ -12,9 +12,9 @@ import numpy as np
 
 from pixelwise.data.dataset import Dataset, Mapped
 from pixelwise.data.kinds.folders import UNIONS
-from pixelwise.data.kinds.writing import Original, Writer
+from pixelwise.data.kinds.writing import MakeWriter, Original, Writer
 from pixelwise.data.listing import Written
-from pixelwise.data.spec import DataSpec, MakeWriter, folder_of, format_named, format_names, format_of, open_dataset
+from pixelwise.data.spec import DataSpec, folder_of, format_named, format_names, format_of, open_dataset
 from pixelwise.errors import DataError
 from pixelwise.files.atomic import replace_folder
 from pixelwise.files.images import exif_orientation
