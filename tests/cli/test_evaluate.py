@@ -215,7 +215,7 @@ def test_a_broken_image_is_named_and_the_others_are_judged(run: Run, model: Path
         assert first == "1 of 5 failed:"
         assert line.startswith(f"  {broken}: ")
         assert "'001'" in line
-        assert line.endswith("; left out")
+        assert line.endswith("; skipped")
 
 
 def test_where_every_image_is_broken_there_are_no_numbers(run: Run, model: Path, drawings: Path) -> None:
@@ -331,6 +331,29 @@ def test_the_masks_of_camvid_are_found_and_perfect(run: Run) -> None:
     assert min(values["pixels"] for values in result["per_class"].values()) > 0
 
 
+def test_void_in_every_mask_is_said(run: Run, tmp_path: Path) -> None:
+    """Masks of 0 and 255 where the classes are 0 and 1, as thresholded pictures have them."""
+    ids = np.zeros((6, 8), dtype=np.uint8)
+    ids[2:4, 2:5] = 1
+    for name in ("a", "b"):
+        for folder, content in (("masks", ids), ("predicted", ids * 255)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(content).save(tmp_path / folder / f"{name}.png")
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "labels.txt").write_text("background\npart\n")
+    data = ("--data", f"masks:{tmp_path}")
+    code, _, err = run("evaluate", "--predictions", tmp_path / "predicted", *data, "--quiet", "--workers", 0)
+    assert code == 0
+    assert err == (
+        f"{tmp_path / 'predicted'}: void (255) stands in every one of its 2 masks and counts as an error; 'part' is "
+        "never predicted: write 1 for it where 255 is meant to be it\n"
+    )
+    Image.fromarray(ids).save(tmp_path / "predicted" / "b.png")
+    code, _, err = run("evaluate", "--predictions", tmp_path / "predicted", *data, "--quiet", "--workers", 0)
+    assert (code, err) == (0, "")
+
+
 def test_void_in_a_mask_is_an_error(run: Run, drawings: Path, tmp_path: Path) -> None:
     folder = write_predictions(tmp_path / "out", drawings, noise=0)
     for path in folder.iterdir():
@@ -383,7 +406,7 @@ def test_images_without_a_mask_are_counted_and_named(run: Run, drawings: Path, t
     (folder / "003.png").unlink()
     code, out, err = run("evaluate", "--predictions", folder, "--data", f"masks:{drawings}", "--json", "--workers", 0)
     assert (code, json.loads(out)["images"]) == (1, 3)
-    assert err == "2 of 5 images have no prediction: 001, 003; left out\n"
+    assert err == "2 of 5 images have no prediction: 001, 003; skipped\n"
 
 
 def test_a_mask_of_another_size_or_with_unknown_ids_is_named(run: Run, drawings: Path, tmp_path: Path) -> None:
@@ -436,9 +459,9 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "no data": ([model], "Missing option '--data'"),
         "no model": ([tmp_path / "none", *data], "no such model"),
         "no folder": (["--predictions", tmp_path / "none", *data], "no such folder"),
-        "a file": (["--predictions", drawings / "labels.toml", *data], "is a file; a folder of id masks is wanted"),
+        "a file": (["--predictions", drawings / "labels.toml", *data], "is a file; expected a folder of id masks"),
         "no masks": (["--predictions", tmp_path / "empty", *data], "none of its 0 mask files is named after"),
-        "others": (["--predictions", strange, *data], "000.png or 000.semantic.png is wanted for image '000'"),
+        "others": (["--predictions", strange, *data], "expected 000.png or 000.semantic.png for image '000'"),
         "two files": (["--predictions", twins, *data], "000.bmp has the same name"),
         "two folders": (["--predictions", copies, *data], "may have its mask in"),
         "options": (["--predictions", twins, "--tta", "--tile", *data], "--tile, --tta: only with MODEL"),
@@ -447,11 +470,11 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "two models": ([model, model, *data], "2 models; evaluate evaluates one, see pixelwise compare"),
         "definition": (
             [model, "--definition", "coco", *data],
-            "definition 'coco': for semantic segmentation one of voc",
+            "definition 'coco': for semantic segmentation expected one of voc",
         ),
         "cityscapes": ([model, "--definition", "cityscapes", *data], "'background' of 'drawn' is not one of Citysc"),
         "out is a file": ([model, "--out", drawings / "labels.toml", *data], "labels.toml: cannot be written (File ex"),
-        "shard 0": ([model, "--shard", "0/4", *data], "--shard 0/4: I/N with I from 1 to N is wanted: the shards of 4"),
+        "shard 0": ([model, "--shard", "0/4", *data], "--shard 0/4: expected I/N with I from 1 to N: the shards of 4"),
         "shard 5": ([model, "--shard", "5/4", *data], "--shard 5/4: I/N with"),
         "shard of 0": ([model, "--shard", "1/0", *data], "--shard 1/0: I/N with"),
         "no shard": ([model, "--shard", "first", *data], "--shard first: I/N with"),

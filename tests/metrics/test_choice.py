@@ -65,9 +65,9 @@ def test_what_nothing_judges_is_refused() -> None:
         RecipeError, match="task 'caption': nothing evaluates it; semantic, instance and panoptic can be"
     ):
         new_metric("caption", LABELS)
-    with pytest.raises(RecipeError, match="for panoptic segmentation one of panoptic, video-panoptic is wanted"):
+    with pytest.raises(RecipeError, match="for panoptic segmentation expected one of panoptic, video-panoptic"):
         new_metric("panoptic", LABELS, "coco")
-    with pytest.raises(RecipeError, match="definition 'pq': one of voc"):
+    with pytest.raises(RecipeError, match="definition 'pq': expected one of voc"):
         metric_from_state(LABELS, "pq", {})
 
 

@@ -39,10 +39,10 @@ def merge(
         typer.Option("--labels", help="What the ids mean: a published set such as coco_panoptic, or a TOML file."),
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option("--score-threshold", min=0, max=1, help="Leave out objects with a smaller score.")
+        float, typer.Option("--score-threshold", min=0, max=1, help="Skip objects with a smaller score.")
     ] = 0.5,
     largest_overlap: Annotated[
-        float, typer.Option("--largest-overlap", min=0, max=1, help="Leave out objects of which more is hidden.")
+        float, typer.Option("--largest-overlap", min=0, max=1, help="Skip objects of which more is hidden.")
     ] = 0.5,
     smallest_stuff: Annotated[
         int, typer.Option("--smallest-stuff", min=0, help="Pixels below which a class of stuff becomes void.")

@@ -50,7 +50,7 @@ class LabelSet:
     def __post_init__(self) -> None:
         count = len(self.names)
         if not count:
-            raise DataError(f"label set '{self.name}': no classes; at least one is wanted")
+            raise DataError(f"label set '{self.name}': no classes; expected at least one")
         for field in ("is_thing", "palette", "dataset_ids"):
             if len(getattr(self, field)) != count:
                 raise DataError(

@@ -148,7 +148,7 @@ class AveragePrecision(PerImage[ImageObjects]):
         id = new_key(self.images, id, clip, frame)
         if predicted.instances is None or truth.instances is None:
             which = "prediction" if predicted.instances is None else "truth"
-            raise DataError(f"image '{id}': the {which} tells no objects; instance annotations are wanted")
+            raise DataError(f"image '{id}': the {which} tells no objects; expected instance annotations")
         if predicted.instances.scores is None:
             raise DataError(f"image '{id}': the predicted objects have no scores; average precision sorts by them")
         masks = [one.masks for one in (predicted.instances, truth.instances) if one.masks is not None]
@@ -156,7 +156,7 @@ class AveragePrecision(PerImage[ImageObjects]):
             require_size(masks[0].size, masks[1].size, id=id)
         expected, found = truth.instances.to("cpu"), predicted.instances.to("cpu").by_score()
         wanted, claimed = self._objects(expected, id=id, by_masks=True), self._objects(found, id=id, by_masks=False)
-        overlaps = self._overlaps(found, expected)
+        overlaps = self._overlaps(found, expected, [_pixels(claimed), _pixels(wanted)])
         self.images[id] = ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
 
     def _objects(self, instances: Instances, *, id: str, by_masks: bool) -> tuple[Object, ...]:
@@ -173,16 +173,17 @@ class AveragePrecision(PerImage[ImageObjects]):
         crowds, boxed = (flags.tolist() for flags in _ignored(instances))
         return tuple(map(Object, labels, scores, pixels, areas, crowds, boxed))
 
-    def _overlaps(self, found: Instances, truth: Instances) -> tuple[Overlap, ...]:
+    def _overlaps(self, found: Instances, truth: Instances, pixels: Sequence[np.ndarray]) -> tuple[Overlap, ...]:
         same = found.labels.numpy()[:, None] == truth.labels.numpy()[None]
         crowd, boxed = _ignored(truth)
         boxes = _box_ious(found.boxes.double().numpy(), truth.boxes.double().numpy(), crowd)
         shared = edges = np.zeros_like(boxes)
         if found.masks is not None and truth.masks is not None:
             ignored = crowd | boxed
-            shared = _mask_ious(found.masks, truth.masks, same, ignored)
+            shared = _mask_ious(found.masks, truth.masks, pixels, same, ignored)
             if self.definition == "boundary":
-                edges = _mask_ious(boundaries(found.masks), boundaries(truth.masks), same, ignored)
+                some, others = boundaries(found.masks), boundaries(truth.masks)
+                edges = _mask_ious(some, others, [some.areas().numpy(), others.areas().numpy()], same, ignored)
                 edges = np.where(ignored[None], shared, np.minimum(shared, edges))
         rows, columns = (same & ((boxes > 0) | (shared > 0))).nonzero()
         values = (part[rows, columns].tolist() for part in (boxes, shared, edges))
@@ -222,7 +223,7 @@ class AveragePrecision(PerImage[ImageObjects]):
     def _curves(self, kind: str, evaluated: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """COCO's precision [T, R, K, A, M] and recall [T, K, A, M], -1 where there is nothing to find."""
         # ties in scores are broken by the order of images, so that it must not depend on how they came
-        ids = sorted(self.images, key=lambda id: (len(id), id) if id.isdigit() else (10**6, id))
+        ids = sorted(self.images, key=_in_order)
         every = (one for image in self.images.values() for one in (*image.truth, *image.found))
         if not ids or (kind != "box" and any(one.pixels is None for one in every)):
             return np.full((10, 101, len(evaluated), 4, 3), -1.0), np.full((10, len(evaluated), 4, 3), -1.0)
@@ -230,6 +231,12 @@ class AveragePrecision(PerImage[ImageObjects]):
         evaluating.evaluate()
         evaluating.accumulate()
         return np.asarray(evaluating.eval["precision"]), np.asarray(evaluating.eval["recall"])
+
+
+def _in_order(id: str) -> tuple[bool, int, str]:
+    """Sorts ids that are numbers as numbers, as pycocotools does, before others."""
+    is_number = id.removeprefix("-").isdecimal() and len(id) < 1000
+    return not is_number, int(id) if is_number else 0, id
 
 
 class _CocoEval(COCOeval_faster):
@@ -328,12 +335,19 @@ def _ignored(instances: Instances) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndar
     return crowd & ~boxed, boxed
 
 
+def _pixels(objects: Sequence[Object]) -> np.ndarray:
+    return np.array([one.pixels or 0 for one in objects], dtype=np.int64)
+
+
 def _mask_ious(
-    some: Masks, others: Masks, evaluated: Bool[np.ndarray, "N M"], crowd: Bool[np.ndarray, " M"]
+    some: Masks,
+    others: Masks,
+    areas: Sequence[np.ndarray],
+    evaluated: Bool[np.ndarray, "N M"],
+    crowd: Bool[np.ndarray, " M"],
 ) -> Float64[np.ndarray, "N M"]:
     """IoU of pairs of masks of one image, counted where their boxes meet; 0 where a pair is ignored."""
-    common = shared_pixels(some, others, torch.from_numpy(evaluated)).numpy()
-    return _ious(common, some.areas().numpy(), others.areas().numpy(), crowd)
+    return _ious(shared_pixels(some, others, torch.from_numpy(evaluated)).numpy(), areas[0], areas[1], crowd)
 
 
 def boundaries(masks: Masks) -> Masks:

@@ -215,12 +215,12 @@ class Davis(PerImage[FrameObjects]):
 
 def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks]:
     if instances is None or instances.masks is None:
-        raise DataError(f"{name} has no object masks; instance annotations are wanted")
+        raise DataError(f"{name} has no object masks; expected instance annotations")
     if instances.track_ids is None:
         raise DataError(f"{name} has objects without track ids; nothing tells which are the same in other frames")
     ids, counts = instances.track_ids.unique(return_counts=True)
     if bool((counts > 1).any()):
-        raise DataError(f"{name} has the track {int(ids[counts > 1][0])} twice; one object for each is wanted")
+        raise DataError(f"{name} has the track {int(ids[counts > 1][0])} twice; expected one object for each")
     instances = instances.to("cpu")
     assert instances.masks is not None
     return instances, instances.masks

@@ -4,7 +4,7 @@ One confusion matrix over all pixels of all images. IoU = tp / (truth + predicte
 background included. Pixels whose truth is void are not counted, so what is predicted there costs nothing; predicting
 void where there is truth is an error. The definitions agree in this, and differ in:
 
-- `voc`: a class that neither truth nor predictions have is left out of the means. So do Cityscapes and FCN's tools.
+- `voc`: a class that neither truth nor predictions have does not count in the means. So do Cityscapes and FCN's tools.
 - `ade20k`: such a class counts 0 in the mean IoU; the challenge's score is the mean of mean IoU and pixel accuracy.
 - `cityscapes`: as `voc`, and the same over seven categories of classes; where the truth tells objects apart, also the
   iIoU, in which each object counts as much as the average object of its class, whatever its size. What is predicted too
@@ -120,7 +120,7 @@ class MeanIoU(PerImage[ImageScore]):
         id = new_key(self.images, id, clip, frame)
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "truth"
-            raise DataError(f"image '{id}': the {which} says no class for each pixel; semantic annotations are wanted")
+            raise DataError(f"image '{id}': the {which} says no class for each pixel; expected semantic annotations")
         require_size(predicted.semantic.shape, truth.semantic.shape, id=id)
         answer = predicted.semantic.flatten()
         expected = truth.semantic.to(answer.device).flatten()
@@ -207,7 +207,7 @@ class MeanIoU(PerImage[ImageScore]):
 
         `ade20k` adds `score`; `cityscapes` adds `mean_category_iou`, `mean_iiou`, `mean_category_iiou`, `iiou` in
         `per_class`, and `per_category`. A class that neither truth nor predictions contain has no IoU (None) but in
-        `ade20k`, where it is 0, and is left out of the means; so has a class without truth no accuracy. With no
+        `ade20k`, where it is 0, and does not count in the means; so has a class without truth no accuracy. With no
         evaluated pixel at all every value is None.
         """
         counts = self.confusion.double()

@@ -3,7 +3,7 @@
 A predicted segment finds a true one of its class if their IoU is larger than 0.5, so that none finds two. Of a class,
 with TP pairs that found each other, FP predicted segments and FN true ones without partner: SQ is the mean IoU of the
 pairs, RQ = TP / (TP + FP/2 + FN/2), and PQ is their product. Counts are pooled over all images; classes of which nobody
-knows anything are left out of the means.
+knows anything do not count in the means.
 
 - Pixels whose truth is void are taken from a predicted segment before its IoU is formed. Id 0 is void, and so is a
   segment without entry or without a class.
@@ -149,7 +149,7 @@ class PanopticQuality(PerImage[ImageSegments]):
     def compute(self) -> dict[str, Any]:
         """`pq`, `sq`, `rq`, the same with `_things` and `_stuff`, and `per_class` with `tp`, `fp` and `fn`.
 
-        Fractions of 1. A class that neither truth nor predictions have has none (None) and is left out of the means.
+        Fractions of 1. A class that neither truth nor predictions have has none (None) and does not count in the means.
         """
         counts = pooled(one for image in self.images.values() for one in image.classes)
         values: dict[str, Any] = qualities(counts, self.labels)
@@ -167,7 +167,7 @@ def segment_overlaps(predicted: Annotation, truth: Annotation, labels: LabelSet,
     """
     if predicted.panoptic is None or truth.panoptic is None:
         which = "prediction" if predicted.panoptic is None else "truth"
-        raise DataError(f"image '{id}': the {which} tells no segments; panoptic annotations are wanted")
+        raise DataError(f"image '{id}': the {which} tells no segments; expected panoptic annotations")
     require_size(predicted.panoptic.ids.shape, truth.panoptic.ids.shape, id=id)
     expected = _entries(truth.panoptic, labels, name=f"image '{id}': the truth")
     found = _entries(predicted.panoptic, labels, name=f"image '{id}': the prediction")[:, :2]

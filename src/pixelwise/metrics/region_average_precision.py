@@ -132,7 +132,7 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
         found, objects = predicted.instances, truth.instances
         if found is None or objects is None or found.masks is None or objects.masks is None:
             which = "prediction" if found is None or found.masks is None else "truth"
-            raise DataError(f"image '{id}': the {which} has no object masks; instance annotations are wanted")
+            raise DataError(f"image '{id}': the {which} has no object masks; expected instance annotations")
         if found.scores is None:
             raise DataError(f"image '{id}': the prediction has no scores; detections cannot be sorted")
         require_size(found.masks.size, objects.masks.size, id=id)
@@ -180,7 +180,7 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
     def compute(self) -> dict[str, Any]:
         """`region_ap_50`, `region_ap_70` and `region_ap_vol`, and the same in `per_class` with the number of `objects`.
 
-        A class without objects has none (None) and is left out of the means; without any object all are None.
+        A class without objects has none (None) and does not count in the means; without any object all are None.
         """
         # ties between images are broken by their ids, so that the order of evaluation changes nothing
         rows = [(row, id) for id in sorted(self.images) for row in self.images[id].detections]
