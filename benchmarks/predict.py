@@ -41,7 +41,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
-from pixelwise.nn.backbones import Normalize
+from pixelwise.nn.backbone import Normalize
 from pixelwise.predictions.lines import ResultsFile
 
 CLASSES = 21

@@ -342,7 +342,7 @@ def test_void_in_every_mask_is_said(run: Run, tmp_path: Path) -> None:
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.new("RGB", (8, 6)).save(tmp_path / "images" / f"{name}.png")
     (tmp_path / "labels.txt").write_text("background\npart\n")
-    data = ("--data", f"masks:{tmp_path}")
+    data = ("--data", f"masks:{tmp_path}@all")
     code, _, err = run("evaluate", "--predictions", tmp_path / "predicted", *data, "--quiet", "--workers", 0)
     assert code == 0
     assert err == (
@@ -454,8 +454,8 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
     write_predictions(copies / "a", drawings)
     write_predictions(copies / "b", drawings)
     return {
-        "neither": ([*data], "evaluate wants either MODEL or --predictions PATH"),
-        "both": ([model, "--predictions", twins, *data], "evaluate wants either MODEL or --predictions PATH"),
+        "neither": ([*data], "expected either MODEL or --predictions PATH"),
+        "both": ([model, "--predictions", twins, *data], "expected either MODEL or --predictions PATH"),
         "no data": ([model], "Missing option '--data'"),
         "no model": ([tmp_path / "none", *data], "no such model"),
         "no folder": (["--predictions", tmp_path / "none", *data], "no such folder"),
@@ -655,14 +655,22 @@ def test_shards_that_do_not_belong_together_are_refused(
         ([first, changed(conditions={**block["conditions"], "weights": "0"})], "weights 0, in"),
         ([first, changed(whole={"images": 5, "ids": "other"})], "images of the data"),
         ([first, changed(label_set={**block["label_set"], "names": ["a", "b", "c", "d"]})], "(4: a, b, c, d)"),
-        ([first, changed(format_version=2)], "shard format 2, this pixelwise reads 1"),
+        ([first, changed(format_version=1)], "shard format 1, this pixelwise reads 2"),
         ([first, changed(state={**state, "images": {"000": [1, 1, 1.0]}})], "in its confusion matrix"),
         ([first, changed(state={**state, "confusion": [[1.5]]})], "state.confusion.0.0"),
         ([first, changed(state=json.loads(first.read_text())["shard"]["state"])], "image '000' is in both parts"),
         ([first, changed(missing=["007"])], "tell of 6 images, 5 are in"),
+        ([first, changed(missing=[7])], "shard.missing.0: "),
+        ([first, changed(number="2")], "shard.number: "),
+        ([first, changed(count=10**12)], "shard.count: "),
+        ([first, changed(conditions=5)], "shard.conditions: "),
+        ([first, changed(conditions={"names": {"names": 5}})], "only shards of one evaluation can be joined"),
+        ([first, changed(state={**state, "images": [5]})], "state.images: "),
+        ([first, changed(label_set={**block["label_set"], "palette": 5})], "palette: "),
+        ([first, changed(definition=["voc"])], "definition: "),
         ([first, broken], "broken.json: not "),
         ([first, text], "text.json: not "),
-        ([first, whole], "whole.json: no shard of an evaluation"),
+        ([first, whole], "whole.json: expected a shard of an evaluation"),
         ([first, tmp_path / "nowhere.json"], "nowhere.json: no such file or directory"),
         ([first, tmp_path], "evaluation.json: no such file or directory"),
     ]
@@ -671,7 +679,7 @@ def test_shards_that_do_not_belong_together_are_refused(
         assert (code, out, err.count("\n")) == (2, "", 1), wanted
         assert wanted in err, (wanted, err)
     for options, wanted in (
-        ([], "--merge wants the files that the shards wrote"),
+        ([], "--merge: expected the files that the shards wrote"),
         ([first, second, "--tta"], "--tta: not with --merge"),
         ([first, second, "--data", "masks:x", "--shard", "1/2"], "--data, --shard: not with --merge"),
     ):

@@ -23,7 +23,9 @@ def test_every_generated_part_has_its_place_in_one_page() -> None:
     assert sorted(re.findall(r"generated: (\w+)", pages)) == sorted(runpy.run_path(str(BUILD))["GENERATED"])
 
 
-def test_every_variant_has_its_costs() -> None:
+@pytest.mark.slow
+def test_every_variant_has_its_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     costs = runpy.run_path(str(ROOT / "benchmarks" / "costs.py"))
     stored = json.loads((ROOT / "benchmarks" / "results" / "costs.json").read_text("utf-8"))
     assert {variant: costs["parameters"](variant) for _, variant in costs["variants"]()} == {

@@ -25,7 +25,7 @@ from tests.data import trees
 MODEL = LabelSet.from_json(
     {**LabelSet.from_names("model", ["background", "animal", "plant"]).to_json(), "is_thing": [False, True, True]}
 )
-MAP = '[names]\n"kind 3" = "animal"\n"kind 7" = "animal"\ndefault = "ignore"\n'
+MAP = 'default = "ignore"\n[names]\n"kind 3" = "animal"\n"kind 7" = "animal"\n'
 
 
 def predicted(sample: Sample) -> Annotation:

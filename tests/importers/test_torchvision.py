@@ -15,7 +15,8 @@ from pixelwise.importers.backbones import convert_backbone
 from pixelwise.importers.foreign import ImportedModel, require_fit
 from pixelwise.importers.torchvision import BACKBONES, NETWORKS, convert
 from pixelwise.inference.systems import system_module
-from pixelwise.nn.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
+from pixelwise.nn.backbone import IMAGENET_MEAN, IMAGENET_STD
+from pixelwise.nn.backbones import build_backbone
 from tests.nn.test_backbones import perturb_batch_norm
 
 

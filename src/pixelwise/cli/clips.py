@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
     if json_lines and before:
         with run.job.lines.open(encoding="utf-8") as file:
             for line in _first(file, before):
-                print(line, end="", flush=True)
+                print(line.rstrip("\n"), whole=True, flush=True)
     if not quiet:
         if run.begun.is_done:
             print(f"{video}: done before, skipped; --overwrite redoes it", file=sys.stderr)
@@ -114,7 +115,7 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
                 count += 1
                 advance(1)
                 if json_lines:
-                    print(line, flush=True)
+                    print(line, whole=True, flush=True)
         except DataError as error:
             failure = str(error)
     if not (quiet or json_lines) and (before + count or not failure):

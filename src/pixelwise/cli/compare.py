@@ -22,6 +22,7 @@ from pixelwise.cli.options import (
     QuietOption,
     WorkersOption,
 )
+from pixelwise.cli.terminal import cell, print
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.files.atomic import require_writable, write_file
 
@@ -91,7 +92,7 @@ def compare(
             print(f"measuring {event} …", file=sys.stderr)
     assert comparison is not None
     if as_json:
-        print(json.dumps(comparison.to_json(), ensure_ascii=False))
+        print(json.dumps(comparison.to_json(), ensure_ascii=False), whole=True)
     else:
         _print_table(comparison)
     if out is not None:
@@ -151,10 +152,10 @@ def _print_table(comparison: Comparison) -> None:
     for number, column in enumerate(rows[0]):
         table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(cell, row.values()))
     console.print(table)
     for line in _notes(comparison):
-        console.print(line)
+        print(line)
 
 
 def _require_writable(path: Path) -> None:

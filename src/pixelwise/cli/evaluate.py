@@ -25,6 +25,7 @@ from pixelwise.cli.options import (
     TtaOption,
     WorkersOption,
 )
+from pixelwise.cli.terminal import cell, print
 from pixelwise.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def _report(
     from pixelwise.evaluation.report import write_report
 
     if as_json:
-        print(json.dumps(content, ensure_ascii=False))
+        print(json.dumps(content, ensure_ascii=False), whole=True)
     else:
         _print_tables(content)
     if out is not None:
@@ -306,9 +307,7 @@ def _print_tables(result: dict[str, Any]) -> None:
     # as wide as the tables want: rich would cut their columns to the terminal
     console = Console(width=1000, highlight=False, markup=False, emoji=False, soft_wrap=True)
     part = f", shard {result['shard']['number']}/{result['shard']['count']}" if "shard" in result else ""
-    console.print(
-        f"{result['model']} on {result['data']}{part}: {result['images']:,} images, {result['seconds']:,.1f} s"
-    )
+    print(f"{result['model']} on {result['data']}{part}: {result['images']:,} images, {result['seconds']:,.1f} s")
     for kind, name in (("class", "per_class"), ("category", "per_category")):
         rows: dict[str, dict[str, Any]] = result.get(name, {})
         columns = list(dict.fromkeys(column for values in rows.values() for column in values))
@@ -317,14 +316,14 @@ def _print_tables(result: dict[str, Any]) -> None:
         for column in columns:
             table.add_column(heading(column), justify="right")
         for row, values in rows.items():
-            table.add_row(row, *(_shown(values[column]) for column in columns))
+            table.add_row(cell(row), *(_shown(values[column]) for column in columns))
         if rows:
             console.print(table)
     means = Table(box=None, pad_edge=False, show_header=False)
     for name, value in result["metrics"].items():
         means.add_row(heading(name), _shown(value))
     console.print(means)
-    console.print(DEFINITIONS[result["definition"]])
+    print(DEFINITIONS[result["definition"]])
 
 
 def _shown(value: float | int | None) -> str:

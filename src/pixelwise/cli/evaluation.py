@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.subject import Subject

@@ -10,6 +10,7 @@ import typer
 
 from pixelwise.cli.options import JsonOption, QuietOption
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def merge(
                     merged += not outcome.failure
                     failures += [outcome.failure] if outcome.failure else []
                     if json_lines and outcome.line:
-                        print(outcome.line, flush=True)
+                        print(outcome.line, whole=True, flush=True)
                     advance(0 if outcome.failure else 1)
             with CocoResults(out / PANOPTIC_RESULTS_NAME, head=panoptic_head(found.labels)) as coco:
                 coco.add(results.panoptic_entries(found.labels))

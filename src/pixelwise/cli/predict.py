@@ -25,6 +25,7 @@ from pixelwise.cli.options import (
     WorkersOption,
 )
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class _Report:
         if outcome.failure:
             self.fail(f"{outcome.failure}; skipped")
         elif self.json_lines:
-            print(outcome.line, flush=True)
+            print(outcome.line, whole=True, flush=True)
         self.files.update("".join(Path(name).suffixes[-2:]) for name in outcome.files)
         return outcome.image
 

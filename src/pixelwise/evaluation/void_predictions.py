@@ -22,18 +22,18 @@ class VoidPredictions:
         self._masks = self._with_void = 0
         self._seen = torch.zeros(len(labels), dtype=torch.bool)
 
-    def __call__(self, sample: Sample, predicted: Annotation) -> None:  # noqa: ARG002
-        """Count one mask."""
-        if predicted.semantic is None:
+    def __call__(self, sample: Sample, predicted: Annotation) -> None:
+        """Count one mask, where the ground truth has a class."""
+        if predicted.semantic is None or sample.truth.semantic is None:
             return
-        present = predicted.semantic.unique().long()
+        present = predicted.semantic[sample.truth.semantic != self._labels.ignore_id].unique().long()
         void = present == self._labels.ignore_id
         self._masks += 1
         self._with_void += bool(void.any())
         self._seen[present[~void]] = True
 
     def note(self, source: Path) -> str | None:
-        """One line where every mask holds void, which is never right; else None."""
+        """One line where every mask holds void in place of a class, which is never right; else None."""
         if not self._masks or self._with_void < self._masks:
             return None
         never = [name for name, seen in zip(self._labels.names, self._seen.tolist(), strict=True) if not seen]
