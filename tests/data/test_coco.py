@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from pixelwise.data.dataset import FileDataset
 from pixelwise.data.formats.coco.json import annotation_problems
 from pixelwise.data.kinds.coco_json import image_problems
-from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.errors import DataError
@@ -27,9 +27,9 @@ from tests.data import trees
 CRATE, TRUCK = 3, 9
 
 
-def opened(root: Path, split: str = "train", query: str = "") -> DrawnObjects:
+def opened(root: Path, split: str = "train", query: str = "") -> FileDataset:
     dataset = open_dataset(f"coco:{root}@{split}{query}", default_split="val")
-    assert isinstance(dataset, DrawnObjects)
+    assert isinstance(dataset, FileDataset)
     return dataset
 
 
@@ -43,13 +43,13 @@ def notes(root: Path) -> str:
     return "; ".join(note for split in check_dataset(DataSpec.parse(f"coco:{root}")).splits for note in split.notes)
 
 
-def semantic(dataset: DrawnObjects, index: int = 0) -> list[list[int]]:
+def semantic(dataset: FileDataset, index: int = 0) -> list[list[int]]:
     ids = dataset[index].truth.semantic
     assert ids is not None
     return ids.tolist()
 
 
-def instances(dataset: DrawnObjects, index: int = 0) -> Instances:
+def instances(dataset: FileDataset, index: int = 0) -> Instances:
     found = dataset[index].truth.instances
     assert found is not None
     return found
@@ -146,7 +146,7 @@ class TestInstances:
         ]
         dataset = opened(trees.coco(tmp_path, annotations))
         assert len(instances(dataset)) == 1
-        assert dataset.note == "left out: 1 annotation without extent, see pixelwise data check"
+        assert dataset.note == "skipped: 1 annotation without extent, see pixelwise data check"
 
     @pytest.mark.parametrize("nothing", [None, [], {}, [[]], [[], []], [[1, 1, 4, 3]], [[1, 1], []]])
     def test_nobody_learns_or_evaluates_a_box_without_segmentation(self, tmp_path: Path, nothing: Any) -> None:
@@ -283,7 +283,7 @@ class TestFiles:
         trees.coco(tmp_path, [], images=images)
         for name in ("1.png", "3.png"):
             (tmp_path / "train" / name).unlink()
-        with pytest.raises(DataError, match=r"1\.png: no such file; 2 of the 4 images"):
+        with pytest.raises(DataError, match=r"no image for '1', .*1\.png; 2 of 4 are missing"):
             opened(tmp_path)
 
     def test_no_folder_of_images(self, tmp_path: Path) -> None:
@@ -299,7 +299,8 @@ class TestFiles:
             ("[]", "an object with images, annotations and categories"),
             ('{"images": [], "categories": []}', "no list 'annotations'"),
             ('{"images": [3], "annotations": [], "categories": []}', "no list 'images' of objects"),
-            ('{"images": [], "annotations": [], "categories": []}', "no images"),
+            ('{"images": [], "annotations": [], "categories": []}', "no categories"),
+            ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "no images"),
         ],
     )
     def test_other_json(self, tmp_path: Path, content: str, why: str) -> None:
@@ -377,13 +378,13 @@ class TestRefusals:
         trees.coco(tmp_path, [])
         trees.write_image(tmp_path / "train" / "a.png", size_hw=(8, 9))
         dataset = opened(tmp_path)
-        with pytest.raises(DataError, match=r"a\.png: 8×9 pixels .* says 8×8 \(image 7\)"):
+        with pytest.raises(DataError, match=r"a\.png: 8×9 pixels .* says 8×8 \(image '7'\)"):
             dataset[0]
 
     def test_an_unreadable_image(self, tmp_path: Path) -> None:
         trees.coco(tmp_path, [])
         (tmp_path / "train" / "a.png").write_bytes(b"")
-        with pytest.raises(DataError, match=r"a\.png: the file is empty \(image 7\)"):
+        with pytest.raises(DataError, match=r"a\.png: the file is empty \(image '7'\)"):
             opened(tmp_path)[0]
 
     def test_nonsense_in_every_field_is_reported_not_raised(self) -> None:
@@ -495,7 +496,7 @@ class TestClasses:
         dataset = opened(trees.coco(tmp_path / "one", objects[1:], categories=categories))
         assert dataset.labels.dataset_ids == (0, 2)
         assert "one of two categories called 'a' is no class" in str(dataset.note)
-        with pytest.raises(DataError, match="2 categories have the name 'a'"):
+        with pytest.raises(DataError, match="category 2 'a': category 1 has the same name; are they one"):
             opened(trees.coco(tmp_path / "both", objects, categories=categories))
 
     def test_names_that_look_the_same(self, tmp_path: Path) -> None:
@@ -561,10 +562,10 @@ class TestPlaces:
     def test_another_image_is_not_taken(self, tmp_path: Path) -> None:
         """What several names could mean, or another entry has, or another split."""
         self.written(tmp_path, "annotations/instances_train.json", {"a.png": "train/a.png", "x/a.png": "val/a.png"})
-        with pytest.raises(DataError, match=r"train/x/a\.png: no such file; 1 of the 2 images"):
+        with pytest.raises(DataError, match=r"no image for .2., .*train/x/a\.png; 1 of 2 are missing"):
             opened(tmp_path)
-        assert [(kind, text) for kind, text in faults(tmp_path)] == [
-            ("unreadable image", f"{tmp_path}/train/x/a.png: no such file")
+        assert [(fault.kind, fault.where) for fault in check_dataset(DataSpec.parse(f"coco:{tmp_path}")).faults()] == [
+            ("missing image", f"{tmp_path}/train/x/a.png (image 2)")
         ]
 
     def test_names_of_lvis(self, tmp_path: Path) -> None:

@@ -246,12 +246,13 @@ class TestCoco:
         assert kinds(spec) == {
             "image entry", "repeated id", "repeated file", "unreadable image", "size mismatch", "box",
             "box without extent", "box outside", "box elsewhere", "no segmentation", "polygon without extent",
-            "segmentation", "object without pixels", "unknown category", "unknown image", "annotation entry",
-            "repeated annotation",
+            "missing image", "segmentation", "object without pixels", "unknown category", "unknown image",
+            "annotation entry", "repeated annotation",
         }  # fmt: skip
         repairs = repaired(spec, tmp_path / "fixed.json")
         assert repairs.done == {
-            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 4, "repeated_annotations": 5,
+            "images": 1, "missing_images": 1, "unreadable_images": 1, "merged_images": 2, "sizes": 2,
+            "annotations": 4, "repeated_annotations": 5,
             "regions_of_boxes": 6, "polygons": 3, "boxes": 5, "ids": 2, "numbers": 1,
         }  # fmt: skip
         content = json.loads((tmp_path / "fixed.json").read_text())
@@ -325,7 +326,8 @@ class TestCoco:
             other = {"id": 8, "file_name": f"{split}.png", "height": 8, "width": 8}
             file = tmp_path / "a" / "annotations" / f"instances_{split}.json"
             content = json.loads(file.read_text())
-            file.write_text(json.dumps(content | {"images": [*content["images"], other]}))
+            objects = [*content["annotations"], trees.annotation(2, 8, 3, (0, 0, 2, 2))]
+            file.write_text(json.dumps(content | {"images": [*content["images"], other], "annotations": objects}))
             trees.write_image(tmp_path / "a" / split / f"{split}.png", seed=len(split), size_hw=(8, 8))
         spec = f"coco:{tmp_path / 'a'}"
         assert kinds(spec) == {"image in two splits"}
@@ -350,7 +352,7 @@ class TestCoco:
     def test_no_image_left(self, tmp_path: Path) -> None:
         trees.coco(tmp_path / "a", [])
         (tmp_path / "a" / "train" / "a.png").unlink()
-        with pytest.raises(DataError, match="no usable image is left"):
+        with pytest.raises(DataError, match="nothing usable is left"):
             repair_dataset(DataSpec.parse(f"coco:{tmp_path / 'a'}"), tmp_path / "fixed.json")
         assert not (tmp_path / "fixed.json").exists()
 
@@ -440,7 +442,7 @@ class TestLabelme:
             trees.shape("crate", square, group_id="one"),
             trees.shape("ship", square),
             trees.shape("", square),
-            trees.shape("__ignore__", square),
+            trees.shape("__ignore__", [(5, 5), (8, 5), (8, 8), (5, 8)]),
             trees.shape("crate", [(5, 0), (8, 3)], "rectangle"),
         ]
         trees.labelme_file(root / "train", "a", shapes, seed=1, flags={"night": True})
@@ -459,17 +461,22 @@ class TestLabelme:
         }  # fmt: skip
         repairs = repair_dataset(DataSpec.parse(spec), tmp_path / "b")
         assert repairs.done == {
-            "missing_images": 1, "unreadable_images": 1, "unreadable_annotations": 1, "sizes": 1, "shapes": 7,
-            "repeated_annotations": 1, "two_classes": 1,
+            "missing_images": 1, "unreadable_images": 1, "unreadable_annotations": 1, "sizes": 1, "shapes": 4,
+            "repeated_annotations": 2, "two_classes": 1, "regions_of_boxes": 2,
         }  # fmt: skip
         assert kinds(repairs.opens_as[0]) == {"object in two classes"}  # which is right only the annotator knows
         content = json.loads((tmp_path / "b" / "train" / "a.json").read_text())
-        assert content["shapes"] == json.loads(json.dumps([shapes[0], shapes[2], shapes[10], shapes[11]]))
+        kept = content["shapes"]
+        assert [*kept[:2], *kept[4:]] == json.loads(json.dumps([shapes[0], shapes[2], shapes[10], shapes[11]]))
+        assert [(one["points"], one["flags"]) for one in kept[2:4]] == [
+            ([[1, 1], [2, 2]], {"crowd": True}), ([[1, 1], [6, 6]], {"crowd": True}),
+        ]  # fmt: skip
         assert content["flags"] == {"night": True}
         assert open_dataset(repairs.opens_as[0], default_split="train").ids == ("a", "b")
         found = sample_of(repairs.opens_as[0], "a").truth.instances
         assert found is not None
-        assert found.boxes.tolist() == [[1, 1, 4, 4], [1, 1, 4, 4], [5, 0, 8, 3]]
+        assert found.crowd is not None
+        assert found.boxes[~found.crowd].tolist() == [[1, 1, 4, 4], [1, 1, 4, 4], [5, 0, 8, 3]]
         assert sample_of(repairs.opens_as[0], "b").truth.semantic is not None
 
     @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
@@ -489,7 +496,7 @@ class TestLabelme:
         trees.write_turned(root / "b.jpg", stored_hw=(8, 12), orientation=orientation)
         assert kinds(f"labelme:{tmp_path / 'a'}") == {"rotated image"}
         repairs = repaired(f"labelme:{tmp_path / 'a'}", tmp_path / "b")
-        assert repairs.done == {"sizes": 1, "turned_annotations": 2}
+        assert repairs.done == {"frames_by_size": 1, "sizes": 1, "turned_annotations": 2}
         found = sample_of(repairs.opens_as[0], "b").truth.instances
         assert found is not None
         assert found.masks is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pixelwise.data.kinds.object_lists import DrawnObjects
+from pixelwise.data.dataset import FileDataset
 from pixelwise.data.listing import Fault
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
@@ -20,13 +20,13 @@ from tests.data import trees
 SQUARE = "0 0 0 0.5 0 0.5 0.5 0 0.5"
 
 
-def opened(root: Path, split: str = "train", query: str = "") -> DrawnObjects:
+def opened(root: Path, split: str = "train", query: str = "") -> FileDataset:
     dataset = open_dataset(f"yolo:{root}@{split}{query}", default_split="train")
-    assert isinstance(dataset, DrawnObjects)
+    assert isinstance(dataset, FileDataset)
     return dataset
 
 
-def instances(dataset: DrawnObjects, index: int = 0) -> Instances:
+def instances(dataset: FileDataset, index: int = 0) -> Instances:
     found = dataset[index].truth.instances
     assert found is not None
     return found
@@ -281,10 +281,10 @@ class TestLabelFiles:
         assert [(fault.kind, fault.text) for fault in faults(root)] == [
             (
                 "no ground truth",
-                f"0 of 2 images have a label file; looked for in {root}/labels/train/*.txt and beside the images",
+                f"none of 2 images has a label file; looked for in {root}/labels/train/*.txt and beside the images",
             )
         ]
-        with pytest.raises(DataError, match=r"0 of 2 images have a label file; looked for in .*labels/train/\*\.txt"):
+        with pytest.raises(DataError, match=r"none of 2 images has a label file; looked for in .*labels/train/\*\.txt"):
             opened(root)
 
 
@@ -343,7 +343,7 @@ class TestFaults:
     def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
         one_file(tmp_path, SQUARE)
         (tmp_path / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe\xfa")
-        assert [fault.kind for fault in faults(tmp_path)] == ["unreadable annotations"]
+        assert [fault.kind for fault in faults(tmp_path)] == ["unreadable annotations", "no ground truth"]
 
 
 def test_what_is_written_is_a_set_of_yolo(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ Size = tuple[int, int]
 """Height and width in pixels, of an image that is upright."""
 
 
+NO_TRUTH = "no ground truth"
+"""The kind of fault of a split in which nothing, or almost nothing, has ground truth."""
+
+
 class Item(NamedTuple):
     """One image and its ground truth.
 
