@@ -16,7 +16,7 @@ import pixelwise
 from tests.cli.conftest import Run
 from tests.cli.test_app import require_refusal
 from tests.cli.test_app import run as run_apart
-from tests.importers.test_torchvision import normalized, require_equal
+from tests.importers.foreign_networks import normalized, require_equal
 from tests.nn.test_backbones import perturb_batch_norm
 
 
@@ -84,7 +84,7 @@ def test_a_classifier_becomes_a_backbone_that_a_run_begins_with(tmp_path: Path) 
     save_file(classifier.state_dict(), source)
     result = run_apart("import", "torchvision", "resnet18", source, "--out", tmp_path / "b", "--json")
     report = json.loads(result.stdout)
-    assert (report["missing"], report["unexpected"], report["left_out"]) == (0, 0, 2)
+    assert (report["missing"], report["unexpected"], report["skipped"]) == (0, 0, 2)
     stored = load_file(report["file"])
     assert "fc.weight" not in stored
     assert torch.equal(stored["layer4.1.bn2.running_var"], classifier.layer4[1].bn2.running_var)
