@@ -1,8 +1,13 @@
-# make demo       segment three photographs with the weights that ship, into out/demo/
-# make test       every check, under 20 minutes on two cores
-# make test-fast  the quick tests, under two minutes
-# make test-learning  what every system learns from fresh drawings
-# make lock       resolve pyproject.toml anew into the two requirements files
+# make demo          segment three photographs with the weights that ship, into out/demo/
+# make test          every check but learning, under 15 minutes on two cores
+# make test-fast     the quick tests, under two minutes
+# make test-learning what every system learns from fresh drawings; FAMILIES=semantic,instance,panoptic: the quick of each
+# make test-fuzz     damaged files through all readers, for two minutes
+# make format        repair what ruff can
+# make docs          the documentation, into build/site
+# make benchmark     all benchmarks, hours; their results into benchmarks/results/
+# make release       check that a release can be made, then wheel and sdist into dist/
+# make lock          resolve pyproject.toml anew into the two requirements files
 #
 # Everything is installed into .venv, from the locked requirements. To do without NVIDIA's libraries, install a CPU-only
 # torch pair into .venv first (see README); they are then left out.
@@ -14,7 +19,13 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast test-learning lint lock install install-dev clean
+# Of test-learning: families of which the quick test is run, such as semantic,instance,panoptic; all tests without.
+FAMILIES ?=
+# Of test-fuzz: how long.
+PIXELWISE_FUZZ_SECONDS ?= 120
+export PIXELWISE_FUZZ_SECONDS
+
+.PHONY: demo test test-fast test-learning test-fuzz lint format docs benchmark release lock install install-dev clean
 
 demo: install
 	photos="$$($(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data"; $(BIN)/pixelwise predict \
@@ -43,18 +54,40 @@ lint: install-dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-test: lint
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not learning"
+format: install-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
+test: lint
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not learning and not fuzz" --ignore tests/learning
+
+comma := ,
+learning_semantic := tests/learning/test_semantic_drawings.py
+learning_instance := tests/learning/test_object_drawings.py
+learning_panoptic := tests/learning/test_panoptic_drawings.py
 test-learning: install-dev
-	$(BIN)/pytest tests/learning -s
+	$(BIN)/pytest -s $(if $(FAMILIES),-m "not learning" \
+		$(foreach family,$(subst $(comma), ,$(FAMILIES)),$(or $(learning_$(family)),$(error no family '$(family)'))),tests/learning)
+
+test-fuzz: install-dev
+	$(BIN)/pytest tests/fuzz -m fuzz
+
+docs: install-dev
+	$(BIN)/python tools/build_docs.py
+
+benchmark: install-dev
+	for script in costs $(filter-out costs results,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))); do \
+		$(BIN)/python benchmarks/$$script.py --record || exit 1; done
+
+release: test docs
+	$(BIN)/python tools/release.py
 
 test-fast: install-dev
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not fuzz"
 
 lock: install-dev
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --no-emit-index-url --upgrade -o requirements.txt
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --no-emit-index-url -c requirements.txt -o requirements-dev.txt
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out build dist

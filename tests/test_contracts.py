@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import inspect
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
+from torch import nn
 
 import pixelwise
-from pixelwise.contracts import Sizes, Thresholds
+from pixelwise.contracts import Sizes, Thresholds, flat_arguments
 from pixelwise.types import Annotation, Batch
 
 NETWORKS = {"model", "fused", "fitting", "predictor", "self.model"}
@@ -41,3 +45,27 @@ def test_thresholds_keep_the_highest_scores_from_the_threshold_on() -> None:
     assert Thresholds(0.5).places(scores).tolist() == [0, 1, 2]
     assert Thresholds(0.5, 2).places(scores).tolist() == [0, 1]
     assert Thresholds(0.95).places(scores).tolist() == []
+
+
+@dataclass(frozen=True)
+class Widths:
+    inner: int = 3
+    outer: int = 4
+
+
+def test_a_build_takes_the_fields_of_its_values_as_arguments() -> None:
+    @flat_arguments
+    def build(*, num_classes: int, widths: Widths = Widths(outer=9), has_bias: bool = True) -> nn.Linear:
+        return nn.Linear(widths.inner, widths.outer * num_classes, bias=has_bias)
+
+    parameters = inspect.signature(build).parameters
+    assert {name: one.default for name, one in parameters.items() if name != "num_classes"} == {
+        "inner": 3,
+        "outer": 9,
+        "has_bias": True,
+    }
+    assert build(num_classes=2).weight.shape == (18, 3)
+    assert build(num_classes=2, inner=5, has_bias=False).weight.shape == (18, 5)
+    assert build(num_classes=1, widths=Widths(7), outer=2).weight.shape == (2, 7)
+    with pytest.raises(TypeError, match="'width'"):
+        build(num_classes=1, width=2)

@@ -23,6 +23,8 @@ from typing import Any
 
 import typer
 
+from pixelwise.contracts import SystemFile
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "build" / "docs"
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
@@ -30,12 +32,12 @@ MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
 
 def formats() -> str:
     """A section for each format: what its module says, and its options."""
-    from pixelwise.data.spec import format_names
+    from pixelwise.data.spec import format_named, format_names
 
     sections = []
     for name in format_names():
         module = importlib.import_module(f"pixelwise.data.formats.{name.replace('-', '_')}")
-        rows = [(f"`?{option}=`", meaning) for option, meaning in module.OPTIONS.items()]
+        rows = [(f"`?{option}=`", _text(meaning)) for option, meaning in format_named(name).options.items()]
         options = _table(("option", "meaning"), rows) if rows else "It has no options."
         sections.append(f"## {name}\n\n{_text(_told(module))}\n\n{options}")
     return "\n\n".join(sections)
@@ -148,10 +150,11 @@ def main() -> int:
 
 
 def _told(module: ModuleType) -> str:
-    """The docstring of a format: of the package's reader, where it is a package."""
-    if hasattr(module, "__path__"):
-        module = importlib.import_module(f"{module.__name__}.reader")
-    return inspect.getdoc(module) or ""
+    """The docstring of a format: of a package that says little, that of its reader."""
+    told = inspect.getdoc(module) or ""
+    if "\n\n" in told or not hasattr(module, "__path__"):
+        return told
+    return inspect.getdoc(importlib.import_module(f"{module.__name__}.reader")) or told
 
 
 def _text(docstring: str | None) -> str:
@@ -162,14 +165,16 @@ def _text(docstring: str | None) -> str:
 
 def _escaped(line: str) -> str:
     parts = re.split(r"(`[^`]+`)", line)
-    return "".join(part if part.startswith("`") else re.sub(r"([\[\]*<])", r"\\\1", part) for part in parts)
+    return "".join(
+        part if part.startswith("`") else re.sub(r"([\[\]*|])", r"\\\1", part).replace("<", "&lt;") for part in parts
+    )
 
 
 def _costs() -> Mapping[str, Mapping[str, Any]]:
     return json.loads((ROOT / "benchmarks" / "results" / "costs.json").read_text("utf-8"))
 
 
-def _system(name: str, module: ModuleType, costs: Mapping[str, Mapping[str, Any]]) -> str:
+def _system(name: str, module: SystemFile, costs: Mapping[str, Mapping[str, Any]]) -> str:
     head, _, rest = (inspect.getdoc(module) or "").partition("\n\n")
     rows = []
     for variant, arguments in module.VARIANTS.items():
@@ -214,7 +219,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split())
 
 
 def _indented(text: str) -> str:

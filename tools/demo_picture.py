@@ -1,6 +1,6 @@
 """The README's picture: the overlays that `make demo` wrote, side by side at one height.
 
-python tools/demo_picture.py out/demo docs/demo.png
+python tools/demo_picture.py out/demo docs/images/demo.png
 """
 
 from __future__ import annotations

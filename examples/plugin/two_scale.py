@@ -6,6 +6,7 @@ convolution scores the classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
-from pixelwise.nn.heads import semantic_annotations
+from pixelwise.ops.resize import argmax_resized
 from pixelwise.types import Annotation, Batch
 
 TASK = "semantic"
+TRAITS = Traits()
 
 
 class Output(NamedTuple):
@@ -48,13 +50,15 @@ class TwoScale(nn.Module):
     """
 
     task = TASK
-    align_corners = False
+    traits = TRAITS
+    backbone = None
 
     def __init__(self, *, num_classes: int, channels: int) -> None:
         super().__init__()
         self.fine, self.coarse = _stack(channels), _stack(channels)
         self.classifier = nn.Conv2d(2 * channels, num_classes, 1)
-        self.pixel_loss = PixelLoss(align_corners=self.align_corners)
+        self.thresholds = Thresholds()
+        self.pixel_loss = PixelLoss(align_corners=self.traits.align_corners)
 
     def forward(
         self,
@@ -70,13 +74,20 @@ class TwoScale(nn.Module):
         coarse = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
         return Output(self.classifier(torch.cat([fine, coarse], dim=1)))
 
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
+        """The logits."""
+        return (self(images).logits,)
+
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """Cross-entropy of the enlarged logits."""
         return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
 
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
+    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The most probable class of each pixel of the original image, and its probability."""
-        return semantic_annotations(output.logits, batch, align_corners=self.align_corners)
+        return [
+            Annotation(*argmax_resized(logits, size))
+            for logits, size in zip(output.logits, sizes.original, strict=True)
+        ]
 
 
 def build(*, num_classes: int, channels: int = 32) -> TwoScale:
@@ -103,3 +114,5 @@ RECIPE = Recipe(
         ),
     ),
 )
+
+RECIPES: dict[str, Recipe] = {}

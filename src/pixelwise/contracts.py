@@ -6,14 +6,18 @@ three. Recipes are plain values whose every number is visible.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import wraps
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.types import Annotation, Batch
+
+Built = TypeVar("Built", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,36 @@ class SystemFile(Protocol):
     def build(self) -> Callable[..., nn.Module]:
         """Makes the system with random weights, of `num_classes` and further keyword arguments, JSON values."""
         ...
+
+
+def flat_arguments(build: Callable[..., Built]) -> Callable[..., Built]:
+    """Let a `build` that takes some arguments as one frozen dataclass take its fields as arguments of their own, too.
+
+    So `--set` and model.json have flat names, and a system that extends another passes its arguments on as one value.
+
+    Args:
+        build: with keyword arguments alone; those whose default is a dataclass are spread.
+    """
+    signature = inspect.signature(build)
+    values = {name: one.default for name, one in signature.parameters.items() if is_dataclass(one.default)}
+    owners = {field.name: name for name, value in values.items() for field in fields(value)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        spread = fields(values[name]) if name in values else ()
+        parameters += [
+            parameter.replace(name=field.name, default=getattr(values[name], field.name), annotation=field.type)
+            for field in spread
+        ] or [parameter]
+
+    @wraps(build)
+    def spread_build(**arguments: Any) -> Built:
+        given = {name: arguments.pop(name, value) for name, value in values.items()}
+        for name in [name for name in arguments if name in owners]:
+            given[owners[name]] = replace(given[owners[name]], **{name: arguments.pop(name)})
+        return build(**given, **arguments)
+
+    vars(spread_build)["__signature__"] = signature.replace(parameters=parameters)
+    return spread_build
 
 
 class Metric(Protocol):

@@ -3,6 +3,13 @@
 The command line prints the text and no traceback. Anything else that escapes is a bug of ours.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class PixelwiseError(Exception):
     """Base of every error that bad input, bad options or bad files cause."""
@@ -18,3 +25,10 @@ class RecipeError(PixelwiseError):
 
 class CheckpointError(PixelwiseError):
     """A model folder, a weight file or a training state cannot be used. Names the file and what differs."""
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault that pydantic found, as `PLACE: what is expected`."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]

@@ -373,6 +373,7 @@ class TestFix:
             "images": 5,
             "done": {"unknown_pixels": 12},
             "opens_as": [f"camvid:{tmp_path}/b"],
+            "remaining": [],
         }
         assert data("check", f"camvid:{tmp_path}/b").code == 0
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelwise.contracts import Recipe, Sizes, System, SystemFile, Term
+from pixelwise.contracts import Recipe, Sizes, System, SystemFile, Term, as_system
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module, system_names
@@ -63,7 +63,7 @@ def system(module: SystemFile) -> nn.Module:
 
 
 def size_of(system: nn.Module) -> tuple[int, int]:
-    return system.traits.input_size or (64, 96)
+    return as_system(system).traits.input_size or (64, 96)
 
 
 def a_batch(system: nn.Module, **arguments: Any) -> Batch:

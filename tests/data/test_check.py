@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.kinds.faults import Fault
+from pixelwise.data.listing import Fault
 from pixelwise.data.spec import DataSpec
 from pixelwise.data.tools.check import Report, check_dataset
 from pixelwise.errors import DataError
@@ -107,12 +107,12 @@ class TestFaultsOfPairs:
     def test_missing_mask(self, root: Path) -> None:
         (root / "trainannot" / "b.png").unlink()
         image = root / "train" / "b.png"
-        assert self.only(root) == Fault("missing mask", str(image), "no mask 'b' for this image")
+        assert self.only(root) == Fault("missing mask", str(image), "no mask of 'b'; add it, or take its image away")
 
     def test_missing_image(self, root: Path) -> None:
         (root / "train" / "b.png").unlink()
         mask = root / "trainannot" / "b.png"
-        assert self.only(root) == Fault("missing image", str(mask), "no image 'b' for this mask")
+        assert self.only(root) == Fault("missing image", str(mask), "no image of 'b'; add it, or take its mask away")
 
     def test_size_mismatch(self, root: Path) -> None:
         trees.write_mask(root / "trainannot" / "b.png", np.zeros((4, 5)))
@@ -233,8 +233,8 @@ class TestFaultsOfLists:
         (tmp_path / "JPEGImages" / "b.jpg").unlink()
         (tmp_path / "SegmentationClass" / "b.png").unlink()
         assert checked(f"voc:{tmp_path}").faults() == (
-            Fault("missing image", "id 'b'", "no image 'b' for this mask"),
-            Fault("missing mask", "id 'b'", "no mask 'b' for this image"),
+            Fault("missing image", "id 'b'", "no image of 'b'; add it, or take its mask away"),
+            Fault("missing mask", "id 'b'", "no mask of 'b'; add it, or take its image away"),
         )
 
     def test_an_empty_list(self, tmp_path: Path) -> None:

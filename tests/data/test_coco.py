@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ import torch
 from pixelwise.data.formats.coco.json import annotation_problems
 from pixelwise.data.kinds.coco_json import image_problems
 from pixelwise.data.kinds.object_lists import DrawnObjects
-from pixelwise.data.spec import open_dataset, splits_of
+from pixelwise.data.spec import DataSpec, open_dataset, splits_of
+from pixelwise.data.tools.check import check_dataset
 from pixelwise.errors import DataError
 from pixelwise.labels import published
 from pixelwise.ops import rle
@@ -27,6 +31,16 @@ def opened(root: Path, split: str = "train", query: str = "") -> DrawnObjects:
     dataset = open_dataset(f"coco:{root}@{split}{query}", default_split="val")
     assert isinstance(dataset, DrawnObjects)
     return dataset
+
+
+def faults(root: Path) -> list[tuple[str, str]]:
+    """Kind and text of each."""
+    return [(fault.kind, fault.text) for fault in check_dataset(DataSpec.parse(f"coco:{root}")).faults()]
+
+
+def notes(root: Path) -> str:
+    """What check says that is no fault."""
+    return "; ".join(note for split in check_dataset(DataSpec.parse(f"coco:{root}")).splits for note in split.notes)
 
 
 def semantic(dataset: DrawnObjects, index: int = 0) -> list[list[int]]:
@@ -115,18 +129,27 @@ class TestInstances:
         assert masks is not None
         assert masks.areas().tolist() == [12, 64]
 
-    def test_annotations_without_extent_are_left_out_and_counted(self, tmp_path: Path) -> None:
+    def test_a_polygon_counts_without_a_box_of_any_extent(self, tmp_path: Path) -> None:
+        boxes = ([0, 0, 0, 0], [1, 1, 0, 5], [2, 2, -2, -2], None, [])
+        annotations = [
+            trees.annotation(number, 7, CRATE, (number, 0, number + 2, 2), bbox=box) for number, box in enumerate(boxes)
+        ]
+        dataset = opened(trees.coco(tmp_path, annotations))
+        assert instances(dataset).boxes.tolist() == [[number, 0, number + 2, 2] for number in range(5)]
+        assert dataset.note == "given the box of their segmentation: 5 annotations without a box of any extent"
+        assert Counter(kind for kind, _ in faults(tmp_path)) == {"box without extent": 3, "no box": 2}
+
+    def test_neither_box_nor_polygon(self, tmp_path: Path) -> None:
         annotations = [
             trees.annotation(1, 7, CRATE, (0, 0, 2, 2)),
-            trees.annotation(2, 7, CRATE, (0, 0, 2, 2), bbox=[1, 1, 0, 5]),
-            trees.annotation(3, 7, CRATE, (0, 0, 2, 2), segmentation=[[1, 1, 2, 2]]),
+            trees.annotation(2, 7, CRATE, (3, 3, 3, 3), segmentation=[[3, 3, 4, 4]], area=1),
         ]
         dataset = opened(trees.coco(tmp_path, annotations))
         assert len(instances(dataset)) == 1
-        assert dataset.note == "left out: 2 annotations without extent, see pixelwise data check"
+        assert dataset.note == "left out: 1 annotation without extent, see pixelwise data check"
 
-    @pytest.mark.parametrize("nothing", [None, [], {}])
-    def test_nobody_learns_or_judges_a_box_without_segmentation(self, tmp_path: Path, nothing: Any) -> None:
+    @pytest.mark.parametrize("nothing", [None, [], {}, [[]], [[], []], [[1, 1, 4, 3]], [[1, 1], []]])
+    def test_nobody_learns_or_evaluates_a_box_without_segmentation(self, tmp_path: Path, nothing: Any) -> None:
         annotations = [
             trees.annotation(1, 7, CRATE, (0, 0, 2, 2)),
             trees.annotation(2, 7, CRATE, (1, 1, 4, 3), segmentation=nothing),
@@ -208,9 +231,10 @@ class TestLabels:
         ("categories", "why"),
         [
             ([], "no categories"),
-            ([{"id": 1}], "needs an integer id and a name"),
+            ([{"id": 1}], "expected an integer id and a name"),
             ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "2 categories have the id '1'"),
-            ([{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "2 categories have the name 'a'"),
+            ([{"id": 1, "name": " "}], "category 1 has an empty name"),
+            ([{"id": "1", "name": "a"}, {"id": 2, "name": "b"}], "expected an integer id and a name"),
         ],
     )
     def test_faulty_categories(self, tmp_path: Path, categories: list[dict[str, Any]], why: str) -> None:
@@ -298,7 +322,13 @@ class TestRefusals:
             ({"category_id": 4}, "category 4 is not in categories"),
             ({"image_id": 5}, "image 5 is not in images"),
             ({"bbox": [1, 2, 3]}, "is not four numbers"),
-            ({"bbox": None}, "is not four numbers"),
+            ({"bbox": ["1", 2, 3, 4]}, "is not four numbers"),
+            ({"iscrowd": "0"}, "its iscrowd is '0'; expected 0 or 1"),
+            ({"iscrowd": 2}, "its iscrowd is 2; expected 0 or 1"),
+            ({"area": "12"}, "its area is '12'; expected a number"),
+            ({"image_id": "7"}, "its image_id is the text '7', images have the number 7"),
+            ({"category_id": "3"}, "its category_id is the text '3', categories have the number 3"),
+            ({"segmentation": [0, 0, 2, 0, 2, 2]}, r"one list of 6 values; expected a list of polygons"),
         ],
     )
     def test_unusable_annotations(self, tmp_path: Path, fields: dict[str, Any], why: str) -> None:
@@ -326,8 +356,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("image", "why"),
         [
-            ({"id": 7}, "an id and a file_name are wanted"),
-            ({"file_name": "a.png"}, "an id and a file_name are wanted"),
+            ({"id": 7}, "expected an id and a file_name"),
+            ({"file_name": "a.png"}, "expected an id and a file_name"),
             ({"id": 7, "file_name": "a.png"}, "height None, width None"),
             ({"id": 7, "file_name": "a.png", "height": 0, "width": 8}, "height 0, width 8"),
             ({"id": 7, "file_name": "a.png", "height": 10**6, "width": 10**6}, "at most 200 megapixels"),
@@ -363,6 +393,191 @@ class TestRefusals:
                 list(annotation_problems(entry, {7: {"id": 7, "file_name": "a.png"}}, {CRATE: 1}))
             for field in ("id", "file_name", "height", "width"):
                 list(image_problems([{"id": 7, "file_name": "a.png", "height": 8, "width": 8, field: nonsense}]))
+
+
+class TestTypes:
+    """What Python, or another tool, writes for a number."""
+
+    def test_whole_floats_are_whole(self, tmp_path: Path) -> None:
+        mask = np.zeros((8, 8), dtype=np.uint8)
+        mask[2:4, 1:6] = 1
+        runs = run_lengths(mask)
+        runs = {"size": [8.0, 8.0], "counts": [float(count) for count in runs["counts"]]}
+        images = [{"id": 7.0, "file_name": "a.png", "height": 8.0, "width": 8.0}]
+        trees.coco(
+            tmp_path,
+            [
+                trees.annotation(1.0, 7.0, 3.0, (0, 0, 2, 2), iscrowd=0.0),  # pyright: ignore[reportArgumentType]
+                trees.annotation(2.0, 7.0, 9.0, (1, 2, 6, 4), segmentation=runs),  # pyright: ignore[reportArgumentType]
+            ],
+            images=images,
+            categories=[{"id": 3.0, "name": "crate"}, {"id": 9.0, "name": "truck"}],
+        )
+        trees.write_image(tmp_path / "train" / "a.png", size_hw=(8, 8))
+        dataset = opened(tmp_path)
+        assert dataset.ids == ("7",)
+        assert instances(dataset).boxes.tolist() == [[0, 0, 2, 2], [1, 2, 6, 4]]
+        assert dataset.labels.dataset_ids == (0, 3, 9)
+        assert faults(tmp_path) == []
+
+    def test_ids_that_are_text_everywhere(self, tmp_path: Path) -> None:
+        images = [{"id": "x7", "file_name": "a.png", "height": 8, "width": 8}]
+        objects = [
+            trees.annotation("one", "x7", "b", (0, 0, 2, 2)),  # pyright: ignore[reportArgumentType]
+            trees.annotation("two", "x7", "a", (4, 4, 8, 8)),  # pyright: ignore[reportArgumentType]
+        ]
+        trees.coco(
+            tmp_path, objects, images=images, categories=[{"id": "a", "name": "crate"}, {"id": "b", "name": "truck"}]
+        )
+        dataset = opened(tmp_path)
+        assert dataset.labels.dataset_ids == (0, 1, 2)
+        assert instances(dataset).labels.tolist() == [2, 1]
+        assert faults(tmp_path) == []
+
+    def test_category_ids_that_are_numbers_as_text(self, tmp_path: Path) -> None:
+        categories = [{"id": "3", "name": "crate"}, {"id": "9", "name": "truck"}]
+        objects = [trees.annotation(1, 7, "9", (0, 0, 2, 2))]  # pyright: ignore[reportArgumentType]
+        dataset = opened(trees.coco(tmp_path, objects, categories=categories))
+        assert dataset.labels.dataset_ids == (0, 3, 9)
+        assert instances(dataset).labels.tolist() == [2]
+
+    def test_crowds_alone_are_said(self, tmp_path: Path) -> None:
+        trees.coco(tmp_path, [trees.annotation(1, 7, CRATE, (0, 0, 2, 2), iscrowd=True)])
+        assert "all 1 annotation are crowds (iscrowd 1)" in str(opened(tmp_path).note)
+        assert "all 1 annotation are crowds (iscrowd 1)" in notes(tmp_path)
+
+    def test_stated_areas(self, tmp_path: Path) -> None:
+        objects = [
+            trees.annotation(number, 7, CRATE, (number, 0, 2 + number, 2), area=area)
+            for number, area in enumerate((0, -1, 99, None))
+        ]
+        dataset = opened(trees.coco(tmp_path, objects))
+        areas = instances(dataset).areas
+        assert areas is not None
+        assert areas.tolist() == [0, 4, 99, 4]
+        assert "1 annotation with area 0: AP by size takes the stated area" in str(dataset.note)
+        assert faults(tmp_path) == [("area", "its area is -1; that of its pixels is taken")]
+
+    def test_one_fault_for_an_annotation(self, tmp_path: Path) -> None:
+        objects = [
+            trees.annotation(1, 7, CRATE, (0, 0, 2, 2)),
+            trees.annotation(2, 7, CRATE, (0, 0, 2, 2), segmentation=[0, 1, 2, 3, 200, 5, 120]),
+            trees.annotation(3, 7, CRATE, (2, 2, 4, 4), segmentation=[[1], "x", [None, 2]]),
+        ]
+        assert [kind for kind, _ in faults(trees.coco(tmp_path, objects))] == ["segmentation", "segmentation"]
+
+
+class TestClasses:
+    def test_annotations_of_the_background_are_no_objects(self, tmp_path: Path) -> None:
+        for name in ("background", "_background_"):
+            objects = [trees.annotation(1, 7, 0, (0, 0, 8, 8)), trees.annotation(2, 7, 1, (0, 0, 2, 2))]
+            categories = [{"id": 0, "name": name}, {"id": 1, "name": "part"}]
+            dataset = opened(trees.coco(tmp_path / name, objects, categories=categories))
+            assert dataset.labels.names == ("background", "part")
+            assert instances(dataset).labels.tolist() == [1]
+            assert "1 annotation of the background, no objects" in str(dataset.note)
+
+    def test_the_root_of_roboflow_is_no_class(self, tmp_path: Path) -> None:
+        for root in ("fishes", "fish"):
+            categories = [
+                {"id": 0, "name": root, "supercategory": "none"},
+                {"id": 1, "name": "fish", "supercategory": root},
+                {"id": 2, "name": "shell", "supercategory": root},
+            ]
+            objects = [trees.annotation(1, 7, 2, (0, 0, 2, 2))]
+            dataset = opened(trees.coco(tmp_path / root, objects, categories=categories))
+            assert dataset.labels.names == ("background", "fish", "shell")
+            assert f"category '{root}' is none of the classes" in str(dataset.note)
+
+    def test_two_categories_of_one_name(self, tmp_path: Path) -> None:
+        categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]
+        objects = [trees.annotation(1, 7, 1, (0, 0, 2, 2)), trees.annotation(2, 7, 2, (4, 0, 6, 2))]
+        dataset = opened(trees.coco(tmp_path / "one", objects[1:], categories=categories))
+        assert dataset.labels.dataset_ids == (0, 2)
+        assert "one of two categories called 'a' is no class" in str(dataset.note)
+        with pytest.raises(DataError, match="2 categories have the name 'a'"):
+            opened(trees.coco(tmp_path / "both", objects, categories=categories))
+
+    def test_names_that_look_the_same(self, tmp_path: Path) -> None:
+        categories = [{"id": 1, "name": "part "}, {"id": 2, "name": "Part"}]
+        trees.coco(tmp_path, [], categories=categories)
+        assert "classes 'part ' and 'Part' differ in spaces or capitals alone" in notes(tmp_path)
+
+
+class TestPlaces:
+    """Where the files of other tools lie, and how they are named."""
+
+    def written(self, root: Path, json_name: str, images: dict[str, str]) -> Path:
+        """A JSON with the names of images → where they are stored."""
+        entries = [{"id": number, "file_name": name, "height": 8, "width": 8} for number, name in enumerate(images, 1)]
+        objects = [trees.annotation(number, number, CRATE, (0, 0, 2, 2)) for number in range(1, len(images) + 1)]
+        content = {"images": entries, "annotations": objects, "categories": [{"id": 3, "name": "crate"}]}
+        (root / json_name).parent.mkdir(parents=True, exist_ok=True)
+        (root / json_name).write_text(json.dumps(content))
+        for seed, place in enumerate(images.values()):
+            trees.write_image(root / place, seed=seed, size_hw=(8, 8))
+        return root
+
+    @pytest.mark.parametrize(
+        ("json_name", "split", "place"),
+        [
+            ("train/_annotations.coco.json", "train", "train/a.png"),  # Roboflow
+            ("valid/_annotations.coco.json", "val", "valid/a.png"),
+            ("train/annotations.json", "train", "train/images/a.png"),  # Dataset Ninja
+            ("val/labels.json", "val", "val/data/a.png"),  # FiftyOne
+            ("labels.json", "all", "data/a.png"),
+            ("annotations/instances_default.json", "default", "images/a.png"),  # CVAT
+            ("annotations/instances_default.json", "default", "images/default/a.png"),  # Datumaro
+            ("annotations/lvis_v1_train.json", "train", "train2017/a.png"),
+            ("lvis_v1_val.json", "val", "val2017/a.png"),
+            ("result.json", "all", "images/a.png"),  # Label Studio
+        ],
+    )
+    def test_layouts_of_other_tools(self, tmp_path: Path, json_name: str, split: str, place: str) -> None:
+        self.written(tmp_path, json_name, {"a.png": place})
+        assert splits_of(f"coco:{tmp_path}") == (split,)
+        assert opened(tmp_path, split).image_path(0) == tmp_path / place
+        assert faults(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("name", "place"),
+        [
+            ("train\\a.png", "train/a.png"),
+            ("a.png", "train/sub/a.png"),
+            ("..\\..\\media\\upload\\4\\a.png", "train/a.png"),
+            ("C:\\data\\train\\a.png", "train/a.png"),
+            ("images/1/a.png", "train/a.png"),
+            ("/mnt/data/train/a.png", "train/a.png"),
+            (unicodedata.normalize("NFC", "fläche.png"), unicodedata.normalize("NFD", "train/fläche.png")),
+            (unicodedata.normalize("NFD", "fläche.png"), unicodedata.normalize("NFC", "train/fläche.png")),
+            ("A.PNG", "train/a.png"),
+        ],
+    )
+    def test_names_of_other_systems(self, tmp_path: Path, name: str, place: str) -> None:
+        self.written(tmp_path, "annotations/instances_train.json", {"b.png": "train/b.png", name: place})
+        assert opened(tmp_path).image_path(1) == tmp_path / place
+        assert faults(tmp_path) == []
+
+    def test_another_image_is_not_taken(self, tmp_path: Path) -> None:
+        """What several names could mean, or another entry has, or another split."""
+        self.written(tmp_path, "annotations/instances_train.json", {"a.png": "train/a.png", "x/a.png": "val/a.png"})
+        with pytest.raises(DataError, match=r"train/x/a\.png: no such file; 1 of the 2 images"):
+            opened(tmp_path)
+        assert [(kind, text) for kind, text in faults(tmp_path)] == [
+            ("unreadable image", f"{tmp_path}/train/x/a.png: no such file")
+        ]
+
+    def test_names_of_lvis(self, tmp_path: Path) -> None:
+        images = [{"id": 7, "coco_url": "http://images.cocodataset.org/train2017/a.png", "height": 8, "width": 8}]
+        trees.coco(tmp_path, [], images=images)
+        trees.write_image(tmp_path / "train" / "a.png", size_hw=(8, 8))
+        assert opened(tmp_path).image_path(0) == tmp_path / "train" / "a.png"
+
+    def test_what_is_there_is_named(self, tmp_path: Path) -> None:
+        self.written(tmp_path, "labels/mine.json", {"a.png": "photos/a.png"})
+        with pytest.raises(DataError, match=r"name another file by \?annotations=labels/mine\.json"):
+            opened(tmp_path)
+        assert opened(tmp_path, query="?annotations=labels/mine.json&images=photos").ids == ("1",)
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:

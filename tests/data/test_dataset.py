@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pixelwise.data.dataset import Dataset, Mapped, Merged
-from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.dataset import Dataset, FileDataset, Mapped, Merged, open_listing
+from pixelwise.data.formats.masks import writer
+from pixelwise.data.kinds.class_masks import mask_listing
+from pixelwise.data.listing import Item
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
@@ -23,21 +25,18 @@ from tests.data import trees
 LABELS = LabelSet.from_names("rooms", ["floor", "wall", "lamp"])
 
 
-def pairs(root: Path, names: tuple[str, ...], *, name: str = "masks:rooms@train") -> SemanticPairs:
+def pairs(root: Path, names: tuple[str, ...], *, name: str = "masks:rooms@train") -> FileDataset:
     for seed, stem in enumerate(names):
         trees.write_image(root / "images" / f"{stem}.png", seed=seed)
         trees.write_mask(root / "masks" / f"{stem}.png")
-    return SemanticPairs(
-        name=name,
-        format="masks",
-        labels=LABELS,
-        ids=names,
-        images=tuple(root / "images" / f"{stem}.png" for stem in names),
-        masks=tuple(root / "masks" / f"{stem}.png" for stem in names),
-    )
+    items = [Item(stem, root / "images" / f"{stem}.png", root / "masks" / f"{stem}.png") for stem in names]
+    listing = mask_listing(items, LABELS, source=root, writer=writer)
+    dataset = open_listing(listing, name=name, format="masks")
+    assert isinstance(dataset, FileDataset)
+    return dataset
 
 
-class TestSemanticPairs:
+class TestFileDataset:
     def test_sample(self, tmp_path: Path) -> None:
         dataset: Dataset = pairs(tmp_path, ("a", "b"))
         trees.write_mask(tmp_path / "masks" / "b.png", [[0, 1, 2, 255, 0, 0]] * 4)
@@ -53,7 +52,8 @@ class TestSemanticPairs:
 
     def test_ids_on_disk_become_class_ids(self, tmp_path: Path) -> None:
         labels = replace(LABELS, dataset_ids=(7, 20, 5), void_ids=(0, 9))
-        dataset = replace(pairs(tmp_path, ("a",)), labels=labels)
+        dataset = pairs(tmp_path, ("a",))
+        dataset = replace(dataset, labels=labels)
         trees.write_mask(tmp_path / "masks" / "a.png", [[7, 20, 5, 0, 9, 7]] * 4)
         semantic = dataset[0].truth.semantic
         assert semantic is not None
@@ -67,7 +67,9 @@ class TestSemanticPairs:
 
     def test_a_turned_image_with_an_upright_mask(self, tmp_path: Path) -> None:
         dataset = pairs(tmp_path, ("a",))
-        dataset = replace(dataset, images=(trees.write_turned(tmp_path / "images" / "a.jpg"),))
+        image = trees.write_turned(tmp_path / "images" / "a.jpg")
+        item = dataset.items[0]._replace(image=image)
+        dataset = replace(dataset, items=(item,))
         trees.write_mask(tmp_path / "masks" / "a.png", np.zeros((6, 4)))
         assert dataset[0].original_size == dataset.size_of(0) == (6, 4)
 
@@ -116,7 +118,9 @@ class TestMerged:
         assert merged[2].id == "2/b"
 
     def test_label_sets_must_agree(self, tmp_path: Path) -> None:
-        other = replace(pairs(tmp_path / "2", ("c",), name="y"), labels=LabelSet.from_names("z", ["floor", "wall"]))
+        other = pairs(tmp_path / "2", ("c",), name="y")
+        labels = LabelSet.from_names("z", ["floor", "wall"])
+        other = replace(other, labels=labels)
         with pytest.raises(DataError, match=r"label sets differ: data x has 'rooms'.*data y has 'z'"):
             Merged((pairs(tmp_path / "1", ("a",), name="x"), other))
 

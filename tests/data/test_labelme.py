@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.kinds.faults import Fault
 from pixelwise.data.kinds.object_lists import DrawnObjects
+from pixelwise.data.listing import Fault
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.convert import convert_dataset

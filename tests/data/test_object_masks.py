@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pixelwise.data.dataset import Dataset
-from pixelwise.data.kinds.faults import Fault
+from pixelwise.data.listing import Fault
 from pixelwise.data.spec import DataSpec, open_dataset
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.convert import convert_dataset
@@ -117,10 +117,10 @@ class TestVoc:
         (tmp_path / "SegmentationObject" / "b.png").unlink()
         dataset = opened(f"voc:{tmp_path}@train")
         assert dataset[0].truth.instances is None
-        assert dataset.note == "objects are left out: 1 image has no file of them, such as b.png"
+        assert dataset.note == "objects are skipped: 1 image has no file of them, such as b"
         assert len(instances(opened(f"voc:{tmp_path}@val"))) == 2
         assert [fault.kind for fault in faults(f"voc:{tmp_path}@train")] == ["missing objects"]
-        with pytest.raises(DataError, match=r"b\.png: no such file of objects; 1 of 2 are missing"):
+        with pytest.raises(DataError, match=r"b\.png: no file of object ids beside it"):
             opened(f"voc:{tmp_path}@train?instances=true")
         assert opened(f"voc:{tmp_path}@val?instances=false")[0].truth.instances is None
         with pytest.raises(DataError, match="instances=1; true or false"):

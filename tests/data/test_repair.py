@@ -206,7 +206,7 @@ def faulty_coco(root: Path) -> str:
         trees.annotation(20, 7, 99, (2, 2, 6, 6)),
         trees.annotation(21, 99, 3, (2, 2, 6, 6)),
         trees.annotation(1, 7, 9, (5, 4, 8, 8)),
-        trees.annotation(0, 7, 9, (4, 5, 8, 8)) | {"id": "x"},
+        trees.annotation(0, 7, 9, (4, 5, 8, 8)) | {"id": None},
         trees.annotation(24, 21, 9, (4, 4, 8, 8)),
         trees.annotation(25, 22, 9, (4, 4, 8, 8)),
         trees.annotation(26, 23, 9, (4, 4, 8, 8)),
@@ -251,8 +251,8 @@ class TestCoco:
         }  # fmt: skip
         repairs = repaired(spec, tmp_path / "fixed.json")
         assert repairs.done == {
-            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 7, "repeated_annotations": 2,
-            "regions_of_boxes": 3, "polygons": 3, "boxes": 5, "ids": 2,
+            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 4, "repeated_annotations": 5,
+            "regions_of_boxes": 6, "polygons": 3, "boxes": 5, "ids": 2, "numbers": 1,
         }  # fmt: skip
         content = json.loads((tmp_path / "fixed.json").read_text())
         assert [image["id"] for image in content["images"]] == [7, 8, 25, 26]
@@ -529,19 +529,21 @@ class TestYolo:
         }  # fmt: skip
         repairs = repair_dataset(DataSpec.parse(spec), tmp_path / "b")
         assert repairs.done == {
-            "unreadable_images": 1, "unreadable_annotations": 1, "repeated_images": 1, "shapes": 6, "cut_polygons": 1,
-            "repeated_annotations": 1, "two_classes": 1,
+            "unreadable_images": 1, "unreadable_annotations": 1, "repeated_images": 1, "shapes": 4, "cut_polygons": 1,
+            "repeated_annotations": 1, "two_classes": 1, "boxes_alone": 2,
         }  # fmt: skip
-        assert kinds(repairs.opens_as[0]) == {"object in two classes"}
+        assert kinds(repairs.opens_as[0]) == {"object in two classes", "no segmentation"}
         kept = (tmp_path / "b" / "labels" / "train" / "a.txt").read_text().splitlines()
-        assert [kept[0], kept[1], kept[3]] == [lines[0], lines[2], lines[11]]
+        assert [*kept[:4], kept[5]] == [lines[0], lines[2], lines[3], lines[4], lines[11]]
         after = open_dataset(repairs.opens_as[0], default_split="train")
         assert after.ids == ("a", "c")
         assert after.labels == yolo.labels_of(root, {})
         found = sample_of(repairs.opens_as[0], "a").truth.instances
         assert found is not None
-        assert found.boxes.tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [4, 4, 8, 8], [4, 2, 8, 8]]
-        assert found.labels.tolist() == [1, 2, 2, 2]
+        assert found.boxes[:4].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [4, 4, 8, 8], [4, 2, 8, 8]]
+        assert found.labels[:4].tolist() == [1, 2, 2, 2]
+        assert found.crowd is not None
+        assert found.crowd.tolist() == [False] * 4 + [True] * 2
 
     def test_boxes_alone_are_no_objects(self, tmp_path: Path) -> None:
         root = trees.yolo(tmp_path / "a", {"train": "a"})

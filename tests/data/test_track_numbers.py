@@ -14,7 +14,7 @@ from PIL import Image
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.formats import cityscapes_dvps, cityscapes_vps, davis, kitti_step, mots, vipseg, youtube_vis
 from pixelwise.data.kinds.segment_maps import panoptic_of
-from pixelwise.data.kinds.writing import Original, Target, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.convert import convert_dataset
@@ -93,7 +93,7 @@ def test_the_objects_of_most_frames_come_first() -> None:
 
 def numbers_of(data: Dataset) -> list[list[tuple[str, str, int]]]:
     """Of each frame the clip, class and number of every object that is no crowd."""
-    divisor = getattr(data, "numbered_by", None)
+    divisor = data.numbered_by
     found = []
     for index in range(len(data)):
         sample = data[index]
@@ -258,7 +258,7 @@ def test_real_clips_there_and_back(format: str, other: str, tmp_path: Path) -> N
 # no number is beyond its range
 
 
-def write_strip(root: Path, target: Target, objects: list[tuple[int, int]], *, frames: int = 1) -> list[Written]:
+def write_strip(root: Path, target: Writer, objects: list[tuple[int, int]], *, frames: int = 1) -> list[Written]:
     """Frames of one row in which every pixel is an object of its own: (id, class)."""
     root.mkdir()
     image = trees.write_image(root.parent / "strip.png", seed=1, size_hw=(1, len(objects)))
@@ -282,7 +282,7 @@ RANGES = [(cityscapes_dvps, "cityscapes-dvps", 999), (mots, "mots", 999), (davis
 def test_all_numbers_of_a_range_are_kept_and_one_more_is_refused(
     module: ModuleType, format: str, largest: int, tmp_path: Path
 ) -> None:
-    target = module.target({}, STREET)
+    target = module.writer({}, STREET)
     objects = [(number, CAR) for number in range(1, largest + 1)]
     written = write_strip(tmp_path / "a", target, objects)
     assert target.finish(tmp_path / "a", split="train", written=written) == {"renumbered_objects": 0}
@@ -297,7 +297,7 @@ def test_all_numbers_of_a_range_are_kept_and_one_more_is_refused(
 
 
 def test_the_ends_of_the_range_of_kitti_step(tmp_path: Path) -> None:
-    target = kitti_step.target({}, STREET)
+    target = kitti_step.writer({}, STREET)
     objects = [(1, CAR), (255, CAR), (256, PERSON), (65_534, PERSON), (65_535, CAR), (65_536, CAR), (2**31 - 1, CAR)]
     written = write_strip(tmp_path / "a", target, objects)
     assert target.finish(tmp_path / "a", split="train", written=written) == {"renumbered_objects": 2}
@@ -329,7 +329,7 @@ def test_the_ends_of_the_range_of_kitti_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("module", "format"), [(cityscapes_vps, "cityscapes-vps"), (vipseg, "vipseg")])
 def test_ids_of_pngs_are_within_24_bits(module: ModuleType, format: str, tmp_path: Path) -> None:
-    target = module.target({}, STREET)
+    target = module.writer({}, STREET)
     largest = LARGEST_ID - 1
     numbers = [(1, CAR), (largest, PERSON), (largest + 1, CAR), (2**31 - 1, PERSON), (3, 0), (LARGEST_ID + 7, 0)]
     written = write_strip(tmp_path / "a", target, numbers, frames=2)
@@ -346,7 +346,7 @@ def test_ids_of_pngs_are_within_24_bits(module: ModuleType, format: str, tmp_pat
 
 
 def test_youtube_vis_holds_any_number(tmp_path: Path) -> None:
-    target = youtube_vis.target({}, STREET)
+    target = youtube_vis.writer({}, STREET)
     written = write_strip(tmp_path / "a", target, [(1, CAR), (2**31 - 1, PERSON), (999_999, CAR)])
     assert target.finish(tmp_path / "a", split="train", written=written) == {"renumbered_objects": 0}
     data = open_dataset(f"youtube-vis:{tmp_path / 'a'}", default_split="train")
@@ -356,8 +356,8 @@ def test_youtube_vis_holds_any_number(tmp_path: Path) -> None:
 def test_classes_that_a_map_cannot_hold_are_refused_in_one_line() -> None:
     many = LabelSet.from_names("many", [f"class {number}" for number in range(65)])
     with pytest.raises(DataError, match="'many' has 65 classes; cityscapes-dvps holds 64"):
-        cityscapes_dvps.target({}, many)
-    fits = cityscapes_dvps.target({}, LabelSet.from_names("fits", [f"class {number}" for number in range(64)]))
+        cityscapes_dvps.writer({}, many)
+    fits = cityscapes_dvps.writer({}, LabelSet.from_names("fits", [f"class {number}" for number in range(64)]))
     assert max(*fits.labels.dataset_ids, *fits.labels.void_ids) * 1000 + 999 <= 65_535
     with pytest.raises(DataError, match="256 classes; kitti-step holds 255"):
-        kitti_step.target({}, LabelSet.from_names("many", [f"class {number}" for number in range(256)]))
+        kitti_step.writer({}, LabelSet.from_names("many", [f"class {number}" for number in range(256)]))

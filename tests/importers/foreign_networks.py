@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pixelwise.importers.foreign import ImportedModel, require_fit
 from pixelwise.inference.systems import system_module
-from pixelwise.nn.backbones import IMAGENET_MEAN, IMAGENET_STD
+from pixelwise.nn.backbone import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalized(images: Tensor) -> Tensor:

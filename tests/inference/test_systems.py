@@ -16,8 +16,8 @@ from tests.plugin_packages import install_package
 
 SYSTEM = """
 from torch import nn
-from pixelwise.contracts import Recipe, Stage
-TASK, VARIANTS, RECIPE = "semantic", {}, Recipe(stages=(Stage(),))
+from pixelwise.contracts import Recipe, Stage, Traits
+TASK, TRAITS, VARIANTS, RECIPE, RECIPES = "semantic", Traits(), {}, Recipe(stages=(Stage(),)), {}
 def build(*, num_classes, width=3):
     return nn.Conv2d(3, num_classes, width)
 """
@@ -72,7 +72,7 @@ def test_two_packages_with_one_name_are_both_named(site: Path) -> None:
     [
         ("import nowhere_to_be_found", "cannot be imported .*nowhere_to_be_found"),
         ("raise RuntimeError('too early')", "cannot be imported .*too early"),
-        ("TASK, VARIANTS = 'semantic', {}", "has no RECIPE, build; expected TASK, VARIANTS, RECIPE, build"),
+        ("TASK, VARIANTS = 'semantic', {}", "has no TRAITS, RECIPE, RECIPES, build; expected TASK, TRAITS, "),
     ],
 )
 def test_a_package_that_is_broken_is_named_with_its_fault(site: Path, source: str, fault: str) -> None:

@@ -16,7 +16,8 @@ from pixelwise.data.loading.collate import collate
 from pixelwise.errors import RecipeError
 from pixelwise.models import fcn
 from pixelwise.models.fcn import FCN, DilatedFCN, bilinear_kernel, build
-from pixelwise.nn.backbones import Backbone, VGGBackbone
+from pixelwise.nn.backbone import Backbone
+from pixelwise.nn.backbones import VGGBackbone
 from pixelwise.types import Annotation, Sample
 from tests.models.weights import copy_weights, normalized, relative_error
 from tests.nn.test_backbones import perturb_batch_norm

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixelwise.contracts import Sizes, Thresholds
+from pixelwise.contracts import Sizes, Thresholds, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models.mask_rcnn import MaskRCNN, Output, build
 from pixelwise.nn.roi_heads import RoIPooling
@@ -122,7 +122,7 @@ def test_impossible_arguments_are_refused() -> None:
 
 @pytest.mark.parametrize("changes", [{"layout": "c5"}, {"roi_pooling": "warp"}, {"paste": "caffe"}])
 def test_impossible_words_are_refused(changes: dict[str, str]) -> None:
-    plain = inspect.unwrap(build)  # as users call it; in tests its types are checked before
+    plain = flat_arguments(inspect.unwrap(build))  # as users call it; in tests its types are checked before
     with pytest.raises(RecipeError, match=f"'{next(iter(changes.values()))}': "):
         plain(**{**SMALL, **changes})
 

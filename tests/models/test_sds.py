@@ -405,7 +405,7 @@ def test_the_best_regions_are_pasted_one_over_another() -> None:
     batch = replace(batch, original_sizes=torch.tensor([[40, 60]]))
     semantic = system.decode(output, Sizes.of(batch))[0].semantic
     assert [semantic[row, column].item() for row in (0, 39) for column in (0, 59)] == [2, 1, 3, 0]
-    semantic = system.decode(output._replace(paste_above=torch.tensor(0.75)), batch)[0].semantic
+    semantic = system.decode(output._replace(paste_above=torch.tensor(0.75)), Sizes.of(batch))[0].semantic
     assert [semantic[row, column].item() for row in (0, 39) for column in (0, 59)] == [2, 1, 0, 0]
     assert small().eval().decode(output._replace(paste_above=None), Sizes.of(batch))[0].semantic is None
 

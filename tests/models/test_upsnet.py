@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d, nms, roi_align
 
-from pixelwise.contracts import Sizes
+from pixelwise.contracts import Sizes, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models.upsnet import IGNORED, Output, SemanticHead, UPSNet, _inside_boxes, _some_of, build
 from pixelwise.nn.roi_heads import RoIPooling
@@ -370,7 +370,7 @@ def test_a_deformable_backbone() -> None:
 
 
 def test_impossible_arguments_are_refused() -> None:
-    plain = inspect.unwrap(build)
+    plain = flat_arguments(inspect.unwrap(build))
     for changes, text in (
         ({"channels": 1}, "channels=1: at least 2"),
         ({"semantic_layers": 1}, "semantic_layers"),

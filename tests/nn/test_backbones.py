@@ -15,8 +15,8 @@ from torch import nn
 
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.nn import backbones
+from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import (
-    Backbone,
     MobileNetV3Backbone,
     VGGBackbone,
     build_backbone,

@@ -14,7 +14,7 @@ from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss, total_loss
 from pixelwise.training.processes import new_accelerator
-from pixelwise.training.run.checkpoint import load_state, recover_states, save_state
+from pixelwise.training.run.checkpoint import Progress, load_state, recover_states, save_state
 from tests.drawn_scenes import LABELS, DrawnScenes
 
 CPU = Accelerator(cpu=True)
@@ -135,9 +135,9 @@ def test_a_saved_state_continues_bit_for_bit(tmp_path, name: str) -> None:
     losses = [step.loss for step in make_steps(whole)]
     first = Fit.start(small_system(), wanted)
     make_steps(first, 3)
-    save_state(tmp_path, first, {"best": 0.5})
+    save_state(tmp_path, first, Progress(best=0.5, evaluated=2))
     second = Fit.start(small_system(seed=9), wanted)
-    assert load_state(tmp_path, second) == {"best": 0.5}
+    assert load_state(tmp_path, second) == Progress(best=0.5, evaluated=2)
     assert second.step == 3
     assert [step.loss for step in make_steps(second)] == losses[3:]
     for key, value in whole.system.state_dict().items():
@@ -151,7 +151,7 @@ def test_two_states_are_kept_and_damage_is_named(tmp_path) -> None:
     assert load_state(tmp_path, fitting) is None
     for step in range(1, 5):
         fitting.step = step
-        save_state(tmp_path, fitting, {})
+        save_state(tmp_path, fitting, Progress())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
     torn = tmp_path / "step-00000004" / "network.safetensors"
     torn.write_bytes(torn.read_bytes()[:100])

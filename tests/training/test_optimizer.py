@@ -9,7 +9,7 @@ from torch import nn
 from pixelwise.contracts import Optimizer, Stage
 from pixelwise.errors import RecipeError
 from pixelwise.models.deeplab_v3_plus import build
-from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
+from pixelwise.training.optimizer import build_optimizer, schedule_factor, set_rates, weight_average
 
 
 def test_groups_hold_every_parameter_once_with_its_rate_and_decay() -> None:
@@ -94,17 +94,17 @@ def test_sgd_step_equals_the_formula() -> None:
 
 def test_average_equals_the_formula_and_counts_batches_exactly() -> None:
     layer = nn.BatchNorm1d(1)
-    average = WeightAverage(layer, 0.9)
+    average = weight_average(layer, 0.9)
     expected = float(layer.weight.detach())
     for step in range(40):
         with torch.no_grad():
             layer.weight.fill_(step)
             layer.num_batches_tracked.fill_(step)
-        average.update(layer, step)
+        average.update_parameters(layer)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
-    assert float(average.tensors["weight"]) == pytest.approx(expected, rel=1e-5)
-    assert int(average.tensors["num_batches_tracked"]) == 39
+    assert float(average.module.weight.detach()) == pytest.approx(expected, rel=1e-5)
+    assert int(average.module.num_batches_tracked) == 39
 
 
 def test_unknown_optimizers_are_refused() -> None:

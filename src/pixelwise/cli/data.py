@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from pixelwise.cli.options import JsonOption, QuietOption, WorkersOption
+from pixelwise.cli.terminal import cell, print, printable
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
     from pixelwise.data.dataset import Dataset
-    from pixelwise.data.kinds.faults import Fault
+    from pixelwise.data.listing import Fault
     from pixelwise.data.tools.check import Report
     from pixelwise.data.tools.convert import Conversion
     from pixelwise.data.tools.repair import Repairs
@@ -67,11 +68,17 @@ def check(
     if fix is not None and report.faults():
         repairs = repair_dataset(parsed, fix, workers=workers, progress=progress)
     if json_report:
-        print(json.dumps(_report_json(report) | {"repaired": _repairs_json(repairs)}, ensure_ascii=False))
+        print(json.dumps(_report_json(report) | {"repaired": _repairs_json(repairs)}, ensure_ascii=False), whole=True)
     elif repairs is not None:
         _print_repairs(repairs)
     elif fix is not None:
         print(f"{fix}: not written, there is nothing to repair")
+    if repairs is not None and repairs.remaining:
+        first = repairs.remaining[0]
+        raise DataError(
+            f"--fix {fix}: the copy still has {len(repairs.remaining):,} of the faults, such as {first.where}: "
+            f"{first.text}; only you can repair these"
+        )
     return 1 if report.faults() else 0
 
 
@@ -126,7 +133,7 @@ def stats(
     statistics = statistics_of(dataset, workers=workers, progress=_bar(hidden=quiet or json_report))
     if json_report:
         content = {"data": dataset.name, "labels": dataset.labels.name, "note": dataset.note}
-        print(json.dumps(content | statistics.to_json(), ensure_ascii=False))
+        print(json.dumps(content | statistics.to_json(), ensure_ascii=False), whole=True)
     else:
         _print_statistics(dataset, statistics)
     _print_failures(statistics.failures, len(dataset))
@@ -175,7 +182,7 @@ def convert(
         progress=_bar(hidden=quiet or json_report),
     )
     if json_report:
-        print(json.dumps(_conversion_json(conversion), ensure_ascii=False))
+        print(json.dumps(_conversion_json(conversion), ensure_ascii=False), whole=True)
     else:
         _print_conversion(conversion, notes=not quiet)
     _print_failures(conversion.failures, sum(conversion.images.values()) + len(conversion.failures))
@@ -232,9 +239,10 @@ def _print_report(report: Report, *, notes: bool) -> None:
 
 
 def _print_repairs(repairs: Repairs) -> None:
-    from pixelwise.data.kinds.faults import count
+    from pixelwise.data.listing import count
 
-    print(f"{repairs.path}: a repaired copy, {count(repairs.images, 'image')}")
+    what = "a copy in which faults remain" if repairs.remaining else "a repaired copy"
+    print(f"{repairs.path}: {what}, {count(repairs.images, 'image')}")
     for line in repairs.lines():
         print(f"  {line}")
     for spec in repairs.opens_as:
@@ -249,6 +257,7 @@ def _repairs_json(repairs: Repairs | None) -> dict[str, object] | None:
         "images": repairs.images,
         "done": dict(repairs.done),
         "opens_as": list(repairs.opens_as),
+        "remaining": [_fault_json(fault) for fault in repairs.remaining],
     }
 
 
@@ -298,8 +307,8 @@ def _fault_json(fault: Fault) -> dict[str, str]:
 
 
 def _print_conversion(conversion: Conversion, *, notes: bool) -> None:
-    from pixelwise.data.kinds.faults import count
     from pixelwise.data.label_maps import describe_label_map
+    from pixelwise.data.listing import count
 
     if notes and conversion.label_map is not None:
         for line in describe_label_map(conversion.label_map):
@@ -331,7 +340,7 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pixelwise.data.kinds.faults import count
+    from pixelwise.data.listing import count
     from pixelwise.data.tools.statistics import SIZES
 
     rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))
@@ -359,7 +368,7 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
         column.justify = "right"
     for index, one in enumerate(statistics.classes):
         counts = [getattr(one.objects, name) for name in more]
-        table.add_row(str(index), one.name, f"{one.share:.2%}", f"{one.images:,}", *(f"{n:,}" for n in counts))
+        table.add_row(str(index), cell(one.name), f"{one.share:.2%}", f"{one.images:,}", *(f"{n:,}" for n in counts))
     table.add_row("", "void", f"{statistics.void_share:.2%}", "")
     Console(file=sys.stdout, highlight=False, markup=False).print(table)
 
@@ -383,6 +392,6 @@ def _bar(*, hidden: bool) -> Progress:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            yield from progress.track(items, total=total, description=what)
+            yield from progress.track(items, total=total, description=printable(what))
 
     return bar

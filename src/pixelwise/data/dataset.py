@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pixelwise.data.listing import Item, Listing, ReadTruth
 from pixelwise.data.truth.segments import annotation_of, mapped_segments
 from pixelwise.errors import DataError
+from pixelwise.files.images import image_size, read_image
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Annotation, Sample
 
@@ -23,14 +25,15 @@ from pixelwise.types import Annotation, Sample
 class Dataset(Protocol):
     """Images with their truth, by number. Can be pickled, so that other processes may read.
 
-    A set of clips has a further attribute, `clips`, the clip of each image; see `clips_of`.
-
     Attributes:
         name: the specification it was opened by, such as `camvid:./CamVid@train`.
         format: the format on disk.
         labels: what the class ids of the truth mean.
         ids: one for each image, unique.
         note: what was decided when it was opened and the user should know, or None.
+        clips: the clip of each image, where all are frames that stand clip by clip in the order of time; else None.
+        numbered_by: what divides the id of an object with its number in the clip as remainder; None where the id is the
+            number. See `data.truth.track_ids`.
     """
 
     @property
@@ -47,6 +50,12 @@ class Dataset(Protocol):
 
     @property
     def note(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def clips(self) -> tuple[str, ...] | None: ...  # noqa: D102
+
+    @property
+    def numbered_by(self) -> int | None: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 
@@ -65,6 +74,163 @@ class Dataset(Protocol):
     def truth_path(self, index: int) -> Path:
         """The file that holds its truth."""
         ...
+
+    def flow(self, index: int, *, reference: int) -> Float[Tensor, "2 H W"] | None:
+        """The optical flow from a frame to another of its clip, by the other's place in it; None where nobody knows."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FileDataset:
+    """Images with their ground truth as files and lists have it. See Dataset for the attributes.
+
+    Attributes:
+        items: the images; every one has a file.
+        read: reads the truth of one.
+        source: the file or the folder that lists them.
+    """
+
+    name: str
+    format: str
+    labels: LabelSet
+    items: tuple[Item, ...] = field(repr=False)
+    read: ReadTruth = field(repr=False)
+    source: Path | str = ""
+    note: str | None = None
+    numbered_by: int | None = None
+
+    def __post_init__(self) -> None:
+        require_unique(self.ids, source=self.name)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The id of each image."""
+        return tuple(item.id for item in self.items)
+
+    @cached_property
+    def clips(self) -> tuple[str, ...] | None:
+        """The clip of each image; None of stills."""
+        clips = tuple(item.clip for item in self.items if item.clip is not None)
+        return clips or None
+
+    @cached_property
+    def _places(self) -> tuple[int, ...]:
+        return places_in_clips(self.clips or ())
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one image and its truth. Raises DataError when either is unusable, or their sizes differ."""
+        index = range(len(self))[index]  # negative and too large indices as in a list
+        item = self.items[index]
+        try:
+            image = read_image(self.image_path(index))
+            size = (image.shape[1], image.shape[2])
+            if item.size_hw not in (None, size):
+                raise DataError(
+                    f"{item.image}: {size[0]}×{size[1]} pixels (height×width, upright), {self.source} says "
+                    f"{'×'.join(map(str, item.size_hw or ()))}"
+                )
+            truth = self.read(item, self.labels, size)
+        except DataError as error:
+            raise DataError(f"{error} ({'image' if item.clip is None else 'frame'} '{item.id}')") from None
+        if item.clip is None:
+            return Sample(image, truth, item.id, size)
+        return Sample(image, truth, item.id, size, clip=item.clip, frame=self._places[index])
+
+    def truth(self, index: int) -> Annotation:
+        """The truth of one image, without reading the image's pixels."""
+        return self.read(self.items[index], self.labels, self.size_of(index))
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of the upright image, by its list, else from its header."""
+        return self.items[index].size_hw or image_size(self.image_path(index))
+
+    def image_path(self, index: int) -> Path:
+        """The file of the image."""
+        path = self.items[index].image
+        assert path is not None
+        return path
+
+    def truth_path(self, index: int) -> Path:
+        """The file that holds its truth."""
+        path = self.items[index].truth
+        assert path is not None
+        return path
+
+    def flow(self, index: int, *, reference: int) -> None:
+        """Nobody knows the flow."""
+
+
+def open_listing(listing: Listing, *, name: str, format: str) -> Dataset:
+    """The data set of a split. Raises DataError for the first fault with which it cannot be opened."""
+    fatal = next((fault for fault in listing.faults if fault.fatal), None)
+    if fatal is not None:
+        file = f"{listing.source}: " if listing.one_file and not fatal.where.startswith(str(listing.source)) else ""
+        raise DataError(f"{file}{fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
+    items = listing.items
+    skipped = [listing.skipped] if listing.skipped else []
+    if listing.halves:
+        # where a clip lacks an image, its frames do not follow each other
+        lonely = [sum(item.truth is None for item in items), sum(_is_lonely_truth(item) for item in items)]
+        items = tuple(item for item in items if item.truth and not _is_lonely_truth(item))
+        if not items:
+            raise DataError(
+                f"{name}: no image of this split has a {listing.noun}; {len(listing.items)} names were compared"
+                + "".join(f", {note}" for note in listing.notes)
+            )
+        if any(lonely):
+            noun = listing.noun
+            skipped.append(f"skipped: {lonely[0]} images without a {noun}, {lonely[1]} {noun}s without an image")
+    if not items:
+        raise DataError(f"{listing.source}: no images in this split ({name})")
+    for item in items:
+        if item.rivals:
+            raise DataError(f"{item.rivals[0]}: another file has the name '{item.id}' too; take away one of them")
+    _require_files(items, listing, name=name)
+    note = "; ".join([*listing.notes, *skipped]) or None
+    dataset = FileDataset(name, format, listing.labels, items, listing.read, listing.source, note, listing.numbered_by)
+    return dataset if listing.make is None else listing.make(dataset, name)
+
+
+def _is_lonely_truth(item: Item) -> bool:
+    return item.image is None and item.clip is None
+
+
+def _require_files(items: Sequence[Item], listing: Listing, *, name: str) -> None:
+    """Raise DataError where an image or its truth is missing."""
+    there: dict[Path, bool] = {}
+    for what in ("image", listing.noun):
+        if what != "image" and listing.may_lack:
+            continue
+        paths = [item.image if what == "image" else item.truth for item in items]
+        there |= {path: is_there(path) for path in dict.fromkeys(paths) if path is not None and path not in there}
+        missing = [place for place, path in enumerate(paths) if path is None or not there[path]]
+        if missing:
+            path = paths[missing[0]]
+            raise DataError(
+                f"{name}: no {what} for '{items[missing[0]].id}'{f', {path}' if path else ''}; {len(missing)} of "
+                f"{len(items)} are missing: see pixelwise data check"
+            )
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or may be one in a folder that must not be looked into, as reading it will tell."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
+
+
+def places_in_clips(clips: Sequence[str]) -> tuple[int, ...]:
+    """The place of each frame in its clip, from 0, given the clips of frames that follow each other."""
+    seen: Counter[str] = Counter()
+    places: list[int] = []
+    for clip in clips:
+        places.append(seen[clip])
+        seen[clip] += 1
+    return tuple(places)
 
 
 @dataclass(frozen=True)
@@ -167,6 +333,17 @@ class Merged:
         part, inner = self.find(index)
         return part.truth_path(inner)
 
+    @property
+    def numbered_by(self) -> int | None:
+        """As all parts, if they agree."""
+        found = {part.numbered_by for part in self.parts}
+        return found.pop() if len(found) == 1 else None
+
+    def flow(self, index: int, *, reference: int) -> Float[Tensor, "2 H W"] | None:
+        """As the part that the index falls into."""
+        part, inner = self.find(index)
+        return part.flow(inner, reference=reference)
+
     def find(self, index: int) -> tuple[Dataset, int]:
         """The part that the index falls into, and its place there."""
         index = range(len(self))[index]  # negative and too large indices as in a list
@@ -210,8 +387,13 @@ class Wrapped:
 
     @property
     def clips(self) -> tuple[str, ...] | None:
-        """The clip of each image, if the other set has them."""
-        return clips_of(self.dataset)
+        """As the other set."""
+        return self.dataset.clips
+
+    @property
+    def numbered_by(self) -> int | None:
+        """As the other set."""
+        return self.dataset.numbered_by
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -231,6 +413,10 @@ class Wrapped:
     def truth_path(self, index: int) -> Path:
         """The file that holds its truth."""
         return self.dataset.truth_path(index)
+
+    def flow(self, index: int, *, reference: int) -> Float[Tensor, "2 H W"] | None:
+        """As the other set."""
+        return self.dataset.flow(index, reference=reference)
 
 
 @dataclass(frozen=True)

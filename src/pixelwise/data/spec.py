@@ -1,7 +1,7 @@
 """How data sets are named on the command line, `FORMAT:PATH[@SPLIT][?option=value&…]`, and opened.
 
-A format is a module of `pixelwise.data.formats`, found by its file name (`instance-masks` is `instance_masks.py`); what
-it offers is `Format`.
+A format is a module or package of `pixelwise.data.formats`, found by its name (`instance-masks` is `instance_masks`);
+what it states is `Format`.
 
 The text after the last `@` is the split, unless it holds a slash: a folder `photos@2x` is written `photos@2x/`. What
 follows the first `?` are options; in their values `%26` stands for `&` and `%25` for `%`. A folder with `?` in its name
@@ -15,15 +15,18 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol
 from urllib.parse import unquote
 
-from pixelwise.data import formats, proposals
-from pixelwise.data.dataset import Dataset
-from pixelwise.data.kinds.faults import SplitReport
+from pixelwise.data import proposals
+from pixelwise.data.dataset import Dataset, open_listing
+from pixelwise.data.kinds.writing import MakeWriter
+from pixelwise.data.listing import Listing
 from pixelwise.data.proposals import Proposed
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
+
+FORMATS = Path(__file__).with_name("formats")
+"""The folder with a module of each."""
 
 
 @dataclass(frozen=True)
@@ -71,36 +74,47 @@ class DataSpec:
         return f"{self.format}:{self.path}{slash}{split}{'?' + query if query else ''}"
 
 
-class Format(Protocol):
-    """What a module of `pixelwise.data.formats` offers.
+class ListSplit(Protocol):
+    """Lists one split, without reading an image. Raises DataError where nothing of it can be read."""
 
-    Some offer more: `list_entries` and `labels_of`, where images and masks are paired, so that `data.tools.repair` can
-    copy what is sound; and `target`, which makes the `Target` that `data.tools.convert` writes by.
+    def __call__(self, path: Path, split: str, options: Mapping[str, str]) -> Listing: ...  # noqa: D102
+
+
+class ListSplits(Protocol):
+    """The splits that the folder has, train first. Raises DataError if the folder has another layout."""
+
+    def __call__(self, path: Path, options: Mapping[str, str]) -> tuple[str, ...]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Format:
+    """What each module of `pixelwise.data.formats` states, as `FORMAT`.
 
     Attributes:
-        OPTIONS: the options a specification may have, and the meaning of each.
+        options: the options a specification may have, and the meaning of each.
+        splits: names the splits.
+        list_split: lists one of them.
+        writer: makes a writer; None of a format that is only read.
+        numbered_ids: whether ids are numbers in a list, so that names of files say more.
+        synthetic: whether images are not those of their files.
+        shared_images: whether an image may stand in several splits, which are lists.
+        copies_are_lists: whether a repaired copy is a file that lists images where they are.
     """
 
-    OPTIONS: Mapping[str, str]
-
-    def splits(self, path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
-        """The splits that the folder has, train first. Raises DataError if the folder has another layout."""
-        ...
-
-    def open_split(self, path: Path, split: str, options: Mapping[str, str], *, name: str) -> Dataset:
-        """The data set of one split. Raises DataError for an unknown split, and for what makes the set unusable."""
-        ...
-
-    def check_split(
-        self, path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress
-    ) -> SplitReport:
-        """Read every file of one split and report every fault. Raises DataError where no file can be looked at."""
-        ...
+    options: Mapping[str, str]
+    splits: ListSplits
+    list_split: ListSplit
+    writer: MakeWriter | None = None
+    numbered_ids: bool = False
+    synthetic: bool = False
+    shared_images: bool = False
+    copies_are_lists: bool = False
+    old: Any = None
 
 
 def format_names() -> tuple[str, ...]:
     """The formats there are, as they are written in a specification."""
-    modules = pkgutil.iter_modules(formats.__path__)
+    modules = pkgutil.iter_modules([str(FORMATS)])
     return tuple(sorted(module.name.replace("_", "-") for module in modules))
 
 
@@ -109,13 +123,24 @@ def format_of(spec: DataSpec) -> Format:
     known = format_names()
     if spec.format not in known:
         raise DataError(f"data format '{spec.format}' is not known; there are {', '.join(known)}")
-    format = importlib.import_module(f"{formats.__name__}.{spec.format.replace('-', '_')}")
-    known_options = {**format.OPTIONS, proposals.OPTION: proposals.MEANING}
+    format = format_named(spec.format)
+    known_options = {**format.options, proposals.OPTION: proposals.MEANING}
     for name, _ in spec.options:
         if name not in known_options:
             valid = ", ".join(f"{option} ({meaning})" for option, meaning in known_options.items())
             raise DataError(f"{spec}: {spec.format} has no option '{name}'; it has {valid}")
-    return cast(Format, format)
+    return format
+
+
+def format_named(name: str) -> Format:
+    """A format that there is, by its name in specifications."""
+    module = importlib.import_module(f"{__package__}.{FORMATS.name}.{name.replace('-', '_')}")
+    if hasattr(module, "FORMAT"):
+        return module.FORMAT
+    return Format(module.OPTIONS, module.splits, None, getattr(module, "writer", None),  # pyright: ignore
+                  numbered_ids=name == "coco", synthetic=name == "cutout-clips",
+                  copies_are_lists=name == "coco",
+                  old=module)  # fmt: skip
 
 
 def folder_of(spec: DataSpec) -> Path:
@@ -149,7 +174,11 @@ def open_dataset(spec: DataSpec | str, *, default_split: str) -> Dataset:
     spec = DataSpec.parse(spec) if isinstance(spec, str) else spec
     format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
     spec = replace(spec, split=spec.split or default_split)
-    dataset = format.open_split(path, str(spec.split), options, name=str(spec))
+    if format.old is not None:
+        dataset = format.old.open_split(path, str(spec.split), options, name=str(spec))
+    else:
+        listing = format.list_split(path, str(spec.split), options)
+        dataset = open_listing(listing, name=str(spec), format=spec.format)
     place = options.get(proposals.OPTION)
     if place is None:
         return dataset

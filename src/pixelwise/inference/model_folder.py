@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import pixelwise
-from pixelwise.errors import CheckpointError, DataError
+from pixelwise.errors import CheckpointError, DataError, first_fault
 from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
 from pixelwise.files.tensors import read_tensors
 from pixelwise.files.text import read_json
@@ -182,9 +182,7 @@ def _read_card(found: Path) -> tuple[ModelCard, _StoredCard]:
         stored = _StoredCard.model_validate(content)
         labels = LabelSet.from_json(stored.labels)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{path}: {place}: {first['msg']}; write the model again") from None
+        raise CheckpointError(f"{path}: {first_fault(error)}; write the model again") from None
     except DataError as error:
         raise CheckpointError(f"{path}: {error}; write the model again") from None
     if stored.card_sha256 is not None and stored.card_sha256 != _card_hash(content):

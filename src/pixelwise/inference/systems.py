@@ -22,7 +22,7 @@ from pixelwise.errors import CheckpointError
 GROUP = "pixelwise.models"
 """The group of entry points of other packages; an entry has the name of the system."""
 
-_OFFERED = ("TASK", "VARIANTS", "RECIPE", "build")
+_OFFERED = ("TASK", "TRAITS", "VARIANTS", "RECIPE", "RECIPES", "build")
 
 
 def system_names() -> list[str]:

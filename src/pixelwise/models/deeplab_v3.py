@@ -30,7 +30,8 @@ from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Tr
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import stack_semantic
 from pixelwise.nn.aspp import ASPP, ConvNormRelu
-from pixelwise.nn.backbones import BOTTLENECK_RESNETS, Backbone, ResNetBackbone, build_backbone
+from pixelwise.nn.backbone import Backbone
+from pixelwise.nn.backbones import BOTTLENECK_RESNETS, ResNetBackbone, build_backbone
 from pixelwise.nn.dense import DenseSystem
 from pixelwise.nn.dilation import FirstBlock, dilate_block
 from pixelwise.nn.heads import FCNHead

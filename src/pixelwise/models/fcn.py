@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Traits
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import stack_semantic
-from pixelwise.nn.backbones import Backbone, VGGBackbone, build_backbone
+from pixelwise.nn.backbone import Backbone
+from pixelwise.nn.backbones import VGGBackbone, build_backbone
 from pixelwise.nn.dense import DenseSystem
 from pixelwise.nn.dilation import FirstBlock
 from pixelwise.nn.heads import FCNHead

@@ -44,7 +44,8 @@ from torch import Tensor, nn
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
 from pixelwise.losses.detection import objects_to_learn
-from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, VGGBackbone, build_backbone
+from pixelwise.nn.backbone import Backbone, Normalize
+from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
 from pixelwise.nn.roi_heads import (
     BoxHead,

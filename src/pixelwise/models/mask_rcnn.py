@@ -25,7 +25,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -33,10 +33,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, objects_to_learn
-from pixelwise.nn.backbones import Backbone, Normalize, ResNetBackbone, build_backbone
+from pixelwise.nn.backbone import Backbone, Normalize
+from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.fpn import FPN, pyramid_maps
 from pixelwise.nn.roi_heads import (
     BoxHead,
@@ -394,58 +395,20 @@ class MaskRCNN(nn.Module):
         return torch.cat([self.mask_head(part, classes) for part, classes in parts])
 
 
-def build(
-    *,
-    num_classes: int,
-    thing_ids: Sequence[int] | None = None,
-    backbone: str = "resnet50",
-    layout: Literal["fpn", "c4"] = "fpn",
-    channels: int = 256,
-    box_width: int = 1024,
-    rpn_convolutions: int = 1,
-    box_convolutions: int = 0,
-    has_norm: bool = False,
-    roi_pooling: Pooling = "align",
-    sampling_ratio: int = 2,
-    is_aligned: bool = True,
-    inclusive_boxes: bool = False,
-    rounded_anchors: bool = False,
-    grid_strides: bool = False,
-    paste: Convention = "detectron2",
-    pre_nms_topk: Sequence[int] | None = None,
-    post_nms_topk: Sequence[int] | None = None,
-    samples: int = 512,
-    positive_fraction: float = 0.25,
-    rpn_beta: float = 1 / 9,
-    box_beta: float = 1.0,
-    pixel_mean: Sequence[float] | None = None,
-    pixel_std: Sequence[float] | None = None,
-    batch_norm_eps: float | None = None,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
-) -> MaskRCNN:
-    """Mask R-CNN with random weights.
+@dataclass(frozen=True, kw_only=True)
+class DetectorArguments:
+    """The arguments of `build` that systems which extend Mask R-CNN have too; in them objects are their things.
 
-    Args:
-        num_classes: of the label set, background included.
+    Attributes:
         thing_ids: class ids that are told apart; all but 0 if not given.
         backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32, and for C4 a ResNet.
-        layout: `fpn`, or `c4`, whose box and mask heads are the backbone's last stage (figure 4, left).
         channels: of the pyramid's levels, and of the mask head.
         box_width: of the box head's hidden layers.
-        rpn_convolutions: before the RPN's answers; torchvision's second version has two.
-        box_convolutions: of the box head; that version has four, and one hidden layer in place of two.
-        has_norm: batch norm in the pyramid and the heads, as that version has.
-        roi_pooling: `align`, or `pool` for the paper's ablation.
         sampling_ratio: RoIAlign's samples along each side of a cell; 0 for as many as there are pixels (detectron2).
-        is_aligned: RoIAlign with half-pixel centres; torchvision and Detectron are without.
-        inclusive_boxes: what follows from x2 and y2 being the last pixels and a width x2 - x1 + 1, as in Detectron:
-            RoIAlign ends a pixel before the box does, anchors have whole sides and lie in the middle of their cells,
-            and a pixel stays of boxes beyond the border.
-        rounded_anchors: anchors with corners at whole pixels, as torchvision's.
-        grid_strides: distances of anchors from the sizes of image and map, as torchvision's; else the maps' strides.
-        paste: how masks become pixels, see `ops.paste.Convention`.
+        is_aligned: RoIAlign with half-pixel centres; torchvision, Detectron and UPSNet's code are without.
+        inclusive_boxes: what follows from x2 and y2 being the last pixels and a width x2 - x1 + 1, as in Detectron and
+            UPSNet's code: RoIAlign ends a pixel before the box does, anchors have whole sides and lie in the middle of
+            their cells, and a pixel stays of boxes beyond the border.
         pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000, with C4 12000
             and 6000.
         post_nms_topk: of each image, after it; 2000 and 1000.
@@ -455,10 +418,60 @@ def build(
         box_beta: likewise.
         pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
         pixel_std: their deviation; the backbone's if not given.
-        batch_norm_eps: of the backbone's batch norms; torchvision's weights of 2019 were made with 0.
         score_threshold: detections have a greater score.
-        nms_threshold: IoU from which a better detection of a class suppresses another.
+        nms_threshold: IoU from which a better detection suppresses another, of its class or in UPSNet of any.
         max_detections: of each image.
+    """
+
+    thing_ids: Sequence[int] | None = None
+    backbone: str = "resnet50"
+    channels: int = 256
+    box_width: int = 1024
+    sampling_ratio: int = 2
+    is_aligned: bool = True
+    inclusive_boxes: bool = False
+    pre_nms_topk: Sequence[int] | None = None
+    post_nms_topk: Sequence[int] | None = None
+    samples: int = 512
+    positive_fraction: float = 0.25
+    rpn_beta: float = 1 / 9
+    box_beta: float = 1.0
+    pixel_mean: Sequence[float] | None = None
+    pixel_std: Sequence[float] | None = None
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+
+
+@flat_arguments
+def build(
+    *,
+    num_classes: int,
+    detector: DetectorArguments = DetectorArguments(),
+    layout: Literal["fpn", "c4"] = "fpn",
+    rpn_convolutions: int = 1,
+    box_convolutions: int = 0,
+    has_norm: bool = False,
+    roi_pooling: Pooling = "align",
+    rounded_anchors: bool = False,
+    grid_strides: bool = False,
+    paste: Convention = "detectron2",
+    batch_norm_eps: float | None = None,
+) -> MaskRCNN:
+    """Mask R-CNN with random weights.
+
+    Args:
+        num_classes: of the label set, background included.
+        detector: its fields are arguments of their own.
+        layout: `fpn`, or `c4`, whose box and mask heads are the backbone's last stage (figure 4, left).
+        rpn_convolutions: before the RPN's answers; torchvision's second version has two.
+        box_convolutions: of the box head; that version has four, and one hidden layer in place of two.
+        has_norm: batch norm in the pyramid and the heads, as that version has.
+        roi_pooling: `align`, or `pool` for the paper's ablation.
+        rounded_anchors: anchors with corners at whole pixels, as torchvision's.
+        grid_strides: distances of anchors from the sizes of image and map, as torchvision's; else the maps' strides.
+        paste: how masks become pixels, see `ops.paste.Convention`.
+        batch_norm_eps: of the backbone's batch norms; torchvision's weights of 2019 were made with 0.
 
     Raises:
         RecipeError: parts that do not go together.
@@ -470,13 +483,13 @@ def build(
     if paste not in ("torchvision", "detectron2"):
         raise RecipeError(f"paste '{paste}': torchvision or detectron2")
     try:
-        things = things_of(num_classes, thing_ids)
+        things = things_of(num_classes, detector.thing_ids)
     except ValueError as error:
         raise RecipeError(str(error)) from None
     is_pyramid = layout == "fpn"
-    network = build_backbone(backbone, output_stride=32)
+    network = build_backbone(detector.backbone, output_stride=32)
     if not is_pyramid and not (isinstance(network, ResNetBackbone) and len(network.strides) == 4):
-        raise RecipeError(f"backbone '{backbone}': layout c4 takes a ResNet, whose last stage is the head")
+        raise RecipeError(f"backbone '{detector.backbone}': layout c4 takes a ResNet, whose last stage is the head")
     if batch_norm_eps is not None:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -484,22 +497,24 @@ def build(
     maps = pyramid_maps(network, (4, 8, 16, 32) if is_pyramid else (16,))
     strides = (4, 8, 16, 32) if is_pyramid else (16,)
     fpn = (
-        FPN([network.channels[number] for number in maps], channels=channels, has_norm=has_norm) if is_pyramid else None
+        FPN([network.channels[number] for number in maps], channels=detector.channels, has_norm=has_norm)
+        if is_pyramid
+        else None
     )
-    width = channels if is_pyramid else network.channels[maps[-1]]
+    width = detector.channels if is_pyramid else network.channels[maps[-1]]
     sizes = [(size,) for size in ANCHOR_SIZES] if is_pyramid else [ANCHOR_SIZES]
     anchors = [base_anchors(size, ANCHOR_RATIOS, is_rounded=rounded_anchors) for size in sizes]
-    if inclusive_boxes:
+    if detector.inclusive_boxes:
         anchors = [inclusive_anchors(size, ANCHOR_RATIOS, strides[0] * 2**level) for level, size in enumerate(sizes)]
     rpn = RPN(
         width,
         base_anchors=anchors,
-        anchor_offset=0.5 if inclusive_boxes else 0.0,
-        least_side=1.0 if inclusive_boxes else 0.0,
+        anchor_offset=0.5 if detector.inclusive_boxes else 0.0,
+        least_side=1.0 if detector.inclusive_boxes else 0.0,
         strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
         convolutions=rpn_convolutions,
-        top=_pair(pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
-        kept=_pair(post_nms_topk, (2000, 1000), "post_nms_topk"),
+        top=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
+        kept=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
     )
 
     def pooling(size: int) -> RoIPooling:
@@ -507,9 +522,9 @@ def build(
             strides,
             size=size,
             kind=roi_pooling,
-            sampling_ratio=sampling_ratio,
-            is_aligned=is_aligned,
-            inclusive_boxes=inclusive_boxes,
+            sampling_ratio=detector.sampling_ratio,
+            is_aligned=detector.is_aligned,
+            inclusive_boxes=detector.inclusive_boxes,
         )
 
     box_head = None
@@ -519,7 +534,7 @@ def build(
             convolutions=box_convolutions,
             has_norm=has_norm,
             hidden=1 if box_convolutions else 2,
-            width=box_width,
+            width=detector.box_width,
         )
     vector = network.channels[-1] if box_head is None else box_head.width
     parts = Parts(
@@ -537,17 +552,17 @@ def build(
             len(things),
             convolutions=4 if is_pyramid else 0,
             has_norm=has_norm,
-            channels=channels,
+            channels=detector.channels,
         ),
-        normalize=Normalize(pixel_mean or network.mean, pixel_std or network.std),
+        normalize=Normalize(detector.pixel_mean or network.mean, detector.pixel_std or network.std),
         size_divisor=32 if is_pyramid else 1,
-        samples=samples,
-        positive_fraction=positive_fraction,
-        rpn_beta=rpn_beta,
-        box_beta=box_beta,
+        samples=detector.samples,
+        positive_fraction=detector.positive_fraction,
+        rpn_beta=detector.rpn_beta,
+        box_beta=detector.box_beta,
         paste=paste,
-        nms_threshold=nms_threshold,
-        thresholds=Thresholds(score_threshold, max_detections),
+        nms_threshold=detector.nms_threshold,
+        thresholds=Thresholds(detector.score_threshold, detector.max_detections),
     )
     return MaskRCNN(parts)
 
@@ -587,26 +602,25 @@ VARIANTS = {
     "mask_rcnn_mobilenet_v2_fpn": {"backbone": "mobilenet_v2"},
 }
 
-RECIPE = Recipe(
-    stages=(
-        Stage(
-            steps=6_000,
-            batch_size=4,
-            crop_size=416,
-            optimizer=Optimizer(
-                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
-            ),
-            augmentation=Augmentation(
-                scale_min=0.4, scale_max=1.6, copy_paste=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05
-            ),
-            poly_power=0.9,
-            warmup_steps=200,
-            freeze_batch_norm=True,
-            frozen_stages=1,
-            ema_decay=0.998,
-            arguments={"samples": 128},
-        ),
+DETECTOR_STAGE = Stage(
+    steps=6_000,
+    batch_size=4,
+    crop_size=416,
+    optimizer=Optimizer(
+        name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
     ),
+    augmentation=Augmentation(scale_min=0.4, scale_max=1.6, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
+    poly_power=0.9,
+    warmup_steps=200,
+    freeze_batch_norm=True,
+    frozen_stages=1,
+    ema_decay=0.998,
+    arguments={"samples": 128},
+)
+"""Of all systems that extend Mask R-CNN."""
+
+RECIPE = Recipe(
+    stages=(replace(DETECTOR_STAGE, augmentation=replace(DETECTOR_STAGE.augmentation, copy_paste=0.5)),),
     paper={
         "steps": "160,000 (90,000 in Detectron's 1x)",
         "batch_size": "16",

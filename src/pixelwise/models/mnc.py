@@ -37,7 +37,8 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.losses.detection import objects_to_learn
-from pixelwise.nn.backbones import RESNETS, Backbone, Normalize, VGGBackbone, build_backbone
+from pixelwise.nn.backbone import Backbone, Normalize
+from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.roi_warping import limit_gradient, warp_rois
 from pixelwise.nn.rpn import RPN, RPNPredictions, split_crowds
 from pixelwise.ops.anchors import base_anchors

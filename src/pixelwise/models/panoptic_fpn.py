@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
+from pixelwise.contracts import Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.models import mask_rcnn
@@ -36,6 +36,9 @@ TRAITS = Traits()
 
 STRIDE = 4
 """Pixels of the image for each score of stuff."""
+
+DETECTOR = mask_rcnn.DetectorArguments(score_threshold=SCORE_THRESHOLD)
+"""Objects that are merged have a greater score."""
 
 THINGS = 0
 """The channel of all things together."""
@@ -208,28 +211,13 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         return (*super().features(images), self.semantic_branch(self._levels(self._prepared(images, None))))
 
 
+@flat_arguments
 def build(
     *,
     num_classes: int,
-    thing_ids: Sequence[int] | None = None,
-    backbone: str = "resnet50",
-    channels: int = 256,
-    box_width: int = 1024,
+    detector: mask_rcnn.DetectorArguments = DETECTOR,
     semantic_channels: int = 128,
     semantic_weight: float = 0.5,
-    sampling_ratio: int = 2,
-    is_aligned: bool = True,
-    pre_nms_topk: Sequence[int] | None = None,
-    post_nms_topk: Sequence[int] | None = None,
-    samples: int = 512,
-    positive_fraction: float = 0.25,
-    rpn_beta: float = 1 / 9,
-    box_beta: float = 1.0,
-    pixel_mean: Sequence[float] | None = None,
-    pixel_std: Sequence[float] | None = None,
-    score_threshold: float = SCORE_THRESHOLD,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
     largest_overlap: float = LARGEST_OVERLAP,
     smallest_stuff: int = SMALLEST_STUFF,
 ) -> PanopticFPN:
@@ -237,25 +225,9 @@ def build(
 
     Args:
         num_classes: of the label set, things and stuff.
-        thing_ids: class ids of things; all but 0 if not given.
-        backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32.
-        channels: of the pyramid's levels, and of the mask head.
-        box_width: of the box head's hidden layers.
+        detector: its fields are arguments of their own.
         semantic_channels: of the semantic branch.
         semantic_weight: of its term in the loss.
-        sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
-        is_aligned: RoIAlign with half-pixel centres.
-        pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000.
-        post_nms_topk: of each image, after it; 2000 and 1000.
-        samples: proposals of each image that are trained on.
-        positive_fraction: of the samples, at most.
-        rpn_beta: where the parabola of the RPN's box loss ends.
-        box_beta: likewise, of the box head.
-        pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
-        pixel_std: their deviation; the backbone's if not given.
-        score_threshold: objects that are merged have a greater score.
-        nms_threshold: IoU from which a better object of a class suppresses another.
-        max_detections: of each image.
         largest_overlap: an object is left out if more of it is hidden by surer ones.
         smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
 
@@ -264,31 +236,12 @@ def build(
     """
     if semantic_channels < 1:
         raise RecipeError(f"semantic_channels={semantic_channels}: at least 1")
-    parts = mask_rcnn.build(
-        num_classes=num_classes,
-        thing_ids=thing_ids,
-        backbone=backbone,
-        channels=channels,
-        box_width=box_width,
-        sampling_ratio=sampling_ratio,
-        is_aligned=is_aligned,
-        pre_nms_topk=pre_nms_topk,
-        post_nms_topk=post_nms_topk,
-        samples=samples,
-        positive_fraction=positive_fraction,
-        rpn_beta=rpn_beta,
-        box_beta=box_beta,
-        pixel_mean=pixel_mean,
-        pixel_std=pixel_std,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-    ).parts
+    parts = mask_rcnn.build(num_classes=num_classes, detector=detector).parts
     scores = 1 + len(_stuff_of(num_classes, parts.things))
     return PanopticFPN(
         parts,
         num_classes=num_classes,
-        semantic_branch=SemanticBranch(channels, scores, channels=semantic_channels),
+        semantic_branch=SemanticBranch(detector.channels, scores, channels=semantic_channels),
         semantic_weight=semantic_weight,
         largest_overlap=largest_overlap,
         smallest_stuff=smallest_stuff,
@@ -306,25 +259,7 @@ VARIANTS = {
 }
 
 RECIPE = Recipe(
-    stages=(
-        Stage(
-            steps=6_000,
-            batch_size=4,
-            crop_size=416,
-            optimizer=Optimizer(
-                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
-            ),
-            augmentation=Augmentation(
-                scale_min=0.4, scale_max=1.6, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05
-            ),
-            poly_power=0.9,
-            warmup_steps=200,
-            freeze_batch_norm=True,
-            frozen_stages=1,
-            ema_decay=0.998,
-            arguments={"samples": 128},
-        ),
-    ),
+    stages=(mask_rcnn.DETECTOR_STAGE,),
     paper={
         "steps": "90,000 on COCO, 65,000 on Cityscapes",
         "batch_size": "16 on COCO, 32 on Cityscapes",

@@ -25,7 +25,8 @@ from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Tr
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import stack_semantic
 from pixelwise.nn.aspp import ConvNormRelu
-from pixelwise.nn.backbones import Backbone, build_backbone
+from pixelwise.nn.backbone import Backbone
+from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.dense import DenseSystem
 from pixelwise.nn.dilation import FirstBlock
 from pixelwise.nn.heads import FCNHead

@@ -49,7 +49,8 @@ from torchvision.ops import nms
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, SolverProgress, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
 from pixelwise.losses.detection import objects_to_learn
-from pixelwise.nn.backbones import Backbone, Normalize, build_backbone
+from pixelwise.nn.backbone import Backbone, Normalize
+from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
 from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
 from pixelwise.nn.rpn import split_crowds

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
+from pixelwise.contracts import Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.losses.detection import objects_to_learn
@@ -56,6 +56,9 @@ TRAITS = Traits()
 
 STRIDE = 4
 """Pixels of the image for each semantic score."""
+
+DETECTOR = mask_rcnn.DetectorArguments(score_threshold=0.6)
+"""Objects of the panoptic head have a greater score."""
 
 ROI_SIDE = 28
 """Cells along each side of a box in the RoI loss, as of a mask."""
@@ -321,15 +324,13 @@ class UPSNet(mask_rcnn.MaskRCNN):
         )
 
 
+@flat_arguments
 def build(
     *,
     num_classes: int,
-    thing_ids: Sequence[int] | None = None,
-    backbone: str = "resnet50",
+    detector: mask_rcnn.DetectorArguments = DETECTOR,
     deformable_backbone: bool = False,
     global_context: bool = True,
-    channels: int = 256,
-    box_width: int = 1024,
     semantic_layers: int = 3,
     semantic_norm: Literal["none", "group"] = "none",
     semantic_weight: float = 0.2,
@@ -338,32 +339,15 @@ def build(
     kept_objects: float = 0.7,
     has_unknown: bool = True,
     smallest_stuff: int = 4096,
-    sampling_ratio: int = 2,
-    is_aligned: bool = True,
-    inclusive_boxes: bool = False,
-    pre_nms_topk: Sequence[int] | None = None,
-    post_nms_topk: Sequence[int] | None = None,
-    samples: int = 512,
-    positive_fraction: float = 0.25,
-    rpn_beta: float = 1 / 9,
-    box_beta: float = 1.0,
-    pixel_mean: Sequence[float] | None = None,
-    pixel_std: Sequence[float] | None = None,
-    score_threshold: float = 0.6,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
 ) -> UPSNet:
     """UPSNet with random weights, in its COCO setting.
 
     Args:
         num_classes: of the label set, things and stuff.
-        thing_ids: class ids of things; all but 0 if not given.
-        backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32.
+        detector: its fields are arguments of their own; the semantic head has half of its channels.
         deformable_backbone: deformable convolutions in the second to fourth stage of a ResNet, as in the paper's
             ResNet-101-DCN.
         global_context: see `nn.fpn.FPN`; on COCO, not on Cityscapes.
-        channels: of the pyramid's levels; the semantic head has half of them.
-        box_width: of the box head's hidden layers.
         semantic_layers: of the semantic head; 3 on COCO, 2 on Cityscapes.
         semantic_norm: see SemanticHead.
         semantic_weight: of the semantic term; 0.2 on COCO, 1 on Cityscapes.
@@ -372,67 +356,37 @@ def build(
         kept_objects: fraction of the true objects that the panoptic head sees; the pixels of the others are unknown.
         has_unknown: whether the panoptic head may say that it does not know.
         smallest_stuff: pixels of the original image, below which a class of stuff becomes void; 2048 on Cityscapes.
-        sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
-        is_aligned: RoIAlign with half-pixel centres; the public code is without.
-        inclusive_boxes: the public code's boxes.
-        pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000.
-        post_nms_topk: of each image, after it; 2000 and 1000.
-        samples: proposals of each image that are trained on.
-        positive_fraction: of the samples, at most.
-        rpn_beta: where the parabola of the RPN's box loss ends.
-        box_beta: likewise, of the box head.
-        pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
-        pixel_std: their deviation; the backbone's if not given.
-        score_threshold: objects of the panoptic head have a greater score.
-        nms_threshold: IoU from which a better object suppresses another, of whatever class.
-        max_detections: of each image.
 
     Raises:
         RecipeError: parts that do not go together.
     """
-    if channels < 2:
-        raise RecipeError(f"channels={channels}: at least 2, of which the semantic head has half")
+    if detector.channels < 2:
+        raise RecipeError(f"channels={detector.channels}: at least 2, of which the semantic head has half")
     if semantic_layers < 2:
         raise RecipeError(f"semantic_layers={semantic_layers}: at least 2 are wanted")
     if semantic_norm not in ("none", "group"):
         raise RecipeError(f"semantic_norm '{semantic_norm}': none or group")
     if not 0 < kept_objects <= 1:
         raise RecipeError(f"kept_objects={kept_objects}: a fraction above 0, at most 1")
-    parts = mask_rcnn.build(
-        num_classes=num_classes,
-        thing_ids=thing_ids,
-        backbone=backbone,
-        channels=channels,
-        box_width=box_width,
-        sampling_ratio=sampling_ratio,
-        is_aligned=is_aligned,
-        inclusive_boxes=inclusive_boxes,
-        pre_nms_topk=pre_nms_topk,
-        post_nms_topk=post_nms_topk,
-        samples=samples,
-        positive_fraction=positive_fraction,
-        rpn_beta=rpn_beta,
-        box_beta=box_beta,
-        pixel_mean=pixel_mean,
-        pixel_std=pixel_std,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-    ).parts
+    parts = mask_rcnn.build(num_classes=num_classes, detector=detector).parts
     if deformable_backbone:
         if not isinstance(parts.backbone, ResNetBackbone):
-            raise RecipeError(f"backbone '{backbone}': deformable_backbone takes a ResNet")
+            raise RecipeError(f"backbone '{detector.backbone}': deformable_backbone takes a ResNet")
         deform(parts.backbone, is_modulated=False, has_bias=False)
     if global_context:
         widths = [parts.backbone.channels[number] for number in parts.maps]
-        parts = replace(parts, fpn=FPN(widths, channels=channels, global_context=True))
+        parts = replace(parts, fpn=FPN(widths, channels=detector.channels, global_context=True))
     roi_pooling = RoIPooling(
-        (STRIDE,), size=ROI_SIDE, sampling_ratio=sampling_ratio, is_aligned=is_aligned, inclusive_boxes=inclusive_boxes
+        (STRIDE,),
+        size=ROI_SIDE,
+        sampling_ratio=detector.sampling_ratio,
+        is_aligned=detector.is_aligned,
+        inclusive_boxes=detector.inclusive_boxes,
     )
     return UPSNet(
         parts,
         semantic_head=SemanticHead(
-            channels, num_classes, channels=channels // 2, layers=semantic_layers, norm=semantic_norm
+            detector.channels, num_classes, channels=detector.channels // 2, layers=semantic_layers, norm=semantic_norm
         ),
         roi_pooling=roi_pooling if roi_weight else None,
         semantic_weight=semantic_weight,
@@ -497,25 +451,7 @@ VARIANTS = {
 }
 
 RECIPE = Recipe(
-    stages=(
-        Stage(
-            steps=6_000,
-            batch_size=4,
-            crop_size=416,
-            optimizer=Optimizer(
-                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
-            ),
-            augmentation=Augmentation(
-                scale_min=0.4, scale_max=1.6, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05
-            ),
-            poly_power=0.9,
-            warmup_steps=200,
-            freeze_batch_norm=True,
-            frozen_stages=1,
-            ema_decay=0.998,
-            arguments={"samples": 128},
-        ),
-    ),
+    stages=(mask_rcnn.DETECTOR_STAGE,),
     paper={
         "steps": "90,000 on COCO, 12,000 on Cityscapes",
         "batch_size": "16",

@@ -36,10 +36,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
+from pixelwise.contracts import Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import objects_to_learn
-from pixelwise.models import upsnet
+from pixelwise.models import mask_rcnn, upsnet
 from pixelwise.nn.convolution import convolution
 from pixelwise.nn.flow import build_flow
 from pixelwise.ops.boxes import pairwise_iou
@@ -539,66 +539,36 @@ class VPSNet(upsnet.UPSNet):
         return Output(segments, tracks=tuple(tracks for tracks, _ in followed), memory=after)
 
 
+@flat_arguments
 def build(
     *,
     num_classes: int,
-    thing_ids: Sequence[int] | None = None,
-    backbone: str = "resnet50",
+    detector: mask_rcnn.DetectorArguments = upsnet.DETECTOR,
     has_fuse: bool = True,
     has_track: bool = True,
     flow: str = "dis",
-    channels: int = 256,
-    box_width: int = 1024,
     semantic_weight: float = 1.0,
     panoptic_weight: float = 0.5,
     track_weight: float = 0.5,
     match_weights: Sequence[float] = MATCH_WEIGHTS,
     max_known: int = 256,
     smallest_stuff: int = 2048,
-    sampling_ratio: int = 2,
-    is_aligned: bool = True,
-    pre_nms_topk: Sequence[int] | None = None,
-    post_nms_topk: Sequence[int] | None = None,
-    samples: int = 512,
-    positive_fraction: float = 0.25,
-    rpn_beta: float = 1 / 9,
-    box_beta: float = 1.0,
-    pixel_mean: Sequence[float] | None = None,
-    pixel_std: Sequence[float] | None = None,
-    score_threshold: float = 0.6,
-    nms_threshold: float = 0.5,
-    max_detections: int = 100,
 ) -> VPSNet:
     """VPSNet with random weights.
 
     Args:
         num_classes: of the label set, things and stuff.
-        thing_ids: class ids of things; all but 0 if not given.
-        backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32.
+        detector: its fields are arguments of their own; the semantic head has half of its channels, the track head its
+            `box_width`.
         has_fuse: the frame before adds to the features; without it, the paper's "VPSNet-Track".
         has_track: objects are known again; without it, "VPSNet-Fuse", whose objects are new in each frame.
         flow: `dis`, `raft_small`, `raft_large` (with weights, see `nn.flow`) or `zero`, for ablation.
-        channels: of the pyramid's levels; the semantic head has half of them.
-        box_width: of the hidden layers of the box head, and of the track head.
         semantic_weight: of the semantic term in the loss.
         panoptic_weight: of the panoptic term.
         track_weight: of the track term.
         match_weights: of log score, overlap and class, beside the log-probability, in telling objects.
         max_known: objects of a clip that are known at most; those that were not seen for longest are forgotten.
         smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
-        sampling_ratio: see `models.mask_rcnn.build`, as for what follows.
-        is_aligned: RoIAlign with half-pixel centres; the public code is without.
-        pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000.
-        post_nms_topk: of each image, after it; 2000 and 1000.
-        samples: proposals of each image that are trained on.
-        positive_fraction: of the samples, at most.
-        rpn_beta: where the parabola of the RPN's box loss ends.
-        box_beta: likewise, of the box head.
-        pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
-        pixel_std: their deviation; the backbone's if not given.
-        score_threshold: objects of the panoptic head have a greater score.
-        nms_threshold: IoU from which a better object suppresses another, of whatever class.
-        max_detections: of each image.
 
     Raises:
         RecipeError: parts that do not go together.
@@ -611,11 +581,8 @@ def build(
         raise RecipeError(f"max_known={max_known}: at least 1")
     base = upsnet.build(
         num_classes=num_classes,
-        thing_ids=thing_ids,
-        backbone=backbone,
+        detector=detector,
         global_context=False,
-        channels=channels,
-        box_width=box_width,
         semantic_layers=3,
         semantic_norm="group",
         semantic_weight=semantic_weight,
@@ -624,25 +591,12 @@ def build(
         kept_objects=1.0,
         has_unknown=False,
         smallest_stuff=smallest_stuff,
-        sampling_ratio=sampling_ratio,
-        is_aligned=is_aligned,
-        pre_nms_topk=pre_nms_topk,
-        post_nms_topk=post_nms_topk,
-        samples=samples,
-        positive_fraction=positive_fraction,
-        rpn_beta=rpn_beta,
-        box_beta=box_beta,
-        pixel_mean=pixel_mean,
-        pixel_std=pixel_std,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
     )
     return VPSNet(
         base,
         flow=build_flow(flow) if has_fuse else None,
-        fuse=Fuse(channels) if has_fuse else None,
-        track_head=TrackHead(channels, width=box_width) if has_track else None,
+        fuse=Fuse(detector.channels) if has_fuse else None,
+        track_head=TrackHead(detector.channels, width=detector.box_width) if has_track else None,
         track_weight=track_weight,
         match_weights=match_weights,
         max_known=max_known,
@@ -695,25 +649,7 @@ VARIANTS = {
 }
 
 RECIPE = Recipe(
-    stages=(
-        Stage(
-            steps=6_000,
-            batch_size=2,
-            crop_size=416,
-            optimizer=Optimizer(
-                name="adamw", lr=1e-4, head_lr_multiplier=2.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=5.0
-            ),
-            augmentation=Augmentation(
-                scale_min=0.4, scale_max=1.6, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05
-            ),
-            poly_power=0.9,
-            warmup_steps=200,
-            freeze_batch_norm=True,
-            frozen_stages=1,
-            ema_decay=0.998,
-            arguments={"samples": 128},
-        ),
-    ),
+    stages=(replace(upsnet.RECIPE.stages[0], batch_size=2),),
     paper={
         "steps": "12 epochs of 8 repetitions of the pairs of Cityscapes-VPS, from weights of Cityscapes",
         "batch_size": "8 pairs, one in each process",

@@ -25,6 +25,7 @@ Differences from the paper, and from the authors' code where it says more:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -34,10 +35,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import objects_to_learn
-from pixelwise.nn.backbones import Backbone, Normalize, ResNetBackbone, build_backbone
+from pixelwise.nn.backbone import Backbone, Normalize
+from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.convolution import convolution
 from pixelwise.nn.deformable import deform
 from pixelwise.nn.fpn import FPN, pyramid_maps
@@ -689,34 +691,13 @@ def _initialise(part: nn.Module | None) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def build(
-    *,
-    num_classes: int,
-    thing_ids: Sequence[int] | None = None,
-    backbone: str = "resnet101",
-    deformable_interval: int = 0,
-    channels: int = 256,
-    prototypes: int = 32,
-    anchors: Anchors = "square",
-    anchor_sizes: Sequence[float] = (24, 48, 96, 192, 384),
-    anchor_scales: int = 1,
-    anchor_image_side: int = 550,
-    rescores_masks: bool = False,
-    masks_to_train: int = 100,
-    nms: Literal["fast", "ordinary"] = "fast",
-    candidate_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    score_threshold: float = 0.0,
-    max_detections: int = 100,
-) -> YOLACT:
-    """YOLACT with random weights.
+@dataclass(frozen=True, kw_only=True)
+class DetectorArguments:
+    """The arguments of `build` that YolactEdge has too.
 
-    Args:
-        num_classes: background included.
+    Attributes:
         thing_ids: class ids of what is found; all but 0 if not given.
         backbone: see `nn.backbones.build_backbone`.
-        deformable_interval: make every so many-th block of a ResNet's last three stages deformable (YOLACT++); 0 for
-            none.
         channels: of the feature pyramid.
         prototypes: 32 in the paper (table 2b).
         anchors: see Anchors.
@@ -725,49 +706,85 @@ def build(
         anchor_scales: sizes at each level, by which it is divided into equal ratios up to twice the size; 3 in
             YOLACT++.
         anchor_image_side: see `anchor_sizes`; in images of other sides, anchors have the same share of each.
-        rescores_masks: with the mask-IoU network of YOLACT++.
         masks_to_train: of each image; the authors have 300 at 700 pixels.
         nms: `fast`, or `ordinary` within each class.
         candidate_threshold: anchors whose best class scores no more go out before NMS.
         nms_threshold: largest IoU of two objects of a class.
-        score_threshold: of what is answered, see YOLACT.
+        score_threshold: of what is predicted, see YOLACT.
         max_detections: of an image.
+    """
+
+    thing_ids: Sequence[int] | None = None
+    backbone: str = "resnet101"
+    channels: int = 256
+    prototypes: int = 32
+    anchors: Anchors = "square"
+    anchor_sizes: Sequence[float] = (24, 48, 96, 192, 384)
+    anchor_scales: int = 1
+    anchor_image_side: int = 550
+    masks_to_train: int = 100
+    nms: Literal["fast", "ordinary"] = "fast"
+    candidate_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    score_threshold: float = 0.0
+    max_detections: int = 100
+
+
+DETECTOR = DetectorArguments()
+"""As in the paper, of 550 pixels."""
+
+
+@flat_arguments
+def build(
+    *,
+    num_classes: int,
+    detector: DetectorArguments = DETECTOR,
+    deformable_interval: int = 0,
+    rescores_masks: bool = False,
+) -> YOLACT:
+    """YOLACT with random weights.
+
+    Args:
+        num_classes: background included.
+        detector: its fields are arguments of their own.
+        deformable_interval: make every so many-th block of a ResNet's last three stages deformable (YOLACT++); 0 for
+            none.
+        rescores_masks: with the mask-IoU network of YOLACT++.
 
     Raises:
         RecipeError: parts that do not go together.
     """
-    if anchors not in ("square", "ratios"):
-        raise RecipeError(f"anchors '{anchors}': square or ratios")
-    if nms not in ("fast", "ordinary"):
-        raise RecipeError(f"nms '{nms}': fast or ordinary")
-    if len(anchor_sizes) < 3 or anchor_scales < 1:
-        raise RecipeError(
-            f"anchor_sizes {list(anchor_sizes)}, anchor_scales {anchor_scales}: at least three levels and one scale"
-        )
+    sizes, scales = detector.anchor_sizes, detector.anchor_scales
+    if detector.anchors not in ("square", "ratios"):
+        raise RecipeError(f"anchors '{detector.anchors}': square or ratios")
+    if detector.nms not in ("fast", "ordinary"):
+        raise RecipeError(f"nms '{detector.nms}': fast or ordinary")
+    if len(sizes) < 3 or scales < 1:
+        raise RecipeError(f"anchor_sizes {list(sizes)}, anchor_scales {scales}: at least three levels and one scale")
     try:
-        things = things_of(num_classes, thing_ids)
+        things = things_of(num_classes, detector.thing_ids)
     except ValueError as error:
         raise RecipeError(str(error)) from None
-    network = build_backbone(backbone, output_stride=32)
+    network = build_backbone(detector.backbone, output_stride=32)
     if deformable_interval:
         if not isinstance(network, ResNetBackbone):
-            raise RecipeError(f"deformable_interval {deformable_interval}: only with a ResNet, not {backbone}")
+            raise RecipeError(f"deformable_interval {deformable_interval}: only with a ResNet, not {detector.backbone}")
         deform(network, interval=deformable_interval)
     return YOLACT(
         network,
         things=things,
-        channels=channels,
-        prototypes=prototypes,
-        anchor_sizes=[[size * 2 ** (scale / anchor_scales) for scale in range(anchor_scales)] for size in anchor_sizes],
-        anchor_image_side=anchor_image_side,
-        square_anchors=anchors == "square",
+        channels=detector.channels,
+        prototypes=detector.prototypes,
+        anchor_sizes=[[size * 2 ** (scale / scales) for scale in range(scales)] for size in sizes],
+        anchor_image_side=detector.anchor_image_side,
+        square_anchors=detector.anchors == "square",
         rescores_masks=rescores_masks,
-        masks_to_train=masks_to_train,
-        fast_nms=nms == "fast",
-        candidate_threshold=candidate_threshold,
-        nms_threshold=nms_threshold,
-        score_threshold=score_threshold,
-        max_detections=max_detections,
+        masks_to_train=detector.masks_to_train,
+        fast_nms=detector.nms == "fast",
+        candidate_threshold=detector.candidate_threshold,
+        nms_threshold=detector.nms_threshold,
+        score_threshold=detector.score_threshold,
+        max_detections=detector.max_detections,
     )
 
 

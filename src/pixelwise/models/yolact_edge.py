@@ -33,10 +33,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds
+from pixelwise.contracts import Augmentation, Recipe, Sizes, Term, Thresholds, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.models import yolact
-from pixelwise.models.yolact import YOLACT, Anchors, Comparison, Detections
+from pixelwise.models.yolact import YOLACT, Comparison, Detections
 from pixelwise.nn.backbones import MobileNetV2Backbone, MobileNetV3Backbone, ResNetBackbone
 from pixelwise.nn.darknet import DarkNetBackbone
 from pixelwise.ops.padding import zero_beyond
@@ -448,48 +448,24 @@ def _resized(x: Float[Tensor, "B _ _ _"], size: tuple[int, int]) -> Float[Tensor
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
+@flat_arguments
 def build(
     *,
     num_classes: int,
-    thing_ids: Sequence[int] | None = None,
-    backbone: str = "resnet101",
-    channels: int = 256,
-    prototypes: int = 32,
+    detector: yolact.DetectorArguments = yolact.DETECTOR,
     flow_width: int = 64,
     key_interval: int = 5,
     learns: Learns = "pairs",
-    anchors: Anchors = "square",
-    anchor_sizes: Sequence[float] = (24, 48, 96, 192, 384),
-    anchor_scales: int = 1,
-    anchor_image_side: int = 550,
-    masks_to_train: int = 100,
-    nms: Literal["fast", "ordinary"] = "fast",
-    candidate_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    score_threshold: float = 0.0,
-    max_detections: int = 100,
 ) -> YolactEdge:
     """YolactEdge with random weights.
 
     Args:
         num_classes: background included.
-        thing_ids: class ids of what is found; all but 0 if not given.
-        backbone: a ResNet, MobileNet or DarkNet of `nn.backbones.NAMES`.
-        channels: of the feature pyramid.
-        prototypes: see `yolact.build`, as for all that is not told here.
+        detector: its fields are arguments of their own; the backbone is a ResNet, MobileNet or DarkNet of
+            `nn.backbones.NAMES`.
         flow_width: channels of the flow network's first stage.
         key_interval: every so many-th frame of a clip is a key frame.
         learns: see Learns.
-        anchors: see `yolact.build`.
-        anchor_sizes: see `yolact.build`.
-        anchor_scales: see `yolact.build`.
-        anchor_image_side: see `yolact.build`.
-        masks_to_train: see `yolact.build`.
-        nms: see `yolact.build`.
-        candidate_threshold: see `yolact.build`.
-        nms_threshold: see `yolact.build`.
-        score_threshold: see `yolact.build`.
-        max_detections: of an image.
 
     Raises:
         RecipeError: parts that do not go together.
@@ -498,23 +474,7 @@ def build(
         raise RecipeError(f"key_interval {key_interval}: at least 1 is wanted, which makes each frame a key frame")
     if learns not in ("images", "pairs"):
         raise RecipeError(f"learns '{learns}': images or pairs")
-    network = yolact.build(
-        num_classes=num_classes,
-        thing_ids=thing_ids,
-        backbone=backbone,
-        channels=channels,
-        prototypes=prototypes,
-        anchors=anchors,
-        anchor_sizes=anchor_sizes,
-        anchor_scales=anchor_scales,
-        anchor_image_side=anchor_image_side,
-        masks_to_train=masks_to_train,
-        nms=nms,
-        candidate_threshold=candidate_threshold,
-        nms_threshold=nms_threshold,
-        score_threshold=score_threshold,
-        max_detections=max_detections,
-    )
+    network = yolact.build(num_classes=num_classes, detector=detector)
     return YolactEdge(network, flow_width=flow_width, key_interval=key_interval, learns=learns)
 
 
@@ -529,19 +489,12 @@ _IMAGES = replace(yolact.RECIPE.stages[0], name="images", arguments={"learns": "
 RECIPE = Recipe(
     stages=(
         _IMAGES,
-        Stage(
+        replace(
+            _IMAGES,
             name="pairs",
             steps=2_000,
-            batch_size=8,
-            crop_size=320,
-            optimizer=Optimizer(
-                name="adamw", lr=1e-4, head_lr_multiplier=3.0, weight_decay=1e-2, norm_weight_decay=0.0, clip_norm=10.0
-            ),
             augmentation=Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
-            poly_power=0.9,
-            warmup_steps=200,
-            freeze_batch_norm=True,
-            ema_decay=0.998,
+            arguments={},
         ),
     ),
     input_size=320,

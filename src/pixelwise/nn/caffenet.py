@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.nn.backbones import Backbone
+from pixelwise.nn.backbone import Backbone
 
 
 class CaffeNetBackbone(Backbone):

@@ -8,7 +8,7 @@ from itertools import islice
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.nn.backbones import Backbone
+from pixelwise.nn.backbone import Backbone
 
 BLOCKS = (1, 2, 8, 8, 4)
 """Residual blocks of each stage."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Sizes, Thresholds, Traits
 from pixelwise.losses.cross_entropy import PixelLoss
-from pixelwise.nn.backbones import Backbone, Normalize
+from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.ops.resize import argmax_resized
 from pixelwise.types import Annotation
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.nn.backbones import Backbone
+from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.convolution import StridedConv2d, convolution
 
 Extra = Literal["none", "pool", "convolutions"]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.contracts import Stage, Term, as_system
 from pixelwise.data.dataset import clip_of_each, flow_of
@@ -22,8 +23,9 @@ from pixelwise.errors import RecipeError
 from pixelwise.inference.predictor import require_takes_proposals
 from pixelwise.labels import LabelSet
 from pixelwise.losses.cross_entropy import HasPixelLoss
-from pixelwise.nn.backbones import Backbone, freeze_batch_norm, freeze_stages
-from pixelwise.training.optimizer import WeightAverage, build_optimizer, schedule_factor, set_rates
+from pixelwise.nn.backbone import Backbone
+from pixelwise.nn.backbones import freeze_batch_norm, freeze_stages
+from pixelwise.training.optimizer import build_optimizer, schedule_factor, set_rates, weight_average
 from pixelwise.training.processes import process_count, together, wrapped
 from pixelwise.types import Batch
 
@@ -63,7 +65,7 @@ class Fit:
     system: nn.Module
     stage: Stage
     optimizer: torch.optim.Optimizer
-    average: WeightAverage | None
+    average: AveragedModel | None
     step: int = 0
 
     @classmethod
@@ -71,12 +73,12 @@ class Fit:
         """A fit before its first step, with all frozen that the stage freezes."""
         _freeze(system, stage)
         optimizer = build_optimizer(system, stage.optimizer)
-        average = WeightAverage(system, stage.ema_decay) if stage.ema_decay else None
+        average = weight_average(system, stage.ema_decay) if stage.ema_decay else None
         return cls(system, stage, optimizer, average)
 
     def shipped_state(self) -> dict[str, Tensor]:
-        """The weights to judge and to ship: the average if there is one."""
-        return self.average.tensors if self.average else self.system.state_dict()
+        """The weights to evaluate and to ship: the average if there is one."""
+        return (self.average.module if self.average else self.system).state_dict()
 
 
 def fit(
@@ -155,7 +157,7 @@ def fit(
         norm = _clip(system, stage.optimizer.clip_norm)
         fitting.optimizer.step()
         if fitting.average:
-            fitting.average.update(system, fitting.step)
+            fitting.average.update_parameters(system)
         fitting.step += 1
         yield Step(
             number=fitting.step,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.contracts import Optimizer, Stage, as_system
 from pixelwise.errors import RecipeError
@@ -64,26 +65,26 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
-class WeightAverage:
-    """Exponential moving average of weights and batch-norm statistics, in float32.
+def weight_average(network: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of weights and batch-norm statistics; counters are copied.
 
     Source: Polyak & Juditsky (1992); with the warm-up min(decay, (1 + n) / (10 + n)) of TensorFlow's implementation, so
     that early averages do not remember the start.
-
-    Attributes:
-        tensors: averaged state, by the network's own keys; counters are copied.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.tensors: dict[str, Tensor] = {key: value.detach().clone() for key, value in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Move towards the network's weights after step `step` (from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in network.state_dict().items():
-            if value.is_floating_point():
-                self.tensors[key].lerp_(value, 1 - decay)
+    def move(averages: Sequence[Tensor], values: Sequence[Tensor], count: int | Tensor) -> None:
+        step = int(count) - 1
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - min(decay, (1 + step) / (10 + step)))
             else:
-                self.tensors[key].copy_(value)
+                average.copy_(value)
+
+    averaged = AveragedModel(network, multi_avg_fn=move, use_buffers=True)  # pyright: ignore[reportArgumentType]
+    set_updates(averaged, 0)
+    return averaged
+
+
+def set_updates(averaged: AveragedModel, count: int) -> None:
+    """Say how often the average was moved; the weights that it begins with count as one more, or they would be lost."""
+    averaged.n_averaged.fill_(count + 1)

@@ -1,5 +1,13 @@
 """ADE20K in the SceneParsing layout: images/training/NAME.jpg and annotations/training/NAME.png, and `validation`.
 
+    PATH/
+    ├── images/
+    │   ├── training/ADE_train_00000001.jpg
+    │   └── validation/ADE_val_00000001.jpg
+    └── annotations/
+        ├── training/ADE_train_00000001.png    0 is unlabelled, 1-150 are classes
+        └── validation/ADE_val_00000001.png
+
 PATH is ADEChallengeData2016, or the folder around it. A mask's 0 is unlabelled, 1-150 are the classes. The splits are
 `train` and `val`; `training` and `validation` are understood too. Where images/ and annotations/ hold the files
 themselves, their names tell the split (`ADE_val_00000001`); if one does not, every fifth pair by name is val. Without a
@@ -11,23 +19,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.kinds.class_masks import mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
-from pixelwise.data.kinds.faults import SplitReport, check_pairs
 from pixelwise.data.kinds.folders import (
     EVERY_FIFTH,
-    Entry,
     divided,
     in_reading_order,
     labels_for,
     list_images,
     pair_folders,
-    pairs_dataset,
-    require_complete,
     require_split,
 )
+from pixelwise.data.listing import Item, Listing
+from pixelwise.data.spec import Format
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
@@ -49,40 +54,17 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     return ("train", "val") if None in named else in_reading_order(split for split in named if split)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
-    """The images of one split. Raises DataError when an image lacks its mask, or a mask its image."""
-    entries = list_entries(path, split, options)
-    require_complete(entries, source=name)
-    note = EVERY_FIFTH if _divided_here(path) else None
-    return pairs_dataset(entries, labels_of(path, options), name=name, format="ade20k", note=note)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and every mask of the split and report every fault."""
-    entries, labels = list_entries(path, split, options), labels_of(path, options)
-    source = _root(path) / "images"
-    return check_pairs(entries, labels, split=split, source=source, workers=workers, progress=progress)
-
-
-def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     """The images and masks of one split, also those without partner, by name."""
     split = next((ours for ours, theirs in _FOLDERS.items() if split == theirs), split)
     require_split(split, splits(path, options), source=path)
-    images, masks = _root(path) / "images", _root(path) / "annotations"
-    folder = _FOLDERS.get(split, split)
-    if (images / folder).is_dir():
-        return pair_folders(images / folder, masks / folder)
-    if (images / split).is_dir():
-        return pair_folders(images / split, masks / split)
-    found = pair_folders(images, masks)
-    if _divided_here(path):
-        return divided(found, split)
-    return tuple(entry for entry in found if _named_split(entry.image or entry.mask) == split)
-
-
-def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
-    """The 150 classes, unless the folder or an option names others."""
-    return labels_for(_root(path), options, default="ade20k")
+    return mask_listing(
+        _items(_root(path), split),
+        labels_for(_root(path), options, default="ade20k"),
+        source=_root(path) / "images",
+        writer=writer,
+        notes=[EVERY_FIFTH] if _divided_here(path) else (),
+    )
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
@@ -96,6 +78,17 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
         folders=_FOLDERS,
         default=published("ade20k"),
     )
+
+
+def _items(root: Path, split: str) -> tuple[Item, ...]:
+    images, masks = root / "images", root / "annotations"
+    for folder in (_FOLDERS.get(split, split), split):
+        if (images / folder).is_dir():
+            return pair_folders(images / folder, masks / folder)
+    found = pair_folders(images, masks)
+    if _divided_here(root):
+        return divided(found, split)
+    return tuple(item for item in found if _named_split(item.image or item.truth) == split)
 
 
 def _root(path: Path) -> Path:
@@ -115,3 +108,6 @@ def _named_split(path: Path | None) -> str | None:
     """`val` of ADE_val_00000001."""
     parts = path.stem.split("_") if path else []
     return parts[1] if len(parts) > 2 and parts[0] == "ADE" and parts[1] else None
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

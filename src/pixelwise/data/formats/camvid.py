@@ -1,5 +1,11 @@
 """CamVid as distributed with SegNet: SPLIT/NAME.png and SPLITannot/NAME.png, ids 0-10, 11 = void.
 
+    PATH/
+    ├── train/0001TP_006690.png
+    ├── trainannot/0001TP_006690.png    ids 0-10, 11 is void
+    ├── val/, valannot/
+    └── test/, testannot/
+
 Images may be of any kind. Without a label file of its own the set has the 11 classes of Sturgess et al. (2009).
 """
 
@@ -8,20 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.kinds.class_masks import mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
-from pixelwise.data.kinds.faults import SplitReport, check_pairs
-from pixelwise.data.kinds.folders import (
-    Entry,
-    annot_splits,
-    labels_for,
-    pair_folders,
-    pairs_dataset,
-    require_complete,
-    require_split,
-)
+from pixelwise.data.kinds.folders import annot_splits, labels_for, pair_folders, require_split
+from pixelwise.data.listing import Listing
+from pixelwise.data.spec import Format
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
@@ -35,28 +33,12 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     return found
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
-    """The images of one folder. Raises DataError when an image lacks its mask, or a mask its image."""
-    entries = list_entries(path, split, options)
-    require_complete(entries, source=name)
-    return pairs_dataset(entries, labels_of(path, options), name=name, format="camvid")
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and every mask of both folders and report every fault."""
-    entries, labels = list_entries(path, split, options), labels_of(path, options)
-    return check_pairs(entries, labels, split=split, source=path / split, workers=workers, progress=progress)
-
-
-def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     """The images and masks of one split, also those without partner, by name."""
     require_split(split, splits(path, options), source=path)
-    return pair_folders(path / split, path / f"{split}annot")
-
-
-def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
-    """The 11 classes, unless the folder or an option names others."""
-    return labels_for(path, options, default="camvid")
+    items = pair_folders(path / split, path / f"{split}annot")
+    labels = labels_for(path, options, default="camvid")
+    return mask_listing(items, labels, source=path / split, writer=writer)
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
@@ -68,3 +50,6 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
         mask="{split}annot/{name}.png",
         default=published("camvid"),
     )
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

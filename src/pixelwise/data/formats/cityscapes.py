@@ -1,5 +1,11 @@
 """Cityscapes: leftImg8bit/SPLIT/CITY/ID_leftImg8bit.png and gtFine/SPLIT/CITY/ID_gtFine_labelIds.png.
 
+    PATH/
+    ├── leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png
+    └── gtFine/train/aachen/
+        ├── aachen_000000_000019_gtFine_labelIds.png
+        └── aachen_000000_000019_gtFine_instanceIds.png    may be missing
+
 The truth has the 19 classes of the benchmark, read from `labelIds` or, by `?ids=trainIds` or where only those are
 there, from `*_labelTrainIds.png` (0-18, 255 = void); every other id is void. `?annotations=gtCoarse` takes the coarse
 masks. Where every image has `*_instanceIds.png`, the truth has objects and segments too: an id from 1000 on is
@@ -15,23 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.dataset import Dataset
+from pixelwise.data.kinds.class_masks import ObjectFiles, mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter
-from pixelwise.data.kinds.faults import Fault, SplitReport, check_pairs
-from pixelwise.data.kinds.folders import (
-    Entry,
-    FilesByStem,
-    by_stem,
-    in_reading_order,
-    pairs_dataset,
-    require_complete,
-    require_split,
-)
-from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids, with_objects
+from pixelwise.data.kinds.folders import FilesByStem, by_stem, in_reading_order, item_of, require_split
+from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids
 from pixelwise.data.kinds.segment_maps import panoptic_of
+from pixelwise.data.listing import Fault, Item, Listing
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Annotation, Instances, Panoptic
 
@@ -60,52 +58,25 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return found
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> Dataset:
-    """The images of one split. Raises DataError when a file of the two or three of an image is missing."""
-    entries = list_entries(path, split, options)
-    require_complete(entries, source=name)
-    pairs = pairs_dataset(entries, _labels(path, split, options), name=name, format="cityscapes")
-    return with_objects(
-        pairs,
-        [_instance_file(mask, id, options) for id, mask in zip(pairs.ids, pairs.masks, strict=True)],
-        wanted=objects_wanted(options, name=name),
-        read=read_instances,
-    )
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and every mask of the split and report every fault."""
-    return check_pairs(
-        list_entries(path, split, options),
-        _labels(path, split, options),
-        split=split,
-        source=path / "leftImg8bit" / split,
-        workers=workers,
-        progress=progress,
-        inspect_objects=_inspect_instances,
-    )
-
-
-def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     """The images and masks of all cities of a split, also those without partner, by name."""
     require_split(split, splits(path, options), source=path)
-    annotations, kind = _annotations(options), _FILES[ids_of(path, split, options)]
+    annotations, ids = _annotations(options), ids_of(path, split, options)
     images = _of_all_cities(path / "leftImg8bit" / split, "_leftImg8bit")
-    masks = _of_all_cities(path / annotations / split, f"_{annotations}_{kind}")
-    entries = (Entry.from_files(id, images, masks) for id in sorted(images.keys() | masks.keys()))
-    if objects_wanted(options, name="cityscapes") is False:
-        return tuple(entries)
-    return tuple(
-        replace(entry, objects=file)
-        if entry.mask and (file := _instance_file(entry.mask, entry.id, options)).is_file()
-        else entry
-        for entry in entries
+    masks = _of_all_cities(path / annotations / split, f"_{annotations}_{_FILES[ids]}")
+    items = [item_of(id, images, masks) for id in sorted(images.keys() | masks.keys())]
+    objects, wanted = None, objects_wanted(options, name="cityscapes")
+    if wanted is not False:
+        items = [_with_objects(item, options) for item in items]
+        objects = ObjectFiles(read_instances, _inspect_instances, instances_in, wanted, tells_class=True)
+    return mask_listing(
+        items,
+        _with_ids(ids),
+        source=path / "leftImg8bit" / split,
+        writer=writer,
+        options={"ids": ids, **{name: options[name] for name in ("annotations",) if name in options}},
+        objects=objects,
     )
-
-
-def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
-    """The 19 classes with the ids of the files that the first split has."""
-    return _labels(path, splits(path, options)[0], options)
 
 
 def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:
@@ -155,21 +126,19 @@ def _things(labels: LabelSet) -> dict[int, int]:
     return {id: index for index, id in enumerate(dataset_id) if labels.is_thing[index]}
 
 
-def _inspect_instances(entry: Entry, semantic: np.ndarray, labels: LabelSet) -> Iterator[Fault]:
+def _inspect_instances(item: Item, semantic: np.ndarray, labels: LabelSet) -> Iterator[Fault]:
     """What is wrong with the instance ids of an image, which say the class once more."""
-    if entry.objects is None:
-        return
     try:
-        ids = read_object_ids(entry.objects, semantic.shape)
+        ids = read_object_ids(item.extra, semantic.shape)
     except DataError as error:
-        yield Fault("unreadable objects", str(entry.objects), str(error).removeprefix(f"{entry.objects}: "))
+        yield Fault("unreadable objects", str(item.extra), str(error).removeprefix(f"{item.extra}: "))
         return
     things = _things(labels)
     for id in ids_in(ids):
         if id >= _OBJECTS and _label_id(id) not in things and _label_id(id) in published("cityscapes").dataset_ids:
-            yield Fault("object of stuff", f"{entry.objects}: object {id}", f"labelId {_label_id(id)} is no thing")
+            yield Fault("object of stuff", f"{item.extra}: object {id}", f"labelId {_label_id(id)} is no thing")
         elif _label_id(id) in things:
-            yield from contradictions(semantic[ids == id], things[_label_id(id)], labels, entry.objects, id)
+            yield from contradictions(semantic[ids == id], things[_label_id(id)], labels, item.extra, id)
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:  # noqa: ARG001
@@ -200,8 +169,10 @@ def _of_all_cities(folder: Path, suffix: str) -> FilesByStem:
     return found
 
 
-def _instance_file(mask: Path, id: str, options: Mapping[str, str]) -> Path:
-    return mask.with_name(f"{id}_{_annotations(options)}_instanceIds.png")
+def _with_objects(item: Item, options: Mapping[str, str]) -> Item:
+    """With the file of instance ids beside its mask, if that is there."""
+    file = item.truth and item.truth.with_name(f"{item.id}_{_annotations(options)}_instanceIds.png")
+    return item._replace(extra=file if file and file.is_file() else None)
 
 
 def _annotations(options: Mapping[str, str]) -> str:
@@ -225,12 +196,11 @@ def ids_of(path: Path, split: str, options: Mapping[str, str]) -> str:
     return _wanted_ids(options) or next(there, "labelIds")
 
 
-def _labels(path: Path, split: str, options: Mapping[str, str]) -> LabelSet:
-    return _with_ids(ids_of(path, split, options))
-
-
 def _with_ids(ids: str) -> LabelSet:
     labels = published("cityscapes")
     if ids == "labelIds":
         return labels
     return replace(labels, dataset_ids=tuple(range(len(labels))), void_ids=(255, -1))
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

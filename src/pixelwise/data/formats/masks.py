@@ -1,5 +1,10 @@
 """One's own images with masks of class ids, paired by name.
 
+    PATH/
+    ├── labels.txt                 one name a line, from id 0
+    ├── images/train/0001.jpg      or images/0001.jpg, or train/0001.jpg
+    └── masks/train/0001.png       or masks/0001.png, or trainannot/0001.png
+
 Layouts, the first that fits: `images/SPLIT/` and `masks/SPLIT/`; `images/` and `masks/` without splits; `SPLIT/` and
 `SPLITannot/`. `?images=` and `?masks=` give other names than `images` and `masks`, `?suffix=_mask` what a mask's name
 has after its image's. A `labels.txt` (one name a line, from id 0; 255 is void) or a `labels.toml` says what the ids
@@ -7,33 +12,30 @@ mean, or `?labels=voc` takes a published label set. With `?palette=labels` the m
 instead of ids; see `data.truth.colours`.
 
 Without splits every fifth pair by name goes to `val`, the others to `train`, and the set's note says so. Images
-without a mask and masks without an image are left out, and the note counts them: a half-labelled folder is a common
-thing. `check_split` reports them as faults.
+without a mask and masks without an image are skipped, and the note counts them: a half-labelled folder is a common
+thing. A check reports them as faults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.kinds.class_masks import mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
-from pixelwise.data.kinds.faults import SplitReport, check_pairs
-from pixelwise.data.kinds.folders import labels_for, pairs_dataset
+from pixelwise.data.kinds.folders import labels_for
 from pixelwise.data.kinds.pair_layout import (
-    list_entries,
-    pairs_note,
+    list_items,
     places_of,
-    require_pairs,
     source_of,
-    split_note,
+    split_notes,
 )
 from pixelwise.data.kinds.pair_layout import splits as splits
 from pixelwise.data.kinds.writing import contiguous
+from pixelwise.data.listing import Listing
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.colours import require_distinct
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -45,33 +47,17 @@ OPTIONS: Mapping[str, str] = {
 }
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> SemanticPairs:
-    """The pairs of one split. Raises DataError when there are none, or the labels are not said."""
-    entries = list_entries(path, split, options)
-    require_pairs(path, entries, options, name=name)
-    return pairs_dataset(
-        entries,
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images and masks of one split, also those without partner. Raises DataError when the labels are not said."""
+    return mask_listing(
+        list_items(path, split, options),
         labels_of(path, options),
-        name=name,
-        format="masks",
-        note=pairs_note(path, entries, options),
-        colours=has_colours(options),
-    )
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and every mask and report every fault. Raises DataError when the labels are not said."""
-    report = check_pairs(
-        list_entries(path, split, options),
-        labels_of(path, options),
-        colours=has_colours(options),
-        split=split,
         source=source_of(path, split, options),
-        workers=workers,
-        progress=progress,
+        writer=writer,
+        notes=split_notes(path, options),
+        colours=has_colours(options),
+        halves=True,
     )
-    note = split_note(path, options)
-    return replace(report, notes=(note, *report.notes)) if note else report
 
 
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
@@ -101,3 +87,6 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
         image=image,
         mask=mask,
     )
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -1,5 +1,11 @@
 """PASCAL VOC: JPEGImages/ID.jpg, SegmentationClass/ID.png, and ImageSets/Segmentation/SPLIT.txt with one id a line.
 
+    PATH/
+    ├── ImageSets/Segmentation/train.txt     one id a line
+    ├── JPEGImages/2007_000032.jpg
+    ├── SegmentationClass/2007_000032.png    class ids, 255 is void
+    └── SegmentationObject/2007_000032.png   numbers of objects, may be missing
+
 Where every listed id has SegmentationObject/ID.png, the truth has objects: each of its numbers is one, of the class
 that most of its pixels have in SegmentationClass; 0 is none and 255 the border. `?instances=false` leaves them out.
 `?instances=regions` makes objects where there are no such files: each connected region of a class is one, since VOC
@@ -13,29 +19,20 @@ the 20 classes and the background of VOC 2012.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from skimage.measure import label
 
-from pixelwise.data.dataset import Dataset
+from pixelwise.data.kinds.class_masks import ObjectFiles, mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
-from pixelwise.data.kinds.faults import Fault, SplitReport, check_pairs
-from pixelwise.data.kinds.folders import (
-    Entry,
-    by_stem,
-    in_reading_order,
-    labels_for,
-    pairs_dataset,
-    require_complete,
-    require_split,
-)
-from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids, with_objects
+from pixelwise.data.kinds.folders import by_stem, in_reading_order, item_of, labels_for, require_split
+from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids
+from pixelwise.data.listing import Fault, Item, Listing
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.object_ids import majority_classes
 from pixelwise.data.truth.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Annotation, Instances
@@ -67,42 +64,22 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     return found
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> Dataset:
-    """The images of one list. Raises DataError when a listed id lacks its image or its mask."""
-    entries = list_entries(path, split, options)
-    require_complete(entries, source=name)
-    pairs = pairs_dataset(entries, labels_of(path, options), name=name, format="voc")
-    if options.get("instances") == REGIONS:
-        return with_objects(pairs, pairs.masks, wanted=True, read=read_regions)
-    files = [_year(path) / _OBJECTS / f"{id}.png" for id in pairs.ids]
-    return with_objects(pairs, files, wanted=objects_wanted(options, name=name), read=read_instances)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every listed image and its mask and report every fault. Raises DataError when there is no such list."""
-    return check_pairs(
-        list_entries(path, split, options),
-        labels_of(path, options),
-        split=split,
-        source=_list(path, split),
-        workers=workers,
-        progress=progress,
-        inspect_objects=_inspect_instances,
-    )
-
-
-def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
-    """The listed ids in the list's order, with the files that are there."""
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The listed ids in the list's order, with the files that are there. Raises DataError without such a list."""
     require_split(split, splits(path, options), source=path)
-    listed = read_lines(_list(path, split))
+    list_file, labels = _year(path) / _LISTS / f"{split}.txt", labels_for(_year(path), options, default="voc")
+    listed = read_lines(list_file)
     images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
-    entries = (Entry.from_files(id, images, masks) for id in map(str.strip, listed) if id)
-    if options.get("instances") == REGIONS or objects_wanted(options, name="voc") is False:
-        return tuple(entries)
-    folder = _year(path) / _OBJECTS
-    return tuple(
-        replace(entry, objects=file) if (file := folder / f"{entry.id}.png").is_file() else entry for entry in entries
-    )
+    items = [item_of(id, images, masks) for id in map(str.strip, listed) if id]
+    objects = None
+    if options.get("instances") == REGIONS:
+        items = [item._replace(extra=item.truth) for item in items]
+        objects = ObjectFiles(read_regions, wanted=True)
+    elif (wanted := objects_wanted(options, name="voc")) is not False:
+        folder = _year(path) / _OBJECTS
+        items = [item._replace(extra=file if (file := folder / f"{item.id}.png").is_file() else None) for item in items]
+        objects = ObjectFiles(read_instances, _inspect_instances, instances_in, wanted)
+    return mask_listing(items, labels, source=list_file, writer=writer, objects=objects)
 
 
 def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:
@@ -149,32 +126,21 @@ def instances_in(ids: np.ndarray, semantic: np.ndarray, labels: LabelSet) -> Ins
     return instances_of_ids(ids, known, [classes[id] for id in known])
 
 
-def _inspect_instances(entry: Entry, semantic: np.ndarray, labels: LabelSet) -> Iterator[Fault]:
+def _inspect_instances(item: Item, semantic: np.ndarray, labels: LabelSet) -> Iterator[Fault]:
     """What is wrong with the objects of an image, and with its classes by their objects."""
-    if entry.objects is None:
-        return
     try:
-        ids = read_object_ids(entry.objects, semantic.shape)
+        ids = read_object_ids(item.extra, semantic.shape)
     except DataError as error:
-        yield Fault("unreadable objects", str(entry.objects), str(error).removeprefix(f"{entry.objects}: "))
+        yield Fault("unreadable objects", str(item.extra), str(error).removeprefix(f"{item.extra}: "))
         return
     for id in ids_in(ids, but=(0, BORDER)):
-        yield from contradictions(semantic[ids == id], None, labels, entry.objects, id)
+        yield from contradictions(semantic[ids == id], None, labels, item.extra, id)
     nobody = semantic[ids == 0]
     for class_id in np.unique(nobody):
         if class_id not in (labels.ignore_id, labels.background_id):
             pixels = int((nobody == class_id).sum())
-            text = f"{pixels:,} pixels of class '{labels.names[class_id]}' belong to no object of {entry.objects.name}"
-            yield Fault("class without object", str(entry.mask), text)
-
-
-def _list(path: Path, split: str) -> Path:
-    return _year(path) / _LISTS / f"{split}.txt"
-
-
-def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
-    """The 20 classes and the background, unless the folder or an option names others."""
-    return labels_for(_year(path), options, default="voc")
+            text = f"{pixels:,} pixels of class '{labels.names[class_id]}' belong to no object of {item.extra.name}"
+            yield Fault("class without object", str(item.truth), text)
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
@@ -189,6 +155,7 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
         mask="SegmentationClass/{name}.png",
         suffixes=(".jpg",),
         list_file="ImageSets/Segmentation/{split}.txt",
+        shares_images=True,
         palette=True,
         objects=None
         if options.get("instances") == REGIONS or objects_wanted(options, name="voc") is False
@@ -210,3 +177,6 @@ def _year(path: Path) -> Path:
     if years:
         raise DataError(f"{path}: several years in it ({', '.join(year.name for year in years)}); name one of them")
     raise DataError(f"{path}: not a VOC folder: {', '.join(f'{name}/' for name in missing)} is missing")
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer, shared_images=True)

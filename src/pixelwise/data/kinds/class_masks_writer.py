@@ -10,21 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.data.kinds.folders import labels_toml, published_names, read_labels
-from pixelwise.data.kinds.writing import Original, Written, write_ids
+from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
 from pixelwise.data.truth.object_ids import numbered_by_class, object_colours, painted_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Annotation, Instances
 
 
-@dataclass(frozen=True)
-class PairWriter:
-    """A format with one mask file for each image. See Target for the attributes.
+@dataclass(frozen=True, kw_only=True)
+class PairWriter(Writer):
+    """A format with one mask file for each image. See Writer for the attributes.
 
     Attributes:
         image: where an image goes, with {split} and {name}, without its suffix.
         mask: where its mask goes.
-        suffixes: that images may have; the first is that of images encoded anew. Empty: any.
         list_file: where the names of a split are listed, or None.
         folders: split → its name on disk, of those that differ.
         palette: whether masks carry the colours of the classes.
@@ -34,11 +33,8 @@ class PairWriter:
         divisor: object ids are class · divisor + number, and regions and crowds have the class alone; None: numbers.
     """
 
-    format: str
-    labels: LabelSet
     image: str
     mask: str
-    suffixes: tuple[str, ...] = ()
     list_file: str | None = None
     folders: Mapping[str, str] = field(default_factory=dict)
     palette: bool = False
@@ -47,13 +43,8 @@ class PairWriter:
     object_labels: LabelSet | None = None
     divisor: int | None = None
 
-    @property
-    def shares_images(self) -> bool:
-        """Where splits are lists, they share one folder of images."""
-        return self.list_file is not None
-
     def write(self, root: Path, original: Original) -> Written:
-        """Write one image and its mask; see Target. Raises DataError where there are ids that a PNG cannot hold."""
+        """Write one image and its mask; see Writer. Raises DataError where there are ids that a PNG cannot hold."""
         place = {"split": self.folders.get(original.split, original.split), "name": original.name}
         file, losses = original.write_image(root, self.image.format(**place), suffixes=self.suffixes)
         if original.truth.semantic is None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.dataset import is_there as is_there
+from pixelwise.data.listing import Item
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES
 from pixelwise.files.text import read_text
@@ -29,34 +30,15 @@ FilesByStem = Mapping[str, tuple[Path, ...]]
 """Name without suffix → the files of that name, which should be one."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One image of a split as its folders or its list have it, before any file is read.
-
-    Attributes:
-        id: the name without suffix; may stand more than once in a faulty list.
-        image: its file, or None where it is missing.
-        mask: the file of its mask, or None where it is missing.
-        rivals: further files of the same name, so that it is not clear which is meant.
-        objects: the file of its object ids, in formats that have them beside the mask, or None.
-    """
-
-    id: str
-    image: Path | None
-    mask: Path | None
-    rivals: tuple[Path, ...] = ()
-    objects: Path | None = None
-
-    @classmethod
-    def from_files(cls, id: str, images: FilesByStem, masks: FilesByStem) -> Entry:
-        """What two folders hold under a name."""
-        of_image, of_mask = images.get(id, ()), masks.get(id, ())
-        return cls(
-            id=id,
-            image=of_image[0] if of_image else None,
-            mask=of_mask[0] if of_mask else None,
-            rivals=(*of_image[1:], *of_mask[1:]),
-        )
+def item_of(id: str, images: FilesByStem, masks: FilesByStem) -> Item:
+    """What two folders hold under a name."""
+    of_image, of_mask = images.get(id, ()), masks.get(id, ())
+    return Item(
+        id,
+        image=of_image[0] if of_image else None,
+        truth=of_mask[0] if of_mask else None,
+        rivals=(*of_image[1:], *of_mask[1:]),
+    )
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -84,7 +66,7 @@ def by_stem(folder: Path, *, suffix: str = "") -> FilesByStem:
     return found
 
 
-def pair_folders(images: Path, masks: Path, *, suffix: str = "") -> tuple[Entry, ...]:
+def pair_folders(images: Path, masks: Path, *, suffix: str = "") -> tuple[Item, ...]:
     """Every image and every mask of two folders, paired by name, in order of the names.
 
     Args:
@@ -97,55 +79,14 @@ def pair_folders(images: Path, masks: Path, *, suffix: str = "") -> tuple[Entry,
     if images == masks and suffix:
         images_of = {stem: paths for stem, paths in images_of.items() if not stem.endswith(suffix)}
     ids = sorted(images_of.keys() | masks_of.keys())
-    return tuple(Entry.from_files(id, images_of, masks_of) for id in ids)
+    return tuple(item_of(id, images_of, masks_of) for id in ids)
 
 
-def divided(entries: Sequence[Entry], split: str) -> tuple[Entry, ...]:
+def divided(entries: Sequence[Item], split: str) -> tuple[Item, ...]:
     """The entries of `train` or `val` of a set without splits: of the pairs by name every fifth is val."""
-    whole = [entry for entry in entries if entry.image and entry.mask]
+    whole = [entry for entry in entries if entry.image and entry.truth]
     val = {entry.id for entry in whole[_EVERY - 1 :: _EVERY]}
     return tuple(entry for entry in entries if (entry.id in val) == (split == "val"))
-
-
-def require_complete(entries: Sequence[Entry], *, source: str) -> None:
-    """Raise DataError with the first id that lacks its image or its mask, and the number of such ids."""
-    halves = [entry for entry in entries if entry.image is None or entry.mask is None]
-    if halves:
-        first = halves[0]
-        missing = "image" if first.image is None else "mask"
-        raise DataError(
-            f"{source}: no {missing} for '{first.id}'; {len(halves)} of {len(entries)} ids lack image or mask: "
-            "see pixelwise data check"
-        )
-    if not entries:
-        raise DataError(f"{source}: no images in this split")
-
-
-def pairs_dataset(
-    entries: Iterable[Entry],
-    labels: LabelSet,
-    *,
-    name: str,
-    format: str,
-    note: str | None = None,
-    colours: bool = False,
-) -> SemanticPairs:
-    """The data set of the entries that have image and mask. Raises DataError when two files share a name."""
-    entries = tuple(entries)
-    for entry in entries:
-        if entry.rivals:
-            raise DataError(f"{entry.rivals[0]}: another file has the name '{entry.id}' too; take away one of them")
-    whole = [(entry.id, entry.image, entry.mask) for entry in entries if entry.image and entry.mask]
-    return SemanticPairs(
-        name=name,
-        format=format,
-        labels=labels,
-        ids=tuple(id for id, _, _ in whole),
-        images=tuple(image for _, image, _ in whole),
-        masks=tuple(mask for _, _, mask in whole),
-        note=note,
-        colours=colours,
-    )
 
 
 def content_keys(images: Iterable[Path]) -> dict[Path, bytes | Path]:
@@ -164,14 +105,6 @@ def _content_key(image: Path) -> bytes | Path:
         return hashlib.blake2b(image.read_bytes()).digest()
     except OSError:
         return image
-
-
-def is_there(path: Path) -> bool:
-    """Whether a path is a file, or may be one in a folder that must not be looked into, as reading it will tell."""
-    try:
-        return path.is_file()
-    except OSError:
-        return True
 
 
 def annot_splits(path: Path) -> tuple[str, ...]:
@@ -268,3 +201,18 @@ def read_labels(path: Path) -> LabelSet:
         return LabelSet.from_names(path.resolve().parent.name, names)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Of formats without a listing."""
+
+    id: str
+    image: Path | None
+    mask: Path | None
+    rivals: tuple[Path, ...] = ()
+    objects: Path | None = None
+
+    @property
+    def truth(self) -> Path | None:  # noqa: D102
+        return self.mask

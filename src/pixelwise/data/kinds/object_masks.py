@@ -2,112 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.dataset import Dataset
-from pixelwise.data.kinds.class_masks import SemanticPairs
-from pixelwise.data.kinds.faults import Fault, count
+from pixelwise.data.listing import Fault
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
 from pixelwise.labels import LabelSet
-from pixelwise.types import Annotation, Sample
-
-ReadObjects = Callable[[Path, np.ndarray, LabelSet], Annotation]
-"""Reads the objects of a file, and the segments if it tells them, given the class ids [H, W] of the image."""
-
-
-@dataclass(frozen=True)
-class PairsWithObjects:
-    """Images with masks of classes and with the objects in them. See Dataset for the attributes.
-
-    Attributes:
-        pairs: the images and masks.
-        object_files: the file of object ids of each.
-        read: a function of a module, so that other processes may read.
-    """
-
-    pairs: SemanticPairs
-    object_files: tuple[Path, ...] = field(repr=False)
-    read: ReadObjects
-
-    @property
-    def name(self) -> str:
-        """As the pairs."""
-        return self.pairs.name
-
-    @property
-    def format(self) -> str:
-        """As the pairs."""
-        return self.pairs.format
-
-    @property
-    def labels(self) -> LabelSet:
-        """As the pairs."""
-        return self.pairs.labels
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """As the pairs."""
-        return self.pairs.ids
-
-    @property
-    def note(self) -> str | None:
-        """As the pairs."""
-        return self.pairs.note
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read an image, its mask and its objects. Raises DataError when one is unusable, or their sizes differ."""
-        sample = self.pairs[index]
-        assert sample.truth.semantic is not None
-        try:
-            found = self.read(self.object_files[index], sample.truth.semantic.numpy(), self.labels)
-        except DataError as error:
-            raise DataError(f"{error} (image '{sample.id}')") from None
-        return replace(sample, truth=replace(sample.truth, instances=found.instances, panoptic=found.panoptic))
-
-    def size_of(self, index: int) -> tuple[int, int]:
-        """Height and width of the upright image, from its header."""
-        return self.pairs.size_of(index)
-
-    def image_path(self, index: int) -> Path:
-        """The file of the image."""
-        return self.pairs.image_path(index)
-
-    def truth_path(self, index: int) -> Path:
-        """The mask file."""
-        return self.pairs.truth_path(index)
-
-
-def with_objects(pairs: SemanticPairs, files: Sequence[Path], *, wanted: bool | None, read: ReadObjects) -> Dataset:
-    """The pairs with their objects, where every image has a file of them.
-
-    Args:
-        pairs: images and masks.
-        files: where the objects of each should be.
-        wanted: False leaves them out, True refuses a set without; None takes them if they are there for all images,
-            and a note says so if they are for some.
-        read: reads one file.
-
-    Raises:
-        DataError: they are wanted, and a file is missing.
-    """
-    missing = [file for file in files if not file.is_file()]
-    if wanted is False or (wanted is None and len(missing) == len(files)):
-        return pairs
-    if missing and wanted:
-        raise DataError(f"{missing[0]}: no such file of objects; {len(missing)} of {len(files)} are missing")
-    if missing:
-        lacking = count(len(missing), "image has", "images have")
-        note = f"objects are left out: {lacking} no file of them, such as {missing[0].name}"
-        return replace(pairs, note="; ".join(text for text in (pairs.note, note) if text))
-    return PairsWithObjects(pairs, tuple(files), read)
 
 
 def objects_wanted(options: Mapping[str, str], *, name: str) -> bool | None:

@@ -5,12 +5,11 @@ The layouts are those of the format masks; see there. The options `images`, `mas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from pixelwise.data.kinds.folders import (
     EVERY_FIFTH,
-    Entry,
     annot_splits,
     divided,
     in_reading_order,
@@ -18,6 +17,7 @@ from pixelwise.data.kinds.folders import (
     pair_folders,
     require_split,
 )
+from pixelwise.data.listing import Item
 from pixelwise.errors import DataError
 
 
@@ -38,7 +38,7 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return _sub_splits(path, options) or ("train", "val")[: 1 + bool(_every_pair(path, options, "val"))]
 
 
-def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[Entry, ...]:
+def list_items(path: Path, split: str, options: Mapping[str, str]) -> tuple[Item, ...]:
     """The images and masks of one split, also those without partner, by name."""
     require_split(split, ("train", "val") if has_no_splits(path, options) else splits(path, options), source=path)
     suffix = options.get("suffix", "")
@@ -50,7 +50,7 @@ def list_entries(path: Path, split: str, options: Mapping[str, str]) -> tuple[En
     return _every_pair(path, options, split)
 
 
-def _every_pair(path: Path, options: Mapping[str, str], split: str) -> tuple[Entry, ...]:
+def _every_pair(path: Path, options: Mapping[str, str], split: str) -> tuple[Item, ...]:
     """The pairs of a set without splits that belong to one."""
     images, masks = _folders(path, options)
     return divided(pair_folders(images, masks, suffix=options.get("suffix", "")), split)
@@ -87,24 +87,9 @@ def has_no_splits(path: Path, options: Mapping[str, str]) -> bool:
     return _has_two_folders(path, options) and not _sub_splits(path, options)
 
 
-def split_note(path: Path, options: Mapping[str, str]) -> str | None:
-    """How a set without splits is divided; None of one with splits."""
-    return EVERY_FIFTH if has_no_splits(path, options) else None
-
-
-def pairs_note(path: Path, entries: Sequence[Entry], options: Mapping[str, str]) -> str | None:
-    """What was decided when a split was opened: how it was divided, and how many files have no partner."""
-    notes = (split_note(path, options), _half_note(entries))
-    return "; ".join(text for text in notes if text) or None
-
-
-def require_pairs(path: Path, entries: Sequence[Entry], options: Mapping[str, str], *, name: str) -> None:
-    """Raise DataError when no image of a split has a mask."""
-    if not any(entry.image and entry.mask for entry in entries):
-        raise DataError(
-            f"{name}: no image of this split has a mask; {len(entries)} names were compared"
-            + (", every fifth pair is val" if has_no_splits(path, options) else "")
-        )
+def split_notes(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """How a set without splits is divided; nothing of one with splits."""
+    return (EVERY_FIFTH,) if has_no_splits(path, options) else ()
 
 
 def places_of(options: Mapping[str, str], *, format: str) -> tuple[str, str]:
@@ -125,11 +110,3 @@ def places_of(options: Mapping[str, str], *, format: str) -> tuple[str, str]:
 def _literal(text: str) -> str:
     """Text that stays itself in a template."""
     return text.replace("{", "{{").replace("}", "}}")
-
-
-def _half_note(entries: Sequence[Entry]) -> str | None:
-    lonely_images = sum(entry.mask is None for entry in entries)
-    lonely_masks = sum(entry.image is None for entry in entries)
-    if not lonely_images and not lonely_masks:
-        return None
-    return f"left out: {lonely_images} images without a mask, {lonely_masks} masks without an image"

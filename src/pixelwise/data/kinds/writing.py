@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from pixelwise.data.listing import Written
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES
 from pixelwise.labels import LabelSet
@@ -51,51 +51,36 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Written:
-    """One image with its truth in the new set.
-
-    Attributes:
-        name: of its files, without suffix.
-        file: of the image, relative to the folder of the set.
-        losses: key of `conversion.LOSSES` → how much the target could not hold.
-        entry: what the target's `finish` wants to know of the image.
-    """
-
-    name: str
-    file: str
-    losses: Mapping[str, int]
-    entry: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Target(Protocol):
+class Writer:
     """A format that can be written, for one set. Can be pickled, so that other processes may write images.
 
     Attributes:
-        format: as in a specification.
         labels: what the ids in the new set mean; its names are those of the truth that is written.
+        format: as in a specification.
+        suffixes: that images may have; the first is that of images encoded anew. Empty: any.
         shares_images: whether all splits have their images in one place, so that one may stand in several splits.
+        numbered_by: of clips, the divisor in the ids of the truth; see `data.truth.track_ids`.
     """
 
-    @property
-    def format(self) -> str: ...  # noqa: D102
-
-    @property
-    def labels(self) -> LabelSet: ...  # noqa: D102
-
-    @property
-    def shares_images(self) -> bool: ...  # noqa: D102
+    labels: LabelSet
+    format: str = ""
+    suffixes: tuple[str, ...] = ()
+    shares_images: bool = False
+    numbered_by: int | None = None
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one image and what belongs to it alone into the folder of the new set."""
-        ...
+        raise NotImplementedError
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int] | None:
         """Write what belongs to a whole split, such as its list; gives what it cannot hold, as `Written.losses`."""
-        ...
 
     def finish_set(self, root: Path) -> None:
         """Write what belongs to all splits, such as the label file."""
-        ...
+
+
+MakeWriter = Callable[[Mapping[str, str], LabelSet], Writer]
+"""Makes the writer of a format, by the options of a new set and the classes of its source."""
 
 
 def contiguous(labels: LabelSet) -> LabelSet:

@@ -9,9 +9,10 @@ from itertools import combinations
 from pathlib import Path
 
 from pixelwise.data import proposals
-from pixelwise.data.kinds.faults import Fault, SplitReport, count
 from pixelwise.data.kinds.folders import UNIONS, content_keys
+from pixelwise.data.listing import Fault, count
 from pixelwise.data.spec import DataSpec, folder_of, format_of
+from pixelwise.data.tools.check_split import SplitReport, check_split
 from pixelwise.errors import DataError
 from pixelwise.files.images import image_size
 from pixelwise.files.parallel import Progress, silent
@@ -50,7 +51,11 @@ def check_dataset(spec: DataSpec, *, workers: int = 0, progress: Progress = sile
     unusable: list[DataError] = []
     for split in splits:
         try:
-            reports.append(format.check_split(path, split, options, workers=workers, progress=progress))
+            if format.old is not None:
+                reports.append(format.old.check_split(path, split, options, workers=workers, progress=progress))
+                continue
+            listing = format.list_split(path, split, options)
+            reports.append(check_split(listing, split=split, workers=workers, progress=progress))
         except DataError as error:
             unusable.append(error)
             fault = Fault("unusable split", split, str(error))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
-from pixelwise.data import formats
 from pixelwise.data.dataset import Dataset, Mapped
 from pixelwise.data.kinds.folders import UNIONS
-from pixelwise.data.kinds.writing import Original, Target, Written
-from pixelwise.data.spec import DataSpec, folder_of, format_names, format_of, open_dataset
+from pixelwise.data.kinds.writing import MakeWriter, Original, Writer
+from pixelwise.data.listing import Written
+from pixelwise.data.spec import DataSpec, folder_of, format_named, format_names, format_of, open_dataset
 from pixelwise.errors import DataError
 from pixelwise.files.atomic import replace_folder
 from pixelwise.files.images import exif_orientation
@@ -50,12 +48,6 @@ LOSSES: Mapping[str, str] = {
 }
 """What a target may be unable to hold: key → the line that says it, {} for the number."""
 
-_NUMBERED = ("coco", "coco-panoptic")
-"""The formats whose ids are numbers in a list."""
-
-_MADE = ("cutout-clips",)
-"""The formats whose images are not those of their files."""
-
 
 @dataclass(frozen=True)
 class Conversion:
@@ -65,7 +57,7 @@ class Conversion:
         source: the specification of what was read.
         target: the specification of what was written.
         images: split → how many images it has now.
-        failures: one line for each image that could not be read and was left out.
+        failures: one line for each image, or split, that could not be read and was skipped.
         losses: key of LOSSES → how much the target could not hold.
         notes: what was decided and the user should know.
         label_map: how the classes of the source became those of the target, or None where they are the same.
@@ -97,8 +89,7 @@ class _Outcome:
 
 def writable_formats() -> tuple[str, ...]:
     """The formats that can be written."""
-    modules = {name: f"{formats.__name__}.{name.replace('-', '_')}" for name in format_names()}
-    return tuple(name for name, module in modules.items() if hasattr(importlib.import_module(module), "writer"))
+    return tuple(name for name in format_names() if format_named(name).writer is not None)
 
 
 def convert_dataset(
@@ -126,10 +117,10 @@ def convert_dataset(
         DataError: nothing was attempted: an unusable specification, label sets that differ and no map, a target that
             is not empty or holds the source; or the disk is full.
     """
-    writer = _writer(target)
-    datasets, notes = _opened(source, target)
+    format, writer = format_of(source), _writer(target)
+    datasets, notes, unusable = _opened(source, target)
     first = next(iter(datasets.values()))
-    to = _numbered_as(first, writer(dict(target.options), first.labels))
+    to = replace(writer(dict(target.options), first.labels), numbered_by=first.numbered_by)
     label_map = _label_map(first, to, target, map_labels)
     root = Path(target.path).expanduser()
     _require_free(root, target, datasets.values(), overwrite=overwrite)
@@ -137,10 +128,10 @@ def convert_dataset(
     finished: Counter[str] = Counter()
 
     def fill(folder: Path) -> None:
-        names = _Names(to)
+        names = _Names(to, by_file=format.numbered_ids)
         for split, dataset in datasets.items():
             read = Mapped(dataset, label_map) if label_map else dataset
-            job = partial(_convert, dataset=read, target=to, root=folder, split=split)
+            job = partial(_convert, dataset=read, target=to, root=folder, split=split, encode=format.synthetic)
             named = names.of(split, dataset)
             found = progress(apply(job, named, workers=workers), total=len(named), what=split)
             outcomes[split] = _require_written(found, root)
@@ -157,7 +148,7 @@ def convert_dataset(
         pass
     except OSError as error:
         raise DataError(f"{root}: cannot be written ({error.strerror or error}); nothing was changed") from None
-    return _summed(source, target, outcomes, finished, notes, label_map)
+    return _summed(source, target, outcomes, finished, notes, label_map, unusable)
 
 
 class _NothingWrittenError(Exception):
@@ -165,17 +156,23 @@ class _NothingWrittenError(Exception):
 
 
 class _Names:
-    """Names of files, unique where they meet."""
+    """Names of files, unique where they meet.
 
-    def __init__(self, target: Target) -> None:
-        self.shared = target.shares_images
+    Args:
+        target: that is written.
+        by_file: whether images are called as their files, since ids are numbers in a list.
+    """
+
+    def __init__(self, target: Writer, *, by_file: bool) -> None:
+        self.shared, self.by_file = target.shares_images, by_file
         self.files: dict[str, Path] = {}
 
     def of(self, split: str, dataset: Dataset) -> list[tuple[int, str, bool]]:
         """For each image its index, its name, and whether that is another than in the source."""
         if not self.shared:
             self.files = {}
-        wanted = [_name(dataset, index) for index in range(len(dataset))]
+        ids = [dataset.image_path(index).stem if self.by_file else id for index, id in enumerate(dataset.ids)]
+        wanted = [id.replace("/", "_") for id in ids]
         repeated = {name for name, count in Counter(wanted).items() if count > 1}
         named: list[tuple[int, str, bool]] = []
         for index, name in enumerate(wanted):
@@ -192,14 +189,10 @@ class _Names:
         return named
 
 
-def _name(dataset: Dataset, index: int) -> str:
-    """What the files of an image are called: its id, or the name of its file where ids are numbers in a list."""
-    id = dataset.image_path(index).stem if dataset.format in _NUMBERED else dataset.ids[index]
-    return id.replace("/", "_")
-
-
-def _convert(item: tuple[int, str, bool], *, dataset: Dataset, target: Target, root: Path, split: str) -> _Outcome:
-    """Read one image and write it."""
+def _convert(
+    item: tuple[int, str, bool], *, dataset: Dataset, target: Writer, root: Path, split: str, encode: bool
+) -> _Outcome:
+    """Read one image and write it, encoded anew where it is not that of its file."""
     index, name, renamed = item
     inner = dataset.dataset if isinstance(dataset, Mapped) else dataset
     try:
@@ -217,7 +210,7 @@ def _convert(item: tuple[int, str, bool], *, dataset: Dataset, target: Target, r
                 image=image,
                 pixels=pixels,
                 truth=truth,
-                upright=inner.format in _MADE,
+                upright=encode,
             ),
         )
     except DataError as error:
@@ -246,31 +239,33 @@ def _require_written(found: Iterable[_Outcome], root: Path) -> list[_Outcome]:
     return outcomes
 
 
-def _writer(target: DataSpec) -> Callable[[Mapping[str, str], LabelSet], Target]:
-    module = format_of(target)
-    writer = getattr(module, "writer", None)
+def _writer(target: DataSpec) -> MakeWriter:
+    writer = format_of(target).writer
     if writer is None:
         raise DataError(f"{target}: {target.format} is read, not written; {', '.join(writable_formats())} are written")
-    return cast(Callable[[Mapping[str, str], LabelSet], Target], writer)
+    return writer
 
 
-def _numbered_as(source: Dataset, to: Target) -> Target:
-    """The target, told how the ids of the source's objects are made of class and number, if they are."""
-    divisor = getattr(source, "numbered_by", None)
-    if divisor is None or not hasattr(to, "numbered_by"):
-        return to
-    return cast(Target, replace(cast(Any, to), numbered_by=divisor))
+def _opened(source: DataSpec, target: DataSpec) -> tuple[dict[str, Dataset], list[str], list[str]]:
+    """Name in the target → data set, what was decided, and one line for each split that cannot be opened.
 
-
-def _opened(source: DataSpec, target: DataSpec) -> tuple[dict[str, Dataset], list[str]]:
-    """Name in the target → data set, and what was decided."""
+    Raises DataError where none can, or the splits have different classes.
+    """
     format, path, options = format_of(source), folder_of(source), dict(source.options)
     splits = (source.split,) if source.split else format.splits(path, options)
     notes: list[str] = []
     if target.split and len(splits) > 1:
         raise DataError(f"{target}: {source} has the splits {', '.join(splits)}; only one can become @{target.split}")
-    datasets = {target.split or split: open_dataset(source, default_split=split) for split in splits}
-    if target.format != "voc":
+    datasets: dict[str, Dataset] = {}
+    errors: list[DataError] = []
+    for split in splits:
+        try:
+            datasets[target.split or split] = open_dataset(source, default_split=split)
+        except DataError as error:
+            errors.append(error)
+    if not datasets:
+        raise errors[0]
+    if not format_of(target).shared_images:
         for union in _unions(datasets):
             del datasets[union]
             notes.append(f"split {union} is left out, its images are in {', '.join(datasets)}")
@@ -280,7 +275,7 @@ def _opened(source: DataSpec, target: DataSpec) -> tuple[dict[str, Dataset], lis
         first.labels.require_same(other.labels, mine=f"data {first.name}", theirs=f"data {other.name}")
     if len(first.labels.void_ids) > 1:
         notes.append(f"the {len(first.labels.void_ids)} ids on disk that mean void become one")
-    return datasets, notes
+    return datasets, notes, [f"{error}; the split is left out" for error in errors]
 
 
 def _unions(datasets: Mapping[str, Dataset]) -> list[str]:
@@ -291,7 +286,7 @@ def _unions(datasets: Mapping[str, Dataset]) -> list[str]:
 
 
 def _label_map(
-    first: Dataset, to: Target, target: DataSpec, map_labels: Callable[[LabelSet, LabelSet], LabelMap] | None
+    first: Dataset, to: Writer, target: DataSpec, map_labels: Callable[[LabelSet, LabelSet], LabelMap] | None
 ) -> LabelMap | None:
     if first.labels.names == to.labels.names:
         return None
@@ -331,6 +326,7 @@ def _summed(
     finished: Counter[str],
     notes: Sequence[str],
     label_map: LabelMap | None,
+    unusable: Sequence[str],
 ) -> Conversion:
     flat = [one for of_split in outcomes.values() for one in of_split]
     losses = sum((Counter(one.written.losses) for one in flat if one.written), finished)
@@ -339,7 +335,7 @@ def _summed(
         source=str(source),
         target=str(target),
         images={split: number for split, number in images.items() if number},
-        failures=tuple(one.failure for one in flat if one.failure is not None),
+        failures=(*unusable, *(one.failure for one in flat if one.failure is not None)),
         losses={key: losses[key] for key in LOSSES if losses[key]},
         notes=tuple(notes),
         label_map=label_map,

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pixelwise.data.formats.coco.repair import repair_json
-from pixelwise.data.formats.coco_panoptic.repair import repair_panoptic_json
-from pixelwise.data.formats.instance_masks import repair as object_masks_repair
-from pixelwise.data.formats.labelme.repair import labelme_copy
-from pixelwise.data.formats.yolo.repair import yolo_copy
-from pixelwise.data.kinds.class_masks_repair import _pair_copy
-from pixelwise.data.kinds.folders import UNIONS, in_reading_order
-from pixelwise.data.kinds.repair_clips import copy_clips
-from pixelwise.data.kinds.repair_images import FolderCopy, write_copy
-from pixelwise.data.spec import DataSpec, folder_of, format_of
+from pixelwise.data.kinds.folders import UNIONS, content_keys, in_reading_order
+from pixelwise.data.kinds.frames import unbroken
+from pixelwise.data.listing import Fault, Item, Repair, Repaired, Repairer, Size, UnusableError, Written
+from pixelwise.data.spec import DataSpec, Format, folder_of, format_of
+from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.tools.check_split import NO_TRUTH
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress, silent
+from pixelwise.files.atomic import replace_folder
+from pixelwise.files.parallel import Progress, apply, silent
 
 REPAIRS: Mapping[str, str] = {
     "missing_images": "{} left out, their image is missing",
@@ -61,6 +62,14 @@ REPAIRS: Mapping[str, str] = {
     "unknown_pixels": "{} pixels of unknown ids or colours become void",
     "images": "{} images removed, with their annotations: unreadable, missing or without id and file_name",
     "merged_images": "{} entries of images removed, another has the same file or id",
+    "file_names": "{} file names corrected to where the files lie",
+    "numbers": "{} numbers written as text become numbers",
+    "ids_as_numbers": "{} ids that are text become numbers, which they are in other places",
+    "ids_as_text": "{} ids that are numbers become text, which they are in other places",
+    "joined_categories": "{} categories joined with another of the same name",
+    "wrapped_polygons": "{} segmentations of one flat list become a list of polygons",
+    "frames_by_size": "{} images turned by EXIF: their coordinates fit the stored frame and the upright one, and the "
+    "stated size alone says that the stored one is meant; look at them with pixelwise data show",
     "sizes": "{} heights and widths corrected to those of the upright image",
     "turned_annotations": "{} annotations turned as EXIF turns their image",
     "annotations": "{} annotations removed: no image, no category, or no segmentation that covers a pixel",
@@ -68,6 +77,7 @@ REPAIRS: Mapping[str, str] = {
     "repeated_annotations": "{} annotations removed, another has their class and their pixels",
     "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
     "shapes": "{} shapes or lines removed: malformed, of no known class, or without a pixel of the image",
+    "boxes_alone": "{} lines that are boxes stay, nothing is learned or evaluated in them; draw what is in them",
     "cut_polygons": "{} polygons cut at the border of the image",
     "polygons": "{} polygons removed, they are malformed or have no three points",
     "unlisted_ids": "{} images left out, their PNG has ids of which the JSON knows no segment",
@@ -79,20 +89,6 @@ REPAIRS: Mapping[str, str] = {
 }
 """What can be done: key → the line that says it, {} for the number."""
 
-_JSON_REPAIRS = {
-    "coco": ("instances_", repair_json),
-    "coco-panoptic": ("panoptic_", repair_panoptic_json),
-    "cityscapes-panoptic": ("panoptic_", partial(repair_panoptic_json, format="cityscapes-panoptic")),
-}
-"""What the repaired files of a format of one JSON are called, and what writes them."""
-
-_COPIES: Mapping[str, Callable[[Path, Sequence[str], Mapping[str, str]], FolderCopy]] = {
-    "instance-masks": object_masks_repair.copy_of,
-    "labelme": labelme_copy,
-    "yolo": yolo_copy,
-}
-"""How the copies of formats are made that hold objects in a file for each image."""
-
 
 @dataclass(frozen=True)
 class Repairs:
@@ -103,12 +99,14 @@ class Repairs:
         done: key of REPAIRS → how often.
         images: how many are left.
         opens_as: the specifications under which the copy opens.
+        remaining: the faults that the copy still has.
     """
 
     path: Path
     done: Mapping[str, int]
     images: int
     opens_as: tuple[str, ...] = ()
+    remaining: tuple[Fault, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """What was done, one line each."""
@@ -117,11 +115,18 @@ class Repairs:
                 yield text.format(f"{self.done[key]:,}")
 
 
+class _Outcome(NamedTuple):
+    """One image: what was written, or the key of REPAIRS that tells why nothing was, or why the disk refused."""
+
+    repaired: Repaired | None = None
+    key: str = ""
+    unwritable: str | None = None
+
+
 def require_repairable(spec: DataSpec, out: Path) -> None:
     """Raise DataError unless a repaired copy of the set may be written to that place."""
     format = format_of(spec)
-    has_clips = hasattr(format, "frames_to_repair")
-    if not (has_clips or hasattr(format, "list_entries") or spec.format in _JSON_REPAIRS or spec.format in _COPIES):
+    if format.synthetic:
         raise DataError(f"{spec}: sets of the format {spec.format} cannot be repaired")
     if Path.cwd().is_relative_to(out.resolve()):
         raise DataError(f"--fix {out}: the folder you are in, or one around it; choose another name")
@@ -132,7 +137,7 @@ def require_repairable(spec: DataSpec, out: Path) -> None:
     if not out.absolute().parent.is_dir():
         raise DataError(f"--fix {out}: no folder {out.parent} to write it to")
     splits = (spec.split,) if spec.split else format.splits(folder_of(spec), dict(spec.options))
-    if spec.format in _JSON_REPAIRS and out.suffix == ".json" and len(splits) > 1:
+    if format.copies_are_lists and out.suffix == ".json" and len(splits) > 1:
         raise DataError(
             f"--fix {out}: one file for the splits {', '.join(splits)}; write one of them after the folder, such as "
             f"@{splits[0]}, or give --fix a folder"
@@ -140,13 +145,14 @@ def require_repairable(spec: DataSpec, out: Path) -> None:
 
 
 def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Progress = silent) -> Repairs:
-    """Write a repaired copy of one split of a set or, where the specification names none, of all.
+    """Write a repaired copy of one split of a set or, where the specification names none, of all; and check it.
 
-    A set with a file of truth for each image, or of clips, becomes a folder of the same format; of COCO's formats only
-    the JSON is written, a file, or a folder of files where `out` does not end with `.json`.
+    A set with a file of truth for each image, or of clips, becomes a folder of the same format; of formats in which one
+    file lists all images only that list is written, a file, or a folder of files where `out` does not end with `.json`.
 
     Raises:
-        DataError: see `require_repairable`; nothing usable is left; or the disk is full.
+        DataError: see `require_repairable`; nothing usable is left; no image of the copy has ground truth; or the disk
+            is full.
     """
     require_repairable(spec, out)
     format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
@@ -154,31 +160,187 @@ def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Pro
     # of an image in two splits the later split keeps it: what is measured on is worth more than what is trained on
     ordered = sorted(splits, key=lambda split: (split in UNIONS, -in_reading_order(splits).index(split)))
     try:
-        if hasattr(format, "frames_to_repair"):
-            clips = copy_clips(out, format, path, ordered, options, name=str(spec), workers=workers, progress=progress)
-            opened = DataSpec(spec.format, str(out), spec.split, tuple(clips.query.items()))
-            return Repairs(out, _in_order(clips.done), clips.images, (str(opened),))
-        if spec.format not in _JSON_REPAIRS:
-            make = _COPIES.get(spec.format, partial(_pair_copy, format))
-            copy = make(path, ordered, options)
-            done, images = write_copy(out, copy, name=str(spec), workers=workers, progress=progress)
-            opened = DataSpec(spec.format, str(out), spec.split, tuple(copy.query.items()))
-            return Repairs(out, _in_order(done), images, (str(opened),))
-        done = Counter[str]()
-        opens_as: list[str] = []
-        seen: set[Any] = set()
-        images = 0
-        for split in ordered:
-            prefix, repair = _JSON_REPAIRS[spec.format]
-            file = out if out.suffix == ".json" else out / f"{prefix}{split}.json"
-            repaired = repair(path, split, options, file, seen=seen, workers=workers, progress=progress)
-            done += Counter(repaired.done)
-            images += repaired.images
-            opens_as.append(repaired.opens_as)
+        done: Counter[str] = Counter()
+        if format.old is not None:
+            from pixelwise.data.tools.repair_old import repair_old
+
+            done_old, images, opens_as = repair_old(
+                spec, format.old, path, out, ordered, options, workers=workers, progress=progress
+            )
+            remaining = _remaining(opens_as, out, workers=workers, progress=progress)
+            return Repairs(
+                out, {key: done_old[key] for key in REPAIRS if done_old.get(key)}, images, opens_as, remaining
+            )
+        repairs = _listed(format, path, ordered, options, done)
+        images, opens_as = _write_copy(out, spec, repairs, done, workers=workers, progress=progress)
     except OSError as error:
         raise DataError(f"--fix {out}: cannot be written ({error.strerror or error})") from None
-    return Repairs(out, _in_order(done), images, tuple(opens_as))
+    remaining = _remaining(opens_as, out, workers=workers, progress=progress)
+    return Repairs(out, {key: done[key] for key in REPAIRS if done[key]}, images, opens_as, remaining)
 
 
-def _in_order(done: Mapping[str, int]) -> dict[str, int]:
-    return {key: done[key] for key in REPAIRS if done.get(key)}
+def _remaining(opens_as: Sequence[str], out: Path, *, workers: int, progress: Progress) -> tuple[Fault, ...]:
+    """The faults that the copy still has. Raises DataError, and removes it, where it has no ground truth."""
+    reports = [check_dataset(DataSpec.parse(text), workers=workers, progress=progress) for text in opens_as]
+    splits = [split for report in reports for split in report.splits]
+    empty = [fault for split in splits for fault in split.faults if fault.kind == NO_TRUTH]
+    if len(empty) == len(splits):
+        if out.is_dir():
+            shutil.rmtree(out)
+        else:
+            out.unlink()
+        raise DataError(f"--fix {out}: no ground truth is left after the repair ({empty[0].text}); no copy was written")
+    return tuple(fault for report in reports for fault in report.faults())
+
+
+def _listed(
+    format: Format, path: Path, splits: Sequence[str], options: Mapping[str, str], done: Counter[str]
+) -> dict[str, Repair]:
+    """How each split that can be read is repaired. Raises DataError where none can."""
+    found: dict[str, Repair] = {}
+    errors: list[DataError] = []
+    for split in splits:
+        try:
+            repair = format.list_split(path, split, options).repair
+            assert repair is not None
+            found[split] = repair()
+            done.update(found[split].done)
+        except DataError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    done["unusable_splits"] += len(errors)
+    return found
+
+
+def _write_copy(
+    out: Path, spec: DataSpec, repairs: Mapping[str, Repair], done: Counter[str], *, workers: int, progress: Progress
+) -> tuple[int, tuple[str, ...]]:
+    """Write all images once; how many are left, and the specifications under which the copy opens."""
+    images: dict[str, int] = {}
+    first = next(iter(repairs.values()))
+
+    def fill(folder: Path) -> None:
+        seen: set[Any] = set()
+        for split, repair in repairs.items():
+            used = seen if split not in UNIONS else set[Any]()
+            written = _write_split(folder, split, repair, used, done, out=out, workers=workers, progress=progress)
+            images[split] = len(written)
+            if written:
+                done.update(repair.repairer.finish(folder, split=split, written=written) or {})
+            else:
+                done["empty_splits"] += 1
+        first.repairer.finish_set(folder)
+        if not any(images.values()):
+            raise DataError(f"{spec}: nothing usable is left, no copy was written")
+
+    if first.lists is None:
+        replace_folder(out, fill)
+        return sum(images.values()), (str(DataSpec(spec.format, str(out), spec.split, tuple(first.options.items()))),)
+    files = {split: f"{repair.list_name}{split}.json" for split, repair in repairs.items()}
+    if out.suffix == ".json":
+        (file,) = files.values()
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as folder:
+            fill(Path(folder))
+            os.replace(Path(folder) / file, out)
+        return sum(images.values()), (first.lists(out),)
+    replace_folder(out, fill)
+    opened = [repair.lists(out / files[split]) for split, repair in repairs.items() if repair.lists and images[split]]
+    return sum(images.values()), tuple(opened)
+
+
+def _write_split(
+    folder: Path,
+    split: str,
+    repair: Repair,
+    seen: set[Any],
+    done: Counter[str],
+    *,
+    out: Path,
+    workers: int,
+    progress: Progress,
+) -> list[Written]:
+    """Write the images of a split; `seen` has the contents of images that other splits keep, and is told of these."""
+    keys = content_keys(item.image for item in repair.items if item.image)
+    named = [(item, item.id) for item in _once(repair.items, keys, seen, done)]
+    if repair.measure is not None:
+        named = _named(
+            _usable(repair, [item for item, _ in named], done, split, workers=workers, progress=progress), done
+        )
+    job = partial(_repaired, repairer=repair.repairer, root=folder, split=split)
+    outcomes = list(progress(apply(job, named, workers=workers), total=len(named), what=f"repair {split}"))
+    written: list[Written] = []
+    for (item, _), outcome in zip(named, outcomes, strict=True):
+        if outcome.unwritable is not None:
+            raise DataError(f"--fix {out}: cannot be written ({outcome.unwritable})")
+        if outcome.repaired is None:
+            done[outcome.key] += 1
+            continue
+        done.update(outcome.repaired.done)
+        written.append(outcome.repaired.written)
+        if item.image:
+            seen.add(keys.get(item.image))
+    return written
+
+
+def _repaired(named: tuple[Item, str], *, repairer: Repairer, root: Path, split: str) -> _Outcome:
+    try:
+        return _Outcome(repairer.repair(named[0], root=root, split=split, id=named[1]))
+    except UnusableError as error:
+        return _Outcome(key=error.key)
+    except OSError as error:  # as text, since not every exception survives the way to another process
+        return _Outcome(unwritable=error.strerror or str(error))
+
+
+def _once(items: Iterable[Item], keys: Mapping[Path, Any], seen: set[Any], done: Counter[str]) -> Iterator[Item]:
+    """The items without those whose id or image came before; frames of one clip may be equal: its camera may stand."""
+    ids: set[str] = set()
+    here: dict[Any, str | None] = {}
+    for item in items:
+        done["rival_files"] += len(item.rivals)
+        key = keys.get(item.image) if item.image else None
+        is_other = key in here and (item.clip is None or here[key] != item.clip)
+        if item.id in ids or (key is not None and (key in seen or is_other)):
+            done["repeated_images"] += 1
+            continue
+        ids.add(item.id)
+        here[key] = item.clip
+        yield item
+
+
+def _usable(
+    repair: Repair, items: Sequence[Item], done: Counter[str], split: str, *, workers: int, progress: Progress
+) -> list[tuple[Item, Size]]:
+    """The frames that can be written, with their sizes."""
+    look = partial(_size, repair=repair._replace(items=()))
+    sizes = list(progress(apply(look, items, workers=workers), total=len(items), what=f"read {split}"))
+    kept: list[tuple[Item, Size]] = []
+    for item, size in zip(items, sizes, strict=True):
+        if isinstance(size, str):
+            done[size] += 1
+        else:
+            kept.append((item, size))
+    return kept
+
+
+def _size(item: Item, *, repair: Repair) -> Size | str:
+    assert repair.measure is not None
+    try:
+        return repair.measure(item)
+    except UnusableError as error:
+        return error.key
+
+
+def _named(frames: Sequence[tuple[Item, Size]], done: Counter[str]) -> list[tuple[Item, str]]:
+    """Each frame with its id in the copy, where parts of a clip that is cut have names of their own."""
+    clips = {item.clip for item, _ in frames}
+    named: list[tuple[Item, str]] = []
+    for clip, group in groupby(frames, key=lambda pair: pair[0].clip):
+        first, *others = unbroken([*group])
+        named += ((item, item.id) for item in first)
+        done["cut_clips"] += len(others)
+        free = (name for number in count(2) if (name := f"{clip}-{number}") not in clips)
+        for part in others:
+            name = next(free)
+            named += ((item, f"{name}/{item.name}") for item in part)
+    return named

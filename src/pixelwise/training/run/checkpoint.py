@@ -5,28 +5,54 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, NamedTuple
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from pixelwise.errors import CheckpointError
+from pixelwise.errors import CheckpointError, first_fault
 from pixelwise.files.atomic import recover_folder, replace_folder
+from pixelwise.files.tensors import read_tensors
 from pixelwise.files.text import read_json
 from pixelwise.training.fit import Fit
+from pixelwise.training.optimizer import set_updates
 
 KEPT = 2
 
 
-def save_state(folder: Path, fitting: Fit, progress: dict[str, Any]) -> None:
+class Progress(NamedTuple):
+    """What a stage knows of its evaluations.
+
+    Attributes:
+        best: the best score of the stage, or None.
+        evaluated: the stage's step at the last evaluation; 0 for none.
+        stale: evaluations since the best.
+        offset: steps of the stages before.
+    """
+
+    best: float | None = None
+    evaluated: int = 0
+    stale: int = 0
+    offset: int = 0
+
+
+class _State(NamedTuple):
+    """The content of state.json."""
+
+    step: Annotated[int, Field(ge=0)]
+    progress: Progress
+
+
+def save_state(folder: Path, fitting: Fit, progress: Progress) -> None:
     """Write `folder/step-N`, then remove all but the last two.
 
     Args:
         folder: of the states, such as `runs/psp/state`.
         fitting: where it stands.
-        progress: JSON values that the caller wants back.
+        progress: what the caller wants back.
 
     Raises:
         CheckpointError: the disk is full or not writable; earlier states are untouched.
@@ -36,8 +62,8 @@ def save_state(folder: Path, fitting: Fit, progress: dict[str, Any]) -> None:
         save_file(_contiguous(fitting.system.state_dict()), new / "network.safetensors")
         save_file(_contiguous(_optimizer_tensors(fitting)), new / "optimizer.safetensors")
         if fitting.average:
-            save_file(_contiguous(fitting.average.tensors), new / "average.safetensors")
-        content = {"step": fitting.step, "progress": progress}
+            save_file(_contiguous(fitting.average.module.state_dict()), new / "average.safetensors")
+        content = {"step": fitting.step, "progress": progress._asdict()}
         (new / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     try:
@@ -51,7 +77,7 @@ def save_state(folder: Path, fitting: Fit, progress: dict[str, Any]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
+def load_state(folder: Path, fitting: Fit) -> Progress | None:
     """Continue from the newest state, once `recover_states` was called.
 
     Returns:
@@ -65,27 +91,19 @@ def load_state(folder: Path, fitting: Fit) -> dict[str, Any] | None:
         return None
     newest = states[-1]
     try:
-        content = read_json(newest / "state.json", error=CheckpointError)
-        fitting.system.load_state_dict(load_file(newest / "network.safetensors"))
-        _load_optimizer(fitting, load_file(newest / "optimizer.safetensors"))
+        content = TypeAdapter(_State).validate_python(read_json(newest / "state.json", error=CheckpointError))
+        fitting.system.load_state_dict(_tensors(newest, "network"))
+        _load_optimizer(fitting, _tensors(newest, "optimizer"))
+        fitting.step = content.step
         if fitting.average:
-            _copy_into(fitting.average.tensors, load_file(newest / "average.safetensors"))
-        fitting.step, progress = int(content["step"]), dict(content["progress"])
-    except (
-        CheckpointError,
-        OSError,
-        SafetensorError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-    ) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            fitting.average.module.load_state_dict(_tensors(newest, "average"))
+            set_updates(fitting.average, fitting.step)
+    except (CheckpointError, ValidationError, RuntimeError) as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise CheckpointError(
-            f"{newest}: this training state cannot be used ({first_line}); remove it to go on from the one before"
+            f"{newest}: this training state cannot be used ({fault}); remove it to go on from the one before"
         ) from None
-    return progress
+    return content.progress
 
 
 def recover_states(folder: Path) -> bool:
@@ -110,11 +128,14 @@ def _optimizer_tensors(fitting: Fit) -> dict[str, Tensor]:
 
 
 def _load_optimizer(fitting: Fit, tensors: dict[str, Tensor]) -> None:
+    """Fill the state of the optimizer. Raises CheckpointError where a parameter has another state, or only a part."""
     parameters = dict(fitting.system.named_parameters())
     state = fitting.optimizer.state
     state.clear()
     for place, value in tensors.items():
         key, _, name = place.partition(":")
+        if name not in parameters or value.shape not in ((), parameters[name].shape):
+            raise CheckpointError(f"optimizer.safetensors: '{place}' of {tuple(value.shape)} is of no parameter")
         parameter = parameters[name]
         # in the parameter's own memory layout, so that the next step adds up in the same order
         layout = (
@@ -123,13 +144,13 @@ def _load_optimizer(fitting: Fit, tensors: dict[str, Tensor]) -> None:
             else torch.empty_like(value)
         )
         state[parameter][key] = layout.copy_(value)
+    kinds = {frozenset(one) for one in state.values()}
+    if len(kinds) > 1:
+        raise CheckpointError(f"optimizer.safetensors: some parameters have less than {', '.join(max(kinds, key=len))}")
 
 
-def _copy_into(target: dict[str, Tensor], source: dict[str, Tensor]) -> None:
-    if target.keys() != source.keys():
-        raise KeyError("the averaged weights have other names")
-    for key, value in source.items():
-        target[key].copy_(value)
+def _tensors(state: Path, name: str) -> dict[str, Tensor]:
+    return read_tensors(state / f"{name}.safetensors")
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

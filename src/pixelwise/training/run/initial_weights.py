@@ -15,7 +15,8 @@ from pixelwise.inference.load import find_model, shipped_models
 from pixelwise.inference.model_folder import ModelCard, read_model
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
-from pixelwise.nn.backbones import Backbone, load_backbone
+from pixelwise.nn.backbone import Backbone
+from pixelwise.nn.backbones import load_backbone
 from pixelwise.nn.flow import RAFTFlow, load_flow
 from pixelwise.training.run.plan import Plan
 

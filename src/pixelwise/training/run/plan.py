@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import pixelwise
 from pixelwise.contracts import Recipe, Stage
-from pixelwise.errors import CheckpointError
+from pixelwise.errors import CheckpointError, first_fault
 from pixelwise.files.atomic import write_file
 from pixelwise.files.text import read_json
 from pixelwise.training.processes import process_count
@@ -84,9 +84,7 @@ class Plan:
         try:
             return TypeAdapter(cls).validate_python(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise CheckpointError(f"{path}: {place}: {first['msg']}") from None
+            raise CheckpointError(f"{path}: {first_fault(error)}") from None
 
 
 def revision() -> str:

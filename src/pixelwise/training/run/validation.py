@@ -21,6 +21,7 @@ from pixelwise.metrics.choice import chosen_by, new_metric
 from pixelwise.training.fit import Fit
 from pixelwise.training.interruption import Interruption
 from pixelwise.training.processes import copy_from_first, gathered, process_count, process_rank, together
+from pixelwise.training.run.checkpoint import Progress
 from pixelwise.training.run.data import TrainingData
 from pixelwise.training.run.log import Log
 from pixelwise.training.run.plan import Plan
@@ -80,24 +81,20 @@ class Validation:
         plan: Plan,
         data: TrainingData,
         fitting: Fit,
-        progress: Mapping[str, Any] | None,
+        progress: Progress | None,
         offset: int,
     ) -> None:
         self.folder, self.plan, self.data, self.fitting = folder, plan, data, fitting
-        known = progress or {"best": None, "evaluated": 0, "stale": 0, "offset": offset}
-        self.best: float | None = known["best"]
-        self.evaluated: int = known["evaluated"]
-        self.stale: int = known["stale"]
-        self.offset: int = known["offset"]
+        self.best, self.evaluated, self.stale, self.offset = progress or Progress(offset=offset)
 
     @property
     def _task(self) -> str:
         return as_system(self.fitting.system).task
 
     @property
-    def progress(self) -> dict[str, Any]:
-        """JSON values from which a validation goes on."""
-        return {"best": self.best, "evaluated": self.evaluated, "stale": self.stale, "offset": self.offset}
+    def progress(self) -> Progress:
+        """From which a validation goes on."""
+        return Progress(self.best, self.evaluated, self.stale, self.offset)
 
     @property
     def step(self) -> int:

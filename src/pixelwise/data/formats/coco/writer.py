@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.regions import Region, regions_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
@@ -23,15 +23,13 @@ from pixelwise.ops import rle
 
 
 @dataclass(frozen=True)
-class CocoWriter:
-    """The format coco. See Target for the attributes."""
+class CocoWriter(Writer):
+    """The format coco. See Writer for the attributes."""
 
-    labels: LabelSet
     format: str = "coco"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one image; its annotations go into the entry, for `finish`. See Target."""
+        """Write one image; its annotations go into the entry, for `finish`. See Writer."""
         file, losses = original.write_image(root, f"{original.split}/{original.name}")
         regions, lost = regions_of(original.truth, self.labels, source=original.image)
         size = (original.pixels.shape[0], original.pixels.shape[1])

@@ -21,7 +21,7 @@ from PIL import Image
 
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
 from pixelwise.data.kinds.segment_maps import two_channels, write_segment_ids
-from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.data.truth.segments_of import segments_of, within_24_bits
 from pixelwise.labels import LabelSet, published
@@ -29,20 +29,18 @@ from pixelwise.types import Panoptic
 
 
 @dataclass(frozen=True)
-class PanopticWriter:
-    """The format coco-panoptic. See Target for the attributes.
+class PanopticWriter(Writer):
+    """The format coco-panoptic. See Writer for the attributes.
 
     Attributes:
         two_channels: whether PNGs hold class and number instead of ids.
     """
 
-    labels: LabelSet
     two_channels: bool = False
     format: str = "coco-panoptic"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one image and its PNG; its segments go into the entry, for `finish`. See Target."""
+        """Write one image and its PNG; its segments go into the entry, for `finish`. See Writer."""
         panoptic, lost = segments_of(original.truth, self.labels, source=original.image)
         file, losses = original.write_image(root, f"{original.split}/{original.name}")
         path = root / "annotations" / f"panoptic_{original.split}" / f"{original.name}.png"

@@ -1,5 +1,9 @@
 """Clips that are made of labelled stills: objects cut out by their masks move over photographs; see `synthesis`.
 
+    PATH/                          a set of another format, such as coco
+    ├── annotations/instances_train2017.json
+    └── train2017/000000000009.jpg
+
 PATH is a set of another format, `?source=coco` unless another is named, whose truth has objects with masks; its split
 is the split here, so that clips of `train` and `val` have nothing in common. Nothing is written to the disk.
 """
@@ -50,7 +54,7 @@ def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str)
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
     """Every fault of the stills; the clips are made of them."""
     spec = _source(path, split, options)
-    report = format_of(spec).check_split(path, split, {}, workers=workers, progress=progress)
+    report = format_of(spec).old.check_split(path, split, {}, workers=workers, progress=progress)
     return replace(report, notes=(f"the stills of {spec} were looked at", *report.notes))
 
 

@@ -201,6 +201,10 @@ class CutoutClips:
         return tuple(clip for clip in self._names for _ in range(self.frames))
 
     @property
+    def numbered_by(self) -> None:
+        """Ids are the numbers of the objects."""
+
+    @property
     def _names(self) -> tuple[str, ...]:
         return tuple(f"{clip:06d}" for clip in range(self.count))
 

@@ -1,6 +1,7 @@
 """Masks of objects; see `reader`."""
 
-from pixelwise.data.formats.instance_masks.reader import OPTIONS, check_split, open_split, writer
+from pixelwise.data.formats.instance_masks.reader import OPTIONS, list_split, writer
 from pixelwise.data.kinds.pair_layout import splits
+from pixelwise.data.spec import Format
 
-__all__ = ["OPTIONS", "check_split", "open_split", "splits", "writer"]
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -1,5 +1,11 @@
 """One's own images with masks of objects, one number for each object and 0 for none, paired by name.
 
+    PATH/
+    ├── labels.txt                 not needed for one class
+    ├── classes.json               only where ?divisor= does not tell the classes
+    ├── images/train/0001.jpg      or images/0001.jpg, or train/0001.jpg
+    └── masks/train/0001.png       0 is none, 1, 2, … are objects
+
 The layouts are those of the format masks: `images/SPLIT/` and `masks/SPLIT/`; `images/` and `masks/` without splits;
 `SPLIT/` and `SPLITannot/`. `?images=PNGImages&masks=PedMasks&suffix=_mask` reads Penn-Fudan.
 
@@ -13,7 +19,6 @@ The truth of an image is its objects and the class of each pixel, `background` w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,18 +26,17 @@ import numpy as np
 import torch
 
 from pixelwise.data.formats.instance_masks.classes import ObjectClasses, contiguous_things, object_classes
+from pixelwise.data.formats.instance_masks.repair import names_of, repair_of
 from pixelwise.data.formats.instance_masks.writer import ObjectMasksWriter
 from pixelwise.data.kinds import pair_layout
-from pixelwise.data.kinds.class_masks import SemanticPairs
+from pixelwise.data.kinds.class_masks import require_size, stored_mask
 from pixelwise.data.kinds.class_masks_writer import writable_labels
-from pixelwise.data.kinds.faults import Fault, Findings, SplitReport, check_pairs
-from pixelwise.data.kinds.folders import Entry, pairs_dataset
+from pixelwise.data.listing import Fault, Findings, Item, Listing, Size
 from pixelwise.data.truth.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
-from pixelwise.files.images import image_size, read_ids, read_image
-from pixelwise.files.parallel import Progress
+from pixelwise.files.images import read_ids
 from pixelwise.labels import LabelSet
-from pixelwise.types import Annotation, Sample
+from pixelwise.types import Annotation
 
 OPTIONS: Mapping[str, str] = {
     "images": "the folder of images",
@@ -45,102 +49,35 @@ OPTIONS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class ObjectMasks:
-    """Images, each with a mask file of the same size that holds numbers of objects. See Dataset for the attributes.
-
-    Attributes:
-        pairs: the images and masks.
-        classes: what the numbers mean.
-        split: the split, by which the table may name images.
-        void: numbers that mean "ignored".
-    """
-
-    pairs: SemanticPairs
-    classes: ObjectClasses = field(repr=False)
-    split: str
-    void: tuple[int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """As the pairs."""
-        return self.pairs.name
-
-    @property
-    def format(self) -> str:
-        """As the pairs."""
-        return self.pairs.format
-
-    @property
-    def labels(self) -> LabelSet:
-        """What the class ids mean."""
-        return self.classes.labels
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """As the pairs."""
-        return self.pairs.ids
-
-    @property
-    def note(self) -> str | None:
-        """As the pairs."""
-        return self.pairs.note
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one image and its mask. Raises DataError when either is unusable, or a number is of no class."""
-        image_path, mask_path, id = self.pairs.images[index], self.pairs.masks[index], self.ids[index]
-        try:
-            image, numbers = read_image(image_path), read_ids(mask_path)
-        except DataError as error:
-            raise DataError(f"{error} (image '{id}')") from None
-        size = (image.shape[1], image.shape[2])
-        if numbers.shape != size:
-            raise DataError(
-                f"{mask_path}: the mask is {numbers.shape[0]}×{numbers.shape[1]}, "
-                f"its image {image_path} {size[0]}×{size[1]} (image '{id}')"
-            )
-        truth = truth_of(numbers, self.classes, names_of(id, self.split), void=self.void, source=str(mask_path))
-        return Sample(image=image, truth=truth, id=id, original_size=size)
-
-    def size_of(self, index: int) -> tuple[int, int]:
-        """Height and width of the upright image, from its header."""
-        return image_size(self.pairs.images[index])
-
-    def image_path(self, index: int) -> Path:
-        """The file of the image."""
-        return self.pairs.images[index]
-
-    def truth_path(self, index: int) -> Path:
-        """The mask file."""
-        return self.pairs.masks[index]
-
-
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ObjectMasks:
-    """The pairs of one split. Raises DataError when there are none, or several classes cannot be told apart."""
-    entries = pair_layout.list_entries(path, split, options)
-    pair_layout.require_pairs(path, entries, options, name=name)
-    classes, note = object_classes(path, options), pair_layout.pairs_note(path, entries, options)
-    pairs = pairs_dataset(entries, classes.labels, name=name, format="instance-masks", note=note)
-    return ObjectMasks(pairs, classes, split, void_of(options))
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and every mask and report every fault. Raises DataError when classes cannot be told apart."""
-    classes = object_classes(path, options)
-    report = check_pairs(
-        pair_layout.list_entries(path, split, options),
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images and masks of one split, also those without partner. Raises DataError when classes are not told."""
+    items, classes, void = pair_layout.list_items(path, split, options), object_classes(path, options), void_of(options)
+    return Listing(
+        items,
         classes.labels,
-        split=split,
+        read=partial(read_numbers, classes=classes, split=split, void=void),
+        inspect=partial(inspect_numbers, classes=classes, split=split, void=void),
         source=pair_layout.source_of(path, split, options),
-        workers=workers,
-        progress=progress,
-        inspect_numbers=partial(_inspect_numbers, classes=classes, split=split, void=void_of(options)),
+        notes=pair_layout.split_notes(path, options),
+        halves=True,
+        repair=partial(repair_of, items, classes, void),
     )
-    note = pair_layout.split_note(path, options)
-    return replace(report, notes=(note, *report.notes)) if note else report
+
+
+def read_numbers(
+    item: Item,
+    labels: LabelSet,
+    size: Size,
+    *,
+    classes: ObjectClasses,
+    split: str,
+    void: tuple[int, ...],
+) -> Annotation:
+    """The objects of a mask and the class of each pixel; see `Listing.read`."""
+    assert item.truth is not None
+    numbers = read_ids(item.truth)
+    require_size(numbers.shape, size, source=item.truth, image=item.image, noun="mask")
+    return truth_of(numbers, classes, names_of(item.id, split), void=void, source=str(item.truth))
 
 
 def truth_of(
@@ -188,35 +125,41 @@ def writer(options: Mapping[str, str], source: LabelSet) -> ObjectMasksWriter:
             raise DataError(f"instance-masks: a new set takes no option {option}; its classes go into classes.json")
     image, mask = pair_layout.places_of(options, format="instance-masks")
     labels = contiguous_things(writable_labels(options, source=source, default=None))
-    return ObjectMasksWriter(labels=labels, image=image, mask=mask)
+    return ObjectMasksWriter(labels, "instance-masks", image=image, mask=mask)
 
 
-def _inspect_numbers(
-    entry: Entry, numbers: np.ndarray, *, classes: ObjectClasses, split: str, void: tuple[int, ...]
+def inspect_numbers(
+    item: Item,
+    labels: LabelSet,
+    size: Size | None,
+    *,
+    classes: ObjectClasses,
+    split: str,
+    void: tuple[int, ...],
 ) -> Findings:
-    """Numbers that are of no class, and numbers of the table that no pixel has."""
+    """Numbers that are of no class, and numbers of the table that no pixel has; see `Listing.inspect`."""
+    assert item.truth is not None
+    numbers = stored_mask(item.truth)
+    if isinstance(numbers, Fault):
+        return Findings((numbers,))
     faults: list[Fault] = []
-    found, names = ids_in(numbers, but=(0, *void)), names_of(entry.id, split)
+    found, names = ids_in(numbers, but=(0, *void)), names_of(item.id, split)
     class_ids: set[int] = set()
     for number in found:
         meant = classes.of(number, names)
         if meant is None:
-            where = f"{entry.mask}: object {number}"
+            where = f"{item.truth}: object {number}"
             faults.append(Fault("object of no class", where, f"{classes.source} does not tell its class"))
         else:
             class_ids.add(meant.class_id)
     for number in classes.of_image(names):
         if number not in found:
-            where = f"{classes.source}: image '{entry.id}', object {number}"
-            faults.append(Fault("object without pixels", where, f"no pixel of {entry.mask} has this number"))
-    if classes.labels.background_id is not None and (numbers == 0).any():
-        class_ids.add(classes.labels.background_id)
-    return Findings(tuple(faults), frozenset(class_ids))
-
-
-def names_of(id: str, split: str) -> tuple[str, ...]:
-    """The names that an image may have in the table."""
-    return f"{split}/{id}", id
+            where = f"{classes.source}: image '{item.id}', object {number}"
+            faults.append(Fault("object without pixels", where, f"no pixel of {item.truth} has this number"))
+    if labels.background_id is not None and (numbers == 0).any():
+        class_ids.add(labels.background_id)
+    size = (numbers.shape[0], numbers.shape[1])
+    return Findings(tuple(faults), size, f"mask {item.truth.name}", frozenset(class_ids), parts=len(found))
 
 
 def void_of(options: Mapping[str, str]) -> tuple[int, ...]:

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.formats.instance_masks.classes import TABLE, ObjectClass, ObjectClasses, object_classes
-from pixelwise.data.formats.instance_masks.reader import names_of, void_of
-from pixelwise.data.kinds import pair_layout
-from pixelwise.data.kinds.folders import Entry, labels_toml
-from pixelwise.data.kinds.repair_images import FolderCopy, Repaired, read_pair
-from pixelwise.data.kinds.writing import Written, write_ids, write_image
+from pixelwise.data.formats.instance_masks.classes import TABLE, ObjectClass, ObjectClasses
+from pixelwise.data.kinds.folders import labels_toml
+from pixelwise.data.kinds.repairing import read_upright, usable_mask
+from pixelwise.data.kinds.writing import write_ids, write_image
+from pixelwise.data.listing import Item, Repair, Repaired, Written
 from pixelwise.data.truth.object_ids import object_colours
 from pixelwise.data.truth.segments import ids_in
 from pixelwise.files.atomic import write_file
@@ -27,17 +26,19 @@ from pixelwise.files.text import read_json
 _LARGEST = 65535
 
 
-def copy_of(path: Path, splits: Sequence[str], options: Mapping[str, str]) -> FolderCopy:
-    """How the copy of some splits is made. Raises DataError when classes cannot be told apart."""
-    classes = object_classes(path, options)
-    entries = {split: pair_layout.list_entries(path, split, options) for split in splits}
-    void = void_of(options)
+def repair_of(items: Sequence[Item], classes: ObjectClasses, void: tuple[int, ...]) -> Repair:
+    """How the copy of a split is made."""
     if not void and classes.only is None:
         void = (_free_number(classes),)
-    query = {"divisor": str(classes.divisor)} if classes.divisor is not None else {}
+    options = {"divisor": str(classes.divisor)} if classes.divisor is not None else {}
     if void:
-        query["void"] = str(void[0])
-    return FolderCopy(entries, ObjectMasksRepairer(classes, void), query)
+        options["void"] = str(void[0])
+    return Repair(items, ObjectMasksRepairer(classes, void), options=options)
+
+
+def names_of(id: str, split: str) -> tuple[str, ...]:
+    """The names that an image may have in the table."""
+    return f"{split}/{id}", id
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,12 @@ class ObjectMasksRepairer:
     classes: ObjectClasses
     void: tuple[int, ...]
 
-    def repair(self, entry: Entry, *, root: Path, split: str) -> Repaired:
-        """Make the numbers of no class void."""
-        done: Counter[str] = Counter()
-        pair = read_pair(entry, done)
-        if pair is None or entry.image is None:
-            return Repaired(None, done)
-        numbers, names = pair.mask.astype(np.int32), names_of(entry.id, split)
+    def repair(self, item: Item, *, root: Path, split: str, id: str) -> Repaired:
+        """Make the numbers of no class void. See Repairer."""
+        pixels, orientation = read_upright(item)
+        mask, steps = usable_mask(item, (pixels.shape[0], pixels.shape[1]), orientation)
+        done = Counter(steps)
+        numbers, names = mask.astype(np.int32), names_of(id, split)
         found = ids_in(numbers, but=(0, *self.void))
         unknown = [number for number in found if self.classes.of(number, names) is None]
         if unknown:
@@ -67,15 +67,14 @@ class ObjectMasksRepairer:
             numbers[of_none] = self.void[0]
         table = self.classes.of_image(names)
         done["table_numbers"] += len(table.keys() - set(found))
-        done["upright_images"] += pair.orientation != 1
-        file, _ = write_image(
-            root, f"images/{split}/{entry.id}", entry.image, pair.pixels, upright=pair.orientation != 1
-        )
-        mask = root / "masks" / split / f"{entry.id}.png"
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        write_ids(mask, numbers, object_colours())
+        done["upright_images"] += orientation != 1
+        assert item.image is not None
+        file, _ = write_image(root, f"images/{split}/{id}", item.image, pixels, upright=orientation != 1)
+        path = root / "masks" / split / f"{id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_ids(path, numbers, object_colours())
         meanings = {str(number): self._meaning(one) for number, one in table.items() if number in found}
-        return Repaired(Written(entry.id, file, {}, {"meanings": meanings}), done)
+        return Repaired(Written(id, file, {}, {"meanings": meanings}), done)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Add the meanings of the numbers of a split to the table."""

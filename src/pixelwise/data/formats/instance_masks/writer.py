@@ -12,32 +12,28 @@ import torch
 
 from pixelwise.data.formats.instance_masks.classes import TABLE
 from pixelwise.data.kinds.folders import labels_toml
-from pixelwise.data.kinds.writing import Original, Written, write_ids
+from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
 from pixelwise.data.truth.object_ids import object_colours, painted_ids
 from pixelwise.data.truth.regions import regions_of
 from pixelwise.files.atomic import write_file
 from pixelwise.files.text import read_json
-from pixelwise.labels import LabelSet
 from pixelwise.types import Instances, Masks
 
 
-@dataclass(frozen=True)
-class ObjectMasksWriter:
-    """The format instance-masks. See Target for the attributes.
+@dataclass(frozen=True, kw_only=True)
+class ObjectMasksWriter(Writer):
+    """The format instance-masks. See Writer for the attributes.
 
     Attributes:
         image: where an image goes, with {split} and {name}, without its suffix.
         mask: where its mask goes.
     """
 
-    labels: LabelSet
     image: str
     mask: str
-    format: str = "instance-masks"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one image and its mask; what its numbers mean goes into the entry, for `finish`. See Target."""
+        """Write one image and its mask; what its numbers mean goes into the entry, for `finish`. See Writer."""
         place = {"split": original.split, "name": original.name}
         regions, lost = regions_of(original.truth, self.labels, source=original.image)
         file, losses = original.write_image(root, self.image.format(**place))

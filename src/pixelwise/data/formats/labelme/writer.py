@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.data.kinds.folders import labels_toml
-from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.regions import Region, loose_boxes, regions_of
-from pixelwise.labels import LabelSet
 from pixelwise.ops.outlines import polygons_of
 
 VERSION = "5.5.0"
@@ -23,15 +22,13 @@ VERSION = "5.5.0"
 
 
 @dataclass(frozen=True)
-class LabelmeWriter:
-    """The format labelme. See Target for the attributes."""
+class LabelmeWriter(Writer):
+    """The format labelme. See Writer for the attributes."""
 
-    labels: LabelSet
     format: str = "labelme"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one image and its JSON file. See Target."""
+        """Write one image and its JSON file. See Writer."""
         regions, lost = regions_of(original.truth, self.labels, source=original.image)
         file, losses = original.write_image(root, f"{original.split}/{original.name}")
         content = {

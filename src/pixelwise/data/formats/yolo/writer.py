@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from pixelwise.data.kinds.folders import labels_toml
-from pixelwise.data.kinds.writing import Original, Written
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.regions import Region, loose_boxes, regions_of
 from pixelwise.labels import LabelSet
 from pixelwise.ops.outlines import polygon_of
@@ -24,15 +24,13 @@ DIGITS = 9
 
 
 @dataclass(frozen=True)
-class YoloWriter:
-    """The format yolo. See Target for the attributes."""
+class YoloWriter(Writer):
+    """The format yolo. See Writer for the attributes."""
 
-    labels: LabelSet
     format: str = "yolo"
-    shares_images: bool = False
 
     def write(self, root: Path, original: Original) -> Written:
-        """Write one image and its lines. See Target."""
+        """Write one image and its lines. See Writer."""
         regions, lost = regions_of(original.truth, self.labels, source=original.image)
         objects = [region for region in regions if not region.crowd]
         if len(objects) < len(regions):
