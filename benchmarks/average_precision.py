@@ -3,7 +3,7 @@
     python benchmarks/average_precision.py [--images 5000] [--pairs 3]
 
 Ours is fed with packed masks, one image after the other, as `evaluate` feeds it, and counts masks and boxes at once;
-pycocotools is given the same objects as run lengths, which is what it wants, and counts masks and then boxes.
+pycocotools is given the same objects as run lengths, which is what it expects, and counts masks and then boxes.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def ours(pairs: list[tuple[Instances, Instances]]) -> dict[str, Any]:
 
 
 def entries(pairs: list[tuple[Instances, Instances]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The objects as pycocotools wants them."""
+    """The objects as pycocotools takes them."""
     annotations, results = [], []
     for number, pair in enumerate(pairs, start=1):
         for side, target in zip(pair, (annotations, results), strict=True):

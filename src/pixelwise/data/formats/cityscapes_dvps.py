@@ -134,6 +134,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
         labels,
         read=partial(truth_of_map, read=read_map),
         inspect=partial(inspect_map, read=read_map),
+        parts=("segment", "segments"),
         source=_root(path) / split,
         numbered_by=DVPS_DIVISOR,
         repair=partial(

@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.dataset import is_there
 from pixelwise.data.kinds.coco_json import Entry, read_json
 from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.frames import folders_in
@@ -35,6 +34,7 @@ from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
 from pixelwise.data.listing import Listing
 from pixelwise.data.spec import Format
 from pixelwise.errors import DataError
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {}
@@ -72,12 +72,13 @@ def _clip_of(image: Entry) -> tuple[str, str]:
 
 
 def _image_of(folder: Path, _clip: str, image: Entry) -> Path:
-    places = [folder / name / image["file_name"] for name in _IMAGES]
-    return next((place for place in places if is_there(place)), places[0])
+    name = image["file_name"]
+    return find_file(name, [folder / inner for inner in _IMAGES]) or folder / _IMAGES[0] / posix_name(name)
 
 
 def _map_of(folder: Path, _clip: str, annotation: Entry) -> Path:
-    return folder / "panoptic_video" / annotation["file_name"]
+    name, maps = annotation["file_name"], folder / "panoptic_video"
+    return find_file(name, [maps]) or maps / posix_name(name)
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:

@@ -35,6 +35,7 @@ from pixelwise.data.truth.object_ids import object_colours, painted_ids
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
+from pixelwise.files.lookup import posix_name
 from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, voc_colour
 
@@ -133,6 +134,7 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
     require_split(split, in_reading_order(lists), source=path)
     lines = read_lines(lists[split], expected="one clip a line")
     named = [line.split()[0] for line in lines if line.strip()]
+    named = [posix_name(name) for name in named]
     return tuple(dict.fromkeys(Path(name).parent.name if "/" in name else name for name in named))
 
 

@@ -121,6 +121,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
         labels,
         read=partial(truth_of_map, read=read_map),
         inspect=partial(inspect_map, read=read_map),
+        parts=("segment", "segments"),
         source=path / _MAPS / split,
         numbered_by=STEP_DIVISOR,
         repair=partial(
