@@ -289,7 +289,7 @@ def test_what_cannot_work_is_said_in_one_line(run: Run, model: Path, drawings: P
     code, out, err = run("evaluate", model, *data, "--definition", "voc")
     assert (code, err.count("\n")) == (2, 1)
     assert (
-        "for instance segmentation expected one of coco, boundary, region, region-2015, davis, davis-unsupervised"
+        "expected one of coco, boundary, region, region-2015, davis, davis-unsupervised"
         in err
     )
 
