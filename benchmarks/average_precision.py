@@ -125,14 +125,15 @@ def main() -> None:
     pairs = [image_objects(generator) for _ in range(options.images)]
     annotations, results = entries(pairs)
     print(f"{options.images:,} images, {len(annotations):,} objects, {len(results):,} detections")
-    ratios = []
+    ratios: list[float] = []
+    found: dict[str, Any] = {}
     for turn in range(options.pairs):
         begin = time.perf_counter()
         found = ours(pairs)
         middle = time.perf_counter()
-        wanted = pycocotools(options.images, annotations, results)
+        expected = pycocotools(options.images, annotations, results)
         end = time.perf_counter()
-        difference = max(abs(found[name] - value) for name, value in wanted.items() if value >= 0)
+        difference = max(abs(found[name] - value) for name, value in expected.items() if value >= 0)
         ratios.append((middle - begin) / (end - middle))
         print(
             f"pair {turn + 1}: ours {middle - begin:.1f} s, pycocotools {end - middle:.1f} s, difference {difference:g}"

@@ -53,7 +53,7 @@ class TestFileDataset:
     def test_ids_on_disk_become_class_ids(self, tmp_path: Path) -> None:
         labels = replace(LABELS, dataset_ids=(7, 20, 5), void_ids=(0, 9))
         dataset = pairs(tmp_path, ("a",))
-        dataset = replace(dataset, listing=replace(dataset.listing, labels=labels))
+        dataset = replace(dataset, labels=labels)
         trees.write_mask(tmp_path / "masks" / "a.png", [[7, 20, 5, 0, 9, 7]] * 4)
         semantic = dataset[0].truth.semantic
         assert semantic is not None
@@ -68,8 +68,8 @@ class TestFileDataset:
     def test_a_turned_image_with_an_upright_mask(self, tmp_path: Path) -> None:
         dataset = pairs(tmp_path, ("a",))
         image = trees.write_turned(tmp_path / "images" / "a.jpg")
-        item = dataset.listing.items[0]._replace(image=image)
-        dataset = replace(dataset, listing=replace(dataset.listing, items=(item,)))
+        item = dataset.items[0]._replace(image=image)
+        dataset = replace(dataset, items=(item,))
         trees.write_mask(tmp_path / "masks" / "a.png", np.zeros((6, 4)))
         assert dataset[0].original_size == dataset.size_of(0) == (6, 4)
 
@@ -120,7 +120,7 @@ class TestMerged:
     def test_label_sets_must_agree(self, tmp_path: Path) -> None:
         other = pairs(tmp_path / "2", ("c",), name="y")
         labels = LabelSet.from_names("z", ["floor", "wall"])
-        other = replace(other, listing=replace(other.listing, labels=labels))
+        other = replace(other, labels=labels)
         with pytest.raises(DataError, match=r"label sets differ: data x has 'rooms'.*data y has 'z'"):
             Merged((pairs(tmp_path / "1", ("a",), name="x"), other))
 

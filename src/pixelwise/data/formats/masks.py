@@ -1,5 +1,10 @@
 """One's own images with masks of class ids, paired by name.
 
+    PATH/
+    ├── labels.txt                 one name a line, from id 0
+    ├── images/train/0001.jpg      or images/0001.jpg, or train/0001.jpg
+    └── masks/train/0001.png       or masks/0001.png, or trainannot/0001.png
+
 Layouts, the first that fits: `images/SPLIT/` and `masks/SPLIT/`; `images/` and `masks/` without splits; `SPLIT/` and
 `SPLITannot/`. `?images=` and `?masks=` give other names than `images` and `masks`, `?suffix=_mask` what a mask's name
 has after its image's. A `labels.txt` (one name a line, from id 0; 255 is void) or a `labels.toml` says what the ids

@@ -1,5 +1,11 @@
 """PASCAL VOC: JPEGImages/ID.jpg, SegmentationClass/ID.png, and ImageSets/Segmentation/SPLIT.txt with one id a line.
 
+    PATH/
+    ├── ImageSets/Segmentation/train.txt     one id a line
+    ├── JPEGImages/2007_000032.jpg
+    ├── SegmentationClass/2007_000032.png    class ids, 255 is void
+    └── SegmentationObject/2007_000032.png   numbers of objects, may be missing
+
 Where every listed id has SegmentationObject/ID.png, the truth has objects: each of its numbers is one, of the class
 that most of its pixels have in SegmentationClass; 0 is none and 255 the border. `?instances=false` leaves them out.
 `?instances=regions` makes objects where there are no such files: each connected region of a class is one, since VOC

@@ -1,5 +1,12 @@
 """COCO instances: annotations/instances_SPLIT*.json and the folder SPLIT*/ of images, or the layout of another tool.
 
+    PATH/
+    ├── annotations/
+    │   ├── instances_train2017.json
+    │   └── instances_val2017.json
+    ├── train2017/000000000009.jpg
+    └── val2017/000000000139.jpg
+
 The truth of an image is its objects and, painted from them, the class of each pixel: the largest object first, so that
 small ones stay on top; what no object covers is `background`; a crowd region that no object covers is void.
 

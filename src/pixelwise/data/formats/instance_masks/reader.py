@@ -1,5 +1,11 @@
 """One's own images with masks of objects, one number for each object and 0 for none, paired by name.
 
+    PATH/
+    ├── labels.txt                 not needed for one class
+    ├── classes.json               only where ?divisor= does not tell the classes
+    ├── images/train/0001.jpg      or images/0001.jpg, or train/0001.jpg
+    └── masks/train/0001.png       0 is none, 1, 2, … are objects
+
 The layouts are those of the format masks: `images/SPLIT/` and `masks/SPLIT/`; `images/` and `masks/` without splits;
 `SPLIT/` and `SPLITannot/`. `?images=PNGImages&masks=PedMasks&suffix=_mask` reads Penn-Fudan.
 
