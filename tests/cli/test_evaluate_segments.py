@@ -13,7 +13,7 @@ import torch
 
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
-from pixelwise.predictions.coco_segments import StoredSegments, find_segments
+from pixelwise.predictions.coco_segments import StoredSegments, find_segments, pair_segments, read_segment_list
 from tests.cli.conftest import Run
 from tests.data import trees
 

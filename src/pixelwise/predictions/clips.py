@@ -111,7 +111,7 @@ def _truth_reader(dataset: Dataset) -> ReadTruth:
         if not isinstance(dataset, Merged | Wrapped):
             raise DataError(f"{dataset.name}: the truth is not in files of frames; give predictions as JSON lines")
         dataset = dataset.parts[0] if isinstance(dataset, Merged) else dataset.dataset
-    return dataset.listing.read
+    return dataset.read
 
 
 # ---- lines of tracked videos
