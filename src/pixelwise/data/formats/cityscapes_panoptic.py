@@ -1,5 +1,11 @@
 """Cityscapes in COCO's panoptic form: gtFine/cityscapes_panoptic_SPLIT.json and the folder of that name with PNGs.
 
+    PATH/
+    ├── leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png
+    └── gtFine/
+        ├── cityscapes_panoptic_train.json
+        └── cityscapes_panoptic_train/aachen_000000_000019_gtFine_panoptic.png
+
 It is what the set's own createPanopticImgs writes: categories are labelIds (with `_trainId` in the name: trainIds,
 which is a split of its own), a segment's id is labelId · 1000 + number, and labelId alone for stuff and for groups,
 which are crowds; all other ids are void, 0. The image of an entry is leftImg8bit/SPLIT/CITY/ID_leftImg8bit.png, PNG or

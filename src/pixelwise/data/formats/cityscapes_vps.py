@@ -1,5 +1,11 @@
 """Cityscapes-VPS: panoptic_gt_SPLIT_city_vps.json, SPLIT/panoptic_video/ with PNGs, SPLIT/img_all/ with images.
 
+    PATH/
+    ├── panoptic_gt_train_city_vps.json
+    └── train/
+        ├── img_all/0001_0005_frankfurt_000000_001736_newImg8bit.png
+        └── panoptic_video/0001_0005_frankfurt_000000_001736_final_mask.png
+
 The JSON lists the labelled frames, every fifth of those in img_all/ (or img/), and the segments of each; in a PNG
 id = R + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip. What stands before the first
 `_` in the id of an image is its clip. Frames without truth are passed over.

@@ -1,5 +1,10 @@
 """DAVIS 2016 and 2017: JPEGImages/480p/CLIP/*.jpg, Annotations/480p/CLIP/*.png and the lists in ImageSets/.
 
+    PATH/
+    ├── ImageSets/2017/train.txt              one clip a line
+    ├── JPEGImages/480p/bear/00000.jpg
+    └── Annotations/480p/bear/00000.png       numbers of objects, with a palette
+
 A mask holds the numbers of the objects, which last for the clip. Where it is greyscale and holds 0 and 255 alone, as in
 2016, 255 is the one object, number 1; else 255 is void. All objects are of one class, `object`, on `background`.
 

@@ -1,5 +1,12 @@
 """VIPSeg: images/CLIP/*.jpg (or imgs/), with panomasksRGB/ and a JSON for each split, or with panomasks/ and lists.
 
+    PATH/
+    ├── panoptic_gt_VIPSeg_train.json    with panomasksRGB/; or train.txt with panomasks/
+    ├── panoVIPSeg_categories.json
+    ├── images/0_wHkcNd_EXI/00000333.jpg
+    ├── panomasksRGB/0_wHkcNd_EXI/00000333.png
+    └── panomasks/0_wHkcNd_EXI/00000333.png
+
 - `panoptic_gt_VIPSeg_SPLIT.json` lists clips, frames, segments and categories; in the PNGs of panomasksRGB/CLIP/ id = R
   + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip.
 - Without such a file `SPLIT.txt` lists clips, and in a PNG of panomasks/CLIP/ 0 is void, a number up to 124 the class

@@ -1,5 +1,9 @@
 """YouTube-VIS: SPLIT.json, SPLIT/instances.json or annotations/…SPLIT.json, and SPLIT/JPEGImages/CLIP/*.jpg.
 
+    PATH/
+    ├── train.json                            or train/instances.json
+    └── train/JPEGImages/0043f083b5/00000.jpg
+
 The JSON has `videos` (id, width, height, file_names), `categories` as COCO's, and `annotations`, one for each object of
 a video: `segmentations` has an RLE or polygons for each frame, null where the object is not seen. The id of an
 annotation is the number of its object in the whole clip. `valid` is called `val` here, too.

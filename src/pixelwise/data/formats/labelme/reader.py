@@ -1,5 +1,12 @@
 """LabelMe: a JSON file for each image, beside it or in a folder of its own.
 
+    PATH/
+    ├── labels.txt         may be missing
+    ├── train/
+    │   ├── 0001.jpg
+    │   └── 0001.json      shapes: label, points, shape_type
+    └── val/
+
 Layouts: `SPLIT/` with the files of a split, or all files in PATH, of which every fifth by name then goes to `val`.
 `?annotations=` names the folder of the JSON files, `?images=` that of the images, where they are not beside the JSON.
 
@@ -248,6 +255,7 @@ def _packed(files: Sequence[tuple[LabelmeFile, Path]], labels: LabelSet) -> Obje
                     polygons=() if masks else [part.polygon for part in parts if part.polygon is not None],
                     runs=runs,
                     crowd=is_ignored or any(part.crowd or part.void for part in parts),
+                    boxed=first.void and not is_ignored and not first.crowd,
                 )
             )
     return Objects.from_shapes(shapes, len(files), in_order=True)
