@@ -212,6 +212,7 @@ def _instances(shapes: Shapes, objects: Objects, labels: LabelSet, size: Size) -
         labels=torch.tensor(class_ids, dtype=torch.int64),
         masks=masks,
         crowd=torch.from_numpy(objects.crowd[numbers]),
+        boxed=torch.from_numpy(objects.boxed[numbers]) if objects.boxed[numbers].any() else None,
         areas=None if bool(areas.isnan().all()) else torch.where(areas.isnan(), masks.areas().double(), areas),
     )
 

@@ -255,6 +255,7 @@ def _packed(files: Sequence[tuple[LabelmeFile, Path]], labels: LabelSet) -> Obje
                     polygons=() if masks else [part.polygon for part in parts if part.polygon is not None],
                     runs=runs,
                     crowd=is_ignored or any(part.crowd or part.void for part in parts),
+                    boxed=first.void and not is_ignored and not first.crowd,
                 )
             )
     return Objects.from_shapes(shapes, len(files), in_order=True)
