@@ -17,7 +17,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 
 from pixelwise.data.kinds.coco_json import is_finite
-from pixelwise.data.kinds.faults import Fault
+from pixelwise.data.listing import Fault
 from pixelwise.data.truth.segments import IdRegions, panoptic_of, regions_of_ids, with_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_channels
