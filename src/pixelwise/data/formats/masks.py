@@ -27,6 +27,7 @@ from pixelwise.data.kinds.folders import labels_for, names_colours
 from pixelwise.data.kinds.pair_layout import (
     list_items,
     places_of,
+    require_suffix,
     source_of,
     split_notes,
 )
@@ -49,8 +50,10 @@ OPTIONS: Mapping[str, str] = {
 
 def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     """The images and masks of one split, also those without partner. Raises DataError when the labels are not said."""
+    items = list_items(path, split, options)
+    require_suffix(items, source_of(path, split, options))
     return mask_listing(
-        list_items(path, split, options),
+        items,
         labels_of(path, options),
         source=source_of(path, split, options),
         writer=writer,

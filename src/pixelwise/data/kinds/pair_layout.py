@@ -5,7 +5,8 @@ The layouts are those of the format masks; see there. The options `images`, `mas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pixelwise.data.kinds.folders import (
@@ -54,6 +55,21 @@ def _every_pair(path: Path, options: Mapping[str, str], split: str) -> tuple[Ite
     """The pairs of a set without splits that belong to one."""
     images, masks = _folders(path, options)
     return divided(pair_folders(images, masks, suffix=options.get("suffix", "")), split)
+
+
+def require_suffix(items: Sequence[Item], source: Path) -> None:
+    """Raise DataError, once for all images, where masks have a suffix that the option `suffix` does not say."""
+    images = [item.id for item in items if item.image and not item.truth]
+    masks = [item.id for item in items if item.truth and not item.image]
+    if not images or not masks or len(images) + len(masks) < len(items):
+        return
+    endings = Counter(mask[len(image) :] for image in images for mask in masks if mask.startswith(image))
+    suffix, times = endings.most_common(1)[0] if endings else ("", 0)
+    if 2 * times >= len(images):
+        raise DataError(
+            f"{source}: no mask has the name of an image; {times:,} of {len(masks):,} have '{suffix}' behind it: add "
+            f"?suffix={suffix} to the specification"
+        )
 
 
 def source_of(path: Path, split: str, options: Mapping[str, str]) -> Path:
