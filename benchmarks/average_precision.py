@@ -105,8 +105,8 @@ def pycocotools(images: int, annotations: list[dict[str, Any]], results: list[di
             "categories": [{"id": index, "name": str(index)} for index in range(1, 81)],
         }
         coco.createIndex()
-        for kind, name, left_out in (("segm", "mask", "bbox"), ("bbox", "box", "segmentation")):
-            given = [{key: value for key, value in entry.items() if key != left_out} for entry in results]
+        for kind, name in (("segm", "mask"), ("bbox", "box")):
+            given = [dict(entry) for entry in results]  # loadRes fills the entries in
             evaluating: Any = COCOeval(coco, coco.loadRes(given), kind)  # pyright: ignore[reportArgumentType] (any string)
             evaluating.evaluate()
             evaluating.accumulate()

@@ -336,13 +336,13 @@ def test_void_in_every_mask_is_said(run: Run, tmp_path: Path) -> None:
     ids = np.zeros((6, 8), dtype=np.uint8)
     ids[2:4, 2:5] = 1
     for name in ("a", "b"):
-        for folder, content in (("masks", ids), ("predicted", ids * 255)):
-            (tmp_path / folder).mkdir(exist_ok=True)
+        for folder, content in (("masks/val", ids), ("predicted", ids * 255)):
+            (tmp_path / folder).mkdir(exist_ok=True, parents=True)
             Image.fromarray(content).save(tmp_path / folder / f"{name}.png")
-        (tmp_path / "images").mkdir(exist_ok=True)
-        Image.new("RGB", (8, 6)).save(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "images/val").mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "images/val" / f"{name}.png")
     (tmp_path / "labels.txt").write_text("background\npart\n")
-    data = ("--data", f"masks:{tmp_path}@all")
+    data = ("--data", f"masks:{tmp_path}")
     code, _, err = run("evaluate", "--predictions", tmp_path / "predicted", *data, "--quiet", "--workers", 0)
     assert code == 0
     assert err == (
@@ -475,10 +475,10 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "cityscapes": ([model, "--definition", "cityscapes", *data], "'background' of 'drawn' is not one of Citysc"),
         "out is a file": ([model, "--out", drawings / "labels.toml", *data], "labels.toml: cannot be written (File ex"),
         "shard 0": ([model, "--shard", "0/4", *data], "--shard 0/4: expected I/N with I from 1 to N: the shards of 4"),
-        "shard 5": ([model, "--shard", "5/4", *data], "--shard 5/4: I/N with"),
-        "shard of 0": ([model, "--shard", "1/0", *data], "--shard 1/0: I/N with"),
-        "no shard": ([model, "--shard", "first", *data], "--shard first: I/N with"),
-        "a minus": ([model, "--shard", "-1/4", *data], "--shard -1/4: I/N with"),
+        "shard 5": ([model, "--shard", "5/4", *data], "--shard 5/4: expected I/N with"),
+        "shard of 0": ([model, "--shard", "1/0", *data], "--shard 1/0: expected I/N with"),
+        "no shard": ([model, "--shard", "first", *data], "--shard first: expected I/N with"),
+        "a minus": ([model, "--shard", "-1/4", *data], "--shard -1/4: expected I/N with"),
     }
 
 

@@ -111,7 +111,7 @@ def test_images_without_answer_are_named_and_others_passed_over(run: Run, tmp_pa
     code, out, err = run("evaluate", "--predictions", file, "--data", spec, "--json", "--workers", 0)
     assert code == 1
     assert json.loads(out)["images"] == 1
-    assert "1 of 2 images have no prediction: 5; left out" in err
+    assert "1 of 2 images have no prediction: 5; skipped" in err
     with pytest.raises(DataError, match="none of its 1 annotations is of one of the 2 images"):
         answers(write_results(tmp_path / "results.json", images=(77,)), spec)
 

@@ -100,7 +100,7 @@ def test_objects_lie_on_stuff(run: Run, predicted: tuple[Path, Path], tmp_path: 
     assert line["image"] == "photos/a.jpg"
     assert line["size"] == [6, 8]
     assert line["labels"] == list(LABELS.names)
-    segments = [(one["id"], one["name"], one["area"], one["score"]) for one in line["segments"]]
+    segments = [(one["id"], one["name"], one["area"], pytest.approx(one["score"])) for one in line["segments"]]
     assert segments == [(1, "sky", 21, 1.0), (4, "ball", 9, 0.9)]
     coco = json.loads((out / "panoptic_results.json").read_text())
     assert [(one["name"], one["isthing"]) for one in coco["categories"]] == [("sky", 0), ("grass", 0), ("ball", 1)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +23,7 @@ from pixelwise.inference.scene import Scene
 from pixelwise.predictions.clips import pair_lines
 from pixelwise.types import Annotation, Sample
 from tests.data import clip_trees
+from tests.shared_data import require
 
 
 def lines_of(dataset: Dataset, clip: str, predicted: Callable[[Sample], Annotation], **change: Any) -> str:
@@ -142,6 +145,12 @@ def test_lines_that_cannot_be_evaluated_are_refused(tmp_path: Path, davis: str, 
     assert str(file) in str(raised.value)
 
 
+def test_lines_of_images_are_none_of_a_clip(tmp_path: Path, davis: str) -> None:
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="lines of images; name the folder with the masks"):
+        stored_subject(tmp_path / "results.jsonl", [davis])
+
+
 def test_clips_that_are_not_there_are_refused(tmp_path: Path, davis: str) -> None:
     dataset = open_dataset(davis, default_split="train")
     file = tmp_path / "0009.jsonl"
@@ -166,3 +175,62 @@ def test_masks_of_objects_of_any_class_are_matched_too(tmp_path: Path, davis: st
     definition, values = compute(subject)
     assert (definition, values["j_and_f"]) == ("davis-unsupervised", 1.0)
     assert compute(subject, "davis")[1]["j_and_f"] < 0.5
+
+
+def test_frames_of_kitti_step(tmp_path: Path) -> None:
+    clip_trees.kitti_step(tmp_path / "data")
+    shutil.copytree(tmp_path / "data" / "panoptic_maps" / "val", tmp_path / "found")
+    subject = stored_subject(tmp_path / "found", [f"kitti-step:{tmp_path / 'data'}"])
+    definition, found = compute(subject)
+    assert (subject.task, definition, found["vpq"], found["stq"]) == ("panoptic", "video-panoptic", 1, 1)
+    last = tmp_path / "found" / "0003" / "000002.png"
+    channels = clip_trees.step_channels(2)
+    channels[channels[..., 0] == 13, 2] += 1  # the car gets another number in the last frame
+    clip_trees.write_rgb(last, channels)
+    _, worse = compute(subject)
+    assert worse["vpq"] < 1
+    channels[0, 0] = (77, 0, 0)
+    clip_trees.write_rgb(last, channels)
+    with pytest.raises(DataError, match=r"000002\.png: value 77.*0003/000002"):
+        compute(subject)
+
+
+def test_maps_of_the_real_clip_of_kitti_step() -> None:
+    folder = require("kitti_step")
+    subject = stored_subject(folder / "panoptic_maps", [f"kitti-step:{folder}"])
+    _, found = compute(subject)
+    assert len(subject.indices) == 11
+    assert found["stq"] == pytest.approx(1)
+
+
+def test_frames_of_davis(tmp_path: Path) -> None:
+    clip_trees.davis(tmp_path / "data")
+    shutil.copytree(tmp_path / "data" / "Annotations" / "480p", tmp_path / "found")
+    subject = stored_subject(tmp_path / "found", [f"davis:{tmp_path / 'data'}"])
+    definition, found = compute(subject)
+    assert (subject.task, definition, found["j_and_f"]) == ("instance", "davis-unsupervised", 1)
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "found" / "0003" / "00001.png")
+    with pytest.raises(DataError, match=r"00001\.png: the mask is 9×9"):
+        compute(subject)
+
+
+def test_results_of_cityscapes_vps(tmp_path: Path) -> None:
+    data = clip_trees.cityscapes_vps(tmp_path / "data")
+    content = json.loads((data / "panoptic_gt_val_city_vps.json").read_text())
+    (tmp_path / "found").mkdir()
+    shutil.copytree(data / "val" / "panoptic_video", tmp_path / "found" / "pan_pred")
+    (tmp_path / "found" / "pred.json").write_text(json.dumps({"annotations": content["annotations"]}))
+    subject = stored_subject(tmp_path / "found", [f"cityscapes-vps:{data}"])
+    definition, found = compute(subject)
+    assert (len(subject.indices), definition, found["vpq"]) == (3, "video-panoptic", 1)
+
+
+def test_classes_of_frames_are_evaluated_as_those_of_images(tmp_path: Path) -> None:
+    clip_trees.kitti_step(tmp_path / "data")
+    for frame in range(3):
+        path = tmp_path / "found" / "0003" / f"{frame:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(clip_trees.step_channels(frame)[..., 0].astype(np.uint8)).save(path)
+    subject = stored_subject(tmp_path / "found", [f"kitti-step:{tmp_path / 'data'}"])
+    assert subject.task == "semantic"
+    assert compute(subject)[1]["mean_iou"] == 1

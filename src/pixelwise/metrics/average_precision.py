@@ -28,7 +28,6 @@ from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from pixelwise.errors import DataError
-from pixelwise.labels import LabelSet
 from pixelwise.metrics.per_image import PerImage, new_key, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
@@ -131,9 +130,6 @@ class AveragePrecision(PerImage[ImageObjects]):
 
     definitions = DEFINITIONS
     result = ImageObjects
-
-    def __init__(self, labels: LabelSet, definition: str = "coco") -> None:
-        super().__init__(labels, definition)
 
     def update(
         self,

@@ -135,9 +135,6 @@ class Davis(PerImage[FrameObjects]):
     definitions = DEFINITIONS
     result = FrameObjects
 
-    def __init__(self, labels: LabelSet, definition: str = "davis") -> None:
-        super().__init__(labels, definition)
-
     def update(
         self,
         predicted: Annotation,

@@ -122,9 +122,6 @@ class PanopticQuality(PerImage[ImageSegments]):
     definitions = DEFINITIONS
     result = ImageSegments
 
-    def __init__(self, labels: LabelSet, definition: str = "panoptic") -> None:
-        super().__init__(labels, definition)
-
     def update(
         self,
         predicted: Annotation,

@@ -20,7 +20,7 @@ class PerImage(Generic[Result]):
 
     Args:
         labels: the classes.
-        definition: one of the metric's.
+        definition: one of the metric's; the first of them unless it is given.
 
     Raises:
         RecipeError: an unknown definition.
@@ -31,7 +31,9 @@ class PerImage(Generic[Result]):
     result: ClassVar[Any]
     """The type of what is kept of an image: a NamedTuple of numbers, strings and tuples."""
 
-    def __init__(self, labels: LabelSet, definition: str) -> None:
+    def __init__(self, labels: LabelSet, definition: str | None = None) -> None:
+        if definition is None:
+            definition = next(iter(self.definitions))
         if definition not in self.definitions:
             raise RecipeError(f"definition '{definition}': expected one of {', '.join(self.definitions)}")
         self.labels = labels

@@ -23,7 +23,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from pixelwise.errors import DataError
-from pixelwise.labels import LabelSet
 from pixelwise.metrics.per_image import PerImage, mean, new_key, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances
@@ -111,9 +110,6 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
 
     definitions = DEFINITIONS
     result = ImageMatches
-
-    def __init__(self, labels: LabelSet, definition: str = "region") -> None:
-        super().__init__(labels, definition)
 
     def update(
         self,

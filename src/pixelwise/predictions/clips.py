@@ -111,7 +111,7 @@ def _truth_reader(dataset: Dataset) -> ReadTruth:
         if not isinstance(dataset, Merged | Wrapped):
             raise DataError(f"{dataset.name}: the truth is not in files of frames; give predictions as JSON lines")
         dataset = dataset.parts[0] if isinstance(dataset, Merged) else dataset.dataset
-    return dataset.listing.read
+    return dataset.read
 
 
 # ---- lines of tracked videos
@@ -172,10 +172,17 @@ def _segments(kept: Sequence[Segment], classes: Sequence[int], masks: Masks) -> 
 
 
 def line_files(path: Path) -> list[Path]:
-    """The files of frames' lines that a path is or that lie in a folder; none where there are none."""
-    if path.is_dir():
-        return sorted(file for file in path.glob("*.jsonl") if file.name != RESULTS_NAME)
-    return [path] if path.suffix == ".jsonl" else []
+    """The files of frames' lines that a path is, or that lie in a folder without pictures; none where there are none.
+
+    Raises DataError for the lines of images.
+    """
+    if path.name == RESULTS_NAME:
+        raise DataError(f"{path}: lines of images; name the folder with the masks, or the coco_results.json beside it")
+    if not path.is_dir():
+        return [path] if path.suffix == ".jsonl" else []
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()):
+        return []
+    return sorted(file for file in path.glob("*.jsonl") if file.name != RESULTS_NAME)
 
 
 def pair_lines(files: Sequence[Path], dataset: Dataset) -> TrackedFrames:
