@@ -2,9 +2,9 @@
 
     python benchmarks/coco_reading.py [--data ../shared/data/coco] [--split val] [--pairs 7]
 
-Two times are taken in turn, image by image: the ground truth (masks of polygons and runs, and the classes painted from
-them, which peers do not give), and the whole sample (the image decoded too; beside Pillow's RGB and pycocotools'
-masks). Before, all masks are compared pixel by pixel. What is held for an image's masks is told too:
+Three times are taken in turn, image by image: the objects (polygons and runs to masks), the truth (the objects, and the
+classes painted from them, which peers do not give), and the whole sample (the image decoded too; beside Pillow's RGB
+and pycocotools' masks). Before, all masks are compared pixel by pixel. What is held for an image's masks is told too:
 crops of the boxes beside one mask of the image's size for each object.
 """
 
@@ -26,6 +26,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from results import add_option, report
 
+from pixelwise.data.dataset import FileDataset
 from pixelwise.data.spec import open_dataset
 
 Read = Callable[[int], object]
@@ -39,7 +40,7 @@ class Peer:
         annotations: those of each image of the set, in the order of the file.
     """
 
-    def __init__(self, dataset: Any, file: Path) -> None:
+    def __init__(self, dataset: FileDataset, file: Path) -> None:
         with redirect_stdout(StringIO()):
             self.api: Any = COCO(str(file))
         self.annotations = [self.api.imgToAnns[self.image_id(id)] for id in dataset.ids]
@@ -59,11 +60,11 @@ class Peer:
             return np.asarray(image.convert("RGB")), self.masks(index)
 
 
-def require_equal(dataset: Any, peer: Peer) -> tuple[int, int, int]:
+def require_equal(dataset: FileDataset, peer: Peer) -> tuple[int, int, int]:
     """Compare every mask; the number of objects, and the bytes that all of them take here and there."""
     objects = ours = theirs = 0
     for index in range(len(dataset)):
-        masks = dataset.truth(index).instances.masks
+        masks = dataset.instances(index, dataset.size_of(index)).masks
         assert masks is not None
         dense = peer.masks(index)
         if len(masks) != len(dense):
@@ -97,12 +98,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     add_option(parser)
     options = parser.parse_args()
-    dataset: Any = open_dataset(f"coco:{options.data}@{options.split}", default_split=options.split)
+    dataset = open_dataset(f"coco:{options.data}@{options.split}", default_split=options.split)
+    assert isinstance(dataset, FileDataset)
     peer = Peer(dataset, dataset.truth_path(0))
     objects, held, held_there = require_equal(dataset, peer)
     images = len(dataset)
     told: dict[str, object] = {"images": images, "objects": objects, "bytes": [held, held_there]}
     ways: dict[str, tuple[Read, Read]] = {
+        "objects": (lambda index: dataset.instances(index, dataset.size_of(index)), peer.masks),
         "truth": (dataset.truth, peer.masks),
         "sample": (dataset.__getitem__, peer.sample),
     }
