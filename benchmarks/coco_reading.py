@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
-from results import add_option
+from results import add_option, report
 
 from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.spec import open_dataset

@@ -159,8 +159,12 @@ def _told(module: ModuleType) -> str:
 
 def _text(docstring: str | None) -> str:
     """A docstring as Markdown: what its prose has of Markdown's signs is escaped; drawings, indented, stay."""
-    lines = (docstring or "").strip().split("\n")
-    return "\n".join(line if line.startswith("    ") else _escaped(line) for line in lines)
+    lines: list[str] = []
+    for line in (docstring or "").strip().split("\n"):
+        if line.startswith("- ") and lines and lines[-1] and not lines[-1].startswith(("- ", "  ")):
+            lines.append("")  # a list begins after an empty line
+        lines.append(line if line.startswith("    ") else _escaped(line))
+    return "\n".join(lines)
 
 
 def _escaped(line: str) -> str:

@@ -21,8 +21,8 @@ from pixelwise.errors import DataError
 from pixelwise.files.images import turned_upright
 from pixelwise.ops import rle
 from pixelwise.types import Instances, Sample
-from tests.contract.test_datasets import write_tiny_set
 from tests.data import trees
+from tests.data.sets import write_tiny_set
 
 
 def png(mask: np.ndarray) -> str:

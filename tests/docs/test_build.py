@@ -23,6 +23,12 @@ def test_every_generated_part_has_its_place_in_one_page() -> None:
     assert sorted(re.findall(r"generated: (\w+)", pages)) == sorted(runpy.run_path(str(BUILD))["GENERATED"])
 
 
+def test_every_format_draws_its_layout() -> None:
+    sections = runpy.run_path(str(BUILD))["GENERATED"]["formats"]().split("\n## ")
+    assert len(sections) == len(format_names())
+    assert [section.split()[0] for section in sections if "\n    PATH/" not in section or "── " not in section] == []
+
+
 @pytest.mark.slow
 def test_every_variant_has_its_costs_and_they_are_not_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

@@ -1,5 +1,11 @@
 """COCO panoptic: annotations/panoptic_SPLIT*.json, annotations/panoptic_SPLIT*/ with PNGs, SPLIT*/ with images.
 
+    PATH/
+    ├── annotations/
+    │   ├── panoptic_train2017.json
+    │   └── panoptic_train2017/000000000009.png    id = R + 256·G + 65536·B
+    └── train2017/000000000009.jpg
+
 In a PNG id = R + 256·G + 65536·B is the segment of a pixel, 0 = void; the JSON lists the segments of each image with
 their categories. `?encoding=2channel` reads PNGs that hold the class in R and the number of the object in G (see
 `data.kinds.segment_maps`); then the JSON need only have images and categories.

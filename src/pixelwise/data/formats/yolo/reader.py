@@ -1,5 +1,10 @@
 """YOLO's polygons: a text file for each image, in the folder `labels` where the images lie in `images`.
 
+    PATH/
+    ├── data.yaml                  train:, val:, names:
+    ├── images/train/0001.jpg
+    └── labels/train/0001.txt      class x1 y1 x2 y2 x3 y3 …, fractions of the image
+
 Layouts: a `data.yaml` with `train:`, `val:` (or `test:`) and `names:` (or one YAML file of another name, or the
 `obj.data` of Darknet and CVAT); without it `images/SPLIT/` and `labels/SPLIT/`, `SPLIT/images/` and `SPLIT/labels/`, or
 `images/` and `labels/`, of which every fifth image by name then goes to `val`. Label files may lie beside the images
