@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pixelwise.errors import DataError
 from pixelwise.files import atomic
 from pixelwise.predictions.lines import ResultsFile
 
@@ -133,3 +134,12 @@ def test_a_name_that_is_not_unicode_is_escaped(tmp_path: Path):
         results.append({**identity("a\udcff.jpg"), "files": []})
     with ResultsFile(tmp_path) as results:
         assert results.holds(identity("a\udcff.jpg"), files=[])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_json_does_not_have_is_never_written(tmp_path: Path, value: float):
+    with ResultsFile(tmp_path) as results:
+        with pytest.raises(DataError, match="NaN or infinite"):
+            results.append({**identity("a.jpg"), "segments": [{"score": value}], "files": []})
+        add(results, "b.jpg")
+    assert images(tmp_path) == ["b.jpg"]

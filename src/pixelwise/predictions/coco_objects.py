@@ -59,7 +59,7 @@ def coco_entry(
         labels: whose ids on disk are the category ids.
     """
     entry: dict[str, Any] = {"image_id": image_id, "category_id": labels.dataset_ids[label]}
-    entry |= {"bbox": [round(value, 2) for value in box_xywh], "score": round(score, 5)}
+    entry |= {"bbox": [round(value, 2) for value in box_xywh], "score": score}
     return entry if rle is None else {**entry, "segmentation": dict(rle)}
 
 

@@ -88,7 +88,7 @@ class PanopticResults:
             number = place[id]
             info: dict[str, Any] = {"id": id, "category_id": self.labels.dataset_ids[label], "iscrowd": 0}
             info |= {"area": int(regions.areas[number]), "bbox": box_of(regions.boxes[number])}
-            infos.append(info if score is None else {**info, "score": round(score, 5)})
+            infos.append(info if score is None else {**info, "score": score})
         return infos
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
@@ -23,6 +25,7 @@ def _object_segments(instances: Instances | None, labels: LabelSet) -> list[dict
     masks = instances.masks
     runs = [None] * len(instances) if masks is None else masks.to_coco()
     areas = [None] * len(instances) if masks is None else masks.areas().tolist()
+    numbers: list[int] = [] if instances.track_ids is None else instances.track_ids.tolist()
     return [
         {
             "id": index + 1,
@@ -30,8 +33,8 @@ def _object_segments(instances: Instances | None, labels: LabelSet) -> list[dict
             "name": labels.names[label],
             "area": areas[index],
             "box": [round(value, 2) for value in instances.boxes[index].tolist()],
-            "score": None if instances.scores is None else round(float(instances.scores[index]), 4),
-            "track_id": None if instances.track_ids is None else int(instances.track_ids[index]),
+            "score": None if instances.scores is None else _shortest(instances.scores[index]),
+            "track_id": None if instances.track_ids is None or numbers[index] < 0 else numbers[index],
             "rle": runs[index],
         }
         for index, label in enumerate(instances.labels.tolist())
@@ -50,7 +53,7 @@ def _semantic_segments(annotation: Annotation, labels: LabelSet) -> list[dict[st
             "name": labels.names[region.id],
             "area": region.area,
             "box": region.box,
-            "score": None if scores is None else round(float(scores[region.id]) / region.area, 4),
+            "score": None if scores is None else float(scores[region.id]) / region.area,
             "track_id": None,
             "rle": region.rle,
         }
@@ -74,12 +77,17 @@ def _panoptic_segments(panoptic: Panoptic, labels: LabelSet, *, is_tracked: bool
                 "name": labels.names[classes[place]],
                 "area": region.area,
                 "box": region.box,
-                "score": None if panoptic.scores is None else round(float(panoptic.scores[place]), 4),
+                "score": None if panoptic.scores is None else _shortest(panoptic.scores[place]),
                 "track_id": number if is_tracked and number >= 0 else None,
                 "rle": region.rle,
             }
         )
     return segments
+
+
+def _shortest(score: Float[Tensor, ""]) -> float:
+    """The number with the fewest digits that reads back as the same float32: nothing is rounded away."""
+    return float(str(score.numpy()[()]))
 
 
 class _Region(NamedTuple):
