@@ -152,13 +152,9 @@ def _predict_images(
     images: list[ImageFile], job: Job, report: _Report, *, title: str, overwrite: bool, quiet: bool
 ) -> None:
     """Predict those that are not done, and gather all into COCO's results."""
-    from pixelwise.data.kinds.panoptic_json import panoptic_categories
     from pixelwise.inference.images.predict import done_before, predict_files
-    from pixelwise.predictions.coco_objects import (
-        COCO_RESULTS_NAME,
-        PANOPTIC_RESULTS_NAME,
-        CocoResults,
-    )
+    from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, CocoResults
+    from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME, panoptic_head
 
     predictor, out = job.predictor, job.out
     with _opened_results(out) as results:
@@ -177,8 +173,7 @@ def _predict_images(
             with CocoResults(out / COCO_RESULTS_NAME) as coco:
                 coco.add(results.coco_entries(predictor.labels))
         if predictor.card.task == "panoptic":
-            categories = panoptic_categories(predictor.labels)
-            with CocoResults(out / PANOPTIC_RESULTS_NAME, categories=categories) as coco:
+            with CocoResults(out / PANOPTIC_RESULTS_NAME, head=panoptic_head(predictor.labels)) as coco:
                 coco.add(results.panoptic_entries(predictor.labels))
 
 

@@ -14,7 +14,8 @@ from tempfile import NamedTemporaryFile
 
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES, describe_passed_over, passed_over
-from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, PANOPTIC_RESULTS_NAME
+from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME
+from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME
 from pixelwise.predictions.lines import RESULTS_NAME
 from pixelwise.predictions.pictures import RESULT_SUFFIXES
 
