@@ -23,7 +23,7 @@ def project() -> dict[str, Any]:
 
 
 def test_every_dependency_has_a_lower_bound_and_none_an_upper_one(project: dict[str, Any]) -> None:
-    own = re.compile(r"pixelwise\[\w+\]")
+    own = re.compile(r"pixelwise\[[\w,]+\]")
     extras = [one for extra in project["optional-dependencies"].values() for one in extra if not own.fullmatch(one)]
     for requirement in [*project["dependencies"], *extras]:
         assert re.fullmatch(r"[A-Za-z0-9_.-]+(\[\w+\])?>=[\d.]+", requirement), requirement

@@ -49,6 +49,7 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     Raises:
         DataError: they mean no clip or several, or the clip is what `out` would replace.
     """
+    from pixelwise.files.images import frame_count
     from pixelwise.inference.images.find import find_image_files, frames_in
     from pixelwise.inference.video.input import in_reading_order, is_video, open_images, open_video
 
@@ -56,7 +57,7 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     if len(inputs) == 1 and place.is_dir():
         files = in_reading_order(frames_in(place))
         return open_images(files, place, frame_rate=frame_rate, max_megapixels=max_megapixels)
-    files = [file.path for file in find_image_files(inputs, out=out.parent, videos=True)]
+    files = [file.path for file in find_image_files(inputs, out=out.parent, videos=True).files]
     videos = [file for file in files if is_video(file)]
     if len(files) == 1 and videos:
         if os.path.exists(out) and out.samefile(files[0]):
@@ -65,20 +66,19 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     if videos:
         raise DataError(f"--out {out}: holds one clip, and there are {len(files)} inputs; name a folder for them")
     if len(files) == 1:
-        raise DataError(f"--out {out}: {files[0]} is an image and not a clip; name a folder for its results")
+        frames = frame_count(files[0], max_megapixels=max_megapixels)
+        kind = "an image" if frames == 1 else f"an image of {frames:,} frames"
+        advice = "name a folder for its results" + ("" if frames == 1 else ", or convert it to a video first")
+        raise DataError(f"--out {out}: {files[0]} is {kind} and not a clip; {advice}")
     files = in_reading_order(files) if len(inputs) == 1 else files
     return open_images(files, files[0].parent, frame_rate=frame_rate, max_megapixels=max_megapixels)
 
 
 def video_names(video: ImageFile, out: Path) -> tuple[Path, Path]:
     """Where the results of a video go in a folder: its overlay and its lines."""
-    from pixelwise.inference.images.find import VIDEO_OVERLAY_SUFFIX
-    from pixelwise.predictions.lines import RESULTS_NAME
+    from pixelwise.inference.images.find import LINES_SUFFIX, VIDEO_OVERLAY_SUFFIX
 
-    lines = out / f"{video.stem}.jsonl"
-    if lines == out / RESULTS_NAME:
-        lines = out / f"{video.stem}{video.path.suffix}.jsonl"
-    return out / f"{video.stem}{VIDEO_OVERLAY_SUFFIX}", lines
+    return out / f"{video.stem}{VIDEO_OVERLAY_SUFFIX}", out / f"{video.stem}{LINES_SUFFIX}"
 
 
 def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:

@@ -134,7 +134,7 @@ def _notes(comparison: Comparison) -> list[str]:
         "GFLOPs: of the network for one of these images, on average; 1 multiply-add = 2 FLOPs; convolutions and matrix "
         "products",
         f"peak memory: {memory}, in a process for each model, over the same images; 1 MiB = 2^20 bytes",
-        "input size: long side in pixels at which the network looks at an image, each model's own",
+        "input size: long side in pixels at which the network runs on an image, each model's own",
     ]
     if len({row.classes for row in comparison.models}) > 1:
         lines.append("the models tell different classes apart: their means are over different classes")
@@ -160,9 +160,9 @@ def _print_table(comparison: Comparison) -> None:
 
 def _require_writable(path: Path) -> None:
     if path.suffix.lower() not in TABLES:
-        raise RecipeError(f"--out {path}: a file name ending with {', '.join(TABLES)} is wanted")
+        raise RecipeError(f"--out {path}: expected a file name that ends with {', '.join(TABLES)}")
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; a file name is wanted")
+        raise DataError(f"{path}: is a folder; expected the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         require_writable(path)

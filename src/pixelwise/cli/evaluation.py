@@ -59,7 +59,7 @@ def print_failures(failures: Sequence[str], total: int) -> None:
     if failures:
         print(f"{len(failures)} of {total} failed:", file=sys.stderr)
     for failure in failures:
-        print(f"  {failure}; left out", file=sys.stderr)
+        print(f"  {failure}; skipped", file=sys.stderr)
 
 
 def heading(metric: str) -> str:

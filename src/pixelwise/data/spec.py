@@ -138,7 +138,8 @@ def format_named(name: str) -> Format:
     if hasattr(module, "FORMAT"):
         return module.FORMAT
     return Format(module.OPTIONS, module.splits, None, getattr(module, "writer", None),  # pyright: ignore
-                  numbered_ids=name in ("coco", "coco-panoptic"), synthetic=name == "cutout-clips", copies_are_lists=name in ("coco", "coco-panoptic", "cityscapes-panoptic"),
+                  numbered_ids=name == "coco", synthetic=name == "cutout-clips",
+                  copies_are_lists=name == "coco",
                   old=module)  # fmt: skip
 
 

@@ -1,5 +1,10 @@
 """Cityscapes-DVPS: all files of a split in one folder, video_sequence/SPLIT/ or SPLIT/.
 
+    PATH/
+    └── video_sequence/train/
+        ├── 000000_000000_munster_000168_000004_leftImg8bit.png
+        └── 000000_000000_munster_000168_000004_gtFine_instanceTrainIds.png
+
 `CLIP_FRAME_CITY_…_leftImg8bit.png` is an image and `…_gtFine_instanceTrainIds.png` its map of 16 bits, in which a
 number is class · 1000 + object. The classes are the 19 of Cityscapes by train id; 32 and 255 are void. Objects are
 numbered class by class, in the whole clip; number 0 of a thing is a crowd. The segment id is (class + 1) · 1000 +
@@ -129,6 +134,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
         labels,
         read=partial(truth_of_map, read=read_map),
         inspect=partial(inspect_map, read=read_map),
+        parts=("segment", "segments"),
         source=_root(path) / split,
         numbered_by=DVPS_DIVISOR,
         repair=partial(

@@ -1,5 +1,11 @@
 """Cityscapes-VPS: panoptic_gt_SPLIT_city_vps.json, SPLIT/panoptic_video/ with PNGs, SPLIT/img_all/ with images.
 
+    PATH/
+    ├── panoptic_gt_train_city_vps.json
+    └── train/
+        ├── img_all/0001_0005_frankfurt_000000_001736_newImg8bit.png
+        └── panoptic_video/0001_0005_frankfurt_000000_001736_final_mask.png
+
 The JSON lists the labelled frames, every fifth of those in img_all/ (or img/), and the segments of each; in a PNG
 id = R + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip. What stands before the first
 `_` in the id of an image is its clip. Frames without truth are passed over.
@@ -17,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.dataset import is_there
 from pixelwise.data.kinds.coco_json import Entry, read_json
 from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.frames import folders_in
@@ -29,6 +34,7 @@ from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
 from pixelwise.data.listing import Listing
 from pixelwise.data.spec import Format
 from pixelwise.errors import DataError
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {}
@@ -66,12 +72,13 @@ def _clip_of(image: Entry) -> tuple[str, str]:
 
 
 def _image_of(folder: Path, _clip: str, image: Entry) -> Path:
-    places = [folder / name / image["file_name"] for name in _IMAGES]
-    return next((place for place in places if is_there(place)), places[0])
+    name = image["file_name"]
+    return find_file(name, [folder / inner for inner in _IMAGES]) or folder / _IMAGES[0] / posix_name(name)
 
 
 def _map_of(folder: Path, _clip: str, annotation: Entry) -> Path:
-    return folder / "panoptic_video" / annotation["file_name"]
+    name, maps = annotation["file_name"], folder / "panoptic_video"
+    return find_file(name, [maps]) or maps / posix_name(name)
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:

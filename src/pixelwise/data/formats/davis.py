@@ -1,5 +1,10 @@
 """DAVIS 2016 and 2017: JPEGImages/480p/CLIP/*.jpg, Annotations/480p/CLIP/*.png and the lists in ImageSets/.
 
+    PATH/
+    ├── ImageSets/2017/train.txt              one clip a line
+    ├── JPEGImages/480p/bear/00000.jpg
+    └── Annotations/480p/bear/00000.png       numbers of objects, with a palette
+
 A mask holds the numbers of the objects, which last for the clip. Where it is greyscale and holds 0 and 255 alone, as in
 2016, 255 is the one object, number 1; else 255 is void. All objects are of one class, `object`, on `background`.
 
@@ -30,6 +35,7 @@ from pixelwise.data.truth.object_ids import object_colours, painted_ids
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
+from pixelwise.files.lookup import posix_name
 from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, voc_colour
 
@@ -128,6 +134,7 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
     require_split(split, in_reading_order(lists), source=path)
     lines = read_lines(lists[split], expected="one clip a line")
     named = [line.split()[0] for line in lines if line.strip()]
+    named = [posix_name(name) for name in named]
     return tuple(dict.fromkeys(Path(name).parent.name if "/" in name else name for name in named))
 
 

@@ -1,5 +1,9 @@
 """KITTI-STEP: images/SPLIT/CLIP/*.png (or .jpg) and panoptic_maps/SPLIT/CLIP/*.png.
 
+    PATH/
+    ├── images/train/0000/000000.png
+    └── panoptic_maps/train/0000/000000.png    R is the class, G · 256 + B the object
+
 In a map R is the train id of the class (the 19 of Cityscapes, 255 = void) and G · 256 + B the number of the object in
 the clip. Persons and cars are the things; all other classes are stuff, and have number 0. Number 0 of a thing is a
 crowd. The segment id is (train id + 1) · 65536 + number. `?labels=` names another label set, as MOTChallenge-STEP has.
@@ -117,6 +121,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
         labels,
         read=partial(truth_of_map, read=read_map),
         inspect=partial(inspect_map, read=read_map),
+        parts=("segment", "segments"),
         source=path / _MAPS / split,
         numbered_by=STEP_DIVISOR,
         repair=partial(

@@ -1,5 +1,14 @@
 """MOTS: a text file for each clip, of lines `frame id class height width RLE`. MOTSChallenge and KITTI MOTS.
 
+    PATH/                                    MOTSChallenge
+    └── train/MOTS20-02/
+        ├── img1/000001.jpg
+        └── gt/gt.txt
+
+    PATH/                                    KITTI MOTS
+    ├── instances_txt/0000.txt
+    └── training/image_02/0000/000000.png
+
 - `SPLIT/CLIP/gt/gt.txt` with images in `SPLIT/CLIP/img1/`, as MOTSChallenge has;
 - `SPLIT/instances_txt/CLIP.txt` with images in `SPLIT/images/CLIP/` (or image_02/);
 - `instances_txt/CLIP.txt` with images in `training/image_02/CLIP/` (or image_02/, images/), as KITTI MOTS has; `val` is

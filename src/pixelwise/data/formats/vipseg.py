@@ -1,5 +1,12 @@
 """VIPSeg: images/CLIP/*.jpg (or imgs/), with panomasksRGB/ and a JSON for each split, or with panomasks/ and lists.
 
+    PATH/
+    ├── panoptic_gt_VIPSeg_train.json    with panomasksRGB/; or train.txt with panomasks/
+    ├── panoVIPSeg_categories.json
+    ├── images/0_wHkcNd_EXI/00000333.jpg
+    ├── panomasksRGB/0_wHkcNd_EXI/00000333.png
+    └── panomasks/0_wHkcNd_EXI/00000333.png
+
 - `panoptic_gt_VIPSeg_SPLIT.json` lists clips, frames, segments and categories; in the PNGs of panomasksRGB/CLIP/ id = R
   + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip.
 - Without such a file `SPLIT.txt` lists clips, and in a PNG of panomasks/CLIP/ 0 is void, a number up to 124 the class
@@ -36,6 +43,7 @@ from pixelwise.data.spec import Format
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.files.text import read_json, read_lines
 from pixelwise.labels import LabelSet
 
@@ -74,6 +82,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
         labels,
         read=partial(truth_of_map, read=read_map),
         inspect=partial(inspect_map, read=read_map),
+        parts=("segment", "segments"),
         source=path / f"{split}.txt",
         faults=[Fault("missing clip", f"clip '{clip}'", "no folder of masks", fatal=False) for clip in missing],
         one_file=True,
@@ -187,13 +196,15 @@ def _clip_of(image: Entry) -> tuple[str, str]:
 
 
 def _image_of(folder: Path, clip: str, image: Entry) -> Path:
-    place = folder / clip / Path(image["file_name"]).name
+    name = Path(posix_name(image["file_name"])).name
+    place = find_file(name, [folder / clip]) or folder / clip / name
     others = (place.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg"))
     return next((other for other in (place, *others) if is_there(other)), place)
 
 
 def _map_of(folder: Path, clip: str, annotation: Entry) -> Path:
-    return folder / clip / Path(annotation["file_name"]).with_suffix(".png").name
+    name = Path(posix_name(annotation["file_name"])).with_suffix(".png").name
+    return find_file(name, [folder / clip]) or folder / clip / name
 
 
 def _flat(content: Mapping[str, Any], clips: str, entries: str, key: str, file: Path) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,9 @@
 """YouTube-VIS: SPLIT.json, SPLIT/instances.json or annotations/…SPLIT.json, and SPLIT/JPEGImages/CLIP/*.jpg.
 
+    PATH/
+    ├── train.json                            or train/instances.json
+    └── train/JPEGImages/0043f083b5/00000.jpg
+
 The JSON has `videos` (id, width, height, file_names), `categories` as COCO's, and `annotations`, one for each object of
 a video: `segmentations` has an RLE or polygons for each frame, null where the object is not seen. The id of an
 annotation is the number of its object in the whole clip. `valid` is called `val` here, too.
@@ -46,6 +50,7 @@ from pixelwise.data.listing import Fault, Item, Listing, Repair
 from pixelwise.data.spec import Format
 from pixelwise.data.truth.track_ids import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 
@@ -172,8 +177,8 @@ def _frames_of(videos: Mapping[Any, Entry], annotations: Iterable[Entry], folder
     return tuple(
         frame_item(
             _clip(video),
-            Path(name).stem,
-            folder / name,
+            Path(posix_name(name)).stem,
+            find_file(name, [folder]) or folder / posix_name(name),
             file,
             size_hw=(video["height"], video["width"]),
             extra=tuple(of_frame),
@@ -188,7 +193,8 @@ def _is_track_id(id: Any) -> bool:
 
 
 def _clip(video: Entry) -> str:
-    return Path(video["file_names"][0]).parent.as_posix() if "/" in video["file_names"][0] else str(video["id"])
+    first = posix_name(video["file_names"][0])
+    return first.rpartition("/")[0] if "/" in first else str(video["id"])
 
 
 def _video_fault(video: Entry) -> Fault | None:
@@ -273,7 +279,7 @@ def _image_folder(path: Path, split: str, options: Mapping[str, str], videos: An
     roots = [path / name for name in names] + [path]
     places = [place for root in roots for place in (root / "JPEGImages", root)]
     first: Sequence[str] = next((video["file_names"] for video in videos), ())
-    return next((place for place in places if first and (place / first[0]).is_file()), places[0])
+    return next((place for place in places if first and find_file(first[0], [place])), places[0])
 
 
 _LARGEST_ID = 2**31 - 1

@@ -98,6 +98,7 @@ def listing_of(entries: FrameEntries, writer: MakeWriter) -> Listing:
         listed.labels,
         read=partial(truth_of_map, read=listed_map),
         inspect=partial(inspect_map, read=listed_map),
+        parts=("segment", "segments"),
         source=entries.source,
         faults=listed.faults,
         one_file=True,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pixelwise.data.formats.coco.repair import repair_json
-from pixelwise.data.formats.coco_panoptic.repair import repair_panoptic_json
 from pixelwise.data.formats.labelme.repair import labelme_copy
 from pixelwise.data.formats.yolo.repair import yolo_copy
 from pixelwise.data.kinds.repair_images import FolderCopy, write_copy
@@ -18,8 +16,6 @@ from pixelwise.files.parallel import Progress
 
 JSON_REPAIRS = {
     "coco": ("instances_", repair_json),
-    "coco-panoptic": ("panoptic_", repair_panoptic_json),
-    "cityscapes-panoptic": ("panoptic_", partial(repair_panoptic_json, format="cityscapes-panoptic")),
 }
 """What the repaired files of a format of one JSON are called, and what writes them."""
 
