@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term
-from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
-from pixelwise.nn.heads import semantic_annotations
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Traits
+from pixelwise.losses.cross_entropy import stack_semantic
+from pixelwise.nn.dense import DenseSystem
 from pixelwise.types import Annotation, Batch
 
 TASK = "semantic"
+TRAITS = Traits()
 
 
 class Output(NamedTuple):
@@ -39,7 +40,7 @@ def _stack(channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class TwoScale(nn.Module):
+class TwoScale(DenseSystem):
     """Two stacks and a classifier.
 
     Args:
@@ -47,14 +48,10 @@ class TwoScale(nn.Module):
         channels: of each stack.
     """
 
-    task = TASK
-    align_corners = False
-
     def __init__(self, *, num_classes: int, channels: int) -> None:
-        super().__init__()
+        super().__init__(None, TRAITS, num_classes=num_classes)
         self.fine, self.coarse = _stack(channels), _stack(channels)
         self.classifier = nn.Conv2d(2 * channels, num_classes, 1)
-        self.pixel_loss = PixelLoss(align_corners=self.align_corners)
 
     def forward(
         self,
@@ -73,10 +70,6 @@ class TwoScale(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """Cross-entropy of the enlarged logits."""
         return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
-
-    def decode(self, output: Output, batch: Batch) -> list[Annotation]:
-        """The most probable class of each pixel of the original image, and its probability."""
-        return semantic_annotations(output.logits, batch, align_corners=self.align_corners)
 
 
 def build(*, num_classes: int, channels: int = 32) -> TwoScale:
@@ -103,3 +96,4 @@ RECIPE = Recipe(
         ),
     ),
 )
+RECIPES: dict[str, Recipe] = {}
