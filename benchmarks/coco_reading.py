@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
-from results import add_option
+from results import add_option, report
 
 from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.spec import open_dataset
@@ -103,7 +103,7 @@ def main() -> int:
     peer = Peer(dataset, dataset.truth_path(0))
     objects, held, held_there = require_equal(dataset, peer)
     images = len(dataset)
-    report: dict[str, object] = {"images": images, "objects": objects, "bytes": [held, held_there]}
+    told: dict[str, object] = {"images": images, "objects": objects, "bytes": [held, held_there]}
     ways: dict[str, tuple[Read, Read]] = {
         "objects": (lambda index: dataset.instances(index, dataset.size_of(index)), peer.masks),
         "truth": (dataset.truth, peer.masks),
@@ -116,14 +116,14 @@ def main() -> int:
         rounds = [in_turn(images, ours, theirs) for _ in range(options.pairs)]
         ratio = statistics.median(one / other for one, other in rounds)
         mine, other = (statistics.median(times) / images * 1e3 for times in zip(*rounds, strict=True))
-        report[name] = {"milliseconds": mine, "pycocotools_milliseconds": other, "ratio": ratio}
+        told[name] = {"milliseconds": mine, "pycocotools_milliseconds": other, "ratio": ratio}
         if not options.json:
             report(
                 f"reading the {name} of {options.split}",
                 f"{mine:.2f} ms for an image, pycocotools {other:.2f} ms, ratio {ratio:.2f}",
             )
     if options.json:
-        print(json.dumps(report))
+        print(json.dumps(told))
     return 0
 
 

@@ -57,7 +57,7 @@ SPREADS = {
     "predictor.bbox_pred": 0.7,
     "mask_fcn_logits": 2.0,
 }
-"""Deviation that the answers of each layer shall have."""
+"""Deviation that the outputs of each layer shall have."""
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -76,7 +76,7 @@ def their_input(image: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def their_network(version: int, **options: Any) -> nn.Module:
-    """torchvision's, with random weights whose answers to a photograph are many and of every size and class."""
+    """torchvision's, with random weights whose detections in a photograph are many and of every size and class."""
     torch.manual_seed(0)
     build = getattr(detection, NAMES[version])
     theirs = build(weights=None, weights_backbone=None, num_classes=CLASSES, **options).eval()

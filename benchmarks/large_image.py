@@ -1,4 +1,4 @@
-"""Peak memory of `pixelwise predict` on one large scan, looked at as a whole and through windows.
+"""Peak memory of `pixelwise predict` on one large scan, taken as a whole and through windows.
 
     python benchmarks/large_image.py [--side 10000] [--format jpg|tif|png] [--model default] [--input-size N]
 

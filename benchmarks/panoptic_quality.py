@@ -86,27 +86,27 @@ def usual(truth: np.ndarray, predicted: np.ndarray, classes: dict[int, int]) -> 
         for pair, count in zip(*np.unique(joint, return_counts=True), strict=True)
     }
     true_areas: dict[int, int] = {}
-    for (wanted, _), count in shared.items():
-        true_areas[wanted] = true_areas.get(wanted, 0) + count
+    for (expected, _), count in shared.items():
+        true_areas[expected] = true_areas.get(expected, 0) + count
     counts: Counts = {}
     found_right: set[int] = set()
     found: set[int] = set()
-    for (wanted, answer), count in shared.items():
-        if not wanted or not answer or classes[wanted] != classes[answer]:
+    for (expected, predicted_id), count in shared.items():
+        if not expected or not predicted_id or classes[expected] != classes[predicted_id]:
             continue
-        iou = count / (areas[answer] + true_areas[wanted] - count - shared.get((0, answer), 0))
+        iou = count / (areas[predicted_id] + true_areas[expected] - count - shared.get((0, predicted_id), 0))
         if iou > 0.5:
-            row = counts.setdefault(classes[wanted], [0, 0, 0, 0.0])
+            row = counts.setdefault(classes[expected], [0, 0, 0, 0.0])
             row[0] += 1
             row[3] += iou
-            found.add(wanted)
-            found_right.add(answer)
-    for wanted in true_areas:
-        if wanted and wanted not in found:
-            counts.setdefault(classes[wanted], [0, 0, 0, 0.0])[2] += 1
-    for answer, area in areas.items():
-        if answer and answer not in found_right and shared.get((0, answer), 0) / area <= 0.5:
-            counts.setdefault(classes[answer], [0, 0, 0, 0.0])[1] += 1
+            found.add(expected)
+            found_right.add(predicted_id)
+    for expected in true_areas:
+        if expected and expected not in found:
+            counts.setdefault(classes[expected], [0, 0, 0, 0.0])[2] += 1
+    for predicted_id, area in areas.items():
+        if predicted_id and predicted_id not in found_right and shared.get((0, predicted_id), 0) / area <= 0.5:
+            counts.setdefault(classes[predicted_id], [0, 0, 0, 0.0])[1] += 1
     return counts
 
 

@@ -139,8 +139,8 @@ def compare(peer: Peer, *, pairs: int, size: int) -> bool:
     def our_scores() -> Tensor:
         return ours.logits(image, (size, size))
 
-    wanted = their_scores()
-    difference = float((our_scores() - wanted).abs().max() / wanted.abs().max())
+    expected = their_scores()
+    difference = float((our_scores() - expected).abs().max() / expected.abs().max())
     times = [(seconds(their_scores), seconds(our_scores)) for _ in range(pairs)]
     ratio = statistics.median(our / their for their, our in times)
     their_median, our_median = (statistics.median(column) for column in zip(*times, strict=True))
@@ -167,13 +167,13 @@ def folder(data: Path, *, images: int, model: str, workers: int) -> bool:
         for one in prepared:
             network(one)
 
-    def answers() -> None:
+    def with_ids() -> None:
         for one in pixels:
             predictor.annotate(one)
 
     def command() -> None:
         with tempfile.TemporaryDirectory() as out, ResultsFile(Path(out)) as results:
-            files = find_image_files([str(path) for path in paths], out=Path(out))
+            files = find_image_files([str(path) for path in paths], out=Path(out)).files
             job = Job(predictor, "benchmark", Options(), Path(out), 200.0, workers)
             outcomes = list(predict_files(files, job, results))
             failures = [outcome.failure for outcome in outcomes if outcome.failure]
@@ -181,7 +181,7 @@ def folder(data: Path, *, images: int, model: str, workers: int) -> bool:
                 raise SystemExit(f"{len(failures)} failures: {failures[:1]}")
 
     network(prepared[0])
-    rounds = [(seconds(bare), seconds(answers), seconds(command)) for _ in range(3)]
+    rounds = [(seconds(bare), seconds(with_ids), seconds(command)) for _ in range(3)]
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
     rates = [len(paths) / median for median in medians]
     ratio = statistics.median(row[2] / row[0] for row in rounds)

@@ -35,7 +35,7 @@ from pixelwise.types import Annotation, Batch, Sample
 
 THEIRS, OURS, OURS_FLOAT32 = "segmentation_models_pytorch", "pixelwise", "pixelwise in float32"
 LIMIT, AIM = 1.0, 0.8
-"""Largest time of a step of ours, as a fraction of theirs: what is required, and what is wanted."""
+"""Largest time of a step of ours, as a fraction of theirs: what is required, and what is aimed at."""
 
 
 def random_batch(batch_size: int, crop_size: int) -> Batch:

@@ -6,7 +6,7 @@ A video of so many frames is made in a temporary folder: blobs of colour that mo
 of its own, whose resident memory and processor time are noted with each frame. Both are to stay flat, or the exit code
 is 1: the straight line through the memory of the last 80 % of the frames may rise by no more than 5 % of its mean, and
 the last quarter of the frames may take no more than 1.15 times as long as the first, of which the first 20 frames are
-left out. That is time by the clock, so nothing else should run; the processor time is printed beside it, and for each
+skipped. That is time by the clock, so nothing else should run; the processor time is printed beside it, and for each
 tenth of the frames what the memory and the pace were.
 
 Without --model a cheap one is taken, deeplab_v3_plus on mobilenet_v2 with two classes and random weights: what is
@@ -83,7 +83,7 @@ def relative_rise(memory: np.ndarray) -> float:
 
 
 def last_by_first_quarter(moments: list[float]) -> float:
-    """How much longer each frame of the last quarter took than each of the first; frames to warm up are left out."""
+    """How much longer each frame of the last quarter took than each of the first; frames to warm up are skipped."""
     moments = moments[WARM_UP:]
     quarter = len(moments) // 4
     return (moments[-1] - moments[-1 - quarter]) / (moments[quarter] - moments[0])
@@ -107,7 +107,7 @@ def main() -> int:
     options = parser.parse_args()
     height, width = (int(side) for side in options.size.split("x"))
     if options.frames < 4 * WARM_UP:
-        parser.error(f"--frames {options.frames}: at least {4 * WARM_UP} are wanted")
+        parser.error(f"--frames {options.frames}: expected at least {4 * WARM_UP}")
     with tempfile.TemporaryDirectory() as folder:
         clip, out = Path(folder) / "clip.mp4", Path(folder) / "out.mp4"
         make_video(clip, options.frames, (height, width))

@@ -64,7 +64,7 @@ def measure(backbone: str, *, side: int, interval: int, pairs: int) -> None:
     predictor = Predictor(system, ModelCard("instance", "yolact_edge", labels, input_size=side), device="cpu")
     fused = predictor.network()
     if fused is system:
-        raise SystemExit(f"{backbone}: the faster copy does not give the network's answers")
+        raise SystemExit(f"{backbone}: the faster copy does not give the network's output")
     for name, network in (("fused", fused), ("stored", system)):
         report(*describe(backbone, name, network, (first, second), interval=interval, pairs=pairs))
 

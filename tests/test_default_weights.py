@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pixelwise.data.label_maps import with_labels
 from pixelwise.data.spec import open_dataset
 from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.inference.load import WEIGHTS_FOLDER
+from pixelwise.inference.model_folder import read_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.average_precision import AveragePrecision
 from pixelwise.metrics.mean_iou import MeanIoU
@@ -102,6 +104,14 @@ def test_the_card_says_where_the_weights_come_from(folder: Path, task: str, numb
     assert f"{card['scores'][number]:.4f}" in text
     for word in (card["training"]["command"], card["training"]["revision"], card["licence"], "VOC", "COCO"):
         assert word in text
+
+
+@pytest.mark.parametrize("folder", [FOLDER, OBJECTS_FOLDER])
+def test_the_card_names_the_weights_by_their_hash(folder: Path) -> None:
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert json.loads((folder / "model.json").read_text(encoding="utf-8"))["weights_sha256"] == digest
+    assert f"| SHA-256 | `{digest}` |" in (folder / "README.md").read_text(encoding="utf-8")
+    read_model(folder)  # which verifies the hash of the card's fields too
 
 
 def agreement(predictor: Predictor, picture: Image.Image, factor: int) -> float:

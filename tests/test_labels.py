@@ -254,3 +254,18 @@ def test_the_map_that_ships_makes_voc_of_coco() -> None:
     rows = dict(LabelMap.from_toml(FOLDER / "maps" / "coco_to_voc.toml", published("coco"), published("voc")).rows())
     assert (rows["person"], rows["couch"], rows["tv"], rows["giraffe"]) == ("person", "sofa", "tvmonitor", "background")
     assert set(rows.values()) == set(published("voc").names)
+
+
+def test_objects_of_any_class_take_every_class() -> None:
+    anything = LabelSet.from_names("davis", ["background", "object"])
+    assert anything.is_class_agnostic
+    assert not SHAPES.is_class_agnostic
+    label_map = LabelMap.by_names_or_objects(LabelSet.from_names("coco", ["background", "swan", "car"]), anything)
+    assert label_map.table == (0, 1, 1)
+    assert LabelMap.by_names_or_objects(SHAPES, COLOURS).table == LabelMap.by_names(SHAPES, COLOURS).table
+
+
+def test_a_map_that_keeps_the_background_alone_is_refused() -> None:
+    source = LabelSet.from_names("davis", ["background", "object"])
+    with pytest.raises(DataError, match=r"no class of 'davis' \(background, object\) becomes one of"):
+        LabelMap.by_names(source, LabelSet.from_names("coco", ["background", "swan"]))

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -31,12 +32,12 @@ MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
 
 def formats() -> str:
     """A section for each format: what its module says, and its options."""
-    from pixelwise.data.spec import format_names
+    from pixelwise.data.spec import format_named, format_names
 
     sections = []
     for name in format_names():
         module = importlib.import_module(f"pixelwise.data.formats.{name.replace('-', '_')}")
-        rows = [(f"`?{option}=`", meaning) for option, meaning in module.OPTIONS.items()]
+        rows = [(f"`?{option}=`", _text(meaning)) for option, meaning in format_named(name).options.items()]
         options = _table(("option", "meaning"), rows) if rows else "It has no options."
         sections.append(f"## {name}\n\n{_text(_told(module))}\n\n{options}")
     return "\n\n".join(sections)
@@ -148,17 +149,22 @@ def main() -> int:
     return subprocess.call(command, cwd=ROOT)
 
 
-def _told(module: SystemFile) -> str:
-    """The docstring of a format: of the package's reader, where it is a package."""
-    if hasattr(module, "__path__"):
-        module = importlib.import_module(f"{module.__name__}.reader")
-    return inspect.getdoc(module) or ""
+def _told(module: ModuleType) -> str:
+    """The docstring of a format: of a package that says little, that of its reader."""
+    told = inspect.getdoc(module) or ""
+    if "\n\n" in told or not hasattr(module, "__path__"):
+        return told
+    return inspect.getdoc(importlib.import_module(f"{module.__name__}.reader")) or told
 
 
 def _text(docstring: str | None) -> str:
     """A docstring as Markdown: what its prose has of Markdown's signs is escaped; drawings, indented, stay."""
-    lines = (docstring or "").strip().split("\n")
-    return "\n".join(line if line.startswith("    ") else _escaped(line) for line in lines)
+    lines: list[str] = []
+    for line in (docstring or "").strip().split("\n"):
+        if line.startswith("- ") and lines and lines[-1] and not lines[-1].startswith(("- ", "  ")):
+            lines.append("")  # a list begins after an empty line
+        lines.append(line if line.startswith("    ") else _escaped(line))
+    return "\n".join(lines)
 
 
 def _escaped(line: str) -> str:

@@ -9,6 +9,7 @@ notes say in words where the weights come from, and become the second half of th
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from pixelwise.data.label_maps import with_labels
 from pixelwise.data.spec import open_dataset
 from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.inference.load import WEIGHTS_FOLDER
-from pixelwise.inference.model_folder import ModelCard, read_model, write_model
+from pixelwise.inference.model_folder import WEIGHTS_NAME, ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import new_metric, shown
 
@@ -49,7 +50,7 @@ def card_text(
         notes: Markdown.
     """
     scores, training = card.scores, card.training
-    size = (WEIGHTS_FOLDER / name / "model.safetensors").stat().st_size
+    weights = (WEIGHTS_FOLDER / name / WEIGHTS_NAME).read_bytes()
     arguments = ", ".join(f"{key} {value}" for key, value in card.arguments.items() if value is not None)
     of_class = [column for column in columns if column in next(iter(per_class.values()))] or ["iou"]
     rows = "\n".join(
@@ -67,7 +68,8 @@ def card_text(
 | input size | {card.input_size} px long side |
 | {heading(first)} | **{scores[first]:.4f}** on {scores["images"]} images of `{scores["data"]}`, one scale, as shipped |
 {further}
-| file | {size / 1e6:.1f} MB, float16 |
+| file | {len(weights) / 1e6:.1f} MB, float16 |
+| SHA-256 | `{hashlib.sha256(weights).hexdigest()}` |
 | revision | {training["revision"]} |
 | licence | {card.licence} |
 

@@ -6,6 +6,7 @@ convolution scores the classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +67,10 @@ class TwoScale(DenseSystem):
         coarse = self.coarse(F.avg_pool2d(centered, 2, ceil_mode=True))
         coarse = F.interpolate(coarse, size=fine.shape[2:], mode="bilinear", align_corners=False)
         return Output(self.classifier(torch.cat([fine, coarse], dim=1)))
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
+        """The logits."""
+        return (self(images).logits,)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """Cross-entropy of the enlarged logits."""

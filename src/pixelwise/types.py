@@ -280,6 +280,8 @@ class Instances(_Movable):
         track_ids: the same number for the same object within a clip.
         crowd: whether the region stands for many objects that nobody told apart.
         areas: in square pixels, as a file states them; COCO calls objects small, medium or large by these.
+        boxed: whether nothing but the box of the one object is known. Its mask is that box, marked as a crowd; where
+            boxes are evaluated it counts as an object.
     """
 
     boxes: Float[Tensor, "N 4"]
@@ -289,6 +291,7 @@ class Instances(_Movable):
     track_ids: Int64[Tensor, " N"] | None = None
     crowd: Bool[Tensor, " N"] | None = None
     areas: Float[Tensor, " N"] | None = None
+    boxed: Bool[Tensor, " N"] | None = None
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -309,7 +312,8 @@ class Instances(_Movable):
     def concatenate(parts: Sequence[Instances]) -> Instances:
         """Objects of the same image joined in order.
 
-        A part that some have no scores, track ids or areas of is left out; what does not say `crowd` has no crowds.
+        A part that some have no scores, track ids or areas of is skipped; what does not say `crowd` or `boxed` has none
+        of them.
         Raises DataError for none, or when some have masks and others have not.
         """
         if not parts:
@@ -322,17 +326,22 @@ class Instances(_Movable):
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else torch.cat(values)
 
-        crowds = [
-            torch.zeros_like(part.labels, dtype=torch.bool) if part.crowd is None else part.crowd for part in parts
-        ]
+        def flags(name: str) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            if all(value is None for value in values):
+                return None
+            each = zip(parts, values, strict=True)
+            return torch.cat([part.labels.bool() & False if value is None else value for part, value in each])
+
         return Instances(
             boxes=torch.cat([part.boxes for part in parts]),
             labels=torch.cat([part.labels for part in parts]),
             masks=Masks.concatenate(masks) if masks else None,
             scores=joined("scores"),
             track_ids=joined("track_ids"),
-            crowd=torch.cat(crowds) if any(part.crowd is not None for part in parts) else None,
+            crowd=flags("crowd"),
             areas=joined("areas"),
+            boxed=flags("boxed"),
         )
 
 

@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 from pixelwise.cli.app import main
-from pixelwise.data.spec import open_dataset
+from pixelwise.data.spec import format_named, open_dataset
 from pixelwise.ops import rle
-from tests.data import clip_trees
+from tests.data.sets import formats_with, write_tiny_set
 from tests.shared_data import require
 
 Run = Callable[..., tuple[int, str, str]]
 
-FORMATS = ("kitti-step", "cityscapes-dvps", "cityscapes-vps", "vipseg", "davis", "youtube-vis", "mots")
+FORMATS = [name for name in formats_with("clips") if not format_named(name).synthetic]
 
-WITH_JSON = ("cityscapes-vps", "vipseg", "youtube-vis")
+WITH_JSON = formats_with("json")
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ CASES = [
 def test_damage_is_told_in_lines_that_name_it(
     damage: Callable[[Path, str], str], format: str, run: Run, tmp_path: Path
 ) -> None:
-    root = clip_trees.TREES[format](tmp_path / "set")
+    root = write_tiny_set(format, tmp_path / "set")
     named = damage(root, format)
     spec, other = f"{format}:{root}", "vipseg" if format == "kitti-step" else "kitti-step"
     code, out, err = run("check", spec, "--fix", tmp_path / "copy", "--workers", "0")
@@ -167,7 +167,7 @@ def test_damage_is_told_in_lines_that_name_it(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_what_must_not_be_read_is_told(run: Run, tmp_path: Path) -> None:
-    root = clip_trees.kitti_step(tmp_path / "set")
+    root = write_tiny_set("kitti-step", tmp_path / "set")
     path = second(root, "kitti-step", truth=True)
     path.chmod(0)
     code, out, _ = run("check", f"kitti-step:{root}", "--workers", "0")

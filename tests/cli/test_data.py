@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from pixelwise.cli.app import main
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import camvid_set, cityscapes_set, coco_set, masks_set, voc_set
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ def data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 class TestCheck:
     def test_clean(self, data: Shell, tmp_path: Path) -> None:
-        run = data("check", f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'c'})}", "--quiet")
+        run = data("check", f"voc:{voc_set.voc(tmp_path, {'train': 'ab', 'val': 'c'})}", "--quiet")
         assert run == Run(0, "train: 2 images, 21 classes\nval: 1 image, 21 classes\nno faults\n", "")
 
     def test_faults_by_split_and_kind(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         for name in "ac":
             (tmp_path / "train" / f"{name}.png").write_bytes(b"")
-        trees.write_mask(tmp_path / "trainannot" / "b.png", np.full((4, 6), 37))
+        drawing.write_mask(tmp_path / "trainannot" / "b.png", np.full((4, 6), 37))
         run = data("check", f"camvid:{tmp_path}", "--quiet", "--workers", "0")
         assert run.code == 1
         assert run.err == ""
@@ -72,14 +73,14 @@ class TestCheck:
         ]
 
     def test_one_kind(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         (tmp_path / "val" / "d.png").write_bytes(b"")
         run = data("check", f"camvid:{tmp_path}@val")
         assert run.out.splitlines()[-1] == "1 kind of fault, 1 in all"
         assert "train" not in run.out
 
     def test_many_of_a_kind_are_cut_short(self, data: Shell, tmp_path: Path) -> None:
-        trees.masks(tmp_path, [f"{number:03}" for number in range(60)])
+        masks_set.masks(tmp_path, [f"{number:03}" for number in range(60)])
         for path in (tmp_path / "images").iterdir():
             path.write_bytes(b"")
         lines = data("check", f"masks:{tmp_path}@train", "--quiet", "--workers", "0").out.splitlines()
@@ -87,7 +88,7 @@ class TestCheck:
         assert lines[-2:] == ["  … 38 more (unreadable image)", "1 kind of fault, 48 in all"]
 
     def test_faults_between_splits_and_notes(self, data: Shell, tmp_path: Path) -> None:
-        run = data("check", f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'bc'})}")
+        run = data("check", f"voc:{voc_set.voc(tmp_path, {'train': 'ab', 'val': 'bc'})}")
         assert run.code == 1
         lines = run.out.splitlines()
         assert lines[1].startswith("  note: 19 classes never occur: bicycle, ")
@@ -99,10 +100,10 @@ class TestCheck:
 
     def test_coco_is_headed_by_its_file(self, data: Shell, tmp_path: Path) -> None:
         annotations = [
-            trees.annotation(1, 7, 3, (0, 0, 2, 2)),
-            trees.annotation(5521, 7, 9, (0, 0, 2, 2), bbox=[12, 40, 0, 31]),
+            coco_set.annotation(1, 7, 3, (0, 0, 2, 2)),
+            coco_set.annotation(5521, 7, 9, (0, 0, 2, 2), bbox=[12, 40, 0, 31]),
         ]
-        run = data("check", f"coco:{trees.coco(tmp_path, annotations)}", "--quiet")
+        run = data("check", f"coco:{coco_set.coco(tmp_path, annotations)}", "--quiet")
         assert run == Run(
             1,
             f"{tmp_path}/annotations/instances_train.json: 1 image, 2 annotations, 2 categories\n"
@@ -112,7 +113,7 @@ class TestCheck:
         )
 
     def test_json(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         image = tmp_path / "train" / "a.png"
         image.write_bytes(b"")
         run = data("check", f"camvid:{tmp_path}", "--json")
@@ -128,7 +129,7 @@ class TestCheck:
         assert val["faults"] == content["between_splits"]["faults"] == []
 
     def test_json_of_a_clean_set(self, data: Shell, tmp_path: Path) -> None:
-        run = data("check", f"camvid:{trees.camvid(tmp_path)}", "--json")
+        run = data("check", f"camvid:{camvid_set.camvid(tmp_path)}", "--json")
         assert run.code == 0
         assert json.loads(run.out)["faults"] == 0
 
@@ -151,7 +152,7 @@ class TestCheck:
 
 class TestStats:
     def test_table(self, data: Shell, tmp_path: Path) -> None:
-        run = data("stats", f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'c'})}@val")
+        run = data("stats", f"voc:{voc_set.voc(tmp_path, {'train': 'ab', 'val': 'c'})}@val")
         assert run.code == 0
         lines = run.out.splitlines()
         assert lines[0] == f"voc:{tmp_path}@val: 1 image, 24 pixels, 21 classes"
@@ -161,7 +162,7 @@ class TestStats:
         assert lines[-1].split() == ["void", "0.00%"]
 
     def test_json(self, data: Shell, tmp_path: Path) -> None:
-        run = data("stats", f"masks:{trees.masks(tmp_path, 'abcde')}@val", "--json")
+        run = data("stats", f"masks:{masks_set.masks(tmp_path, 'abcde')}@val", "--json")
         assert run.code == 0
         content = json.loads(run.out)
         assert content["data"] == f"masks:{tmp_path}@val"
@@ -174,21 +175,21 @@ class TestStats:
         assert run.err == ""
 
     def test_objects(self, data: Shell, tmp_path: Path) -> None:
-        run = data("stats", f"voc:{trees.voc(tmp_path, {'val': 'c'}, objects=True)}@val")
+        run = data("stats", f"voc:{voc_set.voc(tmp_path, {'val': 'c'}, objects=True)}@val")
         lines = run.out.splitlines()
         assert lines[4] == "2 objects (2 small, 0 medium, 0 large) in 1 image"
         assert lines[5].split()[-4:] == ["objects", "small", "medium", "large"]
         assert lines[7].split() == ["1", "aeroplane", "50.00%", "1", "2", "2", "0", "0"]
 
     def test_train_without_a_split_and_the_remark(self, data: Shell, tmp_path: Path) -> None:
-        run = data("stats", f"masks:{trees.masks(tmp_path, 'abcde')}")
+        run = data("stats", f"masks:{masks_set.masks(tmp_path, 'abcde')}")
         assert run.out.startswith(f"masks:{tmp_path}@train: 4 images")
         assert run.err == (
             f"masks:{tmp_path}@train: the set has no splits: every fifth pair by name is val, the others are train\n"
         )
 
     def test_one_unreadable_image(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         (tmp_path / "train" / "b.png").write_bytes(b"")
         run = data("stats", f"camvid:{tmp_path}")
         assert run.code == 1
@@ -199,7 +200,7 @@ class TestStats:
         ]
 
     def test_unknown_split(self, data: Shell, tmp_path: Path) -> None:
-        run = data("stats", f"camvid:{trees.camvid(tmp_path)}@test")
+        run = data("stats", f"camvid:{camvid_set.camvid(tmp_path)}@test")
         assert run.code == 2
         assert run.err == f"pixelwise: {tmp_path}: no split 'test'; there are train, val\n"
 
@@ -207,7 +208,7 @@ class TestStats:
 class TestShow:
     def test_sheet(self, data: Shell, tmp_path: Path) -> None:
         sheet = tmp_path / "sheet.png"
-        run = data("show", f"camvid:{trees.camvid(tmp_path / 'set')}@train", "--out", sheet)
+        run = data("show", f"camvid:{camvid_set.camvid(tmp_path / 'set')}@train", "--out", sheet)
         assert run == Run(0, f"{sheet}: 3 of the 3 images of camvid:{tmp_path}/set@train\n", "")
         with Image.open(sheet) as picture:
             assert picture.mode == "RGB"
@@ -215,12 +216,12 @@ class TestShow:
             assert picture.height > 2 * 240
 
     def test_the_colours_of_the_classes_are_on_the_sheet(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "set")
+        camvid_set.camvid(tmp_path / "set")
         sheets = []
         for ids in (0, 3):  # sky, road
             for name in "abc":
-                trees.write_image(tmp_path / "set" / "train" / f"{name}.png", seed=1)
-                trees.write_mask(tmp_path / "set" / "trainannot" / f"{name}.png", np.full((4, 6), ids))
+                drawing.write_image(tmp_path / "set" / "train" / f"{name}.png", seed=1)
+                drawing.write_mask(tmp_path / "set" / "trainannot" / f"{name}.png", np.full((4, 6), ids))
             assert data("show", f"camvid:{tmp_path / 'set'}", "--out", tmp_path / "sheet.png").code == 0
             sheets.append(np.asarray(Image.open(tmp_path / "sheet.png")).astype(int))
         sky, road = np.array([128, 128, 128]), np.array([128, 64, 128])
@@ -230,7 +231,7 @@ class TestShow:
             assert (sheet == colour).all(axis=2).any()  # the legend
 
     def test_count_and_seed(self, data: Shell, tmp_path: Path) -> None:
-        spec = f"masks:{trees.masks(tmp_path / 'set', [f'{number:02}' for number in range(20)])}@train"
+        spec = f"masks:{masks_set.masks(tmp_path / 'set', [f'{number:02}' for number in range(20)])}@train"
         pictures = []
         for name, seed in (("a", 1), ("b", 1), ("c", 2)):
             out = tmp_path / f"{name}.png"
@@ -240,7 +241,7 @@ class TestShow:
         assert pictures[0] == pictures[1] != pictures[2]
 
     def test_an_unreadable_image_is_left_out(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         (tmp_path / "train" / "b.png").write_bytes(b"")
         run = data("show", f"camvid:{tmp_path}@train", "--out", tmp_path / "sheet.png")
         assert run.code == 1
@@ -249,7 +250,7 @@ class TestShow:
 
     @pytest.mark.parametrize("name", ["sheet", "sheet.txt", "missing/sheet.png"])
     def test_a_name_that_is_no_picture(self, data: Shell, tmp_path: Path, name: str) -> None:
-        run = data("show", f"camvid:{trees.camvid(tmp_path)}", "--out", tmp_path / name)
+        run = data("show", f"camvid:{camvid_set.camvid(tmp_path)}", "--out", tmp_path / name)
         assert run.code == 2
         assert str(tmp_path / name) in run.err
         assert run.err.count("\n") == 1
@@ -257,7 +258,7 @@ class TestShow:
 
 class TestConvert:
     def test_there_and_back(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         run = data("convert", f"camvid:{tmp_path}/a", f"coco:{tmp_path}/b")
         assert run == Run(0, f"coco:{tmp_path}/b: 5 images of camvid:{tmp_path}/a (train 3, val 2)\n", "")
         assert data("convert", f"coco:{tmp_path}/b", f"camvid:{tmp_path}/c", "--workers", "0").code == 0
@@ -266,8 +267,8 @@ class TestConvert:
             assert np.array_equal(first, second)
 
     def test_what_the_target_cannot_hold(self, data: Shell, tmp_path: Path) -> None:
-        trees.voc(tmp_path / "a", {"train": "a"})
-        trees.write_mask(tmp_path / "a" / "SegmentationClass" / "a.png", [[0, 0, 255, 255, 5, 5]] * 4)
+        voc_set.voc(tmp_path / "a", {"train": "a"})
+        drawing.write_mask(tmp_path / "a" / "SegmentationClass" / "a.png", [[0, 0, 255, 255, 5, 5]] * 4)
         run = data("convert", f"voc:{tmp_path}/a", f"coco:{tmp_path}/b")
         assert run.out.splitlines() == [
             f"coco:{tmp_path}/b: 1 image of voc:{tmp_path}/a (train 1)",
@@ -276,7 +277,7 @@ class TestConvert:
         ]
 
     def test_other_labels(self, data: Shell, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
+        cityscapes_set.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
         run = data("convert", f"cityscapes:{tmp_path}/a", f"camvid:{tmp_path}/b")
         assert run.code == 2
         assert run.out == ""
@@ -294,15 +295,15 @@ class TestConvert:
         assert np.asarray(Image.open(tmp_path / "c/valannot/jena_3_4.png")).tolist() == [[11, 3, 3, 4, 8, 8]] * 4
 
     def test_a_map_that_ships(self, data: Shell, tmp_path: Path) -> None:
-        trees.masks(tmp_path / "a", "x", labels=None)
-        trees.write_mask(tmp_path / "a" / "masks" / "x.png", [[0, 1, 5, 17, 18, 90]] * 4)
+        masks_set.masks(tmp_path / "a", "x", labels=None)
+        drawing.write_mask(tmp_path / "a" / "masks" / "x.png", [[0, 1, 5, 17, 18, 90]] * 4)
         spec = f"masks:{tmp_path}/a?labels=coco"
         assert data("convert", spec, f"voc:{tmp_path}/b", "--map", "coco_to_voc", "--quiet").code == 0
         mask = np.asarray(Image.open(tmp_path / "b" / "SegmentationClass" / "x.png"))
         assert mask.tolist() == [[0, 15, 1, 8, 12, 0]] * 4
 
     def test_a_broken_image(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         (tmp_path / "a" / "train" / "b.png").write_bytes(b"")
         run = data("convert", f"camvid:{tmp_path}/a", f"masks:{tmp_path}/b")
         assert run.code == 1
@@ -313,7 +314,7 @@ class TestConvert:
         ]
 
     def test_every_image_broken(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a", {"val": "x"})
+        camvid_set.camvid(tmp_path / "a", {"val": "x"})
         (tmp_path / "a" / "val" / "x.png").write_bytes(b"")
         run = data("convert", f"camvid:{tmp_path}/a", f"masks:{tmp_path}/b")
         assert run.code == 1
@@ -321,7 +322,7 @@ class TestConvert:
         assert not (tmp_path / "b").exists()
 
     def test_overwrite(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         arguments = ("convert", f"camvid:{tmp_path}/a", f"masks:{tmp_path}/b", "--quiet")
         assert data(*arguments).code == 0
         again = data(*arguments)
@@ -332,7 +333,7 @@ class TestConvert:
         assert data(*arguments, "--overwrite").code == 0
 
     def test_colour_masks_as_the_error_says(self, data: Shell, tmp_path: Path) -> None:
-        trees.masks(tmp_path / "a", "x")
+        masks_set.masks(tmp_path / "a", "x")
         pixels = np.array([(0, 0, 0), (128, 0, 0)] * 3, dtype=np.uint8)[None].repeat(4, axis=0)
         Image.fromarray(pixels).save(tmp_path / "a" / "masks" / "x.png")
         run = data("check", f"masks:{tmp_path}/a")
@@ -345,10 +346,10 @@ class TestConvert:
 class TestFix:
     def test_a_file_of_coco(self, data: Shell, tmp_path: Path) -> None:
         annotations = [
-            trees.annotation(1, 7, 3, (0, 0, 2, 2)),
-            trees.annotation(5521, 7, 9, (4, 4, 6, 6), bbox=[12, 40, 0, 31]),
+            coco_set.annotation(1, 7, 3, (0, 0, 2, 2)),
+            coco_set.annotation(5521, 7, 9, (4, 4, 6, 6), bbox=[12, 40, 0, 31]),
         ]
-        trees.coco(tmp_path / "a", annotations)
+        coco_set.coco(tmp_path / "a", annotations)
         fixed = tmp_path / "fixed.json"
         run = data("check", f"coco:{tmp_path}/a", "--fix", fixed, "--quiet")
         assert run.code == 1
@@ -362,8 +363,8 @@ class TestFix:
         assert data("check", spec).code == 0
 
     def test_a_folder(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
-        trees.write_mask(tmp_path / "a" / "trainannot" / "b.png", np.full((4, 6), 37) * [0, 1, 0, 1, 0, 1])
+        camvid_set.camvid(tmp_path / "a")
+        drawing.write_mask(tmp_path / "a" / "trainannot" / "b.png", np.full((4, 6), 37) * [0, 1, 0, 1, 0, 1])
         run = data("check", f"camvid:{tmp_path}/a", "--fix", tmp_path / "b", "--json")
         assert run.code == 1
         content = json.loads(run.out)
@@ -378,14 +379,14 @@ class TestFix:
         assert data("check", f"camvid:{tmp_path}/b").code == 0
 
     def test_nothing_to_repair(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         run = data("check", f"camvid:{tmp_path}/a", "--fix", tmp_path / "b", "--quiet")
         assert run.code == 0
         assert run.out.splitlines()[-1] == f"{tmp_path}/b: not written, there is nothing to repair"
         assert not (tmp_path / "b").exists()
 
     def test_never_in_place(self, data: Shell, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         run = data("check", f"camvid:{tmp_path}/a", "--fix", tmp_path / "a")
         assert run.code == 2
         assert run.err.count("\n") == 1
@@ -399,14 +400,14 @@ class TestProcess:
         return [sys.executable, "-m", "pixelwise", "data", *arguments]
 
     def test_without_a_terminal_no_progress_is_shown(self, tmp_path: Path) -> None:
-        spec = f"camvid:{trees.camvid(tmp_path)}"
+        spec = f"camvid:{camvid_set.camvid(tmp_path)}"
         done = subprocess.run(self.command("check", spec), capture_output=True, text=True, check=False)
         assert done.returncode == 0
         assert done.stderr == ""
         assert done.stdout.endswith("no faults\n")
 
     def test_progress_goes_to_the_terminal_and_results_to_stdout(self, tmp_path: Path) -> None:
-        spec = f"camvid:{trees.camvid(tmp_path)}"
+        spec = f"camvid:{camvid_set.camvid(tmp_path)}"
         ours, theirs = pty.openpty()
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
         process = subprocess.Popen(

@@ -215,7 +215,7 @@ def test_a_broken_image_is_named_and_the_others_are_judged(run: Run, model: Path
         assert first == "1 of 5 failed:"
         assert line.startswith(f"  {broken}: ")
         assert "'001'" in line
-        assert line.endswith("; left out")
+        assert line.endswith("; skipped")
 
 
 def test_where_every_image_is_broken_there_are_no_numbers(run: Run, model: Path, drawings: Path) -> None:
@@ -331,6 +331,29 @@ def test_the_masks_of_camvid_are_found_and_perfect(run: Run) -> None:
     assert min(values["pixels"] for values in result["per_class"].values()) > 0
 
 
+def test_void_in_every_mask_is_said(run: Run, tmp_path: Path) -> None:
+    """Masks of 0 and 255 where the classes are 0 and 1, as thresholded pictures have them."""
+    ids = np.zeros((6, 8), dtype=np.uint8)
+    ids[2:4, 2:5] = 1
+    for name in ("a", "b"):
+        for folder, content in (("masks/val", ids), ("predicted", ids * 255)):
+            (tmp_path / folder).mkdir(exist_ok=True, parents=True)
+            Image.fromarray(content).save(tmp_path / folder / f"{name}.png")
+        (tmp_path / "images/val").mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "images/val" / f"{name}.png")
+    (tmp_path / "labels.txt").write_text("background\npart\n")
+    data = ("--data", f"masks:{tmp_path}")
+    code, _, err = run("evaluate", "--predictions", tmp_path / "predicted", *data, "--quiet", "--workers", 0)
+    assert code == 0
+    assert err == (
+        f"{tmp_path / 'predicted'}: void (255) stands in every one of its 2 masks and counts as an error; 'part' is "
+        "never predicted: write 1 for it where 255 is meant to be it\n"
+    )
+    Image.fromarray(ids).save(tmp_path / "predicted" / "b.png")
+    code, _, err = run("evaluate", "--predictions", tmp_path / "predicted", *data, "--quiet", "--workers", 0)
+    assert (code, err) == (0, "")
+
+
 def test_void_in_a_mask_is_an_error(run: Run, drawings: Path, tmp_path: Path) -> None:
     folder = write_predictions(tmp_path / "out", drawings, noise=0)
     for path in folder.iterdir():
@@ -383,7 +406,7 @@ def test_images_without_a_mask_are_counted_and_named(run: Run, drawings: Path, t
     (folder / "003.png").unlink()
     code, out, err = run("evaluate", "--predictions", folder, "--data", f"masks:{drawings}", "--json", "--workers", 0)
     assert (code, json.loads(out)["images"]) == (1, 3)
-    assert err == "2 of 5 images have no prediction: 001, 003; left out\n"
+    assert err == "2 of 5 images have no prediction: 001, 003; skipped\n"
 
 
 def test_a_mask_of_another_size_or_with_unknown_ids_is_named(run: Run, drawings: Path, tmp_path: Path) -> None:
@@ -431,14 +454,14 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
     write_predictions(copies / "a", drawings)
     write_predictions(copies / "b", drawings)
     return {
-        "neither": ([*data], "evaluate wants either MODEL or --predictions PATH"),
-        "both": ([model, "--predictions", twins, *data], "evaluate wants either MODEL or --predictions PATH"),
+        "neither": ([*data], "expected either MODEL or --predictions PATH"),
+        "both": ([model, "--predictions", twins, *data], "expected either MODEL or --predictions PATH"),
         "no data": ([model], "Missing option '--data'"),
         "no model": ([tmp_path / "none", *data], "no such model"),
         "no folder": (["--predictions", tmp_path / "none", *data], "no such folder"),
-        "a file": (["--predictions", drawings / "labels.toml", *data], "is a file; a folder of id masks is wanted"),
+        "a file": (["--predictions", drawings / "labels.toml", *data], "is a file; expected a folder of id masks"),
         "no masks": (["--predictions", tmp_path / "empty", *data], "none of its 0 mask files is named after"),
-        "others": (["--predictions", strange, *data], "000.png or 000.semantic.png is wanted for image '000'"),
+        "others": (["--predictions", strange, *data], "expected 000.png or 000.semantic.png for image '000'"),
         "two files": (["--predictions", twins, *data], "000.bmp has the same name"),
         "two folders": (["--predictions", copies, *data], "may have its mask in"),
         "options": (["--predictions", twins, "--tta", "--tile", *data], "--tile, --tta: only with MODEL"),
@@ -447,15 +470,15 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "two models": ([model, model, *data], "2 models; evaluate evaluates one, see pixelwise compare"),
         "definition": (
             [model, "--definition", "coco", *data],
-            "definition 'coco': for semantic segmentation one of voc",
+            "definition 'coco': for semantic segmentation expected one of voc",
         ),
         "cityscapes": ([model, "--definition", "cityscapes", *data], "'background' of 'drawn' is not one of Citysc"),
         "out is a file": ([model, "--out", drawings / "labels.toml", *data], "labels.toml: cannot be written (File ex"),
-        "shard 0": ([model, "--shard", "0/4", *data], "--shard 0/4: I/N with I from 1 to N is wanted: the shards of 4"),
-        "shard 5": ([model, "--shard", "5/4", *data], "--shard 5/4: I/N with"),
-        "shard of 0": ([model, "--shard", "1/0", *data], "--shard 1/0: I/N with"),
-        "no shard": ([model, "--shard", "first", *data], "--shard first: I/N with"),
-        "a minus": ([model, "--shard", "-1/4", *data], "--shard -1/4: I/N with"),
+        "shard 0": ([model, "--shard", "0/4", *data], "--shard 0/4: expected I/N with I from 1 to N: the shards of 4"),
+        "shard 5": ([model, "--shard", "5/4", *data], "--shard 5/4: expected I/N with"),
+        "shard of 0": ([model, "--shard", "1/0", *data], "--shard 1/0: expected I/N with"),
+        "no shard": ([model, "--shard", "first", *data], "--shard first: expected I/N with"),
+        "a minus": ([model, "--shard", "-1/4", *data], "--shard -1/4: expected I/N with"),
     }
 
 
@@ -632,14 +655,22 @@ def test_shards_that_do_not_belong_together_are_refused(
         ([first, changed(conditions={**block["conditions"], "weights": "0"})], "weights 0, in"),
         ([first, changed(whole={"images": 5, "ids": "other"})], "images of the data"),
         ([first, changed(label_set={**block["label_set"], "names": ["a", "b", "c", "d"]})], "(4: a, b, c, d)"),
-        ([first, changed(format_version=2)], "shard format 2, this pixelwise reads 1"),
+        ([first, changed(format_version=1)], "shard format 1, this pixelwise reads 2"),
         ([first, changed(state={**state, "images": {"000": [1, 1, 1.0]}})], "in its confusion matrix"),
         ([first, changed(state={**state, "confusion": [[1.5]]})], "state.confusion.0.0"),
         ([first, changed(state=json.loads(first.read_text())["shard"]["state"])], "image '000' is in both parts"),
         ([first, changed(missing=["007"])], "tell of 6 images, 5 are in"),
+        ([first, changed(missing=[7])], "shard.missing.0: "),
+        ([first, changed(number="2")], "shard.number: "),
+        ([first, changed(count=10**12)], "shard.count: "),
+        ([first, changed(conditions=5)], "shard.conditions: "),
+        ([first, changed(conditions={"names": {"names": 5}})], "only shards of one evaluation can be joined"),
+        ([first, changed(state={**state, "images": [5]})], "state.images: "),
+        ([first, changed(label_set={**block["label_set"], "palette": 5})], "palette: "),
+        ([first, changed(definition=["voc"])], "definition: "),
         ([first, broken], "broken.json: not "),
         ([first, text], "text.json: not "),
-        ([first, whole], "whole.json: no shard of an evaluation"),
+        ([first, whole], "whole.json: expected a shard of an evaluation"),
         ([first, tmp_path / "nowhere.json"], "nowhere.json: no such file or directory"),
         ([first, tmp_path], "evaluation.json: no such file or directory"),
     ]
@@ -648,7 +679,7 @@ def test_shards_that_do_not_belong_together_are_refused(
         assert (code, out, err.count("\n")) == (2, "", 1), wanted
         assert wanted in err, (wanted, err)
     for options, wanted in (
-        ([], "--merge wants the files that the shards wrote"),
+        ([], "--merge: expected the files that the shards wrote"),
         ([first, second, "--tta"], "--tta: not with --merge"),
         ([first, second, "--data", "masks:x", "--shard", "1/2"], "--data, --shard: not with --merge"),
     ):

@@ -13,7 +13,7 @@ import torch
 
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
-from pixelwise.predictions.coco_segments import StoredSegments, find_segments, read_segments
+from pixelwise.predictions.coco_segments import StoredSegments, find_segments, pair_segments, read_segment_list
 from tests.cli.conftest import Run
 from tests.data import trees
 
@@ -51,7 +51,7 @@ def write_results(
 
 
 def answers(file: Path, spec: str) -> StoredSegments:
-    return read_segments(file, open_dataset(spec, default_split="val"))
+    return pair_segments(read_segment_list(file), open_dataset(spec, default_split="val"))
 
 
 def evaluated(run: Run, path: Path, spec: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def test_images_without_answer_are_named_and_others_passed_over(run: Run, tmp_pa
     code, out, err = run("evaluate", "--predictions", file, "--data", spec, "--json", "--workers", 0)
     assert code == 1
     assert json.loads(out)["images"] == 1
-    assert "1 of 2 images have no prediction: 5; left out" in err
+    assert "1 of 2 images have no prediction: 5; skipped" in err
     with pytest.raises(DataError, match="none of its 1 annotations is of one of the 2 images"):
         answers(write_results(tmp_path / "results.json", images=(77,)), spec)
 
@@ -152,7 +152,7 @@ def test_a_faulty_png_fails_its_image_alone(run: Run, tmp_path: Path, spec: str)
 @pytest.mark.parametrize(
     ("segments", "text"),
     [
-        ([(0, 7)], "image 4: segment id 0; 1 to 16,777,215 is wanted"),
+        ([(0, 7)], "segments_info.0.id is 0: input should be greater than 0"),
         ([(1, 7), (1, 7)], "image 4: two segments have the id 1"),
         ([(1, 8)], "image 4, segment 1: category 8 is not in 'val2017' (7, 26, 30, 0 = void)"),
     ],
@@ -169,10 +169,10 @@ def test_categories_are_told_apart_by_their_names(tmp_path: Path, spec: str) -> 
     names = {dataset_id: name for name, dataset_id in zip(("road", "car", "person"), (7, 26, 30), strict=True)}
     others = {7: 30, 26: 7, 30: 1}
     categories = [{"id": others[dataset_id], "name": names[dataset_id], "isthing": 1} for dataset_id in names]
-    plain = read_segments(write_results(tmp_path / "a.json"), open_dataset(spec, default_split="val"))
+    plain = answers(write_results(tmp_path / "a.json"), spec)
     segments = [(id, others[dataset_id]) for id, dataset_id in SEGMENTS]
     file = write_results(tmp_path / "b.json", segments=segments, categories=categories)
-    named = read_segments(file, open_dataset(spec, default_split="val"))
+    named = answers(file, spec)
     assert [map.segments for map in named.maps.values()] == [map.segments for map in plain.maps.values()]
 
 
@@ -188,5 +188,5 @@ def test_one_image_twice_and_other_contents_are_refused(tmp_path: Path, spec: st
         answers(file, spec)
     for text in ('{"annotations": 3}', "[]"):
         file.write_text(text)
-        with pytest.raises(DataError, match="panoptic results are an object with a list 'annotations'"):
+        with pytest.raises(DataError, match="expected panoptic results, an object with a list 'annotations'"):
             answers(file, spec)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import segmentation_models_pytorch as smp
+import skimage
 import torch
 import torch.nn.functional as F
 import torchvision
 from safetensors.torch import load_file, save_file
 
 import pixelwise
+from pixelwise.inference.load import WEIGHTS_FOLDER
 from tests.cli.conftest import Run
 from tests.cli.test_app import require_refusal
 from tests.cli.test_app import run as run_apart
-from tests.importers.test_torchvision import normalized, require_equal
+from tests.importers.foreign_networks import normalized, require_equal
 from tests.nn.test_backbones import perturb_batch_norm
 
 
@@ -84,7 +87,7 @@ def test_a_classifier_becomes_a_backbone_that_a_run_begins_with(tmp_path: Path) 
     save_file(classifier.state_dict(), source)
     result = run_apart("import", "torchvision", "resnet18", source, "--out", tmp_path / "b", "--json")
     report = json.loads(result.stdout)
-    assert (report["missing"], report["unexpected"], report["left_out"]) == (0, 0, 2)
+    assert (report["missing"], report["unexpected"], report["skipped"]) == (0, 0, 2)
     stored = load_file(report["file"])
     assert "fc.weight" not in stored
     assert torch.equal(stored["layer4.1.bn2.running_var"], classifier.layer4[1].bn2.running_var)
@@ -111,3 +114,75 @@ def test_a_folder_of_smp_tells_its_output_stride(tmp_path: Path) -> None:
     predictor = pixelwise.load(tmp_path / "o")
     assert predictor.card.arguments["output_stride"] == 8
     assert predictor.labels.names == ("road", "field", "river")
+
+
+def test_a_lightning_checkpoint_of_a_binary_network_is_imported(run: Run, tmp_path: Path) -> None:
+    """With what Lightning and a loss put beside the weights."""
+    network = smp.DeepLabV3Plus("mobilenet_v2", encoder_weights=None, classes=1).eval()
+    perturb_batch_norm(network)
+    state = {f"model._orig_mod.{key}": tensor for key, tensor in network.state_dict().items()}
+    content = {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": {"mean": torch.zeros(3), "criterion.weight": torch.ones(1), **state},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []}],
+    }
+    torch.save(content, tmp_path / "last.ckpt")
+    words = ("import", "smp", "DeepLabV3Plus", tmp_path / "last.ckpt", "--out", tmp_path / "out")
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:3] == [
+        f"{len(state)} tensors mapped, 0 missing, 0 unexpected",
+        "2 tensors skipped that are not used: state_dict.mean, state_dict.criterion.weight",
+        "the tensors under 'state_dict.model' are taken",
+    ]
+    assert "one channel with a sigmoid: two classes, the foreground where it is above 0.5" in out
+    assert pixelwise.load(tmp_path / "out").labels.names == ("background", "foreground")
+    (tmp_path / "names.txt").write_text("road\n")
+    code, out, err = run(*words, "--labels", tmp_path / "names.txt", "--overwrite", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["skipped"] == 2
+    assert pixelwise.load(tmp_path / "out").labels.names == ("background", "road")
+
+
+def test_a_part_of_a_file_can_be_chosen(run: Run, mobile: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:
+    theirs, _ = mobile
+    other = {key: tensor + 1 if tensor.is_floating_point() else tensor for key, tensor in theirs.state_dict().items()}
+    torch.save({"model": theirs.state_dict(), "model_ema": {"module": other}}, tmp_path / "both.pth")
+    words = ("import", "torchvision", "deeplabv3_mobilenet_v3_large", tmp_path / "both.pth", "--overwrite", "--out")
+    key = "classifier.4.bias"
+    for options, expected in (((), theirs.state_dict()[key]), (("--part", "model_ema"), other[key])):
+        code, _, err = run(*words, tmp_path / "out", *options)
+        assert (code, err) == (0, "")
+        assert torch.equal(pixelwise.load(tmp_path / "out").model.state_dict()["classifier.bias"], expected)
+    code, _, err = run(*words, tmp_path / "out", "--part", "best")
+    assert code == 2
+    assert err == f"pixelwise: {tmp_path / 'both.pth'}: no tensors under 'best'; there are model, model_ema\n"
+
+
+def test_weights_that_are_not_finite_are_refused(
+    run: Run, mobile: tuple[torch.nn.Module, Path], tmp_path: Path
+) -> None:
+    tensors = dict(mobile[0].state_dict())
+    tensors["classifier.4.weight"] = tensors["classifier.4.weight"] * float("nan")
+    torch.save(tensors, tmp_path / "nan.pth")
+    code, out, err = run(
+        "import", "torchvision", "deeplabv3_mobilenet_v3_large", tmp_path / "nan.pth", "--out", tmp_path / "out"
+    )
+    assert (code, out) == (2, "")
+    assert err.startswith(f"pixelwise: {tmp_path / 'nan.pth'}: 'classifier.4.weight' holds NaN or infinite numbers")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_models_are_refused_by_every_command(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(WEIGHTS_FOLDER / "default", model)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1000] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    image = Path(skimage.__path__[0]) / "data" / "chelsea.png"
+    for words in (("predict", image, "--model", model, "--out", tmp_path / "out"),):
+        code, out, err = run(*words)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"pixelwise: {model / 'model.safetensors'}: not the weights that model.json was written")
+        assert err.count("\n") == 1

@@ -21,6 +21,7 @@ from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.systems import system_module
 from pixelwise.ops import rle
 from tests.cli.conftest import Run
+from tests.data import clip_trees
 from tests.drawn_scenes import LABELS, draw_objects, objects_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
@@ -158,10 +159,37 @@ def test_a_model_its_parts_and_its_files_get_the_same_numbers(
         code, out, _ = run("evaluate", "--predictions", results, *data, "--json")
         assert code == 0
         found = metrics(out)
-        # boxes are rounded to hundredths of a pixel in the files, scores to 1e-5
-        assert found == pytest.approx(metrics(json.dumps(whole)), abs=0.02)
-        masks = {name: value for name, value in found.items() if name.startswith("mask")}
-        assert masks == pytest.approx({name: whole["metrics"][name] for name in masks}, abs=1e-3)
+        assert found == pytest.approx(metrics(json.dumps(whole)), abs=1e-9)  # nothing in the files is rounded
+
+
+def test_objects_of_all_classes_count_where_the_set_has_one(run: Run, model: Path, tmp_path: Path) -> None:
+    data = ("--data", f"davis:{clip_trees.davis(tmp_path / 'davis')}@train", "--workers", 0)
+    code, out, err = run("evaluate", model, *data, "--json", "--out", tmp_path / "report")
+    assert code == 0
+    assert "'davis' has objects of any class: those of all 3 classes of the model count" in err
+    whole = json.loads(out)
+    assert (whole["definition"], list(whole["per_class"])) == ("coco", ["object"])
+    code, out, _ = run("evaluate", "--predictions", tmp_path / "report/coco_results.json", *data, "--json")
+    assert code == 0
+    assert metrics(out) == pytest.approx(metrics(json.dumps(whole)))
+    code, out, _ = run("evaluate", model, *data, "--json", "--track")
+    assert code == 0
+    assert json.loads(out)["definition"] == "davis-unsupervised"
+    code, out, _ = run("evaluate", model, *data, "--json", "--track", "--definition", "davis")
+    assert json.loads(out)["definition"] == "davis"
+
+
+def test_a_map_that_leaves_no_ground_truth_is_an_error(run: Run, model: Path, drawings: Path, tmp_path: Path) -> None:
+    content = json.loads((drawings / "annotations" / "instances_val.json").read_text())
+    content["categories"][0]["name"] = "disc"
+    content["categories"][1]["name"], content["categories"][2]["name"] = "other", "another"
+    content["annotations"] = [one for one in content["annotations"] if one["category_id"] != 3]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    (tmp_path / "val").symlink_to(drawings / "val")
+    code, out, err = run("evaluate", model, "--data", f"coco:{tmp_path}", "--map", "names", "--quiet", "--workers", 0)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--map: no ground truth of" in err
 
 
 def test_thresholds_windows_and_mirrors(run: Run, model: Path, drawings: Path, tmp_path: Path) -> None:
@@ -174,7 +202,7 @@ def test_thresholds_windows_and_mirrors(run: Run, model: Path, drawings: Path, t
 
     every = found()
     assert len(found("--max-detections", 3)) == 3
-    scores = [one["score"] for one in every]  # rounded, so the limit lies in the widest gap
+    scores = [one["score"] for one in every]
     above, below = max(pairwise(scores), key=lambda pair: pair[0] - pair[1])
     kept = found("--score-threshold", (above + below) / 2)
     assert [one["score"] for one in kept] == scores[: scores.index(below)]
@@ -242,10 +270,10 @@ def test_what_cannot_work_is_said_in_one_line(run: Run, model: Path, drawings: P
     results = tmp_path / "results.json"
     data = ("--data", f"coco:{drawings}")
     for entries, wanted in (
-        ({"annotations": []}, "COCO results are a list"),
+        ({"annotations": []}, "expected COCO results, a list"),
         ([{"image_id": 999, "category_id": 3, "score": 1, "bbox": [0, 0, 1, 1]}], "entry 1: image 999 is not in"),
         ([{"image_id": 101, "category_id": 4, "score": 1, "bbox": [0, 0, 1, 1]}], "entry 1: category 4 is not in"),
-        ([{"image_id": 101, "category_id": 3, "bbox": [0, 0, 1, 1]}], "entry 1: score None is no number"),
+        ([{"image_id": 101, "category_id": 3, "bbox": [0, 0, 1, 1]}], "entry 1: expected a field score"),
         ([{"image_id": 101, "category_id": 3, "score": 1}], "entry 1: neither bbox nor segmentation"),
     ):
         results.write_text(json.dumps(entries))
@@ -260,7 +288,7 @@ def test_what_cannot_work_is_said_in_one_line(run: Run, model: Path, drawings: P
     assert "image '101', object 0: the RLE is 9×9, the image 60×80" in err
     code, out, err = run("evaluate", model, *data, "--definition", "voc")
     assert (code, err.count("\n")) == (2, 1)
-    assert "for instance segmentation one of coco, boundary, region, region-2015, davis, davis-unsupervised" in err
+    assert "expected one of coco, boundary, region, region-2015, davis, davis-unsupervised" in err
 
 
 def test_stages_that_are_solved_follow_those_that_are_fitted(run: Run, drawings: Path, tmp_path: Path) -> None:

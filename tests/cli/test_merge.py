@@ -100,7 +100,7 @@ def test_objects_lie_on_stuff(run: Run, predicted: tuple[Path, Path], tmp_path: 
     assert line["image"] == "photos/a.jpg"
     assert line["size"] == [6, 8]
     assert line["labels"] == list(LABELS.names)
-    segments = [(one["id"], one["name"], one["area"], one["score"]) for one in line["segments"]]
+    segments = [(one["id"], one["name"], one["area"], pytest.approx(one["score"])) for one in line["segments"]]
     assert segments == [(1, "sky", 21, 1.0), (4, "ball", 9, 0.9)]
     coco = json.loads((out / "panoptic_results.json").read_text())
     assert [(one["name"], one["isthing"]) for one in coco["categories"]] == [("sky", 0), ("grass", 0), ("ball", 1)]
@@ -220,10 +220,10 @@ def _no_pair(root: Path) -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (_bad_folder, "no such folder; a folder of id masks is wanted"),
+        (_bad_folder, "no such folder; expected a folder of id masks"),
         (_no_masks, "no id masks, *.semantic.png as a semantic model's"),
         (_no_objects, "results.jsonl: no such file"),
-        (_no_list, "COCO results are a list of objects, not a dict"),
+        (_no_list, "expected COCO results, a list of objects"),
         (_no_pair, "no image of it is in"),
     ],
 )

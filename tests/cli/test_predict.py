@@ -81,7 +81,7 @@ def test_a_folder(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert run(monkeypatch, "holiday/", "--model", model, "--out", "out") == 0
     captured = capsys.readouterr()
     assert captured.out == "out/  2 overlays, 2 masks, results.jsonl\n"
-    assert captured.err == ""
+    assert captured.err == "1 file skipped by its suffix: 1 .txt\n"
     assert files_below(place / "out") == {
         "größe 1.overlay.png", "größe 1.semantic.png", "sub/b.overlay.png", "sub/b.semantic.png", "results.jsonl"
     }  # fmt: skip

@@ -4,68 +4,19 @@ from __future__ import annotations
 
 import importlib
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from pixelwise.data.dataset import Dataset, Mapped, Merged, clips_of
-from pixelwise.data.spec import DataSpec, format_names, open_dataset, splits_of
+from pixelwise.data.dataset import Dataset, Mapped, Merged
+from pixelwise.data.spec import DataSpec, Format, format_names, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Sample
-from tests.data import clip_trees, trees
-
-FORMATS_OF_SEGMENTS = (
-    "coco-panoptic",
-    "cityscapes-panoptic",
-    "kitti-step",
-    "cityscapes-dvps",
-    "cityscapes-vps",
-    "vipseg",
-    "cutout-clips",
-)
-"""The formats whose truth is segments."""
-
-FORMATS_OF_OBJECTS = ("coco", "instance-masks", "labelme", "voc", "yolo", *FORMATS_OF_SEGMENTS, *clip_trees.TREES)
-"""The formats whose tiny sets have objects."""
-
-
-def write_tiny_set(format: str, root: Path) -> None:
-    """A faultless set of a few images with a train and a val split."""
-    if format == "camvid":
-        trees.camvid(root)
-    elif format == "voc":
-        trees.voc(root, {"train": ("a", "b", "c"), "val": ("d", "e")}, objects=True)
-    elif format == "ade20k":
-        trees.ade20k(root)
-    elif format == "cityscapes":
-        trees.cityscapes(root)
-    elif format == "masks":
-        trees.masks(root, [f"image {index}" for index in range(10)])
-    elif format == "coco":
-        objects = [trees.annotation(1, 7, 3, (1, 1, 6, 5)), trees.annotation(2, 7, 9, (2, 3, 8, 8))]
-        for split, id in (("train", 7), ("val", 8)):
-            image = {"id": id, "file_name": f"{split}.png", "height": 8, "width": 8}
-            nothing = {"id": id + 10, "file_name": f"{split}_2.png", "height": 8, "width": 8}
-            trees.coco(root, [{**one, "image_id": id} for one in objects], split=split, images=[image, nothing])
-    elif format == "instance-masks":
-        trees.instance_masks(root, [f"image {index}" for index in range(10)])
-    elif format == "labelme":
-        trees.labelme(root)
-    elif format == "yolo":
-        trees.yolo(root)
-    elif format == "coco-panoptic":
-        trees.coco_panoptic(root)
-    elif format == "cityscapes-panoptic":
-        trees.cityscapes_panoptic(root)
-    elif format in clip_trees.TREES:
-        clip_trees.TREES[format](root)
-    else:
-        pytest.fail(f"no tiny set of the format {format} is drawn here yet")
+from tests.data.sets import formats_with, set_module, write_tiny_set
 
 
 @pytest.fixture(params=format_names())
@@ -108,13 +59,14 @@ def require_equal(one: Sample, other: Sample) -> None:
 
 
 def test_there_are_formats() -> None:
-    assert {"ade20k", "camvid", "cityscapes", "masks", *FORMATS_OF_OBJECTS} <= set(format_names())
+    assert len(format_names()) >= 19
+    assert formats_with("clips")
 
 
 def test_the_file_says_what_lies_where_and_its_options(module: ModuleType) -> None:
     assert len((module.__doc__ or "").strip()) > 40
-    assert isinstance(module.OPTIONS, Mapping)
-    assert all(isinstance(name, str) and isinstance(meaning, str) for name, meaning in module.OPTIONS.items())
+    assert isinstance(module.FORMAT, Format)
+    assert all(name and meaning for name, meaning in module.FORMAT.options.items())
 
 
 def test_train_and_val_are_opened_apart(spec: str) -> None:
@@ -160,7 +112,7 @@ def test_objects_are_what_the_contract_says(dataset: Dataset) -> None:
         sample = dataset[index]
         found = sample.truth.instances
         if found is None:
-            assert dataset.format not in FORMATS_OF_OBJECTS
+            assert "objects" not in set_module(dataset.format).HAS
             continue
         assert found.masks is not None
         assert found.crowd is not None
@@ -183,7 +135,7 @@ def test_segments_are_what_the_contract_says(dataset: Dataset) -> None:
     for index in range(len(dataset)):
         truth = dataset[index].truth
         if truth.panoptic is None:
-            assert dataset.format not in FORMATS_OF_SEGMENTS
+            assert "segments" not in set_module(dataset.format).HAS
             continue
         found = truth.panoptic
         assert truth.semantic is not None
@@ -202,8 +154,8 @@ def test_segments_are_what_the_contract_says(dataset: Dataset) -> None:
 
 
 def test_frames_of_clips_are_what_the_contract_says(dataset: Dataset) -> None:
-    clips = clips_of(dataset)
-    assert (clips is None) == (dataset.format not in clip_trees.TREES)
+    clips = dataset.clips
+    assert (clips is None) == ("clips" not in set_module(dataset.format).HAS)
     if clips is None:
         assert dataset[0].clip is dataset[0].frame is None
         return
@@ -226,8 +178,8 @@ def test_frames_of_clips_are_what_the_contract_says(dataset: Dataset) -> None:
         assert len(set(found.track_ids.tolist())) == len(found)
     assert seen_before
     merged, mapped = Merged((dataset, dataset)), Mapped(dataset, LabelMap.by_names(dataset.labels, dataset.labels))
-    assert clips_of(mapped) == clips
-    assert clips_of(merged) == (*(f"1/{clip}" for clip in clips), *(f"2/{clip}" for clip in clips))
+    assert mapped.clips == clips
+    assert merged.clips == (*(f"1/{clip}" for clip in clips), *(f"2/{clip}" for clip in clips))
     assert merged[len(dataset)].clip == f"2/{clips[0]}"
 
 

@@ -16,7 +16,8 @@ from pixelwise.data.spec import DataSpec
 from pixelwise.data.tools.check import Report, check_dataset
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import Item
-from tests.data import clip_trees, trees
+from tests.data import drawing
+from tests.data.formats import camvid_set, coco_set, kitti_step_set, masks_set, voc_set
 
 
 def checked(spec: str, *, workers: int = 0) -> Report:
@@ -35,33 +36,33 @@ def kinds(report: Report) -> list[str]:
 
 class TestCleanSets:
     def test_camvid(self, tmp_path: Path) -> None:
-        report = checked(f"camvid:{trees.camvid(tmp_path)}")
+        report = checked(f"camvid:{camvid_set.camvid(tmp_path)}")
         assert report.faults() == ()
         assert [split.title for split in report.splits] == ["train", "val"]
         assert report.splits[0].counts == ("3 images", "11 classes")
         assert report.splits[0].notes[0].startswith("9 classes never occur: pole, road")
 
     def test_voc(self, tmp_path: Path) -> None:
-        spec = f"voc:{trees.voc(tmp_path, {'train': 'ab', 'val': 'cd', 'trainval': 'abcd'})}"
+        spec = f"voc:{voc_set.voc(tmp_path, {'train': 'ab', 'val': 'cd', 'trainval': 'abcd'})}"
         report = checked(spec)
         assert report.faults() == ()
         assert [len(split.ids) for split in report.splits] == [2, 2, 4]
 
     def test_masks(self, tmp_path: Path) -> None:
-        report = checked(f"masks:{trees.masks(tmp_path, 'abcde')}")
+        report = checked(f"masks:{masks_set.masks(tmp_path, 'abcde')}")
         assert report.faults() == ()
         for split in report.splits:
             assert split.notes == ("the set has no splits: every fifth pair by name is val, the others are train",)
 
     def test_coco(self, tmp_path: Path) -> None:
-        annotations = [trees.annotation(1, 7, 3, (0, 0, 2, 2)), trees.annotation(2, 7, 9, (3, 3, 8, 8))]
-        split = checked(f"coco:{trees.coco(tmp_path, annotations)}").splits[0]
+        annotations = [coco_set.annotation(1, 7, 3, (0, 0, 2, 2)), coco_set.annotation(2, 7, 9, (3, 3, 8, 8))]
+        split = checked(f"coco:{coco_set.coco(tmp_path, annotations)}").splits[0]
         assert split.faults == split.notes == ()
         assert split.title == str(tmp_path / "annotations" / "instances_train.json")
         assert split.counts == ("1 image", "2 annotations", "2 categories")
 
     def test_one_split(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         (tmp_path / "train" / "a.png").write_bytes(b"")
         assert checked(f"camvid:{tmp_path}@val").faults() == ()
         assert kinds(checked(f"camvid:{tmp_path}@train")) == ["unreadable image"]
@@ -74,7 +75,7 @@ class TestCleanSets:
             told.append((what, total, len(passed)))
             return passed
 
-        check_dataset(DataSpec.parse(f"camvid:{trees.camvid(tmp_path)}"), progress=progress)
+        check_dataset(DataSpec.parse(f"camvid:{camvid_set.camvid(tmp_path)}"), progress=progress)
         assert told == [("train", 3, 3), ("val", 2, 2)]
 
 
@@ -83,7 +84,7 @@ class TestFaultsOfPairs:
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
-        return trees.camvid(tmp_path)
+        return camvid_set.camvid(tmp_path)
 
     def only(self, root: Path) -> Fault:
         return only(checked(f"camvid:{root}"))
@@ -115,33 +116,33 @@ class TestFaultsOfPairs:
         assert self.only(root) == Fault("missing image", str(mask), "no image of 'b'; add it, or take its mask away")
 
     def test_size_mismatch(self, root: Path) -> None:
-        trees.write_mask(root / "trainannot" / "b.png", np.zeros((4, 5)))
+        drawing.write_mask(root / "trainannot" / "b.png", np.zeros((4, 5)))
         fault = self.only(root)
         assert fault.kind == "size mismatch"
         assert fault.where == str(root / "train" / "b.png")
         assert fault.text == "the image is 4×6 (height×width), the mask b.png 4×5"
 
     def test_mask_on_its_side_without_a_rotation(self, root: Path) -> None:
-        trees.write_mask(root / "trainannot" / "b.png", np.zeros((6, 4)))
+        drawing.write_mask(root / "trainannot" / "b.png", np.zeros((6, 4)))
         assert self.only(root).kind == "size mismatch"
 
     def test_turned_image_with_the_mask_of_the_stored_one(self, root: Path) -> None:
         (root / "train" / "b.png").unlink()
-        trees.write_turned(root / "train" / "b.jpg", orientation=8)
+        drawing.write_turned(root / "train" / "b.jpg", orientation=8)
         fault = self.only(root)
         assert fault.kind == "rotated image"
         assert fault.text.startswith("EXIF rotation 270°, stored 4×6, upright 6×4 (height×width); the mask b.png has")
 
     def test_turned_image_with_an_upright_mask_is_only_a_remark(self, root: Path) -> None:
         (root / "train" / "b.png").unlink()
-        trees.write_turned(root / "train" / "b.jpg")
-        trees.write_mask(root / "trainannot" / "b.png", np.ones((6, 4)))
+        drawing.write_turned(root / "train" / "b.jpg")
+        drawing.write_mask(root / "trainannot" / "b.png", np.ones((6, 4)))
         report = checked(f"camvid:{root}")
         assert report.faults() == ()
         assert "1 image with an EXIF rotation, which is applied" in report.splits[0].notes
 
     def test_unknown_ids(self, root: Path) -> None:
-        trees.write_mask(root / "trainannot" / "b.png", [[0, 1, 37, 37, 200, 11]] * 4)
+        drawing.write_mask(root / "trainannot" / "b.png", [[0, 1, 37, 37, 200, 11]] * 4)
         fault = self.only(root)
         assert (fault.kind, fault.where) == ("unknown ids", str(root / "trainannot" / "b.png"))
         assert fault.text.startswith("value 37 (8 pixels) is not in LabelSet 'camvid' (0-10, 11 = void)")
@@ -149,18 +150,18 @@ class TestFaultsOfPairs:
 
     def test_colour_mask(self, root: Path) -> None:
         mask = root / "trainannot" / "b.png"
-        trees.write_image(mask)
+        drawing.write_image(mask)
         fault = self.only(root)
         assert (fault.kind, fault.where) == ("colour mask", str(mask))
         assert "turn its colours into ids" in fault.text
 
     def test_only_void(self, root: Path) -> None:
-        mask = trees.write_mask(root / "trainannot" / "b.png", np.full((4, 6), 11))
+        mask = drawing.write_mask(root / "trainannot" / "b.png", np.full((4, 6), 11))
         fault = self.only(root)
         assert (fault.kind, fault.where) == ("only void", str(mask))
 
     def test_two_files_of_one_name(self, root: Path) -> None:
-        rival = trees.write_mask(root / "trainannot" / "b.tif")
+        rival = drawing.write_mask(root / "trainannot" / "b.tif")
         fault = self.only(root)
         assert (fault.kind, fault.where) == ("two files of one name", str(rival))
 
@@ -171,7 +172,7 @@ class TestFaultsOfPairs:
         assert fault.text == f"byte for byte the same as {root / 'train' / 'a.png'}"
 
     def test_frames_of_one_clip_may_be_equal(self, tmp_path: Path) -> None:
-        images = clip_trees.kitti_step(tmp_path) / "images" / "train"
+        images = kitti_step_set.kitti_step(tmp_path) / "images" / "train"
         shutil.copy(images / "0001" / "000000.png", images / "0001" / "000001.png")
         assert check_dataset(DataSpec.parse(f"kitti-step:{tmp_path}")).faults() == ()
         shutil.copy(images / "0001" / "000000.png", images / "0002" / "000000.png")
@@ -185,8 +186,8 @@ class TestFaultsOfPairs:
         assert str(root / "train" / "b.png") in fault.text
 
     def test_one_name_for_two_images_is_only_a_remark(self, root: Path) -> None:
-        trees.write_image(root / "val" / "b.png", seed=99)
-        trees.write_mask(root / "valannot" / "b.png")
+        drawing.write_image(root / "val" / "b.png", seed=99)
+        drawing.write_mask(root / "valannot" / "b.png")
         report = checked(f"camvid:{root}")
         assert report.faults() == ()
         assert report.notes == ("1 id of val stands in train too, for another file, such as 'b'",)
@@ -200,10 +201,10 @@ class TestFaultsOfPairs:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_no_fault_stops_the_search_or_hides_another(self, root: Path, workers: int) -> None:
         (root / "train" / "a.png").write_bytes(b"")
-        trees.write_mask(root / "trainannot" / "a.png", np.full((4, 6), 99))
-        trees.write_mask(root / "trainannot" / "b.png", np.full((3, 3), 98))
+        drawing.write_mask(root / "trainannot" / "a.png", np.full((4, 6), 99))
+        drawing.write_mask(root / "trainannot" / "b.png", np.full((3, 3), 98))
         (root / "trainannot" / "c.png").unlink()
-        trees.write_image(root / "valannot" / "e.png")
+        drawing.write_image(root / "valannot" / "e.png")
         assert kinds(checked(f"camvid:{root}", workers=workers)) == [
             "unreadable image",
             "unknown ids",
@@ -216,20 +217,20 @@ class TestFaultsOfPairs:
 
 class TestFaultsOfLists:
     def test_an_id_in_two_lists(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": "abc", "val": "cd"})
+        voc_set.voc(tmp_path, {"train": "abc", "val": "cd"})
         fault = only(checked(f"voc:{tmp_path}"))
         assert fault.kind == "image in two splits"
         assert fault.where == str(tmp_path / "JPEGImages" / "c.jpg")
         assert fault.text == "'c' is in train and in val; take it out of one of them"
 
     def test_an_id_twice_in_a_list(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": "abca"})
+        voc_set.voc(tmp_path, {"train": "abca"})
         fault = only(checked(f"voc:{tmp_path}"))
         list_file = tmp_path / "ImageSets" / "Segmentation" / "train.txt"
         assert fault == Fault("repeated id", str(list_file), "'a' stands 2 times in it")
 
     def test_an_id_without_any_file(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": "ab"})
+        voc_set.voc(tmp_path, {"train": "ab"})
         (tmp_path / "JPEGImages" / "b.jpg").unlink()
         (tmp_path / "SegmentationClass" / "b.png").unlink()
         assert checked(f"voc:{tmp_path}").faults() == (
@@ -238,11 +239,11 @@ class TestFaultsOfLists:
         )
 
     def test_an_empty_list(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": "ab", "val": ""})
+        voc_set.voc(tmp_path, {"train": "ab", "val": ""})
         assert kinds(checked(f"voc:{tmp_path}")) == ["empty split"]
 
     def test_a_list_that_is_no_text(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": "ab", "val": "c"})
+        voc_set.voc(tmp_path, {"train": "ab", "val": "c"})
         (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_bytes(b"\xff\xfe\xfa")
         fault = only(checked(f"voc:{tmp_path}"))
         assert (fault.kind, fault.where) == ("unusable split", "val")
@@ -251,23 +252,23 @@ class TestFaultsOfLists:
 
 class TestNothingToLookAt:
     def test_no_labels(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "abcde", labels=None)
+        masks_set.masks(tmp_path, "abcde", labels=None)
         with pytest.raises(DataError, match=r"no labels\.txt"):
             checked(f"masks:{tmp_path}")
 
     def test_unknown_split(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         with pytest.raises(DataError, match="no split 'test'; there are train, val"):
             checked(f"camvid:{tmp_path}@test")
 
 
 class TestFaultsOfCoco:
     def report(self, root: Path, *annotations: dict[str, Any], **options: Any) -> Report:
-        return checked(f"coco:{trees.coco(root, annotations, **options)}")
+        return checked(f"coco:{coco_set.coco(root, annotations, **options)}")
 
     def only(self, root: Path, **fields: Any) -> Fault:
-        whole = trees.annotation(1, 7, 3, (0, 0, 2, 2))
-        faulty = {**trees.annotation(5521, 7, 9, (3, 3, 8, 8)), **fields}
+        whole = coco_set.annotation(1, 7, 3, (0, 0, 2, 2))
+        faulty = {**coco_set.annotation(5521, 7, 9, (3, 3, 8, 8)), **fields}
         return only(self.report(root, whole, faulty))
 
     def test_box_without_width(self, tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ class TestFaultsOfCoco:
             ({"id": 1}, "repeated id", "another annotation has the same id"),
             ({"id": "x"}, "annotation entry", "its id is 'x', a whole number is wanted"),
             (
-                {"segmentation": [trees.rectangle(20, 20, 30, 30)]},
+                {"segmentation": [drawing.rectangle(20, 20, 30, 30)]},
                 "object without pixels",
                 "its segmentation covers no pixel of the image",
             ),
@@ -302,7 +303,7 @@ class TestFaultsOfCoco:
         assert fault.where == f"annotation {fields.get('id', 5521)} (image 7, 'a.png')"
 
     def test_box_with_corners_instead_of_a_size(self, tmp_path: Path) -> None:
-        corners = trees.annotation(5521, 7, 9, (30, 30, 50, 40), bbox=[30, 30, 50, 40])
+        corners = coco_set.annotation(5521, 7, 9, (30, 30, 50, 40), bbox=[30, 30, 50, 40])
         images = [{"id": 7, "file_name": "a.png", "height": 99, "width": 99}]
         fault = only(self.report(tmp_path, corners, images=images))
         assert fault.kind == "box elsewhere"
@@ -313,8 +314,8 @@ class TestFaultsOfCoco:
 
     def test_a_box_a_few_pixels_off_is_no_fault(self, tmp_path: Path) -> None:
         images = [{"id": 7, "file_name": "a.png", "height": 99, "width": 99}]
-        loose = trees.annotation(1, 7, 9, (30, 30, 50, 40), bbox=[27, 28, 25, 14])
-        crowd = trees.annotation(2, 7, 3, (30, 30, 50, 40), bbox=[0, 0, 99, 99], iscrowd=1)
+        loose = coco_set.annotation(1, 7, 9, (30, 30, 50, 40), bbox=[27, 28, 25, 14])
+        crowd = coco_set.annotation(2, 7, 3, (30, 30, 50, 40), bbox=[0, 0, 99, 99], iscrowd=1)
         assert self.report(tmp_path, loose, crowd, images=images).faults() == ()
 
     def test_the_same_object_twice(self, tmp_path: Path) -> None:
@@ -327,7 +328,7 @@ class TestFaultsOfCoco:
         )
 
     def test_an_object_in_two_classes(self, tmp_path: Path) -> None:
-        fault = self.only(tmp_path, segmentation=[trees.rectangle(0, 0, 2, 2)], bbox=[0, 0, 2, 2])
+        fault = self.only(tmp_path, segmentation=[drawing.rectangle(0, 0, 2, 2)], bbox=[0, 0, 2, 2])
         assert fault == Fault(
             "object in two classes",
             "annotation 5521 (image 7, 'a.png')",
@@ -335,8 +336,8 @@ class TestFaultsOfCoco:
         )
 
     def test_the_same_box_twice_without_segmentation(self, tmp_path: Path) -> None:
-        boxes = [trees.annotation(number, 7, 9, (3, 3, 8, 8), segmentation=None) for number in (2, 5521)]
-        report = self.report(tmp_path, trees.annotation(1, 7, 3, (0, 0, 2, 2)), *boxes)
+        boxes = [coco_set.annotation(number, 7, 9, (3, 3, 8, 8), segmentation=None) for number in (2, 5521)]
+        report = self.report(tmp_path, coco_set.annotation(1, 7, 3, (0, 0, 2, 2)), *boxes)
         assert [(fault.kind, fault.where[:15]) for fault in report.faults()] == [
             ("no segmentation", "annotation 2 (i"),
             ("no segmentation", "annotation 5521"),
@@ -363,20 +364,20 @@ class TestFaultsOfCoco:
 
     def test_turned_image(self, tmp_path: Path) -> None:
         images = [{"id": 301, "file_name": "b.jpg", "height": 8, "width": 12}]
-        trees.coco(tmp_path, [], images=images)
-        trees.write_turned(tmp_path / "train" / "b.jpg", stored_hw=(8, 12))
+        coco_set.coco(tmp_path, [], images=images)
+        drawing.write_turned(tmp_path / "train" / "b.jpg", stored_hw=(8, 12))
         fault = only(checked(f"coco:{tmp_path}"))
         assert (fault.kind, fault.where) == ("rotated image", "image 301 'b.jpg'")
         assert fault.text.startswith("EXIF rotation 90°, stored 8×12, upright 12×8")
 
     def test_wrong_size(self, tmp_path: Path) -> None:
-        trees.coco(tmp_path, [])
-        trees.write_image(tmp_path / "train" / "a.png", size_hw=(8, 9))
+        coco_set.coco(tmp_path, [])
+        drawing.write_image(tmp_path / "train" / "a.png", size_hw=(8, 9))
         fault = only(checked(f"coco:{tmp_path}"))
         assert fault == Fault("size mismatch", "image 7 'a.png'", "the image is 8×9 (height×width), the JSON 8×8")
 
     def test_missing_image(self, tmp_path: Path) -> None:
-        trees.coco(tmp_path, [])
+        coco_set.coco(tmp_path, [])
         (tmp_path / "train" / "a.png").unlink()
         fault = only(checked(f"coco:{tmp_path}"))
         assert fault == Fault("unreadable image", "image 7 'a.png'", "no such file or directory")
@@ -388,28 +389,28 @@ class TestFaultsOfCoco:
             {"id": 7, "file_name": "b.png", "height": 8, "width": 8},
             {"id": 9, "file_name": "c.png", "height": "8", "width": 8},
         ]
-        report = self.report(tmp_path, trees.annotation(1, 7, 3, (0, 0, 0, 2)), images=images)
+        report = self.report(tmp_path, coco_set.annotation(1, 7, 3, (0, 0, 0, 2)), images=images)
         assert kinds(report) == ["image entry", "repeated id", "image entry", "box without extent"]
 
     def test_a_category_that_never_occurs(self, tmp_path: Path) -> None:
-        report = self.report(tmp_path, trees.annotation(1, 7, 3, (0, 0, 2, 2)))
+        report = self.report(tmp_path, coco_set.annotation(1, 7, 3, (0, 0, 2, 2)))
         assert report.splits[0].notes == ("1 class never occurs: truck",)
 
     def test_image_in_two_splits(self, tmp_path: Path) -> None:
         for split in ("train", "val"):
-            trees.coco(tmp_path, [], split=split)
+            coco_set.coco(tmp_path, [], split=split)
         assert kinds(checked(f"coco:{tmp_path}")) == ["image in two splits"]
 
     def test_one_broken_file_of_two(self, tmp_path: Path) -> None:
         for split in ("train", "val"):
-            trees.coco(tmp_path, [], split=split)
+            coco_set.coco(tmp_path, [], split=split)
         (tmp_path / "annotations" / "instances_val.json").write_text("{")
         fault = only(checked(f"coco:{tmp_path}"))
         assert (fault.kind, fault.where) == ("unusable split", "val")
 
 
 def test_animated_and_deep_images_are_no_faults(tmp_path: Path) -> None:
-    trees.masks(tmp_path, "abcde")
+    masks_set.masks(tmp_path, "abcde")
     frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
     (tmp_path / "images" / "a.png").unlink()
     frames[0].save(tmp_path / "images" / "a.gif", save_all=True, append_images=frames[1:])

@@ -18,7 +18,17 @@ from pixelwise.data.tools.convert import convert_dataset
 from pixelwise.data.tools.statistics import statistics_of
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
-from tests.data import clip_trees, trees
+from tests.data import clip_drawing, drawing
+from tests.data.formats import (
+    cutout_clips_set,
+    davis_set,
+    kitti_step_set,
+    masks_set,
+    mots_set,
+    vipseg_set,
+    youtube_vis_set,
+)
+from tests.data.sets import write_tiny_set
 from tests.shared_data import require
 
 
@@ -31,7 +41,7 @@ def faults_of(spec: str) -> list[tuple[str, str, str]]:
 
 
 def test_kitti_step_reads_class_and_number(tmp_path: Path) -> None:
-    data = opened(f"kitti-step:{clip_trees.kitti_step(tmp_path)}")
+    data = opened(f"kitti-step:{kitti_step_set.kitti_step(tmp_path)}")
     truth = data[1].truth
     road, walk, person, car = (1 << 16), (2 << 16), (12 << 16) + 7, (14 << 16) + 300
     assert truth.panoptic is not None
@@ -50,11 +60,11 @@ def test_kitti_step_reads_class_and_number(tmp_path: Path) -> None:
 
 
 def test_a_thing_of_number_0_is_a_crowd_and_other_classes_have_no_objects(tmp_path: Path) -> None:
-    clip_trees.kitti_step(tmp_path)
-    channels = clip_trees.step_channels(0)
+    kitti_step_set.kitti_step(tmp_path)
+    channels = kitti_step_set.step_channels(0)
     channels[0, 0] = (13, 0, 0)
     channels[0, 1] = (14, 0, 0)
-    clip_trees.write_rgb(tmp_path / "panoptic_maps" / "val" / "0003" / "000000.png", channels)
+    clip_drawing.write_rgb(tmp_path / "panoptic_maps" / "val" / "0003" / "000000.png", channels)
     truth = opened(f"kitti-step:{tmp_path}")[0].truth
     assert truth.panoptic is not None
     assert truth.instances is not None
@@ -92,7 +102,7 @@ def test_davis_2016_has_one_object() -> None:
 
 
 def test_davis_2017_has_numbers_and_void(tmp_path: Path) -> None:
-    clip_trees.davis(tmp_path)
+    davis_set.davis(tmp_path)
     mask = np.array([[0, 1, 1, 255, 2, 0]] * 4, dtype=np.uint8)
     picture = Image.fromarray(mask)
     picture.putpalette([0] * 768)
@@ -106,7 +116,7 @@ def test_davis_2017_has_numbers_and_void(tmp_path: Path) -> None:
 
 
 def test_lists_of_davis_name_clips_or_files(tmp_path: Path) -> None:
-    clip_trees.davis(tmp_path)
+    davis_set.davis(tmp_path)
     old = tmp_path / "ImageSets" / "480p"
     old.mkdir()
     lines = [f"/JPEGImages/480p/0002/{n:05d}.jpg /Annotations/480p/0002/{n:05d}.png" for n in range(2)]
@@ -116,8 +126,8 @@ def test_lists_of_davis_name_clips_or_files(tmp_path: Path) -> None:
 
 
 def test_vipseg_is_the_same_with_and_without_json(tmp_path: Path) -> None:
-    listed = opened(f"vipseg:{clip_trees.vipseg(tmp_path / 'a')}")
-    plain = opened(f"vipseg:{clip_trees.vipseg(tmp_path / 'b', rgb=False)}")
+    listed = opened(f"vipseg:{vipseg_set.vipseg(tmp_path / 'a')}")
+    plain = opened(f"vipseg:{vipseg_set.vipseg(tmp_path / 'b', rgb=False)}")
     assert listed.ids == plain.ids
     assert listed.labels.names == plain.labels.names == ("road", "sidewalk", "person", "car")
     for index in range(len(listed)):
@@ -131,7 +141,7 @@ def test_vipseg_is_the_same_with_and_without_json(tmp_path: Path) -> None:
 
 
 def test_ignored_regions_of_mots_are_void_and_crowds(tmp_path: Path) -> None:
-    clip_trees.mots(tmp_path)
+    mots_set.mots(tmp_path)
     text = tmp_path / "val" / "0003" / "gt" / "gt.txt"
     region = np.zeros((4, 6), bool)
     region[0, 3:] = True
@@ -153,10 +163,10 @@ def test_ignored_regions_of_mots_are_void_and_crowds(tmp_path: Path) -> None:
 
 def test_kitti_mots_is_divided_as_published(tmp_path: Path) -> None:
     for clip in ("0002", "0005"):
-        trees.write_image(tmp_path / "training" / "image_02" / clip / "000000.png", seed=int(clip))
+        drawing.write_image(tmp_path / "training" / "image_02" / clip / "000000.png", seed=int(clip))
         text = tmp_path / "instances_txt" / f"{clip}.txt"
         text.parent.mkdir(exist_ok=True)
-        text.write_text(f"0 1005 1 4 6 {rle.encode(clip_trees.car_and_person(0)[0])['counts']}\n")
+        text.write_text(f"0 1005 1 4 6 {rle.encode(clip_drawing.car_and_person(0)[0])['counts']}\n")
     train, val = (open_dataset(f"mots:{tmp_path}", default_split=split) for split in ("train", "val"))
     assert (train.ids, val.ids) == (("0005/000000",), ("0002/000000",))
 
@@ -165,32 +175,32 @@ def test_kitti_mots_is_divided_as_published(tmp_path: Path) -> None:
 
 
 def test_an_id_that_changes_class_is_found_but_numbers_by_class_are_not(tmp_path: Path) -> None:
-    clip_trees.kitti_step(tmp_path)
+    kitti_step_set.kitti_step(tmp_path)
     folder = tmp_path / "panoptic_maps" / "val" / "0003"
-    channels = clip_trees.step_channels(1)
+    channels = kitti_step_set.step_channels(1)
     channels[channels[..., 0] == 13, 0] = 11  # the car 300 becomes a person
-    clip_trees.write_rgb(folder / "000001.png", channels)
+    clip_drawing.write_rgb(folder / "000001.png", channels)
     found = faults_of(f"kitti-step:{tmp_path}@val")
     assert [kind for kind, _, _ in found] == ["id changes class"] * 2
     assert "id 300" in found[0][1]
     assert "0003/000001" in found[0][1]
     assert "person" in found[0][2]
     channels[0, 0] = (13, 300 // 256, 300 % 256)  # in one frame both have the number: they are counted class by class
-    clip_trees.write_rgb(folder / "000001.png", channels)
+    clip_drawing.write_rgb(folder / "000001.png", channels)
     assert not faults_of(f"kitti-step:{tmp_path}@val")
 
 
 def spoil_number_of_stuff(root: Path) -> str:
-    channels = clip_trees.step_channels(2)
+    channels = kitti_step_set.step_channels(2)
     channels[0, 0] = (0, 0, 9)
-    clip_trees.write_rgb(root / "panoptic_maps" / "val" / "0003" / "000002.png", channels)
+    clip_drawing.write_rgb(root / "panoptic_maps" / "val" / "0003" / "000002.png", channels)
     return "number of stuff: 000002.png"
 
 
 def spoil_class(root: Path) -> str:
-    channels = clip_trees.step_channels(2)
+    channels = kitti_step_set.step_channels(2)
     channels[0, 0] = (77, 0, 0)
-    clip_trees.write_rgb(root / "panoptic_maps" / "val" / "0003" / "000002.png", channels)
+    clip_drawing.write_rgb(root / "panoptic_maps" / "val" / "0003" / "000002.png", channels)
     return "unknown class: class 77"
 
 
@@ -208,16 +218,16 @@ def spoil_gap(root: Path) -> str:
     for folder in ("images", "panoptic_maps"):
         for clip in ("0001",):
             (root / folder / "train" / clip / "000002.png").rename(root / folder / "train" / clip / "000009.png")
-    trees.write_image(root / "images" / "train" / "0001" / "000002.png", seed=77)
-    clip_trees.write_rgb(root / "panoptic_maps" / "train" / "0001" / "000002.png", clip_trees.step_channels(2))
+    drawing.write_image(root / "images" / "train" / "0001" / "000002.png", seed=77)
+    clip_drawing.write_rgb(root / "panoptic_maps" / "train" / "0001" / "000002.png", kitti_step_set.step_channels(2))
     return "missing frames: clip '0001'"
 
 
 def spoil_size(root: Path) -> str:
     image = root / "images" / "val" / "0003" / "000001.png"
-    trees.write_image(image, seed=55, size_hw=(5, 6))
+    drawing.write_image(image, seed=55, size_hw=(5, 6))
     channels = np.zeros((5, 6, 3))
-    clip_trees.write_rgb(root / "panoptic_maps" / "val" / "0003" / "000001.png", channels)
+    clip_drawing.write_rgb(root / "panoptic_maps" / "val" / "0003" / "000001.png", channels)
     return "size changes: 0003/000001"
 
 
@@ -227,7 +237,7 @@ def spoil_size(root: Path) -> str:
     ids=lambda one: one.__name__.removeprefix("spoil_"),
 )
 def test_faults_of_self_describing_maps(spoil: Callable[[Path], str], tmp_path: Path) -> None:
-    kind, _, name = spoil(clip_trees.kitti_step(tmp_path)).partition(": ")
+    kind, _, name = spoil(kitti_step_set.kitti_step(tmp_path)).partition(": ")
     found = faults_of(f"kitti-step:{tmp_path}")
     assert any(one == kind and name in where + text for one, where, text in found), found
 
@@ -240,7 +250,7 @@ def edited(file: Path, edit: Callable[[dict], None]) -> None:  # pyright: ignore
 
 @pytest.mark.parametrize("format", ["cityscapes-vps", "vipseg"])
 def test_faults_of_listed_maps(format: str, tmp_path: Path) -> None:
-    clip_trees.TREES[format](tmp_path)
+    write_tiny_set(format, tmp_path)
     file = next(tmp_path.glob("*_val*.json"))
 
     def edit(content: dict) -> None:  # pyright: ignore[reportMissingTypeArgument]
@@ -267,11 +277,11 @@ def test_faults_of_listed_maps(format: str, tmp_path: Path) -> None:
 
 
 def test_a_thing_without_instance_is_found(tmp_path: Path) -> None:
-    clip_trees.vipseg(tmp_path, rgb=False)
+    vipseg_set.vipseg(tmp_path, rgb=False)
     path = tmp_path / "panomasks" / "0003" / "00000006.png"
     ids = np.array(Image.open(path))
     ids[ids == 1402] = 14
-    clip_trees.write_grey16(path, ids)
+    clip_drawing.write_grey16(path, ids)
     found = faults_of(f"vipseg:{tmp_path}@val")
     assert [(kind, "value 14" in where, "0003/00000006" in where) for kind, where, _ in found] == [
         ("thing without instance", True, True)
@@ -280,13 +290,13 @@ def test_a_thing_without_instance_is_found(tmp_path: Path) -> None:
 
 
 def test_faults_of_youtube_vis(tmp_path: Path) -> None:
-    clip_trees.youtube_vis(tmp_path)
+    youtube_vis_set.youtube_vis(tmp_path)
 
     def edit(content: dict) -> None:  # pyright: ignore[reportMissingTypeArgument]
         car, person = content["annotations"]
         car["segmentations"][1]["size"] = [5, 6]
         person["category_id"] = 77
-        car["areas"] = [int(clip_trees.car_and_person(0)[0].sum()) + 1, None, None]
+        car["areas"] = [int(clip_drawing.car_and_person(0)[0].sum()) + 1, None, None]
         content["annotations"].append({**car, "id": 50, "segmentations": [None]})
         content["annotations"].append({**car, "id": car["id"]})
         content["videos"].append({"id": 9, "width": 6, "height": 4, "length": 7, "file_names": ["x/0.png"]})
@@ -305,9 +315,9 @@ def test_faults_of_youtube_vis(tmp_path: Path) -> None:
 
 
 def test_faults_of_mots(tmp_path: Path) -> None:
-    clip_trees.mots(tmp_path)
+    mots_set.mots(tmp_path)
     text = tmp_path / "val" / "0003" / "gt" / "gt.txt"
-    good = rle.encode(clip_trees.car_and_person(1)[0])["counts"]
+    good = rle.encode(clip_drawing.car_and_person(1)[0])["counts"]
     with text.open("a") as file:
         file.write(f"2 1006 1 5 6 {good}\n2 1007 7 4 6 {good}\n2 1005\n8 2001 2 4 6 {good}\n3 2001 1 4 6 {good}\n")
         file.write("3 1009 1 4 6 0\n")
@@ -362,7 +372,7 @@ def converted(source: str, target: str) -> tuple[Dataset, dict[str, int]]:
 
 
 def test_kitti_step_to_cityscapes_vps_and_back(tmp_path: Path) -> None:
-    source = f"kitti-step:{clip_trees.kitti_step(tmp_path / 'a')}"
+    source = f"kitti-step:{kitti_step_set.kitti_step(tmp_path / 'a')}"
     vps, losses = converted(source, f"cityscapes-vps:{tmp_path / 'b'}")
     assert not losses
     step, losses = converted(f"cityscapes-vps:{tmp_path / 'b'}", f"kitti-step:{tmp_path / 'c'}")
@@ -376,7 +386,7 @@ def test_kitti_step_to_cityscapes_vps_and_back(tmp_path: Path) -> None:
 
 
 def test_davis_to_youtube_vis_and_back(tmp_path: Path) -> None:
-    source = f"davis:{clip_trees.davis(tmp_path / 'a')}"
+    source = f"davis:{davis_set.davis(tmp_path / 'a')}"
     videos, losses = converted(source, f"youtube-vis:{tmp_path / 'b'}")
     assert losses == {"renumbered_objects": 2}  # both clips of train have a 1 and a 2, the ids of a JSON are unique
     davis, losses = converted(f"youtube-vis:{tmp_path / 'b'}", f"davis:{tmp_path / 'c'}")
@@ -387,7 +397,7 @@ def test_davis_to_youtube_vis_and_back(tmp_path: Path) -> None:
 
 
 def test_mots_to_youtube_vis_and_back(tmp_path: Path) -> None:
-    source = f"mots:{clip_trees.mots(tmp_path / 'a')}"
+    source = f"mots:{mots_set.mots(tmp_path / 'a')}"
     region = np.zeros((4, 6), bool)
     region[0, 3:] = True
     with (tmp_path / "a" / "val" / "0003" / "gt" / "gt.txt").open("a") as file:
@@ -404,19 +414,19 @@ def test_mots_to_youtube_vis_and_back(tmp_path: Path) -> None:
 
 
 def test_what_a_target_cannot_hold_is_counted(tmp_path: Path) -> None:
-    source = f"youtube-vis:{clip_trees.youtube_vis(tmp_path / 'a')}"
+    source = f"youtube-vis:{youtube_vis_set.youtube_vis(tmp_path / 'a')}"
     _, losses = converted(source, f"davis:{tmp_path / 'b'}")
     assert losses["classless_objects"] == 8 + 3
-    _, losses = converted(f"kitti-step:{clip_trees.kitti_step(tmp_path / 'c')}", f"youtube-vis:{tmp_path / 'd'}")
+    _, losses = converted(f"kitti-step:{kitti_step_set.kitti_step(tmp_path / 'c')}", f"youtube-vis:{tmp_path / 'd'}")
     assert losses["stuff_pixels"] > 0
     assert losses["void_pixels_as_class"] == 8 * 4
-    still = f"masks:{trees.masks(tmp_path / 'e', [f'image {n}' for n in range(10)])}"
+    still = f"masks:{masks_set.masks(tmp_path / 'e', [f'image {n}' for n in range(10)])}"
     conversion = convert_dataset(DataSpec.parse(still), DataSpec.parse(f"davis:{tmp_path / 'f'}"))
     assert "belongs to no clip" in conversion.failures[0]
 
 
 def test_made_clips_are_written_as_they_look(tmp_path: Path) -> None:
-    source = f"cutout-clips:{clip_trees.cutout_clips(tmp_path / 'a')}?clips=2&frames=2&height=32&width=40"
+    source = f"cutout-clips:{cutout_clips_set.cutout_clips(tmp_path / 'a')}?clips=2&frames=2&height=32&width=40"
     vps, _ = converted(source, f"cityscapes-vps:{tmp_path / 'b'}")
     made = opened(source)
     for index in range(4):
@@ -425,11 +435,11 @@ def test_made_clips_are_written_as_they_look(tmp_path: Path) -> None:
 
 
 def test_statistics_count_clips_and_tracks(tmp_path: Path) -> None:
-    data = open_dataset(f"kitti-step:{clip_trees.kitti_step(tmp_path)}", default_split="train")
+    data = open_dataset(f"kitti-step:{kitti_step_set.kitti_step(tmp_path)}", default_split="train")
     found = statistics_of(data).to_json()
     assert (found["clips"], found["images"], found["tracks"]) == (2, 5, 4)
     assert found["per_class"]["car"]["tracks"] == 2
     assert (
         "clips"
-        not in statistics_of(opened(f"masks:{trees.masks(tmp_path / 'm', [str(n) for n in range(5)])}")).to_json()
+        not in statistics_of(opened(f"masks:{masks_set.masks(tmp_path / 'm', [str(n) for n in range(5)])}")).to_json()
     )

@@ -17,7 +17,18 @@ from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.repair import repair_dataset
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
-from tests.data import clip_trees, trees
+from tests.data import clip_drawing, drawing
+from tests.data.formats import (
+    cityscapes_dvps_set,
+    cityscapes_vps_set,
+    cutout_clips_set,
+    davis_set,
+    kitti_step_set,
+    mots_set,
+    vipseg_set,
+    youtube_vis_set,
+)
+from tests.data.sets import write_tiny_set
 
 ROAD, WALK, PERSON, CAR, VOID = 0, 1, 11, 13, 255
 
@@ -64,15 +75,15 @@ def object_ids(data: Dataset, index: int) -> dict[int, int]:
 
 
 def test_maps_that_tell_classes_themselves(tmp_path: Path) -> None:
-    root = clip_trees.kitti_step(tmp_path / "set")
+    root = kitti_step_set.kitti_step(tmp_path / "set")
     folder = root / "panoptic_maps" / "val" / "0003"
-    channels = clip_trees.step_channels(0)
+    channels = kitti_step_set.step_channels(0)
     channels[0, 0] = (ROAD, 0, 9)  # stuff has no number
     channels[0, 1] = (77, 0, 0)  # no such class
-    clip_trees.write_rgb(folder / "000000.png", channels)
-    channels = clip_trees.step_channels(2)
+    clip_drawing.write_rgb(folder / "000000.png", channels)
+    channels = kitti_step_set.step_channels(2)
     channels[channels[..., 0] == CAR, 0] = PERSON  # the car 300 of two frames
-    clip_trees.write_rgb(folder / "000002.png", channels)
+    clip_drawing.write_rgb(folder / "000002.png", channels)
     data, done = repaired(f"kitti-step:{root}", tmp_path / "copy")
     assert done == {"numbers_of_stuff": 1, "unknown_regions": 1, "renumbered_objects": 1}
     assert dataset_id_map(data, 0)[0] == [ROAD, VOID, ROAD, WALK, WALK, VOID]
@@ -81,7 +92,7 @@ def test_maps_that_tell_classes_themselves(tmp_path: Path) -> None:
 
 
 def test_numbers_of_dvps(tmp_path: Path) -> None:
-    root = clip_trees.cityscapes_dvps(tmp_path / "set")
+    root = cityscapes_dvps_set.cityscapes_dvps(tmp_path / "set")
     path = next((root / "video_sequence" / "val").glob("*_000001_*TrainIds.png"))
     ids = np.array(Image.open(path))
     ids[0, :4] = (3, 40_000, 1_007, 13_000)  # road with a number, no such class, sidewalk with one, cars as a crowd
@@ -98,14 +109,14 @@ def test_a_clip_is_cut_where_frames_are_missing_or_sizes_change(tmp_path: Path) 
     for frame in range(12):
         name = f"{frame:06d}.png"
         size = (4, 6) if frame < 10 else (5, 6)
-        trees.write_image(root / "images" / "train" / "0001" / name, seed=frame + 1, size_hw=size)
-        channels = np.resize(clip_trees.step_channels(0), (*size, 3))
-        clip_trees.write_rgb(root / "panoptic_maps" / "train" / "0001" / name, channels)
+        drawing.write_image(root / "images" / "train" / "0001" / name, seed=frame + 1, size_hw=size)
+        channels = np.resize(kitti_step_set.step_channels(0), (*size, 3))
+        clip_drawing.write_rgb(root / "panoptic_maps" / "train" / "0001" / name, channels)
     (root / "images" / "train" / "0001" / "000003.png").unlink()
     truncate(root / "panoptic_maps" / "train" / "0001" / "000006.png")
     (root / "images" / "train" / "0001-2").mkdir()  # no frames, but the name is taken once it has some
-    trees.write_image(root / "images" / "train" / "0001-2" / "000000.png", seed=77)
-    clip_trees.write_rgb(root / "panoptic_maps" / "train" / "0001-2" / "000000.png", clip_trees.step_channels(0))
+    drawing.write_image(root / "images" / "train" / "0001-2" / "000000.png", seed=77)
+    clip_drawing.write_rgb(root / "panoptic_maps" / "train" / "0001-2" / "000000.png", kitti_step_set.step_channels(0))
     data, done = repaired(f"kitti-step:{root}@train", tmp_path / "copy")
     assert done == {"missing_images": 1, "unreadable_masks": 1, "cut_clips": 3}
     assert data.ids == (
@@ -119,7 +130,7 @@ def test_a_clip_is_cut_where_frames_are_missing_or_sizes_change(tmp_path: Path) 
 
 @pytest.mark.parametrize("format", ["cityscapes-vps", "vipseg"])
 def test_lists_of_segments(format: str, tmp_path: Path) -> None:
-    root = clip_trees.TREES[format](tmp_path / "set")
+    root = write_tiny_set(format, tmp_path / "set")
 
     def edit(content: dict[str, Any]) -> None:
         annotations = content["annotations"]
@@ -133,9 +144,9 @@ def test_lists_of_segments(format: str, tmp_path: Path) -> None:
 
     edited(next(root.glob("*_val*.json")), edit)
     image, map = (Path(path) for path in _files_of_second(root, format))
-    ids, _ = clip_trees.segment_ids(1)
+    ids, _ = clip_drawing.segment_ids(1)
     ids[3, 0] = 31  # nobody lists it
-    clip_trees.write_rgb(map, clip_trees.id_channels(ids))
+    clip_drawing.write_rgb(map, clip_drawing.id_channels(ids))
     pixels = Image.new("RGB", (4, 6), (9, 9, 9))  # stored upside down: EXIF turns it to 4×6 pixels
     exif = pixels.getexif()
     exif[0x0112] = 6
@@ -173,7 +184,7 @@ def _files_of_second(root: Path, format: str) -> tuple[Path, Path]:
 
 
 def test_entries_of_images(tmp_path: Path) -> None:
-    root = clip_trees.cityscapes_vps(tmp_path / "set")
+    root = cityscapes_vps_set.cityscapes_vps(tmp_path / "set")
 
     def edit(content: dict[str, Any]) -> None:
         first, second, third = content["images"]
@@ -192,13 +203,13 @@ def test_entries_of_images(tmp_path: Path) -> None:
 
 
 def test_things_without_number_in_masks_of_vipseg(tmp_path: Path) -> None:
-    root = clip_trees.vipseg(tmp_path / "set", rgb=False)
+    root = vipseg_set.vipseg(tmp_path / "set", rgb=False)
     (root / "val.txt").write_text("0003\n0088\n")
     path = root / "panomasks" / "0003" / "00000006.png"
     ids = np.array(Image.open(path))
     ids[ids == 1402] = 14
     ids[0, :2] = (101, 999)  # road with a number; no such class
-    clip_trees.write_grey16(path, ids)
+    clip_drawing.write_grey16(path, ids)
     data, done = repaired(f"vipseg:{root}@val", tmp_path / "copy")
     assert done == {"missing_clips": 1, "things_without_number": 1, "numbers_of_stuff": 1, "unknown_regions": 1}
     panoptic = data[1].truth.panoptic
@@ -207,7 +218,7 @@ def test_things_without_number_in_masks_of_vipseg(tmp_path: Path) -> None:
 
 
 def test_masks_of_davis(tmp_path: Path) -> None:
-    root = clip_trees.davis(tmp_path / "set")
+    root = davis_set.davis(tmp_path / "set")
     (root / "ImageSets" / "2017" / "val.txt").write_text("0003\n0066\n")
     (root / "ImageSets" / "2017" / "train.txt").write_bytes(b"\xff\xfe\x9f")
     mask = np.array([[0, 1, 1, 255, 2, 0]] * 4, dtype=np.uint8)
@@ -225,7 +236,7 @@ def test_masks_of_davis(tmp_path: Path) -> None:
 
 
 def test_a_set_of_davis_without_lists_stays_one(tmp_path: Path) -> None:
-    root = clip_trees.davis(tmp_path / "set", lists=False)
+    root = davis_set.davis(tmp_path / "set", lists=False)
     truncate(root / "Annotations" / "480p" / "0003" / "00002.png")
     data, done = repaired(f"davis:{root}", tmp_path / "copy")
     assert done == {"unreadable_masks": 1}
@@ -234,8 +245,8 @@ def test_a_set_of_davis_without_lists_stays_one(tmp_path: Path) -> None:
 
 
 def test_lists_of_objects(tmp_path: Path) -> None:
-    root = clip_trees.youtube_vis(tmp_path / "set")
-    car = [clip_trees.car_and_person(frame)[0] for frame in range(3)]
+    root = youtube_vis_set.youtube_vis(tmp_path / "set")
+    car = [clip_drawing.car_and_person(frame)[0] for frame in range(3)]
 
     def edit(content: dict[str, Any]) -> None:
         first, person = content["annotations"]
@@ -263,7 +274,7 @@ def test_lists_of_objects(tmp_path: Path) -> None:
 
 
 def test_sides_of_a_video_are_those_of_its_frames(tmp_path: Path) -> None:
-    root = clip_trees.youtube_vis(tmp_path / "set")
+    root = youtube_vis_set.youtube_vis(tmp_path / "set")
     edited(root / "val.json", lambda content: content["videos"][0].update(height=6, width=4))
     data, done = repaired(f"youtube-vis:{root}", tmp_path / "copy")
     assert done == {"sizes": 3}
@@ -272,15 +283,15 @@ def test_sides_of_a_video_are_those_of_its_frames(tmp_path: Path) -> None:
 
 def test_an_rle_of_another_image_is_none_of_this(tmp_path: Path) -> None:
     """Where every RLE of a frame has another size than its image, the image is another one."""
-    root = clip_trees.youtube_vis(tmp_path / "set")
-    trees.write_image(root / "val" / "JPEGImages" / "0003" / "00002.png", seed=5, size_hw=(6, 4))
+    root = youtube_vis_set.youtube_vis(tmp_path / "set")
+    drawing.write_image(root / "val" / "JPEGImages" / "0003" / "00002.png", seed=5, size_hw=(6, 4))
     data, done = repaired(f"youtube-vis:{root}", tmp_path / "copy")
     assert done == {"size_mismatches": 1}
     assert len(data) == 2
 
 
 def test_lines_of_mots(tmp_path: Path) -> None:
-    root = clip_trees.mots(tmp_path / "set")
+    root = mots_set.mots(tmp_path / "set")
     text = root / "val" / "0003" / "gt" / "gt.txt"
     mask = np.zeros((4, 6), bool)
     mask[0, :2] = True
@@ -306,12 +317,12 @@ def test_lines_of_mots(tmp_path: Path) -> None:
     assert second.masks is not None
     assert second.track_ids is not None
     place = second.track_ids.tolist().index(1005)
-    assert np.array_equal(second.masks.dense_one(place).numpy() != 0, clip_trees.car_and_person(1)[0] | mask)
+    assert np.array_equal(second.masks.dense_one(place).numpy() != 0, clip_drawing.car_and_person(1)[0] | mask)
     assert 1006 in second.track_ids.tolist()
 
 
 def test_images_of_two_splits_stay_in_the_later(tmp_path: Path) -> None:
-    root = clip_trees.kitti_step(tmp_path / "set")
+    root = kitti_step_set.kitti_step(tmp_path / "set")
     for kind in ("images", "panoptic_maps"):
         source = root / kind / "val" / "0003" / "000000.png"
         (root / kind / "train" / "0002" / "000000.png").write_bytes(source.read_bytes())
@@ -321,19 +332,19 @@ def test_images_of_two_splits_stay_in_the_later(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_where_nothing_is_left(tmp_path: Path) -> None:
-    root = clip_trees.kitti_step(tmp_path / "set")
+    root = kitti_step_set.kitti_step(tmp_path / "set")
     for path in (root / "panoptic_maps").rglob("*.png"):
         truncate(path)
     with pytest.raises(DataError, match="nothing usable is left"):
         repair_dataset(DataSpec.parse(f"kitti-step:{root}"), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
-    stills = clip_trees.cutout_clips(tmp_path / "stills")
+    stills = cutout_clips_set.cutout_clips(tmp_path / "stills")
     with pytest.raises(DataError, match="cannot be repaired"):
         repair_dataset(DataSpec.parse(f"cutout-clips:{stills}"), tmp_path / "copy")
 
 
 def test_with_other_processes_the_copy_is_the_same(tmp_path: Path) -> None:
-    root = clip_trees.cityscapes_vps(tmp_path / "set")
+    root = cityscapes_vps_set.cityscapes_vps(tmp_path / "set")
     truncate(next((root / "val" / "img_all").glob("*0002_*")))
     for workers in (0, 2):
         repair_dataset(DataSpec.parse(f"cityscapes-vps:{root}"), tmp_path / str(workers), workers=workers)

@@ -22,7 +22,8 @@ from pixelwise.data.tools.statistics import statistics_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet, published
 from pixelwise.types import Panoptic
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import cityscapes_panoptic_set, cityscapes_set, coco_panoptic_set, coco_set
 from tests.shared_data import require
 
 
@@ -63,7 +64,7 @@ def change(file: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 
 class TestReading:
     def test_all_parts_of_an_image(self, tmp_path: Path) -> None:
-        dataset = opened(f"coco-panoptic:{trees.coco_panoptic(tmp_path)}")
+        dataset = opened(f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path)}")
         assert dataset.labels.names == ("road", "car", "person")
         assert dataset.labels.dataset_ids == (7, 26, 30)
         assert dataset.labels.is_thing == (False, True, True)
@@ -72,7 +73,7 @@ class TestReading:
         assert dataset.labels.void_ids == (0,)
         truth = dataset[0].truth
         assert truth.panoptic is not None
-        assert truth.panoptic.ids.tolist() == trees.SEGMENT_IDS
+        assert truth.panoptic.ids.tolist() == coco_panoptic_set.SEGMENT_IDS
         assert by_id(truth.panoptic, dataset.labels) == {
             1: ("road", False, 10),
             300: ("car", False, 4),
@@ -88,24 +89,24 @@ class TestReading:
         assert truth.instances.crowd.tolist() == [True, False, False]
 
     def test_an_image_without_segments(self, tmp_path: Path) -> None:
-        dataset = opened(f"coco-panoptic:{trees.coco_panoptic(tmp_path)}")
+        dataset = opened(f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path)}")
         truth = dataset[2].truth
         assert truth.panoptic is not None
         assert len(truth.panoptic) == 0
         assert truth.semantic is not None
         assert (truth.semantic == 255).all()
         notes = check_dataset(DataSpec.parse(f"coco-panoptic:{tmp_path}@train")).splits[0].notes
-        assert "1 image has no segment; every pixel is void" in notes
+        assert "1 image has no segment" in notes
 
     def test_splits_with_and_without_their_year(self, tmp_path: Path) -> None:
-        trees.coco_panoptic(tmp_path)
+        coco_panoptic_set.coco_panoptic(tmp_path)
         assert splits_of(f"coco-panoptic:{tmp_path}") == ("train", "val")
         assert len(opened(f"coco-panoptic:{tmp_path}@val2017")) == 2
         with pytest.raises(DataError, match="no split 'test'; there are train, val"):
             opened(f"coco-panoptic:{tmp_path}@test")
 
     def test_pngs_beside_the_folder_of_annotations(self, tmp_path: Path) -> None:
-        trees.coco_panoptic(tmp_path)
+        coco_panoptic_set.coco_panoptic(tmp_path)
         (tmp_path / "annotations" / "panoptic_train2017").rename(tmp_path / "panoptic_train2017")
         assert len(opened(f"coco-panoptic:{tmp_path}")) == 3
         (tmp_path / "panoptic_train2017").rename(tmp_path / "elsewhere")
@@ -114,11 +115,11 @@ class TestReading:
         assert len(opened(f"coco-panoptic:{tmp_path}?masks=elsewhere")) == 3
 
     def test_images_without_annotation_are_left_out(self, tmp_path: Path) -> None:
-        trees.coco_panoptic(tmp_path)
+        coco_panoptic_set.coco_panoptic(tmp_path)
         change(tmp_path / "annotations" / "panoptic_train2017.json", lambda content: content["annotations"].pop(1))
         dataset = opened(f"coco-panoptic:{tmp_path}")
         assert dataset.ids == ("1", "3")
-        assert dataset.note == "left out: 1 image without annotation"
+        assert dataset.note == "skipped: 1 image without annotation"
         assert kinds(f"coco-panoptic:{tmp_path}@train") == ["missing annotation"]
 
     def test_the_published_categories_give_the_published_set(self, tmp_path: Path) -> None:
@@ -128,14 +129,16 @@ class TestReading:
             {"id": id, "name": name, "isthing": int(is_thing)}  # without colour
             for id, name, is_thing in zip(labels.dataset_ids, labels.names, labels.is_thing, strict=True)
         ]
-        infos = [trees.segment(5, 200), trees.segment(6, 90)]
-        trees.coco_panoptic(tmp_path, ids=[[5, 5, 6]], segments=infos, categories=stored[::-1])
+        infos = [coco_panoptic_set.segment(5, 200), coco_panoptic_set.segment(6, 90)]
+        coco_panoptic_set.coco_panoptic(tmp_path, ids=[[5, 5, 6]], segments=infos, categories=stored[::-1])
         dataset = opened(f"coco-panoptic:{tmp_path}")
         assert dataset.labels == labels
         assert by_id(segments(dataset), labels) == {5: ("rug-merged", False, 2), 6: ("toothbrush", False, 1)}
 
     def test_a_label_set_in_the_place_of_the_categories(self, tmp_path: Path) -> None:
-        trees.coco_panoptic(tmp_path, categories=[{"id": 26, "name": "car"}])  # one is missing, none has isthing
+        coco_panoptic_set.coco_panoptic(
+            tmp_path, categories=[{"id": 26, "name": "car"}]
+        )  # one is missing, none has isthing
         lines = [f'[[class]]\nname = "{name}"\nid = {id}\nthing = {thing}' for name, id, thing in
                  (("person", 30, "true"), ("car", 26, "true"), ("road", 7, "false"))]  # fmt: skip
         (tmp_path / "street.toml").write_text("\n".join(["void_ids = [0]", *lines]))
@@ -154,19 +157,19 @@ class TestReading:
         ],
     )
     def test_faulty_categories_are_refused(self, tmp_path: Path, category: dict[str, Any], text: str) -> None:
-        trees.coco_panoptic(tmp_path, categories=[category, *trees.STREET[1:]])
+        coco_panoptic_set.coco_panoptic(tmp_path, categories=[category, *coco_panoptic_set.STREET[1:]])
         with pytest.raises(DataError, match=text):
             opened(f"coco-panoptic:{tmp_path}")
 
     def test_a_png_of_ids_in_one_channel_is_refused(self, tmp_path: Path) -> None:
-        trees.coco_panoptic(tmp_path)
-        file = trees.write_mask(tmp_path / "annotations" / "panoptic_train2017" / "a.png")
+        coco_panoptic_set.coco_panoptic(tmp_path)
+        file = drawing.write_mask(tmp_path / "annotations" / "panoptic_train2017" / "a.png")
         with pytest.raises(DataError, match=r"a\.png: mode L; numbers in the three channels.*\(image '1'\)"):
             opened(f"coco-panoptic:{tmp_path}")[0]
         assert [fault.where for fault in faults(f"coco-panoptic:{tmp_path}@train")] == [str(file)]
 
     def test_palette_files_hold_the_same_colours(self, tmp_path: Path) -> None:
-        dataset = opened(f"coco-panoptic:{trees.coco_panoptic(tmp_path)}")
+        dataset = opened(f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path)}")
         before, file = segments(dataset), dataset.truth_path(0)
         with Image.open(file) as picture:
             picture.quantize(8, dither=Image.Dither.NONE).save(file)
@@ -179,7 +182,7 @@ class TestFaults:
     """What `data check` finds, and that the set cannot be opened, or its image not be read, where it matters."""
 
     def spec(self, root: Path, edit: Callable[[dict[str, Any]], None]) -> str:
-        trees.coco_panoptic(root, {"train": ("a",)})
+        coco_panoptic_set.coco_panoptic(root, {"train": ("a",)})
         change(root / "annotations" / "panoptic_train2017.json", edit)
         return f"coco-panoptic:{root}@train"
 
@@ -263,18 +266,18 @@ class TestFaults:
             opened(spec)[0]
 
     def test_of_files(self, tmp_path: Path) -> None:
-        trees.coco_panoptic(tmp_path, {"train": ("a", "b", "c", "d", "e")})
+        coco_panoptic_set.coco_panoptic(tmp_path, {"train": ("a", "b", "c", "d", "e")})
         maps = tmp_path / "annotations" / "panoptic_train2017"
         (maps / "a.png").unlink()
-        trees.write_segments(maps / "b.png", [[*row, 0] for row in trees.SEGMENT_IDS])
+        coco_panoptic_set.write_segments(maps / "b.png", [[*row, 0] for row in coco_panoptic_set.SEGMENT_IDS])
         (maps / "c.png").write_bytes((maps / "c.png").read_bytes()[:50])
-        trees.write_turned(tmp_path / "train2017" / "d.png", stored_hw=(6, 4), orientation=3)
+        drawing.write_turned(tmp_path / "train2017" / "d.png", stored_hw=(6, 4), orientation=3)
         found = faults(f"coco-panoptic:{tmp_path}")
         assert [fault.kind for fault in found] == [
             "missing map", "size mismatch", "unreadable map", "size mismatch", "size mismatch",
         ]  # fmt: skip
         assert "the image is 4×6 (height×width), the PNG b.png 4×7" in found[1].text
-        with pytest.raises(DataError, match=r"a\.png: no such file; 1 of the 5 PNGs"):
+        with pytest.raises(DataError, match=r"no map for '1', .*a\.png; 1 of 5 are missing"):
             opened(f"coco-panoptic:{tmp_path}")
 
 
@@ -283,7 +286,7 @@ class TestTwoChannels:
                         + [[[7, 0], [30, 255], [30, 255], [30, 0], [26, 1], [0, 5]]] * 2)  # fmt: skip
 
     def tree(self, root: Path, channels: np.ndarray | None = None) -> str:
-        trees.coco_panoptic(root, {"train": ("a",)})
+        coco_panoptic_set.coco_panoptic(root, {"train": ("a",)})
         self.write(root, "a", self.CHANNELS if channels is None else channels)
         change(root / "annotations" / "panoptic_train2017.json", lambda content: content.pop("annotations"))
         return f"coco-panoptic:{root}@train?encoding=2channel"
@@ -322,19 +325,24 @@ class TestTwoChannels:
 
     def test_another_encoding_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="encoding=3channel; 2channel is wanted, or nothing"):
-            opened(f"coco-panoptic:{trees.coco_panoptic(tmp_path)}?encoding=3channel")
+            opened(f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path)}?encoding=3channel")
 
 
 class TestRepair:
     def test_areas_boxes_and_segments_without_pixels(self, tmp_path: Path) -> None:
-        root = trees.coco_panoptic(tmp_path / "set", {"train": ("a", "b", "c", "d")})
+        root = coco_panoptic_set.coco_panoptic(tmp_path / "set", {"train": ("a", "b", "c", "d")})
         file = root / "annotations" / "panoptic_train2017.json"
         before = json.loads(file.read_text())
 
         def edit(content: dict[str, Any]) -> None:
             infos = content["annotations"][0]["segments_info"]
             infos[0]["area"], infos[1]["bbox"] = 3, [0, 0, 9, 9]
-            infos += [trees.segment(77, 26), trees.segment(0, 26), trees.segment(1, 26), trees.segment(5, 99)]
+            infos += [
+                coco_panoptic_set.segment(77, 26),
+                coco_panoptic_set.segment(0, 26),
+                coco_panoptic_set.segment(1, 26),
+                coco_panoptic_set.segment(5, 99),
+            ]
             content["annotations"][1]["segments_info"].pop()  # the PNG of the second has an id that is not listed
             content["images"][2]["height"] = 5
             del content["annotations"][3]
@@ -358,7 +366,7 @@ class TestRepair:
         assert by_id(segments(dataset), dataset.labels)[1] == ("road", False, 10)
 
     def test_all_splits_into_a_folder(self, tmp_path: Path) -> None:
-        root = trees.coco_panoptic(tmp_path / "set")
+        root = coco_panoptic_set.coco_panoptic(tmp_path / "set")
         repairs = repair_dataset(DataSpec.parse(f"coco-panoptic:{root}"), tmp_path / "out")
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
             "panoptic_train.json",
@@ -367,7 +375,7 @@ class TestRepair:
         assert [len(opened(spec)) for spec in repairs.opens_as] == [2, 3]
 
     def test_a_set_of_cityscapes_becomes_one_of_coco(self, tmp_path: Path) -> None:
-        root = trees.cityscapes_panoptic(tmp_path / "set")
+        root = cityscapes_panoptic_set.cityscapes_panoptic(tmp_path / "set")
         sound = opened(f"cityscapes-panoptic:{root}@train")
 
         def edit(content: dict[str, Any]) -> None:
@@ -411,7 +419,7 @@ class TestConversion:
             assert torch.equal(one[index].image, other[index].image)
 
     def test_a_round_trip_keeps_everything(self, tmp_path: Path) -> None:
-        source = f"coco-panoptic:{trees.coco_panoptic(tmp_path / 'set')}"
+        source = f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path / 'set')}"
         target = f"coco-panoptic:{tmp_path / 'copy'}"
         conversion = converted(source, target)
         assert conversion.losses == {}
@@ -420,7 +428,7 @@ class TestConversion:
         self.same(opened(source), opened(target))
 
     def test_two_channels_and_back(self, tmp_path: Path) -> None:
-        source = f"coco-panoptic:{trees.coco_panoptic(tmp_path / 'set')}"
+        source = f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path / 'set')}"
         target = f"coco-panoptic:{tmp_path / 'two'}?encoding=2channel"
         assert converted(source, target).losses == {"renumbered_segments": 12}
         assert faults(target) == []
@@ -441,23 +449,23 @@ class TestConversion:
             )
 
     def test_two_channels_join_stuff_and_crowds(self, tmp_path: Path) -> None:
-        infos = [trees.segment(1, 7), trees.segment(2, 7)]
-        infos += [trees.segment(3, 26, iscrowd=1), trees.segment(4, 26, iscrowd=1)]
-        root = trees.coco_panoptic(tmp_path / "set", {"train": ("a",)}, ids=[[1, 2, 3, 4]], segments=infos)
+        infos = [coco_panoptic_set.segment(1, 7), coco_panoptic_set.segment(2, 7)]
+        infos += [coco_panoptic_set.segment(3, 26, iscrowd=1), coco_panoptic_set.segment(4, 26, iscrowd=1)]
+        root = coco_panoptic_set.coco_panoptic(tmp_path / "set", {"train": ("a",)}, ids=[[1, 2, 3, 4]], segments=infos)
         conversion = converted(f"coco-panoptic:{root}", f"coco-panoptic:{tmp_path / 'two'}?encoding=2channel")
         assert conversion.losses == {"joined_segments": 2, "renumbered_segments": 4}
         assert "2 segments become one with another of their class: stuff, or crowds" in [*conversion.lines()]
 
     def test_more_objects_than_two_channels_hold(self, tmp_path: Path) -> None:
         ids = np.arange(1, 257)[None]
-        infos = [trees.segment(int(id), 26) for id in ids[0]]
-        root = trees.coco_panoptic(tmp_path / "set", {"train": ("a",)}, ids=ids, segments=infos)
+        infos = [coco_panoptic_set.segment(int(id), 26) for id in ids[0]]
+        root = coco_panoptic_set.coco_panoptic(tmp_path / "set", {"train": ("a",)}, ids=ids, segments=infos)
         conversion = converted(f"coco-panoptic:{root}", f"coco-panoptic:{tmp_path / 'two'}?encoding=2channel")
         assert conversion.images == {}
         assert conversion.failures == ("more than 255 objects of class 'car' in one image; 2 channels hold no more",)
 
     def test_to_objects_and_to_masks(self, tmp_path: Path) -> None:
-        source = f"coco-panoptic:{trees.coco_panoptic(tmp_path / 'set')}@val"
+        source = f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path / 'set')}@val"
         assert converted(source, f"masks:{tmp_path / 'masks'}").losses == {
             "flattened_objects": 2, "joined_segments": 1,
         }  # fmt: skip
@@ -473,7 +481,7 @@ class TestConversion:
         ]  # fmt: skip
 
     def test_to_things_alone(self, tmp_path: Path) -> None:
-        source = f"coco-panoptic:{trees.coco_panoptic(tmp_path / 'set')}@val"
+        source = f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path / 'set')}@val"
         conversion = converted(source, f"coco:{tmp_path / 'coco'}?classes=things")
         assert conversion.label_map is not None
         assert conversion.label_map.rows() == [("road", "background"), ("car", "car"), ("person", "person")]
@@ -497,11 +505,11 @@ class TestConversion:
     def test_from_objects_and_classes(self, tmp_path: Path) -> None:
         """Two boxes and a crowd: the small box lies on the large one, and background is stuff."""
         objects = [
-            trees.annotation(1, 7, 3, (0, 0, 6, 6)),
-            trees.annotation(2, 7, 9, (2, 2, 4, 4)),
-            trees.annotation(3, 7, 9, (5, 5, 8, 8), iscrowd=1),
+            coco_set.annotation(1, 7, 3, (0, 0, 6, 6)),
+            coco_set.annotation(2, 7, 9, (2, 2, 4, 4)),
+            coco_set.annotation(3, 7, 9, (5, 5, 8, 8), iscrowd=1),
         ]
-        source = f"coco:{trees.coco(tmp_path / 'set', objects)}"
+        source = f"coco:{coco_set.coco(tmp_path / 'set', objects)}"
         target = f"coco-panoptic:{tmp_path / 'out'}"
         conversion = converted(source, target)
         assert conversion.losses == {"overlapping_pixels": 4}
@@ -515,7 +523,7 @@ class TestConversion:
 
     def test_from_classes_alone(self, tmp_path: Path) -> None:
         """What is of a class of things and of no object is a crowd."""
-        trees.cityscapes(tmp_path / "set")
+        cityscapes_set.cityscapes(tmp_path / "set")
         target = f"coco-panoptic:{tmp_path / 'out'}"
         conversion = converted(f"cityscapes:{tmp_path / 'set'}@train", target)
         assert conversion.losses == {"crowds_of_classes": 3}
@@ -536,7 +544,7 @@ class TestConversion:
         def everything(source: LabelSet, target: LabelSet) -> LabelMap:
             return LabelMap.by_names(source, target, default="ground")
 
-        source = f"coco-panoptic:{trees.coco_panoptic(tmp_path / 'set')}@val"
+        source = f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path / 'set')}@val"
         labels = f"?labels={tmp_path / 'ground.txt'}"
         conversion = converted(source, f"coco-panoptic:{tmp_path / 'out'}{labels}", map_labels=everything)
         assert conversion.losses["renumbered_segments"] == 1
@@ -546,7 +554,7 @@ class TestConversion:
 
 class TestCityscapes:
     def test_the_official_json(self, tmp_path: Path) -> None:
-        trees.cityscapes_panoptic(tmp_path)
+        cityscapes_panoptic_set.cityscapes_panoptic(tmp_path)
         dataset = opened(f"cityscapes-panoptic:{tmp_path}")
         assert dataset.labels == published("cityscapes")
         assert dataset.ids == ("ulm_0_1", "ulm_0_2", "bonn_0_1")
@@ -558,10 +566,10 @@ class TestCityscapes:
             opened(f"cityscapes-panoptic:{tmp_path / 'leftImg8bit'}")
 
     def test_instance_ids_give_the_same_segments(self, tmp_path: Path) -> None:
-        trees.cityscapes_panoptic(tmp_path)
+        cityscapes_panoptic_set.cityscapes_panoptic(tmp_path)
         for name in ("ulm_0_1", "ulm_0_2", "bonn_0_1"):
             folder = tmp_path / "gtFine" / "train" / name.partition("_")[0]
-            trees.write_mask(folder / f"{name}_gtFine_labelIds.png", [[4, 7, 7, 26, 26, 26]] * 4)
+            drawing.write_mask(folder / f"{name}_gtFine_labelIds.png", [[4, 7, 7, 26, 26, 26]] * 4)
             file = folder / f"{name}_gtFine_instanceIds.png"
             Image.fromarray(np.array([[4, 7, 7, 26, 26001, 26001]] * 4, dtype=np.uint16)).save(file)
         of_json, of_ids = (opened(f"{format}:{tmp_path}@train") for format in ("cityscapes-panoptic", "cityscapes"))

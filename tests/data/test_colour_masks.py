@@ -13,11 +13,11 @@ from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.truth.colours import ids_of_colours, match_colours
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published, voc_colour
-from tests.data import trees
+from tests.data.formats import masks_set
 
 
 def coloured(root: Path, pixels: np.ndarray) -> str:
-    trees.masks(root, "a")
+    masks_set.masks(root, "a")
     Image.fromarray(pixels).save(root / "masks" / "a.png")
     return f"masks:{root}@train?palette=labels"
 
@@ -74,7 +74,7 @@ def test_palette_files_are_read_by_their_colours(tmp_path: Path) -> None:
 
 
 def test_two_classes_of_one_colour_are_refused(tmp_path: Path) -> None:
-    trees.masks(tmp_path, "a")
+    masks_set.masks(tmp_path, "a")
     with pytest.raises(DataError, match="road and skyscraper have the same colour"):
         open_dataset(f"masks:{tmp_path}@train?labels=ade20k&palette=labels", default_split="train")
     assert open_dataset(f"masks:{tmp_path}@train?labels=ade20k", default_split="train").labels == published("ade20k")
@@ -89,7 +89,7 @@ def test_a_jpeg_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_palette_is_refused(tmp_path: Path) -> None:
-    trees.masks(tmp_path, "a")
+    masks_set.masks(tmp_path, "a")
     with pytest.raises(DataError, match="palette=voc; labels is wanted"):
         open_dataset(f"masks:{tmp_path}@train?palette=voc", default_split="train")
 

@@ -14,19 +14,20 @@ from PIL import Image
 
 from pixelwise.data.kinds import class_masks_writer
 from pixelwise.data.kinds.folders import labels_toml
-from pixelwise.data.spec import DataSpec, open_dataset, splits_of
+from pixelwise.data.spec import DataSpec, format_named, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.convert import LOSSES, Conversion, convert_dataset, writable_formats
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.ops import rle
 from pixelwise.types import Sample
-from tests.contract.test_datasets import write_tiny_set
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import camvid_set, cityscapes_set, coco_set, masks_set, voc_set
+from tests.data.sets import formats_without, write_tiny_set
 
-FORMATS = ("ade20k", "camvid", "cityscapes", "coco", "instance-masks", "labelme", "masks", "voc", "yolo")
+FORMATS = [name for name in formats_without("segments", "clips") if name in writable_formats()]
 
-LABELLED = ("ade20k", "camvid", "instance-masks", "labelme", "masks", "voc", "yolo")
+LABELLED = [name for name in FORMATS if "labels" in format_named(name).options]
 """The formats whose new sets take a label set."""
 
 
@@ -94,7 +95,7 @@ def test_there_and_back_again(tmp_path: Path, source: str, target: str) -> None:
 
 
 def test_label_ids_become_train_ids_and_back(tmp_path: Path) -> None:
-    trees.cityscapes(tmp_path / "a")
+    cityscapes_set.cityscapes(tmp_path / "a")
     converted(f"cityscapes:{tmp_path / 'a'}", f"cityscapes:{tmp_path / 'b'}?ids=trainIds")
     mask = tmp_path / "b" / "gtFine" / "val" / "all" / "jena_3_4_gtFine_labelTrainIds.png"
     assert np.asarray(Image.open(mask)).tolist() == [[255, 0, 0, 1, 13, 13]] * 4
@@ -116,11 +117,11 @@ class TestObjects:
         crowd = np.zeros((8, 8), dtype=np.uint8)
         crowd[7, 4:] = 1
         objects = [
-            trees.annotation(1, 7, 3, (0, 0, 4, 7), segmentation=rle.encode(holed)),
-            trees.annotation(2, 7, 9, (3, 3, 5, 5)),
-            trees.annotation(3, 7, 9, (4, 7, 8, 8), iscrowd=1, segmentation=rle.encode(crowd)),
+            coco_set.annotation(1, 7, 3, (0, 0, 4, 7), segmentation=rle.encode(holed)),
+            coco_set.annotation(2, 7, 9, (3, 3, 5, 5)),
+            coco_set.annotation(3, 7, 9, (4, 7, 8, 8), iscrowd=1, segmentation=rle.encode(crowd)),
         ]
-        trees.coco(root, objects)
+        coco_set.coco(root, objects)
 
     def dense(self, spec: str) -> dict[tuple[str, bool], list[list[int]]]:
         (sample,) = samples(spec)["train"]
@@ -155,8 +156,8 @@ class TestObjects:
         assert not check_dataset(DataSpec.parse(f"{target}:{tmp_path / 'b'}")).faults()
 
     def test_an_object_below_another_vanishes_and_is_counted(self, tmp_path: Path) -> None:
-        below = trees.annotation(1, 7, 3, (0, 0, 4, 4))
-        trees.coco(tmp_path / "a", [below, *(trees.annotation(2 + x, 7, 9, (x, 0, x + 1, 4)) for x in range(4))])
+        below = coco_set.annotation(1, 7, 3, (0, 0, 4, 4))
+        coco_set.coco(tmp_path / "a", [below, *(coco_set.annotation(2 + x, 7, 9, (x, 0, x + 1, 4)) for x in range(4))])
         made = converted(f"coco:{tmp_path / 'a'}", f"instance-masks:{tmp_path / 'b'}")
         assert made.losses == {"overlapping_pixels": 16, "hidden_objects": 1}
         assert not check_dataset(DataSpec.parse(f"instance-masks:{tmp_path / 'b'}")).faults()
@@ -164,7 +165,7 @@ class TestObjects:
 
 class TestFiles:
     def test_bytes_are_copied_where_the_suffix_is_allowed(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path / "a", {"train": "ab", "val": "c"})
+        voc_set.voc(tmp_path / "a", {"train": "ab", "val": "c"})
         for target in ("masks", "coco", "voc", "ade20k", "cityscapes", "camvid"):
             made = converted(f"voc:{tmp_path / 'a'}@val", f"{target}:{tmp_path / target}", names=True)
             assert made.losses.get("reencoded_images") is None
@@ -172,25 +173,25 @@ class TestFiles:
             assert image.read_bytes() == (tmp_path / "a" / "JPEGImages" / "c.jpg").read_bytes()
 
     def test_other_kinds_of_file_are_encoded_anew_and_counted(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         made = converted(f"camvid:{tmp_path / 'a'}", f"voc:{tmp_path / 'b'}?labels=camvid")
         assert made.losses == {"reencoded_images": 5}
         with Image.open(tmp_path / "b" / "JPEGImages" / "a.jpg") as image:
             assert (image.format, image.size) == ("JPEG", (6, 4))
 
     def test_voc_masks_show_the_colours(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         converted(f"camvid:{tmp_path / 'a'}", f"voc:{tmp_path / 'b'}?labels=camvid")
         with Image.open(tmp_path / "b" / "SegmentationClass" / "a.png") as mask:
             assert mask.mode == "P"
             assert mask.convert("RGB").getpixel((0, 0)) == (128, 128, 128)
 
     def test_a_turned_image_keeps_its_bytes_and_agrees_with_its_mask(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path / "a", ["x"])
+        masks_set.masks(tmp_path / "a", ["x"])
         (tmp_path / "a" / "images" / "x.png").unlink()
-        image = trees.write_turned(tmp_path / "a" / "images" / "x.jpg", orientation=6)
+        image = drawing.write_turned(tmp_path / "a" / "images" / "x.jpg", orientation=6)
         ids = np.arange(24).reshape(6, 4) % 2
-        trees.write_mask(tmp_path / "a" / "masks" / "x.png", ids)
+        drawing.write_mask(tmp_path / "a" / "masks" / "x.png", ids)
         for target in ("masks", "coco"):
             made = converted(f"masks:{tmp_path / 'a'}", f"{target}:{tmp_path / target}")
             assert made.losses["turned_images"] == 1
@@ -200,10 +201,10 @@ class TestFiles:
             assert np.array_equal(semantic(dataset[0]), ids)
 
     def test_a_turned_image_encoded_anew_is_upright(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path / "a", ["x"])
+        masks_set.masks(tmp_path / "a", ["x"])
         (tmp_path / "a" / "images" / "x.png").unlink()
-        trees.write_turned(tmp_path / "a" / "images" / "x.tif", orientation=6)
-        trees.write_mask(tmp_path / "a" / "masks" / "x.png", np.zeros((6, 4)))
+        drawing.write_turned(tmp_path / "a" / "images" / "x.tif", orientation=6)
+        drawing.write_mask(tmp_path / "a" / "masks" / "x.png", np.zeros((6, 4)))
         (tmp_path / "labels.txt").write_text("floor\nwall\n")
         made = converted(f"masks:{tmp_path / 'a'}", f"voc:{tmp_path / 'b'}?labels={tmp_path / 'labels.txt'}")
         assert made.losses == {"reencoded_images": 1}
@@ -212,7 +213,7 @@ class TestFiles:
             assert not image.getexif()
 
     def test_more_than_256_classes_take_16_bits(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path / "a", ["x"], labels="".join(f"class {index}\n" for index in range(300)))
+        masks_set.masks(tmp_path / "a", ["x"], labels="".join(f"class {index}\n" for index in range(300)))
         ids = np.arange(24).reshape(4, 6) * 12
         ids[0, 0] = 65535
         Image.fromarray(ids.astype(np.uint16)).save(tmp_path / "a" / "masks" / "x.png")
@@ -226,9 +227,9 @@ class TestFiles:
 
 class TestCoco:
     def test_each_class_of_an_image_is_one_annotation(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         ids = np.array([[0, 0, 3, 3, 8, 8], [0, 11, 3, 3, 3, 8], [8, 8, 3, 3, 3, 3], [8, 8, 3, 3, 3, 3]])
-        trees.write_mask(tmp_path / "a" / "valannot" / "d.png", ids)
+        drawing.write_mask(tmp_path / "a" / "valannot" / "d.png", ids)
         made = converted(f"camvid:{tmp_path / 'a'}", f"coco:{tmp_path / 'b'}")
         assert made.images == {"train": 3, "val": 2}
         assert made.losses == {"joined_regions": 1}
@@ -245,7 +246,7 @@ class TestCoco:
 
     def test_pycocotools_reads_the_same_masks(self, tmp_path: Path) -> None:
         coco = pytest.importorskip("pycocotools.coco")
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         converted(f"camvid:{tmp_path / 'a'}", f"coco:{tmp_path / 'b'}")
         api = coco.COCO(str(tmp_path / "b" / "annotations" / "instances_val.json"))
         painted = np.full((4, 6), 255)
@@ -254,24 +255,24 @@ class TestCoco:
         assert painted.tolist() == [[0, 0, 0, 1, 1, 1]] * 4
 
     def test_void_beside_a_background_is_lost_and_counted(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path / "a", {"train": "a"})
-        trees.write_mask(tmp_path / "a" / "SegmentationClass" / "a.png", [[0, 0, 255, 255, 5, 5]] * 4)
+        voc_set.voc(tmp_path / "a", {"train": "a"})
+        drawing.write_mask(tmp_path / "a" / "SegmentationClass" / "a.png", [[0, 0, 255, 255, 5, 5]] * 4)
         made = converted(f"voc:{tmp_path / 'a'}", f"coco:{tmp_path / 'b'}")
         assert made.losses == {"void_pixels_as_class": 8, "joined_regions": 1}
         assert semantic(samples(f"coco:{tmp_path / 'b'}")["train"][0]).tolist() == [[0, 0, 0, 0, 5, 5]] * 4
 
     def test_void_without_a_background_stays(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
-        trees.write_mask(tmp_path / "a" / "trainannot" / "a.png", [[0, 11, 11, 11, 5, 5]] * 4)
+        camvid_set.camvid(tmp_path / "a")
+        drawing.write_mask(tmp_path / "a" / "trainannot" / "a.png", [[0, 11, 11, 11, 5, 5]] * 4)
         converted(f"camvid:{tmp_path / 'a'}", f"coco:{tmp_path / 'b'}")
         assert semantic(samples(f"coco:{tmp_path / 'b'}")["train"][0]).tolist() == [[0, 255, 255, 255, 5, 5]] * 4
 
     def test_objects_stay_objects(self, tmp_path: Path) -> None:
         boxes = [(0, 0, 5, 5), (3, 3, 8, 8), (6, 0, 8, 2)]
-        objects = [trees.annotation(number, 7, 3, box) for number, box in enumerate(boxes, start=1)]
+        objects = [coco_set.annotation(number, 7, 3, box) for number, box in enumerate(boxes, start=1)]
         runs = {"size": [8, 8], "counts": [0, 16, 48]}
-        objects.append(trees.annotation(9, 7, 9, (0, 0, 2, 8), iscrowd=1, segmentation=runs))
-        trees.coco(tmp_path / "a", objects)
+        objects.append(coco_set.annotation(9, 7, 9, (0, 0, 2, 8), iscrowd=1, segmentation=runs))
+        coco_set.coco(tmp_path / "a", objects)
         made = converted(f"coco:{tmp_path / 'a'}", f"coco:{tmp_path / 'b'}")
         assert made.losses == {}
         before, after = (samples(f"coco:{tmp_path / folder}")["train"][0] for folder in "ab")
@@ -286,7 +287,7 @@ class TestCoco:
         assert np.array_equal(semantic(before), semantic(after))
 
     def test_objects_and_stuff_of_cityscapes(self, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
+        cityscapes_set.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
         file = tmp_path / "a" / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_instanceIds.png"
         Image.fromarray(np.array([[3, 7, 7, 8, 26001, 26002]] * 4, dtype=np.uint16)).save(file)
         made = converted(f"cityscapes:{tmp_path / 'a'}?instances=true", f"coco:{tmp_path / 'b'}")
@@ -298,10 +299,10 @@ class TestCoco:
         assert semantic(after).tolist() == [[255, 0, 0, 1, 13, 13]] * 4
 
     def test_objects_become_classes_and_are_counted(self, tmp_path: Path) -> None:
-        objects = [trees.annotation(1, 7, 3, (0, 0, 6, 6)), trees.annotation(2, 7, 3, (4, 4, 8, 8))]
+        objects = [coco_set.annotation(1, 7, 3, (0, 0, 6, 6)), coco_set.annotation(2, 7, 3, (4, 4, 8, 8))]
         crowd = {"size": [8, 8], "counts": [56, 8]}
-        objects.append(trees.annotation(3, 7, 9, (7, 0, 8, 8), iscrowd=1, segmentation=crowd))
-        trees.coco(tmp_path / "a", objects)
+        objects.append(coco_set.annotation(3, 7, 9, (7, 0, 8, 8), iscrowd=1, segmentation=crowd))
+        coco_set.coco(tmp_path / "a", objects)
         made = converted(f"coco:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}")
         assert made.losses == {"flattened_objects": 2, "overlapping_pixels": 4, "crowd_regions": 1}
         assert list(made.lines()) == [
@@ -311,8 +312,8 @@ class TestCoco:
         ]
 
     def test_names_of_coco_get_the_ids_of_coco(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path / "a", "x", labels=None)
-        trees.write_mask(tmp_path / "a" / "masks" / "x.png", [[0, 0, 255, 0, 0, 90]] * 4)  # 90 is toothbrush
+        masks_set.masks(tmp_path / "a", "x", labels=None)
+        drawing.write_mask(tmp_path / "a" / "masks" / "x.png", [[0, 0, 255, 0, 0, 90]] * 4)  # 90 is toothbrush
         converted(f"masks:{tmp_path / 'a'}?labels=coco", f"coco:{tmp_path / 'b'}")
         content = json.loads((tmp_path / "b" / "annotations" / "instances_train.json").read_text())
         assert [one["category_id"] for one in content["annotations"]] == [90]
@@ -324,7 +325,7 @@ class TestCoco:
         ]
         for folder in ("day", "night"):
             (tmp_path / "a" / "train" / folder).mkdir(parents=True)
-        trees.coco(tmp_path / "a", [], images=images)
+        coco_set.coco(tmp_path / "a", [], images=images)
         made = converted(f"coco:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}")
         assert made.losses == {"renamed_images": 2}
         assert [sample.id for sample in samples(f"masks:{tmp_path / 'b'}")["train"]] == ["a_1", "a_2"]
@@ -332,7 +333,7 @@ class TestCoco:
 
 class TestSplits:
     def test_one_split_under_another_name(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         made = converted(f"camvid:{tmp_path / 'a'}@val", f"masks:{tmp_path / 'b'}@test")
         assert made.images == {"test": 2}
         assert splits_of(f"masks:{tmp_path / 'b'}") == ("test",)
@@ -340,7 +341,7 @@ class TestSplits:
             converted(f"camvid:{tmp_path / 'a'}", f"masks:{tmp_path / 'c'}@test")
 
     def test_lists_that_share_images(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path / "a", {"train": "ab", "val": "c", "trainval": "abc"})
+        voc_set.voc(tmp_path / "a", {"train": "ab", "val": "c", "trainval": "abc"})
         made = converted(f"voc:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}")
         assert made.images == {"train": 2, "val": 1}
         assert made.notes == ("split trainval is left out, its images are in train, val",)
@@ -352,13 +353,13 @@ class TestSplits:
         assert len(list((tmp_path / "c" / "JPEGImages").iterdir())) == 3
 
     def test_one_name_for_two_images(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a", {"train": "ab", "val": "bc"})
+        camvid_set.camvid(tmp_path / "a", {"train": "ab", "val": "bc"})
         made = converted(f"camvid:{tmp_path / 'a'}", f"voc:{tmp_path / 'b'}?labels=camvid")
         assert made.losses == {"reencoded_images": 4, "renamed_images": 1}
         assert open_dataset(f"voc:{tmp_path / 'b'}@val", default_split="val").ids == ("b_val", "c")
 
     def test_a_set_without_splits_gets_them(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path / "a", "abcdefg")
+        masks_set.masks(tmp_path / "a", "abcdefg")
         made = converted(f"masks:{tmp_path / 'a'}", f"coco:{tmp_path / 'b'}")
         assert made.images == {"train": 6, "val": 1}
         assert made.notes == ("the set has no splits: every fifth pair by name is val, the others are train",)
@@ -366,20 +367,22 @@ class TestSplits:
 
 class TestLabels:
     def test_other_labels_are_refused_with_both_lists(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path / "a", "abc")
+        masks_set.masks(tmp_path / "a", "abc")
         with pytest.raises(DataError, match=r"label sets differ: target voc.*21: .*data masks.*floor, wall.*--map"):
             converted(f"masks:{tmp_path / 'a'}", f"voc:{tmp_path / 'b'}")
         assert not (tmp_path / "b").exists()
 
     def test_a_map_and_what_it_loses(self, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
+        cityscapes_set.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
         made = converted(f"cityscapes:{tmp_path / 'a'}", f"camvid:{tmp_path / 'b'}", names=True)
         assert made.losses == {"unmapped_pixels": 4}  # the sidewalk
         assert made.label_map is not None
         assert semantic(samples(f"camvid:{tmp_path / 'b'}")["val"][0]).tolist() == [[255, 3, 3, 255, 8, 8]] * 4
 
     def test_objects_without_a_class_are_counted(self, tmp_path: Path) -> None:
-        trees.coco(tmp_path / "a", [trees.annotation(1, 7, 3, (0, 0, 2, 2)), trees.annotation(2, 7, 9, (2, 2, 4, 4))])
+        coco_set.coco(
+            tmp_path / "a", [coco_set.annotation(1, 7, 3, (0, 0, 2, 2)), coco_set.annotation(2, 7, 9, (2, 2, 4, 4))]
+        )
         (tmp_path / "labels.txt").write_text("background\ntruck\n")
         made = converted(
             f"coco:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}?labels={tmp_path / 'labels.txt'}", names=True
@@ -387,22 +390,22 @@ class TestLabels:
         assert made.losses == {"unmapped_pixels": 4, "unmapped_objects": 1, "flattened_objects": 1}
 
     def test_splits_of_other_labels(self, tmp_path: Path) -> None:
-        trees.coco(tmp_path / "a", [])
-        trees.coco(tmp_path / "a", [], split="val", categories=[{"id": 1, "name": "tree"}])
+        coco_set.coco(tmp_path / "a", [])
+        coco_set.coco(tmp_path / "a", [], split="val", categories=[{"id": 1, "name": "tree"}])
         with pytest.raises(DataError, match="label sets differ"):
             converted(f"coco:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}")
 
 
 class TestFailures:
     def test_a_broken_image_is_named_and_left_out(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         (tmp_path / "a" / "train" / "b.png").write_bytes(b"")
         made = converted(f"camvid:{tmp_path / 'a'}", f"voc:{tmp_path / 'b'}?labels=camvid")
         assert made.failures == (f"{tmp_path / 'a'}/train/b.png: the file is empty (image 'b')",)
         assert (tmp_path / "b" / "ImageSets" / "Segmentation" / "train.txt").read_text() == "a\nc\n"
 
     def test_nothing_is_written_where_nothing_can_be_read(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a", {"val": "a"})
+        camvid_set.camvid(tmp_path / "a", {"val": "a"})
         (tmp_path / "a" / "val" / "a.png").write_bytes(b"")
         made = converted(f"camvid:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}")
         assert made.images == {}
@@ -410,8 +413,8 @@ class TestFailures:
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
     def test_a_target_that_is_not_empty(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
-        trees.masks(tmp_path / "b", "xy")
+        camvid_set.camvid(tmp_path / "a")
+        masks_set.masks(tmp_path / "b", "xy")
         before = sorted(path.name for path in (tmp_path / "b").rglob("*"))
         with pytest.raises(DataError, match="is not empty; choose another folder, or add --overwrite"):
             converted(f"camvid:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}")
@@ -421,9 +424,9 @@ class TestFailures:
         assert not list(tmp_path.glob(".*"))
 
     def test_overwrite_does_not_touch_other_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        trees.camvid(tmp_path / "home" / "a")
+        camvid_set.camvid(tmp_path / "home" / "a")
         (tmp_path / "home" / "thesis.txt").write_text("years of work")
-        trees.masks(tmp_path / "here", "xy")
+        masks_set.masks(tmp_path / "here", "xy")
         monkeypatch.chdir(tmp_path / "here")
         (tmp_path / "papers").mkdir()
         (tmp_path / "papers" / "thesis.txt").write_text("years of work")
@@ -440,15 +443,15 @@ class TestFailures:
         assert (tmp_path / "papers" / "thesis.txt").exists()
 
     def test_the_folder_you_are_in_is_never_replaced(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         (tmp_path / "empty").mkdir()
         monkeypatch.chdir(tmp_path / "empty")
         with pytest.raises(DataError, match="is the folder you are in, or one around it"):
             converted(f"camvid:{tmp_path}/a", "masks:.")
 
     def test_a_full_disk_leaves_nothing_behind(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        trees.camvid(tmp_path / "a")
-        trees.masks(tmp_path / "b", "xy")
+        camvid_set.camvid(tmp_path / "a")
+        masks_set.masks(tmp_path / "b", "xy")
 
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
@@ -475,13 +478,13 @@ class TestFailures:
         ],
     )
     def test_options_of_a_target_that_cannot_be(self, tmp_path: Path, target: str, why: str) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         with pytest.raises(DataError, match=why):
             converted(f"camvid:{tmp_path / 'a'}", target.format(tmp_path / "b"))
         assert not (tmp_path / "b").exists()
 
     def test_folders_and_suffix_of_the_target(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path / "a")
+        camvid_set.camvid(tmp_path / "a")
         options = "?images=photos&masks=photos&suffix=_mask"
         converted(f"camvid:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}{options}")
         assert (tmp_path / "b" / "photos" / "train" / "a_mask.png").is_file()
@@ -489,7 +492,7 @@ class TestFailures:
 
 
 def test_processes_write_the_same(tmp_path: Path) -> None:
-    trees.camvid(tmp_path / "a")
+    camvid_set.camvid(tmp_path / "a")
     for workers in (0, 2):
         convert = partial(convert_dataset, DataSpec.parse(f"camvid:{tmp_path / 'a'}"), workers=workers)
         convert(DataSpec.parse(f"coco:{tmp_path / str(workers)}"))
@@ -508,7 +511,7 @@ def test_every_loss_has_a_line_with_one_number() -> None:
 
 
 def test_colour_masks_become_ids(tmp_path: Path) -> None:
-    trees.masks(tmp_path / "a", "xy", labels=None)
+    masks_set.masks(tmp_path / "a", "xy", labels=None)
     # sky, road, car and the black of void, in CamVid's colours
     colours = np.array([(128, 128, 128), (128, 64, 128), (64, 0, 128), (0, 0, 0)], dtype=np.uint8)
     pixels = colours[[0, 1, 1, 2, 2, 3]][None].repeat(4, axis=0)

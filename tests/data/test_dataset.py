@@ -20,15 +20,16 @@ from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Annotation, Instances, Sample
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import coco_panoptic_set
 
 LABELS = LabelSet.from_names("rooms", ["floor", "wall", "lamp"])
 
 
 def pairs(root: Path, names: tuple[str, ...], *, name: str = "masks:rooms@train") -> FileDataset:
     for seed, stem in enumerate(names):
-        trees.write_image(root / "images" / f"{stem}.png", seed=seed)
-        trees.write_mask(root / "masks" / f"{stem}.png")
+        drawing.write_image(root / "images" / f"{stem}.png", seed=seed)
+        drawing.write_mask(root / "masks" / f"{stem}.png")
     items = [Item(stem, root / "images" / f"{stem}.png", root / "masks" / f"{stem}.png") for stem in names]
     listing = mask_listing(items, LABELS, source=root, writer=writer)
     dataset = open_listing(listing, name=name, format="masks")
@@ -39,7 +40,7 @@ def pairs(root: Path, names: tuple[str, ...], *, name: str = "masks:rooms@train"
 class TestFileDataset:
     def test_sample(self, tmp_path: Path) -> None:
         dataset: Dataset = pairs(tmp_path, ("a", "b"))
-        trees.write_mask(tmp_path / "masks" / "b.png", [[0, 1, 2, 255, 0, 0]] * 4)
+        drawing.write_mask(tmp_path / "masks" / "b.png", [[0, 1, 2, 255, 0, 0]] * 4)
         sample = dataset[1]
         assert len(dataset) == 2
         assert sample.id == "b"
@@ -53,24 +54,24 @@ class TestFileDataset:
     def test_ids_on_disk_become_class_ids(self, tmp_path: Path) -> None:
         labels = replace(LABELS, dataset_ids=(7, 20, 5), void_ids=(0, 9))
         dataset = pairs(tmp_path, ("a",))
-        dataset = replace(dataset, listing=replace(dataset.listing, labels=labels))
-        trees.write_mask(tmp_path / "masks" / "a.png", [[7, 20, 5, 0, 9, 7]] * 4)
+        dataset = replace(dataset, labels=labels)
+        drawing.write_mask(tmp_path / "masks" / "a.png", [[7, 20, 5, 0, 9, 7]] * 4)
         semantic = dataset[0].truth.semantic
         assert semantic is not None
         assert semantic.tolist() == [[0, 1, 2, 255, 255, 0]] * 4
 
     def test_sizes_that_differ_are_refused(self, tmp_path: Path) -> None:
         dataset = pairs(tmp_path, ("a",))
-        trees.write_mask(tmp_path / "masks" / "a.png", np.zeros((6, 4)))
+        drawing.write_mask(tmp_path / "masks" / "a.png", np.zeros((6, 4)))
         with pytest.raises(DataError, match=r"a\.png: the mask is 6×4, its image .*a\.png 4×6 \(image 'a'\)"):
             dataset[0]
 
     def test_a_turned_image_with_an_upright_mask(self, tmp_path: Path) -> None:
         dataset = pairs(tmp_path, ("a",))
-        image = trees.write_turned(tmp_path / "images" / "a.jpg")
-        item = dataset.listing.items[0]._replace(image=image)
-        dataset = replace(dataset, listing=replace(dataset.listing, items=(item,)))
-        trees.write_mask(tmp_path / "masks" / "a.png", np.zeros((6, 4)))
+        image = drawing.write_turned(tmp_path / "images" / "a.jpg")
+        item = dataset.items[0]._replace(image=image)
+        dataset = replace(dataset, items=(item,))
+        drawing.write_mask(tmp_path / "masks" / "a.png", np.zeros((6, 4)))
         assert dataset[0].original_size == dataset.size_of(0) == (6, 4)
 
     @pytest.mark.parametrize("folder", ["images", "masks"])
@@ -82,7 +83,7 @@ class TestFileDataset:
 
     def test_unknown_ids_are_named(self, tmp_path: Path) -> None:
         dataset = pairs(tmp_path, ("a",))
-        trees.write_mask(tmp_path / "masks" / "a.png", [[0, 1, 37, 37, 0, 0]] * 4)
+        drawing.write_mask(tmp_path / "masks" / "a.png", [[0, 1, 37, 37, 0, 0]] * 4)
         with pytest.raises(DataError, match=r"masks/a\.png: value 37 \(8 pixels\) .*'rooms' .*\(image 'a'\)"):
             dataset[0]
 
@@ -120,7 +121,7 @@ class TestMerged:
     def test_label_sets_must_agree(self, tmp_path: Path) -> None:
         other = pairs(tmp_path / "2", ("c",), name="y")
         labels = LabelSet.from_names("z", ["floor", "wall"])
-        other = replace(other, listing=replace(other.listing, labels=labels))
+        other = replace(other, labels=labels)
         with pytest.raises(DataError, match=r"label sets differ: data x has 'rooms'.*data y has 'z'"):
             Merged((pairs(tmp_path / "1", ("a",), name="x"), other))
 
@@ -140,7 +141,7 @@ class TestMapped:
 
     def test_classes_of_the_target(self, tmp_path: Path) -> None:
         dataset = pairs(tmp_path, ("a",))
-        trees.write_mask(tmp_path / "masks" / "a.png", [[0, 1, 2, 255, 0, 0]] * 4)
+        drawing.write_mask(tmp_path / "masks" / "a.png", [[0, 1, 2, 255, 0, 0]] * 4)
         mapped: Dataset = Mapped(dataset, self.MAP)
         assert mapped.labels is self.TARGET
         assert mapped.ids == ("a",)
@@ -168,7 +169,7 @@ class TestMapped:
             assert found.labels.tolist() == wanted
 
     def test_segments_of_ignored_classes_become_void(self, tmp_path: Path) -> None:
-        dataset = open_dataset(f"coco-panoptic:{trees.coco_panoptic(tmp_path)}", default_split="train")
+        dataset = open_dataset(f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path)}", default_split="train")
         target = LabelSet("two", ("person", "road"), (True, False), ((1, 1, 1), (2, 2, 2)), (1, 2))
         truth = Mapped(dataset, LabelMap.by_names(dataset.labels, target))[0].truth
         assert truth.panoptic is not None

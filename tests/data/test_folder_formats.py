@@ -13,7 +13,8 @@ from pixelwise.data.kinds.folders import published_names
 from pixelwise.data.spec import open_dataset, splits_of
 from pixelwise.errors import DataError
 from pixelwise.labels import published
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import ade20k_set, camvid_set, cityscapes_set, masks_set, voc_set
 
 
 def opened(spec: str) -> FileDataset:
@@ -30,7 +31,7 @@ def test_published_label_sets_are_listed() -> None:
 
 class TestVoc:
     def test_ids_come_in_the_order_of_the_list(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": ["2007_2", "2007_1"], "val": ["2007_3"]})
+        voc_set.voc(tmp_path, {"train": ["2007_2", "2007_1"], "val": ["2007_3"]})
         dataset = opened(f"voc:{tmp_path}@train")
         assert dataset.ids == ("2007_2", "2007_1")
         assert dataset.image_path(0) == tmp_path / "JPEGImages" / "2007_2.jpg"
@@ -40,12 +41,12 @@ class TestVoc:
 
     @pytest.mark.parametrize("below", ["", "VOCdevkit"])
     def test_a_folder_around_one_year(self, tmp_path: Path, below: str) -> None:
-        trees.voc(tmp_path / below / "VOC2012", {"val": ["a"]})
+        voc_set.voc(tmp_path / below / "VOC2012", {"val": ["a"]})
         assert opened(f"voc:{tmp_path}@val").ids == ("a",)
 
     def test_a_folder_around_two_years(self, tmp_path: Path) -> None:
         for year in ("VOC2007", "VOC2012"):
-            trees.voc(tmp_path / year, {"val": ["a"]})
+            voc_set.voc(tmp_path / year, {"val": ["a"]})
         with pytest.raises(DataError, match="several years in it \\(VOC2007, VOC2012\\)"):
             opened(f"voc:{tmp_path}@val")
 
@@ -55,14 +56,14 @@ class TestVoc:
             opened(f"voc:{tmp_path}@val")
 
     def test_no_lists(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {})
+        voc_set.voc(tmp_path, {})
         for folder in ("JPEGImages", "SegmentationClass"):
             (tmp_path / folder).mkdir()
         with pytest.raises(DataError, match="no list in it"):
             splits_of(f"voc:{tmp_path}")
 
     def test_listed_ids_without_files_are_counted(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": ["a", "b", "c"]})
+        voc_set.voc(tmp_path, {"train": ["a", "b", "c"]})
         (tmp_path / "SegmentationClass" / "b.png").unlink()
         with pytest.raises(DataError, match="no mask for 'b'; 1 of 3 are missing"):
             opened(f"voc:{tmp_path}@train")
@@ -71,26 +72,26 @@ class TestVoc:
             opened(f"voc:{tmp_path}@train")
 
     def test_repeated_ids_are_refused(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": ["a", "b", "a"]})
+        voc_set.voc(tmp_path, {"train": ["a", "b", "a"]})
         with pytest.raises(DataError, match="'a' stands more than once"):
             opened(f"voc:{tmp_path}@train")
 
     def test_an_empty_list_is_refused(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": ["a"], "val": []})
+        voc_set.voc(tmp_path, {"train": ["a"], "val": []})
         with pytest.raises(DataError, match="no images in this split"):
             opened(f"voc:{tmp_path}@val")
 
     def test_own_classes(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": ["a"]})
+        voc_set.voc(tmp_path, {"train": ["a"]})
         (tmp_path / "labels.txt").write_text("floor\nwall\n")
         assert opened(f"voc:{tmp_path}@train").labels.names == ("floor", "wall")
 
 
 class TestCamvid:
     def test_pairs_by_name(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
-        trees.write_turned(tmp_path / "train" / "extra.jpg", orientation=1)
-        trees.write_mask(tmp_path / "trainannot" / "extra.png")
+        camvid_set.camvid(tmp_path)
+        drawing.write_turned(tmp_path / "train" / "extra.jpg", orientation=1)
+        drawing.write_mask(tmp_path / "trainannot" / "extra.png")
         dataset = opened(f"camvid:{tmp_path}")
         assert dataset.ids == ("a", "b", "c", "extra")
         assert dataset.image_path(3).name == "extra.jpg"
@@ -98,24 +99,24 @@ class TestCamvid:
         assert [dataset[index].id for index in range(4)] == list(dataset.ids)
 
     def test_splits_are_those_with_masks(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path, {"val": ["a"], "train": ["b"], "test": ["c"], "night": ["d"]})
+        camvid_set.camvid(tmp_path, {"val": ["a"], "train": ["b"], "test": ["c"], "night": ["d"]})
         (tmp_path / "videos").mkdir()
         assert splits_of(f"camvid:{tmp_path}") == ("train", "val", "test", "night")
 
     def test_an_image_without_mask_is_refused(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
-        trees.write_image(tmp_path / "train" / "aa.png")
+        camvid_set.camvid(tmp_path)
+        drawing.write_image(tmp_path / "train" / "aa.png")
         with pytest.raises(DataError, match="no mask for 'aa'; 1 of 4"):
             opened(f"camvid:{tmp_path}")
 
     def test_two_images_of_one_name_are_refused(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
-        trees.write_turned(tmp_path / "train" / "a.jpg")
+        camvid_set.camvid(tmp_path)
+        drawing.write_turned(tmp_path / "train" / "a.jpg")
         with pytest.raises(DataError, match=r"a\.png: another file has the name 'a' too"):
             opened(f"camvid:{tmp_path}")
 
     def test_hidden_and_other_files_are_passed_over(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         (tmp_path / "train" / ".a.png").touch()
         (tmp_path / "train" / "Thumbs.db").touch()
         assert opened(f"camvid:{tmp_path}").ids == ("a", "b", "c")
@@ -123,7 +124,7 @@ class TestCamvid:
 
 class TestAde20k:
     def test_zero_is_void_and_the_first_class_is_one(self, tmp_path: Path) -> None:
-        dataset = opened(f"ade20k:{trees.ade20k(tmp_path)}@val")
+        dataset = opened(f"ade20k:{ade20k_set.ade20k(tmp_path)}@val")
         semantic = dataset[0].truth.semantic
         assert semantic is not None
         assert semantic.tolist() == [[255, 0, 0, 1, 1, 1]] * 4
@@ -132,30 +133,30 @@ class TestAde20k:
 
     @pytest.mark.parametrize(("split", "ids"), [("train", "abc"), ("training", "abc"), ("val", "de")])
     def test_both_spellings_of_a_split(self, tmp_path: Path, split: str, ids: str) -> None:
-        trees.ade20k(tmp_path / "ADEChallengeData2016")
+        ade20k_set.ade20k(tmp_path / "ADEChallengeData2016")
         assert splits_of(f"ade20k:{tmp_path}") == ("train", "val")
         assert opened(f"ade20k:{tmp_path}@{split}").ids == tuple(ids)
 
     def test_folders_named_like_the_splits(self, tmp_path: Path) -> None:
-        trees.ade20k(tmp_path, {"train": "ab", "val": "c"})
+        ade20k_set.ade20k(tmp_path, {"train": "ab", "val": "c"})
         assert opened(f"ade20k:{tmp_path}@training").ids == ("a", "b")
 
     def test_names_tell_the_split_where_no_folder_does(self, tmp_path: Path) -> None:
-        trees.ade20k(tmp_path, {".": ("ADE_train_1", "ADE_val_1", "ADE_val_2")})
+        ade20k_set.ade20k(tmp_path, {".": ("ADE_train_1", "ADE_val_1", "ADE_val_2")})
         assert splits_of(f"ade20k:{tmp_path}") == ("train", "val")
         dataset = opened(f"ade20k:{tmp_path}@val")
         assert dataset.ids == ("ADE_val_1", "ADE_val_2")
         assert dataset.note is None
 
     def test_without_any_split_every_fifth_is_val(self, tmp_path: Path) -> None:
-        trees.ade20k(tmp_path, {".": "abcde"})
+        ade20k_set.ade20k(tmp_path, {".": "abcde"})
         dataset = opened(f"ade20k:{tmp_path}@val")
         assert dataset.ids == ("e",)
         assert dataset.note is not None
         assert "every fifth" in dataset.note
 
     def test_an_image_without_mask_is_refused(self, tmp_path: Path) -> None:
-        trees.ade20k(tmp_path)
+        ade20k_set.ade20k(tmp_path)
         (tmp_path / "annotations" / "training" / "b.png").unlink()
         with pytest.raises(DataError, match="no mask for 'b'; 1 of 3"):
             opened(f"ade20k:{tmp_path}")
@@ -163,7 +164,7 @@ class TestAde20k:
 
 class TestCityscapes:
     def test_label_ids_become_the_nineteen_classes(self, tmp_path: Path) -> None:
-        dataset = opened(f"cityscapes:{trees.cityscapes(tmp_path)}@train")
+        dataset = opened(f"cityscapes:{cityscapes_set.cityscapes(tmp_path)}@train")
         assert dataset.ids == ("bonn_0_1", "ulm_0_1", "ulm_0_2")
         assert len(dataset.labels) == 19
         semantic = dataset[0].truth.semantic
@@ -182,7 +183,7 @@ class TestCityscapes:
         ]  # fmt: skip
 
     def test_train_ids_where_only_they_are_there(self, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path, ids="labelTrainIds")
+        cityscapes_set.cityscapes(tmp_path, ids="labelTrainIds")
         for spec in (f"cityscapes:{tmp_path}@val", f"cityscapes:{tmp_path}@val?ids=trainIds"):
             dataset = opened(spec)
             assert dataset.truth_path(0).name == "jena_3_4_gtFine_labelTrainIds.png"
@@ -192,13 +193,13 @@ class TestCityscapes:
 
     def test_label_ids_go_before_train_ids(self, tmp_path: Path) -> None:
         for ids in ("labelIds", "labelTrainIds"):
-            trees.cityscapes(tmp_path, ids=ids)
+            cityscapes_set.cityscapes(tmp_path, ids=ids)
         assert opened(f"cityscapes:{tmp_path}@val").truth_path(0).stem.endswith("labelIds")
         assert opened(f"cityscapes:{tmp_path}@val?ids=trainIds").truth_path(0).stem.endswith("labelTrainIds")
 
     def test_coarse_annotations(self, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path)
-        trees.cityscapes(tmp_path, {"train_extra": ("nice_1_1",)}, annotations="gtCoarse")
+        cityscapes_set.cityscapes(tmp_path)
+        cityscapes_set.cityscapes(tmp_path, {"train_extra": ("nice_1_1",)}, annotations="gtCoarse")
         assert splits_of(f"cityscapes:{tmp_path}?annotations=gtCoarse") == ("train_extra",)
         assert opened(f"cityscapes:{tmp_path}@train_extra?annotations=gtCoarse").ids == ("nice_1_1",)
 
@@ -213,12 +214,12 @@ class TestCityscapes:
         ],
     )
     def test_options_that_cannot_be(self, tmp_path: Path, query: str, why: str) -> None:
-        trees.cityscapes(tmp_path)
+        cityscapes_set.cityscapes(tmp_path)
         with pytest.raises(DataError, match=why):
             open_dataset(f"cityscapes:{tmp_path}@val?{query}", default_split="val")
 
     def test_objects_and_crowds_where_their_files_are_there(self, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path)
+        cityscapes_set.cityscapes(tmp_path)
         assert opened(f"cityscapes:{tmp_path}@val")[0].truth.instances is None
         file = tmp_path / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_instanceIds.png"
         # stuff, a group of cars, a caravan (no class), two cars and a bicycle
@@ -238,7 +239,7 @@ class TestCityscapes:
         assert np.array_equal(found.masks.dense_one(1).numpy(), ids == 26001)
 
     def test_a_file_of_objects_of_another_size(self, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path)
+        cityscapes_set.cityscapes(tmp_path)
         file = tmp_path / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_instanceIds.png"
         Image.fromarray(np.zeros((3, 3), dtype=np.uint16)).save(file)
         dataset = open_dataset(f"cityscapes:{tmp_path}@val?instances=true", default_split="val")
@@ -249,7 +250,7 @@ class TestCityscapes:
 class TestMasks:
     def test_every_fifth_pair_is_val(self, tmp_path: Path) -> None:
         names = [f"{number:02}" for number in range(1, 13)]
-        trees.masks(tmp_path, names)
+        masks_set.masks(tmp_path, names)
         train, val = (opened(f"masks:{tmp_path}@{split}") for split in ("train", "val"))
         assert val.ids == ("05", "10")
         assert train.ids == tuple(name for name in names if name not in val.ids)
@@ -257,15 +258,15 @@ class TestMasks:
             assert dataset.note == "the set has no splits: every fifth pair by name is val, the others are train"
 
     def test_four_pairs_make_no_val(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "abcd")
+        masks_set.masks(tmp_path, "abcd")
         assert opened(f"masks:{tmp_path}@train").ids == ("a", "b", "c", "d")
         assert splits_of(f"masks:{tmp_path}") == ("train",)
         with pytest.raises(DataError, match="no image of this split has a mask; 0 names were compared"):
             opened(f"masks:{tmp_path}@val")
 
     def test_classes_by_line(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a")
-        trees.write_mask(tmp_path / "masks" / "a.png", [[0, 1, 255, 0, 1, 255]] * 4)
+        masks_set.masks(tmp_path, "a")
+        drawing.write_mask(tmp_path / "masks" / "a.png", [[0, 1, 255, 0, 1, 255]] * 4)
         dataset = opened(f"masks:{tmp_path}")
         assert dataset.labels.names == ("floor", "wall")
         semantic = dataset[0].truth.semantic
@@ -273,17 +274,17 @@ class TestMasks:
         assert semantic.tolist() == [[0, 1, 255, 0, 1, 255]] * 4
 
     def test_images_without_mask_are_left_out_and_counted(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "abc")
-        trees.write_image(tmp_path / "images" / "x.png")
-        trees.write_image(tmp_path / "images" / "y.png")
-        trees.write_mask(tmp_path / "masks" / "z.png")
+        masks_set.masks(tmp_path, "abc")
+        drawing.write_image(tmp_path / "images" / "x.png")
+        drawing.write_image(tmp_path / "images" / "y.png")
+        drawing.write_mask(tmp_path / "masks" / "z.png")
         dataset = opened(f"masks:{tmp_path}@train")
         assert dataset.ids == ("a", "b", "c")
         assert dataset.note is not None
         assert dataset.note.endswith("skipped: 2 images without a mask, 1 masks without an image")
 
     def test_no_pair_at_all(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a")
+        masks_set.masks(tmp_path, "a")
         (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / "a_mask.png")
         with pytest.raises(DataError, match="no image of this split has a mask"):
             opened(f"masks:{tmp_path}@train")
@@ -291,8 +292,8 @@ class TestMasks:
 
     def test_sub_folders_are_splits(self, tmp_path: Path) -> None:
         for split, name in (("train", "a"), ("val", "b"), ("night", "c")):
-            trees.write_image(tmp_path / "images" / split / f"{name}.png")
-            trees.write_mask(tmp_path / "masks" / split / f"{name}.png")
+            drawing.write_image(tmp_path / "images" / split / f"{name}.png")
+            drawing.write_mask(tmp_path / "masks" / split / f"{name}.png")
         (tmp_path / "labels.txt").write_text("floor\nwall")
         assert splits_of(f"masks:{tmp_path}") == ("train", "val", "night")
         dataset = opened(f"masks:{tmp_path}@night")
@@ -300,21 +301,21 @@ class TestMasks:
         assert dataset.note is None
 
     def test_folders_side_by_side(self, tmp_path: Path) -> None:
-        trees.camvid(tmp_path)
+        camvid_set.camvid(tmp_path)
         (tmp_path / "labels.txt").write_text("floor\nwall")
         dataset = opened(f"masks:{tmp_path}@val")
         assert dataset.ids == ("d", "e")
         assert dataset.note is None
 
     def test_named_folders(self, tmp_path: Path) -> None:
-        trees.write_image(tmp_path / "photos" / "a.png")
-        trees.write_mask(tmp_path / "truth" / "ids" / "a.png")
+        drawing.write_image(tmp_path / "photos" / "a.png")
+        drawing.write_mask(tmp_path / "truth" / "ids" / "a.png")
         (tmp_path / "labels.txt").write_text("floor\nwall")
         assert opened(f"masks:{tmp_path}@train?images=photos&masks=truth/ids").ids == ("a",)
 
     def test_one_folder_and_a_suffix(self, tmp_path: Path) -> None:
-        trees.write_image(tmp_path / "a.png")
-        trees.write_mask(tmp_path / "a_mask.png")
+        drawing.write_image(tmp_path / "a.png")
+        drawing.write_mask(tmp_path / "a_mask.png")
         (tmp_path / "labels.txt").write_text("floor\nwall")
         dataset = opened(f"masks:{tmp_path}@train?images=.&masks=.&suffix=_mask")
         assert dataset.ids == ("a",)
@@ -323,8 +324,8 @@ class TestMasks:
         assert "left out" not in dataset.note
 
     def test_two_masks_of_one_name_are_refused(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a")
-        trees.write_mask(tmp_path / "masks" / "a.tif")
+        masks_set.masks(tmp_path, "a")
+        drawing.write_mask(tmp_path / "masks" / "a.tif")
         with pytest.raises(DataError, match=r"a\.tif: another file has the name 'a' too"):
             opened(f"masks:{tmp_path}@train")
 
@@ -336,22 +337,22 @@ class TestLabelFiles:
         return str(caught.value)
 
     def test_none(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a", labels=None)
+        masks_set.masks(tmp_path, "a", labels=None)
         message = self.labels_error(tmp_path)
         assert "no labels.txt and no labels.toml" in message
         assert "one class name a line" in message
         assert "?labels=ade20k|camvid|cityscapes|coco|" in message
 
     def test_published(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a", labels=None)
+        masks_set.masks(tmp_path, "a", labels=None)
         assert opened(f"masks:{tmp_path}@train?labels=voc").labels == published("voc")
 
     def test_published_goes_before_the_file(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a")
+        masks_set.masks(tmp_path, "a")
         assert opened(f"masks:{tmp_path}@train?labels=voc").labels == published("voc")
 
     def test_toml_goes_before_text(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a")
+        masks_set.masks(tmp_path, "a")
         (tmp_path / "labels.toml").write_text('void_ids = [1]\n[[class]]\nname = "roof"\nid = 0\n')
         dataset = opened(f"masks:{tmp_path}@train")
         assert dataset.labels.names == ("roof",)
@@ -360,12 +361,12 @@ class TestLabelFiles:
         assert semantic.tolist() == [[0, 0, 0, 255, 255, 255]] * 4
 
     def test_named_file(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a", labels=None)
+        masks_set.masks(tmp_path, "a", labels=None)
         (tmp_path / "classes.txt").write_text("x\ny\n")
         assert opened(f"masks:{tmp_path}@train?labels=classes.txt").labels.names == ("x", "y")
 
     def test_unknown_name(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a")
+        masks_set.masks(tmp_path, "a")
         assert "no such label file; published label sets are ade20k, camvid, cityscapes" in self.labels_error(
             tmp_path, "?labels=vox"
         )
@@ -379,17 +380,17 @@ class TestLabelFiles:
         ],
     )
     def test_faulty_text(self, tmp_path: Path, content: str, why: str) -> None:
-        trees.masks(tmp_path, "a", labels=content)
+        masks_set.masks(tmp_path, "a", labels=content)
         message = self.labels_error(tmp_path)
         assert message.startswith(f"{tmp_path / 'labels.txt'}: ")
         assert why in message
 
     def test_text_of_another_editor(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a", labels=None)
+        masks_set.masks(tmp_path, "a", labels=None)
         (tmp_path / "labels.txt").write_bytes("\ufeffstraße\r\nhaus \r\n\r\n".encode())
         assert opened(f"masks:{tmp_path}@train").labels.names == ("straße", "haus")
 
     def test_text_of_another_encoding(self, tmp_path: Path) -> None:
-        trees.masks(tmp_path, "a", labels=None)
+        masks_set.masks(tmp_path, "a", labels=None)
         (tmp_path / "labels.txt").write_bytes("straße".encode("latin-1"))
         assert "not a readable text file" in self.labels_error(tmp_path)

@@ -17,7 +17,8 @@ from pixelwise.data.tools.convert import convert_dataset
 from pixelwise.data.tools.repair import repair_dataset
 from pixelwise.errors import DataError
 from pixelwise.types import Instances
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import cityscapes_set, instance_masks_set, voc_set
 
 
 def opened(spec: str) -> Dataset:
@@ -46,7 +47,7 @@ def faults(spec: str) -> list[Fault]:
 
 class TestVoc:
     def test_regions_of_a_class_are_objects_where_asked_for(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": "a"})
+        voc_set.voc(tmp_path, {"train": "a"})
         mask = np.zeros((20, 40), dtype=np.uint8)
         mask[:12, :12] = 15  # two people with a border of void between them
         mask[:12, 12] = 255
@@ -65,9 +66,9 @@ class TestVoc:
         assert opened(f"voc:{tmp_path}@train")[0].truth.instances is None
 
     def tree(self, root: Path, semantic: list[int], numbers: list[int]) -> str:
-        trees.voc(root, {"train": "a"})
-        trees.write_mask(root / "SegmentationClass" / "a.png", [semantic] * 4)
-        trees.write_mask(root / "SegmentationObject" / "a.png", [numbers] * 4)
+        voc_set.voc(root, {"train": "a"})
+        drawing.write_mask(root / "SegmentationClass" / "a.png", [semantic] * 4)
+        drawing.write_mask(root / "SegmentationObject" / "a.png", [numbers] * 4)
         return f"voc:{root}@train"
 
     def test_the_class_mask_tells_the_class(self, tmp_path: Path) -> None:
@@ -107,13 +108,13 @@ class TestVoc:
 
     def test_objects_of_another_size(self, tmp_path: Path) -> None:
         spec = self.tree(tmp_path, [0] * 6, [0] * 6)
-        file = trees.write_mask(tmp_path / "SegmentationObject" / "a.png", np.zeros((3, 3)))
+        file = drawing.write_mask(tmp_path / "SegmentationObject" / "a.png", np.zeros((3, 3)))
         with pytest.raises(DataError, match=r"SegmentationObject/a\.png: 3×3 pixels, its image 4×6 \(image 'a'\)"):
             opened(spec)[0]
         assert faults(spec) == [Fault("unreadable objects", str(file), "3×3 pixels, its image 4×6")]
 
     def test_some_files_are_missing(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path, {"train": "ab", "val": "c"}, objects=True)
+        voc_set.voc(tmp_path, {"train": "ab", "val": "c"}, objects=True)
         (tmp_path / "SegmentationObject" / "b.png").unlink()
         dataset = opened(f"voc:{tmp_path}@train")
         assert dataset[0].truth.instances is None
@@ -127,10 +128,10 @@ class TestVoc:
             opened(f"voc:{tmp_path}@val?instances=1")
 
     def test_a_repaired_copy_keeps_its_objects(self, tmp_path: Path) -> None:
-        trees.voc(tmp_path / "a", {"train": "abc"}, objects=True)
+        voc_set.voc(tmp_path / "a", {"train": "abc"}, objects=True)
         folder = tmp_path / "a"
-        trees.write_mask(folder / "SegmentationClass" / "a.png", [[5, 0, 5, 9, 9, 255]] * 4)
-        trees.write_mask(folder / "SegmentationObject" / "a.png", [[0, 4, 1, 1, 1, 1]] * 4)
+        drawing.write_mask(folder / "SegmentationClass" / "a.png", [[5, 0, 5, 9, 9, 255]] * 4)
+        drawing.write_mask(folder / "SegmentationObject" / "a.png", [[0, 4, 1, 1, 1, 1]] * 4)
         (folder / "SegmentationObject" / "b.png").write_bytes(b"")
         repairs = repair_dataset(DataSpec.parse(f"voc:{folder}"), tmp_path / "b")
         assert repairs.done == {
@@ -146,7 +147,7 @@ class TestVoc:
 
 class TestCityscapes:
     def test_what_the_two_files_contradict(self, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path, {"val": ("jena_3_4",)})
+        cityscapes_set.cityscapes(tmp_path, {"val": ("jena_3_4",)})
         file = tmp_path / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_instanceIds.png"
         # by the class mask: void, road, road, sidewalk, car, car
         Image.fromarray(np.array([[3, 7, 7001, 8, 26000, 24001]] * 4, dtype=np.uint16)).save(file)
@@ -156,7 +157,7 @@ class TestCityscapes:
         ]
 
     def test_crowds_and_objects_are_written_and_read_back(self, tmp_path: Path) -> None:
-        trees.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
+        cityscapes_set.cityscapes(tmp_path / "a", {"val": ("jena_3_4",)})
         file = tmp_path / "a" / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_instanceIds.png"
         ids = np.array([[3, 7, 7, 8, 26, 26003]] * 4, dtype=np.uint16)
         Image.fromarray(ids).save(file)
@@ -179,7 +180,7 @@ class TestCityscapes:
 
 class TestInstanceMasks:
     def test_one_class_without_a_label_file(self, tmp_path: Path) -> None:
-        dataset = opened(f"instance-masks:{trees.instance_masks(tmp_path, 'abcdef')}")
+        dataset = opened(f"instance-masks:{instance_masks_set.instance_masks(tmp_path, 'abcdef')}")
         assert dataset.labels.names == ("background", "object")
         assert dataset.labels.is_thing == (False, True)
         assert len(instances(dataset, 0)) == 0
@@ -189,7 +190,7 @@ class TestInstanceMasks:
         assert dataset.note == "the set has no splits: every fifth pair by name is val, the others are train"
 
     def test_penn_fudan(self, tmp_path: Path) -> None:
-        trees.instance_masks(tmp_path, ["FudanPed00001", "FudanPed00002"])
+        instance_masks_set.instance_masks(tmp_path, ["FudanPed00001", "FudanPed00002"])
         (tmp_path / "images").rename(tmp_path / "PNGImages")
         (tmp_path / "masks").rename(tmp_path / "PedMasks")
         for file in (tmp_path / "PedMasks").iterdir():
@@ -203,7 +204,7 @@ class TestInstanceMasks:
         assert faults(spec) == []
 
     def test_a_divisor_tells_the_class(self, tmp_path: Path) -> None:
-        trees.instance_masks(tmp_path, "a")
+        instance_masks_set.instance_masks(tmp_path, "a")
         (tmp_path / "labels.txt").write_text("cat\ndog\n")
         ids = np.array([[0, 1001, 1002, 2001, 2, 7]] * 4, dtype=np.uint16)
         Image.fromarray(ids).save(tmp_path / "masks" / "a.png")
@@ -222,7 +223,7 @@ class TestInstanceMasks:
         ]
 
     def test_a_table_tells_the_class(self, tmp_path: Path) -> None:
-        trees.instance_masks(tmp_path, "ab")
+        instance_masks_set.instance_masks(tmp_path, "ab")
         table = {"b": {"1": "dog", "7": {"class": "cat", "crowd": True}}}
         (tmp_path / "classes.json").write_text(json.dumps(table))
         dataset = opened(f"instance-masks:{tmp_path}@train")
@@ -252,7 +253,7 @@ class TestInstanceMasks:
         ],
     )
     def test_faulty_tables(self, tmp_path: Path, table: str, why: str) -> None:
-        trees.instance_masks(tmp_path, "a")
+        instance_masks_set.instance_masks(tmp_path, "a")
         (tmp_path / "labels.txt").write_text("cat\ndog\n")
         (tmp_path / "classes.json").write_text(table)
         with pytest.raises(DataError, match=rf"classes\.json: .*{why}"):
@@ -268,12 +269,12 @@ class TestInstanceMasks:
         ],
     )
     def test_options_that_cannot_be(self, tmp_path: Path, query: str, why: str) -> None:
-        trees.instance_masks(tmp_path, "a")
+        instance_masks_set.instance_masks(tmp_path, "a")
         with pytest.raises(DataError, match=why):
             opened(f"instance-masks:{tmp_path}@train?{query}")
 
     def test_own_label_files(self, tmp_path: Path) -> None:
-        trees.instance_masks(tmp_path, "a")
+        instance_masks_set.instance_masks(tmp_path, "a")
         spec = f"instance-masks:{tmp_path}@train"
         (tmp_path / "labels.txt").write_text("background\nnut\n")
         assert opened(spec).labels.dataset_ids == (0, 1)
@@ -284,15 +285,15 @@ class TestInstanceMasks:
         assert opened(spec).labels.is_thing == (False, True)
 
     def test_a_mask_of_another_size(self, tmp_path: Path) -> None:
-        trees.instance_masks(tmp_path, "a")
-        trees.write_mask(tmp_path / "masks" / "a.png", np.zeros((3, 3)))
+        instance_masks_set.instance_masks(tmp_path, "a")
+        drawing.write_mask(tmp_path / "masks" / "a.png", np.zeros((3, 3)))
         with pytest.raises(DataError, match=r"a\.png: the mask is 3×3, its image .*a\.png 4×6 \(image 'a'\)"):
             opened(f"instance-masks:{tmp_path}@train")[0]
         assert [fault.kind for fault in faults(f"instance-masks:{tmp_path}@train")] == ["size mismatch"]
 
     def test_many_objects_take_16_bits(self, tmp_path: Path) -> None:
-        trees.instance_masks(tmp_path / "a", "x")
-        trees.write_image(tmp_path / "a" / "images" / "x.png", size_hw=(20, 20))
+        instance_masks_set.instance_masks(tmp_path / "a", "x")
+        drawing.write_image(tmp_path / "a" / "images" / "x.png", size_hw=(20, 20))
         Image.fromarray(np.arange(400).reshape(20, 20).astype(np.uint16)).save(tmp_path / "a" / "masks" / "x.png")
         target = f"instance-masks:{tmp_path / 'b'}"
         made = convert_dataset(DataSpec.parse(f"instance-masks:{tmp_path / 'a'}"), DataSpec.parse(target))

@@ -12,7 +12,8 @@ from pixelwise.data.spec import DataSpec, open_dataset
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.errors import DataError
 from pixelwise.ops import rle
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import masks_set
 
 
 def test_npz_files_hold_superpixels_and_members(tmp_path: Path) -> None:
@@ -69,8 +70,8 @@ def test_what_is_broken_is_named(tmp_path: Path) -> None:
 
 
 def test_any_set_brings_proposals(tmp_path: Path) -> None:
-    trees.masks(tmp_path / "set", ["cat"])
-    height, width = trees.SIZE_HW
+    masks_set.masks(tmp_path / "set", ["cat"])
+    height, width = drawing.SIZE_HW
     entries = [{"image_id": "cat", "bbox": [1, 0, 2, 3]}]
     (tmp_path / "set" / "of_train.json").write_text(json.dumps(entries), encoding="utf-8")
     sample = open_dataset(f"masks:{tmp_path}/set@train?proposals=of_{{split}}.json", default_split="val")[0]

@@ -21,8 +21,8 @@ from pixelwise.errors import DataError
 from pixelwise.files.images import turned_upright
 from pixelwise.ops import rle
 from pixelwise.types import Instances, Sample
-from tests.contract.test_datasets import write_tiny_set
 from tests.data import trees
+from tests.data.sets import write_tiny_set
 
 
 def png(mask: np.ndarray) -> str:
@@ -529,19 +529,21 @@ class TestYolo:
         }  # fmt: skip
         repairs = repair_dataset(DataSpec.parse(spec), tmp_path / "b")
         assert repairs.done == {
-            "unreadable_images": 1, "unreadable_annotations": 1, "repeated_images": 1, "shapes": 6, "cut_polygons": 1,
-            "repeated_annotations": 1, "two_classes": 1,
+            "unreadable_images": 1, "unreadable_annotations": 1, "repeated_images": 1, "shapes": 4, "cut_polygons": 1,
+            "repeated_annotations": 1, "two_classes": 1, "boxes_alone": 2,
         }  # fmt: skip
-        assert kinds(repairs.opens_as[0]) == {"object in two classes"}
+        assert kinds(repairs.opens_as[0]) == {"object in two classes", "no segmentation"}
         kept = (tmp_path / "b" / "labels" / "train" / "a.txt").read_text().splitlines()
-        assert [kept[0], kept[1], kept[3]] == [lines[0], lines[2], lines[11]]
+        assert [*kept[:4], kept[5]] == [lines[0], lines[2], lines[3], lines[4], lines[11]]
         after = open_dataset(repairs.opens_as[0], default_split="train")
         assert after.ids == ("a", "c")
         assert after.labels == yolo.labels_of(root, {})
         found = sample_of(repairs.opens_as[0], "a").truth.instances
         assert found is not None
-        assert found.boxes.tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [4, 4, 8, 8], [4, 2, 8, 8]]
-        assert found.labels.tolist() == [1, 2, 2, 2]
+        assert found.boxes[:4].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [4, 4, 8, 8], [4, 2, 8, 8]]
+        assert found.labels[:4].tolist() == [1, 2, 2, 2]
+        assert found.crowd is not None
+        assert found.crowd.tolist() == [False] * 4 + [True] * 2
 
     def test_boxes_alone_are_no_objects(self, tmp_path: Path) -> None:
         root = trees.yolo(tmp_path / "a", {"train": "a"})

@@ -8,8 +8,8 @@ import pytest
 
 from pixelwise.data.spec import DataSpec, format_names, format_of, open_dataset, splits_of
 from pixelwise.errors import DataError
-from tests.contract.test_datasets import write_tiny_set
-from tests.data import trees
+from tests.data.formats import camvid_set
+from tests.data.sets import write_tiny_set
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trees.camvid(tmp_path / "CamVid")
+    camvid_set.camvid(tmp_path / "CamVid")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert splits_of("camvid:~/CamVid") == ("train", "val")
 
 
 def test_default_split_becomes_part_of_the_name(tmp_path: Path) -> None:
-    trees.camvid(tmp_path)
+    camvid_set.camvid(tmp_path)
     dataset = open_dataset(f"camvid:{tmp_path}", default_split="val")
     assert dataset.name == f"camvid:{tmp_path}@val"
     assert dataset.ids == ("d", "e")

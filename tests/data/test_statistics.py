@@ -11,7 +11,8 @@ from PIL import Image
 from pixelwise.data.spec import open_dataset
 from pixelwise.data.tools.statistics import Statistics, statistics_of
 from pixelwise.errors import DataError
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import coco_set, masks_set
 
 
 def two_images(root: Path) -> Path:
@@ -20,8 +21,8 @@ def two_images(root: Path) -> Path:
         (root / folder).mkdir(parents=True)
     Image.new("RGB", (2, 2), (255, 0, 51)).save(root / "images" / "a.png")
     Image.new("RGB", (4, 2), (0, 0, 51)).save(root / "images" / "b.png")
-    trees.write_mask(root / "masks" / "a.png", [[0, 0], [0, 255]])
-    trees.write_mask(root / "masks" / "b.png", [[0, 0, 1, 1], [1, 1, 1, 1]])
+    drawing.write_mask(root / "masks" / "a.png", [[0, 0], [0, 255]])
+    drawing.write_mask(root / "masks" / "b.png", [[0, 0, 1, 1], [1, 1, 1, 1]])
     (root / "labels.txt").write_text("floor\nwall\nlamp\n")
     return root
 
@@ -51,7 +52,7 @@ def test_by_hand(tmp_path: Path, workers: int) -> None:
 
 
 def test_mean_and_deviation_of_noise_by_a_second_formula(tmp_path: Path) -> None:
-    trees.masks(tmp_path, "abc")
+    masks_set.masks(tmp_path, "abc")
     pixels = np.concatenate(
         [np.asarray(Image.open(tmp_path / "images" / f"{name}.png")).reshape(-1, 3) for name in "abc"]
     )
@@ -70,13 +71,13 @@ def test_objects_by_class_and_size(tmp_path: Path) -> None:
     """31·33 and 32·32 pixels, 95·97 and 96·96, and a crowd."""
     sides = {1: (31, 33), 2: (32, 32), 3: (95, 97), 4: (96, 96)}
     objects = [
-        trees.annotation(number, 7, 3 if number < 4 else 9, (0, 0, width, height))
+        coco_set.annotation(number, 7, 3 if number < 4 else 9, (0, 0, width, height))
         for number, (height, width) in sides.items()
     ]
     runs = {"size": [120, 120], "counts": [0, 120, 120 * 119]}
-    objects.append(trees.annotation(5, 7, 9, (0, 0, 1, 120), iscrowd=1, segmentation=runs))
+    objects.append(coco_set.annotation(5, 7, 9, (0, 0, 1, 120), iscrowd=1, segmentation=runs))
     images = [{"id": id, "file_name": f"{id}.png", "height": 120, "width": 120} for id in (7, 8)]
-    trees.coco(tmp_path, objects, images=images)
+    coco_set.coco(tmp_path, objects, images=images)
     found = statistics_of(open_dataset(f"coco:{tmp_path}", default_split="train"))
     assert found.objects is not None
     assert (found.objects.small, found.objects.medium, found.objects.large) == (1, 2, 1)

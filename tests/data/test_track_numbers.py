@@ -23,7 +23,9 @@ from pixelwise.data.truth.track_ids import composed_by, former_numbers, kept_num
 from pixelwise.errors import DataError
 from pixelwise.labels import LARGEST_ID, LabelSet
 from pixelwise.types import Annotation
-from tests.data import clip_trees, trees
+from tests.data import clip_drawing, drawing
+from tests.data.formats import cityscapes_vps_set, davis_set, kitti_step_set
+from tests.data.sets import write_tiny_set
 from tests.shared_data import require
 
 STREET = replace(LabelSet.from_names("street", ["ground", "car", "person"]), is_thing=(False, True, True))
@@ -142,7 +144,7 @@ KEEPING = [
 
 @pytest.mark.parametrize(("one", "other"), KEEPING)
 def test_there_and_back_numbers_stay(one: str, other: str, tmp_path: Path) -> None:
-    source = f"{one}:{clip_trees.TREES[one](tmp_path / 'a')}"
+    source = f"{one}:{write_tiny_set(one, tmp_path / 'a')}"
     there, losses = converted(source, f"{other}:{tmp_path / 'b'}")
     assert "renumbered_objects" not in losses
     back, losses = converted(f"{other}:{tmp_path / 'b'}", f"{one}:{tmp_path / 'c'}")
@@ -153,22 +155,22 @@ def test_there_and_back_numbers_stay(one: str, other: str, tmp_path: Path) -> No
 
 
 def test_numbers_that_do_not_fit_are_counted(tmp_path: Path) -> None:
-    source = f"cityscapes-vps:{clip_trees.cityscapes_vps(tmp_path / 'a')}"
+    source = f"cityscapes-vps:{cityscapes_vps_set.cityscapes_vps(tmp_path / 'a')}"
     step, losses = converted(source, f"kitti-step:{tmp_path / 'b'}")
     assert losses == {"renumbered_objects": 3}  # the person 66000 in each of three clips
     assert numbers_of(step)[0] == [("0003", "car", 5), ("0003", "person", 1)]
-    _, losses = converted(f"kitti-step:{clip_trees.kitti_step(tmp_path / 'c')}", f"davis:{tmp_path / 'd'}")
+    _, losses = converted(f"kitti-step:{kitti_step_set.kitti_step(tmp_path / 'c')}", f"davis:{tmp_path / 'd'}")
     assert losses["renumbered_objects"] == 3  # the car 300
-    _, losses = converted(f"davis:{clip_trees.davis(tmp_path / 'e')}", f"youtube-vis:{tmp_path / 'f'}")
+    _, losses = converted(f"davis:{davis_set.davis(tmp_path / 'e')}", f"youtube-vis:{tmp_path / 'f'}")
     assert losses == {"renumbered_objects": 2}  # ids of a JSON are unique, both clips of train have a 1 and a 2
 
 
 def test_numbers_counted_class_by_class(tmp_path: Path) -> None:
-    root = clip_trees.kitti_step(tmp_path / "a")
+    root = kitti_step_set.kitti_step(tmp_path / "a")
     for path in (root / "panoptic_maps").rglob("*.png"):
-        channels = clip_trees.step_channels(int(path.stem))
+        channels = kitti_step_set.step_channels(int(path.stem))
         channels[channels[..., 0] == 13, 1:] = (0, 7)  # the car has the number of the person
-        clip_trees.write_rgb(path, channels)
+        clip_drawing.write_rgb(path, channels)
     source = f"kitti-step:{root}"
     expected = numbers_of(open_dataset(source, default_split="val"))
     assert expected[0] == [("0003", "car", 7), ("0003", "person", 7)]
@@ -189,10 +191,10 @@ def test_numbers_counted_class_by_class(tmp_path: Path) -> None:
 
 def test_classes_that_have_objects_in_one_format_alone(tmp_path: Path) -> None:
     """Trucks and bicycles: things of Cityscapes-DVPS, stuff of KITTI-STEP."""
-    root = clip_trees.kitti_step(tmp_path / "a")
-    channels = clip_trees.step_channels(0)
+    root = kitti_step_set.kitti_step(tmp_path / "a")
+    channels = kitti_step_set.step_channels(0)
     channels[0, :2] = (14, 0, 0)
-    clip_trees.write_rgb(root / "panoptic_maps" / "val" / "0003" / "000000.png", channels)
+    clip_drawing.write_rgb(root / "panoptic_maps" / "val" / "0003" / "000000.png", channels)
     dvps, losses = converted(f"kitti-step:{root}", f"cityscapes-dvps:{tmp_path / 'b'}")
     assert losses == {"crowds_of_classes": 1}
     path = dvps.truth_path(0)
@@ -202,14 +204,14 @@ def test_classes_that_have_objects_in_one_format_alone(tmp_path: Path) -> None:
     assert not losses
     assert np.array_equal(np.array(Image.open(step.truth_path(0))), channels)
     values[0, 0], values[0, 1] = 14_003, 14_004
-    clip_trees.write_grey16(path, values)
+    clip_drawing.write_grey16(path, values)
     step, losses = converted(f"cityscapes-dvps:{tmp_path / 'b'}", f"kitti-step:{tmp_path / 'd'}")
     assert losses == {"flattened_objects": 2, "joined_segments": 1}
     assert np.array_equal(np.array(Image.open(step.truth_path(0))), channels)
 
 
 def test_two_clips_of_one_name_stay_apart_where_splits_share_a_folder(tmp_path: Path) -> None:
-    root = clip_trees.kitti_step(tmp_path / "a")
+    root = kitti_step_set.kitti_step(tmp_path / "a")
     for kind in ("images", "panoptic_maps"):
         (root / kind / "val" / "0003").rename(root / kind / "val" / "0001")
     source = f"kitti-step:{root}"
@@ -261,7 +263,7 @@ def test_real_clips_there_and_back(format: str, other: str, tmp_path: Path) -> N
 def write_strip(root: Path, target: Writer, objects: list[tuple[int, int]], *, frames: int = 1) -> list[Written]:
     """Frames of one row in which every pixel is an object of its own: (id, class)."""
     root.mkdir()
-    image = trees.write_image(root.parent / "strip.png", seed=1, size_hw=(1, len(objects)))
+    image = drawing.write_image(root.parent / "strip.png", seed=1, size_hw=(1, len(objects)))
     ids = np.array([[id for id, _ in objects]], dtype=np.int32)
     panoptic = panoptic_of(ids, *zip(*((id, label, False) for id, label in objects), strict=True))
     truth = annotation_of(panoptic, STREET, clip=True)
@@ -315,7 +317,7 @@ def test_the_ends_of_the_range_of_kitti_step(tmp_path: Path) -> None:
     for frame in range(3):  # a third of too many objects in each frame
         ids = np.arange(1 + frame * 22_000, 1 + (frame + 1) * 22_000, dtype=np.int32).reshape(100, 220)
         panoptic = panoptic_of(ids, ids.ravel().tolist(), [CAR] * 22_000, [False] * 22_000)
-        image = trees.write_image(tmp_path / "strip.png", seed=1, size_hw=(100, 220))
+        image = drawing.write_image(tmp_path / "strip.png", seed=1, size_hw=(100, 220))
         pixels, truth = np.zeros((100, 220, 3), np.uint8), Annotation(panoptic=panoptic)
         strips.append(
             target.write(

@@ -23,12 +23,25 @@ def test_every_generated_part_has_its_place_in_one_page() -> None:
     assert sorted(re.findall(r"generated: (\w+)", pages)) == sorted(runpy.run_path(str(BUILD))["GENERATED"])
 
 
-def test_every_variant_has_its_costs() -> None:
+def test_every_format_draws_its_layout() -> None:
+    sections = runpy.run_path(str(BUILD))["GENERATED"]["formats"]().split("\n## ")
+    assert len(sections) == len(format_names())
+    assert [section.split()[0] for section in sections if "\n    PATH/" not in section or "── " not in section] == []
+
+
+@pytest.mark.slow
+def test_every_variant_has_its_costs_and_they_are_not_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     costs = runpy.run_path(str(ROOT / "benchmarks" / "costs.py"))
     stored = json.loads((ROOT / "benchmarks" / "results" / "costs.json").read_text("utf-8"))
-    assert {variant: costs["parameters"](variant) for _, variant in costs["variants"]()} == {
-        variant: cost["parameters"] for variant, cost in stored.items()
+    assert {variant: system for system, variant in costs["variants"]()} == {
+        variant: cost["system"] for variant, cost in stored.items()
     }
+    for system in system_names():
+        variant = min(
+            (name for name in stored if stored[name]["system"] == system), key=lambda name: stored[name]["parameters"]
+        )
+        assert costs["parameters"](variant) == stored[variant]["parameters"], variant
 
 
 @pytest.mark.slow

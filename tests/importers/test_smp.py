@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.smp import convert
-from tests.importers.test_torchvision import normalized, ours, require_equal
+from tests.importers.foreign_networks import normalized, ours, require_equal
 from tests.nn.test_backbones import perturb_batch_norm
 
 
@@ -38,7 +38,7 @@ def test_scores_are_theirs(name: str, encoder: str, output_stride: int) -> None:
     assert network.traits.align_corners
     found = F.interpolate(network(images).logits, size=(96, 128), mode="bilinear", align_corners=True)
     require_equal(found, expected)
-    assert model.left_out == (0 if name == "DeepLabV3Plus" else len(theirs.state_dict()) - len(model.weights))
+    assert len(model.skipped) == (0 if name == "DeepLabV3Plus" else len(theirs.state_dict()) - len(model.weights))
 
 
 def test_other_encoders_are_refused_by_name() -> None:

@@ -19,7 +19,7 @@ from pixelwise.importers.torchvision import convert
 from pixelwise.labels import published
 from pixelwise.models.mask_rcnn import MaskRCNN, build
 from pixelwise.types import Annotation, Batch
-from tests.importers.test_torchvision import ours
+from tests.importers.foreign_networks import ours
 from tests.nn.test_backbones import perturb_batch_norm
 
 NAMES = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")

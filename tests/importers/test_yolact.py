@@ -112,7 +112,7 @@ def test_every_released_tensor_has_its_place(name: str) -> None:
         network = yolact.build(num_classes=model.num_classes, **model.arguments)
     require_fit(model.weights, network.state_dict(), source=name, expected=name)
     assert len(model.weights) == len(weights)
-    assert model.left_out == 0
+    assert not model.skipped
     assert model.num_classes == (21 if "pascal" in name else 81)
 
 
@@ -138,7 +138,7 @@ def test_the_configurations_are_the_authors() -> None:
     }
 
 
-def test_what_the_first_release_stored_beside_is_left_out() -> None:
+def test_what_the_first_release_stored_beside_is_skipped() -> None:
     with torch.device("meta"):
         weights = {key: torch.empty(shape) for key, shape in their_keys("yolact_resnet50").items()}
         old = {
@@ -146,7 +146,7 @@ def test_what_the_first_release_stored_beside_is_left_out() -> None:
             "fpn.downsample_layers.2.bias": torch.empty(256),
         }
         model = convert("yolact_resnet50", {**weights, **old})
-    assert model.left_out == 2
+    assert len(model.skipped) == 2
     assert len(model.weights) == len(weights)
 
 

@@ -62,8 +62,8 @@ def test_every_released_tensor_has_its_place(name: str) -> None:
     require_fit(model.weights, network.state_dict(), source=name, expected=name)
     assert model.system == ("yolact_edge" if "vid" in name else "yolact")
     # the flow of P3 is left out: its prediction, and what enlarges flow and features for it
-    assert model.left_out == (7 if "vid" in name else 0)
-    assert len(model.weights) == len(weights) - model.left_out
+    assert len(model.skipped) == (7 if "vid" in name else 0)
+    assert len(model.weights) == len(weights) - len(model.skipped)
     assert (model.num_classes, model.input_size) == (classes + 1, 550)
 
 
@@ -132,7 +132,7 @@ def test_partial_frames_are_theirs(tmp_path: Path, capsys: pytest.CaptureFixture
     import_weights(Family.yolact_edge, "yolact_edge_vid_resnet50", source, out=tmp_path / "model")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{len(weights) - 7} tensors mapped, 0 missing, 0 unexpected"
-    assert lines[1].startswith("7 tensors of layers that are not used were left out")
+    assert lines[1].startswith("7 tensors skipped that are not used: flow_net.pred1.")
     network, card = read_model(tmp_path / "model")
     assert (card.system, card.input_size, len(card.labels)) == ("yolact_edge", 550, 41)
     assert isinstance(network, yolact_edge.YolactEdge)

@@ -1,5 +1,10 @@
+import hashlib
 import json
+import random
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,7 +118,7 @@ def test_truncated_weights_are_named(model_folder: Path, length: int):
 
 def test_weights_that_are_a_pickle_are_refused(model_folder: Path):
     torch.save(pointwise().state_dict(), model_folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"expected a safetensors file, but this is a file of torch\.save"):
         read_model(model_folder)
 
 
@@ -140,13 +145,114 @@ def test_damaged_json_is_named(model_folder: Path, text: str):
 )
 def test_wrong_fields_are_named(model_folder: Path, field: str, value: object, message: str):
     path = model_folder / "model.json"
-    content = json.loads(path.read_text())
-    content[field] = value
-    path.write_text(json.dumps(content))
+    change_card(model_folder, {field: value})
     with pytest.raises(CheckpointError) as error:
         read_model(model_folder)
     assert str(path) in one_line(error)
     assert message in one_line(error)
+
+
+def change_card(folder: Path, changes: dict[str, Any], *, without: Sequence[str] = ("card_sha256",)) -> None:
+    """As whoever edits model.json by hand may do it."""
+    path = folder / "model.json"
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if key not in without}))
+
+
+def test_the_card_holds_the_hash_of_the_weights(model_folder: Path):
+    content = json.loads((model_folder / "model.json").read_text())
+    assert content["weights_sha256"] == hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_other_weights_than_those_written_are_refused(model_folder: Path, tmp_path: Path):
+    """Sound ones of the same network too, as where one of two files was copied."""
+    module = pointwise()
+    module.classifier.bias.data += 1
+    write_model(tmp_path / "other", module.state_dict(), pointwise_card())
+    shutil.copy(tmp_path / "other" / "model.safetensors", model_folder)
+    with pytest.raises(CheckpointError) as error:
+        read_model(model_folder)
+    assert str(model_folder / "model.safetensors") in one_line(error)
+    assert "not the weights that model.json was written with (SHA-256 " in one_line(error)
+
+
+def test_a_folder_without_hashes_is_read(model_folder: Path):
+    """As versions before wrote it."""
+    change_card(model_folder, {}, without=("weights_sha256", "card_sha256"))
+    assert torch.equal(read_model(model_folder)[0].state_dict()["classifier.bias"], torch.tensor([1.0, 0, 0]))
+
+
+def test_a_card_changed_by_hand_is_read_once_its_hash_is_removed(model_folder: Path):
+    change_card(model_folder, {"licence": "CC0"}, without=())
+    with pytest.raises(CheckpointError, match=r"model\.json: its fields are not those .* remove the field card_sha256"):
+        read_card(model_folder)
+    change_card(model_folder, {"licence": "CC0"})
+    assert read_model(model_folder)[1].licence == "CC0"
+
+
+def test_spaces_and_the_order_of_fields_are_no_damage(model_folder: Path):
+    path = model_folder / "model.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(content.items()))))
+    read_model(model_folder)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path):
+    module = pointwise()
+    module.classifier.weight.data[0, 0] = float("nan")
+    write_model(tmp_path, module.state_dict(), pointwise_card())
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: 'classifier\.weight' holds NaN .*1 of 9"):
+        read_model(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_damage_is_read_as_another_model(model_folder: Path, seed: int):
+    """Bytes of either file changed, inserted or removed: one line that names it, or the model as it was."""
+    generator = random.Random(seed)
+    module, card = read_model(model_folder)
+    whole = {name: (model_folder / name).read_bytes() for name in ("model.safetensors", "model.json")}
+    messages = []
+    for _ in range(60):
+        name = generator.choice(list(whole))
+        damaged = bytearray(whole[name])
+        for _ in range(generator.choice((1, 1, 2, 5))):
+            start = generator.randrange(len(damaged))
+            length = generator.choice((0, 1, 1, 1, 8))
+            damaged[start : start + length] = generator.randbytes(generator.choice((0, 1, 1, 1, 8)))
+        (model_folder / name).write_bytes(damaged)
+        try:
+            found, found_card = read_model(model_folder)
+        except CheckpointError as error:
+            messages.append((name, str(error)))
+        else:
+            assert found_card == card, damaged
+            for key, tensor in module.state_dict().items():
+                assert torch.equal(found.state_dict()[key], tensor)
+        (model_folder / name).write_bytes(whole[name])
+    assert len(messages) > 30
+    for name, message in messages:
+        assert str(model_folder / name) in message
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, -1, 0, 1e308, 10**30, "", "x", [], [[]], {}, {"a": {}}, float("nan"), [1, "a", None]]
+)
+def test_values_of_other_types_are_refused_by_name(model_folder: Path, value: object):
+    """In a card without hashes, in every field and in every field of the labels."""
+    content = json.loads((model_folder / "model.json").read_text())
+    places = [{key: value} for key in content if not key.endswith("sha256")]
+    places += [{"labels": {**content["labels"], key: value}} for key in content["labels"]]
+    places += [{"arguments": {"stride": value}}, {"arguments": {"": value}}]
+    messages = []
+    for changes in places:
+        change_card(model_folder, {**content, **changes})
+        try:
+            read_model(model_folder)
+        except CheckpointError as error:
+            messages.append(str(error))
+    assert messages
+    assert all(str(model_folder) in message and "\n" not in message for message in messages)
 
 
 def test_weights_of_another_network_are_told_by_their_first_keys(model_folder: Path):

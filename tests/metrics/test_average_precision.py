@@ -204,7 +204,7 @@ def test_what_cannot_be_counted_is_named() -> None:
         metric.update(truth, truth, id="b")
     with pytest.raises(DataError, match="image 'b': the prediction tells no objects"):
         metric.update(Annotation(), truth, id="b")
-    with pytest.raises(DataError, match="class 7 is not one of the 4"):
+    with pytest.raises(DataError, match="class 7 in the prediction is not one of the 4"):
         metric.update(boxed([[0, 0, 9, 9]], [7], [0.5]), truth, id="b")
     other = Annotation(instances=replace(found.instances, masks=replace(found.instances.masks, size=(41, 60))))  # pyright: ignore
     with pytest.raises(DataError, match="the prediction is 41×60, the truth 40×60"):

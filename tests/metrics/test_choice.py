@@ -11,7 +11,7 @@ from pixelwise.errors import RecipeError
 from pixelwise.labels import LabelSet, published
 from pixelwise.metrics.choice import (
     DEFINITIONS,
-    JUDGED_TASKS,
+    EVALUATED_TASKS,
     TaskMetric,
     chosen_by,
     metric_from_state,
@@ -30,7 +30,7 @@ TASK_OF = {
 
 def test_every_definition_is_one_of_a_task() -> None:
     assert set(TASK_OF) == set(DEFINITIONS)
-    assert set(TASK_OF.values()) == set(JUDGED_TASKS)
+    assert set(TASK_OF.values()) == set(EVALUATED_TASKS)
 
 
 @pytest.mark.parametrize("definition", [name for name in TASK_OF if name != "cityscapes"])
@@ -65,9 +65,9 @@ def test_what_nothing_judges_is_refused() -> None:
         RecipeError, match="task 'caption': nothing evaluates it; semantic, instance and panoptic can be"
     ):
         new_metric("caption", LABELS)
-    with pytest.raises(RecipeError, match="for panoptic segmentation one of panoptic, video-panoptic is wanted"):
+    with pytest.raises(RecipeError, match="for panoptic segmentation expected one of panoptic, video-panoptic"):
         new_metric("panoptic", LABELS, "coco")
-    with pytest.raises(RecipeError, match="definition 'pq': one of voc"):
+    with pytest.raises(RecipeError, match="definition 'pq': expected one of voc"):
         metric_from_state(LABELS, "pq", {})
 
 

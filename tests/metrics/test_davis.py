@@ -252,7 +252,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
         (Annotation(), truth, "the prediction has no object masks"),
         (truth, without(truth, "masks"), "the truth has no object masks"),
         (without(truth, "track_ids"), truth, "the prediction has objects without track ids"),
-        (tracks(np.zeros((2, 2))), truth, "prediction and truth are 2×2 and 4×4"),
+        (tracks(np.zeros((2, 2))), truth, "the prediction is 2×2, the truth 4×4"),
     ):
         with pytest.raises(DataError, match=f"image 'a': {text}"):
             metric.update(predicted, expected, id="a")
@@ -262,7 +262,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(DataError, match="the prediction has the track 1 twice"):
         metric.update(twice, truth, id="a")
     assert metric.images == {}
-    with pytest.raises(DataError, match=r"state\.images\.a: a class or an object"):
+    with pytest.raises(DataError, match=r"state\.images\.a: an object that there is not"):
         Davis.from_state(LABELS, "davis", {"images": {"a": [None, 0, [[1, 1, 4, 4]], [], [[1, 2, 4, 4, 4]], 1.0]}})
     with pytest.raises(DataError, match=r"state\.images"):
         Davis.from_state(LABELS, "davis", {})

@@ -375,7 +375,7 @@ def test_the_definition_is_that_of_the_published_label_set() -> None:
 
 
 def test_definitions_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(RecipeError, match="definition 'coco': one of voc, ade20k, cityscapes is wanted"):
+    with pytest.raises(RecipeError, match="definition 'coco': expected one of voc, ade20k, cityscapes"):
         MeanIoU(ADE, "coco")
     with pytest.raises(RecipeError, match="definition cityscapes: 'floor' of 'ade20k' is not one of"):
         MeanIoU(ADE, "cityscapes")

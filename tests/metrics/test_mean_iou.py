@@ -274,10 +274,10 @@ def test_the_state_travels_through_json_unchanged() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"confusion": [[0] * 6] * 4}, "confusion: 5 rows of 6 counts are wanted"),
-        ({"confusion": [[0] * 6] * 4 + [[0, 0, 0, 0, 0, -1]]}, "confusion: 5 rows of 6 counts"),
-        ({"confusion": [[0, 1], [2]]}, "confusion: rows of integers are wanted"),
-        ({"objects": [[0] * 3]}, "objects: 5 rows of 3 counts are wanted"),
+        ({"confusion": [[0] * 6] * 4}, "state.confusion: expected 5 rows of 6 counts"),
+        ({"confusion": [[0] * 6] * 4 + [[0, 0, 0, 0, 0, -1]]}, "state.confusion: expected 5 rows of 6 counts"),
+        ({"confusion": [[0, 1], [2]]}, "state.confusion: expected 5 rows of 6 counts"),
+        ({"objects": [[0] * 3]}, "state.objects: expected 5 rows of 3 counts"),
         ({"images": {}}, r"0 pixels in its images, 2 in its confusion matrix"),
     ],
 )

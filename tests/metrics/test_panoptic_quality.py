@@ -304,7 +304,7 @@ def test_impossible_states_and_definitions_are_refused() -> None:
         PanopticQuality(LABELS, "voc")
     for row in ([3, 1, 0, 0, 1.0], [0, -1, 0, 0, 0.0], [0, 1, 0, 0, 1.5], [0, 2, 0, 0, 0.3]):
         with pytest.raises(DataError, match=r"state\.images\.a: a class or counts"):
-            PanopticQuality.from_state(LABELS, "panoptic", {"images": {"a": [row]}})
+            PanopticQuality.from_state(LABELS, "panoptic", {"images": {"a": [[row]]}})
     with pytest.raises(DataError, match=r"state\.images"):
         PanopticQuality.from_state(LABELS, "panoptic", {})
     one = segments([[1]], {1: CAT})

@@ -9,14 +9,15 @@ import pytest
 from pixelwise.errors import DataError
 from pixelwise.labels import published
 from pixelwise.training.run.data import open_training_data
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import masks_set
 
 
 @pytest.fixture
 def coco(tmp_path: Path) -> str:
     """An image of which COCO's classes are told."""
-    trees.masks(tmp_path / "a", "x", labels=None)
-    trees.write_mask(tmp_path / "a" / "masks" / "x.png", [[0, 1, 5, 17, 18, 90]] * 4)
+    masks_set.masks(tmp_path / "a", "x", labels=None)
+    drawing.write_mask(tmp_path / "a" / "masks" / "x.png", [[0, 1, 5, 17, 18, 90]] * 4)
     return f"masks:{tmp_path}/a@train?labels=coco"
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from pixelwise.errors import DataError
 from pixelwise.evaluation.subject import Subject, stored_subject
-from tests.data import clip_trees
+from tests.data import clip_drawing
+from tests.data.formats import cityscapes_vps_set, davis_set, kitti_step_set
 from tests.shared_data import require
 
 
@@ -25,19 +26,19 @@ def scored(subject: Subject) -> dict:  # pyright: ignore[reportMissingTypeArgume
 
 
 def test_frames_of_kitti_step(tmp_path: Path) -> None:
-    clip_trees.kitti_step(tmp_path / "data")
+    kitti_step_set.kitti_step(tmp_path / "data")
     shutil.copytree(tmp_path / "data" / "panoptic_maps" / "val", tmp_path / "found")
     subject = stored_subject(tmp_path / "found", [f"kitti-step:{tmp_path / 'data'}"])
     found = scored(subject)
     assert (subject.task, found["definition"], found["vpq"], found["stq"]) == ("panoptic", "video-panoptic", 1, 1)
     last = tmp_path / "found" / "0003" / "000002.png"
-    channels = clip_trees.step_channels(2)
+    channels = kitti_step_set.step_channels(2)
     channels[channels[..., 0] == 13, 2] += 1  # the car gets another number in the last frame
-    clip_trees.write_rgb(last, channels)
+    clip_drawing.write_rgb(last, channels)
     worse = scored(subject)
     assert worse["vpq"] < 1
     channels[0, 0] = (77, 0, 0)
-    clip_trees.write_rgb(last, channels)
+    clip_drawing.write_rgb(last, channels)
     with pytest.raises(DataError, match=r"000002\.png: value 77.*0003/000002"):
         scored(subject)
 
@@ -51,7 +52,7 @@ def test_maps_of_the_real_clip_of_kitti_step() -> None:
 
 
 def test_frames_of_davis(tmp_path: Path) -> None:
-    clip_trees.davis(tmp_path / "data")
+    davis_set.davis(tmp_path / "data")
     shutil.copytree(tmp_path / "data" / "Annotations" / "480p", tmp_path / "found")
     subject = stored_subject(tmp_path / "found", [f"davis:{tmp_path / 'data'}"])
     found = scored(subject)
@@ -62,7 +63,7 @@ def test_frames_of_davis(tmp_path: Path) -> None:
 
 
 def test_results_of_cityscapes_vps(tmp_path: Path) -> None:
-    data = clip_trees.cityscapes_vps(tmp_path / "data")
+    data = cityscapes_vps_set.cityscapes_vps(tmp_path / "data")
     content = json.loads((data / "panoptic_gt_val_city_vps.json").read_text())
     (tmp_path / "found").mkdir()
     shutil.copytree(data / "val" / "panoptic_video", tmp_path / "found" / "pan_pred")
@@ -73,11 +74,11 @@ def test_results_of_cityscapes_vps(tmp_path: Path) -> None:
 
 
 def test_classes_of_frames_are_judged_as_those_of_images(tmp_path: Path) -> None:
-    clip_trees.kitti_step(tmp_path / "data")
+    kitti_step_set.kitti_step(tmp_path / "data")
     for frame in range(3):
         path = tmp_path / "found" / "0003" / f"{frame:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(clip_trees.step_channels(frame)[..., 0].astype(np.uint8)).save(path)
+        Image.fromarray(kitti_step_set.step_channels(frame)[..., 0].astype(np.uint8)).save(path)
     subject = stored_subject(tmp_path / "found", [f"kitti-step:{tmp_path / 'data'}"])
     assert subject.task == "semantic"
     assert scored(subject)["mean_iou"] == 1

@@ -25,6 +25,7 @@ from pixelwise.cli.launch import is_first_process
 from pixelwise.cli.merge import merge
 from pixelwise.cli.models import models
 from pixelwise.cli.predict import predict
+from pixelwise.cli.terminal import print, printable
 from pixelwise.cli.train import train
 from pixelwise.errors import PixelwiseError
 
@@ -76,13 +77,17 @@ def main() -> None:
         code = _refused(_usage_fault(error))
     except PixelwiseError as error:
         code = _refused(f"pixelwise: {' '.join(str(error).splitlines())}")
-    except PermissionError as error:
-        code = _refused(f"pixelwise: {error.filename}: permission denied")
+    except MemoryError as error:
+        code = _refused(f"pixelwise: not enough memory ({str(error) or 'no more is given'}); make the input smaller")
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:  # the reader of our stdout has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
         code = 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        code = _refused(f"pixelwise: {printable(str(error.filename))}: {(error.strerror or str(error)).lower()}")
     if code == 130:
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would print tracebacks
     sys.exit(code if isinstance(code, int) else 0)
@@ -90,7 +95,8 @@ def main() -> None:
 
 def _refused(text: str) -> int:
     if is_first_process():
-        print(text, file=sys.stderr)
+        for line in text.split("\n"):  # several are the help
+            print(line, file=sys.stderr)
     return 2
 
 

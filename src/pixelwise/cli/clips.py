@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     Raises:
         DataError: they mean no clip or several, or the clip is what `out` would replace.
     """
+    from pixelwise.files.images import frame_count
     from pixelwise.inference.images.find import find_image_files, frames_in
     from pixelwise.inference.video.input import in_reading_order, is_video, open_images, open_video
 
@@ -55,7 +57,7 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     if len(inputs) == 1 and place.is_dir():
         files = in_reading_order(frames_in(place))
         return open_images(files, place, frame_rate=frame_rate, max_megapixels=max_megapixels)
-    files = [file.path for file in find_image_files(inputs, out=out.parent, videos=True)]
+    files = [file.path for file in find_image_files(inputs, out=out.parent, videos=True).files]
     videos = [file for file in files if is_video(file)]
     if len(files) == 1 and videos:
         if os.path.exists(out) and out.samefile(files[0]):
@@ -64,20 +66,19 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     if videos:
         raise DataError(f"--out {out}: holds one clip, and there are {len(files)} inputs; name a folder for them")
     if len(files) == 1:
-        raise DataError(f"--out {out}: {files[0]} is an image and not a clip; name a folder for its results")
+        frames = frame_count(files[0], max_megapixels=max_megapixels)
+        kind = "an image" if frames == 1 else f"an image of {frames:,} frames"
+        advice = "name a folder for its results" + ("" if frames == 1 else ", or convert it to a video first")
+        raise DataError(f"--out {out}: {files[0]} is {kind} and not a clip; {advice}")
     files = in_reading_order(files) if len(inputs) == 1 else files
     return open_images(files, files[0].parent, frame_rate=frame_rate, max_megapixels=max_megapixels)
 
 
 def video_names(video: ImageFile, out: Path) -> tuple[Path, Path]:
     """Where the results of a video go in a folder: its overlay and its lines."""
-    from pixelwise.inference.images.find import VIDEO_OVERLAY_SUFFIX
-    from pixelwise.predictions.lines import RESULTS_NAME
+    from pixelwise.inference.images.find import LINES_SUFFIX, VIDEO_OVERLAY_SUFFIX
 
-    lines = out / f"{video.stem}.jsonl"
-    if lines == out / RESULTS_NAME:
-        lines = out / f"{video.stem}{video.path.suffix}.jsonl"
-    return out / f"{video.stem}{VIDEO_OVERLAY_SUFFIX}", lines
+    return out / f"{video.stem}{VIDEO_OVERLAY_SUFFIX}", out / f"{video.stem}{LINES_SUFFIX}"
 
 
 def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
@@ -93,7 +94,7 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
     if json_lines and before:
         with run.job.lines.open(encoding="utf-8") as file:
             for line in _first(file, before):
-                print(line, end="", flush=True)
+                print(line.rstrip("\n"), whole=True, flush=True)
     if not quiet:
         if run.begun.is_done:
             print(f"{video}: done before, skipped; --overwrite redoes it", file=sys.stderr)
@@ -114,7 +115,7 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
                 count += 1
                 advance(1)
                 if json_lines:
-                    print(line, flush=True)
+                    print(line, whole=True, flush=True)
         except DataError as error:
             failure = str(error)
     if not (quiet or json_lines) and (before + count or not failure):

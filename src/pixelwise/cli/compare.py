@@ -22,6 +22,7 @@ from pixelwise.cli.options import (
     QuietOption,
     WorkersOption,
 )
+from pixelwise.cli.terminal import cell, print
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.files.atomic import require_writable, write_file
 
@@ -91,7 +92,7 @@ def compare(
             print(f"measuring {event} …", file=sys.stderr)
     assert comparison is not None
     if as_json:
-        print(json.dumps(comparison.to_json(), ensure_ascii=False))
+        print(json.dumps(comparison.to_json(), ensure_ascii=False), whole=True)
     else:
         _print_table(comparison)
     if out is not None:
@@ -133,7 +134,7 @@ def _notes(comparison: Comparison) -> list[str]:
         "GFLOPs: of the network for one of these images, on average; 1 multiply-add = 2 FLOPs; convolutions and matrix "
         "products",
         f"peak memory: {memory}, in a process for each model, over the same images; 1 MiB = 2^20 bytes",
-        "input size: long side in pixels at which the network looks at an image, each model's own",
+        "input size: long side in pixels at which the network runs on an image, each model's own",
     ]
     if len({row.classes for row in comparison.models}) > 1:
         lines.append("the models tell different classes apart: their means are over different classes")
@@ -151,17 +152,17 @@ def _print_table(comparison: Comparison) -> None:
     for number, column in enumerate(rows[0]):
         table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(cell, row.values()))
     console.print(table)
     for line in _notes(comparison):
-        console.print(line)
+        print(line)
 
 
 def _require_writable(path: Path) -> None:
     if path.suffix.lower() not in TABLES:
-        raise RecipeError(f"--out {path}: a file name ending with {', '.join(TABLES)} is wanted")
+        raise RecipeError(f"--out {path}: expected a file name that ends with {', '.join(TABLES)}")
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; a file name is wanted")
+        raise DataError(f"{path}: is a folder; expected the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         require_writable(path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from pixelwise.cli.options import JsonOption, QuietOption, WorkersOption
+from pixelwise.cli.terminal import cell, print, printable
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def check(
     if fix is not None and report.faults():
         repairs = repair_dataset(parsed, fix, workers=workers, progress=progress)
     if json_report:
-        print(json.dumps(_report_json(report) | {"repaired": _repairs_json(repairs)}, ensure_ascii=False))
+        print(json.dumps(_report_json(report) | {"repaired": _repairs_json(repairs)}, ensure_ascii=False), whole=True)
     elif repairs is not None:
         _print_repairs(repairs)
     elif fix is not None:
@@ -132,7 +133,7 @@ def stats(
     statistics = statistics_of(dataset, workers=workers, progress=_bar(hidden=quiet or json_report))
     if json_report:
         content = {"data": dataset.name, "labels": dataset.labels.name, "note": dataset.note}
-        print(json.dumps(content | statistics.to_json(), ensure_ascii=False))
+        print(json.dumps(content | statistics.to_json(), ensure_ascii=False), whole=True)
     else:
         _print_statistics(dataset, statistics)
     _print_failures(statistics.failures, len(dataset))
@@ -181,7 +182,7 @@ def convert(
         progress=_bar(hidden=quiet or json_report),
     )
     if json_report:
-        print(json.dumps(_conversion_json(conversion), ensure_ascii=False))
+        print(json.dumps(_conversion_json(conversion), ensure_ascii=False), whole=True)
     else:
         _print_conversion(conversion, notes=not quiet)
     _print_failures(conversion.failures, sum(conversion.images.values()) + len(conversion.failures))
@@ -367,7 +368,7 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
         column.justify = "right"
     for index, one in enumerate(statistics.classes):
         counts = [getattr(one.objects, name) for name in more]
-        table.add_row(str(index), one.name, f"{one.share:.2%}", f"{one.images:,}", *(f"{n:,}" for n in counts))
+        table.add_row(str(index), cell(one.name), f"{one.share:.2%}", f"{one.images:,}", *(f"{n:,}" for n in counts))
     table.add_row("", "void", f"{statistics.void_share:.2%}", "")
     Console(file=sys.stdout, highlight=False, markup=False).print(table)
 
@@ -391,6 +392,6 @@ def _bar(*, hidden: bool) -> Progress:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            yield from progress.track(items, total=total, description=what)
+            yield from progress.track(items, total=total, description=printable(what))
 
     return bar

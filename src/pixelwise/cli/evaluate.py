@@ -25,7 +25,8 @@ from pixelwise.cli.options import (
     TtaOption,
     WorkersOption,
 )
-from pixelwise.errors import RecipeError
+from pixelwise.cli.terminal import cell, print
+from pixelwise.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pixelwise.data.dataset import Dataset
     from pixelwise.evaluation.class_confusion import ClassConfusion
     from pixelwise.evaluation.report import Evaluation
+    from pixelwise.metrics.choice import TaskMetric
     from pixelwise.predictions.coco_objects import CocoResults
     from pixelwise.predictions.coco_segments import PanopticResults
     from pixelwise.types import Annotation, Sample
@@ -62,8 +64,9 @@ def evaluate(
         typer.Option(
             "--predictions",
             metavar="PATH",
-            help="Evaluate the id masks in this folder, paired by name, the objects in this COCO results JSON, or the "
-            "segments of this COCO panoptic JSON, its PNGs in the folder of its name.",
+            help="Evaluate the id masks in this folder, paired by name, the objects in this COCO results JSON, the "
+            "segments of this COCO panoptic JSON, its PNGs in the folder of its name, or the lines of tracked videos, "
+            "CLIP.labelled.jsonl or a folder of such.",
         ),
     ] = None,
     input_size: InputSizeOption = None,
@@ -71,7 +74,11 @@ def evaluate(
     tta: TtaOption = False,
     track: Annotated[
         bool,
-        typer.Option("--track", help="In clips: follow the objects of a model that sees frames one by one."),
+        typer.Option(
+            "--track",
+            help="In clips: follow the objects of a model that runs on frames one by one. On DAVIS this gives J and F, "
+            "by the unsupervised definition.",
+        ),
     ] = False,
     label_map: MapOption = None,
     definition: DefinitionOption = None,
@@ -101,12 +108,14 @@ def evaluate(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Validation a model, or masks that any tool wrote, on a data set.
+    """Evaluate a model, or predictions that any tool wrote, on a data set.
 
     Masks hold the ids of the data set's own files, and lie in PATH under the names of the images: NAME.png or
-    NAME.semantic.png. Exit code 1 if an image could not be evaluated.
+    NAME.semantic.png. On sets whose one class is "object", such as DAVIS, objects of all classes count; there tracks
+    are matched to objects (davis-unsupervised), unless --definition davis says that their numbers are those of the
+    ground truth. Exit code 1 if an image could not be evaluated.
     """
-    of_model = {"--input-size": input_size, "--tile": tile, "--tta": tta, "--track": track, "--map": label_map}
+    of_model = {"--input-size": input_size, "--tile": tile, "--tta": tta, "--track": track}
     names = model or []
     if merge:
         of_data = {
@@ -115,30 +124,31 @@ def evaluate(
             "--definition": definition,
             "--windows": windows,
             "--shard": shard,
+            "--map": label_map,
         }
         _refuse({**of_data, **of_model}, "not with --merge, which joins what the shards counted")
         if not names:
-            raise RecipeError("--merge wants the files that the shards wrote: evaluate --merge FILE…")
+            raise RecipeError("--merge: expected the files that the shards wrote: evaluate --merge FILE…")
         return _merged(names, out, quiet=quiet, as_json=as_json)
     if len(names) > 1:
         raise RecipeError(f"{len(names)} models; evaluate evaluates one, see pixelwise compare")
     if bool(names) == (predictions is not None):
-        raise RecipeError("evaluate wants either MODEL or --predictions PATH; see pixelwise evaluate --help")
+        raise RecipeError("expected either MODEL or --predictions PATH; see pixelwise evaluate --help")
     if not data:
         raise RecipeError("Missing option '--data', such as voc:./VOC2012@val (see pixelwise evaluate --help)")
     if predictions is not None:
-        _refuse(of_model, "only with MODEL; --predictions evaluates masks as they are")
+        _refuse(of_model, "only with MODEL; --predictions evaluates what is stored as it is")
 
     started = time.perf_counter()
-    from pixelwise.data.dataset import clips_of
     from pixelwise.evaluation.class_confusion import ClassConfusion
     from pixelwise.evaluation.report import Evaluation, make_report_folder
     from pixelwise.evaluation.shards import Shard, shard_to_json
     from pixelwise.evaluation.subject import model_subject, stored_subject
+    from pixelwise.evaluation.void_predictions import VoidPredictions
     from pixelwise.evaluation.worst_images import WorstImages
     from pixelwise.inference.predictor import Options
-    from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, PANOPTIC_RESULTS_NAME, CocoResults
-    from pixelwise.predictions.coco_segments import PanopticResults
+    from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, CocoResults
+    from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME, PanopticResults
 
     part = None if shard is None else Shard.parse(shard)
     if predictions is None:
@@ -151,7 +161,7 @@ def evaluate(
             tracks=track,
         )
     else:
-        subject = stored_subject(predictions, data)
+        subject = stored_subject(predictions, data, label_map)
     metric = subject.new_metric(definition, windows=None if windows is None else _lengths(windows))
     if out is not None:
         make_report_folder(out)
@@ -159,21 +169,25 @@ def evaluate(
         for line in subject.notes:
             print(line, file=sys.stderr)
 
-    everything = range(len(subject.dataset))
-    wanted = everything if part is None else part.part_of(everything, clips_of(subject.dataset))
+    everything = subject.considered
+    wanted = everything if part is None else part.part_of(everything, subject.dataset.clips)
     answered = set(subject.indices)
     indices = [index for index in wanted if index in answered]
     missing = tuple(subject.dataset.ids[index] for index in wanted if index not in answered)
     worst = None if out is None else WorstImages(metric)
     classes = None if out is None or subject.task != "panoptic" else ClassConfusion(subject.dataset.labels)
-    watchers: list[Callable[[Sample, Annotation], None]] = [one for one in (worst, classes) if one is not None]
+    void = VoidPredictions(subject.dataset.labels) if subject.masks else None
+    watchers: list[Callable[[Sample, Annotation], None]] = [one for one in (worst, classes, void) if one is not None]
     with ExitStack() as files:
         if out is not None and subject.task == "instance":
-            results = files.enter_context(CocoResults(out / COCO_RESULTS_NAME))
+            mapped = subject.dataset.labels if subject.is_mapped else None
+            results = files.enter_context(CocoResults(out / COCO_RESULTS_NAME, mapped=mapped))
             watchers.append(_writer(results, subject.dataset))
         if out is not None and subject.task == "panoptic":
             ids, labels = subject.dataset.ids, subject.dataset.labels
-            segments = files.enter_context(PanopticResults(out / PANOPTIC_RESULTS_NAME, ids, labels))
+            segments = files.enter_context(
+                PanopticResults(out / PANOPTIC_RESULTS_NAME, ids, labels, mapped=subject.is_mapped)
+            )
             watchers.append(_segment_writer(segments))
         failures = evaluate_images(
             subject, metric, indices, watchers=watchers, workers=workers, hidden=quiet or as_json
@@ -187,9 +201,23 @@ def evaluate(
         total=len(wanted),
         seconds=time.perf_counter() - started,
     )
+    if subject.is_mapped and part is None:
+        _require_ground_truth(metric, subject.dataset.name)
+    if void is not None and predictions is not None and (note := void.note(predictions)):
+        print(note, file=sys.stderr)
     content = evaluation.to_json() if part is None else shard_to_json(evaluation, part, subject)
     sheet = None if worst is None else worst.sheet()
     return _report(evaluation, content, out, worst=sheet, classes=classes, as_json=as_json)
+
+
+def _require_ground_truth(metric: TaskMetric, data: str) -> None:
+    """Raise DataError where a map ignores all ground truth: then there is no number."""
+    means = [value for value in metric.compute().values() if not isinstance(value, dict)]
+    if metric.images and all(value is None for value in means):
+        raise DataError(
+            f"--map: no ground truth of {data} is left in its {len(metric.images):,} images, so nothing was evaluated; "
+            "name pairs of classes in a file, --map FILE.toml"
+        )
 
 
 def _segment_writer(results: PanopticResults) -> Callable[[Sample, Annotation], None]:
@@ -237,7 +265,7 @@ def _lengths(windows: str) -> list[int]:
     try:
         return [int(number) for number in windows.split(",")]
     except ValueError:
-        raise RecipeError(f"--windows '{windows}': numbers of labelled frames are wanted, such as 1,2,3,4") from None
+        raise RecipeError(f"--windows '{windows}': expected numbers of labelled frames, such as 1,2,3,4") from None
 
 
 def _report(
@@ -253,7 +281,7 @@ def _report(
     from pixelwise.evaluation.report import write_report
 
     if as_json:
-        print(json.dumps(content, ensure_ascii=False))
+        print(json.dumps(content, ensure_ascii=False), whole=True)
     else:
         _print_tables(content)
     if out is not None:
@@ -263,7 +291,7 @@ def _report(
         more = ", …" if len(missing) > NAMED_MISSING else ""
         print(
             f"{len(missing)} of {evaluation.total} images have no prediction: "
-            f"{', '.join(missing[:NAMED_MISSING])}{more}; left out",
+            f"{', '.join(missing[:NAMED_MISSING])}{more}; skipped",
             file=sys.stderr,
         )
     print_failures(failures, evaluation.total - len(missing))
@@ -279,9 +307,7 @@ def _print_tables(result: dict[str, Any]) -> None:
     # as wide as the tables want: rich would cut their columns to the terminal
     console = Console(width=1000, highlight=False, markup=False, emoji=False, soft_wrap=True)
     part = f", shard {result['shard']['number']}/{result['shard']['count']}" if "shard" in result else ""
-    console.print(
-        f"{result['model']} on {result['data']}{part}: {result['images']:,} images, {result['seconds']:,.1f} s"
-    )
+    print(f"{result['model']} on {result['data']}{part}: {result['images']:,} images, {result['seconds']:,.1f} s")
     for kind, name in (("class", "per_class"), ("category", "per_category")):
         rows: dict[str, dict[str, Any]] = result.get(name, {})
         columns = list(dict.fromkeys(column for values in rows.values() for column in values))
@@ -290,14 +316,14 @@ def _print_tables(result: dict[str, Any]) -> None:
         for column in columns:
             table.add_column(heading(column), justify="right")
         for row, values in rows.items():
-            table.add_row(row, *(_shown(values[column]) for column in columns))
+            table.add_row(cell(row), *(_shown(values[column]) for column in columns))
         if rows:
             console.print(table)
     means = Table(box=None, pad_edge=False, show_header=False)
     for name, value in result["metrics"].items():
         means.add_row(heading(name), _shown(value))
     console.print(means)
-    console.print(DEFINITIONS[result["definition"]])
+    print(DEFINITIONS[result["definition"]])
 
 
 def _shown(value: float | int | None) -> str:

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print
 
 if TYPE_CHECKING:
     from pixelwise.evaluation.subject import Subject
@@ -58,7 +59,7 @@ def print_failures(failures: Sequence[str], total: int) -> None:
     if failures:
         print(f"{len(failures)} of {total} failed:", file=sys.stderr)
     for failure in failures:
-        print(f"  {failure}; left out", file=sys.stderr)
+        print(f"  {failure}; skipped", file=sys.stderr)
 
 
 def heading(metric: str) -> str:

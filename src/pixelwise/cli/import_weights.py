@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pixelwise.cli.options import JsonOption
+from pixelwise.cli.terminal import print
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import write_file
 from pixelwise.files.text import read_json, read_lines
@@ -166,7 +167,7 @@ def _say(report: dict[str, Any], found: ImportedModel | ImportedBackbone, as_jso
 
     if as_json:
         counts = {"mapped": len(found.weights), "skipped": len(found.skipped), "missing": 0, "unexpected": 0}
-        print(json.dumps({**counts, **report, "notes": found.notes}, ensure_ascii=False))
+        print(json.dumps({**counts, **report, "notes": found.notes}, ensure_ascii=False), whole=True)
         return
     print(f"{len(found.weights)} tensors mapped, 0 missing, 0 unexpected")
     if found.skipped:

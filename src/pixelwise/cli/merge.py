@@ -10,6 +10,7 @@ import typer
 
 from pixelwise.cli.options import JsonOption, QuietOption
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def merge(
         typer.Option("--labels", help="What the ids mean: a published set such as coco_panoptic, or a TOML file."),
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option("--score-threshold", min=0, max=1, help="Leave out objects with a smaller score.")
+        float, typer.Option("--score-threshold", min=0, max=1, help="Skip objects with a smaller score.")
     ] = 0.5,
     largest_overlap: Annotated[
-        float, typer.Option("--largest-overlap", min=0, max=1, help="Leave out objects of which more is hidden.")
+        float, typer.Option("--largest-overlap", min=0, max=1, help="Skip objects of which more is hidden.")
     ] = 0.5,
     smallest_stuff: Annotated[
         int, typer.Option("--smallest-stuff", min=0, help="Pixels below which a class of stuff becomes void.")
@@ -56,9 +57,9 @@ def merge(
     panoptic_results.json has the segments of all. Objects are laid down from the highest-scoring on, and stuff where
     none lies.
     """
-    from pixelwise.data.kinds.panoptic_json import panoptic_categories
     from pixelwise.inference.images.merge import find_predictions, merge_files
-    from pixelwise.predictions.coco_objects import PANOPTIC_RESULTS_NAME, CocoResults
+    from pixelwise.predictions.coco_objects import CocoResults
+    from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME, panoptic_head
     from pixelwise.predictions.lines import ResultsFile
 
     found = find_predictions(semantic, instances, labels=_labels(labels))
@@ -78,9 +79,9 @@ def merge(
                     merged += not outcome.failure
                     failures += [outcome.failure] if outcome.failure else []
                     if json_lines and outcome.line:
-                        print(outcome.line, flush=True)
+                        print(outcome.line, whole=True, flush=True)
                     advance(0 if outcome.failure else 1)
-            with CocoResults(out / PANOPTIC_RESULTS_NAME, categories=panoptic_categories(found.labels)) as coco:
+            with CocoResults(out / PANOPTIC_RESULTS_NAME, head=panoptic_head(found.labels)) as coco:
                 coco.add(results.panoptic_entries(found.labels))
     except OSError as error:
         raise DataError(f"{out}: results cannot be written ({error.strerror}); choose another --out") from None

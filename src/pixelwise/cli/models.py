@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pixelwise.cli.options import JsonOption
+from pixelwise.cli.terminal import cell, print
 
 if TYPE_CHECKING:
     from pixelwise.contracts import SystemFile
@@ -24,7 +25,7 @@ def models(
     """List the systems and the weights that ship, or show one system's recipe."""
     rows = recipe_rows(system) if system else _system_rows()
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
+        print(json.dumps(rows, ensure_ascii=False), whole=True)
     elif system:
         _print_recipe(rows)
     else:
@@ -43,7 +44,8 @@ def _print_systems(rows: list[dict[str, Any]]) -> None:
         for name, text in lines.items():
             if text:
                 start = f"  {name}: "
-                print(textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * 4))
+                for line in textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * 4):
+                    print(line)
 
 
 def _print_recipe(rows: list[dict[str, Any]]) -> None:
@@ -54,7 +56,7 @@ def _print_recipe(rows: list[dict[str, Any]]) -> None:
     for column in rows[0]:
         table.add_column(column)
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(cell(str(value)) for value in row.values()))
     Console(highlight=False).print(table)
 
 

@@ -38,7 +38,8 @@ DefinitionOption = Annotated[
     typer.Option(
         "--definition",
         metavar="NAME",
-        help="Whose definition of the metric: voc, ade20k or cityscapes; coco, boundary, region or davis; panoptic or "
+        help="Whose definition of the metric: voc, ade20k or cityscapes; coco, boundary, region, "
+        "davis-unsupervised or, where predicted numbers are those of the ground truth, davis; panoptic or "
         "video-panoptic. By default the usual one of the data.",
     ),
 ]

@@ -25,12 +25,16 @@ from pixelwise.cli.options import (
     WorkersOption,
 )
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print
 from pixelwise.errors import DataError
 
 if TYPE_CHECKING:
-    from pixelwise.inference.images.find import ImageFile
+    from pixelwise.inference.images.find import FoundFiles, ImageFile
     from pixelwise.inference.images.predict import Job, Outcome
     from pixelwise.predictions.lines import ResultsFile
+
+NAMED_IMAGES = 3
+"""So many images of several frames are named."""
 
 
 def predict(
@@ -94,7 +98,10 @@ def predict(
     clip = None
     if is_video_output(out):
         clip = only_clip(inputs, out, frame_rate=frame_rate, max_megapixels=max_megapixels)
-    files = [] if clip else find_image_files(inputs, out=out, videos=True)
+    found = None if clip else find_image_files(inputs, out=out, videos=True)
+    files = found.files if found else ()
+    if found and not quiet:
+        _print_skipped(found)
     predictor = load(model, task=task, device=device)
     predictor.require_possible(options)
     if predictor.note and not quiet:
@@ -116,14 +123,14 @@ def predict(
     runs: list[ClipRun] = []
     for file in videos:
         try:
-            found = open_video(file.path, max_megapixels=max_megapixels)
+            video = open_video(file.path, max_megapixels=max_megapixels)
         except DataError as error:
             if len(files) == 1:
                 raise
             report.fail(f"{error}; skipped")
             continue
         job = VideoJob(predictor, weights, options, track, *video_names(file, out))
-        runs.append(ClipRun(found, job, look_for_results(found, job, overwrite=overwrite)))
+        runs.append(ClipRun(video, job, look_for_results(video, job, overwrite=overwrite)))
     with _sigterm_as_exit():
         if images:
             title = inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs"
@@ -134,6 +141,8 @@ def predict(
             if failure:
                 report.fail(failure)
     report.print_failures()
+    if images and not quiet:
+        _print_further_frames([image.path for image in images], max_megapixels=max_megapixels)
     if images and not (quiet or json_lines):
         report.print_summary(out)
     return 1 if report.failures else 0
@@ -143,13 +152,9 @@ def _predict_images(
     images: list[ImageFile], job: Job, report: _Report, *, title: str, overwrite: bool, quiet: bool
 ) -> None:
     """Predict those that are not done, and gather all into COCO's results."""
-    from pixelwise.data.kinds.panoptic_json import panoptic_categories
     from pixelwise.inference.images.predict import done_before, predict_files
-    from pixelwise.predictions.coco_objects import (
-        COCO_RESULTS_NAME,
-        PANOPTIC_RESULTS_NAME,
-        CocoResults,
-    )
+    from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, CocoResults
+    from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME, panoptic_head
 
     predictor, out = job.predictor, job.out
     with _opened_results(out) as results:
@@ -168,9 +173,33 @@ def _predict_images(
             with CocoResults(out / COCO_RESULTS_NAME) as coco:
                 coco.add(results.coco_entries(predictor.labels))
         if predictor.card.task == "panoptic":
-            categories = panoptic_categories(predictor.labels)
-            with CocoResults(out / PANOPTIC_RESULTS_NAME, categories=categories) as coco:
+            with CocoResults(out / PANOPTIC_RESULTS_NAME, head=panoptic_head(predictor.labels)) as coco:
                 coco.add(results.panoptic_entries(predictor.labels))
+
+
+def _print_skipped(found: FoundFiles) -> None:
+    """Say how many files of folders are neither images nor videos, or are results."""
+    from pixelwise.files.images import describe_passed_over
+
+    if found.passed_over:
+        print(describe_passed_over(found.passed_over), file=sys.stderr)
+    if found.results:
+        files = "1 file" if found.results == 1 else f"{found.results:,} files"
+        print(f"{files} skipped, named as results are (such as .overlay.png)", file=sys.stderr)
+
+
+def _print_further_frames(images: list[Path], *, max_megapixels: float) -> None:
+    """Say which images are animations or have pages, of which the first alone is predicted."""
+    from pixelwise.files.images import frame_count
+
+    counts = {image: frame_count(image, max_megapixels=max_megapixels) for image in images}
+    several = {image: count for image, count in counts.items() if count > 1}
+    if not several:
+        return
+    named = [f"{image} has {count:,}" for image, count in list(several.items())[:NAMED_IMAGES]]
+    if len(several) > NAMED_IMAGES:
+        named.append(f"{len(several) - NAMED_IMAGES:,} other images have several")
+    print(f"first frame alone predicted, the others skipped: {', '.join(named)}", file=sys.stderr)
 
 
 @dataclass
@@ -186,7 +215,7 @@ class _Report:
         if outcome.failure:
             self.fail(f"{outcome.failure}; skipped")
         elif self.json_lines:
-            print(outcome.line, flush=True)
+            print(outcome.line, whole=True, flush=True)
         self.files.update("".join(Path(name).suffixes[-2:]) for name in outcome.files)
         return outcome.image
 

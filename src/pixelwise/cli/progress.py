@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pixelwise.cli.terminal import printable
+
 
 @contextmanager
 def image_bar(title: str, total: int | None, *, hidden: bool, unit: str = "images") -> Iterator[Callable[[int], None]]:
@@ -37,7 +39,7 @@ def image_bar(title: str, total: int | None, *, hidden: bool, unit: str = "image
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         of = "" if total is None else f"/{total:,}"
-        bar = progress.add_task(title, total=total, rate=0.0, unit=unit, of=of)
+        bar = progress.add_task(printable(title), total=total, rate=0.0, unit=unit, of=of)
 
         def advance(count: int) -> None:
             progress.advance(bar, count)

@@ -16,6 +16,7 @@ from pixelwise.cli.evaluation import heading
 from pixelwise.cli.launch import is_first_process
 from pixelwise.cli.options import Device, DeviceOption, QuietOption, WorkersOption
 from pixelwise.cli.progress import image_bar
+from pixelwise.cli.terminal import print, printable
 from pixelwise.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class _Display:
 
         if isinstance(event, Note):
             if self.progress:
-                self.progress.console.print(event.text, markup=False, highlight=False)
+                self.progress.console.print(printable(event.text), markup=False, highlight=False)
             elif not self.quiet:
                 print(event.text, file=sys.stderr)
             return

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pixelwise.data.listing import Item, Listing
+from pixelwise.data.listing import Item, Listing, ReadTruth
 from pixelwise.data.truth.segments import annotation_of, mapped_segments
 from pixelwise.errors import DataError
 from pixelwise.files.images import image_size, read_image
@@ -85,58 +85,54 @@ class FileDataset:
     """Images with their ground truth as files and lists have it. See Dataset for the attributes.
 
     Attributes:
-        listing: what the format lists; every item has an image.
+        items: the images; every one has a file.
+        read: reads the truth of one.
+        source: the file or the folder that lists them.
     """
 
     name: str
     format: str
-    listing: Listing = field(repr=False)
+    labels: LabelSet
+    items: tuple[Item, ...] = field(repr=False)
+    read: ReadTruth = field(repr=False)
+    source: Path | str = ""
     note: str | None = None
+    numbered_by: int | None = None
 
     def __post_init__(self) -> None:
         require_unique(self.ids, source=self.name)
 
-    @property
-    def labels(self) -> LabelSet:
-        """What the class ids of the truth mean."""
-        return self.listing.labels
-
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """The id of each image."""
-        return tuple(item.id for item in self.listing.items)
+        return tuple(item.id for item in self.items)
 
     @cached_property
     def clips(self) -> tuple[str, ...] | None:
         """The clip of each image; None of stills."""
-        clips = tuple(item.clip for item in self.listing.items if item.clip is not None)
+        clips = tuple(item.clip for item in self.items if item.clip is not None)
         return clips or None
-
-    @property
-    def numbered_by(self) -> int | None:
-        """As listed."""
-        return self.listing.numbered_by
 
     @cached_property
     def _places(self) -> tuple[int, ...]:
         return places_in_clips(self.clips or ())
 
     def __len__(self) -> int:
-        return len(self.listing.items)
+        return len(self.items)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and its truth. Raises DataError when either is unusable, or their sizes differ."""
         index = range(len(self))[index]  # negative and too large indices as in a list
-        item = self.listing.items[index]
+        item = self.items[index]
         try:
             image = read_image(self.image_path(index))
             size = (image.shape[1], image.shape[2])
             if item.size_hw not in (None, size):
                 raise DataError(
-                    f"{item.image}: {size[0]}×{size[1]} pixels (height×width, upright), {self.listing.source} says "
+                    f"{item.image}: {size[0]}×{size[1]} pixels (height×width, upright), {self.source} says "
                     f"{'×'.join(map(str, item.size_hw or ()))}"
                 )
-            truth = self.listing.read(item, self.labels, size)
+            truth = self.read(item, self.labels, size)
         except DataError as error:
             raise DataError(f"{error} ({'image' if item.clip is None else 'frame'} '{item.id}')") from None
         if item.clip is None:
@@ -145,21 +141,21 @@ class FileDataset:
 
     def truth(self, index: int) -> Annotation:
         """The truth of one image, without reading the image's pixels."""
-        return self.listing.read(self.listing.items[index], self.labels, self.size_of(index))
+        return self.read(self.items[index], self.labels, self.size_of(index))
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width of the upright image, by its list, else from its header."""
-        return self.listing.items[index].size_hw or image_size(self.image_path(index))
+        return self.items[index].size_hw or image_size(self.image_path(index))
 
     def image_path(self, index: int) -> Path:
         """The file of the image."""
-        path = self.listing.items[index].image
+        path = self.items[index].image
         assert path is not None
         return path
 
     def truth_path(self, index: int) -> Path:
         """The file that holds its truth."""
-        path = self.listing.items[index].truth
+        path = self.items[index].truth
         assert path is not None
         return path
 
@@ -171,12 +167,14 @@ def open_listing(listing: Listing, *, name: str, format: str) -> Dataset:
     """The data set of a split. Raises DataError for the first fault with which it cannot be opened."""
     fatal = next((fault for fault in listing.faults if fault.fatal), None)
     if fatal is not None:
-        raise DataError(f"{fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
+        file = f"{listing.source}: " if listing.one_file and not fatal.where.startswith(str(listing.source)) else ""
+        raise DataError(f"{file}{fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
     items = listing.items
     skipped = [listing.skipped] if listing.skipped else []
     if listing.halves:
-        lonely = [sum(item.truth is None for item in items), sum(item.image is None for item in items)]
-        items = tuple(item for item in items if item.image and item.truth)
+        # where a clip lacks an image, its frames do not follow each other
+        lonely = [sum(item.truth is None for item in items), sum(_is_lonely_truth(item) for item in items)]
+        items = tuple(item for item in items if item.truth and not _is_lonely_truth(item))
         if not items:
             raise DataError(
                 f"{name}: no image of this split has a {listing.noun}; {len(listing.items)} names were compared"
@@ -192,15 +190,19 @@ def open_listing(listing: Listing, *, name: str, format: str) -> Dataset:
             raise DataError(f"{item.rivals[0]}: another file has the name '{item.id}' too; take away one of them")
     _require_files(items, listing, name=name)
     note = "; ".join([*listing.notes, *skipped]) or None
-    dataset = FileDataset(name, format, replace(listing, items=items), note)
+    dataset = FileDataset(name, format, listing.labels, items, listing.read, listing.source, note, listing.numbered_by)
     return dataset if listing.make is None else listing.make(dataset, name)
+
+
+def _is_lonely_truth(item: Item) -> bool:
+    return item.image is None and item.clip is None
 
 
 def _require_files(items: Sequence[Item], listing: Listing, *, name: str) -> None:
     """Raise DataError where an image or its truth is missing."""
     there: dict[Path, bool] = {}
     for what in ("image", listing.noun):
-        if what != "image" and listing.truths is not None:
+        if what != "image" and listing.may_lack:
             continue
         paths = [item.image if what == "image" else item.truth for item in items]
         there |= {path: is_there(path) for path in dict.fromkeys(paths) if path is not None and path not in there}

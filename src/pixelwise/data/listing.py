@@ -196,8 +196,10 @@ class Listing:
         faults: of lists, each naming its file.
         notes: what was decided and the user should know.
         skipped: what is skipped when the set is opened, since a check has a fault for each.
-        halves: whether images without ground truth, and the reverse, are skipped when it is opened.
+        halves: whether images without ground truth, and of stills the reverse, are skipped when it is opened.
         truths: where ground truth was looked for, as text, of sets in which an image may have none; else None.
+        may_lack: whether an image without the file of its ground truth has no objects.
+        turns: whether a repair turns ground truth as EXIF turns its image.
         noun: what ground truth is called, such as `mask`.
         parts: what objects or segments are called, one and many; None of sets that have classes alone.
         title: how its faults are headed; its name where that is empty.
@@ -219,6 +221,8 @@ class Listing:
     skipped: str | None = None
     halves: bool = False
     truths: str | None = None
+    may_lack: bool = False
+    turns: bool = True
     noun: str = "mask"
     parts: tuple[str, str] | None = None
     title: str = ""

@@ -20,11 +20,10 @@ from urllib.parse import unquote
 
 from pixelwise.data import proposals
 from pixelwise.data.dataset import Dataset, open_listing
-from pixelwise.data.kinds.writing import Writer
+from pixelwise.data.kinds.writing import MakeWriter
 from pixelwise.data.listing import Listing
 from pixelwise.data.proposals import Proposed
 from pixelwise.errors import DataError
-from pixelwise.labels import LabelSet
 
 FORMATS = Path(__file__).with_name("formats")
 """The folder with a module of each."""
@@ -79,12 +78,6 @@ class ListSplit(Protocol):
     """Lists one split, without reading an image. Raises DataError where nothing of it can be read."""
 
     def __call__(self, path: Path, split: str, options: Mapping[str, str]) -> Listing: ...  # noqa: D102
-
-
-class MakeWriter(Protocol):
-    """Makes what writes a new set, by its options and the classes of the source. Raises DataError for options."""
-
-    def __call__(self, options: Mapping[str, str], source: LabelSet) -> Writer: ...  # noqa: D102
 
 
 class ListSplits(Protocol):
@@ -145,7 +138,8 @@ def format_named(name: str) -> Format:
     if hasattr(module, "FORMAT"):
         return module.FORMAT
     return Format(module.OPTIONS, module.splits, None, getattr(module, "writer", None),  # pyright: ignore
-                  numbered_ids=name in ("coco", "coco-panoptic"), synthetic=name == "cutout-clips", copies_are_lists=name in ("coco", "coco-panoptic", "cityscapes-panoptic"),
+                  numbered_ids=name == "coco", synthetic=name == "cutout-clips",
+                  copies_are_lists=name == "coco",
                   old=module)  # fmt: skip
 
 

@@ -37,11 +37,11 @@ class ComparedModel:
         system: its architecture.
         classes: how many it tells apart; means over different classes cannot be compared.
         metrics: those of its definition that a table shows, fractions of 1, or None if nothing was evaluated.
-        parameters: numbers that are learned.
+        parameters: learned numbers.
         gflops: 1e9 operations of the network for an image, on average; a multiplication with its addition counts two.
         latency_ms: median of the milliseconds from pixels in memory to a class for each, at the image's size.
         peak_memory_mib: mebibytes that loading the model and answering take; None where the system does not tell.
-        input_size: long side, in pixels, at which the network looks at images.
+        input_size: long side, in pixels, at which the network runs on images.
     """
 
     model: str
@@ -225,7 +225,7 @@ def flops(predictor: Predictor, pictures: Sequence[UInt8[Tensor, "3 H W"]]) -> f
 
 def _predictor(subject: Subject) -> Predictor:
     if subject.predictor is None:
-        raise DataError(f"{subject.name}: a model is wanted")
+        raise DataError(f"{subject.name}: expected a model")
     return subject.predictor
 
 

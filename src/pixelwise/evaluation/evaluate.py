@@ -1,4 +1,4 @@
-"""Judging a model, or files that one wrote, on a data set, image by image."""
+"""Evaluating a model, or files that one wrote, on a data set, image by image."""
 
 from __future__ import annotations
 

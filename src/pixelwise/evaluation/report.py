@@ -57,7 +57,7 @@ class Evaluation:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """What each image alone would get, the worst first; images with nothing to judge last."""
+        """What each image alone would get, the worst first; images with nothing to evaluate last."""
         scores = self.metric.images.items()
         return [{"id": id, **score.row()} for id, score in sorted(scores, key=lambda item: (*item[1].badness, item[0]))]
 

@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from pixelwise.errors import DataError, PixelwiseError, RecipeError
 from pixelwise.evaluation.report import REPORT_NAME, Evaluation
 from pixelwise.evaluation.subject import Subject
-from pixelwise.files.text import parse_json, read_text
+from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.choice import TaskMetric, metric_from_state
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+NAMED_SHARDS = 12
+"""How many of the missing shards are named."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Shard:
         number, slash, count = text.partition("/")
         if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
             raise RecipeError(
-                f"--shard {text}: I/N with I from 1 to N is wanted: the shards of 4 are 1/4, 2/4, 3/4, 4/4"
+                f"--shard {text}: expected I/N with I from 1 to N: the shards of 4 are 1/4, 2/4, 3/4, 4/4"
             )
         return cls(int(number), int(count))
 
@@ -72,7 +75,7 @@ def shard_to_json(evaluation: Evaluation, shard: Shard, subject: Subject) -> dic
             "format_version": FORMAT_VERSION,
             "number": shard.number,
             "count": shard.count,
-            "whole": {"images": len(subject.dataset), "ids": _digest(subject.dataset.ids)},
+            "whole": {"images": len(subject.considered), "ids": _digest(subject.dataset.ids)},
             "conditions": subject.conditions,
             "label_set": subject.dataset.labels.to_json(),
             "failures": list(evaluation.failures),
@@ -89,7 +92,7 @@ def merge_shards(paths: Sequence[Path]) -> Evaluation:
         paths: the JSON that `evaluate --shard` printed, or folders that it wrote, in any order.
 
     Raises:
-        DataError: a file is no such report, one is missing or stands twice, or they judge different things.
+        DataError: a file is no such report, one is missing or stands twice, or they evaluate different things.
     """
     parts = [_read(path) for path in paths]
     first = parts[0]
@@ -98,13 +101,19 @@ def merge_shards(paths: Sequence[Path]) -> Evaluation:
     at: dict[int, _Part] = {}
     for part in parts:
         number, count = part.stored.shard.number, part.stored.shard.count
+        if number > count:
+            raise DataError(f"{part.path}: shard {number}/{count}; evaluate this shard again")
         if number in at:
-            raise DataError(f"{part.path}: shard {number}/{count} again, after {at[number].path}; each is wanted once")
+            raise DataError(f"{part.path}: shard {number}/{count} again, after {at[number].path}; give each once")
         at[number] = part
     count = first.stored.shard.count
     absent = [f"{number}/{count}" for number in range(1, count + 1) if number not in at]
     if absent:
-        raise DataError(f"{len(absent)} of {count} shards are missing: {', '.join(absent)}; give the files of all")
+        more = ", …" if len(absent) > NAMED_SHARDS else ""
+        raise DataError(
+            f"{len(absent)} of {count} shards are missing: {', '.join(absent[:NAMED_SHARDS])}{more}; "
+            "give the files of all"
+        )
 
     metrics: list[TaskMetric] = []
     for _, part in sorted(at.items()):
@@ -132,8 +141,8 @@ class _Whole(BaseModel, strict=True):
 
 class _Shard(BaseModel, strict=True):
     format_version: int
-    number: int
-    count: int
+    number: int = Field(ge=1)
+    count: int = Field(ge=1, le=1_000_000)
     whole: _Whole
     conditions: dict[str, Any]
     label_set: dict[str, Any]
@@ -178,16 +187,16 @@ _EXPECTED = "the JSON that evaluate --shard writes"
 
 def _read(path: Path) -> _Part:
     path = path / REPORT_NAME if path.is_dir() else path
-    text = read_text(path, expected=_EXPECTED)
-    content = parse_json(text, source=path, expected=_EXPECTED)
+    content = read_json(path, expected=_EXPECTED)
     if not isinstance(content, dict) or not isinstance(content.get("shard"), dict):
-        raise DataError(f"{path}: no shard of an evaluation; the output of evaluate --shard I/N --json is wanted")
+        raise DataError(f"{path}: expected a shard of an evaluation, the output of evaluate --shard I/N --json")
     version = content["shard"].get("format_version")
     if version != FORMAT_VERSION:
-        raise DataError(f"{path}: shard format {version}, this pixelwise reads {FORMAT_VERSION}; evaluate it again")
+        raise DataError(
+            f"{path}: shard format {version!r}, this pixelwise reads {FORMAT_VERSION}; evaluate this shard again"
+        )
     try:
-        # as JSON: pairs stand in it as lists, which strict Python values would not allow
-        stored = _Report.model_validate_json(text)
+        stored = _Report.model_validate(content)
         return _Part(path, stored, LabelSet.from_json(stored.shard.label_set))
     except ValidationError as error:
         fault = error.errors()[0]
@@ -208,7 +217,7 @@ def _require_same(first: _Part, other: _Part) -> None:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict) and "names" in value:
+    if isinstance(value, dict) and isinstance(value.get("names"), list):
         value = f"{value.get('name')} ({len(value['names'])}: {', '.join(map(str, value['names']))})"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else text[:119] + "…"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pixelwise.drawing.contact_sheet import Compared, comparison_sheet, fitted
 from pixelwise.metrics.choice import TaskMetric
-from pixelwise.metrics.image_ids import image_key
+from pixelwise.metrics.per_image import image_key
 from pixelwise.types import Annotation, Sample
 
 WORST_COUNT = 12
@@ -36,8 +36,8 @@ class WorstImages:
         score = self.metric.images[id]
         key = (score.badness, id)
         place = bisect.bisect(self._keys, key)
-        nothing_to_judge, *_ = score.badness
-        if place >= self.count or nothing_to_judge:
+        nothing_to_evaluate, *_ = score.badness
+        if place >= self.count or nothing_to_evaluate:
             return
         if predicted.instances is None:  # then the classes are compared, whatever else the truth tells
             sample = replace(sample, truth=replace(sample.truth, instances=None))

@@ -67,10 +67,10 @@ def content_of(path: Path) -> Content:
         return _archive(path)
     if head.startswith(TORCH_MAGIC):
         return Content(Kind.TORCH, "a file of torch.save")
-    if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
-        return Content(Kind.PICKLE, "a pickle that torch.save did not write")
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= LARGEST_HEADER:
         return Content(Kind.SAFETENSORS, "a safetensors file")
+    if head[0] == 0x80 and len(head) > 1 and 2 <= head[1] <= 5:
+        return Content(Kind.PICKLE, "a pickle that torch.save did not write")
     for signature, words in _SIGNATURES:
         if head.startswith(signature):
             return Content(Kind.OTHER, words)

@@ -20,7 +20,7 @@ def posix_name(name: str) -> str:
 
 def find_file(name: str, folders: Sequence[Path]) -> Path | None:
     """The file of a name, or None. See `find_files`, which also knows what other names mean."""
-    return _exact(name, folders) or _similar(name, folders, _Folders())
+    return _exact(name, folders) or _similar(name, folders, Folders())
 
 
 def find_files(names: Sequence[str], folders: Sequence[Path], *, below: Path | None = None) -> list[Path | None]:
@@ -38,7 +38,7 @@ def find_files(names: Sequence[str], folders: Sequence[Path], *, below: Path | N
     missing = [place for place, file in enumerate(found) if file is None]
     if not missing:
         return found
-    taken, known = {os.path.normpath(file) for file in found if file}, _Folders()
+    taken, known = {os.path.normpath(file) for file in found if file}, Folders()
     guesses: dict[int, Path] = {}
     search = _search_below(below) if below is not None else None
     for place in missing:
@@ -55,12 +55,16 @@ def find_files(names: Sequence[str], folders: Sequence[Path], *, below: Path | N
     return found
 
 
-def find_folder(name: str, folders: Sequence[Path]) -> Path | None:
-    """The folder or file of a name that may have the separators of Windows and folders that are not here; or None."""
-    for parts in _shorter(name):
+def find_place(name: str, folders: Sequence[Path]) -> Path | None:
+    """The folder or file of a name that may have the separators of Windows, and folders before it that are not here.
+
+    The last part alone means a file, never a folder: `images` is not what `test/images` was.
+    """
+    for place, parts in enumerate(_shorter(name)):
         for folder in folders:
-            if parts and (folder / PurePosixPath(*parts)).exists():
-                return folder / PurePosixPath(*parts)
+            path = folder / PurePosixPath(*parts)
+            if path.exists() and (place == 0 or len(parts) > 1 or path.is_file()):
+                return path
     return None
 
 
@@ -69,11 +73,18 @@ def same_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-class _Folders:
+class Folders:
     """What is in folders, each listed once."""
 
     def __init__(self) -> None:
         self.listed: dict[Path, dict[str, list[str]]] = {}
+
+    def path(self, folder: Path, parts: Sequence[str]) -> Path | None:
+        """What lies below the folder under these names, one below the other. See `entry`."""
+        place: Path | None = folder
+        for part in parts:
+            place = self.entry(place, part) if place is not None else None
+        return place
 
     def entry(self, folder: Path, name: str) -> Path | None:
         """What the folder has under a name: exactly, else in another Unicode form, else in other capitals."""
@@ -102,19 +113,17 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _exact(name: str, folders: Sequence[Path]) -> Path | None:
-    for one in dict.fromkeys((name, posix_name(name))):
+    for one in (name, posix_name(name)) if "\\" in name else (name,):
         for folder in folders:
             if os.path.isfile(folder / one):
                 return folder / one
     return None
 
 
-def _similar(name: str, folders: Sequence[Path], known: _Folders) -> Path | None:
+def _similar(name: str, folders: Sequence[Path], known: Folders) -> Path | None:
     for parts in _shorter(name):
         for folder in folders:
-            place: Path | None = folder
-            for part in parts:
-                place = known.entry(place, part) if place is not None else None
+            place = known.path(folder, parts)
             if place is not None and os.path.isfile(place):
                 return place
     return None

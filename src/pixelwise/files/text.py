@@ -72,11 +72,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not a readable TOML file ({fault})") from None
 
 
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file of plain values. Raises DataError when it is none, or has aliases, which can swell it."""
+def read_yaml(path: Path, *, as_text: bool = False) -> Any:
+    """Read a YAML file of plain values. Raises DataError when it is none, or has aliases, which can swell it.
+
+    Args:
+        path: the file.
+        as_text: give every value as the text that stands there, so that `on` is no truth value and `1` no number.
+    """
     text = read_text(path)
     try:
-        return yaml.load(text, Loader=_PlainLoader)
+        return yaml.load(text, Loader=_TextLoader if as_text else _PlainLoader)
     except RecursionError:
         raise DataError(f"{path}: not a readable YAML file (nested too deeply)") from None
     # what PyYAML raises of a value that is not of the type its tag names
@@ -84,7 +89,7 @@ def read_yaml(path: Path) -> Any:
         raise DataError(f"{path}: not a readable YAML file ({' '.join(str(fault).split())})") from None
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _WithoutAliases(yaml.composer.Composer):
     """Reads values without references to others."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -92,6 +97,12 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has aliases (*NAME); write the values out")
         return super().compose_node(parent, index)
+
+
+class _PlainLoader(_WithoutAliases, yaml.SafeLoader): ...
+
+
+class _TextLoader(_WithoutAliases, yaml.BaseLoader): ...
 
 
 def parse_json(

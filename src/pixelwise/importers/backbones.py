@@ -17,7 +17,8 @@ from pixelwise.importers.foreign import (
     require_fit,
     surplus,
 )
-from pixelwise.nn.backbones import TIMM, Backbone, backbone_weights, build_backbone
+from pixelwise.nn.backbone import Backbone
+from pixelwise.nn.backbones import TIMM, backbone_weights, build_backbone
 
 
 def convert_backbone(name: str, weights: Mapping[str, Tensor]) -> ImportedBackbone:

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -166,9 +166,10 @@ def _shards(path: Path) -> dict[str, Tensor]:
     expected = "an index of shards, with a weight_map of tensor names to file names"
     index = read_json(path, expected=expected, error=CheckpointError)
     places = index.get("weight_map") if isinstance(index, dict) else None
-    is_sound = isinstance(places, dict) and bool(places)
-    if not is_sound or not all(isinstance(name, str) and name == Path(name).name for name in places.values()):
+    names = places.values() if isinstance(places, dict) else ()
+    if not names or not all(isinstance(name, str) and name == Path(name).name for name in names):
         raise CheckpointError(f"{path}: expected {expected} beside it")
+    places = cast("dict[str, str]", places)
     files = sorted(set(places.values()))
     tensors: dict[str, Tensor] = {}
     for name in files:

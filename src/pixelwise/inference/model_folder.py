@@ -33,7 +33,7 @@ WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 WEIGHTS_HASH, CARD_HASH = "weights_sha256", "card_sha256"
 """Fields of `model.json`: the SHA-256 of the weights' file, and that of all other fields (see `_card_hash`)."""
-_AGAIN = "copy or write the model again"
+_AGAIN = "copy or write it again"
 PREPROCESSING = {"channels": "RGB", "range": "0 to 1", "resize": "long side to input_size, bilinear, antialiased"}
 """What every model of ours is given; normalisation is a buffer inside the model."""
 

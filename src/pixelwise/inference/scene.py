@@ -24,7 +24,7 @@ from pixelwise.predictions.pictures import (
     object_numbers,
     segment_picture,
 )
-from pixelwise.predictions.record import _object_segments, _panoptic_segments, _semantic_segments
+from pixelwise.predictions.record import segments_of
 from pixelwise.types import Annotation, Instances, Panoptic
 
 
@@ -131,18 +131,12 @@ class Scene:
         ids; its `id` is that in `photo.panoptic.png`, and things of a tracked scene have their number within the clip
         as `track_id`.
         """
-        if self.annotation.panoptic is not None:
-            segments = _panoptic_segments(self.annotation.panoptic, self.labels, is_tracked=self.is_tracked)
-        elif self.annotation.instances is not None:
-            segments = _object_segments(self.annotation.instances, self.labels)
-        else:
-            segments = _semantic_segments(self.annotation, self.labels)
         return {
             "image": self.name,
             "size": [self.image.shape[1], self.image.shape[2]],
             "model": self.model,
             "labels": list(self.labels.names),
-            "segments": segments,
+            "segments": segments_of(self.annotation, self.labels, is_tracked=self.is_tracked),
             "seconds": round(self.seconds, 4),
         }
 

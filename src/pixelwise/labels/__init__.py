@@ -50,7 +50,7 @@ class LabelSet:
     def __post_init__(self) -> None:
         count = len(self.names)
         if not count:
-            raise DataError(f"label set '{self.name}': no classes; at least one is wanted")
+            raise DataError(f"label set '{self.name}': no classes; expected at least one")
         for field in ("is_thing", "palette", "dataset_ids"):
             if len(getattr(self, field)) != count:
                 raise DataError(
@@ -135,6 +135,11 @@ class LabelSet:
         """The classes of which objects are told apart: the things, or all but the background where none is one."""
         things = tuple(index for index, is_thing in enumerate(self.is_thing) if is_thing)
         return things or tuple(index for index in range(len(self)) if index != self.background_id)
+
+    @property
+    def is_class_agnostic(self) -> bool:
+        """Whether its objects are objects of any class: `object` is all that it has, beside the background."""
+        return tuple(name for name in self.names if name != "background") == ("object",)
 
     def describe_ids(self) -> str:
         """The ids that may stand in a file, as ranges: `0-10, 11 = void`."""
@@ -237,12 +242,18 @@ class LabelMap:
             return target.names.index(name)
 
         table = [target_id(names.get(name, name if name in target.names else default)) for name in source.names]
-        if all(target == ignored for target in table):
+        if all(class_id == ignored or name == "background" for name, class_id in zip(source.names, table, strict=True)):
             raise DataError(
                 f"label map: no class of '{source.name}' ({_abridged(source.names)}) becomes one of '{target.name}' "
                 f"({_abridged(target.names)}); name pairs in a file, --map FILE.toml"
             )
         return cls(source, target, tuple(table))
+
+    @classmethod
+    def by_names_or_objects(cls, source: LabelSet, target: LabelSet) -> LabelMap:
+        """Map by equal names, or where the objects of `target` are of any class every class to its `object`."""
+        default = "object" if target.is_class_agnostic else "ignore"
+        return cls.by_names(source, target, default=default)
 
     @classmethod
     def from_toml(cls, path: Path, source: LabelSet, target: LabelSet) -> LabelMap:

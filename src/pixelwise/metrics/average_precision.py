@@ -4,8 +4,9 @@ Ten thresholds of IoU from 0.5 to 0.95, 101 points of recall, the best 1, 10 and
 crowds cost nothing and give nothing. IoUs are counted in the packed masks, where two boxes meet; faster-coco-eval does
 the matching and the curves. The numbers are pycocotools'. Objects are small below 32², large from 96² square pixels: by
 the `area` that a COCO file states, or else the pixels of the mask. Detections are as large as their boxes, as in
-pycocotools if results state boxes, as those of `pixelwise predict` do; so are their masks, which other tools judge by
-their pixels, leaving the boxes out of results.
+pycocotools if results state boxes, as those of `pixelwise predict` do; so are their masks, whose pixels other tools
+take, leaving the boxes out of results. Where nothing but the box of an object is known it counts by boxes, and is
+ignored as a crowd by masks.
 
 Sources: Lin et al., "Microsoft COCO", 2014, and the COCO API; boundary AP: Cheng et al., "Boundary IoU", CVPR 2021,
 the lesser of mask and boundary IoU, at a distance of 2 % of the diagonal.
@@ -16,24 +17,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from faster_coco_eval import COCOeval_faster
 from jaxtyping import Bool, Float64, Shaped
-from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from pixelwise.errors import DataError, RecipeError
-from pixelwise.labels import LabelSet
-from pixelwise.metrics.image_ids import new_key, require_apart
+from pixelwise.errors import DataError
+from pixelwise.metrics.per_image import PerImage, new_key, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
-
-Definition = Literal["coco", "boundary"]
 
 DEFINITIONS: dict[str, str] = {
     "coco": "AP and AR by COCO's definition: mean over IoU 0.50 to 0.95 and 101 points of recall, 100 detections "
@@ -44,7 +41,7 @@ DEFINITIONS: dict[str, str] = {
 }
 """One line each for people who compare numbers."""
 
-JUDGED_SCORE = 0.5
+EVALUATED_SCORE = 0.5
 """Detections from this score on make up what an image alone would get."""
 
 
@@ -57,6 +54,7 @@ class Object(NamedTuple):
         pixels: of its mask; None without one.
         area: in square pixels, by which it is small, medium or large.
         crowd: whether it stands for many objects.
+        boxed: whether nothing but its box is known: by boxes it is an object, by masks as ignored as a crowd.
     """
 
     label: int
@@ -64,6 +62,11 @@ class Object(NamedTuple):
     pixels: int | None
     area: float
     crowd: bool
+    boxed: bool = False
+
+    def is_ignored(self, kind: str) -> bool:
+        """Whether it need not be found where boxes, masks or boundaries count."""
+        return self.crowd or (self.boxed and kind != "box")
 
 
 class Overlap(NamedTuple):
@@ -106,15 +109,15 @@ class ImageObjects(NamedTuple):
 
     def caption(self) -> str:
         """What a sheet of images says of it."""
-        found = sum(detection.score >= JUDGED_SCORE for detection in self.found)
-        return f"F1 {self.f1 or 0:.3f} · {len(self.truth)} objects, {found} found with a score from {JUDGED_SCORE}"
+        found = sum(detection.score >= EVALUATED_SCORE for detection in self.found)
+        return f"F1 {self.f1 or 0:.3f} · {len(self.truth)} objects, {found} found with a score from {EVALUATED_SCORE}"
 
     def row(self) -> dict[str, Any]:
         """What `images.jsonl` says of it."""
         return {"f1": self.f1, "objects": len(self.truth), "detections": len(self.found)}
 
 
-class AveragePrecision:
+class AveragePrecision(PerImage[ImageObjects]):
     """Keeps the sizes, scores and overlaps of each image's objects, whatever its size, and matches them in `compute`.
 
     Args:
@@ -125,13 +128,8 @@ class AveragePrecision:
         RecipeError: an unknown definition.
     """
 
-    def __init__(self, labels: LabelSet, definition: str = "coco") -> None:
-        if definition not in get_args(Definition):
-            raise RecipeError(f"definition '{definition}': one of {', '.join(get_args(Definition))} is wanted")
-        self.labels = labels
-        self.definition = definition
-        self.images: dict[str, ImageObjects] = {}
-        """The objects of each image, by id."""
+    definitions = DEFINITIONS
+    result = ImageObjects
 
     def update(
         self,
@@ -146,26 +144,20 @@ class AveragePrecision:
         id = new_key(self.images, id, clip, frame)
         if predicted.instances is None or truth.instances is None:
             which = "prediction" if predicted.instances is None else "truth"
-            raise DataError(f"image '{id}': the {which} tells no objects; instance annotations are wanted")
+            raise DataError(f"image '{id}': the {which} tells no objects; expected instance annotations")
         if predicted.instances.scores is None:
             raise DataError(f"image '{id}': the predicted objects have no scores; average precision sorts by them")
         masks = [one.masks for one in (predicted.instances, truth.instances) if one.masks is not None]
-        if len({one.size for one in masks}) > 1:
-            raise DataError(
-                f"image '{id}': the prediction is {_size(masks[0].size)}, the truth {_size(masks[1].size)}; "
-                "predictions must have the truth's size"
-            )
+        if len(masks) == 2:
+            require_size(masks[0].size, masks[1].size, id=id)
         expected, found = truth.instances.to("cpu"), predicted.instances.to("cpu").by_score()
         wanted, claimed = self._objects(expected, id=id, by_masks=True), self._objects(found, id=id, by_masks=False)
-        overlaps = self._overlaps(found, expected)
+        overlaps = self._overlaps(found, expected, [_pixels(claimed), _pixels(wanted)])
         self.images[id] = ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
 
     def _objects(self, instances: Instances, *, id: str, by_masks: bool) -> tuple[Object, ...]:
         boxes, labels = instances.boxes.double(), instances.labels.tolist()
-        count = len(self.labels)
-        unknown = [label for label in labels if not 0 <= label < count]
-        if unknown:
-            raise DataError(f"image '{id}': class {unknown[0]} is not one of the {count} of '{self.labels.name}'")
+        self.require_classes(labels, id=id, side="truth" if by_masks else "prediction")
         of_masks = None if instances.masks is None else instances.masks.areas().tolist()
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).tolist()
         if instances.areas is not None:
@@ -174,61 +166,33 @@ class AveragePrecision:
             areas = of_masks
         pixels = [None] * len(labels) if of_masks is None else of_masks
         scores = [1.0] * len(labels) if instances.scores is None else instances.scores.tolist()
-        crowds = [False] * len(labels) if instances.crowd is None else instances.crowd.tolist()
-        return tuple(map(Object, labels, scores, pixels, areas, crowds))
+        crowds, boxed = (flags.tolist() for flags in _ignored(instances))
+        return tuple(map(Object, labels, scores, pixels, areas, crowds, boxed))
 
-    def _overlaps(self, found: Instances, truth: Instances) -> tuple[Overlap, ...]:
+    def _overlaps(self, found: Instances, truth: Instances, pixels: Sequence[np.ndarray]) -> tuple[Overlap, ...]:
         same = found.labels.numpy()[:, None] == truth.labels.numpy()[None]
-        crowd = np.zeros(len(truth), dtype=bool) if truth.crowd is None else truth.crowd.numpy()
+        crowd, boxed = _ignored(truth)
         boxes = _box_ious(found.boxes.double().numpy(), truth.boxes.double().numpy(), crowd)
         shared = edges = np.zeros_like(boxes)
         if found.masks is not None and truth.masks is not None:
-            shared = _mask_ious(found.masks, truth.masks, same, crowd)
+            ignored = crowd | boxed
+            shared = _mask_ious(found.masks, truth.masks, pixels, same, ignored)
             if self.definition == "boundary":
-                edges = _mask_ious(boundaries(found.masks), boundaries(truth.masks), same, crowd)
-                edges = np.where(crowd[None], shared, np.minimum(shared, edges))
+                some, others = boundaries(found.masks), boundaries(truth.masks)
+                edges = _mask_ious(some, others, [some.areas().numpy(), others.areas().numpy()], same, ignored)
+                edges = np.where(ignored[None], shared, np.minimum(shared, edges))
         rows, columns = (same & ((boxes > 0) | (shared > 0))).nonzero()
         values = (part[rows, columns].tolist() for part in (boxes, shared, edges))
         return tuple(map(Overlap, rows.tolist(), columns.tolist(), *values))
 
-    def merge(self, other: AveragePrecision) -> None:
-        """Add what another one kept of other images.
-
-        Raises DataError for an image in both, other classes, or another definition.
-        """
-        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
-        if self.definition != other.definition:
-            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
-        require_apart(self.images, other.images)
-        self.images |= other.images
-
-    def state(self) -> dict[str, Any]:
-        """What was kept, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
-        return {
-            "images": {
-                id: [*([list(one) for one in part] for part in (image.truth, image.found, image.overlaps)), image.f1]
-                for id, image in self.images.items()
-            }
-        }
-
-    @classmethod
-    def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> AveragePrecision:
-        """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
-        metric = cls(labels, definition)
-        try:
-            stored = _State.model_validate(state)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in ("state", *fault["loc"]))
-            raise DataError(f"{place}: {fault['msg']}") from None
-        for id, (truth, found, overlaps, f1) in stored.images.items():
-            objects = [tuple(Object(*one) for one in side) for side in (truth, found)]
-            pairs = tuple(Overlap(*one) for one in overlaps)
-            strange = [one for one in pairs if one.found >= len(found) or one.truth >= len(truth)]
-            if strange or any(not 0 <= one.label < len(labels) for side in objects for one in side):
-                raise DataError(f"state.images.{id}: a class or a number of an object that there is not")
-            metric.images[id] = ImageObjects(objects[0], objects[1], pairs, f1)
-        return metric
+    def fault(self, result: ImageObjects) -> str | None:
+        """What is wrong with a stored result whose types are right, or None."""
+        counts = len(result.found), len(result.truth)
+        if any(not (0 <= one.found < counts[0] and 0 <= one.truth < counts[1]) for one in result.overlaps):
+            return "a number of an object that there is not"
+        every = (*result.truth, *result.found)
+        strange = next((one.label for one in every if not 0 <= one.label < len(self.labels)), None)
+        return None if strange is None else f"a class {strange} that there is not"
 
     def compute(self) -> dict[str, Any]:
         """`mask_ap`, `mask_ap50`, `mask_ap75`, `mask_ap_small` …, `mask_ar1` …, the same for `box_`, and `per_class`.
@@ -255,7 +219,7 @@ class AveragePrecision:
     def _curves(self, kind: str, evaluated: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """COCO's precision [T, R, K, A, M] and recall [T, K, A, M], -1 where there is nothing to find."""
         # ties in scores are broken by the order of images, so that it must not depend on how they came
-        ids = sorted(self.images, key=lambda id: (len(id), id) if id.isdigit() else (10**6, id))
+        ids = sorted(self.images, key=_in_order)
         every = (one for image in self.images.values() for one in (*image.truth, *image.found))
         if not ids or (kind != "box" and any(one.pixels is None for one in every)):
             return np.full((10, 101, len(evaluated), 4, 3), -1.0), np.full((10, len(evaluated), 4, 3), -1.0)
@@ -263,6 +227,12 @@ class AveragePrecision:
         evaluating.evaluate()
         evaluating.accumulate()
         return np.asarray(evaluating.eval["precision"]), np.asarray(evaluating.eval["recall"])
+
+
+def _in_order(id: str) -> tuple[bool, int, str]:
+    """Sorts ids that are numbers as numbers, as pycocotools does, before others."""
+    is_number = id.removeprefix("-").isdecimal() and len(id) < 1000
+    return not is_number, int(id) if is_number else 0, id
 
 
 class _CocoEval(COCOeval_faster):
@@ -291,9 +261,10 @@ class _CocoEval(COCOeval_faster):
             numbers = {label: seen[label] for label in widths | heights}
             seen.update(numbers.keys())
             for objects, target in ((image.truth, self.gt_dataset), (image.found, self.dt_dataset)):
-                for label, score, _, area, crowd in objects:
-                    entry = {"id": next(ids), "score": score, "area": area, "iscrowd": crowd, "ignore": crowd}
-                    target.append_ref(numbers[label], label, entry)
+                for one in objects:
+                    ignored = one.is_ignored(self.kind)
+                    entry = {"id": next(ids), "score": one.score, "area": one.area}
+                    target.append_ref(numbers[one.label], one.label, {**entry, "iscrowd": ignored, "ignore": ignored})
             for label in heights.keys() & widths.keys():
                 self.known[numbers[label], label] = [[0.0] * widths[label] for _ in range(heights[label])]
             for one in image.overlaps:
@@ -338,11 +309,11 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _f1(truth: Sequence[Object], found: Sequence[Object], overlaps: Sequence[Overlap]) -> float | None:
     """Of an image alone: each detection takes the free object of its class that it overlaps most."""
-    wanted = {number for number, one in enumerate(truth) if not one.crowd}
-    claimed = {number for number, one in enumerate(found) if one.score >= JUDGED_SCORE}
+    by_mask = all(one.pixels is not None for one in (*truth, *found))
+    wanted = {number for number, one in enumerate(truth) if not one.is_ignored("mask" if by_mask else "box")}
+    claimed = {number for number, one in enumerate(found) if one.score >= EVALUATED_SCORE}
     if not wanted and not claimed:
         return None
-    by_mask = all(one.pixels is not None for one in (*truth, *found))
     possible = [(one.found, -(one.mask if by_mask else one.box), one.truth) for one in overlaps]
     taken: set[int] = set()
     right: set[int] = set()
@@ -353,12 +324,26 @@ def _f1(truth: Sequence[Object], found: Sequence[Object], overlaps: Sequence[Ove
     return 2 * len(right) / (len(wanted) + len(claimed))
 
 
+def _ignored(instances: Instances) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+    """Which are crowds, and of which nothing but the box of one object is known."""
+    nothing = np.zeros(len(instances), dtype=np.bool_)
+    crowd, boxed = (nothing if one is None else one.numpy() for one in (instances.crowd, instances.boxed))
+    return crowd & ~boxed, boxed
+
+
+def _pixels(objects: Sequence[Object]) -> np.ndarray:
+    return np.array([one.pixels or 0 for one in objects], dtype=np.int64)
+
+
 def _mask_ious(
-    some: Masks, others: Masks, evaluated: Bool[np.ndarray, "N M"], crowd: Bool[np.ndarray, " M"]
+    some: Masks,
+    others: Masks,
+    areas: Sequence[np.ndarray],
+    evaluated: Bool[np.ndarray, "N M"],
+    crowd: Bool[np.ndarray, " M"],
 ) -> Float64[np.ndarray, "N M"]:
     """IoU of pairs of masks of one image, counted where their boxes meet; 0 where a pair is ignored."""
-    common = shared_pixels(some, others, torch.from_numpy(evaluated)).numpy()
-    return _ious(common, some.areas().numpy(), others.areas().numpy(), crowd)
+    return _ious(shared_pixels(some, others, torch.from_numpy(evaluated)).numpy(), areas[0], areas[1], crowd)
 
 
 def boundaries(masks: Masks) -> Masks:
@@ -399,21 +384,3 @@ def _ious(
     """What is common by what either covers; of a crowd, by what the first one covers."""
     whole = np.where(crowd[None], areas[:, None], areas[:, None] + other_areas[None] - common)
     return np.divide(common, whole, out=np.zeros(common.shape), where=common > 0)
-
-
-class _State(BaseModel):
-    """What `state` gives, as it comes from outside."""
-
-    images: dict[
-        str,
-        tuple[
-            list[tuple[int, float, int | None, float, bool]],
-            list[tuple[int, float, int | None, float, bool]],
-            list[tuple[int, int, float, float, float]],
-            float | None,
-        ],
-    ]
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"

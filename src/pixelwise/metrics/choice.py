@@ -30,7 +30,7 @@ class ImageResult(Protocol):
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst image first; one with nothing to judge comes last."""
+        """Sorts the worst image first; one with nothing to evaluate comes last."""
         ...
 
     def caption(self) -> str:
@@ -90,7 +90,7 @@ _BY_NAME = {name: family for family in _FAMILIES for name in family.definitions}
 DEFINITIONS = {name: line for family in _FAMILIES for name, line in family.definitions.items()}
 """One line each for people who compare numbers."""
 
-JUDGED_TASKS = tuple(dict.fromkeys(family.task for family in _FAMILIES))
+EVALUATED_TASKS = tuple(dict.fromkeys(family.task for family in _FAMILIES))
 """The tasks that something evaluates."""
 
 
@@ -124,11 +124,11 @@ def new_metric(
     Raises:
         RecipeError: a task that nothing evaluates, a definition that is none of the task, or one without windows.
     """
-    if task not in JUDGED_TASKS:
-        raise RecipeError(f"task '{task}': nothing evaluates it; {_listed(JUDGED_TASKS)} can be evaluated")
+    if task not in EVALUATED_TASKS:
+        raise RecipeError(f"task '{task}': nothing evaluates it; {_listed(EVALUATED_TASKS)} can be evaluated")
     known = [name for name, family in _BY_NAME.items() if family.task == task]
     if definition is not None and definition not in known:
-        raise RecipeError(f"definition '{definition}': for {task} segmentation one of {', '.join(known)} is wanted")
+        raise RecipeError(f"definition '{definition}': for {task} segmentation expected one of {', '.join(known)}")
     if definition is None:
         usual = {"semantic": published_definition(labels), "instance": "coco"}
         definition = usual.get(task, "video-panoptic" if clips else "panoptic")
@@ -145,7 +145,7 @@ def new_metric(
 def metric_from_state(labels: LabelSet, definition: str, state: Mapping[str, Any]) -> TaskMetric:
     """The metric that counted what `state` tells. Raises DataError or RecipeError where there can be no such."""
     if definition not in _BY_NAME:
-        raise RecipeError(f"definition '{definition}': one of {', '.join(_BY_NAME)} is wanted")
+        raise RecipeError(f"definition '{definition}': expected one of {', '.join(_BY_NAME)}")
     family = _BY_NAME[definition]
     return family.metric.from_state(labels, definition, state)  # pyright: ignore[reportFunctionMemberAccess]
 

@@ -24,23 +24,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
-from pydantic import BaseModel, ValidationError
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from pixelwise.errors import DataError, RecipeError
+from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.image_ids import new_key, require_apart
+from pixelwise.metrics.per_image import PerImage, new_key, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
-
-Definition = Literal["davis", "davis-unsupervised"]
 
 DEFINITIONS: dict[str, str] = {
     "davis": "J and F by DAVIS' semi-supervised definition: objects by their ids, means over objects, the first and "
@@ -122,7 +119,7 @@ class FrameObjects(NamedTuple):
         return {"j_and_f": self.score, "objects": len(self.truth), "tracks": len(self.found)}
 
 
-class Davis:
+class Davis(PerImage[FrameObjects]):
     """Keeps sizes of masks, contours and what they share, of each frame, and follows the objects in `compute`.
 
     Frames may come in any order, clips mixed.
@@ -135,13 +132,8 @@ class Davis:
         RecipeError: an unknown definition.
     """
 
-    def __init__(self, labels: LabelSet, definition: str = "davis") -> None:
-        if definition not in get_args(Definition):
-            raise RecipeError(f"definition '{definition}': one of {', '.join(get_args(Definition))} is wanted")
-        self.labels = labels
-        self.definition = definition
-        self.images: dict[str, FrameObjects] = {}
-        """What is kept of each frame, by id."""
+    definitions = DEFINITIONS
+    result = FrameObjects
 
     def update(
         self,
@@ -163,15 +155,8 @@ class Davis:
         truth_name, found_name = f"image '{id}': the truth", f"image '{id}': the prediction"
         objects, masks = _tracks(truth.instances, name=truth_name)
         found, found_masks = _tracks(predicted.instances, name=found_name)
-        if masks.size != found_masks.size:
-            sizes = " and ".join(f"{height}×{width}" for height, width in (found_masks.size, masks.size))
-            raise DataError(f"image '{id}': prediction and truth are {sizes}; both must have the truth's size")
-        strange = [label for label in objects.labels.tolist() if not 0 <= label < len(self.labels)]
-        if strange:
-            raise DataError(
-                f"{truth_name} has class {strange[0]}, which is not one of the {len(self.labels)} "
-                f"of '{self.labels.name}'"
-            )
+        require_size(found_masks.size, masks.size, id=id)
+        self.require_classes(objects.labels.tolist(), id=id, side="truth")
         void = _void(truth, objects, masks, self.labels)
         crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
         evaluated = (~crowd).nonzero().flatten()
@@ -185,58 +170,19 @@ class Davis:
         )
         self.images[id] = FrameObjects(clip, frame or 0, *one, _alone(*one, assigned=self.definition != "davis"))
 
-    def merge(self, other: Davis) -> None:
-        """Add what another one kept of other frames.
-
-        Raises DataError for a frame in both, other classes, or another definition.
-        """
-        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
-        if self.definition != other.definition:
-            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
-        require_apart(self.images, other.images)
-        self.images |= other.images
-
-    def state(self) -> dict[str, Any]:
-        """What is kept, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
-        return {
-            "images": {
-                id: [one.clip, one.frame, *([list(row) for row in table] for table in one[2:5]), one.score]
-                for id, one in self.images.items()
-            }
-        }
-
-    @classmethod
-    def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> Davis:
-        """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
-        metric = cls(labels, definition)
-        try:
-            stored = _State.model_validate(state)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in ("state", *fault["loc"]))
-            raise DataError(f"{place}: {fault['msg']}") from None
-        for id, (clip, frame, truth, found, meetings, score) in stored.images.items():
-            one = FrameObjects(
-                clip,
-                frame,
-                tuple(TrueObject(*row) for row in truth),
-                tuple(FoundObject(*row) for row in found),
-                tuple(Meeting(*row) for row in meetings),
-                score,
-            )
-            known, known_found = ({row.id for row in side} for side in (one.truth, one.found))
-            if any(row.truth not in known or row.found not in known_found for row in one.meetings) or any(
-                not 0 <= row.label < len(labels) for row in one.truth
-            ):
-                raise DataError(f"state.images.{id}: a class or an object that there is not")
-            metric.images[id] = one
-        return metric
+    def fault(self, result: FrameObjects) -> str | None:
+        """What is wrong with a stored result whose types are right, or None."""
+        known, known_found = ({row.id for row in side} for side in (result.truth, result.found))
+        if any(row.truth not in known or row.found not in known_found for row in result.meetings):
+            return "an object that there is not"
+        strange = next((row.label for row in result.truth if not 0 <= row.label < len(self.labels)), None)
+        return None if strange is None else f"a class {strange} that there is not"
 
     def compute(self) -> dict[str, Any]:
         """`j_and_f`, `j_mean`, `j_recall`, `j_decay`, the same of `f_`, `per_class` and `per_object`.
 
         `j_and_f` is the mean of `j_mean` and `f_mean`. Fractions of 1; decays may be negative. None where there is no
-        object to judge.
+        object to evaluate.
         """
         results: dict[str, tuple[int, dict[str, float]]] = {}
         for name, frames in self._clips():
@@ -266,12 +212,12 @@ class Davis:
 
 def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks]:
     if instances is None or instances.masks is None:
-        raise DataError(f"{name} has no object masks; instance annotations are wanted")
+        raise DataError(f"{name} has no object masks; expected instance annotations")
     if instances.track_ids is None:
         raise DataError(f"{name} has objects without track ids; nothing tells which are the same in other frames")
     ids, counts = instances.track_ids.unique(return_counts=True)
     if bool((counts > 1).any()):
-        raise DataError(f"{name} has the track {int(ids[counts > 1][0])} twice; one object for each is wanted")
+        raise DataError(f"{name} has the track {int(ids[counts > 1][0])} twice; expected one object for each")
     instances = instances.to("cpu")
     assert instances.masks is not None
     return instances, instances.masks
@@ -419,19 +365,3 @@ def _means(results: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
     means = {name: math.fsum(one[name] for one in results) / len(results) if results else None for name in names}
     both = [value for value in (means["j_mean"], means["f_mean"]) if value is not None]
     return {"j_and_f": sum(both) / 2 if both else None, **means}
-
-
-class _State(BaseModel):
-    """What `state` gives, as it comes from outside."""
-
-    images: dict[
-        str,
-        tuple[
-            str | None,
-            int,
-            list[tuple[int, int, int, int]],
-            list[tuple[int, int, int]],
-            list[tuple[int, int, int, int, int]],
-            float | None,
-        ],
-    ]

@@ -4,7 +4,7 @@ One confusion matrix over all pixels of all images. IoU = tp / (truth + predicte
 background included. Pixels whose truth is void are not counted, so what is predicted there costs nothing; predicting
 void where there is truth is an error. The definitions agree in this, and differ in:
 
-- `voc`: a class that neither truth nor predictions have is left out of the means. So do Cityscapes and FCN's tools.
+- `voc`: a class that neither truth nor predictions have does not count in the means. So do Cityscapes and FCN's tools.
 - `ade20k`: such a class counts 0 in the mean IoU; the challenge's score is the mean of mean IoU and pixel accuracy.
 - `cityscapes`: as `voc`, and the same over seven categories of classes; where the truth tells objects apart, also the
   iIoU, in which each object counts as much as the average object of its class, whatever its size. What is predicted too
@@ -17,21 +17,18 @@ Long et al., FCN (2015), section 5.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64, Int64, Shaped
-from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.cityscapes import CATEGORIES, INSTANCE_SIZES
-from pixelwise.metrics.image_ids import new_key, require_apart
+from pixelwise.metrics.per_image import PerImage, mean, new_key, require_size, stored
 from pixelwise.types import Annotation
-
-Definition = Literal["voc", "ade20k", "cityscapes"]
 
 DEFINITIONS: dict[str, str] = {
     "voc": "mean IoU by PASCAL VOC's definition: one confusion matrix, void ignored, background included; "
@@ -66,7 +63,7 @@ class ImageScore(NamedTuple):
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst image first: by mean IoU, then by pixel accuracy; one with nothing to judge comes last."""
+        """Sorts the worst image first: by mean IoU, then by pixel accuracy; one with nothing to evaluate comes last."""
         if self.mean_iou is None:
             return True, 0.0, 0.0
         return False, self.mean_iou, self.right / self.evaluated
@@ -81,7 +78,7 @@ class ImageScore(NamedTuple):
         return {"mean_iou": self.mean_iou, "pixel_accuracy": accuracy, "pixels": self.evaluated}
 
 
-class MeanIoU:
+class MeanIoU(PerImage[ImageScore]):
     """Counts class pairs pixel by pixel; the state is K × (K + 1) integers, and a row for each image.
 
     Args:
@@ -92,25 +89,23 @@ class MeanIoU:
         RecipeError: an unknown definition, or Cityscapes' for classes that it does not have.
     """
 
+    definitions = DEFINITIONS
+    result = ImageScore
+
     def __init__(self, labels: LabelSet, definition: str = "voc") -> None:
-        if definition not in get_args(Definition):
-            raise RecipeError(f"definition '{definition}': one of {', '.join(get_args(Definition))} is wanted")
+        super().__init__(labels, definition)
         strange = [name for name in labels.names if name not in CATEGORIES]
         if definition == "cityscapes" and strange:
             raise RecipeError(
                 f"definition cityscapes: '{strange[0]}' of '{labels.name}' is not one of Cityscapes' classes "
                 f"({', '.join(CATEGORIES)}); choose another --definition, or map the classes"
             )
-        self.labels = labels
-        self.definition = definition
         # rows: truth; columns: prediction, the last one void
         self.confusion: Int64[Tensor, "K K1"] = torch.zeros(len(labels), len(labels) + 1, dtype=torch.int64)
         # objects of each class: how many, the sum of their shares that were found, and found as one of the category
         self.objects: Int64[Tensor, "K 3"] = torch.zeros(len(labels), 3, dtype=torch.int64)
         self.images_without_objects = 0
         """Images whose truth does not tell objects apart; with one of them there is no iIoU."""
-        self.images: dict[str, ImageScore] = {}
-        """What each image alone would get, by id."""
 
     def update(
         self,
@@ -125,12 +120,8 @@ class MeanIoU:
         id = new_key(self.images, id, clip, frame)
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "truth"
-            raise DataError(f"image '{id}': the {which} says no class for each pixel; semantic annotations are wanted")
-        if predicted.semantic.shape != truth.semantic.shape:
-            raise DataError(
-                f"image '{id}': the prediction is {_size(predicted.semantic)}, the truth {_size(truth.semantic)}; "
-                "predictions must have the truth's size"
-            )
+            raise DataError(f"image '{id}': the {which} says no class for each pixel; expected semantic annotations")
+        require_size(predicted.semantic.shape, truth.semantic.shape, id=id)
         answer = predicted.semantic.flatten()
         expected = truth.semantic.to(answer.device).flatten()
         confusion = torch.zeros_like(self.confusion)
@@ -146,13 +137,9 @@ class MeanIoU:
         """How often each class of the truth is answered by each class, or by void."""
         classes, ignore_id = len(self.labels), self.labels.ignore_id
         expected, answer = expected.long(), answer.long()
-        for name, values in (("truth", expected), ("prediction", answer)):
+        for side, values in (("truth", expected), ("prediction", answer)):
             strange = values[((values < 0) | (values >= classes)) & (values != ignore_id)]
-            if len(strange):
-                raise DataError(
-                    f"image '{id}': class {int(strange[0])} in the {name} is not one of the {classes} "
-                    f"of '{self.labels.name}'"
-                )
+            self.require_classes(strange[:1].tolist(), id=id, side=side)
         evaluated = expected != ignore_id
         answer = torch.where(answer == ignore_id, classes, answer)
         pairs = expected[evaluated] * (classes + 1) + answer[evaluated]
@@ -182,19 +169,15 @@ class MeanIoU:
         """The class ids of the category to which a class belongs."""
         return [index for index, other in enumerate(self.labels.names) if CATEGORIES[other] == CATEGORIES[name]]
 
-    def merge(self, other: MeanIoU) -> None:
+    def merge(self, other: Any) -> None:
         """Add what another one counted over other images.
 
         Raises DataError for an image in both, other classes, or another definition.
         """
-        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
-        if self.definition != other.definition:
-            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
-        require_apart(self.images, other.images)
+        super().merge(other)
         self.confusion += other.confusion
         self.objects += other.objects
         self.images_without_objects += other.images_without_objects
-        self.images |= other.images
 
     def state(self) -> dict[str, Any]:
         """What was counted, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
@@ -202,23 +185,16 @@ class MeanIoU:
             "confusion": self.confusion.tolist(),
             "objects": self.objects.tolist(),
             "images_without_objects": self.images_without_objects,
-            "images": {id: list(score) for id, score in self.images.items()},
+            **super().state(),
         }
 
     @classmethod
     def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> MeanIoU:
         """A metric that counted what `state` tells. Raises DataError for a state that such a metric cannot have."""
-        metric = cls(labels, definition)
-        try:
-            stored = _State.model_validate(state)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in ("state", *fault["loc"]))
-            raise DataError(f"{place}: {fault['msg']}") from None
-        metric.confusion = _counts(stored.confusion, metric.confusion, name="confusion")
-        metric.objects = _counts(stored.objects, metric.objects, name="objects")
-        metric.images_without_objects = stored.images_without_objects
-        metric.images = {id: ImageScore(*score) for id, score in stored.images.items()}
+        metric = super().from_state(labels, definition, state)
+        metric.confusion = _counts(state, "confusion", like=metric.confusion)
+        metric.objects = _counts(state, "objects", like=metric.objects)
+        metric.images_without_objects = stored(int, state, "images_without_objects")
         evaluated = sum(score.evaluated for score in metric.images.values())
         if evaluated != int(metric.confusion.sum()):
             raise DataError(
@@ -231,7 +207,7 @@ class MeanIoU:
 
         `ade20k` adds `score`; `cityscapes` adds `mean_category_iou`, `mean_iiou`, `mean_category_iiou`, `iiou` in
         `per_class`, and `per_category`. A class that neither truth nor predictions contain has no IoU (None) but in
-        `ade20k`, where it is 0, and is left out of the means; so has a class without truth no accuracy. With no
+        `ade20k`, where it is 0, and does not count in the means; so has a class without truth no accuracy. With no
         evaluated pixel at all every value is None.
         """
         counts = self.confusion.double()
@@ -252,15 +228,15 @@ class MeanIoU:
         }
         if self.definition == "ade20k":
             both = (means["mean_iou"], means["pixel_accuracy"])
-            means["score"] = None if None in both else _mean(both)
+            means["score"] = None if None in both else mean(both)
         if self.definition != "cityscapes":
             return {**means, "per_class": per_class}
         for index, name in enumerate(self.labels.names):
             per_class[name]["iiou"] = self._iiou([index], found=1)
         per_category = self._per_category()
-        means["mean_category_iou"] = _mean(entry["iou"] for entry in per_category.values())
-        means["mean_iiou"] = _mean(entry["iiou"] for entry in per_class.values())
-        means["mean_category_iiou"] = _mean(entry["iiou"] for entry in per_category.values())
+        means["mean_category_iou"] = mean(entry["iou"] for entry in per_category.values())
+        means["mean_iiou"] = mean(entry["iiou"] for entry in per_class.values())
+        means["mean_category_iiou"] = mean(entry["iiou"] for entry in per_category.values())
         return {**means, "per_class": per_class, "per_category": per_category}
 
     def _per_category(self) -> dict[str, dict[str, float | None]]:
@@ -278,7 +254,7 @@ class MeanIoU:
     def _iiou(self, members: Sequence[int], *, found: int) -> float | None:
         """Cityscapes' iIoU of classes taken together; `found` is the column of `objects` with what was found of them.
 
-        None where there is nothing to judge, or objects are not known.
+        None where there is nothing to evaluate, or objects are not known.
         """
         names = [self.labels.names[index] for index in members]
         if self.images_without_objects or any(name not in INSTANCE_SIZES for name in names):
@@ -288,15 +264,6 @@ class MeanIoU:
         truth = sum(size * int(self.objects[index, 0]) for size, index in zip(sizes, members, strict=True))
         too_much = int(self.confusion[:, members].sum()) - int(self.confusion[members][:, members].sum())
         return right / (truth + too_much) if truth + too_much else None
-
-
-class _State(BaseModel):
-    """What `state` gives, as it comes from outside."""
-
-    confusion: list[list[int]]
-    objects: list[list[int]]
-    images_without_objects: int
-    images: dict[str, tuple[int, int, float | None]]
 
 
 def published_definition(labels: LabelSet) -> str:
@@ -314,24 +281,13 @@ def _ious(confusion: Int64[Tensor, "K K1"]) -> Float64[Tensor, " K"]:
     return right / (counts.sum(dim=1) + counts[:, :-1].sum(dim=0) - right)
 
 
-def _counts(values: Any, like: Tensor, *, name: str) -> Tensor:
-    try:
-        counts = torch.tensor(values, dtype=torch.int64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise DataError(f"{name}: rows of integers are wanted") from None
-    if counts.shape != like.shape or bool((counts < 0).any()):
-        raise DataError(f"{name}: {like.shape[0]} rows of {like.shape[1]} counts are wanted")
-    return counts
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _counts(state: Mapping[str, Any], name: str, *, like: Tensor) -> Tensor:
+    counts = stored(list[list[int]], state, name)
+    rows, columns = like.shape
+    if [len(row) for row in counts] != [columns] * rows or any(not 0 <= one < 2**62 for row in counts for one in row):
+        raise DataError(f"state.{name}: expected {rows} rows of {columns} counts")
+    return torch.tensor(counts, dtype=torch.int64)
 
 
 def _number(value: Tensor) -> float | None:
     return None if bool(value.isnan()) else float(value)
-
-
-def _size(ids: Tensor) -> str:
-    return f"{ids.shape[0]}×{ids.shape[1]}"

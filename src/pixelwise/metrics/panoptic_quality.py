@@ -3,7 +3,7 @@
 A predicted segment finds a true one of its class if their IoU is larger than 0.5, so that none finds two. Of a class,
 with TP pairs that found each other, FP predicted segments and FN true ones without partner: SQ is the mean IoU of the
 pairs, RQ = TP / (TP + FP/2 + FN/2), and PQ is their product. Counts are pooled over all images; classes of which nobody
-knows anything are left out of the means.
+knows anything do not count in the means.
 
 - Pixels whose truth is void are taken from a predicted segment before its IoU is formed. Id 0 is void, and so is a
   segment without entry or without a class.
@@ -23,11 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
-from pydantic import BaseModel, ValidationError
 
-from pixelwise.errors import DataError, RecipeError
+from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.image_ids import new_key, require_apart
+from pixelwise.metrics.per_image import PerImage, new_key, require_size
 from pixelwise.ops.joint_counts import joint_counts
 from pixelwise.types import Annotation, Panoptic
 
@@ -71,7 +70,7 @@ class ClassCounts(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """PQ, SQ and RQ, fractions of 1; None where there is nothing to judge."""
+    """PQ, SQ and RQ, fractions of 1; None where there is nothing to evaluate."""
 
     pq: float | None
     sq: float | None
@@ -89,7 +88,7 @@ class ImageSegments(NamedTuple):
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst image first, those with more segments before others; one with nothing to judge comes last."""
+        """Sorts the worst image first, those with more segments before others; one without any comes last."""
         pq = self.quality.pq
         return (True, 0.0, 0.0) if pq is None else (False, pq, -float(sum(one.tp + one.fn for one in self.classes)))
 
@@ -109,7 +108,7 @@ class ImageSegments(NamedTuple):
         return {**self.quality._asdict(), **counts}
 
 
-class PanopticQuality:
+class PanopticQuality(PerImage[ImageSegments]):
     """Matches the segments of each image; the state is a row of counts for each image and class.
 
     Args:
@@ -120,13 +119,8 @@ class PanopticQuality:
         RecipeError: an unknown definition.
     """
 
-    def __init__(self, labels: LabelSet, definition: str = "panoptic") -> None:
-        if definition not in DEFINITIONS:
-            raise RecipeError(f"definition '{definition}': one of {', '.join(DEFINITIONS)} is wanted")
-        self.labels = labels
-        self.definition = definition
-        self.images: dict[str, ImageSegments] = {}
-        """What was counted in each image, by id."""
+    definitions = DEFINITIONS
+    result = ImageSegments
 
     def update(
         self,
@@ -142,38 +136,17 @@ class PanopticQuality:
         overlaps = segment_overlaps(predicted, truth, self.labels, id=id)
         self.images[id] = ImageSegments(class_counts(overlaps))
 
-    def merge(self, other: PanopticQuality) -> None:
-        """Add what another one counted in other images. Raises DataError for an image in both, or other classes."""
-        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
-        require_apart(self.images, other.images)
-        self.images |= other.images
-
-    def state(self) -> dict[str, Any]:
-        """What was counted, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
-        return {"images": {id: [list(row) for row in image.classes] for id, image in self.images.items()}}
-
-    @classmethod
-    def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> PanopticQuality:
-        """A metric that counted what `state` tells. Raises DataError for a state that such a metric cannot have."""
-        metric = cls(labels, definition)
-        try:
-            stored = _State.model_validate(state)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in ("state", *fault["loc"]))
-            raise DataError(f"{place}: {fault['msg']}") from None
-        for id, rows in stored.images.items():
-            image = ImageSegments(tuple(ClassCounts(*row) for row in rows))
-            for one in image.classes:
-                if not 0 <= one.label < len(labels) or min(one[:4]) < 0 or not 0.5 * one.tp <= one.iou <= one.tp:
-                    raise DataError(f"state.images.{id}: a class or counts that there cannot be: {list(one)}")
-            metric.images[id] = image
-        return metric
+    def fault(self, result: ImageSegments) -> str | None:
+        """What is wrong with a stored result whose types are right, or None."""
+        for one in result.classes:
+            if not 0 <= one.label < len(self.labels) or min(one[:4]) < 0 or not 0.5 * one.tp <= one.iou <= one.tp:
+                return f"a class or counts that there cannot be: {list(one)}"
+        return None
 
     def compute(self) -> dict[str, Any]:
         """`pq`, `sq`, `rq`, the same with `_things` and `_stuff`, and `per_class` with `tp`, `fp` and `fn`.
 
-        Fractions of 1. A class that neither truth nor predictions have has none (None) and is left out of the means.
+        Fractions of 1. A class that neither truth nor predictions have has none (None) and does not count in the means.
         """
         counts = pooled(one for image in self.images.values() for one in image.classes)
         values: dict[str, Any] = qualities(counts, self.labels)
@@ -191,13 +164,8 @@ def segment_overlaps(predicted: Annotation, truth: Annotation, labels: LabelSet,
     """
     if predicted.panoptic is None or truth.panoptic is None:
         which = "prediction" if predicted.panoptic is None else "truth"
-        raise DataError(f"image '{id}': the {which} tells no segments; panoptic annotations are wanted")
-    if predicted.panoptic.ids.shape != truth.panoptic.ids.shape:
-        (height, width), (true_height, true_width) = predicted.panoptic.ids.shape, truth.panoptic.ids.shape
-        raise DataError(
-            f"image '{id}': the prediction is {height}×{width}, the truth {true_height}×{true_width}; "
-            "predictions must have the truth's size"
-        )
+        raise DataError(f"image '{id}': the {which} tells no segments; expected panoptic annotations")
+    require_size(predicted.panoptic.ids.shape, truth.panoptic.ids.shape, id=id)
     expected = _entries(truth.panoptic, labels, name=f"image '{id}': the truth")
     found = _entries(predicted.panoptic, labels, name=f"image '{id}': the prediction")[:, :2]
     maps = [side.panoptic.ids.cpu().numpy() for side in (truth, predicted) if side.panoptic is not None]
@@ -309,9 +277,3 @@ def qualities(counts: Mapping[int, ClassCounts], labels: LabelSet) -> dict[str, 
         ._asdict()
         .items()
     }
-
-
-class _State(BaseModel):
-    """What `state` gives, as it comes from outside."""
-
-    images: dict[str, list[tuple[int, int, int, int, float]]]

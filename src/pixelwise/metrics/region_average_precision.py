@@ -15,20 +15,17 @@ The two published codes differ in what a detection is compared with:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from pixelwise.errors import DataError, RecipeError
-from pixelwise.labels import LabelSet
-from pixelwise.metrics.image_ids import new_key, require_apart
+from pixelwise.errors import DataError
+from pixelwise.metrics.per_image import PerImage, mean, new_key, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances
-
-Definition = Literal["region", "region-2015"]
 
 DEFINITIONS: dict[str, str] = {
     "region": "AP^r by the definition of SDS: a detection is right if its mask overlaps the best object that is still "
@@ -38,7 +35,7 @@ DEFINITIONS: dict[str, str] = {
 }
 """One line each for people who compare numbers."""
 
-JUDGED_SCORE = 0.5
+EVALUATED_SCORE = 0.5
 """Detections from this score on make up what an image alone would get."""
 
 THRESHOLDS = tuple(step / 10 for step in range(1, 10))
@@ -79,7 +76,7 @@ class ImageMatches(NamedTuple):
     def f1(self) -> float | None:
         """Of the detections with a score of at least one half, at an overlap of 0.5; None without any object."""
         bit = THRESHOLDS.index(0.5)
-        claimed = [one for one in self.detections if one.score >= JUDGED_SCORE and not one.void >> bit & 1]
+        claimed = [one for one in self.detections if one.score >= EVALUATED_SCORE and not one.void >> bit & 1]
         evaluated = sum(self.objects) + len(claimed)
         return 2 * sum(one.right >> bit & 1 for one in claimed) / evaluated if evaluated else None
 
@@ -90,15 +87,15 @@ class ImageMatches(NamedTuple):
 
     def caption(self) -> str:
         """What a sheet of images says of it."""
-        found = sum(one.score >= JUDGED_SCORE for one in self.detections)
-        return f"F1 {self.f1 or 0:.3f} · {sum(self.objects)} objects, {found} found with a score from {JUDGED_SCORE}"
+        found = sum(one.score >= EVALUATED_SCORE for one in self.detections)
+        return f"F1 {self.f1 or 0:.3f} · {sum(self.objects)} objects, {found} found with a score from {EVALUATED_SCORE}"
 
     def row(self) -> dict[str, Any]:
         """What `images.jsonl` says of it."""
         return {"f1": self.f1, "objects": sum(self.objects), "detections": len(self.detections)}
 
 
-class RegionAveragePrecision:
+class RegionAveragePrecision(PerImage[ImageMatches]):
     """Matches the detections of each image; the state is a row for each image and detection.
 
     Objects marked as crowd are not counted, and detections that lie on one of their class are ignored.
@@ -111,13 +108,8 @@ class RegionAveragePrecision:
         RecipeError: an unknown definition.
     """
 
-    def __init__(self, labels: LabelSet, definition: str = "region") -> None:
-        if definition not in get_args(Definition):
-            raise RecipeError(f"definition '{definition}': one of {', '.join(get_args(Definition))} is wanted")
-        self.labels = labels
-        self.definition = definition
-        self.images: dict[str, ImageMatches] = {}
-        """What was found in each image, by id."""
+    definitions = DEFINITIONS
+    result = ImageMatches
 
     def update(
         self,
@@ -136,19 +128,12 @@ class RegionAveragePrecision:
         found, objects = predicted.instances, truth.instances
         if found is None or objects is None or found.masks is None or objects.masks is None:
             which = "prediction" if found is None or found.masks is None else "truth"
-            raise DataError(f"image '{id}': the {which} has no object masks; instance annotations are wanted")
+            raise DataError(f"image '{id}': the {which} has no object masks; expected instance annotations")
         if found.scores is None:
             raise DataError(f"image '{id}': the prediction has no scores; detections cannot be sorted")
-        if found.masks.size != objects.masks.size:
-            sizes = " and ".join(f"{height}×{width}" for height, width in (found.masks.size, objects.masks.size))
-            raise DataError(f"image '{id}': prediction and truth are {sizes}; both must have the truth's size")
-        for name, labels in (("truth", objects.labels), ("prediction", found.labels)):
-            strange = [label for label in labels.tolist() if not 0 <= label < len(self.labels)]
-            if strange:
-                raise DataError(
-                    f"image '{id}': class {strange[0]} in the {name} is not one of the {len(self.labels)} "
-                    f"of '{self.labels.name}'"
-                )
+        require_size(found.masks.size, objects.masks.size, id=id)
+        for side, one in (("truth", objects), ("prediction", found)):
+            self.require_classes(one.labels.tolist(), id=id, side=side)
         self.images[id] = self._match(found.to("cpu"), objects.to("cpu"))
 
     def _match(self, found: Instances, objects: Instances) -> ImageMatches:
@@ -181,41 +166,17 @@ class RegionAveragePrecision:
         detections.sort(key=lambda detection: -detection.score)
         return ImageMatches(tuple(counts), tuple(detections))
 
-    def merge(self, other: RegionAveragePrecision) -> None:
-        """Add what another one matched in other images.
-
-        Raises DataError for an image in both, other classes, or another definition.
-        """
-        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
-        if self.definition != other.definition:
-            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
-        require_apart(self.images, other.images)
-        self.images |= other.images
-
-    def state(self) -> dict[str, Any]:
-        """What was matched, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
-        return {"images": {id: [list(image.objects), list(image.detections)] for id, image in self.images.items()}}
-
-    @classmethod
-    def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> RegionAveragePrecision:
-        """A metric that matched what `state` tells. Raises DataError for a state that such a metric cannot have."""
-        metric = cls(labels, definition)
-        try:
-            metric.images = {
-                id: ImageMatches(tuple(objects), tuple(Detection(*row) for row in detections))
-                for id, (objects, detections) in state["images"].items()
-            }
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise DataError("images: for each, counts of objects and rows of detections are wanted") from None
-        for id, image in metric.images.items():
-            if len(image.objects) != len(labels):
-                raise DataError(f"image '{id}': {len(labels)} counts of objects are wanted, not {len(image.objects)}")
-        return metric
+    def fault(self, result: ImageMatches) -> str | None:
+        """What is wrong with a stored result whose types are right, or None."""
+        if len(result.objects) != len(self.labels):
+            return f"expected {len(self.labels)} counts of objects, not {len(result.objects)}"
+        strange = next((one.label for one in result.detections if not 0 <= one.label < len(self.labels)), None)
+        return None if strange is None else f"a class {strange} that there is not"
 
     def compute(self) -> dict[str, Any]:
         """`region_ap_50`, `region_ap_70` and `region_ap_vol`, and the same in `per_class` with the number of `objects`.
 
-        A class without objects has none (None) and is left out of the means; without any object all are None.
+        A class without objects has none (None) and does not count in the means; without any object all are None.
         """
         # ties between images are broken by their ids, so that the order of evaluation changes nothing
         rows = [(row, id) for id in sorted(self.images) for row in self.images[id].detections]
@@ -231,10 +192,10 @@ class RegionAveragePrecision:
                 for bit, threshold in enumerate(THRESHOLDS)
             }
             per_class[name] = {
-                result: _mean([precisions[threshold] for threshold in thresholds])
+                result: mean([precisions[threshold] for threshold in thresholds])
                 for result, thresholds in REPORTED.items()
             } | {"objects": objects}
-        means = {result: _mean([entry[result] for entry in per_class.values()]) for result in REPORTED}
+        means = {result: mean([entry[result] for entry in per_class.values()]) for result in REPORTED}
         return {**means, "per_class": per_class}
 
 
@@ -267,8 +228,3 @@ def _right(overlap: Float64[Tensor, "D N"], threshold: float, *, free_only: bool
         if is_right and best is not None:
             found.add(best)
     return flags
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

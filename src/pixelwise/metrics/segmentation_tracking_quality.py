@@ -3,7 +3,7 @@
 SQ is the mean IoU of the classes, one confusion matrix over all frames. AQ, the association quality, is the mean over
 the true tubes of things g of (1 / |g|) Σ TPA(p, g) · IoU(p, g) over the predicted tubes p, where TPA are the pixels
 that both have. It does not ask for the class: a tube that is followed as another class of things costs SQ alone. Pixels
-of true crowds are left out of AQ; those in void belong to the predicted tubes.
+of true crowds do not count in AQ; those in void belong to the predicted tubes.
 
 Source: Weber et al., "STEP: Segmenting and Tracking Every Pixel", 2021, section 4, and the NumPy version of deeplab2.
 As there, an id that changes its class is another tube. deeplab2 counts predicted void as one class more, with an IoU of

@@ -15,16 +15,13 @@ to the areas of frames that later windows take again; here areas are counted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.image_ids import new_key, require_apart
 from pixelwise.metrics.panoptic_quality import (
     ClassCounts,
     ImageSegments,
@@ -35,6 +32,7 @@ from pixelwise.metrics.panoptic_quality import (
     qualities,
     segment_overlaps,
 )
+from pixelwise.metrics.per_image import PerImage, mean, new_key, stored
 from pixelwise.metrics.segmentation_tracking_quality import segmentation_tracking_quality
 from pixelwise.types import Annotation
 
@@ -52,7 +50,7 @@ SPACING = 5
 def ks_of(windows: Sequence[int]) -> tuple[int, ...]:
     """The k of windows of so many labelled frames. Raises RecipeError for a window without a frame."""
     if not windows or min(windows) < 1:
-        raise RecipeError(f"windows {list(windows)}: numbers of labelled frames, at least 1 each, are wanted")
+        raise RecipeError(f"windows {list(windows)}: expected numbers of labelled frames, at least 1 each")
     return tuple((length - 1) * SPACING for length in windows)
 
 
@@ -76,7 +74,7 @@ class FrameSegments(NamedTuple):
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst frame first, by the PQ that it would get alone; one with nothing to judge comes last."""
+        """Sorts the worst frame first, by the PQ that it would get alone; one with nothing to evaluate comes last."""
         return self.alone.badness
 
     def caption(self) -> str:
@@ -88,7 +86,7 @@ class FrameSegments(NamedTuple):
         return self.alone.row()
 
 
-class VideoPanopticQuality:
+class VideoPanopticQuality(PerImage[FrameSegments]):
     """Keeps the joint histogram of each frame, whatever its size; windows are made in `compute`.
 
     Frames may come in any order, clips mixed.
@@ -103,6 +101,8 @@ class VideoPanopticQuality:
         RecipeError: an unknown definition, or a k that is no multiple of the spacing.
     """
 
+    definitions = DEFINITIONS
+
     def __init__(
         self,
         labels: LabelSet,
@@ -111,16 +111,11 @@ class VideoPanopticQuality:
         k: Sequence[int] = (0, 5, 10, 15),
         spacing: int = SPACING,
     ) -> None:
-        if definition not in DEFINITIONS:
-            raise RecipeError(f"definition '{definition}': one of {', '.join(DEFINITIONS)} is wanted")
+        super().__init__(labels, definition)
         if spacing < 1 or not k or any(length < 0 or length % spacing for length in k):
-            raise RecipeError(f"k {list(k)}: multiples of the spacing of labelled frames, {spacing}, are wanted")
-        self.labels = labels
-        self.definition = definition
+            raise RecipeError(f"k {list(k)}: expected multiples of the spacing of labelled frames, {spacing}")
         self.k = tuple(dict.fromkeys(k))
         self.spacing = spacing
-        self.images: dict[str, FrameSegments] = {}
-        """What is kept of each frame, by id."""
 
     def update(
         self,
@@ -141,19 +136,17 @@ class VideoPanopticQuality:
         overlaps = segment_overlaps(predicted, truth, self.labels, id=id)
         self.images[id] = FrameSegments(id if clip is None else clip, frame or 0, overlaps)
 
-    def merge(self, other: VideoPanopticQuality) -> None:
+    def merge(self, other: Any) -> None:
         """Add what another one kept of other frames.
 
         Raises DataError for a frame in both, other classes, or other windows.
         """
-        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
         if (self.k, self.spacing) != (other.k, other.spacing):
             raise DataError(
                 f"one part has windows of k = {list(self.k)} with labels every {self.spacing} frames, another of "
                 f"k = {list(other.k)} every {other.spacing}"
             )
-        require_apart(self.images, other.images)
-        self.images |= other.images
+        super().merge(other)
 
     def state(self) -> dict[str, Any]:
         """What is kept, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
@@ -169,14 +162,9 @@ class VideoPanopticQuality:
     @classmethod
     def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> VideoPanopticQuality:
         """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
-        try:
-            stored = _State.model_validate(state)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in ("state", *fault["loc"]))
-            raise DataError(f"{place}: {fault['msg']}") from None
-        metric = cls(labels, definition, k=stored.k, spacing=stored.spacing)
-        for id, (clip, frame, *rows) in stored.images.items():
+        k, spacing = stored(list[int], state, "k"), stored(int, state, "spacing")
+        metric = cls(labels, definition, k=k, spacing=spacing)
+        for id, (clip, frame, *rows) in stored(dict[str, _Frame], state, "images").items():
             tables = [
                 np.array(table, dtype=np.int64).reshape(-1, width) for table, width in zip(rows, (3, 3, 2), strict=True)
             ]
@@ -188,8 +176,8 @@ class VideoPanopticQuality:
     def compute(self) -> dict[str, Any]:
         """`vpq`, `vpq_k0`, `vpq_k5` …, the same with `_things` and `_stuff`, `stq`, `stq_sq`, `aq`, and `per_class`.
 
-        Fractions of 1; None where there is nothing to judge: a k for which all clips are too short is left out of the
-        mean. `stq_sq` is the mean IoU, not the SQ of PQ. `per_class` has `vpq`, `vpq_k0` … and `iou`.
+        Fractions of 1; None where there is nothing to evaluate: a k for which all clips are too short does not count in
+        the mean. `stq_sq` is the mean IoU, not the SQ of PQ. `per_class` has `vpq`, `vpq_k0` … and `iou`.
         """
         clips = self._clips()
         per_class: dict[str, dict[str, Any]] = {name: {"vpq": None} for name in self.labels.names}
@@ -206,10 +194,10 @@ class VideoPanopticQuality:
                 one = counts.get(label, ClassCounts(label, 0, 0, 0, 0.0))
                 per_class[name][f"vpq_k{k}"] = class_quality(one).pq
         for values in per_class.values():
-            values["vpq"] = _mean(values[f"vpq_k{k}"] for k in self.k)
+            values["vpq"] = mean(values[f"vpq_k{k}"] for k in self.k)
         means: dict[str, Any] = {}
         for group in ("", "_things", "_stuff"):
-            means[f"vpq{group}"] = _mean(one[f"pq{group}"] for one in found.values())
+            means[f"vpq{group}"] = mean(one[f"pq{group}"] for one in found.values())
         means |= {f"{name}{group}": found[name][f"pq{group}"] for group in ("", "_things", "_stuff") for name in found}
         tracking = segmentation_tracking_quality(clips, self.labels)
         means |= {"stq": tracking.stq, "stq_sq": tracking.sq, "aq": tracking.aq}
@@ -243,20 +231,8 @@ def _joined(frames: Sequence[SegmentOverlaps]) -> SegmentOverlaps:
     return SegmentOverlaps(summed, truth, found)
 
 
-def _mean(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
-class _State(BaseModel):
-    """What `state` gives, as it comes from outside."""
-
-    k: list[int]
-    spacing: int
-    images: dict[
-        str,
-        tuple[str, int, list[tuple[int, int, int]], list[tuple[int, int, int]], list[tuple[int, int]]],
-    ]
+_Frame = tuple[str, int, list[tuple[int, int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]
+"""How a frame stands in the state."""
 
 
 def _require_sound(overlaps: SegmentOverlaps, classes: int, *, name: str) -> None:

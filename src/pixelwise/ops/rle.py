@@ -135,7 +135,7 @@ def crop_polygons(
     return (np.zeros((0, 0), dtype=np.uint8), (0, 0, 0, 0)) if traced is None else _tight_crop(traced, *size)
 
 
-_BROKEN = (MemoryError, RuntimeError, TypeError, ValueError)
+_BROKEN = (MemoryError, OverflowError, RuntimeError, TypeError, ValueError)
 
 
 def area(rle: Mapping[str, Any]) -> int:
@@ -157,8 +157,8 @@ def _size_of(rle: Mapping[str, Any], size: tuple[int, int] | None, source: str) 
     try:
         height, width = (operator.index(side) for side in rle["size"])
         rle["counts"]
-    except (KeyError, TypeError, ValueError):
-        raise DataError(f"{source}: an RLE needs size [height, width], whole numbers, and counts") from None
+    except (KeyError, OverflowError, TypeError, ValueError):
+        raise DataError(f"{source}: expected an RLE with size [height, width], whole numbers, and counts") from None
     if height < 1 or width < 1:
         raise DataError(f"{source}: an RLE of size {height}×{width} has no pixels")
     if size is not None and (height, width) != tuple(size):
@@ -175,15 +175,19 @@ def _compressed(counts: Any, height: int, width: int) -> Any:
 
 def _traced(polygons: Sequence[Sequence[float]], size: tuple[int, int], source: str) -> Any:
     """The union of polygons as compressed runs; None of none."""
-    for polygon in polygons:
+    try:
+        parts = [list(map(float, polygon)) for polygon in polygons]
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{source}: expected polygons, lists of numbers x, y, x, y, …") from None
+    for polygon in parts:
         if len(polygon) < 6 or len(polygon) % 2:
-            raise DataError(f"{source}: a polygon of {len(polygon)} numbers; at least three points (x, y) are wanted")
+            raise DataError(f"{source}: a polygon of {len(polygon)} numbers; expected at least three points (x, y)")
         strange = [value for value in polygon if not abs(value) <= FARTHEST_PX]  # so that NaN is strange too
         if strange:
-            raise DataError(f"{source}: a polygon with the coordinate {strange[0]}; at most {FARTHEST_PX:,} is wanted")
-    if not polygons:
+            raise DataError(f"{source}: a polygon with the coordinate {strange[0]}; expected at most {FARTHEST_PX:,}")
+    if not parts:
         return None
-    rles: Any = coco_mask.frPyObjects([list(map(float, polygon)) for polygon in polygons], *size)
+    rles: Any = coco_mask.frPyObjects(parts, *size)
     return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
 
 

@@ -1,20 +1,23 @@
-"""COCO's results JSON, as pycocotools, panopticapi and every COCO server read them.
+"""COCO's results of objects, as pycocotools and every COCO server read them: a list of one entry for each object.
 
-Of objects there is one entry for each that was found; of segments one for each image, beside the PNG that shows them.
+Written entry by entry, so that few are held, and read again: `evaluate --predictions` pairs the entries with the images
+of a data set, `merge` with masks. Where the classes were mapped by `--map`, the first entry says which ones they are in
+a field `label_set` that other tools pass over; the same map is then needed to read it.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pixelwise.data.dataset import Dataset
 from pixelwise.errors import DataError
@@ -23,7 +26,10 @@ from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Instances, Masks, Sample
 
 COCO_RESULTS_NAME = "coco_results.json"
-PANOPTIC_RESULTS_NAME = "panoptic_results.json"
+"""What `predict` and `evaluate` call the file."""
+
+
+# ---- ids
 
 
 def coco_image_id(name: str) -> int | str:
@@ -37,179 +43,6 @@ def coco_image_ids(names: Iterable[str]) -> dict[str, int | str]:
     ids = {name: coco_image_id(name) for name in names}
     times = Counter(ids.values())
     return {name: id if times[id] == 1 else name for name, id in ids.items()}
-
-
-def coco_entry(
-    image_id: int | str,
-    label: int,
-    box_xywh: Sequence[float],
-    score: float,
-    rle: Mapping[str, Any] | None,
-    *,
-    labels: LabelSet,
-) -> dict[str, Any]:
-    """One object.
-
-    Args:
-        image_id: of the image, see `coco_image_ids`.
-        label: class id.
-        box_xywh: x y width height, pixels.
-        score: in [0, 1].
-        rle: its mask, compressed; None where there is no mask.
-        labels: whose ids on disk are the category ids.
-    """
-    entry: dict[str, Any] = {"image_id": image_id, "category_id": labels.dataset_ids[label]}
-    entry |= {"bbox": [round(value, 2) for value in box_xywh], "score": round(score, 5)}
-    return entry if rle is None else {**entry, "segmentation": dict(rle)}
-
-
-def entries_of_instances(image_id: int | str, instances: Instances, labels: LabelSet) -> Iterator[dict[str, Any]]:
-    """The objects that were found in an image."""
-    instances = instances.to("cpu")
-    runs = [None] * len(instances) if instances.masks is None else instances.masks.to_coco()
-    for index, label in enumerate(instances.labels.tolist()):
-        x1, y1, x2, y2 = instances.boxes[index].double().tolist()
-        score = 1.0 if instances.scores is None else float(instances.scores[index])
-        yield coco_entry(image_id, label, (x1, y1, x2 - x1, y2 - y1), score, runs[index], labels=labels)
-
-
-def entries_of_record(record: Mapping[str, Any], labels: LabelSet, *, image_id: int | str) -> Iterator[dict[str, Any]]:
-    """The objects of a line of `results.jsonl`."""
-    for segment in record["segments"]:
-        x1, y1, x2, y2 = segment["box"]
-        box = (x1, y1, x2 - x1, y2 - y1)
-        yield coco_entry(image_id, segment["label"], box, segment["score"], segment["rle"], labels=labels)
-
-
-def panoptic_entry_of_record(
-    record: Mapping[str, Any], picture: str, labels: LabelSet, *, image_id: int | str
-) -> dict[str, Any]:
-    """The segments of a line of `results.jsonl`.
-
-    Args:
-        record: the line.
-        picture: the PNG with their ids, relative to the folder of the results.
-        labels: whose ids on disk are the category ids.
-        image_id: of the image.
-    """
-    segments: list[dict[str, Any]] = []
-    for segment in record["segments"]:
-        x1, y1, x2, y2 = segment["box"]
-        info: dict[str, Any] = {"id": segment["id"], "category_id": labels.dataset_ids[segment["label"]]}
-        info |= {"area": segment["area"], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
-        segments.append(info if segment["score"] is None else {**info, "score": segment["score"]})
-    return {"image_id": image_id, "file_name": picture, "segments_info": segments}
-
-
-class CocoResults:
-    """The file, written entry by entry, so that few are held; it is there whole, once it is closed, or not at all.
-
-    Args:
-        path: of the file.
-        categories: of panoptic results, which are an object with the list as its `annotations`.
-
-    Raises:
-        OSError: the place cannot be written; so may every method.
-    """
-
-    def __init__(self, path: Path, *, categories: Sequence[Mapping[str, Any]] | None = None) -> None:
-        self.path = path
-        head = "" if categories is None else f'{{"categories": {json.dumps(list(categories))},\n"annotations": '
-        self._opening, self._closing = f"{head}[", "]\n" if categories is None else "]}\n"
-        self._temporary = path.with_name(f".{path.name}.tmp")
-        self._file = self._temporary.open("w", encoding="utf-8")
-        self._separator = self._opening
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._file.write(f"{self._opening if self._separator == self._opening else ''}{self._closing}")
-        self._file.close()
-        if kind is None:
-            os.replace(self._temporary, self.path)
-        else:
-            self._temporary.unlink(missing_ok=True)
-
-    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Write so many more."""
-        for entry in entries:
-            self._file.write(f"{self._separator}{json.dumps(entry)}")
-            self._separator = ",\n"
-
-
-Entry = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class StoredObjects:
-    """Predictions with the entries of each sample; a sample without any has no objects.
-
-    Attributes:
-        path: the file.
-        labels: whose ids on disk are the categories.
-        entries: by the id of the sample.
-        masked: whether entries have masks; all have, or none.
-    """
-
-    path: Path
-    labels: LabelSet
-    entries: Mapping[str, Sequence[Entry]]
-    masked: bool
-
-    def __call__(self, sample: Sample) -> Annotation:
-        """The objects of a sample. Raises DataError for a mask of another size or one that cannot be read."""
-        entries = self.entries.get(sample.id, ())
-        height, width = sample.image.shape[1:]
-        masks = None
-        if self.masked:
-            source = f"{self.path}: image '{sample.id}', object"
-            masks = Masks.from_coco([entry["segmentation"] for entry in entries], (height, width), source=source)
-        boxes = torch.zeros(len(entries), 4)
-        areas = torch.zeros(len(entries), dtype=torch.float64) if masks is None else masks.areas().double()
-        for index, entry in enumerate(entries):
-            if "bbox" in entry:
-                x, y, w, h = entry["bbox"]
-                boxes[index] = torch.tensor([x, y, x + w, y + h])
-                areas[index] = w * h  # as pycocotools does even of masks
-            elif masks is not None:
-                boxes[index] = masks.boxes[index].float()
-        class_of = {dataset_id: index for index, dataset_id in enumerate(self.labels.dataset_ids)}
-        return Annotation(
-            instances=Instances(
-                boxes=boxes,
-                labels=torch.tensor([class_of[entry["category_id"]] for entry in entries], dtype=torch.int64),
-                masks=masks,
-                scores=torch.tensor([float(entry["score"]) for entry in entries], dtype=torch.float64),
-                areas=areas,
-            )
-        )
-
-
-def read_objects(path: Path, dataset: Dataset) -> StoredObjects:
-    """Read a results file and pair its entries with the images of a data set, by id or by the name of the file.
-
-    Raises:
-        DataError: no results JSON, an entry that is not sound, an unknown category, or an image that is not in the set.
-    """
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise DataError(
-            f"{path}: COCO results are a list of objects with image_id, category_id, score and bbox or segmentation, "
-            f"not a {type(content).__name__}"
-        )
-    names = images_by_name(dataset)
-    entries: defaultdict[str, list[Entry]] = defaultdict(list)
-    categories = set(dataset.labels.dataset_ids)
-    masked = any(isinstance(entry, dict) and "segmentation" in entry for entry in content)
-    for number, entry in enumerate(content, start=1):
-        fault = _fault(entry, names, categories, dataset, masked=masked)
-        if fault:
-            raise DataError(f"{path}: entry {number}: {fault}")
-        id = image_named(entry["image_id"], names)
-        assert id is not None
-        entries[id].append(entry)
-    return StoredObjects(path, dataset.labels, entries, masked)
 
 
 def images_by_name(dataset: Dataset) -> dict[str, str]:
@@ -233,7 +66,7 @@ def images_by_name(dataset: Dataset) -> dict[str, str]:
     return names
 
 
-def image_named(image_id: Any, names: Mapping[str, str]) -> str | None:
+def image_named(image_id: int | str, names: Mapping[str, str]) -> str | None:
     """The id of the image that results mean; None where there is no such one.
 
     Args:
@@ -247,28 +80,243 @@ def image_named(image_id: Any, names: Mapping[str, str]) -> str | None:
     return next((names[one] for one in (name, *ends) if one in names), None)
 
 
-def _fault(entry: Any, names: Mapping[str, str], categories: set[int], dataset: Dataset, *, masked: bool) -> str | None:
-    """What is wrong with an entry, or None."""
-    if not isinstance(entry, dict):
-        return f"an object is wanted, not a {type(entry).__name__}"
-    if image_named(entry.get("image_id"), names) is None:
-        return f"image {entry.get('image_id')!r} is not in {dataset.name}"
-    category = entry.get("category_id")
-    if not isinstance(category, int) or category not in categories:
-        return f"category {category!r} is not in '{dataset.labels.name}'"
-    score = entry.get("score")
-    if not is_number(score):
-        return f"score {score!r} is no number"
-    box = entry.get("bbox")
-    if box is not None and not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
-        return f"box {box} is not four numbers x, y, width, height"
-    if masked and "segmentation" not in entry:
-        return "no segmentation, which other entries have"
-    if not masked and box is None:
-        return "neither bbox nor segmentation"
-    return None
+# ---- writing
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value of the JSON is a number, and neither NaN nor infinite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def coco_entry(
+    image_id: int | str,
+    label: int,
+    box_xywh: Sequence[float],
+    score: float,
+    rle: Mapping[str, Any] | None,
+    *,
+    labels: LabelSet,
+) -> dict[str, Any]:
+    """One object.
+
+    Args:
+        image_id: of the image, see `coco_image_ids`.
+        label: class id.
+        box_xywh: x y width height, pixels.
+        score: in [0, 1].
+        rle: its mask, compressed; None where there is no mask.
+        labels: whose ids on disk are the category ids.
+    """
+    entry: dict[str, Any] = {"image_id": image_id, "category_id": labels.dataset_ids[label]}
+    entry |= {"bbox": list(box_xywh), "score": score}
+    return entry if rle is None else {**entry, "segmentation": dict(rle)}
+
+
+def entries_of_instances(image_id: int | str, instances: Instances, labels: LabelSet) -> Iterator[dict[str, Any]]:
+    """The objects that were found in an image."""
+    instances = instances.to("cpu")
+    runs = [None] * len(instances) if instances.masks is None else instances.masks.to_coco()
+    for index, label in enumerate(instances.labels.tolist()):
+        x1, y1, x2, y2 = instances.boxes[index].double().tolist()
+        score = 1.0 if instances.scores is None else float(instances.scores[index])
+        yield coco_entry(image_id, label, (x1, y1, x2 - x1, y2 - y1), score, runs[index], labels=labels)
+
+
+def entries_of_record(record: Mapping[str, Any], labels: LabelSet, *, image_id: int | str) -> Iterator[dict[str, Any]]:
+    """The objects of a line of `results.jsonl`."""
+    for segment in record["segments"]:
+        x1, y1, x2, y2 = segment["box"]
+        box, score = (x1, y1, x2 - x1, y2 - y1), segment["score"]
+        yield coco_entry(
+            image_id, segment["label"], box, 1.0 if score is None else score, segment["rle"], labels=labels
+        )
+
+
+class CocoResults:
+    """The file, written entry by entry; it is there whole, once it is closed, or not at all.
+
+    Args:
+        path: of the file.
+        mapped: the classes, where they are not those of the data set.
+        head: of results that are an object with the list as its `annotations`: what stands before it.
+
+    Raises:
+        OSError: the place cannot be written; so may every method.
+    """
+
+    def __init__(self, path: Path, *, mapped: LabelSet | None = None, head: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        self._first = {} if mapped is None else {"label_set": mapped.to_json()}
+        before = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n" for name, value in (head or {}).items())
+        self._opening, self._closing = ("[", "]\n") if head is None else (f'{{{before}"annotations": [', "]}\n")
+        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._file = self._temporary.open("w", encoding="utf-8")
+        self._separator = self._opening
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._file.write(f"{self._opening if self._separator == self._opening else ''}{self._closing}")
+        self._file.close()
+        if kind is None:
+            os.replace(self._temporary, self.path)
+        else:
+            self._temporary.unlink(missing_ok=True)
+
+    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Write so many more."""
+        for entry in entries:
+            self._file.write(f"{self._separator}{json.dumps({**entry, **self._first})}")
+            self._separator, self._first = ",\n", {}
+
+
+# ---- reading
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that some tool wrote as 3.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+ImageId = Annotated[int | str, BeforeValidator(_whole)]
+
+
+class Entry(BaseModel):
+    """One object of the results."""
+
+    model_config = ConfigDict(strict=True)
+    image_id: ImageId
+    category_id: WholeNumber
+    score: Number
+    bbox: Annotated[list[Number], Field(min_length=4, max_length=4)] | None = None
+    segmentation: dict[str, Any] | list[list[Number]] | None = None
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A results file whose entries are sound.
+
+    Attributes:
+        path: the file.
+        entries: the objects.
+        label_set: the classes that its categories are of, where it says so.
+    """
+
+    path: Path
+    entries: Sequence[Entry]
+    label_set: LabelSet | None
+
+
+@dataclass(frozen=True)
+class StoredObjects:
+    """Predictions with the entries of each sample; a sample without any has no objects.
+
+    Attributes:
+        path: the file.
+        labels: whose ids on disk are the categories.
+        entries: by the id of the sample.
+        masked: whether entries have masks; all have, or none.
+        boxed: whether detections are as large as their boxes; else as their masks.
+    """
+
+    path: Path
+    labels: LabelSet
+    entries: Mapping[str, Sequence[Entry]]
+    masked: bool
+    boxed: bool
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know of the numbers, or None."""
+        if self.masked or not self.entries:
+            return None
+        return f"{self.path}: boxes without masks, so mask AP is not counted (pycocotools takes the boxes for masks)"
+
+    def __call__(self, sample: Sample) -> Annotation:
+        """The objects of a sample. Raises DataError for a mask of another size or one that cannot be read."""
+        entries = self.entries.get(sample.id, ())
+        height, width = sample.image.shape[1:]
+        masks = None
+        if self.masked:
+            source = f"{self.path}: image '{sample.id}', object"
+            masks = Masks.from_coco([entry.segmentation for entry in entries], (height, width), source=source)
+        boxes = torch.zeros(len(entries), 4, dtype=torch.float64)
+        areas = torch.zeros(len(entries), dtype=torch.float64) if masks is None else masks.areas().double()
+        for index, entry in enumerate(entries):
+            if entry.bbox is not None:
+                x, y, w, h = entry.bbox
+                boxes[index] = torch.tensor([x, y, x + w, y + h], dtype=torch.float64)
+                areas[index] = w * h if self.boxed else areas[index]  # as pycocotools does even of masks
+            elif masks is not None:
+                boxes[index] = masks.boxes[index].double()
+        class_of = {dataset_id: index for index, dataset_id in enumerate(self.labels.dataset_ids)}
+        return Annotation(
+            instances=Instances(
+                boxes=boxes,
+                labels=torch.tensor([class_of[entry.category_id] for entry in entries], dtype=torch.int64),
+                masks=masks,
+                scores=torch.tensor([entry.score for entry in entries], dtype=torch.float64),
+                areas=areas,
+            )
+        )
+
+
+def read_entries(path: Path) -> Entries:
+    """Read a results file. Raises DataError that names the entry and the field where it is no such list."""
+    content = read_json(path, expected="COCO results, a list of objects")
+    if not isinstance(content, list):
+        raise DataError(
+            f"{path}: expected COCO results, a list of objects with image_id, category_id, score and bbox or "
+            f"segmentation; not a {type(content).__name__}"
+        )
+    entries: list[Entry] = []
+    for number, one in enumerate(content, start=1):
+        if isinstance(one, dict) and one.get("bbox") == []:  # pycocotools takes it for none
+            one = {**one, "bbox": None}
+        try:
+            entries.append(Entry.model_validate(one))
+        except ValidationError as error:
+            raise DataError(f"{path}: entry {number}: {first_fault(error)}") from None
+    first = content[0].get("label_set") if content else None
+    if first is not None and not isinstance(first, dict):
+        raise DataError(f"{path}: entry 1: expected an object as label_set, not a {type(first).__name__}")
+    try:
+        return Entries(path, entries, None if first is None else LabelSet.from_json(first))
+    except DataError as error:
+        raise DataError(f"{path}: entry 1: label_set: {error}") from None
+
+
+def pair_objects(results: Entries, dataset: Dataset) -> StoredObjects:
+    """Pair the entries of a results file with the images of a data set, by id or by the name of the file.
+
+    Raises:
+        DataError: an entry of an unknown category or of an image that is not in the set, or with less than others.
+    """
+    names = images_by_name(dataset)
+    categories = set(dataset.labels.dataset_ids)
+    masked = any(entry.segmentation is not None for entry in results.entries)
+    entries: defaultdict[str, list[Entry]] = defaultdict(list)
+    for number, entry in enumerate(results.entries, start=1):
+        id = image_named(entry.image_id, names)
+        fault = None
+        if id is None:
+            fault = f"image {entry.image_id!r} is not in {dataset.name}"
+        elif entry.category_id not in categories:
+            fault = f"category {entry.category_id} is not in '{dataset.labels.name}' ({dataset.labels.describe_ids()})"
+        elif masked and entry.segmentation is None:
+            fault = "no segmentation, which other entries have"
+        elif not masked and entry.bbox is None:
+            fault = "neither bbox nor segmentation"
+        if fault is not None:
+            raise DataError(f"{results.path}: entry {number}: {fault}")
+        entries[str(id)].append(entry)
+    boxed = bool(results.entries) and results.entries[0].bbox is not None
+    return StoredObjects(results.path, dataset.labels, entries, masked, boxed)
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a value of a results file: the field, what came and what was expected."""
+    fault = next(chain(error.errors(include_url=False)))
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"expected a field {place}"
+    came = repr(fault["input"])
+    return f"{place or 'it'} is {came if len(came) <= 60 else came[:59] + '…'}: {fault['msg'].lower()}"

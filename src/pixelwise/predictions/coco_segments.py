@@ -1,17 +1,20 @@
-"""Segments of many images as COCO's panoptic results: a JSON, and a PNG of ids for each in the folder of its name.
+"""COCO's panoptic results, as panopticapi reads them: a JSON, and a PNG of ids for each image in its folder.
 
-`evaluate --predictions` reads them again, and so does panopticapi.
+Written image by image, and read again by `evaluate --predictions`. Where the classes were mapped by `--map`, the JSON
+says which ones they are in a field `label_set` that other tools pass over; the same map is then needed to read it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TextIO
+from typing import Annotated, Any, NamedTuple, Self, TextIO
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
@@ -22,13 +25,22 @@ from pixelwise.files.text import read_json
 from pixelwise.labels import LARGEST_ID, LabelSet
 from pixelwise.predictions.coco_objects import (
     CocoResults,
+    ImageId,
+    Number,
+    WholeNumber,
     coco_image_ids,
+    first_fault,
     image_named,
     images_by_name,
-    is_number,
 )
 from pixelwise.predictions.pictures import segment_picture
 from pixelwise.types import Annotation, Panoptic, Sample
+
+PANOPTIC_RESULTS_NAME = "panoptic_results.json"
+"""What `predict`, `merge` and `evaluate` call the file."""
+
+
+# ---- writing
 
 
 class PanopticResults:
@@ -38,17 +50,19 @@ class PanopticResults:
         json: the file; the PNGs lie in the folder of its name without suffix, under the ids of the images.
         ids: of all images that may come.
         labels: whose ids on disk are the category ids.
+        mapped: whether the classes are not those of the data set.
 
     Raises:
         DataError: the place cannot be written; so may every method.
     """
 
-    def __init__(self, json: Path, ids: Sequence[str], labels: LabelSet) -> None:
+    def __init__(self, json: Path, ids: Sequence[str], labels: LabelSet, *, mapped: bool = False) -> None:
         self.maps, self.labels = json.with_suffix(""), labels
         self._image_ids = coco_image_ids(ids)
         self._names = _file_names(ids)
+        head = panoptic_head(labels)
         try:
-            self._results = CocoResults(json, categories=panoptic_categories(labels))
+            self._results = CocoResults(json, head={**head, "label_set": labels.to_json()} if mapped else head)
         except OSError as error:
             raise _unwritable(json, error) from None
 
@@ -88,8 +102,33 @@ class PanopticResults:
             number = place[id]
             info: dict[str, Any] = {"id": id, "category_id": self.labels.dataset_ids[label], "iscrowd": 0}
             info |= {"area": int(regions.areas[number]), "bbox": box_of(regions.boxes[number])}
-            infos.append(info if score is None else {**info, "score": round(score, 5)})
+            infos.append(info if score is None else {**info, "score": score})
         return infos
+
+
+def panoptic_head(labels: LabelSet) -> dict[str, Any]:
+    """What stands before the annotations of the JSON."""
+    return {"categories": panoptic_categories(labels)}
+
+
+def panoptic_entry_of_record(
+    record: Mapping[str, Any], picture: str, labels: LabelSet, *, image_id: int | str
+) -> dict[str, Any]:
+    """The segments of a line of `results.jsonl`.
+
+    Args:
+        record: the line.
+        picture: the PNG with their ids, relative to the folder of the results.
+        labels: whose ids on disk are the category ids.
+        image_id: of the image.
+    """
+    segments: list[dict[str, Any]] = []
+    for segment in record["segments"]:
+        x1, y1, x2, y2 = segment["box"]
+        info: dict[str, Any] = {"id": segment["id"], "category_id": labels.dataset_ids[segment["label"]]}
+        info |= {"area": segment["area"], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
+        segments.append(info if segment["score"] is None else {**info, "score": segment["score"]})
+    return {"image_id": image_id, "file_name": picture, "segments_info": segments}
 
 
 def _file_names(ids: Sequence[str]) -> dict[str, str]:
@@ -110,8 +149,29 @@ def _unwritable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be written ({error.strerror or error}); free some room or choose another --out")
 
 
+# ---- reading
+
+
+class SegmentEntry(BaseModel):
+    """A segment of the JSON."""
+
+    model_config = ConfigDict(strict=True)
+    id: Annotated[WholeNumber, Field(gt=0, lt=LARGEST_ID)]
+    category_id: WholeNumber
+    score: Number | None = None
+
+
+class ImageEntry(BaseModel):
+    """An annotation of the JSON."""
+
+    model_config = ConfigDict(strict=True)
+    image_id: ImageId
+    file_name: Annotated[str, Field(min_length=1)]
+    segments_info: list[SegmentEntry]
+
+
 class StoredSegment(NamedTuple):
-    """One segment of the JSON; its score is None where there is none."""
+    """One segment of an image; its score is None where there is none."""
 
     id: int
     class_id: int
@@ -167,6 +227,21 @@ class StoredSegments:
         return Annotation(panoptic=panoptic)
 
 
+@dataclass(frozen=True)
+class SegmentList:
+    """A panoptic JSON as far as it is read without a data set.
+
+    Attributes:
+        path: the file.
+        content: the JSON.
+        label_set: the classes that its categories are of, where it says so.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    label_set: LabelSet | None
+
+
 def find_segments(path: Path) -> Path | None:
     """The panoptic JSON that a path is, or that lies in a folder as the only one; None where there is none.
 
@@ -180,34 +255,48 @@ def find_segments(path: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_segments(path: Path, dataset: Dataset) -> StoredSegments:
-    """Read a panoptic JSON and pair its PNGs with the images of a data set, by id or by the name of the file.
+def read_segment_list(path: Path) -> SegmentList:
+    """Read a panoptic JSON. Raises DataError where it is none."""
+    content = read_json(path, expected="panoptic results")
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise DataError(f"{path}: expected panoptic results, an object with a list 'annotations'")
+    stored = content.get("label_set")
+    if stored is not None and not isinstance(stored, dict):
+        raise DataError(f"{path}: label_set: expected an object, not a {type(stored).__name__}")
+    try:
+        return SegmentList(path, content, None if stored is None else LabelSet.from_json(stored))
+    except DataError as error:
+        raise DataError(f"{path}: label_set: {error}") from None
+
+
+def pair_segments(listed: SegmentList, dataset: Dataset) -> StoredSegments:
+    """Pair the PNGs of a panoptic JSON with the images of a data set, by id or by the name of the file.
 
     Images of other sets are passed over.
 
     Raises:
-        DataError: no panoptic JSON, an entry that is not sound, an unknown category, or no image of the set.
+        DataError: an annotation that is not sound, an unknown category, or no image of the set.
     """
-    content = read_json(path)
-    annotations = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(annotations, list):
-        raise DataError(f"{path}: panoptic results are an object with a list 'annotations'")
-    class_of = _classes(path, content.get("categories"), dataset.labels)
+    path, annotations = listed.path, listed.content["annotations"]
+    class_of = _classes(path, listed.content.get("categories"), dataset.labels)
     id_of = images_by_name(dataset)
     folders = (path.with_suffix(""), path.parent / "pan_pred", path.parent)
     maps: dict[str, StoredMap] = {}
-    for number, entry in enumerate(annotations, start=1):
+    for number, one in enumerate(annotations, start=1):
         try:
-            name, segments = _understood(entry, class_of, dataset.labels)
-        except _UnsoundError as error:
+            entry = ImageEntry.model_validate(one)
+            segments = _understood(entry, class_of, dataset.labels)
+        except ValidationError as error:
+            raise DataError(f"{path}: annotation {number}: {first_fault(error)}") from None
+        except DataError as error:
             raise DataError(f"{path}: annotation {number}: {error}") from None
-        id = image_named(entry["image_id"], id_of)
+        id = image_named(entry.image_id, id_of)
         if id is None:
             continue
         if id in maps:
             raise DataError(f"{path}: annotation {number}: another one is of image '{id}' too")
-        places = [folder / name for folder in folders]
-        maps[id] = StoredMap(next((place for place in places if place.is_file()), places[-1]), segments)
+        places = [folder / entry.file_name for folder in folders]
+        maps[id] = StoredMap(next((place for place in places if os.path.isfile(place)), places[-1]), segments)
     if not maps:
         raise DataError(
             f"{path}: none of its {len(annotations):,} annotations is of one of the {len(dataset):,} images of "
@@ -216,17 +305,15 @@ def read_segments(path: Path, dataset: Dataset) -> StoredSegments:
     return StoredSegments(maps)
 
 
-class _UnsoundError(Exception):
-    """Why an annotation cannot be used."""
-
-
 def _lists_segments(path: Path) -> bool:
     """Whether a file is a panoptic JSON; COCO's results of objects are a list, and may be long."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             parts = _parts(file)
             first = next(parts, "")
-            return first.lstrip().startswith("{") and any("segments_info" in part for part in chain([first], parts))
+            return first.lstrip("\ufeff \t\r\n").startswith("{") and any(
+                "segments_info" in part for part in chain([first], parts)
+            )
     except OSError:
         return False
 
@@ -239,31 +326,19 @@ def _parts(file: TextIO) -> Iterator[str]:
         end = part[-32:]
 
 
-def _understood(entry: Any, class_of: Mapping[int, int], labels: LabelSet) -> tuple[str, tuple[StoredSegment, ...]]:
-    """The name of the PNG of an annotation, and its segments. Raises _UnsoundError."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int | str):
-        raise _UnsoundError("an object with the image_id of an image is wanted")
-    name, infos = entry.get("file_name"), entry.get("segments_info")
-    if not isinstance(name, str) or not name:
-        raise _UnsoundError(f"image {entry['image_id']}: the file_name of its PNG is wanted")
-    if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
-        raise _UnsoundError(f"image {entry['image_id']}: a list segments_info of objects is wanted")
+def _understood(entry: ImageEntry, class_of: Mapping[int, int], labels: LabelSet) -> tuple[StoredSegment, ...]:
+    """The segments of an annotation. Raises DataError for an id that stands twice or an unknown category."""
     segments: dict[int, StoredSegment] = {}
-    for info in infos:
-        id, category, score = info.get("id"), info.get("category_id"), info.get("score")
-        if not isinstance(id, int) or isinstance(id, bool) or not 0 < id < LARGEST_ID:
-            raise _UnsoundError(f"image {entry['image_id']}: segment id {id!r}; 1 to {LARGEST_ID - 1:,} is wanted")
-        if id in segments:
-            raise _UnsoundError(f"image {entry['image_id']}: two segments have the id {id}")
-        if not isinstance(category, int) or category not in class_of:
-            raise _UnsoundError(
-                f"image {entry['image_id']}, segment {id}: category {category!r} is not in '{labels.name}' "
+    for one in entry.segments_info:
+        if one.id in segments:
+            raise DataError(f"image {entry.image_id}: two segments have the id {one.id}")
+        if one.category_id not in class_of:
+            raise DataError(
+                f"image {entry.image_id}, segment {one.id}: category {one.category_id} is not in '{labels.name}' "
                 f"({labels.describe_ids()})"
             )
-        if score is not None and not is_number(score):
-            raise _UnsoundError(f"image {entry['image_id']}, segment {id}: score {score!r} is no number")
-        segments[id] = StoredSegment(id, class_of[category], score)
-    return name, tuple(segments.values())
+        segments[one.id] = StoredSegment(one.id, class_of[one.category_id], one.score)
+    return tuple(segments.values())
 
 
 def _classes(path: Path, categories: Any, labels: LabelSet) -> dict[int, int]:

@@ -55,14 +55,14 @@ def find_masks(folder: Path, dataset: Dataset) -> StoredMasks:
 
     A file belongs to the image whose id, or whose image file with or without suffix, its own name without suffix (and
     without `.semantic`) is. Where files in several sub-folders have the name, the one is taken whose folders agree
-    furthest. Images without a file are left out. `NAME.semantic.png` goes before `NAME.png`.
+    furthest. Images without a file are skipped. `NAME.semantic.png` goes before `NAME.png`.
 
     Raises:
         DataError: no such folder, no image has a file, or which file belongs to which image is not clear.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {what}; a folder of id masks is wanted")
+        raise DataError(f"{folder}: {what}; expected a folder of id masks")
     named = _named_files(folder)
     files: dict[int, Path] = {}
     owner: dict[Path, str] = {}
@@ -80,7 +80,7 @@ def find_masks(folder: Path, dataset: Dataset) -> StoredMasks:
         count = sum(len(paths) for paths in named.values())
         raise DataError(
             f"{folder}: none of its {count:,} mask files is named after one of the {len(dataset):,} images of "
-            f"{dataset.name}; {example}.png or {example}.semantic.png is wanted for image '{dataset.ids[0]}'"
+            f"{dataset.name}; expected {example}.png or {example}.semantic.png for image '{dataset.ids[0]}'"
         )
     return StoredMasks(dataset.labels, files, {dataset.ids[index]: index for index in files})
 

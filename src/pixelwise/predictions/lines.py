@@ -1,25 +1,101 @@
-"""`results.jsonl`: one line of JSON for each image, appended as images are done; what a second run resumes from."""
+"""Lines of JSON: `results.jsonl` with one for each image, and the lines of a clip with one for each frame.
+
+Those of images are appended as images are done; a second run resumes from them, and `merge` reads them. Those of a clip
+are read by `evaluate --predictions`.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from pixelwise.errors import DataError
 from pixelwise.files.atomic import write_file
 from pixelwise.files.text import parse_json
 from pixelwise.labels import LabelSet
-from pixelwise.predictions.coco_objects import coco_image_ids, entries_of_record, panoptic_entry_of_record
-from pixelwise.predictions.pictures import PANOPTIC_SUFFIX
+from pixelwise.predictions.coco_objects import Number, coco_image_ids, entries_of_record, first_fault
+from pixelwise.predictions.coco_segments import panoptic_entry_of_record
+from pixelwise.predictions.pictures import PANOPTIC_SUFFIX, RESULT_SUFFIXES
 
 RESULTS_NAME = "results.jsonl"
 
 IDENTITY_FIELDS = ("image", "file", "model", "weights", "options")
-"""The fields of a line that say which image was looked at, and how. A line counts as done where all agree."""
+"""The fields of a line that say which image it is of, and how it was predicted. It counts as done where all agree."""
+
+
+# ---- what stands in a line
+
+
+def _text(value: Any) -> str:
+    """Any text; pydantic's own takes no name of a file that is not valid Unicode."""
+    if not isinstance(value, str):
+        raise ValueError("expected text")
+    return value
+
+
+Text = Annotated[str, PlainValidator(_text)]
+
+
+class Segment(BaseModel):
+    """One segment of a line; see `predictions.record`."""
+
+    model_config = ConfigDict(strict=True)
+    id: int
+    label: Annotated[int, Field(ge=0)]
+    area: int | None
+    box: Annotated[list[Number], Field(min_length=4, max_length=4)]
+    score: Number | None
+    track_id: int | None = None
+    rle: dict[str, Any] | None
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(strict=True)
+    labels: list[str] = []
+    segments: list[Segment] = []
+
+    def fault(self) -> str | None:
+        """What is wrong with a line whose types are right, or None."""
+        strange = next((one.label for one in self.segments if self.labels and one.label >= len(self.labels)), None)
+        return None if strange is None else f"a segment of class {strange} among {len(self.labels)} labels"
+
+
+class ImageLine(_Line):
+    """The line of an image."""
+
+    image: Text
+    files: list[Text] = []
+
+
+class FrameLine(_Line):
+    """The line of a frame of a clip."""
+
+    frame: Annotated[int, Field(ge=0)]
+    size: Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+def as_line(record: Mapping[str, Any]) -> str:
+    """One line of JSON, without its end; escaped where a file's name is not valid Unicode."""
+    line = json.dumps(record, ensure_ascii=False)
+    return line if _is_unicode(line) else json.dumps(record)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# ---- the file of a run
 
 
 @dataclass(frozen=True)
@@ -35,8 +111,8 @@ class _Entry:
 class ResultsFile:
     """The file of results in a folder; made if it is not there.
 
-    A line that a kill cut short is taken for absent, and of two lines for an image the later counts. Lines are written
-    by one process at a time, from any of its threads.
+    A line that a kill cut short, or that is none of ours, is taken for absent, and of two lines for an image the later
+    counts. Lines are written by one process at a time, from any of its threads.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -62,7 +138,7 @@ class ResultsFile:
             entry is not None
             and entry.identity == {name: identity[name] for name in IDENTITY_FIELDS}
             and set(files) <= set(entry.files)
-            and all((self.path.parent / name).is_file() for name in entry.files)
+            and all(os.path.isfile(self.path.parent / name) for name in entry.files)
         )
 
     def files_of(self, image: str) -> tuple[str, ...]:
@@ -71,10 +147,17 @@ class ResultsFile:
 
     def line_of(self, image: str) -> str:
         """The image's line, without its end."""
-        entry = self._entries[image]
-        with self.path.open("rb") as file:
-            file.seek(entry.offset)
-            return file.read(entry.length).decode("utf-8")
+        return self._content(self._entries[image]).decode("utf-8")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one line and hand it to the system."""
+        content = as_line(record).encode("utf-8")
+        rest = memoryview(content + b"\n")
+        with self._lock:
+            entry = _entry(record, self._file.tell(), len(content))
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            self._entries[entry.identity["image"]] = entry
 
     def forget(self, images: Collection[str], *, files: Collection[str]) -> None:
         """Remove the lines of images that will be done anew, and those that name files which will be written.
@@ -102,48 +185,29 @@ class ResultsFile:
         self._entries = _scan(self.path)
 
     def coco_entries(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
-        """Every object of every line, as an entry of COCO's results; one line is held at a time."""
+        """Every object of every line of these classes, as an entry of COCO's results; one line is held at a time."""
         ids = coco_image_ids(self._entries)
-        for record in self._records():
+        for record in self._records(labels):
             yield from entries_of_record(record, labels, image_id=ids[record["image"]])
 
     def panoptic_entries(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
-        """Every line with a panoptic PNG, as an entry of COCO's panoptic results; one line is held at a time."""
+        """Every line of these classes with a panoptic PNG, as an entry of COCO's panoptic results, one at a time."""
         ids = coco_image_ids(self._entries)
-        for record in self._records():
+        for record in self._records(labels):
             for name in record.get("files", ()):
                 if name.endswith(PANOPTIC_SUFFIX):
                     yield panoptic_entry_of_record(record, name, labels, image_id=ids[record["image"]])
 
-    def _records(self) -> Iterator[dict[str, Any]]:
+    def _records(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
         for entry in sorted(self._entries.values(), key=lambda entry: entry.offset):
-            with self.path.open("rb") as file:
-                file.seek(entry.offset)
-                yield parse_json(file.read(entry.length), source=self.path)
+            record = parse_json(self._content(entry), source=self.path)
+            if record.get("labels") == list(labels.names):  # another model's lines may stand here
+                yield record
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line and hand it to the system."""
-        content = as_line(record).encode("utf-8")
-        rest = memoryview(content + b"\n")
-        with self._lock:
-            entry = _entry(record, self._file.tell(), len(content))
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            self._entries[entry.identity["image"]] = entry
-
-
-def as_line(record: Mapping[str, Any]) -> str:
-    """One line of JSON, without its end; escaped where a file's name is not valid Unicode."""
-    line = json.dumps(record, ensure_ascii=False)
-    return line if _is_unicode(line) else json.dumps(record)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    def _content(self, entry: _Entry) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(entry.offset)
+            return file.read(entry.length)
 
 
 def _scan(path: Path) -> dict[str, _Entry]:
@@ -157,10 +221,11 @@ def _entries(path: Path) -> Iterator[_Entry]:
         for line in file:
             content = line.rstrip(b"\r\n")
             try:
+                content.decode("utf-8")
                 record = parse_json(content, source=path)
-                if isinstance(record["image"], str):
+                if ImageLine.model_validate(record).fault() is None:
                     yield _entry(record, offset, len(content))
-            except (DataError, TypeError, KeyError, AttributeError):
+            except (DataError, ValidationError, UnicodeDecodeError):
                 pass  # cut short, or not a line of ours
             offset += len(line)
 
@@ -168,3 +233,97 @@ def _entries(path: Path) -> Iterator[_Entry]:
 def _entry(record: Mapping[str, Any], offset: int, length: int) -> _Entry:
     identity = {name: record.get(name) for name in IDENTITY_FIELDS}
     return _Entry(offset, length, identity, tuple(record.get("files", ())))
+
+
+# ---- reading what another run wrote
+
+
+class StoredLine(NamedTuple):
+    """Where the line of an image stands.
+
+    Attributes:
+        path: the file.
+        offset: in bytes.
+        length: in bytes.
+        image: the path of the image, as the line tells it.
+        classes: of its segments.
+    """
+
+    path: Path
+    offset: int
+    length: int
+    image: str
+    classes: frozenset[int]
+
+    def segments(self) -> list[Segment]:
+        """The segments of the line."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return ImageLine.model_validate(parse_json(file.read(self.length), source=self.path)).segments
+
+
+@dataclass(frozen=True)
+class StoredLines:
+    """A `results.jsonl`.
+
+    Attributes:
+        names: of the classes; None of a file without lines.
+        lines: by the name of the image's results, the last line of each.
+    """
+
+    names: list[str] | None
+    lines: Mapping[str, StoredLine]
+
+
+def read_image_lines(path: Path) -> StoredLines:
+    """Find the lines of a `results.jsonl`; one that a kill cut short at the end is none.
+
+    Raises DataError where lines are no results, or have different classes.
+    """
+    names: list[str] | None = None
+    lines: dict[str, StoredLine] = {}
+    for number, offset, length, line in _checked(path, ImageLine):
+        names = line.labels if names is None else names
+        if line.labels != names:
+            raise DataError(f"{path}: line {number} has other labels than those before")
+        ends = ((one, end) for one in line.files for end in RESULT_SUFFIXES if one.endswith(end))
+        name = next((one.removesuffix(end) for one, end in ends), Path(line.image).stem)
+        lines[name] = StoredLine(path, offset, length, line.image, frozenset(one.label for one in line.segments))
+    return StoredLines(names, lines)
+
+
+def read_frame_lines(path: Path) -> dict[int, FrameLine]:
+    """The lines of a clip by the numbers of the frames, from 0. Raises DataError where lines are no results."""
+    frames: dict[int, FrameLine] = {}
+    for number, _, _, line in _checked(path, FrameLine):
+        first = next(iter(frames.values()), line)
+        if line.labels != first.labels:
+            raise DataError(f"{path}: line {number} has other labels than those before")
+        frames[line.frame] = line
+    return frames
+
+
+def _checked(path: Path, form: type[Any]) -> Iterator[tuple[int, int, int, Any]]:
+    """Number, place, length and content of each line of a file."""
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, content in enumerate(file, start=1):
+                is_whole = content.endswith(b"\n")
+                try:
+                    line = form.model_validate(parse_json(content, source=f"{path}: line {number}"))
+                except DataError as error:
+                    if is_whole:
+                        raise DataError(f"{error}; expected a line of `pixelwise predict`") from None
+                    continue  # cut short by a kill
+                except ValidationError as error:
+                    raise DataError(
+                        f"{path}: line {number}: {first_fault(error)}; expected a line of `pixelwise predict`"
+                    ) from None
+                fault = line.fault()
+                if fault is not None:
+                    raise DataError(f"{path}: line {number}: {fault}")
+                yield number, offset, len(content), line
+                offset += len(content)
+    except OSError as error:
+        raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None

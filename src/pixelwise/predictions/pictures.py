@@ -14,21 +14,12 @@ from pixelwise.predictions.record import SLAB_PIXELS
 from pixelwise.types import Instances, Panoptic
 
 VOID_COLOUR = voc_colour(255)
-"""Colour of pixels that nobody evaluated in palette files, as PASCAL VOC has it."""
-
+"""Colour of pixels that are ignored in palette files, as PASCAL VOC has it."""
 
 OVERLAY_SUFFIX = ".overlay.png"
-
-
 SEMANTIC_SUFFIX = ".semantic.png"
-
-
 INSTANCES_SUFFIX = ".instances.png"
-
-
 PANOPTIC_SUFFIX = ".panoptic.png"
-
-
 RESULT_SUFFIXES = (OVERLAY_SUFFIX, SEMANTIC_SUFFIX, INSTANCES_SUFFIX, PANOPTIC_SUFFIX)
 """What the names of the pictures that `save` writes end with."""
 

@@ -1,4 +1,4 @@
-"""The line of results.jsonl: the segments of a prediction with their areas, boxes, scores and RLE."""
+"""What JSON lines say of a prediction: its segments with their areas, boxes, scores and RLE."""
 
 from __future__ import annotations
 
@@ -16,9 +16,46 @@ SLAB_PIXELS = 4 * 2**20
 """How many pixels are counted at once."""
 
 
-def _object_segments(instances: Instances | None, labels: LabelSet) -> list[dict[str, Any]]:
-    if instances is None:
-        return []
+def segments_of(annotation: Annotation, labels: LabelSet, *, is_tracked: bool) -> list[dict[str, Any]]:
+    """The segments of a prediction as JSON values: those of its panoptic map, else its objects, else its classes.
+
+    Args:
+        annotation: on the CPU.
+        labels: the classes.
+        is_tracked: whether the ids of things are those of a clip.
+    """
+    if annotation.panoptic is not None:
+        return _panoptic_segments(annotation.panoptic, labels, is_tracked=is_tracked)
+    if annotation.instances is not None:
+        return _object_segments(annotation.instances, labels)
+    return _semantic_segments(annotation, labels)
+
+
+def _panoptic_segments(panoptic: Panoptic, labels: LabelSet, *, is_tracked: bool) -> list[dict[str, Any]]:
+    places = {id: place for place, id in enumerate(panoptic.segment_ids.tolist())}
+    classes = panoptic.labels.tolist()
+    segments: list[dict[str, Any]] = []
+    for region in _regions(panoptic.ids.numpy(), without=(VOID_ID,)):
+        place = places.get(region.id)
+        if place is None:  # without an entry it is void
+            continue
+        number = region.id - len(labels) - 1  # below 0 for stuff
+        segments.append(
+            {
+                "id": region.id,
+                "label": classes[place],
+                "name": labels.names[classes[place]],
+                "area": region.area,
+                "box": region.box,
+                "score": None if panoptic.scores is None else float(panoptic.scores[place]),
+                "track_id": number if is_tracked and number >= 0 else None,
+                "rle": region.rle,
+            }
+        )
+    return segments
+
+
+def _object_segments(instances: Instances, labels: LabelSet) -> list[dict[str, Any]]:
     instances = instances.by_score()
     masks = instances.masks
     runs = [None] * len(instances) if masks is None else masks.to_coco()
@@ -29,8 +66,8 @@ def _object_segments(instances: Instances | None, labels: LabelSet) -> list[dict
             "label": label,
             "name": labels.names[label],
             "area": areas[index],
-            "box": [round(value, 2) for value in instances.boxes[index].tolist()],
-            "score": None if instances.scores is None else round(float(instances.scores[index]), 4),
+            "box": instances.boxes[index].tolist(),
+            "score": None if instances.scores is None else float(instances.scores[index]),
             "track_id": None if instances.track_ids is None else int(instances.track_ids[index]),
             "rle": runs[index],
         }
@@ -50,36 +87,12 @@ def _semantic_segments(annotation: Annotation, labels: LabelSet) -> list[dict[st
             "name": labels.names[region.id],
             "area": region.area,
             "box": region.box,
-            "score": None if scores is None else round(float(scores[region.id]) / region.area, 4),
+            "score": None if scores is None else float(scores[region.id]) / region.area,
             "track_id": None,
             "rle": region.rle,
         }
         for region in _regions(semantic, without=(labels.ignore_id, labels.background_id))
     ]
-
-
-def _panoptic_segments(panoptic: Panoptic, labels: LabelSet, *, is_tracked: bool) -> list[dict[str, Any]]:
-    places = {id: place for place, id in enumerate(panoptic.segment_ids.tolist())}
-    classes = panoptic.labels.tolist()
-    segments: list[dict[str, Any]] = []
-    for region in _regions(panoptic.ids.numpy(), without=(VOID_ID,)):
-        place = places.get(region.id)
-        if place is None:  # without an entry it is void
-            continue
-        number = region.id - len(labels) - 1  # below 0 for stuff
-        segments.append(
-            {
-                "id": region.id,
-                "label": classes[place],
-                "name": labels.names[classes[place]],
-                "area": region.area,
-                "box": region.box,
-                "score": None if panoptic.scores is None else round(float(panoptic.scores[place]), 4),
-                "track_id": number if is_tracked and number >= 0 else None,
-                "rle": region.rle,
-            }
-        )
-    return segments
 
 
 class _Region(NamedTuple):

@@ -1,5 +1,13 @@
 """ADE20K in the SceneParsing layout: images/training/NAME.jpg and annotations/training/NAME.png, and `validation`.
 
+    PATH/
+    ├── images/
+    │   ├── training/ADE_train_00000001.jpg
+    │   └── validation/ADE_val_00000001.jpg
+    └── annotations/
+        ├── training/ADE_train_00000001.png    0 is unlabelled, 1-150 are classes
+        └── validation/ADE_val_00000001.png
+
 PATH is ADEChallengeData2016, or the folder around it. A mask's 0 is unlabelled, 1-150 are the classes. The splits are
 `train` and `val`; `training` and `validation` are understood too. Where images/ and annotations/ hold the files
 themselves, their names tell the split (`ADE_val_00000001`); if one does not, every fifth pair by name is val. Without a

@@ -1,5 +1,11 @@
 """CamVid as distributed with SegNet: SPLIT/NAME.png and SPLITannot/NAME.png, ids 0-10, 11 = void.
 
+    PATH/
+    ├── train/0001TP_006690.png
+    ├── trainannot/0001TP_006690.png    ids 0-10, 11 is void
+    ├── val/, valannot/
+    └── test/, testannot/
+
 Images may be of any kind. Without a label file of its own the set has the 11 classes of Sturgess et al. (2009).
 """
 

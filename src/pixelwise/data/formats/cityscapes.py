@@ -1,5 +1,11 @@
 """Cityscapes: leftImg8bit/SPLIT/CITY/ID_leftImg8bit.png and gtFine/SPLIT/CITY/ID_gtFine_labelIds.png.
 
+    PATH/
+    ├── leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png
+    └── gtFine/train/aachen/
+        ├── aachen_000000_000019_gtFine_labelIds.png
+        └── aachen_000000_000019_gtFine_instanceIds.png    may be missing
+
 The truth has the 19 classes of the benchmark, read from `labelIds` or, by `?ids=trainIds` or where only those are
 there, from `*_labelTrainIds.png` (0-18, 255 = void); every other id is void. `?annotations=gtCoarse` takes the coarse
 masks. Where every image has `*_instanceIds.png`, the truth has objects and segments too: an id from 1000 on is

@@ -1,5 +1,10 @@
 """Cityscapes-DVPS: all files of a split in one folder, video_sequence/SPLIT/ or SPLIT/.
 
+    PATH/
+    └── video_sequence/train/
+        ├── 000000_000000_munster_000168_000004_leftImg8bit.png
+        └── 000000_000000_munster_000168_000004_gtFine_instanceTrainIds.png
+
 `CLIP_FRAME_CITY_…_leftImg8bit.png` is an image and `…_gtFine_instanceTrainIds.png` its map of 16 bits, in which a
 number is class · 1000 + object. The classes are the 19 of Cityscapes by train id; 32 and 255 are void. Objects are
 numbered class by class, in the whole clip; number 0 of a thing is a crowd. The segment id is (class + 1) · 1000 +
@@ -18,9 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToRepair, check_frames, folders_in, in_time, open_frames
-from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, frame_item, in_time
 from pixelwise.data.kinds.segment_clips_writer import (
     Region,
     _joined,
@@ -35,10 +39,11 @@ from pixelwise.data.kinds.segment_clips_writer import (
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip
 from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
+from pixelwise.data.listing import Item, Listing
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
@@ -121,42 +126,33 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     return in_reading_order(found)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
-    """The frames of one split. Raises DataError when an image or a map is missing."""
-    frames, labels = list_frames(path, split, options), labels_of(path, options)
-    read = partial(truth_of_map, read=read_map)
-    return open_frames(frames, labels, name=name, format="cityscapes-dvps", read=read, numbered_by=DVPS_DIVISOR)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and every map of the split and report every fault."""
-    return check_frames(
-        list_frames(path, split, options),
-        labels_of(path, options),
-        split=split,
-        source=_root(path) / split,
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images and maps of a split, also those without partner."""
+    items, labels = list_frames(path, split, options), labels_of(path, options)
+    return clip_listing(
+        items,
+        labels,
+        read=partial(truth_of_map, read=read_map),
         inspect=partial(inspect_map, read=read_map),
-        workers=workers,
-        progress=progress,
+        parts=("segment", "segments"),
+        source=_root(path) / split,
+        numbered_by=DVPS_DIVISOR,
+        repair=partial(
+            clip_repair, items, labels, partial(repaired_map, read=read_map), writer, numbered_by=DVPS_DIVISOR
+        ),
     )
 
 
-def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
-    """The frames of one split, with or without faults."""
-    frames, labels = list_frames(path, split, options), labels_of(path, options)
-    return FramesToRepair(frames, labels, partial(repaired_map, read=read_map), numbered_by=DVPS_DIVISOR)
-
-
-def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
+def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Item, ...]:
     """The images and maps of a split, also those without partner; what stands before the first `_` is the clip."""
     require_split(split, splits(path, options), source=path)
     folder = _root(path) / split
     images, maps = by_stem(folder, suffix=_IMAGE), by_stem(folder, suffix=_MAP)
     names = sorted(images.keys() | maps.keys(), key=lambda name: (name.partition("_")[0], in_time(name)))
     return tuple(
-        Frame(
-            clip=name.partition("_")[0],
-            name=name,
+        frame_item(
+            name.partition("_")[0],
+            name,
             image=images[name][0] if name in images else None,
             truth=maps[name][0] if name in maps else None,
         )
@@ -186,7 +182,7 @@ def writer(options: Mapping[str, str], source: LabelSet) -> DvpsWriter:
     return DvpsWriter(labels=labels, default=own)
 
 
-def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
+def read_map(frame: Item, labels: LabelSet) -> SegmentMap:
     """The map of a frame. Raises DataError for an unreadable file."""
     assert frame.truth is not None
     values = read_ids(frame.truth).astype(np.int32)
@@ -195,3 +191,6 @@ def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
 
 def _root(path: Path) -> Path:
     return path / "video_sequence" if (path / "video_sequence").is_dir() else path
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -1,5 +1,11 @@
 """Cityscapes in COCO's panoptic form: gtFine/cityscapes_panoptic_SPLIT.json and the folder of that name with PNGs.
 
+    PATH/
+    ├── leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png
+    └── gtFine/
+        ├── cityscapes_panoptic_train.json
+        └── cityscapes_panoptic_train/aachen_000000_000019_gtFine_panoptic.png
+
 It is what the set's own createPanopticImgs writes: categories are labelIds (with `_trainId` in the name: trainIds,
 which is a split of its own), a segment's id is labelId · 1000 + number, and labelId alone for stuff and for groups,
 which are crowds; all other ids are void, 0. The image of an entry is leftImg8bit/SPLIT/CITY/ID_leftImg8bit.png, PNG or
@@ -9,15 +15,15 @@ JPEG. The format cityscapes makes the same of instanceIds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from pixelwise.data.formats.coco_panoptic import dataset as panoptic_pairs
-from pixelwise.data.formats.coco_panoptic.dataset import PanopticFiles, PanopticPairs
+from pixelwise.data.formats.coco_panoptic.listing import PanopticFiles, panoptic_listing
 from pixelwise.data.kinds.coco_json import Entry
-from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.kinds.folders import in_reading_order, require_split
+from pixelwise.data.listing import Listing
+from pixelwise.data.spec import Format
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 
 OPTIONS: Mapping[str, str] = {
     "masks": "the folder of the JSON files and of the folders of PNGs, instead of gtFine/",
@@ -42,38 +48,24 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return found
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> PanopticPairs:
-    """The images of one split. Raises DataError for a malformed JSON, an unusable entry, a missing file."""
-    return panoptic_pairs.open_pairs(files_of(path, split, options), name=name, format="cityscapes-panoptic")
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Look at every entry of the JSON, read every image and every PNG; report every fault."""
-    files = files_of(path, split, options)
-    return panoptic_pairs.check_pairs(
-        files, split=split, format="cityscapes-panoptic", workers=workers, progress=progress
-    )
-
-
-def files_of(path: Path, split: str, options: Mapping[str, str]) -> PanopticFiles:
-    """Where a split lies. Raises DataError where there is no such split."""
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images of one JSON file. Raises DataError for a malformed file, or no such split."""
     require_split(split, splits(path, options), source=path)
     json = path / options.get("masks", "gtFine") / f"{_PREFIX}{split}.json"
-
-    def find_images(entries: Sequence[Entry]) -> tuple[Path, ...]:
-        folder = image_folder(path, split, options, entries)
-        return tuple(_image(folder, str(entry["id"])) for entry in entries)
-
-    return PanopticFiles(json, json.with_suffix(""), find_images)
+    folder = path / "leftImg8bit" / split.removesuffix(_TRAIN_IDS)
+    return panoptic_listing(PanopticFiles(path, json, json.with_suffix(""), partial(_same, folder), _image_in))
 
 
-def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:  # noqa: ARG001
-    """The folder of the cities' folders of images."""
-    return path / "leftImg8bit" / split.removesuffix(_TRAIN_IDS)
+def _same(folder: Path, images: Sequence[Entry]) -> Path:  # noqa: ARG001
+    return folder
 
 
-def _image(folder: Path, id: str) -> Path:
+def _image_in(folder: Path, image: Entry) -> Path:
     """The file of an image, which its entry does not name rightly: ID_gtFine_leftImg8bit.png."""
+    id = str(image["id"])
     stem = folder / id.partition("_")[0] / f"{id}_leftImg8bit"
     found = (stem.with_suffix(suffix) for suffix in (".png", ".jpg", ".jpeg"))
     return next((file for file in found if file.is_file()), stem.with_suffix(".png"))
+
+
+FORMAT = Format(OPTIONS, splits, list_split, copies_are_lists=True)

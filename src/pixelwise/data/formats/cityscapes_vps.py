@@ -1,5 +1,11 @@
 """Cityscapes-VPS: panoptic_gt_SPLIT_city_vps.json, SPLIT/panoptic_video/ with PNGs, SPLIT/img_all/ with images.
 
+    PATH/
+    ├── panoptic_gt_train_city_vps.json
+    └── train/
+        ├── img_all/0001_0005_frankfurt_000000_001736_newImg8bit.png
+        └── panoptic_video/0001_0005_frankfurt_000000_001736_final_mask.png
+
 The JSON lists the labelled frames, every fifth of those in img_all/ (or img/), and the segments of each; in a PNG
 id = R + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip. What stands before the first
 `_` in the id of an image is its clip. Frames without truth are passed over.
@@ -11,29 +17,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pixelwise.data.kinds.clips import ClipFrames, FramesToRepair, folders_in
 from pixelwise.data.kinds.coco_json import Entry, read_json
-from pixelwise.data.kinds.faults import SplitReport
-from pixelwise.data.kinds.folders import in_reading_order, is_there, require_split
-from pixelwise.data.kinds.listed_frames import (
-    FramePlaces,
-    ListedFrames,
-    check_listed,
-    listed_frames,
-    listed_to_repair,
-    open_listed,
-)
+from pixelwise.data.kinds.folders import in_reading_order, require_split
+from pixelwise.data.kinds.frames import folders_in
+from pixelwise.data.kinds.listed_frames import FrameEntries, FramePlaces, listing_of
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
 from pixelwise.data.kinds.segment_clips_writer import _sides, _stem_with_clip, _write_listed, _write_places
 from pixelwise.data.kinds.track_clips_writer import by_clip
 from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
+from pixelwise.data.listing import Listing
+from pixelwise.data.spec import Format
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {}
@@ -42,8 +43,6 @@ _BEFORE, _AFTER = "panoptic_gt_", "_city_vps.json"
 """What stands around the split in the name of a JSON."""
 
 _IMAGES = ("img_all", "img")
-
-Listed = TypeVar("Listed")
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
@@ -55,21 +54,31 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     return in_reading_order(found)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
-    """The labelled frames of one split. Raises DataError for an unusable JSON, or a missing image or PNG."""
-    listed = _listed(path, split, options)
-    return open_listed(listed, source=json_file(path, split), name=name, format="cityscapes-vps")
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The labelled frames of one split. Raises DataError for an unusable JSON."""
+    require_split(split, splits(path, options), source=path)
+    file = path / f"{_BEFORE}{split}{_AFTER}"
+    content, folder = read_json(file), path / split
+    places = FramePlaces(_clip_of, partial(_image_of, folder), partial(_map_of, folder))
+    entries = FrameEntries(
+        content.images, content.annotations, content.categories, places, source=file, stored=content.label_set
+    )
+    return listing_of(entries, writer)
 
 
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Look at every entry of the JSON, read every image and every PNG; report every fault."""
-    listed = _listed(path, split, options)
-    return check_listed(listed, split=split, source=json_file(path, split), workers=workers, progress=progress)
+def _clip_of(image: Entry) -> tuple[str, str]:
+    name = str(image["id"])
+    return name.partition("_")[0], name
 
 
-def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
-    """The labelled frames of one split, with or without faults. Raises DataError for an unusable JSON."""
-    return _of_json(path, split, options, listed_to_repair)
+def _image_of(folder: Path, _clip: str, image: Entry) -> Path:
+    name = image["file_name"]
+    return find_file(name, [folder / inner for inner in _IMAGES]) or folder / _IMAGES[0] / posix_name(name)
+
+
+def _map_of(folder: Path, _clip: str, annotation: Entry) -> Path:
+    name, maps = annotation["file_name"], folder / "panoptic_video"
+    return find_file(name, [maps]) or maps / posix_name(name)
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:
@@ -77,38 +86,6 @@ def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:
     if options:
         raise DataError(f"cityscapes-vps: a new set takes no option {next(iter(options))}")
     return VpsWriter(labels=source if min(source.dataset_ids) >= 0 else contiguous(source))
-
-
-def json_file(path: Path, split: str) -> Path:
-    """The JSON of a split."""
-    return path / f"{_BEFORE}{split}{_AFTER}"
-
-
-def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
-    return _of_json(path, split, options, listed_frames)
-
-
-def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Callable[..., Listed]) -> Listed:
-    """What `listed_frames` or `listed_to_repair` makes of the JSON of a split."""
-    require_split(split, splits(path, options), source=path)
-    file = json_file(path, split)
-    content, folder = read_json(file), path / split
-
-    def clip_of(image: Entry) -> tuple[str, str]:
-        name = str(image["id"])
-        return name.partition("_")[0], name
-
-    def image_of(_clip: str, image: Entry) -> Path:
-        places = [folder / name / image["file_name"] for name in _IMAGES]
-        return next((place for place in places if is_there(place)), places[0])
-
-    def map_of(_clip: str, annotation: Entry) -> Path:
-        return folder / "panoptic_video" / annotation["file_name"]
-
-    places = FramePlaces(clip_of, image_of, map_of)
-    return sort_out(
-        content.images, content.annotations, content.categories, places, source=file, stored=content.label_set
-    )
 
 
 @dataclass(frozen=True)
@@ -155,3 +132,6 @@ class VpsWriter(Writer):
 
     def finish_set(self, root: Path) -> None:
         """Nothing: the classes stand in every JSON file."""
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -1,5 +1,10 @@
 """DAVIS 2016 and 2017: JPEGImages/480p/CLIP/*.jpg, Annotations/480p/CLIP/*.png and the lists in ImageSets/.
 
+    PATH/
+    ├── ImageSets/2017/train.txt              one clip a line
+    ├── JPEGImages/480p/bear/00000.jpg
+    └── Annotations/480p/bear/00000.png       numbers of objects, with a palette
+
 A mask holds the numbers of the objects, which last for the clip. Where it is greyscale and holds 0 and 255 alone, as in
 2016, 255 is the one object, number 1; else 255 is void. All objects are of one class, `object`, on `background`.
 
@@ -19,25 +24,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixelwise.data.kinds.clips import (
-    ClipFrames,
-    Frame,
-    FramesToRepair,
-    check_frames,
-    folders_in,
-    open_frames,
-    pair_clip,
-)
-from pixelwise.data.kinds.faults import Fault, SplitReport
 from pixelwise.data.kinds.folders import in_reading_order, require_split
+from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, pair_clip
 from pixelwise.data.kinds.track_clips_writer import _crowds, _stuff_pixels, _tracked, by_clip, clip_and_frame, free_clip
 from pixelwise.data.kinds.track_frames import ObjectMap, inspect_numbers, repaired_numbers, truth_of_numbers
 from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
+from pixelwise.data.listing import Fault, Item, Listing
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.object_ids import object_colours, painted_ids
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
-from pixelwise.files.parallel import Progress
+from pixelwise.files.lookup import posix_name
 from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, voc_colour
 
@@ -50,6 +48,7 @@ ONE_SPLIT = ("all", "train", "val")
 """What the split of a folder without lists may be called."""
 
 _VOID = 255
+"""What a mask holds where nobody evaluates; numbers of objects are below it."""
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -59,56 +58,40 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return in_reading_order(lists) if lists else ("all",)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
-    """The frames of one split that have a mask. Raises DataError when the image of a mask is missing."""
-    frames = [frame for frame in list_frames(path, split, options) if frame.truth]
-    note = None if _lists(path, options) else "the set has no lists: every clip is in every split"
-    return open_frames(
-        frames,
-        object_labels(),
-        name=name,
-        format="davis",
-        read=partial(truth_of_numbers, read=read_numbers),
-        note=note,
-    )
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and every mask of the split and report every fault."""
-    frames = list_frames(path, split, options)
-    there = set(folders_in(path / "Annotations" / _resolution(options)))
-    empty = [clip for clip in _clips(path, split, options) if clip not in there]
-    return check_frames(
-        frames,
-        object_labels(),
-        split=split,
-        source=path / "Annotations" / _resolution(options),
-        inspect=partial(inspect_numbers, read=read_numbers),
-        workers=workers,
-        progress=progress,
-        listed=[Fault("missing clip", f"clip '{clip}'", f"listed in {split}, no folder of masks") for clip in empty],
-    )
-
-
-def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
-    """The frames of one split, with or without faults."""
-    there = set(folders_in(path / "Annotations" / _resolution(options)))
-    done = {"missing_clips": sum(clip not in there for clip in _clips(path, split, options))}
-    frames = tuple(frame for frame in list_frames(path, split, options) if frame.clip in there)
-    return FramesToRepair(frames, object_labels(), partial(repaired_numbers, read=read_numbers), done)
-
-
-def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
-    """The images and masks of the clips of a split, also those without partner."""
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The frames of one split, also those without mask or image."""
     _require_folders(path, options)
+    items, labels = list_frames(path, split, options), object_labels()
+    source = path / "Annotations" / _resolution(options)
+    there = set(folders_in(source))
+    empty = [clip for clip in _clips(path, split, options) if clip not in there]
+    text = f"listed in {split}, no folder of masks"
+    return clip_listing(
+        items,
+        labels,
+        read=partial(truth_of_numbers, read=read_numbers),
+        inspect=partial(inspect_numbers, read=read_numbers),
+        source=source,
+        faults=[Fault("missing clip", f"clip '{clip}'", text, fatal=False) for clip in empty],
+        notes=() if _lists(path, options) else ("the set has no lists: every clip is in every split",),
+        halves=True,
+        repair=partial(
+            clip_repair,
+            [item for item in items if item.clip in there],
+            labels,
+            partial(repaired_numbers, read=read_numbers),
+            writer,
+            options={key: options[key] for key in ("resolution",) if key in options},
+            done={"missing_clips": len(empty)},
+        ),
+    )
+
+
+def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Item, ...]:
+    """The images and masks of the clips of a split, also those without partner."""
     images, masks = (path / folder / _resolution(options) for folder in ("JPEGImages", "Annotations"))
     clips = _clips(path, split, options)
     return tuple(frame for clip in clips for frame in pair_clip(clip, images / clip, masks / clip))
-
-
-def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG001
-    """`background` and `object`."""
-    return object_labels()
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> DavisWriter:
@@ -132,7 +115,7 @@ def object_labels() -> LabelSet:
     )
 
 
-def read_numbers(frame: Frame) -> ObjectMap:
+def read_numbers(frame: Item) -> ObjectMap:
     """The numbers of the objects in a mask. Raises DataError for an unreadable file."""
     assert frame.truth is not None
     numbers = read_ids(frame.truth)
@@ -151,6 +134,7 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
     require_split(split, in_reading_order(lists), source=path)
     lines = read_lines(lists[split], expected="one clip a line")
     named = [line.split()[0] for line in lines if line.strip()]
+    named = [posix_name(name) for name in named]
     return tuple(dict.fromkeys(Path(name).parent.name if "/" in name else name for name in named))
 
 
@@ -178,10 +162,6 @@ def _require_folders(path: Path, options: Mapping[str, str]) -> None:
     missing = [folder for folder in folders if not (path / folder).is_dir()]
     if missing:
         raise DataError(f"{path}: not a DAVIS folder: {', '.join(missing)} is missing")
-
-
-_DAVIS_VOID = 255
-"""What a mask of DAVIS holds where nobody evaluates; numbers of objects are below it."""
 
 
 @dataclass(frozen=True)
@@ -236,12 +216,12 @@ class DavisWriter(Writer):
             names.append(clip)
             tracks = tracks_of([(id, 0) for _, id in entry["tracks"]] for entry in entries)
             former = former_numbers(tracks, divisor=self.numbered_by)
-            numbers, others = kept_numbers(former, largest=_DAVIS_VOID - 1, clip=clip, format=self.format)
+            numbers, others = kept_numbers(former, largest=_VOID - 1, clip=clip, format=self.format)
             renumbered += others
             for entry in entries:
                 path = root / "Annotations" / self.resolution / clip / entry["map"]
                 table = np.zeros(entry["void"] + 1, dtype=np.uint8)
-                table[-1] = _DAVIS_VOID
+                table[-1] = _VOID
                 for place, id in entry["tracks"]:
                     table[place] = numbers[id, 0]
                 write_ids(path, table[read_ids(path)], object_colours())
@@ -255,3 +235,6 @@ class DavisWriter(Writer):
         lists = sorted((root / "ImageSets" / "2017").glob("*.txt"))
         if [file.stem for file in lists] == ["all"]:
             lists[0].unlink()
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -1,5 +1,9 @@
 """KITTI-STEP: images/SPLIT/CLIP/*.png (or .jpg) and panoptic_maps/SPLIT/CLIP/*.png.
 
+    PATH/
+    ├── images/train/0000/000000.png
+    └── panoptic_maps/train/0000/000000.png    R is the class, G · 256 + B the object
+
 In a map R is the train id of the class (the 19 of Cityscapes, 255 = void) and G · 256 + B the number of the object in
 the clip. Persons and cars are the things; all other classes are stuff, and have number 0. Number 0 of a thing is a
 crowd. The segment id is (train id + 1) · 65536 + number. `?labels=` names another label set, as MOTChallenge-STEP has.
@@ -17,17 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.clips import (
-    ClipFrames,
-    Frame,
-    FramesToRepair,
-    check_frames,
-    folders_in,
-    open_frames,
-    pair_clip,
-)
-from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.kinds.folders import in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, pair_clip
 from pixelwise.data.kinds.segment_clips_writer import (
     Region,
     _joined,
@@ -42,10 +37,11 @@ from pixelwise.data.kinds.segment_clips_writer import (
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame
 from pixelwise.data.kinds.writing import Original, Writer, Written
+from pixelwise.data.listing import Item, Listing
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, seen_together, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_channels
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
@@ -117,33 +113,24 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     return in_reading_order(found)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
-    """The frames of one split. Raises DataError when an image or a map is missing."""
-    frames, labels = list_frames(path, split, options), labels_of(path, options)
-    read = partial(truth_of_map, read=read_map)
-    return open_frames(frames, labels, name=name, format="kitti-step", read=read, numbered_by=STEP_DIVISOR)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and every map of the split and report every fault."""
-    return check_frames(
-        list_frames(path, split, options),
-        labels_of(path, options),
-        split=split,
-        source=path / _MAPS / split,
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images and maps of a split, also those without partner."""
+    items, labels = list_frames(path, split, options), labels_of(path, options)
+    return clip_listing(
+        items,
+        labels,
+        read=partial(truth_of_map, read=read_map),
         inspect=partial(inspect_map, read=read_map),
-        workers=workers,
-        progress=progress,
+        parts=("segment", "segments"),
+        source=path / _MAPS / split,
+        numbered_by=STEP_DIVISOR,
+        repair=partial(
+            clip_repair, items, labels, partial(repaired_map, read=read_map), writer, numbered_by=STEP_DIVISOR
+        ),
     )
 
 
-def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
-    """The frames of one split, with or without faults."""
-    frames, labels = list_frames(path, split, options), labels_of(path, options)
-    return FramesToRepair(frames, labels, partial(repaired_map, read=read_map), numbered_by=STEP_DIVISOR)
-
-
-def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
+def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Item, ...]:
     """The images and maps of all clips of a split, also those without partner."""
     require_split(split, splits(path, options), source=path)
     images, maps = path / _IMAGES / split, path / _MAPS / split
@@ -179,9 +166,12 @@ def writer(options: Mapping[str, str], source: LabelSet) -> StepWriter:
     return StepWriter(labels=labels, default=own)
 
 
-def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
+def read_map(frame: Item, labels: LabelSet) -> SegmentMap:
     """The map of a frame. Raises DataError for an unreadable file."""
     assert frame.truth is not None
     colours = read_channels(frame.truth).astype(np.int32)
     numbers = colours[..., 1] * 256 + colours[..., 2]
     return numbered_map(colours[..., 0], numbers, labels, divisor=STEP_DIVISOR, path=frame.truth, by_number=True)
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -1,5 +1,10 @@
 """One's own images with masks of class ids, paired by name.
 
+    PATH/
+    ├── labels.txt                 one name a line, from id 0
+    ├── images/train/0001.jpg      or images/0001.jpg, or train/0001.jpg
+    └── masks/train/0001.png       or masks/0001.png, or trainannot/0001.png
+
 Layouts, the first that fits: `images/SPLIT/` and `masks/SPLIT/`; `images/` and `masks/` without splits; `SPLIT/` and
 `SPLITannot/`. `?images=` and `?masks=` give other names than `images` and `masks`, `?suffix=_mask` what a mask's name
 has after its image's. A `labels.txt` (one name a line, from id 0; 255 is void) or a `labels.toml` says what the ids
@@ -18,7 +23,7 @@ from pathlib import Path
 
 from pixelwise.data.kinds.class_masks import mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
-from pixelwise.data.kinds.folders import labels_for
+from pixelwise.data.kinds.folders import labels_for, names_colours
 from pixelwise.data.kinds.pair_layout import (
     list_items,
     places_of,
@@ -50,7 +55,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
         source=source_of(path, split, options),
         writer=writer,
         notes=split_notes(path, options),
-        colours=has_colours(options),
+        colours=has_colours(options) or names_colours(path, options),
         halves=True,
     )
 
@@ -58,7 +63,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     """What the label file or the option says; with a palette, no two classes may share a colour."""
     labels = labels_for(path, options)
-    if has_colours(options):
+    if has_colours(options) or names_colours(path, options):
         require_distinct(labels)
     return labels
 

@@ -1,5 +1,14 @@
 """MOTS: a text file for each clip, of lines `frame id class height width RLE`. MOTSChallenge and KITTI MOTS.
 
+    PATH/                                    MOTSChallenge
+    └── train/MOTS20-02/
+        ├── img1/000001.jpg
+        └── gt/gt.txt
+
+    PATH/                                    KITTI MOTS
+    ├── instances_txt/0000.txt
+    └── training/image_02/0000/000000.png
+
 - `SPLIT/CLIP/gt/gt.txt` with images in `SPLIT/CLIP/img1/`, as MOTSChallenge has;
 - `SPLIT/instances_txt/CLIP.txt` with images in `SPLIT/images/CLIP/` (or image_02/);
 - `instances_txt/CLIP.txt` with images in `training/image_02/CLIP/` (or image_02/, images/), as KITTI MOTS has; `val` is
@@ -18,24 +27,22 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pixelwise.data.kinds.clips import (
+from pixelwise.data.dataset import is_there
+from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.frames import (
     LARGEST_TRACK_ID,
-    ClipFrames,
-    Frame,
-    FramesToRepair,
-    Shape,
-    check_frames,
+    FramePart,
+    clip_listing,
+    clip_repair,
     folders_in,
+    frame_item,
     in_time,
     number_of,
-    open_frames,
 )
-from pixelwise.data.kinds.faults import Fault, SplitReport
-from pixelwise.data.kinds.folders import by_stem, in_reading_order, is_there, labels_for, labels_toml, require_split
 from pixelwise.data.kinds.track_clips_writer import (
     _objects,
     _stuff_pixels,
@@ -44,11 +51,12 @@ from pixelwise.data.kinds.track_clips_writer import (
     by_clip,
     clip_and_frame,
 )
-from pixelwise.data.kinds.track_frames import inspect_shapes, repaired_shapes, truth_of_shapes
+from pixelwise.data.kinds.track_frames import inspect_parts, repaired_parts, truth_of_parts
 from pixelwise.data.kinds.writing import Original, Writer, Written
+from pixelwise.data.listing import Fault, Item, Listing, Repair
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet, voc_colour
 
@@ -78,10 +86,10 @@ class _Lines(NamedTuple):
         is_text: False of a file that cannot be read.
     """
 
-    shapes: Mapping[int, Sequence[Shape]]
+    shapes: Mapping[int, Sequence[FramePart]]
     sizes: Mapping[int, tuple[int, int]]
     faults: tuple[Fault, ...]
-    misfits: Mapping[int, Sequence[Shape]] = {}
+    misfits: Mapping[int, Sequence[FramePart]] = {}
     is_text: bool = True
 
 
@@ -95,36 +103,31 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     return in_reading_order(found)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
-    """The frames of one split. Raises DataError for an unusable line or a missing image."""
-    frames, faults = _list(path, split, labels_of(path, options), options)
-    if faults:
-        raise DataError(f"{faults[0].where}: {faults[0].text}; pixelwise data check lists all such faults")
-    labels, divisor = labels_of(path, options), _divisor(frames)
-    return open_frames(frames, labels, name=name, format="mots", read=truth_of_shapes, numbered_by=divisor)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Look at every line, read every image and rasterise every object; report every fault."""
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The frames of one split, also those without image."""
+    require_split(split, splits(path, options), source=path)
     labels = labels_of(path, options)
-    frames, faults = _list(path, split, labels, options)
-    return check_frames(
+    frames: list[Item] = []
+    faults: list[Fault] = []
+    for clip in _found(path)[split]:
+        lines = _read_lines(clip.text, labels)
+        faults += lines.faults
+        frames += _frames_of(clip, lines)
+    return clip_listing(
         frames,
         labels,
-        split=split,
+        read=truth_of_parts,
+        inspect=inspect_parts,
         source=path / split,
-        inspect=inspect_shapes,
-        workers=workers,
-        progress=progress,
-        listed=faults,
+        faults=faults,
+        numbered_by=_divisor(frames),
+        repair=partial(_repair, path, split, labels),
     )
 
 
-def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
-    """The frames of one split, with or without faults."""
-    require_split(split, splits(path, options), source=path)
-    labels = labels_of(path, options)
-    frames: list[Frame] = []
+def _repair(path: Path, split: str, labels: LabelSet) -> Repair:
+    """What of the lines of a split can be used."""
+    frames: list[Item] = []
     done: Counter[str] = Counter()
     for clip in _found(path)[split]:
         lines = _read_lines(clip.text, labels)
@@ -132,8 +135,8 @@ def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> Fram
         for frame in _frames_of(clip, lines):
             done["unreadable_annotations"] += not lines.is_text
             misfits = lines.misfits.get(number_of(frame.name) or 0, ())
-            frames += [replace(frame, shapes=(*frame.shapes, *misfits))] if lines.is_text else []
-    return FramesToRepair(tuple(frames), labels, repaired_shapes, done)
+            frames += [frame._replace(extra=(*frame.extra, *misfits))] if lines.is_text else []
+    return clip_repair(frames, labels, repaired_parts, writer, done=done)
 
 
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
@@ -197,9 +200,9 @@ def _found(path: Path) -> dict[str, tuple[_Clip, ...]]:
     }
 
 
-def _divisor(frames: Sequence[Frame]) -> int | None:
+def _divisor(frames: Sequence[Item]) -> int | None:
     """1000 where every id is class · 1000 + number, as published; see `data.truth.track_ids`."""
-    whole = (one for frame in frames for one in frame.shapes if not one.crowd)
+    whole = (one for frame in frames for one in frame.extra if not one.crowd)
     return MOTS_DIVISOR if all(one.id // MOTS_DIVISOR == one.dataset_id for one in whole) else None
 
 
@@ -214,20 +217,7 @@ def _seqmap(file: Path) -> frozenset[str]:
     return frozenset(line.split()[0] for line in read_lines(file) if line.strip())
 
 
-def _list(
-    path: Path, split: str, labels: LabelSet, options: Mapping[str, str]
-) -> tuple[tuple[Frame, ...], tuple[Fault, ...]]:
-    require_split(split, splits(path, options), source=path)
-    frames: list[Frame] = []
-    faults: list[Fault] = []
-    for clip in _found(path)[split]:
-        lines = _read_lines(clip.text, labels)
-        faults += lines.faults
-        frames += _frames_of(clip, lines)
-    return tuple(frames), tuple(faults)
-
-
-def _frames_of(clip: _Clip, lines: _Lines) -> Iterator[Frame]:
+def _frames_of(clip: _Clip, lines: _Lines) -> Iterator[Item]:
     """The images of a clip with their objects, and the objects without image, in the order of time."""
     images = by_stem(clip.images) if clip.images.is_dir() else {}
     numbers = {number: name for name in images if (number := number_of(name)) is not None}
@@ -235,7 +225,7 @@ def _frames_of(clip: _Clip, lines: _Lines) -> Iterator[Frame]:
     for number, name in sorted(named.items(), key=lambda pair: (pair[0], in_time(pair[1]))):
         image = images[name][0] if name in images else None
         shapes = tuple(lines.shapes.get(number, ()))
-        yield Frame(clip.name, name, image, clip.text, shapes, lines.sizes.get(number))
+        yield frame_item(clip.name, name, image, clip.text, size_hw=lines.sizes.get(number), extra=shapes)
 
 
 def _read_lines(text: Path, labels: LabelSet) -> _Lines:
@@ -244,8 +234,8 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
     except DataError as error:
         fault = Fault("unreadable text", str(text), str(error).removeprefix(f"{text}: "))
         return _Lines({}, {}, (fault,), is_text=False)
-    shapes: defaultdict[int, list[Shape]] = defaultdict(list)
-    misfits: defaultdict[int, list[Shape]] = defaultdict(list)
+    shapes: defaultdict[int, list[FramePart]] = defaultdict(list)
+    misfits: defaultdict[int, list[FramePart]] = defaultdict(list)
     sizes: dict[int, tuple[int, int]] = {}
     faults: list[Fault] = []
     things = [dataset_id for dataset_id, is_thing in zip(labels.dataset_ids, labels.is_thing, strict=True) if is_thing]
@@ -265,9 +255,9 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
             continue
         runs = {"size": [height, width], "counts": fields[5]}
         if id == IGNORED_ID or dataset_id == IGNORED_CLASS:
-            found = [Shape(IGNORED_ID + thing, thing, crowd=True, segmentation=runs) for thing in things]
+            found = [FramePart(IGNORED_ID + thing, thing, crowd=True, segmentation=runs) for thing in things]
         else:
-            found = [Shape(id, dataset_id, segmentation=runs)]
+            found = [FramePart(id, dataset_id, segmentation=runs)]
         if sizes.setdefault(frame, (height, width)) != (height, width):
             before = "×".join(str(side) for side in sizes[frame])
             other = f"{height}×{width}, a line before says {before} (height×width)"
@@ -363,3 +353,6 @@ class MotsWriter(Writer):
         """Write labels.toml, if the classes are not those of the format."""
         if self.labels != self.default:
             (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -1,5 +1,12 @@
 """VIPSeg: images/CLIP/*.jpg (or imgs/), with panomasksRGB/ and a JSON for each split, or with panomasks/ and lists.
 
+    PATH/
+    ├── panoptic_gt_VIPSeg_train.json    with panomasksRGB/; or train.txt with panomasks/
+    ├── panoVIPSeg_categories.json
+    ├── images/0_wHkcNd_EXI/00000333.jpg
+    ├── panomasksRGB/0_wHkcNd_EXI/00000333.png
+    └── panomasks/0_wHkcNd_EXI/00000333.png
+
 - `panoptic_gt_VIPSeg_SPLIT.json` lists clips, frames, segments and categories; in the PNGs of panomasksRGB/CLIP/ id = R
   + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip.
 - Without such a file `SPLIT.txt` lists clips, and in a PNG of panomasks/CLIP/ 0 is void, a number up to 124 the class
@@ -13,44 +20,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from pixelwise.data.kinds.clips import (
-    ClipFrames,
-    Frame,
-    FramesToRepair,
-    Shape,
-    check_frames,
-    folders_in,
-    open_frames,
-    pair_clip,
-)
+from pixelwise.data.dataset import is_there
 from pixelwise.data.kinds.coco_json import Entry
-from pixelwise.data.kinds.faults import Fault, SplitReport
-from pixelwise.data.kinds.folders import in_reading_order, is_there, require_split
-from pixelwise.data.kinds.listed_frames import (
-    FramePlaces,
-    ListedFrames,
-    check_listed,
-    listed_frames,
-    listed_to_repair,
-    open_listed,
-)
+from pixelwise.data.kinds.folders import in_reading_order, require_split
+from pixelwise.data.kinds.frames import FramePart, clip_listing, clip_repair, folders_in, pair_clip
+from pixelwise.data.kinds.listed_frames import FrameEntries, FramePlaces, listing_of
 from pixelwise.data.kinds.panoptic_json import panoptic_categories, panoptic_labels_of
 from pixelwise.data.kinds.segment_clips_writer import _sides, _write_listed, _write_places
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame, free_clip
 from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
+from pixelwise.data.listing import Fault, Item, Listing
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
-from pixelwise.files.parallel import Progress
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.files.text import read_json, read_lines
 from pixelwise.labels import LabelSet
 
@@ -61,8 +54,6 @@ DIVISOR = 100
 _BEFORE = "panoptic_gt_VIPSeg_"
 _CATEGORIES = "panoVIPSeg_categories.json"
 _IMAGES = ("images", "imgs")
-
-Listed = TypeVar("Listed")
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -77,48 +68,30 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return in_reading_order(lists)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
-    """The labelled frames of one split. Raises DataError for an unusable JSON or list, or a missing image or PNG."""
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The labelled frames of one split. Raises DataError for an unusable JSON or list."""
     if _has_json(path, options):
-        listed = _listed(path, split, options)
-        return open_listed(listed, source=path / f"{_BEFORE}{split}.json", name=name, format="vipseg")
-    frames = [frame for frame in _paired(path, split, options) if frame.truth]
-    read = partial(truth_of_map, read=read_map)
-    return open_frames(frames, labels_of(path, options), name=name, format="vipseg", read=read)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Look at every entry of the JSON or the list, read every image and every PNG; report every fault."""
-    if _has_json(path, options):
-        source = path / f"{_BEFORE}{split}.json"
-        return check_listed(
-            _listed(path, split, options), split=split, source=source, workers=workers, progress=progress
-        )
-    there = set(folders_in(path / "panomasks"))
+        return listing_of(_entries(path, split, options), writer)
+    there, labels = set(folders_in(path / "panomasks")), labels_of(path)
     missing = [clip for clip in _clips(path, split, options) if clip not in there]
-    return check_frames(
-        _paired(path, split, options),
-        labels_of(path, options),
-        split=split,
-        source=path / f"{split}.txt",
+    items = _paired(path, split, options)
+    kept = [item for item in items if item.clip in there]
+    read, done = partial(repaired_map, read=read_map), {"missing_clips": len(missing)}
+    return clip_listing(
+        items,
+        labels,
+        read=partial(truth_of_map, read=read_map),
         inspect=partial(inspect_map, read=read_map),
-        workers=workers,
-        progress=progress,
-        listed=[Fault("missing clip", f"clip '{clip}'", "no folder of masks") for clip in missing],
+        parts=("segment", "segments"),
+        source=path / f"{split}.txt",
+        faults=[Fault("missing clip", f"clip '{clip}'", "no folder of masks", fatal=False) for clip in missing],
+        one_file=True,
+        halves=True,
+        repair=partial(clip_repair, kept, labels, read, writer, done=done),
     )
 
 
-def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
-    """The frames of one split, with or without faults. Raises DataError for an unusable JSON or list."""
-    if _has_json(path, options):
-        return _of_json(path, split, options, listed_to_repair)
-    there = set(folders_in(path / "panomasks"))
-    done = {"missing_clips": sum(clip not in there for clip in _clips(path, split, options))}
-    frames = tuple(frame for frame in _paired(path, split, options) if frame.clip in there)
-    return FramesToRepair(frames, labels_of(path, options), partial(repaired_map, read=read_map), done)
-
-
-def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:  # noqa: ARG001
+def labels_of(path: Path) -> LabelSet:
     """The classes of panoVIPSeg_categories.json, counted from 1 on disk. Raises DataError where it is not usable."""
     file = path / _CATEGORIES
     categories = read_json(file)
@@ -135,14 +108,14 @@ def writer(options: Mapping[str, str], source: LabelSet) -> VipsegWriter:
     return VipsegWriter(labels=source if min(source.dataset_ids) >= 0 else contiguous(source))
 
 
-def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
+def read_map(frame: Item, labels: LabelSet) -> SegmentMap:
     """A map of panomasks/. Raises DataError for an unreadable file."""
     assert frame.truth is not None
     ids = read_ids(frame.truth).astype(np.int32)
     largest = max(labels.dataset_ids)
     class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     regions = regions_of_ids(ids)
-    segments: list[Shape] = []
+    segments: list[FramePart] = []
     faults: list[Fault] = []
     stuff: dict[int, int] = {}
     for id, area in zip(regions.ids.tolist(), regions.areas.tolist(), strict=True):
@@ -164,11 +137,11 @@ def read_map(frame: Frame, labels: LabelSet) -> SegmentMap:
             faults.append(Fault("number of stuff", where, text))
             stuff[id] = dataset_id
             continue
-        segments.append(Shape(id, dataset_id, area=area))
+        segments.append(FramePart(id, dataset_id, area=area))
     known = {one.id for one in segments}
     for id, dataset_id in stuff.items():
         ids = np.where(ids == id, dataset_id, ids)
-        segments += [Shape(dataset_id, dataset_id)] if dataset_id not in known else []
+        segments += [FramePart(dataset_id, dataset_id)] if dataset_id not in known else []
         known.add(dataset_id)
     ids = np.where(np.isin(ids, list(known)), ids, 0)
     return SegmentMap(ids, tuple(segments), tuple(faults))
@@ -194,41 +167,44 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
     return tuple(line.strip() for line in read_lines(file, expected="one clip a line") if line.strip())
 
 
-def _paired(path: Path, split: str, options: Mapping[str, str]) -> tuple[Frame, ...]:
+def _paired(path: Path, split: str, options: Mapping[str, str]) -> tuple[Item, ...]:
     images, maps = _images(path), path / "panomasks"
     clips = _clips(path, split, options)
     return tuple(frame for clip in clips for frame in pair_clip(clip, images / clip, maps / clip))
 
 
-def _listed(path: Path, split: str, options: Mapping[str, str]) -> ListedFrames:
-    return _of_json(path, split, options, listed_frames)
-
-
-def _of_json(path: Path, split: str, options: Mapping[str, str], sort_out: Callable[..., Listed]) -> Listed:
-    """What `listed_frames` or `listed_to_repair` makes of the JSON of a split."""
+def _entries(path: Path, split: str, options: Mapping[str, str]) -> FrameEntries:
+    """The entries of the JSON of a split."""
     require_split(split, splits(path, options), source=path)
     file, folder = path / f"{_BEFORE}{split}.json", _images(path)
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
-        raise DataError(f"{file}: an object with videos, annotations and categories is wanted")
-
-    def clip_of(image: Entry) -> tuple[str, str]:
-        return image["clip"], image["name"]
-
-    def image_of(clip: str, image: Entry) -> Path:
-        place = folder / clip / Path(image["file_name"]).name
-        others = (place.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg"))
-        return next((other for other in (place, *others) if is_there(other)), place)
-
-    def map_of(clip: str, annotation: Entry) -> Path:
-        return path / "panomasksRGB" / clip / Path(annotation["file_name"]).with_suffix(".png").name
-
-    images = [*_flat(content, "videos", "images", "id", file)]
-    annotations = [*_flat(content, "annotations", "annotations", "image_id", file)]
-    places = FramePlaces(clip_of, image_of, map_of)
+        raise DataError(f"{file}: expected an object with videos, annotations and categories")
     info = content.get("info")
-    stored = info.get("label_set") if isinstance(info, dict) else None
-    return sort_out(images, annotations, content["categories"], places, source=file, stored=stored)
+    return FrameEntries(
+        [*_flat(content, "videos", "images", "id", file)],
+        [*_flat(content, "annotations", "annotations", "image_id", file)],
+        content["categories"],
+        FramePlaces(_clip_of, partial(_image_of, folder), partial(_map_of, path / "panomasksRGB")),
+        source=file,
+        stored=info.get("label_set") if isinstance(info, dict) else None,
+    )
+
+
+def _clip_of(image: Entry) -> tuple[str, str]:
+    return image["clip"], image["name"]
+
+
+def _image_of(folder: Path, clip: str, image: Entry) -> Path:
+    name = Path(posix_name(image["file_name"])).name
+    place = find_file(name, [folder / clip]) or folder / clip / name
+    others = (place.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg"))
+    return next((other for other in (place, *others) if is_there(other)), place)
+
+
+def _map_of(folder: Path, clip: str, annotation: Entry) -> Path:
+    name = Path(posix_name(annotation["file_name"])).with_suffix(".png").name
+    return find_file(name, [folder / clip]) or folder / clip / name
 
 
 def _flat(content: Mapping[str, Any], clips: str, entries: str, key: str, file: Path) -> Iterator[dict[str, Any]]:
@@ -300,3 +276,6 @@ class VipsegWriter(Writer):
 
     def finish_set(self, root: Path) -> None:
         """Nothing: the classes stand in every JSON file."""
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -1,10 +1,18 @@
 """PASCAL VOC: JPEGImages/ID.jpg, SegmentationClass/ID.png, and ImageSets/Segmentation/SPLIT.txt with one id a line.
 
+    PATH/
+    ├── ImageSets/Segmentation/train.txt     one id a line
+    ├── JPEGImages/2007_000032.jpg
+    ├── SegmentationClass/2007_000032.png    class ids, 255 is void
+    └── SegmentationObject/2007_000032.png   numbers of objects, may be missing
+
 Where every listed id has SegmentationObject/ID.png, the truth has objects: each of its numbers is one, of the class
 that most of its pixels have in SegmentationClass; 0 is none and 255 the border. `?instances=false` leaves them out.
 `?instances=regions` makes objects where there are no such files: each connected region of a class is one, since VOC
 draws a border of void around every object, also between two of a class. An object that another one cuts into pieces
 becomes several.
+
+Where CVAT's labelmap.txt lies in the folder, masks hold its colours, and have no objects.
 
 PATH is the folder of one year, such as VOC2012, or the VOCdevkit around it. Without a label file of its own the set has
 the 20 classes and the background of VOC 2012.
@@ -20,7 +28,7 @@ from skimage.measure import label
 
 from pixelwise.data.kinds.class_masks import ObjectFiles, mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
-from pixelwise.data.kinds.folders import by_stem, in_reading_order, item_of, labels_for, require_split
+from pixelwise.data.kinds.folders import by_stem, in_reading_order, item_of, labels_for, names_colours, require_split
 from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids
 from pixelwise.data.listing import Fault, Item, Listing
 from pixelwise.data.spec import Format
@@ -65,15 +73,15 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     listed = read_lines(list_file)
     images, masks = by_stem(_year(path) / "JPEGImages"), by_stem(_year(path) / "SegmentationClass")
     items = [item_of(id, images, masks) for id in map(str.strip, listed) if id]
-    objects = None
+    objects, colours = None, names_colours(_year(path), options)
     if options.get("instances") == REGIONS:
         items = [item._replace(extra=item.truth) for item in items]
         objects = ObjectFiles(read_regions, wanted=True)
-    elif (wanted := objects_wanted(options, name="voc")) is not False:
+    elif not colours and (wanted := objects_wanted(options, name="voc")) is not False:
         folder = _year(path) / _OBJECTS
         items = [item._replace(extra=file if (file := folder / f"{item.id}.png").is_file() else None) for item in items]
         objects = ObjectFiles(read_instances, _inspect_instances, instances_in, wanted)
-    return mask_listing(items, labels, source=list_file, writer=writer, objects=objects)
+    return mask_listing(items, labels, source=list_file, writer=writer, colours=colours, objects=objects)
 
 
 def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:

@@ -1,5 +1,9 @@
 """YouTube-VIS: SPLIT.json, SPLIT/instances.json or annotations/…SPLIT.json, and SPLIT/JPEGImages/CLIP/*.jpg.
 
+    PATH/
+    ├── train.json                            or train/instances.json
+    └── train/JPEGImages/0043f083b5/00000.jpg
+
 The JSON has `videos` (id, width, height, file_names), `categories` as COCO's, and `annotations`, one for each object of
 a video: `segmentations` has an RLE or polygons for each frame, null where the object is not seen. The id of an
 annotation is the number of its object in the whole clip. `valid` is called `val` here, too.
@@ -15,25 +19,23 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pixelwise.data.formats.coco.json import labels_of as labels_of_categories
 from pixelwise.data.formats.coco.writer import coco_labels
-from pixelwise.data.kinds.clips import (
-    LARGEST_TRACK_ID,
-    ClipFrames,
-    Frame,
-    FramesToRepair,
-    Shape,
-    check_frames,
-    folders_in,
-    open_frames,
-)
-from pixelwise.data.kinds.coco_json import Entry, Problem, is_integer
-from pixelwise.data.kinds.faults import Fault, SplitReport
+from pixelwise.data.kinds.coco_json import Entry, is_integer
 from pixelwise.data.kinds.folders import in_reading_order, require_split
+from pixelwise.data.kinds.frames import (
+    LARGEST_TRACK_ID,
+    FramePart,
+    clip_listing,
+    clip_repair,
+    folders_in,
+    frame_item,
+)
 from pixelwise.data.kinds.track_clips_writer import (
     _objects,
     _stuff_pixels,
@@ -42,11 +44,13 @@ from pixelwise.data.kinds.track_clips_writer import (
     by_clip,
     clip_and_frame,
 )
-from pixelwise.data.kinds.track_frames import inspect_shapes, repaired_shapes, truth_of_shapes
+from pixelwise.data.kinds.track_frames import inspect_parts, repaired_parts, truth_of_parts
 from pixelwise.data.kinds.writing import Original, Writer, Written
+from pixelwise.data.listing import Fault, Item, Listing, Repair
+from pixelwise.data.spec import Format
 from pixelwise.data.truth.track_ids import Track, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 
@@ -72,27 +76,39 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return in_reading_order(found)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> ClipFrames:
-    """The frames of one JSON. Raises DataError for an unusable JSON or entry, or a missing image."""
-    listed = _listed(path, split, options)
-    fatal = next((problem for problem in listed.problems if problem.fatal), None)
-    if fatal is not None:
-        raise DataError(f"{listed.file}: {fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
-    return open_frames(listed.frames, listed.labels, name=name, format="youtube-vis", read=truth_of_shapes)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Look at every entry of the JSON, read every image and rasterise every object; report every fault."""
-    listed = _listed(path, split, options)
-    return check_frames(
-        listed.frames,
-        listed.labels,
-        split=split,
-        source=listed.file,
-        inspect=inspect_shapes,
-        workers=workers,
-        progress=progress,
-        listed=[Fault(problem.kind, problem.where, problem.text) for problem in listed.problems],
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The frames of one JSON. Raises DataError for an unusable JSON."""
+    file = _file(path, split, options)
+    content = _read(file)
+    labels, class_of = _labels(content, file)
+    faults: list[Fault] = []
+    videos: dict[Any, Entry] = {}
+    for video in content["videos"]:
+        fault = _video_fault(video)
+        if fault is None and video["id"] in videos:
+            fault = Fault("repeated id", f"video {video['id']}", "another video has the same id", True, video)
+        if fault is not None:
+            faults.append(fault)
+        else:
+            videos[video["id"]] = video
+    seen: set[int] = set()
+    annotations: list[Entry] = []
+    for annotation in content["annotations"]:
+        found = [*_annotation_faults(annotation, videos, class_of, seen)]
+        faults += found
+        if not any(fault.fatal for fault in found):
+            seen.add(annotation["id"])
+            annotations.append(annotation)
+    folder = _image_folder(path, split, options, videos.values())
+    return clip_listing(
+        _frames_of(videos, annotations, folder, file),
+        labels,
+        read=truth_of_parts,
+        inspect=inspect_parts,
+        source=file,
+        faults=faults,
+        one_file=True,
+        repair=partial(_repair, path, split, dict(options)),
     )
 
 
@@ -103,8 +119,8 @@ def writer(options: Mapping[str, str], source: LabelSet) -> TrackWriter:
     return TrackWriter(labels=coco_labels(source))
 
 
-def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> FramesToRepair:
-    """The frames of one JSON, with or without faults. Raises DataError for an unusable JSON."""
+def _repair(path: Path, split: str, options: Mapping[str, str]) -> Repair:
+    """What of the JSON of a split can be used."""
     file = _file(path, split, options)
     content = _read(file)
     labels, class_of = _labels(content, file)
@@ -115,7 +131,7 @@ def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> Fram
         if isinstance(names, list) and video.get("length", len(names)) != len(names):
             done["lengths"] += 1
             video = {**video, "length": len(names)}
-        if _video_problem(video) is None and video["id"] not in videos:
+        if _video_fault(video) is None and video["id"] not in videos:
             videos[video["id"]] = video
         else:
             done["videos"] += 1
@@ -127,47 +143,14 @@ def frames_to_repair(path: Path, split: str, options: Mapping[str, str]) -> Fram
         repaired = annotation
         if not _is_track_id(id) or id in seen:
             repaired = {**annotation, "id": next(number for number in free if number not in whole)}
-        if any(problem.fatal for problem in _annotation_problems(repaired, videos, class_of, seen)):
+        if any(fault.fatal for fault in _annotation_faults(repaired, videos, class_of, seen)):
             done["tracks"] += 1
             continue
         done["ids"] += repaired is not annotation
         seen.add(repaired["id"])
         annotations.append(repaired)
     folder = _image_folder(path, split, options, videos.values())
-    return FramesToRepair(_frames_of(videos, annotations, folder, file), labels, repaired_shapes, done)
-
-
-class _Listed(NamedTuple):
-    file: Path
-    frames: tuple[Frame, ...]
-    labels: LabelSet
-    problems: tuple[Problem, ...]
-
-
-def _listed(path: Path, split: str, options: Mapping[str, str]) -> _Listed:
-    file = _file(path, split, options)
-    content = _read(file)
-    labels, class_of = _labels(content, file)
-    problems: list[Problem] = []
-    videos: dict[Any, Entry] = {}
-    for video in content["videos"]:
-        problem = _video_problem(video)
-        if problem is None and video["id"] in videos:
-            problem = Problem("repeated id", f"video {video['id']}", "another video has the same id", True, video)
-        if problem is not None:
-            problems.append(problem)
-        else:
-            videos[video["id"]] = video
-    seen: set[int] = set()
-    annotations: list[Entry] = []
-    for annotation in content["annotations"]:
-        found = [*_annotation_problems(annotation, videos, class_of, seen)]
-        problems += found
-        if not any(problem.fatal for problem in found):
-            seen.add(annotation["id"])
-            annotations.append(annotation)
-    folder = _image_folder(path, split, options, videos.values())
-    return _Listed(file, _frames_of(videos, annotations, folder, file), labels, tuple(problems))
+    return clip_repair(_frames_of(videos, annotations, folder, file), labels, repaired_parts, writer, done=done)
 
 
 def _labels(content: Mapping[str, Any], file: Path) -> tuple[LabelSet, dict[int, int]]:
@@ -175,17 +158,15 @@ def _labels(content: Mapping[str, Any], file: Path) -> tuple[LabelSet, dict[int,
     return labels_of_categories(content["categories"], source=file, stored=stored)
 
 
-def _frames_of(
-    videos: Mapping[Any, Entry], annotations: Iterable[Entry], folder: Path, file: Path
-) -> tuple[Frame, ...]:
+def _frames_of(videos: Mapping[Any, Entry], annotations: Iterable[Entry], folder: Path, file: Path) -> tuple[Item, ...]:
     """The frames of sound videos, clip by clip, with the objects of sound annotations."""
-    shapes: dict[Any, list[list[Shape]]] = {id: [[] for _ in video["file_names"]] for id, video in videos.items()}
+    shapes: dict[Any, list[list[FramePart]]] = {id: [[] for _ in video["file_names"]] for id, video in videos.items()}
     for annotation in annotations:
         areas = annotation.get("areas")
         for place, segmentation in enumerate(annotation["segmentations"]):
             if segmentation:
                 area = areas[place] if isinstance(areas, list) and place < len(areas) else None
-                one = Shape(
+                one = FramePart(
                     annotation["id"],
                     annotation["category_id"],
                     bool(annotation.get("iscrowd", 0)),
@@ -194,7 +175,14 @@ def _frames_of(
                 )
                 shapes[annotation["video_id"]][place].append(one)
     return tuple(
-        Frame(_clip(video), Path(name).stem, folder / name, file, tuple(of_frame), (video["height"], video["width"]))
+        frame_item(
+            _clip(video),
+            Path(posix_name(name)).stem,
+            find_file(name, [folder]) or folder / posix_name(name),
+            file,
+            size_hw=(video["height"], video["width"]),
+            extra=tuple(of_frame),
+        )
         for video in sorted(videos.values(), key=_clip)
         for name, of_frame in zip(video["file_names"], shapes[video["id"]], strict=True)
     )
@@ -205,52 +193,51 @@ def _is_track_id(id: Any) -> bool:
 
 
 def _clip(video: Entry) -> str:
-    return Path(video["file_names"][0]).parent.as_posix() if "/" in video["file_names"][0] else str(video["id"])
+    first = posix_name(video["file_names"][0])
+    return first.rpartition("/")[0] if "/" in first else str(video["id"])
 
 
-def _video_problem(video: Entry) -> Problem | None:
+def _video_fault(video: Entry) -> Fault | None:
     id, names = video.get("id"), video.get("file_names")
     where = f"video {id}"
     if not isinstance(id, int | str):
-        return Problem("video entry", where, "an id is wanted", True, video)
+        return Fault("video entry", where, "an id is wanted", True, video)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        return Problem("video entry", where, "a list file_names of its frames is wanted", True, video)
+        return Fault("video entry", where, "a list file_names of its frames is wanted", True, video)
     if not all(is_integer(video.get(side)) and video[side] > 0 for side in ("height", "width")):
         text = f"height {video.get('height')}, width {video.get('width')}; whole numbers of pixels are wanted"
-        return Problem("video entry", where, text, True, video)
+        return Fault("video entry", where, text, True, video)
     if video.get("length", len(names)) != len(names):
         text = f"its length is {video['length']}, it has {len(names)} file_names"
-        return Problem("length", where, text, True, video)
+        return Fault("length", where, text, True, video)
     return None
 
 
-def _annotation_problems(
+def _annotation_faults(
     annotation: Entry, videos: Mapping[Any, Entry], class_of: Mapping[int, int], seen: set[int]
-) -> Iterator[Problem]:
+) -> Iterator[Fault]:
     id, video_id, category_id = (annotation.get(name) for name in ("id", "video_id", "category_id"))
     where = f"annotation {id} (video {video_id})"
     segmentations = annotation.get("segmentations")
     if not _is_track_id(id):
         text = f"its id is {id!r}; a whole number from 0 to 2⁶³ - 1 is wanted"
-        yield Problem("annotation entry", where, text, True, annotation)
+        yield Fault("annotation entry", where, text, True, annotation)
     elif id in seen:
-        yield Problem("repeated id", where, "another annotation has the same id", True, annotation)
+        yield Fault("repeated id", where, "another annotation has the same id", True, annotation)
     if not isinstance(video_id, int | str) or video_id not in videos:
-        yield Problem("unknown video", where, f"video {video_id} is not in videos", True, annotation)
+        yield Fault("unknown video", where, f"video {video_id} is not in videos", True, annotation)
     elif not isinstance(segmentations, list):
-        yield Problem(
-            "annotation entry", where, "a list segmentations, one for each frame, is wanted", True, annotation
-        )
+        yield Fault("annotation entry", where, "a list segmentations, one for each frame, is wanted", True, annotation)
     elif len(segmentations) != len(videos[video_id]["file_names"]):
         text = f"{len(segmentations)} segmentations, the video has {len(videos[video_id]['file_names'])} frames"
-        yield Problem("length", where, text, True, annotation)
+        yield Fault("length", where, text, True, annotation)
     elif not any(segmentations):
-        yield Problem("object without pixels", where, "it has no segmentation in any frame", False, annotation)
+        yield Fault("object without pixels", where, "it has no segmentation in any frame", False, annotation)
     if annotation.get("iscrowd", 0) not in (0, 1):
         text = f"iscrowd is {annotation['iscrowd']!r}; 0 or 1 is wanted"
-        yield Problem("annotation entry", where, text, True, annotation)
+        yield Fault("annotation entry", where, text, True, annotation)
     if not is_integer(category_id) or category_id not in class_of:
-        yield Problem("unknown category", where, f"category {category_id} is not in categories", True, annotation)
+        yield Fault("unknown category", where, f"category {category_id} is not in categories", True, annotation)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -292,7 +279,7 @@ def _image_folder(path: Path, split: str, options: Mapping[str, str], videos: An
     roots = [path / name for name in names] + [path]
     places = [place for root in roots for place in (root / "JPEGImages", root)]
     first: Sequence[str] = next((video["file_names"] for video in videos), ())
-    return next((place for place in places if first and (place / first[0]).is_file()), places[0])
+    return next((place for place in places if first and find_file(first[0], [place])), places[0])
 
 
 _LARGEST_ID = 2**31 - 1
@@ -373,3 +360,6 @@ class TrackWriter(Writer):
 
     def finish_set(self, root: Path) -> None:
         """Nothing: the classes stand in every JSON file."""
+
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

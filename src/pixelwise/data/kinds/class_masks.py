@@ -14,16 +14,13 @@ import torch
 from PIL import Image
 
 from pixelwise.data.kinds.repairing import RepairedTruth, WriterRepairer, usable_mask
-from pixelwise.data.kinds.writing import Writer
+from pixelwise.data.kinds.writing import MakeWriter
 from pixelwise.data.listing import Fault, Findings, Item, Listing, Repair, Size, UnusableError, sides, without_path
 from pixelwise.data.truth.colours import describe_unknown, ids_of_colours, match_colours
 from pixelwise.errors import DataError
 from pixelwise.files.images import ColourMaskError, read_colours, read_ids, turned_upright
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Instances
-
-MakeWriter = Callable[[Mapping[str, str], LabelSet], Writer]
-"""What a format has as its `writer`."""
 
 
 class ObjectFiles(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pixelwise.data.listing import Fault as Problem
 from pixelwise.errors import DataError
 from pixelwise.files import text
 from pixelwise.files.images import MAX_MEGAPIXELS
@@ -15,24 +16,6 @@ from pixelwise.labels import LabelSet, voc_colour
 
 Entry = Mapping[str, Any]
 """One image, annotation or category of the JSON."""
-
-
-class Problem(NamedTuple):
-    """What is wrong with one entry.
-
-    Attributes:
-        kind: a few words, the same for all problems of the kind.
-        where: the entry, as errors name it.
-        text: what is wrong.
-        fatal: whether the entry is unusable, and a set with it cannot be opened.
-        entry: the entry itself.
-    """
-
-    kind: str
-    where: str
-    text: str
-    fatal: bool
-    entry: Entry
 
 
 class CocoJson(NamedTuple):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -15,13 +16,16 @@ from pixelwise.data.dataset import is_there as is_there
 from pixelwise.data.listing import Item
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES
-from pixelwise.files.text import read_text
-from pixelwise.labels import LabelSet, published
+from pixelwise.files.text import read_lines, read_text
+from pixelwise.labels import Colour, LabelSet, published
 
 EVERY_FIFTH = "the set has no splits: every fifth pair by name is val, the others are train"
 """The note of a set whose pairs `divided` deals out."""
 
 _EVERY = 5
+
+LABEL_FILES = ("labels.toml", "labels.txt", "labelmap.txt")
+"""What says in the folder of a set what ids, or colours, mean; the first that is there."""
 
 UNIONS = ("trainval", "all")
 """Splits that are made of others, by the custom of VOC, and may share images with them."""
@@ -169,10 +173,24 @@ def stored_labels(path: Path, options: Mapping[str, str]) -> tuple[LabelSet, boo
     wanted = options.get("labels")
     if wanted in published_names():
         return published(wanted), False
-    for file in [path / wanted] if wanted else [path / "labels.toml", path / "labels.txt"]:
-        if wanted or file.exists():
-            return read_labels(file), file.suffix != ".toml"
-    return None
+    file = _label_file(path, options)
+    return None if file is None else (read_labels(file), file.suffix != ".toml")
+
+
+def names_colours(path: Path, options: Mapping[str, str]) -> bool:
+    """Whether the label file of a folder is CVAT's labelmap.txt, so that masks hold its colours."""
+    file = _label_file(path, options)
+    return file is not None and file.suffix == ".txt" and file.is_file() and _colour_lines(read_lines(file)) is not None
+
+
+def _label_file(path: Path, options: Mapping[str, str]) -> Path | None:
+    """The file that the option `labels` names, else the first that is there."""
+    wanted = options.get("labels")
+    if wanted in published_names():
+        return None
+    if wanted:
+        return path / wanted
+    return next((path / name for name in LABEL_FILES if (path / name).exists()), None)
 
 
 def labels_toml(labels: LabelSet) -> str:
@@ -187,18 +205,61 @@ def labels_toml(labels: LabelSet) -> str:
 
 
 def read_labels(path: Path) -> LabelSet:
-    """A label set from a .toml file (see LabelSet.from_toml) or from a text file with one name a line, ids from 0."""
+    """A label set from a .toml file (see LabelSet.from_toml) or from a text file with one name a line, ids from 0.
+
+    CVAT's labelmap.txt (`name:r,g,b:parts:actions`) and Roboflow's _classes.csv (`Pixel Value, Class`) are read too.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such label file; published label sets are {', '.join(published_names())}")
     if path.suffix == ".toml":
         return LabelSet.from_toml(path)
-    names = [name.strip() for name in read_text(path).rstrip().split("\n")]
+    lines = read_text(path).rstrip().split("\n")
+    coloured = _colour_lines(lines)
+    if coloured is not None:
+        return _numbered([*enumerate(name for name, _ in coloured)], [colour for _, colour in coloured], path)
+    if path.suffix == ".csv":
+        return _numbered(_csv_lines(lines, path), None, path)
+    names = [name.strip() for name in lines]
     if names == [""]:
         raise DataError(f"{path}: no class names in it; one a line is wanted, the first is id 0")
     if "" in names:
         raise DataError(f"{path}: line {names.index('') + 1} is empty; every line is a class, the first is id 0")
     try:
         return LabelSet.from_names(path.resolve().parent.name, names)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+_COLOUR_LINE = re.compile(r"(?P<name>[^:#]+):(?P<colour>\d+,\d+,\d+):[^:]*:[^:]*")
+
+
+def _colour_lines(lines: Sequence[str]) -> list[tuple[str, Colour]] | None:
+    """Names and colours of CVAT's labelmap.txt; None of another file."""
+    found = [_COLOUR_LINE.fullmatch(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+    coloured: list[tuple[str, Colour]] = []
+    for one in found:
+        if one is None:
+            return None
+        red, green, blue = map(int, one["colour"].split(","))
+        coloured.append((one["name"].strip(), (red, green, blue)))
+    return coloured or None
+
+
+def _csv_lines(lines: Sequence[str], path: Path) -> list[tuple[int, str]]:
+    """Ids and names of a list of both. Raises DataError for another list."""
+    pairs = [line.split(",", 1) for line in lines[1:]]
+    if not pairs or not all(len(pair) == 2 and pair[0].strip().isdecimal() and pair[1].strip() for pair in pairs):
+        raise DataError(f"{path}: expected a line 'Pixel Value, Class' and below it an id and a name on each line")
+    return [(int(id), name.strip()) for id, name in pairs]
+
+
+def _numbered(pairs: Sequence[tuple[int, str]], palette: Sequence[Colour] | None, path: Path) -> LabelSet:
+    """The label set of ids and names, and perhaps colours. Raises DataError, beginning with the file."""
+    try:
+        plain = LabelSet.from_names(path.resolve().parent.name, [name for _, name in pairs])
+        ids = tuple(id for id, _ in pairs)
+        void = next(id for id in (255, 65535) if id not in ids)
+        return replace(plain, dataset_ids=ids, void_ids=(void,), palette=tuple(palette or plain.palette))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pixelwise.data.kinds.folders import by_stem
-from pixelwise.data.listing import Item, Size
+from pixelwise.data.kinds.repairing import ReadRepaired, WriterRepairer
+from pixelwise.data.kinds.writing import MakeWriter
+from pixelwise.data.listing import Fault, InspectTruth, Item, Listing, ReadTruth, Repair, Size
 from pixelwise.errors import DataError
+from pixelwise.labels import LabelSet
 
 LARGEST_TRACK_ID = 2**63 - 1
 """Track ids are integers of 64 bits."""
@@ -78,6 +82,67 @@ def number_of(name: str) -> int | None:
     """The last number in the name of a frame, or None."""
     found = re.findall(r"\d+", name)
     return int(found[-1]) if found else None
+
+
+def clip_listing(
+    items: Sequence[Item],
+    labels: LabelSet,
+    *,
+    read: ReadTruth,
+    inspect: InspectTruth,
+    source: Path,
+    repair: Callable[[], Repair],
+    parts: tuple[str, str] = ("object", "objects"),
+    faults: Sequence[Fault] = (),
+    notes: Sequence[str] = (),
+    numbered_by: int | None = None,
+    one_file: bool = False,
+    halves: bool = False,
+) -> Listing:
+    """The listing of a split of clips. See Listing for the arguments."""
+    return Listing(
+        tuple(items),
+        labels,
+        read=read,
+        inspect=inspect,
+        source=source,
+        faults=tuple(faults),
+        notes=tuple(notes),
+        halves=halves,
+        noun="truth",
+        parts=parts,
+        truths=f"in {source}",
+        title=str(source),
+        one_file=one_file,
+        numbered_by=numbered_by,
+        repair=repair,
+    )
+
+
+def clip_repair(
+    items: Sequence[Item],
+    labels: LabelSet,
+    read: ReadRepaired,
+    writer: MakeWriter,
+    *,
+    numbered_by: int | None = None,
+    options: Mapping[str, str] | None = None,
+    done: Mapping[str, int] | None = None,
+) -> Repair:
+    """How the copy of a split of clips is made.
+
+    Args:
+        items: its frames, also those at fault.
+        labels: what the ids on disk mean.
+        read: reads the ground truth of one as far as it can be used.
+        writer: of the format.
+        numbered_by: see Listing.
+        options: with which the copy is written, and opens.
+        done: what was done to lists.
+    """
+    made = replace(writer(options or {}, labels), numbered_by=numbered_by, suffixes=())
+    repairer = WriterRepairer(read, labels, made)
+    return Repair(items, repairer, done or {}, options or {}, measure=repairer.measure)
 
 
 def gaps_in(names: Sequence[str]) -> Iterator[Gap]:

@@ -8,23 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelwise.data.kinds.clips import ClipFrames, Frame, FramesToRepair, Shape, check_frames, in_time, open_frames
-from pixelwise.data.kinds.coco_json import Entry, Problem, image_problems, is_integer
-from pixelwise.data.kinds.faults import Fault, SplitReport
+from pixelwise.data.kinds.coco_json import Entry, image_problems, is_integer
+from pixelwise.data.kinds.frames import FramePart, clip_listing, clip_repair, frame_item, in_time
 from pixelwise.data.kinds.panoptic_json import panoptic_labels_of, panoptic_problems
 from pixelwise.data.kinds.segment_frames import inspect_map, listed_map, repaired_listed_map, truth_of_map
+from pixelwise.data.kinds.writing import MakeWriter
+from pixelwise.data.listing import Fault, Item, Listing, Repair
 from pixelwise.errors import DataError
 from pixelwise.files.images import image_size
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
-
-
-class ListedFrames(NamedTuple):
-    """What a JSON lists: the sound frames in the order of time, their classes, and what is wrong with its entries."""
-
-    frames: tuple[Frame, ...]
-    labels: LabelSet
-    problems: tuple[Problem, ...]
 
 
 class FramePlaces(NamedTuple):
@@ -41,33 +33,42 @@ class FramePlaces(NamedTuple):
     map_of: Callable[[str, Entry], Path]
 
 
-def listed_frames(
-    images: Sequence[Entry],
-    annotations: Sequence[Entry],
-    categories: Sequence[Entry],
-    places: FramePlaces,
-    *,
-    source: Path,
-    stored: Mapping[str, Any] | None = None,
-) -> ListedFrames:
-    """Sort out which entries of a JSON are sound.
+class FrameEntries(NamedTuple):
+    """What a JSON of frames holds.
 
-    Args:
+    Attributes:
         images: with `id`, `file_name`, `height` and `width`.
         annotations: with `image_id`, `file_name` and `segments_info`.
         categories: with `id`, `name` and `isthing`.
         places: where the files are.
         source: the JSON.
         stored: the label set that the JSON holds, or None.
-
-    Raises:
-        DataError: the categories are unusable.
     """
+
+    images: Sequence[Entry]
+    annotations: Sequence[Entry]
+    categories: Sequence[Entry]
+    places: FramePlaces
+    source: Path
+    stored: Mapping[str, Any] | None = None
+
+
+class ListedFrames(NamedTuple):
+    """What a JSON lists: the sound frames in the order of time, their classes, and what is wrong with its entries."""
+
+    frames: tuple[Item, ...]
+    labels: LabelSet
+    faults: tuple[Fault, ...]
+
+
+def listed_frames(entries: FrameEntries) -> ListedFrames:
+    """Sort out which entries of a JSON are sound. Raises DataError for unusable categories."""
+    images, annotations, categories, places, source, stored = entries
     labels, class_of = panoptic_labels_of(categories, source=source, stored=stored)
     image_of = {image["id"]: image for image in images if isinstance(image.get("id"), int | str)}
-    problems = [*image_problems(images), *panoptic_problems(annotations, image_of, class_of, segments=True)]
-    broken = {id(problem.entry) for problem in problems if problem.fatal}
-    frames: list[Frame] = []
+    faults = [*image_problems(images), *panoptic_problems(annotations, image_of, class_of, segments=True)]
+    broken = {id(fault.entry) for fault in faults if fault.fatal}
+    frames: list[Item] = []
     for annotation in annotations:
         if id(annotation) in broken:
             continue
@@ -76,32 +77,41 @@ def listed_frames(
             continue
         clip, name = places.clip_of(image)
         frames.append(
-            Frame(
-                clip=clip,
-                name=name,
-                image=places.image_of(clip, image),
-                truth=places.map_of(clip, annotation),
-                shapes=tuple(_shape(info) for info in annotation["segments_info"] if id(info) not in broken),
-                size=(image["height"], image["width"]),
+            frame_item(
+                clip,
+                name,
+                places.image_of(clip, image),
+                places.map_of(clip, annotation),
+                size_hw=(image["height"], image["width"]),
+                extra=tuple(_part(info) for info in annotation["segments_info"] if id(info) not in broken),
             )
         )
     frames.sort(key=lambda frame: (frame.clip, in_time(frame.name)))
-    return ListedFrames(tuple(frames), labels, tuple(problems))
+    return ListedFrames(tuple(frames), labels, tuple(faults))
 
 
-def listed_to_repair(
-    images: Sequence[Entry],
-    annotations: Sequence[Entry],
-    categories: Sequence[Entry],
-    places: FramePlaces,
-    *,
-    source: Path,
-    stored: Mapping[str, Any] | None = None,
-) -> FramesToRepair:
-    """What of a JSON can be used; takes what `listed_frames` does. Raises DataError for unusable categories."""
+def listing_of(entries: FrameEntries, writer: MakeWriter) -> Listing:
+    """The listing of the frames of a JSON. Raises DataError for unusable categories."""
+    listed = listed_frames(entries)
+    return clip_listing(
+        listed.frames,
+        listed.labels,
+        read=partial(truth_of_map, read=listed_map),
+        inspect=partial(inspect_map, read=listed_map),
+        parts=("segment", "segments"),
+        source=entries.source,
+        faults=listed.faults,
+        one_file=True,
+        repair=partial(_repair, entries, writer),
+    )
+
+
+def _repair(entries: FrameEntries, writer: MakeWriter) -> Repair:
+    """What of a JSON can be used."""
+    images, places = entries.images, entries.places
     sized = [_with_sides(image, places) for image in images]
-    listed = listed_frames(sized, annotations, categories, places, source=source, stored=stored)
-    kinds = Counter(problem.kind for problem in listed.problems)
+    listed = listed_frames(entries._replace(images=sized))
+    kinds = Counter(fault.kind for fault in listed.faults)
     done = {
         "images": kinds["image entry"] + kinds["repeated id"],
         "images_without_annotation": kinds["missing annotation"],
@@ -111,13 +121,14 @@ def listed_to_repair(
     }
     categories_of: defaultdict[str, defaultdict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
     for frame in listed.frames:
-        for one in frame.shapes:
-            categories_of[frame.clip][one.id].add(-1 if one.crowd else one.dataset_id)
+        for one in frame.extra:
+            categories_of[str(frame.clip)][one.id].add(-1 if one.crowd else one.dataset_id)
     dataset_ids = {
         clip: {id: next(iter(found)) for id, found in of_clip.items() if len(found) == 1 and -1 not in found}
         for clip, of_clip in categories_of.items()
     }
-    return FramesToRepair(listed.frames, listed.labels, partial(repaired_listed_map, dataset_ids=dataset_ids), done)
+    read = partial(repaired_listed_map, dataset_ids=dataset_ids)
+    return clip_repair(listed.frames, listed.labels, read, writer, done=done)
 
 
 _OF_SEGMENTS = ("segment id", "repeated segment", "unknown category", "segment entry")
@@ -136,28 +147,5 @@ def _with_sides(image: Entry, places: FramePlaces) -> Entry:
     return {**image, "height": height, "width": width}
 
 
-def open_listed(listed: ListedFrames, *, source: Path, name: str, format: str) -> ClipFrames:
-    """The data set of a JSON. Raises DataError for the first unusable entry, or a missing file."""
-    fatal = next((problem for problem in listed.problems if problem.fatal), None)
-    if fatal is not None:
-        raise DataError(f"{source}: {fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
-    read = partial(truth_of_map, read=listed_map)
-    return open_frames(listed.frames, listed.labels, name=name, format=format, read=read)
-
-
-def check_listed(listed: ListedFrames, *, split: str, source: Path, workers: int, progress: Progress) -> SplitReport:
-    """Every fault of the entries, and of the files of the sound ones."""
-    return check_frames(
-        listed.frames,
-        listed.labels,
-        split=split,
-        source=source,
-        inspect=partial(inspect_map, read=listed_map),
-        workers=workers,
-        progress=progress,
-        listed=[Fault(problem.kind, problem.where, problem.text) for problem in listed.problems],
-    )
-
-
-def _shape(info: Entry) -> Shape:
-    return Shape(info["id"], info["category_id"], bool(info.get("iscrowd", 0)), info.get("area"))
+def _part(info: Entry) -> FramePart:
+    return FramePart(info["id"], info["category_id"], bool(info.get("iscrowd", 0)), info.get("area"))

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.kinds.coco_json import Entry, Problem, is_integer, named_categories
+from pixelwise.data.kinds.coco_json import Entry, is_integer, named_categories
+from pixelwise.data.listing import Fault
 from pixelwise.errors import DataError
 from pixelwise.labels import LARGEST_ID, Colour, LabelSet, published, voc_colour
 
@@ -86,7 +87,7 @@ def panoptic_categories(labels: LabelSet) -> list[dict[str, Any]]:
 
 def panoptic_problems(
     annotations: Iterable[Entry], images: Mapping[int | str, Entry], class_of: Mapping[int, int], *, segments: bool
-) -> Iterator[Problem]:
+) -> Iterator[Fault]:
     """What is wrong with the annotations, as far as it can be told without reading a PNG.
 
     The entry of a problem is an annotation, or one of its segments.
@@ -101,25 +102,25 @@ def panoptic_problems(
     for annotation in annotations:
         where, image_id = panoptic_name(annotation, images), annotation.get("image_id")
         if not isinstance(image_id, int | str) or image_id not in images:
-            yield Problem("unknown image", where, f"image {image_id} is not in images", True, annotation)
+            yield Fault("unknown image", where, f"image {image_id} is not in images", True, annotation)
             continue
         if image_id in seen:
-            yield Problem("repeated annotation", where, "another annotation is of the same image", True, annotation)
+            yield Fault("repeated annotation", where, "another annotation is of the same image", True, annotation)
             continue
         seen.add(image_id)
         name, infos = annotation.get("file_name"), annotation.get("segments_info")
         if not isinstance(name, str) or not name:
-            yield Problem("annotation entry", where, "the file_name of its PNG is wanted", True, annotation)
+            yield Fault("annotation entry", where, "the file_name of its PNG is wanted", True, annotation)
         if not segments:
             continue
         if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
-            yield Problem("annotation entry", where, "a list segments_info of objects is wanted", True, annotation)
+            yield Fault("annotation entry", where, "a list segments_info of objects is wanted", True, annotation)
             continue
         yield from _segment_problems(infos, where, class_of)
     for image_id, image in images.items():
         if image_id not in seen:
             where = f"image {image_id} '{image.get('file_name')}'"
-            yield Problem("missing annotation", where, "no annotation is of it", False, image)
+            yield Fault("missing annotation", where, "no annotation is of it", False, image)
 
 
 def panoptic_name(annotation: Entry, images: Mapping[int | str, Entry]) -> str:
@@ -129,23 +130,23 @@ def panoptic_name(annotation: Entry, images: Mapping[int | str, Entry]) -> str:
     return f"image {image_id}" + (f" '{image.get('file_name')}'" if image else "")
 
 
-def _segment_problems(infos: Sequence[Entry], where: str, class_of: Mapping[int, int]) -> Iterator[Problem]:
+def _segment_problems(infos: Sequence[Entry], where: str, class_of: Mapping[int, int]) -> Iterator[Fault]:
     seen: set[int] = set()
     for position, info in enumerate(infos, start=1):
         id, category_id = info.get("id"), info.get("category_id")
         if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < LARGEST_ID:
             text = f"its id is {id!r}; a whole number from 1 to {LARGEST_ID - 1:,} is wanted"
-            yield Problem("segment id", f"{where}, segment number {position}", text, True, info)
+            yield Fault("segment id", f"{where}, segment number {position}", text, True, info)
             continue
         name = f"{where}, segment {id}"
         if id == 0:
-            yield Problem("segment id", name, "0 stands for void in every PNG", True, info)
+            yield Fault("segment id", name, "0 stands for void in every PNG", True, info)
         elif id in seen:
-            yield Problem("repeated segment", name, "another segment of the image has the same id", True, info)
+            yield Fault("repeated segment", name, "another segment of the image has the same id", True, info)
         elif not is_integer(category_id) or category_id not in class_of:
-            yield Problem("unknown category", name, f"category {category_id} is not in categories", True, info)
+            yield Fault("unknown category", name, f"category {category_id} is not in categories", True, info)
         elif info.get("iscrowd", 0) not in (0, 1):
-            yield Problem("segment entry", name, f"iscrowd is {info['iscrowd']!r}; 0 or 1 is wanted", True, info)
+            yield Fault("segment entry", name, f"iscrowd is {info['iscrowd']!r}; 0 or 1 is wanted", True, info)
         seen.add(id)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pixelwise.data.kinds.clips import Frame, RepairedTruth, Shape, TruthFindings, turned_to_fit, without_path
-from pixelwise.data.kinds.faults import Fault
+from pixelwise.data.kinds.frames import FramePart
+from pixelwise.data.kinds.repairing import RepairedTruth, turned_to_fit
 from pixelwise.data.kinds.segment_maps import Listed, listing_faults, panoptic_of, read_segment_ids
+from pixelwise.data.listing import Fault, Findings, Item, Size, without_path
 from pixelwise.data.truth.segments import annotation_of, regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
@@ -31,7 +31,7 @@ class SegmentMap(NamedTuple):
     """
 
     ids: np.ndarray
-    segments: tuple[Shape, ...]
+    segments: tuple[FramePart, ...]
     faults: tuple[Fault, ...] = ()
     numbers: dict[int, int | None] | None = None
 
@@ -39,11 +39,11 @@ class SegmentMap(NamedTuple):
 HARMLESS = ("segment without pixels", "wrong area", "thing without instance")
 """Kinds of fault with which a map can still be used."""
 
-ReadMap = Callable[[Frame, LabelSet], SegmentMap]
+ReadMap = Callable[[Item, LabelSet], SegmentMap]
 """Reads the map of a frame; a function of a module, or a partial of one. Raises DataError for an unusable file."""
 
 
-def truth_of_map(frame: Frame, labels: LabelSet, size: tuple[int, int], *, read: ReadMap) -> Annotation:
+def truth_of_map(frame: Item, labels: LabelSet, size: Size, *, read: ReadMap) -> Annotation:
     """The segments of a frame, the class of each pixel, and the objects with their track ids.
 
     Raises DataError for the first fault that is not harmless, or for a map of another size than the image.
@@ -68,26 +68,28 @@ def segments_in(found: SegmentMap, labels: LabelSet) -> Panoptic:
 
 
 def inspect_map(
-    frame: Frame,
+    frame: Item,
     labels: LabelSet,
-    size: tuple[int, int] | None,  # noqa: ARG001
+    size: Size | None,  # noqa: ARG001
     *,
     read: ReadMap,
-) -> TruthFindings:
+) -> Findings:
     """What is in the map of a frame, and everything that is wrong with it."""
     assert frame.truth is not None
     try:
         found = read(frame, labels)
     except DataError as error:
-        return TruthFindings((Fault("unreadable truth", str(frame.truth), without_path(error, frame.truth)),))
+        return Findings((Fault("unreadable truth", str(frame.truth), without_path(error, frame.truth)),))
     class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     things = {
         one.id: one.dataset_id for one in found.segments if labels.is_thing[class_of[one.dataset_id]] and not one.crowd
     }
     kept: Mapping[int, int | None] = things if found.numbers is None else found.numbers
-    return TruthFindings(
+    return Findings(
         faults=found.faults,
-        size=(found.ids.shape[0], found.ids.shape[1]),
+        size_hw=(found.ids.shape[0], found.ids.shape[1]),
+        by=f"map {frame.truth.name}",
+        parts=len(found.segments),
         classes={id: None if dataset_id is None else class_of[dataset_id] for id, dataset_id in kept.items()},
         tracks=frozenset(things),
         class_ids=frozenset(class_of[one.dataset_id] for one in found.segments),
@@ -112,7 +114,7 @@ def numbered_map(
     """
     ids = (dataset_ids.astype(np.int32) + 1) * divisor + numbers.astype(np.int32)
     class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
-    segments: list[Shape] = []
+    segments: list[FramePart] = []
     faults: list[Fault] = []
     void: list[int] = []
     stuff: list[int] = []
@@ -132,13 +134,13 @@ def numbered_map(
             stuff.append(id)
         else:
             crowd = number == 0 and labels.is_thing[class_of[dataset_id]]
-            segments.append(Shape(id, dataset_id, crowd, area))
+            segments.append(FramePart(id, dataset_id, crowd, area))
     if void:
         ids = np.where(np.isin(ids, void), 0, ids)
     if stuff:
         ids = np.where(np.isin(ids, stuff), ids - ids % divisor, ids)
         listed = {one.id for one in segments}
-        segments += (Shape(id, id // divisor - 1) for id in {one - one % divisor for one in stuff} - listed)
+        segments += (FramePart(id, id // divisor - 1) for id in {one - one % divisor for one in stuff} - listed)
     kept: dict[int, int | None] | None = None
     if by_number:
         kept = {}
@@ -148,10 +150,8 @@ def numbered_map(
     return SegmentMap(ids, tuple(segments), tuple(faults), kept)
 
 
-def repaired_map(
-    frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int, *, read: ReadMap
-) -> RepairedTruth:
-    """The truth of a map that tells classes itself; see `frames.ReadRepaired`."""
+def repaired_map(frame: Item, labels: LabelSet, size: Size, orientation: int, *, read: ReadMap) -> RepairedTruth:
+    """The truth of a map that tells classes itself; see `repairing.ReadRepaired`."""
     found = read(frame, labels)
     ids = turned_to_fit(found.ids, size, orientation, source=frame.truth)
     kinds = Counter(fault.kind for fault in found.faults)
@@ -168,14 +168,14 @@ _MENDED = {
 
 
 def repaired_listed_map(
-    frame: Frame,
+    frame: Item,
     labels: LabelSet,
-    size: tuple[int, int],
+    size: Size,
     orientation: int,
     *,
     dataset_ids: Mapping[str, Mapping[int, int]],
 ) -> RepairedTruth:
-    """The truth of a map whose segments are listed; see `frames.ReadRepaired`.
+    """The truth of a map whose segments are listed; see `repairing.ReadRepaired`.
 
     Args:
         frame: with its list.
@@ -184,9 +184,11 @@ def repaired_listed_map(
         orientation: of the image.
         dataset_ids: clip → id of a segment → its category, where all lists of the clip agree.
     """
-    stated = {one.id: one.area for one in reversed(frame.shapes)}
-    others = [Shape(id, dataset_id) for id, dataset_id in dataset_ids.get(frame.clip, {}).items() if id not in stated]
-    found = listed_map(replace(frame, shapes=(*frame.shapes, *others)), labels)
+    stated = {one.id: one.area for one in reversed(frame.extra)}
+    others = [
+        FramePart(id, dataset_id) for id, dataset_id in dataset_ids.get(str(frame.clip), {}).items() if id not in stated
+    ]
+    found = listed_map(frame._replace(extra=(*frame.extra, *others)), labels)
     regions = regions_of_ids(found.ids)
     areas = dict(zip(regions.ids.tolist(), regions.areas.tolist(), strict=True))
     ids = turned_to_fit(found.ids, size, orientation, source=frame.truth)
@@ -196,20 +198,20 @@ def repaired_listed_map(
         "segments_without_pixels": sum(id not in areas for id in stated),
         "areas": sum(id in areas and area not in (None, areas[id]) for id, area in stated.items()),
         "turned_masks": int(ids is not found.ids),
-        "sizes": int(frame.size not in (None, size)),
+        "sizes": int(frame.size_hw not in (None, size)),
     }
     return RepairedTruth(annotation_of(segments_in(found._replace(ids=ids), labels), labels, clip=True), done)
 
 
-def listed_map(frame: Frame, labels: LabelSet) -> SegmentMap:
-    """The map of a PNG in which id = R + 256·G + 65536·B, whose segments are listed in `frame.shapes`."""
+def listed_map(frame: Item, labels: LabelSet) -> SegmentMap:
+    """The map of a PNG in which id = R + 256·G + 65536·B, whose segments are listed in `frame.extra`."""
     assert frame.truth is not None
     ids = read_segment_ids(frame.truth)
     regions = regions_of_ids(ids)
-    segments: dict[int, Shape] = {}
+    segments: dict[int, FramePart] = {}
     faults: list[Fault] = []
     source = f"{frame.truth} (frame '{frame.id}')"
-    for one in frame.shapes:
+    for one in frame.extra:
         where = f"{source}: segment {one.id}"
         if one.id in segments:
             faults.append(Fault("repeated segment", where, "another segment of the frame has the same id"))
@@ -220,7 +222,7 @@ def listed_map(frame: Frame, labels: LabelSet) -> SegmentMap:
         else:
             segments[one.id] = one
     stated = [Listed(one.id, one.area) for one in segments.values()]
-    faults += listing_faults(regions, stated, source=source, named={one.id for one in frame.shapes})
+    faults += listing_faults(regions, stated, source=source, named={one.id for one in frame.extra})
     known = {0, *segments}
     if not set(regions.ids.tolist()) <= known:
         ids = np.where(np.isin(ids, list(known)), ids, 0)

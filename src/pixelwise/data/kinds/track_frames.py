@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from pixelwise.data.kinds.clips import (
-    Frame,
-    MisfitError,
-    RepairedTruth,
-    Shape,
-    TruthFindings,
-    turned_to_fit,
-    without_path,
-)
-from pixelwise.data.kinds.faults import Fault
+from pixelwise.data.kinds.frames import FramePart
+from pixelwise.data.kinds.repairing import RepairedTruth, turned_to_fit
+from pixelwise.data.listing import Fault, Findings, Item, Size, UnusableError, without_path
 from pixelwise.data.truth.painting import painted
 from pixelwise.data.truth.segments import ids_in, instances_of_ids
 from pixelwise.errors import DataError
@@ -31,14 +23,14 @@ from pixelwise.types import Annotation, Instances, Masks
 _Crops = list[tuple[np.ndarray, rle.Box]]
 
 
-def truth_of_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int]) -> Annotation:
-    """The objects of `frame.shapes` that cover a pixel, and the classes painted from them.
+def truth_of_parts(frame: Item, labels: LabelSet, size: Size) -> Annotation:
+    """The objects of `frame.extra` that cover a pixel, and the classes painted from them.
 
     Raises DataError for a class that is not in the label set, or a segmentation that cannot be rasterised.
     """
     crops: _Crops = []
-    shapes: list[Shape] = []
-    for one in frame.shapes:
+    shapes: list[FramePart] = []
+    for one in frame.extra:
         if one.dataset_id not in labels.dataset_ids:
             raise DataError(f"{_where(frame, one)}: class {one.dataset_id} is not in '{labels.name}'")
         crop, box = _cropped(one.segmentation, size, source=_where(frame, one))
@@ -59,13 +51,13 @@ def truth_of_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int]) -> An
     return Annotation(semantic=torch.from_numpy(semantic), instances=instances)
 
 
-def inspect_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int] | None) -> TruthFindings:
+def inspect_parts(frame: Item, labels: LabelSet, size: Size | None) -> Findings:
     """What is in the list of a frame, and everything that is wrong with it."""
     faults: list[Fault] = []
     classes: dict[int, int | None] = {}
     tracks: set[int] = set()
-    size = frame.size or size
-    for one in frame.shapes:
+    size = frame.size_hw or size
+    for one in frame.extra:
         where = _where(frame, one)
         if one.dataset_id not in labels.dataset_ids:
             faults.append(Fault("unknown class", where, f"class {one.dataset_id} is not in '{labels.name}'"))
@@ -89,27 +81,27 @@ def inspect_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int] | None)
             faults.append(Fault("wrong area", where, text))
     ground = labels.background_id
     class_ids = frozenset(one for one in classes.values() if one is not None)
-    return TruthFindings(
+    return Findings(
         tuple(faults),
-        frame.size,
-        classes,
-        frozenset(tracks),
-        class_ids | ({ground} if ground is not None else set()),
-        crowds=sum(one.crowd for one in frame.shapes),
+        class_ids=class_ids | ({ground} if ground is not None else set()),
+        parts=len(frame.extra),
+        classes=classes,
+        tracks=frozenset(tracks),
+        crowds=sum(one.crowd for one in frame.extra),
     )
 
 
-def repaired_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int) -> RepairedTruth:
-    """The truth of the list of a frame; see `frames.ReadRepaired`.
+def repaired_parts(frame: Item, labels: LabelSet, size: Size, orientation: int) -> RepairedTruth:
+    """The truth of the list of a frame; see `repairing.ReadRepaired`.
 
     Where the list and the image agree on the size, or another RLE has that of the image, an RLE of another size whose
     runs fill the image is given its size.
     """
     done: Counter[str] = Counter()
     masks: dict[tuple[int, int, bool], np.ndarray] = {}
-    fits = frame.size in (None, size) or not frame.shapes or any(_is_of(one, size) for one in frame.shapes)
+    fits = frame.size_hw in (None, size) or not frame.extra or any(_is_of(one, size) for one in frame.extra)
     turns = orientation >= 5 and not fits
-    for one in frame.shapes:
+    for one in frame.extra:
         key = (one.id, one.dataset_id, one.crowd)
         mask = _repaired_mask(one, size, orientation if turns else 1, done) if fits or turns else None
         if one.dataset_id not in labels.dataset_ids or mask is None or not mask.any():
@@ -119,15 +111,17 @@ def repaired_shapes(frame: Frame, labels: LabelSet, size: tuple[int, int], orien
         done["areas"] += is_stated and one.area != int(mask.sum())
         done["joined_masks"] += key in masks
         masks[key] = mask | masks.get(key, False)
-    if frame.shapes and not masks and not fits:
-        raise MisfitError(f"{frame.truth}: frame '{frame.id}': its objects are of another size than {frame.image}")
+    if frame.extra and not masks and not fits:
+        raise UnusableError(
+            "size_mismatches", f"{frame.truth}: frame '{frame.id}': its objects are of another size than {frame.image}"
+        )
     done["turned_annotations"] += len(masks) if turns else 0
-    done["sizes"] += frame.size not in (None, size)
-    shapes = tuple(Shape(*key, segmentation=rle.encode(mask)) for key, mask in masks.items())
-    return RepairedTruth(truth_of_shapes(replace(frame, shapes=shapes, size=size), labels, size), done)
+    done["sizes"] += frame.size_hw not in (None, size)
+    shapes = tuple(FramePart(*key, segmentation=rle.encode(mask)) for key, mask in masks.items())
+    return RepairedTruth(truth_of_parts(frame._replace(extra=shapes, size_hw=size), labels, size), done)
 
 
-def _is_of(shape: Shape, size: tuple[int, int]) -> bool:
+def _is_of(shape: FramePart, size: Size) -> bool:
     """Whether a segmentation is of an image of that size, as far as it tells."""
     segmentation = shape.segmentation
     if isinstance(segmentation, Mapping):
@@ -139,7 +133,7 @@ def _is_of(shape: Shape, size: tuple[int, int]) -> bool:
         return False
 
 
-def _repaired_mask(shape: Shape, size: tuple[int, int], orientation: int, done: Counter[str]) -> np.ndarray | None:
+def _repaired_mask(shape: FramePart, size: Size, orientation: int, done: Counter[str]) -> np.ndarray | None:
     """The pixels of an object, bool [H, W], or None where its segmentation is malformed."""
     stored = size if orientation < 5 else (size[1], size[0])
     segmentation = shape.segmentation
@@ -164,11 +158,11 @@ class ObjectMap(NamedTuple):
     void: tuple[int, ...] = ()
 
 
-ReadNumbers = Callable[[Frame], ObjectMap]
+ReadNumbers = Callable[[Item], ObjectMap]
 """Reads the numbers of a frame; a function of a module. Raises DataError for an unusable file."""
 
 
-def truth_of_numbers(frame: Frame, labels: LabelSet, size: tuple[int, int], *, read: ReadNumbers) -> Annotation:
+def truth_of_numbers(frame: Item, labels: LabelSet, size: Size, *, read: ReadNumbers) -> Annotation:
     """The objects of a file of numbers, all of the one class that is a thing, and the class of each pixel.
 
     Raises DataError for an unusable file, or one of another size than the image.
@@ -194,9 +188,9 @@ def truth_of_numbers(frame: Frame, labels: LabelSet, size: tuple[int, int], *, r
 
 
 def repaired_numbers(
-    frame: Frame, labels: LabelSet, size: tuple[int, int], orientation: int, *, read: ReadNumbers
+    frame: Item, labels: LabelSet, size: Size, orientation: int, *, read: ReadNumbers
 ) -> RepairedTruth:
-    """The truth of a file of numbers; see `frames.ReadRepaired`."""
+    """The truth of a file of numbers; see `repairing.ReadRepaired`."""
     found = read(frame)
     numbers = turned_to_fit(found.numbers, size, orientation, source=frame.truth)
     truth = truth_of_numbers(frame, labels, size, read=lambda _: found._replace(numbers=numbers))
@@ -204,35 +198,38 @@ def repaired_numbers(
 
 
 def inspect_numbers(
-    frame: Frame,
+    frame: Item,
     labels: LabelSet,
-    size: tuple[int, int] | None,  # noqa: ARG001
+    size: Size | None,  # noqa: ARG001
     *,
     read: ReadNumbers,
-) -> TruthFindings:
+) -> Findings:
     """What is in the file of numbers of a frame."""
     assert frame.truth is not None
     try:
         numbers, void = read(frame)
     except DataError as error:
-        return TruthFindings((Fault("unreadable truth", str(frame.truth), without_path(error, frame.truth)),))
+        return Findings((Fault("unreadable truth", str(frame.truth), without_path(error, frame.truth)),))
     found, thing = ids_in(numbers, but=(0, *void)), labels.is_thing.index(True)
     class_ids = {thing} if found else set[int]()
     if labels.background_id is not None and (numbers == 0).any():
         class_ids.add(labels.background_id)
-    return TruthFindings(
-        size=(numbers.shape[0], numbers.shape[1]),
+    return Findings(
+        size_hw=(numbers.shape[0], numbers.shape[1]),
+        by=f"mask {frame.truth.name}",
+        parts=len(found),
+        has_void=bool(np.isin(numbers, void).any()),
         classes=dict.fromkeys(found, thing),
         tracks=frozenset(found),
         class_ids=frozenset(class_ids),
     )
 
 
-def _where(frame: Frame, shape: Shape) -> str:
+def _where(frame: Item, shape: FramePart) -> str:
     return f"{frame.truth}: object {shape.id} (frame '{frame.id}')"
 
 
-def _cropped(segmentation: Any, size: tuple[int, int], *, source: str) -> tuple[np.ndarray, rle.Box]:
+def _cropped(segmentation: Any, size: Size, *, source: str) -> tuple[np.ndarray, rle.Box]:
     if isinstance(segmentation, Sequence) and not isinstance(segmentation, str):
         if not all(isinstance(polygon, Sequence) and not isinstance(polygon, str) for polygon in segmentation):
             raise DataError(f"{source}: polygons are lists of numbers x, y, x, y …")

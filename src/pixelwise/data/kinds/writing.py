@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,6 +77,10 @@ class Writer:
 
     def finish_set(self, root: Path) -> None:
         """Write what belongs to all splits, such as the label file."""
+
+
+MakeWriter = Callable[[Mapping[str, str], LabelSet], Writer]
+"""Makes the writer of a format, by the options of a new set and the classes of its source."""
 
 
 def contiguous(labels: LabelSet) -> LabelSet:

@@ -69,7 +69,7 @@ def check_split(listing: Listing, *, split: str, workers: int, progress: Progres
         progress: is told of each image.
     """
     items, labels = listing.items, listing.labels
-    slim = replace(listing, items=(), faults=())  # what other processes need
+    slim = replace(listing, items=(), faults=(), repair=None)  # what other processes need
     read = apply(partial(inspect_item, listing=slim), items, workers=workers)
     inspected = list(progress(read, total=len(items), what=split))
     found = [one.found for one in inspected]
@@ -90,7 +90,7 @@ def check_split(listing: Listing, *, split: str, workers: int, progress: Progres
         ids=tuple(item.id for item in items),
         images=tuple(item.image for item in items),
         faults=tuple(faults),
-        notes=(*listing.notes, *_notes(items, inspected, labels)),
+        notes=(*listing.notes, *_notes(listing, inspected)),
         of_clips=bool(clips),
     )
 
@@ -110,23 +110,34 @@ def inspect_item(item: Item, *, listing: Listing) -> Inspected:
             size, degrees = (height, width), exif_rotation(item.image)
         except DataError as error:
             faults.append(Fault("unreadable image", listing.where(item, item.image), without_path(error, item.image)))
-    if item.truth is None or (listing.truths is None and not is_there(item.truth)):
+    if item.truth is None or (not listing.may_lack and not is_there(item.truth)):
         text = f"no {noun} of {frame}'{item.id}'; add it, or take its image away"
         faults.append(Fault(f"missing {noun}", listing.where(item, item.truth or item.image), text))
         return Inspected(tuple(faults), size, degrees != 0, Findings())
     found = listing.inspect(item, listing.labels, size)
     for stated, by in ((item.size_hw, Path(listing.source).name), (found.size_hw, found.by)):
         if size is not None and stated not in (None, size):
-            faults.append(_size_fault(listing.where(item, item.image), size, degrees, stated=stated, by=by))
+            where, turns = listing.where(item, item.image), listing.turns or by != found.by
+            faults.append(_size_fault(where, size, degrees, stated=stated, by=by, turns=turns))
     return Inspected((*faults, *found.faults), size, degrees != 0, found._replace(faults=()))
 
 
-def _size_fault(where: str, size: Size, degrees: int, *, stated: Size, by: str) -> Fault:
-    """An image and its ground truth differ in size; `by` names what states the other."""
+def _size_fault(where: str, size: Size, degrees: int, *, stated: Size, by: str, turns: bool) -> Fault:
+    """An image and its ground truth differ in size.
+
+    Args:
+        where: names the image.
+        size: of the upright image.
+        degrees: by which EXIF turns it.
+        stated: the other size.
+        by: what states it.
+        turns: whether a repair turns it.
+    """
     if degrees in (90, 270) and stated == size[::-1]:
+        repair = " (pixelwise data check --fix does)" if turns else ""
         text = (
             f"EXIF rotation {degrees}°, stored {sides(stated)}, upright {sides(size)} (height×width); the {by} has the "
-            "size of the stored image: turn it (pixelwise data check --fix does), or strip the EXIF tag"
+            f"size of the stored image: turn it{repair}, or strip the EXIF tag"
         )
         return Fault("rotated image", where, text)
     return Fault("size mismatch", where, f"the image is {sides(size)} (height×width), the {by} {sides(stated)}")
@@ -199,17 +210,21 @@ def _counts(
     return (count(len(found), "image"), *parts, classes)
 
 
-def _notes(items: Sequence[Item], inspected: Sequence[Inspected], labels: LabelSet) -> Iterator[str]:
-    """What is no fault: classes that never occur, palettes that differ, rotated images, regions of many objects."""
+def _notes(listing: Listing, inspected: Sequence[Inspected]) -> Iterator[str]:
+    """What is no fault: classes that never occur, palettes that differ, rotated images, and images without objects."""
+    labels = listing.labels
     seen = frozenset[int]().union(*(one.found.class_ids for one in inspected))
     absent = [name for index, name in enumerate(labels.names) if index not in seen]
     if absent and inspected:
         shown = ", ".join(absent[:12]) + (f", … {len(absent) - 12} more" if len(absent) > 12 else "")
         yield f"{count(len(absent), 'class never occurs', 'classes never occur')}: {shown}"
-    yield from _palettes(items, inspected, labels)
+    yield from _palettes(listing.items, inspected, labels)
     turned = sum(one.turned for one in inspected)
     if turned:
         yield f"{count(turned, 'image')} with an EXIF rotation, which is applied"
+    empty = sum(one.found.parts == 0 and one.found.size_hw is not None for one in inspected)
+    if listing.parts is not None and empty:
+        yield f"{count(empty, 'image has', 'images have')} no {listing.parts[0]}"
     crowds = sum(one.found.crowds for one in inspected)
     if crowds:
         yield f"{count(crowds, 'region')} of many objects"

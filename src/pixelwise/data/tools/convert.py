@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pixelwise.data.dataset import Dataset, Mapped
 from pixelwise.data.kinds.folders import UNIONS
-from pixelwise.data.kinds.writing import Original, Writer
+from pixelwise.data.kinds.writing import MakeWriter, Original, Writer
 from pixelwise.data.listing import Written
-from pixelwise.data.spec import DataSpec, MakeWriter, folder_of, format_named, format_names, format_of, open_dataset
+from pixelwise.data.spec import DataSpec, folder_of, format_named, format_names, format_of, open_dataset
 from pixelwise.errors import DataError
 from pixelwise.files.atomic import replace_folder
 from pixelwise.files.images import exif_orientation
@@ -132,7 +134,7 @@ def convert_dataset(
         for split, dataset in datasets.items():
             read = Mapped(dataset, label_map) if label_map else dataset
             job = partial(_convert, dataset=read, target=to, root=folder, split=split, encode=format.synthetic)
-            named = names.of(split, dataset)
+            named = names.of(split, dataset, keep_ids=dataset.clips is not None)
             found = progress(apply(job, named, workers=workers), total=len(named), what=split)
             outcomes[split] = _require_written(found, root)
             written = [one.written for one in outcomes[split] if one.written]
@@ -166,15 +168,17 @@ class _Names:
     def __init__(self, target: Writer, *, by_file: bool) -> None:
         self.shared, self.by_file = target.shares_images, by_file
         self.files: dict[str, Path] = {}
+        self.ids: set[str] = set()
 
-    def of(self, split: str, dataset: Dataset) -> list[tuple[int, str, bool]]:
-        """For each image its index, its name, and whether that is another than in the source."""
+    def of(self, split: str, dataset: Dataset, *, keep_ids: bool) -> list[_Named]:
+        """How each image of a split is called; ids that an earlier split has become others, unless they are kept."""
         if not self.shared:
             self.files = {}
         ids = [dataset.image_path(index).stem if self.by_file else id for index, id in enumerate(dataset.ids)]
         wanted = [id.replace("/", "_") for id in ids]
-        repeated = {name for name, count in Counter(wanted).items() if count > 1}
-        named: list[tuple[int, str, bool]] = []
+        repeated = {name for name, times in Counter(wanted).items() if times > 1}
+        named: list[_Named] = []
+        new_ids = dataset.ids if keep_ids else self._unique(split, dataset.ids)
         for index, name in enumerate(wanted):
             if name in repeated:  # as in a COCO file whose images lie in several folders
                 name = f"{name}_{dataset.ids[index].replace('/', '_')}"
@@ -185,15 +189,29 @@ class _Names:
             while self.files.get(name, image) != image:
                 name = f"{stem}_{split}_{(number := number + 1)}"
             self.files[name] = image
-            named.append((index, name, name != wanted[index]))
+            named.append(_Named(index, name, new_ids[index], name != wanted[index]))
         return named
 
+    def _unique(self, split: str, ids: Sequence[str]) -> list[str]:
+        """Ids that no earlier split has: numbers go on behind the largest, text begins with the split."""
+        free = count(max((int(id) for id in {*self.ids, *ids} if id.isdecimal()), default=0) + 1)
+        unique = [id if id not in self.ids else str(next(free)) if id.isdecimal() else f"{split}_{id}" for id in ids]
+        self.ids.update(unique)
+        return unique
 
-def _convert(
-    item: tuple[int, str, bool], *, dataset: Dataset, target: Writer, root: Path, split: str, encode: bool
-) -> _Outcome:
+
+class _Named(NamedTuple):
+    """An image: its index, the name of its files, its id, and whether the name is another than in the source."""
+
+    index: int
+    name: str
+    id: str
+    renamed: bool
+
+
+def _convert(item: _Named, *, dataset: Dataset, target: Writer, root: Path, split: str, encode: bool) -> _Outcome:
     """Read one image and write it, encoded anew where it is not that of its file."""
-    index, name, renamed = item
+    index, name, id, renamed = item
     inner = dataset.dataset if isinstance(dataset, Mapped) else dataset
     try:
         sample = inner[index]
@@ -206,7 +224,7 @@ def _convert(
             Original(
                 split=split,
                 name=name,
-                id=sample.id,
+                id=id,
                 image=image,
                 pixels=pixels,
                 truth=truth,

@@ -77,6 +77,7 @@ REPAIRS: Mapping[str, str] = {
     "repeated_annotations": "{} annotations removed, another has their class and their pixels",
     "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
     "shapes": "{} shapes or lines removed: malformed, of no known class, or without a pixel of the image",
+    "boxes_alone": "{} lines that are boxes stay, nothing is learned or evaluated in them; draw what is in them",
     "cut_polygons": "{} polygons cut at the border of the image",
     "polygons": "{} polygons removed, they are malformed or have no three points",
     "unlisted_ids": "{} images left out, their PNG has ids of which the JSON knows no segment",

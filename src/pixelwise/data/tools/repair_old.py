@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pixelwise.data.formats.coco.repair import repair_json
-from pixelwise.data.formats.coco_panoptic.repair import repair_panoptic_json
 from pixelwise.data.formats.labelme.repair import labelme_copy
 from pixelwise.data.formats.yolo.repair import yolo_copy
-from pixelwise.data.kinds.repair_clips import copy_clips
 from pixelwise.data.kinds.repair_images import FolderCopy, write_copy
 from pixelwise.data.spec import DataSpec
 from pixelwise.files.parallel import Progress
 
 JSON_REPAIRS = {
     "coco": ("instances_", repair_json),
-    "coco-panoptic": ("panoptic_", repair_panoptic_json),
-    "cityscapes-panoptic": ("panoptic_", partial(repair_panoptic_json, format="cityscapes-panoptic")),
 }
 """What the repaired files of a format of one JSON are called, and what writes them."""
 
@@ -42,10 +37,6 @@ def repair_old(
     workers: int,
     progress: Progress,
 ) -> tuple[Mapping[str, int], int, tuple[str, ...]]:
-    if hasattr(format, "frames_to_repair"):
-        clips = copy_clips(out, format, path, ordered, options, name=str(spec), workers=workers, progress=progress)
-        opened = DataSpec(spec.format, str(out), spec.split, tuple(clips.query.items()))
-        return clips.done, clips.images, (str(opened),)
     if spec.format not in JSON_REPAIRS:
         copy = _COPIES[spec.format](path, ordered, options)
         done, images = write_copy(out, copy, name=str(spec), workers=workers, progress=progress)

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES, describe_passed_over, passed_over
-from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, PANOPTIC_RESULTS_NAME
+from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME
+from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME
 from pixelwise.predictions.lines import RESULTS_NAME
 from pixelwise.predictions.pictures import RESULT_SUFFIXES
 
@@ -98,7 +100,7 @@ def find_image_files(inputs: Sequence[str], *, out: Path, videos: bool = False) 
         )
     relatives = _told_apart(list(found), [relative for _, relative in found.values()])
     paths = [path for path, _ in found.values()]
-    files = [ImageFile(path, stem) for path, stem in zip(paths, _unique_stems(relatives), strict=True)]
+    files = [ImageFile(path, stem) for path, stem in zip(paths, _unique_stems(relatives, out), strict=True)]
     return FoundFiles(tuple(files), counts, sum(not _lies_within(path, out) for path in results))
 
 
@@ -187,24 +189,36 @@ def _told_apart(absolutes: Sequence[Path], relatives: Sequence[Path]) -> list[Pa
         lengths = longer
 
 
-def _unique_stems(relatives: Sequence[Path]) -> list[Path]:
-    """Names for results: without suffix, else with it, else with a number; no file is one of another, nor its folder."""
+def _unique_stems(relatives: Sequence[Path], out: Path) -> list[Path]:
+    """Names for results: without suffix, else with it, else with a number. No file of one is a folder of another."""
     relatives = [_beside_common(relative) for relative in relatives]
     stems = [relative.with_suffix("") for relative in relatives]
     while clashing := _clashing(stems, relatives):
-        kept = [relative if index in clashing else stem for index, (stem, relative) in enumerate(zip(stems, relatives))]
+        kept = [relatives[index] if index in clashing else stem for index, stem in enumerate(stems)]
         if kept == stems:
             break
         stems = kept
-    folders = _folders(stems)
+    if not clashing:
+        return stems
+    folders, key = _folders(stems), _key if is_blind_to_capitals(out) else _composed
     taken: set[str] = set()
     for index, stem in enumerate(stems):
         numbers = count(2)
-        while _key(stem) in taken or _is_in_the_way(stem, relatives[index], folders):
+        while key(stem) in taken or _is_in_the_way(stem, relatives[index], folders):
             stem = stems[index].with_name(f"{stems[index].name}~{next(numbers)}")
-        taken.add(_key(stem))
+        taken.add(key(stem))
         stems[index] = stem
     return stems
+
+
+def is_blind_to_capitals(folder: Path) -> bool:
+    """Whether files in a folder, or where it will be made, cannot differ by capitals alone."""
+    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    try:
+        with NamedTemporaryFile(dir=place, prefix=".pixelwise-") as file:
+            return place.joinpath(Path(file.name).name.upper()).exists()
+    except OSError:  # writing the results will say so
+        return False
 
 
 def _clashing(stems: Sequence[Path], relatives: Sequence[Path]) -> set[int]:
@@ -236,3 +250,8 @@ def _beside_common(relative: Path) -> Path:
 def _key(path: Path) -> str:
     """Equal for names that a file system may take for the same, however it treats capitals and Unicode forms."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path.as_posix()).casefold())
+
+
+def _composed(path: Path) -> str:
+    """Equal for names that differ by their Unicode forms alone."""
+    return unicodedata.normalize("NFC", path.as_posix())

@@ -16,31 +16,16 @@ from pixelwise.data.kinds.class_masks import read_semantic
 from pixelwise.errors import DataError
 from pixelwise.files.atomic import write_file
 from pixelwise.files.images import IMAGE_SUFFIXES
-from pixelwise.files.text import parse_json, read_json
 from pixelwise.inference.scene import Scene
 from pixelwise.labels import LabelSet, published, published_names
 from pixelwise.nn.panoptic_merge import merge_segments
-from pixelwise.predictions.coco_objects import coco_image_id
-from pixelwise.predictions.lines import RESULTS_NAME, ResultsFile, as_line
+from pixelwise.predictions.coco_objects import Entry, coco_image_id, read_entries
+from pixelwise.predictions.lines import RESULTS_NAME, ResultsFile, StoredLine, as_line, read_image_lines
 from pixelwise.predictions.pictures import PANOPTIC_SUFFIX, RESULT_SUFFIXES, SEMANTIC_SUFFIX, segment_picture
 from pixelwise.types import Annotation, Instances, Masks
 
 MODEL = "merged"
 """What results call the model."""
-
-
-class _Line(NamedTuple):
-    """A line of a `results.jsonl`."""
-
-    path: Path
-    offset: int
-    length: int
-    classes: frozenset[int]
-
-    def read(self) -> dict[str, Any]:
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return parse_json(file.read(self.length), source=self.path)
 
 
 class Outcome(NamedTuple):
@@ -71,8 +56,8 @@ class Predictions:
     labels: LabelSet
     semantic: dict[str, Path]
     images: dict[str, str] = field(default_factory=dict)
-    lines: defaultdict[str, list[_Line]] = field(default_factory=lambda: defaultdict(list))
-    entries: defaultdict[str, list[Mapping[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    lines: defaultdict[str, list[StoredLine]] = field(default_factory=lambda: defaultdict(list))
+    entries: defaultdict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     alone: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -95,30 +80,36 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     """
     if not semantic.is_dir():
         what = "is a file" if semantic.exists() else "no such folder"
-        raise DataError(f"{semantic}: {what}; a folder of id masks is wanted, {_WANTED_MASKS}")
+        raise DataError(f"{semantic}: {what}; expected a folder of id masks, {_EXPECTED_MASKS}")
     masks = _masks(semantic, SEMANTIC_SUFFIX) or _masks(semantic, ".png")
     if not masks:
-        raise DataError(f"{semantic}: no id masks, {_WANTED_MASKS}")
+        raise DataError(f"{semantic}: no id masks, {_EXPECTED_MASKS}")
     told: dict[Path, list[str]] = {}
     images: dict[str, str] = {}
+
+    def lines_in(file: Path) -> Mapping[str, StoredLine]:
+        stored = read_image_lines(file)
+        if stored.names is not None:
+            told[file] = stored.names
+        return stored.lines
+
     if (semantic / RESULTS_NAME).is_file():
-        for name, line in _lines(semantic / RESULTS_NAME, told):
-            images[name] = str(line["image"])
-    of_objects: list[tuple[Path, str, _Line]] = []
-    lists: list[tuple[Path, list[Mapping[str, Any]]]] = []
+        images = {name: line.image for name, line in lines_in(semantic / RESULTS_NAME).items()}
+    of_objects: list[tuple[Path, str, StoredLine]] = []
+    lists: list[tuple[Path, Sequence[Entry]]] = []
     for path in instances:
         file = path / RESULTS_NAME if path.is_dir() else path
         if not file.is_file():
             raise DataError(
-                f"{file}: no such file; a folder or file of an instance model's `pixelwise predict` is wanted"
+                f"{file}: no such file; expected a folder or file of an instance model's `pixelwise predict`"
             )
         if file.suffix == ".json":
-            lists.append((file, _entries(file)))
+            lists.append((file, read_entries(file).entries))
         else:
-            of_objects += [(file, name, line["line"]) for name, line in _lines(file, told)]
+            of_objects += [(file, name, line) for name, line in lines_in(file).items()]
     # by COCO's results classes go by their ids on disk, which are the class ids of a set that nobody published
     thing_ids = {number for _, _, line in of_objects for number in line.classes}
-    thing_ids |= {entry["category_id"] for _, entries in lists for entry in entries}
+    thing_ids |= {entry.category_id for _, entries in lists for entry in entries}
     paths = {name: images[name] for name in masks if name in images}
     found = Predictions(_common_labels(told, labels, thing_ids), masks, paths)
     has_objects: set[str] = set()
@@ -131,7 +122,7 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     names = {str(key): name for name in masks for key in _keys(name, found.images.get(name, name))}
     for file, entries in lists:
         for entry in entries:
-            image = str(entry["image_id"])
+            image = str(entry.image_id)
             stem = Path(image).with_suffix("").as_posix() if Path(image).suffix.lower() in IMAGE_SUFFIXES else image
             name = names.get(image) or names.get(stem)
             if name is not None:
@@ -147,7 +138,7 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     return found
 
 
-_WANTED_MASKS = f"*{SEMANTIC_SUFFIX} as a semantic model's `pixelwise predict` writes them, or *.png"
+_EXPECTED_MASKS = f"*{SEMANTIC_SUFFIX} as a semantic model's `pixelwise predict` writes them, or *.png"
 
 
 def _masks(folder: Path, suffix: str) -> dict[str, Path]:
@@ -222,16 +213,16 @@ def _objects(found: Predictions, name: str, size: tuple[int, int]) -> Instances:
     labels: list[int] = []
     scores: list[float] = []
     for line in found.lines[name]:
-        for segment in line.read()["segments"]:
-            runs.append(segment["rle"])
-            labels.append(segment["label"])
-            scores.append(1.0 if segment["score"] is None else segment["score"])
+        for segment in line.segments():
+            runs.append(segment.rle)
+            labels.append(segment.label)
+            scores.append(1.0 if segment.score is None else segment.score)
     for entry in found.entries[name]:
-        if entry["category_id"] not in class_of:
-            raise DataError(f"category {entry['category_id']} is not in '{found.labels.name}'")
-        runs.append(entry.get("segmentation"))
-        labels.append(class_of[entry["category_id"]])
-        scores.append(entry["score"])
+        if entry.category_id not in class_of:
+            raise DataError(f"category {entry.category_id} is not in '{found.labels.name}'")
+        runs.append(entry.segmentation)
+        labels.append(class_of[entry.category_id])
+        scores.append(entry.score)
     if any(one is None for one in runs):
         raise DataError("one of its objects has no mask; boxes alone cannot be merged")
     masks = Masks.from_coco(runs, size, source="object")
@@ -241,42 +232,6 @@ def _objects(found: Predictions, name: str, size: tuple[int, int]) -> Instances:
         masks=masks,
         scores=torch.tensor(scores, dtype=torch.float64),
     )
-
-
-def _lines(path: Path, told: dict[Path, list[str]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name of each image of a `results.jsonl`, its path and where its line is; the last line of each counts.
-
-    Notes the label set in `told`. Raises DataError where lines are no results, or have different label sets.
-    """
-    latest: dict[str, dict[str, Any]] = {}
-    offset = 0
-    with path.open("rb") as file:
-        for number, content in enumerate(file, start=1):
-            try:
-                record = parse_json(content, source=path)
-                image, names, files = record["image"], list(record["labels"]), record.get("files", [])
-                classes = frozenset(int(segment["label"]) for segment in record["segments"])
-            except (DataError, ValueError, TypeError, KeyError, AttributeError):
-                if content.endswith(b"\n"):
-                    raise DataError(f"{path}: line {number} is no line of `pixelwise predict`") from None
-                continue  # cut short by a kill
-            if told.setdefault(path, names) != names:
-                raise DataError(f"{path}: line {number} has other labels than those before")
-            stem = next((one.removesuffix(end) for one in files for end in RESULT_SUFFIXES if one.endswith(end)), None)
-            latest[stem or Path(image).stem] = {"image": image, "line": _Line(path, offset, len(content), classes)}
-            offset += len(content)
-    yield from latest.items()
-
-
-def _entries(path: Path) -> list[Mapping[str, Any]]:
-    """The entries of COCO's results. Raises DataError where they are none."""
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise DataError(f"{path}: COCO results are a list of objects, not a {type(content).__name__}")
-    for number, entry in enumerate(content, start=1):
-        if not isinstance(entry, dict) or not {"image_id", "category_id", "score"} <= entry.keys():
-            raise DataError(f"{path}: entry {number}: image_id, category_id, score and segmentation are wanted")
-    return content
 
 
 def _keys(name: str, image: str) -> set[int | str]:

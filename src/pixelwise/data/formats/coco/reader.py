@@ -1,5 +1,12 @@
 """COCO instances: annotations/instances_SPLIT*.json and the folder SPLIT*/ of images, or the layout of another tool.
 
+    PATH/
+    ├── annotations/
+    │   ├── instances_train2017.json
+    │   └── instances_val2017.json
+    ├── train2017/000000000009.jpg
+    └── val2017/000000000139.jpg
+
 The truth of an image is its objects and, painted from them, the class of each pixel: the largest object first, so that
 small ones stay on top; what no object covers is `background`; a crowd region that no object covers is void.
 
@@ -241,6 +248,7 @@ def _shape(annotation: Entry, place: int, image: int, class_of: Mapping[Any, int
         crowd=bool(truth_value(annotation.get("iscrowd"))) or not is_drawn,
         box=box,
         area=area if is_finite(area) and area >= 0 else None,
+        boxed=not is_drawn and not truth_value(annotation.get("iscrowd")),
     )
 
 
@@ -278,6 +286,8 @@ def _notes(content: CocoJson, labels: LabelSet) -> Iterator[str]:
     flat = sum(is_finite(one.get("area")) and one["area"] == 0 for one in annotations)
     if flat:
         yield f"{count(flat, 'annotation')} with area 0: AP by size takes the stated area, as pycocotools does"
+    if any(is_finite(one.get("id")) and one["id"] == 0 for one in annotations):
+        yield "annotation id 0: pycocotools never counts that object as found, so its AP is lower; number from 1"
     skipped = skipped_categories(content.categories, _used(annotations))
     for kind, text in (
         ("root", "category '{}' is none of the classes: no annotation has it, and all others lie under it"),

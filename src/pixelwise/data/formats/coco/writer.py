@@ -18,6 +18,7 @@ from typing import Any
 from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.regions import Region, regions_of
 from pixelwise.errors import DataError
+from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet, published
 from pixelwise.ops import rle
 
@@ -45,12 +46,12 @@ class CocoWriter(Writer):
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Write the JSON file of the split."""
-        images, annotations, number = [], [], count(1)
+        path = root / "annotations" / f"instances_{split}.json"
+        images, annotations, number = [], [], count(1 + _annotations_beside(path))
         for image_id, one in zip(_image_ids([str(one.entry["id"]) for one in written]), written, strict=True):
             image = {name: value for name, value in one.entry.items() if name != "annotations"}
             images.append(image | {"id": image_id})
             annotations += [{"id": next(number), "image_id": image_id, **of_one} for of_one in one.entry["annotations"]]
-        path = root / "annotations" / f"instances_{split}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "info": {"description": f"{self.labels.name}, {split}", "label_set": self.labels.to_json()},
@@ -80,6 +81,11 @@ class CocoWriter(Writer):
             "iscrowd": int(region.crowd),
             "segmentation": rle.encode_crop(region.mask, region.place, size),
         }
+
+
+def _annotations_beside(path: Path) -> int:
+    """How many annotations the splits that were written before have, so that ids are unique in all of them."""
+    return sum(len(read_json(file)["annotations"]) for file in path.parent.glob("instances_*.json") if file != path)
 
 
 def coco_labels(labels: LabelSet) -> LabelSet:

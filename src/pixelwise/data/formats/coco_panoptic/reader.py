@@ -1,29 +1,20 @@
-"""COCO panoptic: annotations/panoptic_SPLIT*.json, annotations/panoptic_SPLIT*/ with PNGs, SPLIT*/ with images.
-
-In a PNG id = R + 256·G + 65536·B is the segment of a pixel, 0 = void; the JSON lists the segments of each image with
-their categories. `?encoding=2channel` reads PNGs that hold the class in R and the number of the object in G (see
-`data.kinds.segment_maps`); then the JSON need only have images and categories.
-
-`?json=FILE`, `?masks=FOLDER` and `?images=FOLDER` name what lies elsewhere: a JSON `examples.json` has its PNGs in
-`examples/`, if `masks` does not say otherwise. Where the categories are those of COCO 2018 or of Cityscapes, the label
-set is the published one; else it is made from them. Images without annotation are left out, and a note counts them.
-"""
+"""Reading COCO panoptic; see the package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pixelwise.data.formats.coco import layout as coco_layout
-from pixelwise.data.formats.coco_panoptic import dataset as panoptic_pairs
-from pixelwise.data.formats.coco_panoptic.dataset import PanopticFiles, PanopticPairs
+from pixelwise.data.formats.coco_panoptic.listing import PanopticFiles, panoptic_listing
 from pixelwise.data.formats.coco_panoptic.writer import PanopticWriter, panoptic_labels
 from pixelwise.data.kinds.class_masks_writer import writable_labels
 from pixelwise.data.kinds.coco_json import Entry
-from pixelwise.data.kinds.faults import SplitReport
 from pixelwise.data.kinds.folders import stored_labels
+from pixelwise.data.listing import Listing
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -43,28 +34,30 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return ("all",) if "json" in options else coco_layout.splits(path, _PREFIX)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> PanopticPairs:
-    """The images of one JSON file. Raises DataError for a malformed file, an unusable entry, a missing file."""
-    return panoptic_pairs.open_pairs(files_of(path, split, options), name=name, format="coco-panoptic")
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Look at every entry of the JSON, read every image and every PNG; report every fault."""
-    files = files_of(path, split, options)
-    return panoptic_pairs.check_pairs(files, split=split, format="coco-panoptic", workers=workers, progress=progress)
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images of one JSON file. Raises DataError for a malformed file, or a missing folder."""
+    return panoptic_listing(files_of(path, split, options))
 
 
 def files_of(path: Path, split: str, options: Mapping[str, str]) -> PanopticFiles:
     """Where a split lies. Raises DataError where its JSON or a folder is missing."""
     json = _json(path, split, options)
-
-    def find_images(images: Sequence[Entry]) -> tuple[Path, ...]:
-        folder = image_folder(path, split, options, images)
-        return tuple(folder / image["file_name"] for image in images)
-
     stored = stored_labels(path, options) if "labels" in options else None
-    labels = None if stored is None else stored[0]
-    return PanopticFiles(json, _maps(path, json, options), find_images, is_two_channel(options), labels)
+    return PanopticFiles(
+        path,
+        json,
+        _maps(path, json, options),
+        partial(image_folder, path, split, options),
+        _image_in,
+        is_two_channel(options),
+        None if stored is None else stored[0],
+        {name: options[name] for name in ("labels",) if name in options},
+    )
+
+
+def _image_in(folder: Path, image: Entry) -> Path:
+    name = image["file_name"]
+    return find_file(name, [folder]) or folder / posix_name(name)
 
 
 def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:

@@ -1,136 +1,90 @@
-"""A panoptic JSON with its faults repaired where that can be done without guessing; the PNGs stay what they are."""
+"""A panoptic JSON with its faults repaired where that can be done without guessing; the PNGs stay what they are.
+
+Areas and boxes become those of the PNG, and segments without pixels, of no category or with the id 0 or that of another
+go. An image goes if it, its annotation or its PNG is missing, unreadable or of another size, or if the PNG has an id
+that is not listed: which class its pixels have only the annotator knows.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from pixelwise.data.formats import cityscapes_panoptic
-from pixelwise.data.formats.coco.repair import RepairedJson, from_folder, write_repaired
-from pixelwise.data.formats.coco_panoptic import reader as coco_panoptic
-from pixelwise.data.formats.coco_panoptic.dataset import PanopticPairs, list_split
 from pixelwise.data.kinds.coco_json import Entry, is_integer
-from pixelwise.data.kinds.folders import content_keys
+from pixelwise.data.kinds.repairing import read_upright
 from pixelwise.data.kinds.segment_maps import box_of, is_other_box, read_segment_ids
-from pixelwise.data.spec import DataSpec
+from pixelwise.data.listing import Item, Repaired, UnusableError, Written
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
-from pixelwise.files.images import read_image
-from pixelwise.files.parallel import Progress, apply
-
-_FORMATS = {"coco-panoptic": coco_panoptic, "cityscapes-panoptic": cityscapes_panoptic}
 
 
-class _Repaired(NamedTuple):
-    """One image: its size and its segments, or None where it cannot be used; and what was done."""
+@dataclass(frozen=True)
+class PanopticRepairer:
+    """Writes panoptic_SPLIT.json. `Item.extra` is the entry of an image, and its segments. See Repairer.
 
-    size: tuple[int, int] | None
-    infos: tuple[Entry, ...]
-    done: Mapping[str, int]
-
-
-def repair_panoptic_json(
-    path: Path,
-    split: str,
-    options: Mapping[str, str],
-    file: Path,
-    *,
-    seen: set[Any],
-    workers: int,
-    progress: Progress,
-    format: str = "coco-panoptic",
-) -> RepairedJson:
-    """Write a repaired copy of the JSON of one split of coco-panoptic or cityscapes-panoptic, as coco-panoptic.
-
-    Areas and boxes become those of the PNG, and segments without pixels, of no category or with the id 0 or that of
-    another go. An image goes if it, its annotation or its PNG is missing, unreadable or of another size, or if the PNG
-    has an id that is not listed: which class its pixels have only the annotator knows.
-
-    Args:
-        path: the folder of the set.
-        split: its split.
-        options: of the specification.
-        file: the copy.
-        seen: contents of images that other splits keep; those of this split are added.
-        workers: processes that read; 0 reads in this one.
-        progress: is told of each image.
-        format: of the set.
-
-    Raises:
-        DataError: the file as a whole is unusable, or no image is left; or its PNGs have 2 channels and no list.
-        OSError: the copy cannot be written.
+    Attributes:
+        rest: what stands in the JSON besides.
+        categories: as they stand in it.
+        folder: of the images.
+        maps: the folder of PNGs.
     """
-    of_format = _FORMATS[format]
-    files = of_format.files_of(path, split, options)
-    if files.two_channels:
-        raise DataError(f"{files.json}: with 2channel the truth stands in the PNGs alone, which are not repaired")
-    listed = list_split(files, name=split, format=format)
-    content, dataset = listed.content, listed.dataset
-    kinds = Counter(problem.kind for problem in listed.problems if problem.fatal)
-    done: Counter[str] = Counter()
-    done["segments"] += sum(kinds[kind] for kind in ("segment id", "repeated segment", "unknown category"))
-    done["segments"] += kinds["segment entry"]
-    done["repeated_annotations"] += kinds["repeated annotation"]
-    done["images"] += len(content.images) - len(dataset)
-    repair = partial(_repaired, dataset=dataset, infos=listed.infos)
-    read = apply(repair, range(len(dataset)), workers=workers)
-    repaired = [*progress(read, total=len(dataset), what=f"repair {split}")]
-    entry_of = {image["id"]: image for image in reversed(content.images) if isinstance(image.get("id"), int | str)}
-    id_of = {str(id): id for id in entry_of}
-    keys = content_keys(image for image in dataset.images if image.is_file())
-    images: list[Entry] = []
-    annotations: list[Entry] = []
-    folder = of_format.image_folder(path, split, options, content.images)
-    for index, one in enumerate(repaired):
-        done.update(one.done)
-        key = keys.get(dataset.images[index])
-        if one.size is None:
-            continue
-        if key in seen:
-            done["repeated_images"] += 1
-            continue
-        seen.add(key)
-        entry = entry_of[id_of[dataset.ids[index]]]
-        size = {"height": one.size[0], "width": one.size[1]}
+
+    rest: Mapping[str, Any]
+    categories: Sequence[Entry]
+    folder: Path
+    maps: Path
+
+    def repair(self, item: Item, *, root: Path, split: str, id: str) -> Repaired:  # noqa: ARG002
+        """Read one image and its PNG, and make the list fit them. See Repairer."""
+        pixels, _ = read_upright(item)
+        assert item.truth is not None
+        assert item.image is not None
+        try:
+            ids = read_segment_ids(item.truth)
+        except DataError:
+            raise UnusableError("unreadable_masks") from None
+        if ids.shape != pixels.shape[:2]:
+            raise UnusableError("size_mismatches")
+        entry, infos = item.extra
+        done: Counter[str] = Counter()
+        size = {"height": pixels.shape[0], "width": pixels.shape[1]}
         done["sizes"] += any(entry.get(side) != length for side, length in size.items())
-        images.append({**entry, "file_name": str(dataset.images[index].relative_to(folder)), **size})
-        map = dataset.maps[index]
-        name = str(map.relative_to(files.maps)) if map.is_relative_to(files.maps) else map.name
-        annotations.append({"image_id": entry["id"], "file_name": name, "segments_info": [*one.infos]})
-    if not images:
-        raise DataError(f"{files.json}: no usable image is left, no copy was written")
-    repaired = {**content.rest, "images": images, "annotations": annotations, "categories": content.categories}
-    write_repaired(file, repaired)
-    query = {"json": from_folder(path, file), "masks": from_folder(path, files.maps)}
-    query["images"] = options.get("images") or from_folder(path, folder)
-    query |= {name: options[name] for name in ("labels",) if name in options}
-    opens_as = DataSpec("coco-panoptic", str(path), None, tuple(query.items()))
-    return RepairedJson({key: number for key, number in done.items() if number}, len(images), str(opens_as))
+        image = {**entry, "file_name": item.image.relative_to(self.folder).as_posix(), **size}
+        map = item.truth
+        annotation = {
+            "image_id": entry["id"],
+            "file_name": map.relative_to(self.maps).as_posix() if map.is_relative_to(self.maps) else map.name,
+            "segments_info": _segments(ids, infos, done),
+        }
+        return Repaired(Written(id, str(item.image), {}, {"image": image, "annotation": annotation}), done)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
+        """Write the JSON of a split."""
+        content = {
+            **self.rest,
+            "images": [one.entry["image"] for one in written],
+            "annotations": [one.entry["annotation"] for one in written],
+            "categories": self.categories,
+        }
+        text = json.dumps(content, ensure_ascii=False)
+        (root / f"panoptic_{split}.json").write_text(text, encoding="utf-8")
+
+    def finish_set(self, root: Path) -> None:
+        """Nothing: a JSON tells everything."""
 
 
-def _repaired(index: int, *, dataset: PanopticPairs, infos: Sequence[Sequence[Entry]]) -> _Repaired:
-    """Read one image and its PNG, and make the list fit them."""
-    try:
-        _, height, width = read_image(dataset.images[index]).shape
-    except DataError:
-        return _Repaired(None, (), {"unreadable_images": 1})
-    try:
-        ids = read_segment_ids(dataset.maps[index])
-    except DataError:
-        return _Repaired(None, (), {"unreadable_masks": 1})
-    if ids.shape != (height, width):
-        return _Repaired(None, (), {"size_mismatches": 1})
+def _segments(ids: Any, infos: Sequence[Entry], done: Counter[str]) -> list[Entry]:
+    """The segments that have pixels, with areas and boxes of the PNG. Raises UnusableError for ids without segment."""
     regions = regions_of_ids(ids)
     place = {int(id): number for number, id in enumerate(regions.ids)}
-    listed = {info["id"] for info in infos[index]}
-    if set(place) - listed - {0}:
-        return _Repaired(None, (), {"unlisted_ids": 1})
-    done: Counter[str] = Counter()
+    if set(place) - {info["id"] for info in infos} - {0}:
+        raise UnusableError("unlisted_ids")
     kept: list[Entry] = []
-    for info in infos[index]:
+    for info in infos:
         number = place.get(info["id"])
         if number is None:
             done["segments_without_pixels"] += 1
@@ -144,4 +98,4 @@ def _repaired(index: int, *, dataset: PanopticPairs, infos: Sequence[Sequence[En
             done["boxes"] += 1
             repaired["bbox"] = box
         kept.append(repaired)
-    return _Repaired((height, width), tuple(kept), done)
+    return kept

@@ -1,5 +1,9 @@
 """Clips that are made of labelled stills: objects cut out by their masks move over photographs; see `synthesis`.
 
+    PATH/                          a set of another format, such as coco
+    ├── annotations/instances_train2017.json
+    └── train2017/000000000009.jpg
+
 PATH is a set of another format, `?source=coco` unless another is named, whose truth has objects with masks; its split
 is the split here, so that clips of `train` and `val` have nothing in common. Nothing is written to the disk.
 """

@@ -1,14 +1,4 @@
-"""One's own images with masks of objects, one number for each object and 0 for none, paired by name.
-
-The layouts are those of the format masks: `images/SPLIT/` and `masks/SPLIT/`; `images/` and `masks/` without splits;
-`SPLIT/` and `SPLITannot/`. `?images=PNGImages&masks=PedMasks&suffix=_mask` reads Penn-Fudan.
-
-Without a label file all objects are of one class, `object`; a `labels.txt` with one name (`background` may stand before
-it) gives it another. With several classes, `?divisor=1000` says that a number is class · 1000 + count, or a file
-`classes.json` holds the class of each number; see `classes`. `?void=255` names one that means "ignored".
-
-The truth of an image is its objects and the class of each pixel, `background` where no object is.
-"""
+"""Reading; see the package."""
 
 from __future__ import annotations
 

@@ -1,5 +1,12 @@
 """LabelMe: a JSON file for each image, beside it or in a folder of its own.
 
+    PATH/
+    ├── labels.txt         may be missing
+    ├── train/
+    │   ├── 0001.jpg
+    │   └── 0001.json      shapes: label, points, shape_type
+    └── val/
+
 Layouts: `SPLIT/` with the files of a split, or all files in PATH, of which every fifth by name then goes to `val`.
 `?annotations=` names the folder of the JSON files, `?images=` that of the images, where they are not beside the JSON.
 

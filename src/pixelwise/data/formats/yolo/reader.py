@@ -1,34 +1,42 @@
 """YOLO's polygons: a text file for each image, in the folder `labels` where the images lie in `images`.
 
-Layouts: a `data.yaml` with `train:`, `val:` (or `test:`) and `names:`; without it `images/SPLIT/` and `labels/SPLIT/`,
-`SPLIT/images/` and `SPLIT/labels/`, or `images/` and `labels/`, of which every fifth image by name then goes to `val`.
-An image without text file has no objects.
+    PATH/
+    ├── data.yaml                  train:, val:, names:
+    ├── images/train/0001.jpg
+    └── labels/train/0001.txt      class x1 y1 x2 y2 x3 y3 …, fractions of the image
 
-The classes are those of `?labels=` or of a `labels.toml` in PATH, else the names in `data.yaml`, else a `labels.txt` or
-`classes.txt` with one name a line, the first is class 0; `background` comes before them. Lines that are boxes are left
-out, and the set's note counts them; a set in which every line is a box is refused.
+Layouts: a `data.yaml` with `train:`, `val:` (or `test:`) and `names:` (or one YAML file of another name, or the
+`obj.data` of Darknet and CVAT); without it `images/SPLIT/` and `labels/SPLIT/`, `SPLIT/images/` and `SPLIT/labels/`, or
+`images/` and `labels/`, of which every fifth image by name then goes to `val`. Label files may lie beside the images
+instead. An image without text file has no objects; a set in which hardly an image has one is at fault.
+
+The classes are those of `?labels=` or of a `labels.toml` in PATH, else the names in `data.yaml`, else a `labels.txt`,
+`classes.txt` or `obj.names` with one name a line, the first is class 0; `background` comes before them. A line that is
+a box does not say which pixels are the object's: in its box nothing is learned and no prediction is wrong. The set's
+note counts them; a set in which every line is a box is refused, and so is a set of poses.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
+from pixelwise.data.formats.yolo import layout
+from pixelwise.data.formats.yolo.layout import NAME_FILES, YAML, LabelFiles, config_of, ids_of, label_place
 from pixelwise.data.formats.yolo.text import YoloFile, all_faults, read_yolo
 from pixelwise.data.formats.yolo.writer import YoloWriter, yolo_labels
 from pixelwise.data.kinds.class_masks_writer import writable_labels
-from pixelwise.data.kinds.coco_json import labels_from
+from pixelwise.data.kinds.coco_json import is_integer, labels_from, number_of_text
 from pixelwise.data.kinds.faults import Fault, SplitReport, count
 from pixelwise.data.kinds.folders import (
     EVERY_FIFTH,
     Entry,
     divided,
     in_reading_order,
-    list_images,
     read_labels,
     require_split,
     stored_labels,
@@ -41,11 +49,10 @@ from pixelwise.data.kinds.object_lists import (
     left_out,
     refuse,
     shape_faults,
+    similar_names,
 )
 from pixelwise.errors import DataError
-from pixelwise.files.images import IMAGE_SUFFIXES
 from pixelwise.files.parallel import Progress
-from pixelwise.files.text import read_lines, read_yaml
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -54,37 +61,45 @@ OPTIONS: Mapping[str, str] = {
 }
 
 _NOUN = "line"
-_YAML = "data.yaml"
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
-"""What data.yaml, or a folder, calls a split → the split. Other names are splits if they name a folder."""
 
-_OTHER_KEYS = ("path", "names", "nc", "download")
+_FEW = 50
+"""A set in which fewer than one image in that many has a label file is at fault."""
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     """The splits that data.yaml names or that have folders; `train` and `val` where there are none."""
-    found = _places(path, options)
+    found, _ = layout.places_of(path, options)
     if found:
         return in_reading_order(found)
-    entries = _every_image(path)
+    entries = _every_entry(path)
     if not entries:
-        raise DataError(f"{path}: no {_YAML} and no images/ with labels/ in it; those of YOLO are wanted")
+        raise DataError(f"{path}: no {YAML} and no images/ with labels/ in it; expected a set of YOLO")
     return ("train", "val")[: 1 + bool(divided(entries, "val"))]
 
 
 def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> DrawnObjects:
-    """The images of one split. Raises DataError for an unusable line, and where every line is a box."""
+    """The images of one split.
+
+    Raises:
+        DataError: an unusable line; every line is a box; or no image has a label file.
+    """
     images, labels = images_of(path, split, options), labels_of(path, options)
     if not images:
         raise DataError(f"{name}: no images in this split")
-    files = [read_yolo(label_file(image)) for image in images]
+    finder = LabelFiles()
+    label_files = [finder.of(image) for image in images]
+    for fault in _label_faults(path, split, options, images, label_files):
+        if fault.kind in FATAL:
+            raise DataError(f"{fault.where}: {fault.text}; pixelwise data check lists all such faults")
+    files = [_file(image, file) for image, file in zip(images, label_files, strict=True)]
     known = class_numbers(labels, path, options)
     for file in files:
         refuse(file.path, all_faults(file, known), noun=_NOUN)
     boxes = sum(len(file.boxes) for file in files)
     if boxes and not any(file.lines for file in files):
         raise DataError(f"{name}: all {boxes:,} lines are boxes; boxes alone do not say which pixels are the object's")
-    return _packed(images, files, labels, name=name, note=_note(path, files, options))
+    notes = (*_losses(files), *notes_of(path, options, labels))
+    return _packed(images, files, labels, name=name, note="; ".join(notes) or None)
 
 
 def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
@@ -93,31 +108,83 @@ def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: 
     faults: list[Fault] = [] if images else [Fault("empty split", str(path), f"no images in {split}")]
     files: list[YoloFile] = []
     known = class_numbers(labels, path, options)
-    for image in images:
+    finder = LabelFiles()
+    label_files = [finder.of(image) for image in images]
+    faults += _label_faults(path, split, options, images, label_files)
+    for image, label_file in zip(images, label_files, strict=True):
         try:
-            file = read_yolo(label_file(image))
+            file = _file(image, label_file)
         except DataError as error:
-            where = str(label_file(image))
+            where = str(label_file)
             faults.append(Fault("unreadable annotations", where, str(error).removeprefix(f"{where}: ")))
-            file = YoloFile(label_file(image), (), (), ())
+            file = YoloFile(label_place(image), (), (), ())
         faults.extend(shape_faults(file.path, all_faults(file, known), noun=_NOUN))
-        files.append(replace(file, lines=tuple(line for line in file.lines if line.class_id in known)))
+        lines, boxes = (tuple(line for line in of if line.class_id in known) for of in (file.lines, file.boxes))
+        files.append(replace(file, lines=lines, boxes=boxes))
     dataset = _packed(images, files, labels, name=split, note=None)
     found, notes = inspect_images(dataset, split=split, workers=workers, progress=progress)
-    note = () if _places(path, options) else (EVERY_FIFTH,)
     return SplitReport(
         split=split,
         title=split,
         counts=(
             count(len(images), "image"),
-            count(len(dataset.objects.ids), "object"),
+            count(sum(len(file.lines) for file in files), "object"),
             count(len(labels), "class", "classes"),
         ),
         ids=dataset.ids,
         images=dataset.images,
         faults=(*faults, *found),
-        notes=(*note, *notes),
+        notes=(*notes_of(path, options, labels), *notes),
     )
+
+
+FATAL = ("no ground truth", "misnamed labels")
+"""Faults of label files with which a set cannot be opened: its ground truth would count as empty."""
+
+
+def _file(image: Path, label_file: Path | None) -> YoloFile:
+    return YoloFile(label_place(image), (), (), ()) if label_file is None else read_yolo(label_file)
+
+
+def _label_faults(
+    path: Path,
+    split: str,
+    options: Mapping[str, str],
+    images: Sequence[Path],
+    label_files: Sequence[Path | None],
+) -> Iterator[Fault]:
+    """Label files that belong to no image, and a split in which hardly an image has one."""
+    finder = LabelFiles()
+    found = sum(file is not None for file in label_files)
+    misnamed = {
+        file: image
+        for image, label_file in zip(images, label_files, strict=True)
+        if label_file is None and (file := finder.misnamed(image)) is not None
+    }
+    for file, image in misnamed.items():
+        yield Fault("misnamed labels", str(file), f"the labels of {image.name}? Call the file {image.stem}.txt")
+    if images and not misnamed and found * _FEW < len(images):
+        text = f"{found:,} of {count(len(images), 'image')} have a label file; looked for {layout.looked_for(images)}"
+        yield Fault("no ground truth", f"{path}@{split}", text)
+    yield from (
+        Fault("labels without image", str(file), f"no image '{file.stem}' of any split")
+        for file in _unclaimed(path, split, options, images)
+        if file not in misnamed
+    )
+
+
+def _unclaimed(path: Path, split: str, options: Mapping[str, str], images: Sequence[Path]) -> list[Path]:
+    """Label files of no image of any split; those in folders that an earlier split has too are that split's."""
+    places, _ = layout.places_of(path, options)
+    finder, claimed, earlier = LabelFiles(), set[Path](), set[Path]()
+    in_order = in_reading_order(places or ("train", "val"))
+    for other in in_order:
+        of_other = images if other == split else images_of(path, other, options)
+        claimed |= {file for image in of_other if (file := finder.of(image)) is not None}
+        if in_order.index(other) < in_order.index(split):
+            earlier |= {folder for image in of_other for folder in finder.places(image)}
+    samples = [*images, *(place / "image.png" for place in places.get(split, ()) if place.is_dir())]
+    return [file for file in finder.unclaimed(samples, claimed) if file.parent not in earlier]
 
 
 def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
@@ -125,21 +192,19 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     stored = stored_labels(path, options) if "labels" in options or (path / "labels.toml").is_file() else None
     if stored is not None and not stored[1]:
         return yolo_labels(stored[0]) if "labels" in options else stored[0]
-    content = _content(path, options)
+    config = config_of(path, options)
     if stored is not None:
-        names: Sequence[Any] | Mapping[Any, Any] = stored[0].names
-    elif content.get("names") is not None:
-        names = content["names"]
+        pairs = [*enumerate(stored[0].names)]
+    elif config.names is not None:
+        pairs = _numbered(config.names, source=str(config.file))
     else:
-        files = [path / name for name in ("labels.txt", "classes.txt") if (path / name).is_file()]
+        files = [path / name for name in NAME_FILES if (path / name).is_file()]
         if not files:
-            raise DataError(f"{path}: no names in {_YAML}, and no labels.txt or classes.txt with one class name a line")
-        names = read_labels(files[0]).names
-    pairs = list(names.items()) if isinstance(names, Mapping) else list(enumerate(names if _is_list(names) else ()))
-    if not pairs or not all(isinstance(id, int) and id >= 0 and isinstance(one, str) for id, one in pairs):
-        raise DataError(f"{path / _YAML}: names is {names!r}; a list of names, or numbers with names, is wanted")
+            there = f"no names in {config.file.name}" if config.file else f"no {YAML}"
+            raise DataError(f"{path}: {there}, and no labels.txt or classes.txt with one class name a line")
+        pairs = [*enumerate(read_labels(files[0]).names)]
     if len({one for _, one in pairs}) < len(pairs):
-        raise DataError(f"{path / _YAML}: a name stands more than once in names")
+        raise DataError(f"{config.file or path}: a name stands more than once in names")
     labels = labels_from(sorted(pairs), name=path.resolve().name)
     if labels.background_id is None or "background" in (one for _, one in pairs):
         return labels
@@ -147,27 +212,21 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
     return replace(labels, dataset_ids=(free, *labels.dataset_ids[1:]))
 
 
+def _numbered(names: Sequence[tuple[Any, Any]], *, source: str) -> list[tuple[int, str]]:
+    """Number and name of each class. Raises DataError, beginning with `source`, where one is neither."""
+    numbers = [id if is_integer(id) else number_of_text(id) for id, _ in names]
+    pairs = [(id, one.strip()) for id, (_, one) in zip(numbers, names, strict=True) if isinstance(one, str)]
+    if not names or len(pairs) < len(names) or not all(isinstance(id, int) and id >= 0 and one for id, one in pairs):
+        shown = [one for _, one in names]
+        raise DataError(f"{source}: names is {shown}; expected a list of names, or numbers with names")
+    return [(id, one) for id, one in pairs if isinstance(id, int)]
+
+
 def class_numbers(labels: LabelSet, path: Path, options: Mapping[str, str]) -> tuple[int, ...]:
     """The numbers that lines may begin with: those of all classes, without a background that no list of names has."""
-    names = _content(path, options).get("names") or ()
-    if "background" in (names.values() if isinstance(names, Mapping) else names):
+    if "background" in [name for _, name in config_of(path, options).names or ()]:
         return labels.dataset_ids
     return tuple(id for index, id in enumerate(labels.dataset_ids) if index != labels.background_id)
-
-
-def ids_of(images: Sequence[Path]) -> tuple[str, ...]:
-    """The ids of the images of a split: their names, with the suffix where several have one stem."""
-    stems = Counter(image.stem for image in images)
-    return tuple(image.stem if stems[image.stem] == 1 else image.name for image in images)
-
-
-def label_file(image: Path) -> Path:
-    """Where the lines of an image are: under `labels` instead of the last `images` in its path, else beside it."""
-    parts = list(image.parts)
-    places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
-    if places:
-        parts[places[-1]] = "labels"
-    return Path(*parts).with_suffix(".txt")
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> YoloWriter:
@@ -177,72 +236,19 @@ def writer(options: Mapping[str, str], source: LabelSet) -> YoloWriter:
     return YoloWriter(yolo_labels(writable_labels(options, source=source, default=None)))
 
 
-def _is_list(names: Any) -> bool:
-    return isinstance(names, list | tuple)
-
-
-def _content(path: Path, options: Mapping[str, str]) -> Mapping[str, Any]:
-    """What stands in data.yaml; nothing where there is none."""
-    file = path / options.get("data", _YAML)
-    if "data" not in options and not file.is_file():
-        return {}
-    content = read_yaml(file)
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: train, val and names are wanted in it")
-    return content
-
-
-def _places(path: Path, options: Mapping[str, str]) -> dict[str, list[Path]]:
-    """Split → its folders, or files that list images; by data.yaml, else by the folders."""
-    content, found = _content(path, options), dict[str, list[Path]]()
-    for name, value in content.items():
-        values = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
-        if values and (name in _SPLITS or (name not in _OTHER_KEYS and (path / values[0]).is_dir())):
-            places = [_place(path, content.get("path"), value, options) for value in values]
-            found[_SPLITS.get(name, name)] = places
-    if found:
-        return found
-    folders = [folder for place in ("images/*/", "*/images/") for folder in sorted(path.glob(place))]
-    for folder in folders:
-        name = folder.name if folder.parent.name == "images" else folder.parent.name
-        found.setdefault(_SPLITS.get(name, name), [folder])
-    return found
-
-
-def _place(path: Path, root: Any, value: str, options: Mapping[str, str]) -> Path:
-    """A place of data.yaml: below its `path`, below its own folder, or as Roboflow writes it, with `../` before."""
-    plain = value
-    while plain.startswith("../"):
-        plain = plain.removeprefix("../")
-    bases = [path / root] if isinstance(root, str) else []
-    for base in (*bases, path):
-        for name in (value, plain):
-            if (base / name).exists():
-                return base / name
-    raise DataError(f"{path / options.get('data', _YAML)}: no folder {value}")
-
-
-def _every_image(path: Path) -> list[Entry]:
-    if not (path / "images").is_dir() or not (path / "labels").is_dir():
-        return []
-    return [Entry(image.stem, image, image) for image in list_images(path / "images")]
+def _every_entry(path: Path) -> list[Entry]:
+    return [Entry(image.stem, image, image) for image in layout.every_image(path)]
 
 
 def images_of(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
     """The images of a split, whether they are there or not."""
-    places = _places(path, options)
+    config, (places, missing) = config_of(path, options), layout.places_of(path, options)
+    if split in missing:
+        raise DataError(f"{config.file}: split '{split}': no folder {missing[split]}")
     require_split(split, tuple(places) or ("train", "val"), source=path)
     if not places:
-        return [entry.image for entry in divided(_every_image(path), split) if entry.image]
-    images: list[Path] = []
-    for place in places[split]:
-        images += list_images(place) if place.is_dir() else _listed(place)
-    return images
-
-
-def _listed(file: Path) -> list[Path]:
-    paths = [file.parent / name.strip() for name in read_lines(file) if name.strip()]
-    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        return [entry.image for entry in divided(_every_entry(path), split) if entry.image]
+    return layout.images_in(places[split], path, config)
 
 
 def _packed(
@@ -250,9 +256,10 @@ def _packed(
 ) -> DrawnObjects:
     class_of = {id: index for index, id in enumerate(labels.dataset_ids)}
     shapes = [
-        Shape(image=number, id=line.place, class_id=class_of[line.class_id], polygons=[line.polygon])
+        Shape(image=number, id=line.place, class_id=class_of[line.class_id], polygons=[line.polygon], crowd=is_box)
         for number, file in enumerate(files)
-        for line in file.lines
+        for is_box, lines in ((False, file.lines), (True, file.boxes))
+        for line in lines
         if class_of[line.class_id] != labels.background_id
     ]
     return DrawnObjects(
@@ -268,10 +275,24 @@ def _packed(
     )
 
 
-def _note(path: Path, files: Sequence[YoloFile], options: Mapping[str, str]) -> str | None:
+def notes_of(path: Path, options: Mapping[str, str], labels: LabelSet) -> Iterator[str]:
+    """What is no fault of a set, but good to know."""
+    config, (places, missing) = config_of(path, options), layout.places_of(path, options)
+    if not places:
+        yield EVERY_FIFTH
+    for split, value in missing.items():
+        yield f"no split '{split}': {config.file} names {value}, which is not there"
+    number = number_of_text(config.count)
+    if number is not None and config.names is not None and number != len(config.names):
+        yield f"{config.file}: nc is {config.count}, and there are {count(len(config.names), 'name')}; the names count"
+    yield from similar_names(labels)
+
+
+def _losses(files: Sequence[YoloFile]) -> Iterator[str]:
     lost = Counter(fault.kind for file in files for fault in file.faults)
-    notes = (
-        None if _places(path, options) else EVERY_FIFTH,
-        left_out({"without segmentation": lost["no segmentation"], "without extent": lost["polygon without extent"]}),
-    )
-    return "; ".join(text for text in notes if text) or None
+    skipped = left_out({"without extent": lost["polygon without extent"]})
+    if skipped:
+        yield skipped
+    boxes = sum(len(file.boxes) for file in files)
+    if boxes:
+        yield f"neither learned nor evaluated: {count(boxes, 'line')} without polygon, boxes alone"

@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 
 from pixelwise.data.formats.yolo import reader as yolo
+from pixelwise.data.formats.yolo.layout import LabelFiles, ids_of, label_place
+from pixelwise.data.formats.yolo.text import Line, leaves_image, read_yolo
 from pixelwise.data.formats.yolo.text import all_faults as faults_of_lines
-from pixelwise.data.formats.yolo.text import leaves_image, read_yolo
 from pixelwise.data.formats.yolo.writer import line_of
 from pixelwise.data.kinds.folders import Entry, labels_toml
 from pixelwise.data.kinds.object_lists_repair import _Drawn, _pixels, _rasterised, _told_apart
@@ -27,14 +28,16 @@ def yolo_copy(path: Path, splits: Sequence[str], options: Mapping[str, str]) -> 
     """How the copy of some splits of a yolo set is made. Raises DataError where every line is a box."""
     labels = yolo.labels_of(path, options)
     entries: dict[str, list[Entry]] = {}
+    finder = LabelFiles()
     lines = boxes = 0
     for split in splits:
         images = yolo.images_of(path, split, options)
-        ids = yolo.ids_of(images)
-        entries[split] = [Entry(id, image, yolo.label_file(image)) for id, image in zip(ids, images, strict=True)]
-        for image in images:
+        files = [finder.of(image) or finder.misnamed(image) or label_place(image) for image in images]
+        named = zip(ids_of(images), images, files, strict=True)
+        entries[split] = [Entry(id, image, file) for id, image, file in named]
+        for label_file in files:
             try:
-                file = read_yolo(yolo.label_file(image))
+                file = read_yolo(label_file)
             except DataError:  # the repairer counts it
                 continue
             lines, boxes = lines + len(file.lines), boxes + len(file.boxes)
@@ -67,26 +70,30 @@ class YoloRepairer:
             return Repaired(None, {"unreadable_annotations": 1})
         texts = read_lines(entry.mask) if entry.mask.exists() else []
         done: Counter[str] = Counter()
-        height, width = size = (pixels.shape[0], pixels.shape[1])
+        size = (pixels.shape[0], pixels.shape[1])
         unusable = {fault.shape for fault in faults_of_lines(file, self.known) if fault.kind != "polygon outside"}
         drawn: list[_Drawn] = []
         for line in file.lines:
-            polygon = (np.asarray(line.polygon).reshape(-1, 2) * (width, height)).ravel().tolist()
-            if line.place not in unusable and (found := _rasterised([polygon], size)) is not None:
+            if line.place not in unusable and (found := _rasterised([_in_pixels(line, size)], size)) is not None:
                 drawn.append(_Drawn((line.place,), line.class_id, False, *found))
-        done["shapes"] += sum(bool(text.strip()) for text in texts) - len(drawn)
+        first = {(box.class_id, *box.polygon): box for box in reversed(file.boxes) if box.class_id in self.known}
+        boxes = {box.place for box in first.values() if _rasterised([_in_pixels(box, size)], size) is not None}
+        done["boxes_alone"] += len(boxes)
+        done["repeated_annotations"] += sum(box.class_id in self.known for box in file.boxes) - len(first)
+        done["shapes"] += sum(bool(text.strip()) for text in texts) - len(drawn) - len(boxes)
+        done["shapes"] -= sum(box.class_id in self.known for box in file.boxes) - len(first)
         outside = {line.place for line in file.lines if leaves_image(line)}
-        kept: list[str] = []
+        kept = {place: texts[place - 1].strip() for place in boxes}
         for one in _told_apart(drawn, done):
             text = texts[one.places[0] - 1].strip()
             if one.places[0] in outside:
                 done["cut_polygons"] += 1
                 text = line_of(one.kind, one.mask, one.box, size)
-            kept.append(f"{text}\n")
+            kept[one.places[0]] = text
         place, _ = write_image(root, f"images/{split}/{entry.id}", entry.image, pixels)
-        target = yolo.label_file(root / place)
+        target = label_place(root / place)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(kept), encoding="utf-8")
+        target.write_text("".join(f"{kept[number]}\n" for number in sorted(kept)), encoding="utf-8")
         return Repaired(Written(entry.id, place, {}), done)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
@@ -100,3 +107,8 @@ class YoloRepairer:
         text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
         (root / "data.yaml").write_text(text, encoding="utf-8")
         (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
+
+
+def _in_pixels(line: Line, size: tuple[int, int]) -> list[float]:
+    """The corners of a line in an image of that height and width."""
+    return (np.asarray(line.polygon).reshape(-1, 2) * (size[1], size[0])).ravel().tolist()

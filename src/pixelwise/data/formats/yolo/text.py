@@ -43,13 +43,13 @@ class YoloFile:
     Attributes:
         path: the file.
         lines: the sound ones.
-        boxes: place and text of the lines that are boxes.
+        boxes: the lines that are boxes, as polygons of their corners.
         faults: of all lines.
     """
 
     path: Path
     lines: tuple[Line, ...]
-    boxes: tuple[tuple[int, str], ...]
+    boxes: tuple[Line, ...]
     faults: tuple[ShapeFault, ...]
 
 
@@ -59,7 +59,7 @@ def read_yolo(path: Path) -> YoloFile:
         return YoloFile(path, (), (), ())
     texts = read_lines(path)
     lines: list[Line] = []
-    boxes: list[tuple[int, str]] = []
+    boxes: list[Line] = []
     faults: list[ShapeFault] = []
     for place, text in enumerate(texts, start=1):
         words = text.split()
@@ -73,7 +73,7 @@ def read_yolo(path: Path) -> YoloFile:
                 faults.append(ShapeFault("polygon outside", place, text, False))
             continue
         if len(words) == 5 and not found.fatal:
-            boxes.append((place, " ".join(words)))
+            boxes.append(_box(place, words))
         faults.append(found)
     return YoloFile(path, tuple(lines), tuple(boxes), tuple(faults))
 
@@ -89,34 +89,35 @@ def _farthest(coordinates: Sequence[float]) -> float:
 
 
 def all_faults(file: YoloFile, known: Sequence[int]) -> Iterator[ShapeFault]:
-    """The faults of a file, its lines of unknown classes, and boxes that stand twice in it."""
+    """The faults of a file, and its lines of unknown classes."""
     yield from file.faults
-    for line in file.lines:
+    for line in (*file.lines, *file.boxes):
         if line.class_id not in known:
             yield ShapeFault("unknown category", line.place, f"class {line.class_id} is not in the label set", True)
-    first: dict[str, int] = {}
-    for place, text in file.boxes:
-        if first.setdefault(text, place) != place:
-            fault = f"line {first[text]} has the same class and the same box"
-            yield ShapeFault("repeated annotation", place, fault, False)
+
+
+def _box(place: int, words: Sequence[str]) -> Line:
+    class_id, x, y, width, height = (float(word) for word in words)
+    left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    return Line(place, int(class_id), (left, top, right, top, right, bottom, left, bottom))
 
 
 def _line(words: Sequence[str], place: int) -> Line | ShapeFault:
     try:
         values = [float(word) for word in words]
     except ValueError:
-        return ShapeFault("line", place, "a class and numbers x1 y1 x2 y2 … are wanted", True)
+        return ShapeFault("line", place, "expected a class and numbers x1 y1 x2 y2 …", True)
     class_id, coordinates = values[0], values[1:]
     if not all(map(math.isfinite, values)) or class_id != int(class_id) or class_id < 0:
-        return ShapeFault("line", place, "a class (a whole number) and numbers x1 y1 x2 y2 … are wanted", True)
+        return ShapeFault("line", place, "expected a class (a whole number) and numbers x1 y1 x2 y2 …", True)
     farthest = _farthest(coordinates)
     if farthest > FAR_OUTSIDE:
-        text = f"a coordinate {farthest:g} outside of 0 to 1; fractions of width and height are wanted, no pixels"
+        text = f"a coordinate {farthest:g} outside of 0 to 1; expected fractions of width and height, no pixels"
         return ShapeFault("line", place, text, True)
     if len(coordinates) == 4:
         return ShapeFault("no segmentation", place, "no polygon; a box alone does not say which pixels", False)
     if len(coordinates) % 2:
-        return ShapeFault("line", place, f"{len(coordinates)} coordinates; pairs x y are wanted", True)
+        return ShapeFault("line", place, f"{len(coordinates)} coordinates; expected pairs x y", True)
     if len(coordinates) < 6:
         points = len(coordinates) // 2
         return ShapeFault("polygon without extent", place, f"the polygon has {points} points, not three", False)

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from pixelwise.errors import DataError
 from pixelwise.files import atomic
-from pixelwise.predictions.lines import ResultsFile
+from pixelwise.labels import LabelSet
+from pixelwise.predictions.lines import ResultsFile, read_image_lines
 
 
 def identity(image: str, **changes) -> dict:
@@ -133,3 +135,64 @@ def test_a_name_that_is_not_unicode_is_escaped(tmp_path: Path):
         results.append({**identity("a\udcff.jpg"), "files": []})
     with ResultsFile(tmp_path) as results:
         assert results.holds(identity("a\udcff.jpg"), files=[])
+
+
+SEGMENT = {"id": 1, "label": 0, "area": 4, "box": [0, 0, 2, 2], "score": 0.5, "track_id": None, "rle": None}
+LINE = {"image": "photos/a.jpg", "labels": ["sky", "ball"], "files": ["a.instances.png"], "segments": [SEGMENT]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {**LINE, "files": 5},
+        {**LINE, "files": [1]},
+        {**LINE, "segments": {}},
+        {**LINE, "segments": [{**SEGMENT, "box": "x"}]},
+        {**LINE, "segments": [{**SEGMENT, "label": 2}]},
+        {**LINE, "segments": [{**SEGMENT, "label": "sky"}]},
+        {**LINE, "segments": [None]},
+    ],
+)
+def test_a_line_of_other_types_is_none_of_ours(tmp_path: Path, line: dict):
+    (tmp_path / "results.jsonl").write_text(json.dumps({**identity("a.jpg"), **line, "image": "a.jpg"}) + "\n")
+    with ResultsFile(tmp_path) as results:
+        assert not results.holds(identity("a.jpg"), files=[])
+        assert list(results.coco_entries(LabelSet.from_names("set", ["sky", "ball"]))) == []
+
+
+@pytest.mark.parametrize("content", [b'{"image": "\xed\xa0\x80"}\n', b"\xff\xfe\n", b"[" * 50_000 + b"\n"])
+def test_bytes_that_are_no_line_are_none(tmp_path: Path, content: bytes):
+    (tmp_path / "results.jsonl").write_bytes(content)
+    with ResultsFile(tmp_path) as results:
+        add(results, "a.jpg")
+        results.forget([], files=[])
+    assert images(tmp_path) == ["a.jpg"]
+    (tmp_path / "results.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=r"results.jsonl: line 1: .*expected a line of `pixelwise predict`"):
+        read_image_lines(tmp_path / "results.jsonl")
+
+
+def test_entries_are_of_lines_with_the_same_classes(tmp_path: Path):
+    labels = LabelSet.from_names("set", ["sky", "ball"])
+    with ResultsFile(tmp_path) as results:
+        results.append({**identity("a.jpg"), **LINE, "image": "a.jpg"})
+        results.append({**identity("b.jpg"), **LINE, "image": "b.jpg", "labels": ["grass"], "files": []})
+        found = list(results.coco_entries(labels))
+    assert found == [{"image_id": "a.jpg", "category_id": 0, "bbox": [0, 0, 2, 2], "score": 0.5}]
+
+
+def test_lines_of_images_are_read_by_the_names_of_their_results(tmp_path: Path):
+    path = tmp_path / "results.jsonl"
+    again = {**LINE, "segments": [SEGMENT, {**SEGMENT, "label": 1}]}
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in (LINE, again)) + '{"image": "cut sh')
+    stored = read_image_lines(path)
+    assert stored.names == ["sky", "ball"]
+    assert list(stored.lines) == ["a"]
+    assert stored.lines["a"].classes == {0, 1}
+    assert [one.label for one in stored.lines["a"].segments()] == [0, 1]
+    path.write_text(f"{json.dumps(LINE)}\n{json.dumps({**LINE, 'labels': ['ball']})}\n")
+    with pytest.raises(DataError, match="line 2 has other labels than those before"):
+        read_image_lines(path)
+    path.write_text(f"{json.dumps({**LINE, 'segments': [{**SEGMENT, 'score': 'high'}]})}\n")
+    with pytest.raises(DataError, match=r"results.jsonl: line 1: segments\.0\.score is 'high'"):
+        read_image_lines(path)

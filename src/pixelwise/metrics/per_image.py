@@ -1,0 +1,121 @@
+"""What all metrics share: a result for each image, each image once, and a state that JSON keeps exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pixelwise.errors import DataError, RecipeError
+from pixelwise.labels import LabelSet
+
+Result = TypeVar("Result")
+Metric = TypeVar("Metric", bound="PerImage[Any]")
+
+
+class PerImage(Generic[Result]):
+    """Keeps a result for each image.
+
+    Args:
+        labels: the classes.
+        definition: one of the metric's; the first of them unless it is given.
+
+    Raises:
+        RecipeError: an unknown definition.
+    """
+
+    definitions: ClassVar[Mapping[str, str]]
+    """One line each for people who compare numbers."""
+    result: ClassVar[Any]
+    """The type of what is kept of an image: a NamedTuple of numbers, strings and tuples."""
+
+    def __init__(self, labels: LabelSet, definition: str | None = None) -> None:
+        if definition is None:
+            definition = next(iter(self.definitions))
+        if definition not in self.definitions:
+            raise RecipeError(f"definition '{definition}': expected one of {', '.join(self.definitions)}")
+        self.labels = labels
+        self.definition = definition
+        self.images: dict[str, Result] = {}
+        """What is kept of each image, by its name."""
+
+    def merge(self, other: Any) -> None:
+        """Add what another one kept of other images.
+
+        Raises DataError for an image in both, other classes, or another definition.
+        """
+        self.labels.require_same(other.labels, mine="this metric", theirs="the other")
+        if self.definition != other.definition:
+            raise DataError(f"one part is evaluated by the definition {self.definition}, another by {other.definition}")
+        both = sorted(set(self.images) & set(other.images))
+        if both:
+            raise DataError(f"image '{both[0]}' is in both parts ({len(both)} such images); each id is counted once")
+        self.images |= other.images
+
+    def state(self) -> dict[str, Any]:
+        """What is kept, as tuples and numbers that JSON keeps exactly; `from_state` takes it back."""
+        return {"images": dict(self.images)}
+
+    @classmethod
+    def from_state(cls: type[Metric], labels: LabelSet, definition: str, state: Mapping[str, Any]) -> Metric:
+        """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
+        metric = cls(labels, definition)
+        metric.images = stored(dict[str, cls.result], state, "images")
+        for name, one in metric.images.items():
+            fault = metric.fault(one)
+            if fault:
+                raise DataError(f"state.images.{name}: {fault}")
+        return metric
+
+    def fault(self, result: Result) -> str | None:  # noqa: ARG002
+        """What is wrong with a stored result whose types are right, or None."""
+        return None
+
+    def require_classes(self, labels: Collection[int], *, id: str, side: str) -> None:
+        """Raise DataError for a class that is none of the metric's; `side` is `truth` or `prediction`."""
+        strange = next((one for one in labels if not 0 <= one < len(self.labels)), None)
+        if strange is not None:
+            raise DataError(
+                f"image '{id}': class {strange} in the {side} is not one of the {len(self.labels)} "
+                f"of '{self.labels.name}'"
+            )
+
+
+def image_key(id: str, clip: str | None = None, frame: int | None = None) -> str:
+    """The name of an image among all: frames of several clips may have the same id."""
+    return "/".join(str(part) for part in (clip, frame, id) if part is not None)
+
+
+def new_key(counted: Collection[str], id: str, clip: str | None = None, frame: int | None = None) -> str:
+    """The name of an image that is about to be counted. Raises DataError where it was counted before."""
+    key = image_key(id, clip, frame)
+    if key in counted:
+        raise DataError(f"image '{key}' was evaluated before; each id is counted once")
+    return key
+
+
+def require_size(predicted: Sequence[int], truth: Sequence[int], *, id: str) -> None:
+    """Raise DataError where the heights and widths of prediction and truth differ."""
+    if tuple(predicted) != tuple(truth):
+        raise DataError(
+            f"image '{id}': the prediction is {predicted[0]}×{predicted[1]}, the truth {truth[0]}×{truth[1]}; "
+            "predictions must have the truth's size"
+        )
+
+
+def stored(form: Any, state: Mapping[str, Any], name: str) -> Any:
+    """An entry of a state, of this type. Raises DataError that names the first place where it is not."""
+    try:
+        return TypeAdapter(form).validate_python(state.get(name))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in ("state", name, *fault["loc"]))
+        raise DataError(f"{place}: {fault['msg']}") from None
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are known, to the same bits in any order; None without any."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
