@@ -1,26 +1,44 @@
-"""Pairs whose masks have a suffix that nobody said."""
-
-from __future__ import annotations
+"""A suffix of masks that is missing or wrong is named once."""
 
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from pixelwise.data.spec import DataSpec, open_dataset
-from pixelwise.data.tools.check import check_dataset
+from pixelwise.data.kinds.pair_layout import list_items
 from pixelwise.errors import DataError
-from tests.data.drawing import write_image, write_mask
 
 
-@pytest.mark.parametrize("format", ["masks", "instance-masks"])
-def test_a_suffix_that_nobody_said_is_named_once(format: str, tmp_path: Path) -> None:
-    for seed in range(6):
-        write_image(tmp_path / "images" / "train" / f"{seed}0.png", seed=seed)
-        write_mask(tmp_path / "masks" / "train" / f"{seed}0_mask.png")
-    if format == "masks":
-        (tmp_path / "labels.txt").write_text("floor\nwall\n")
-    for look in (lambda: open_dataset(f"{format}:{tmp_path}", default_split="train"),
-                 lambda: check_dataset(DataSpec.parse(f"{format}:{tmp_path}"))):  # fmt: skip
-        with pytest.raises(DataError, match=r"6 of 6 have '_mask' behind it: add \?suffix=_mask to the specification"):
-            look()
-    assert check_dataset(DataSpec.parse(f"{format}:{tmp_path}?suffix=_mask")).faults() == ()
+def save(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "options", "expected"),
+    [
+        ("_mask", {}, "no image has a mask; 340 masks end with '_mask': add ?suffix=_mask"),
+        ("_mask", {"suffix": "_msk"}, "340 masks end with '_mask': write ?suffix=_mask"),
+        ("", {"suffix": "_mask"}, "340 masks have the names of the images: leave ?suffix= out"),
+    ],
+)
+@pytest.mark.parametrize("folders", [("images", "masks"), ("images/train", "masks/train"), ("train", "trainannot")])
+def test_a_suffix_that_fits_no_mask_is_one_line_with_the_right_one(
+    tmp_path: Path, ending: str, options: dict[str, str], expected: str, folders: tuple[str, str]
+) -> None:
+    images, masks = (tmp_path / folder for folder in folders)
+    for index in range(340):
+        save(images / f"{index}.png", masks / f"{index}{ending}.png")
+    with pytest.raises(DataError) as error:
+        list_items(tmp_path, "train", options)
+    assert str(error.value).startswith(f"{masks}: ")
+    assert expected in str(error.value)
+    right = {"suffix": ending} if ending else {}
+    assert all(item.image and item.truth for item in list_items(tmp_path, "train", right))
+
+
+def test_names_that_have_nothing_to_do_with_each_other_are_left_to_the_check(tmp_path: Path) -> None:
+    save(*(tmp_path / "images" / f"{name}.png" for name in "ab"))
+    save(*(tmp_path / "masks" / f"{name}.png" for name in ("x", "y", "a1", "z")))
+    assert len(list_items(tmp_path, "train", {})) == 6

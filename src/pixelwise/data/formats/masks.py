@@ -27,7 +27,6 @@ from pixelwise.data.kinds.folders import labels_for, names_colours
 from pixelwise.data.kinds.pair_layout import (
     list_items,
     places_of,
-    require_suffix,
     source_of,
     split_notes,
 )
@@ -51,7 +50,6 @@ OPTIONS: Mapping[str, str] = {
 def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     """The images and masks of one split, also those without partner. Raises DataError when the labels are not said."""
     items = list_items(path, split, options)
-    require_suffix(items, source_of(path, split, options))
     return mask_listing(
         items,
         labels_of(path, options),

@@ -36,7 +36,6 @@ OPTIONS: Mapping[str, str] = {
 def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     """The images and masks of one split, also those without partner. Raises DataError when classes are not told."""
     items, classes, void = pair_layout.list_items(path, split, options), object_classes(path, options), void_of(options)
-    pair_layout.require_suffix(items, pair_layout.source_of(path, split, options))
     return Listing(
         items,
         classes.labels,
