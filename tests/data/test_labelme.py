@@ -22,6 +22,7 @@ from pixelwise.errors import DataError
 from pixelwise.types import Instances
 from tests.data import drawing
 from tests.data.formats import coco_set, labelme_set
+from tests.data.formats.labelme_set import shape
 
 SQUARE = [(1, 1), (4, 1), (4, 4), (1, 4)]
 

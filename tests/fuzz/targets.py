@@ -29,18 +29,10 @@ from pixelwise.inference.video.predict import VideoJob, look_for_results, predic
 from pixelwise.labels import LabelSet
 from tests.data import drawing
 from tests.data.formats import (
-    ade20k_set,
-    camvid_set,
-    cityscapes_panoptic_set,
-    cityscapes_set,
-    coco_panoptic_set,
     coco_set,
-    instance_masks_set,
-    labelme_set,
     masks_set,
-    voc_set,
-    yolo_set,
 )
+from tests.data.sets import write_tiny_set
 from tests.drawn_scenes import write_masks_tree
 from tests.small_videos import squares, write_video
 
@@ -110,30 +102,11 @@ for _setting in ("steps=1", "batch_size=2", "crop_size=32", "input_size=32", "mo
 
 
 def tiny_set(format: str, root: Path) -> None:
-    """A faultless set of a few images with a train and a val split."""
-    simple = {
-        "camvid": camvid_set.camvid, "ade20k": ade20k_set.ade20k, "cityscapes": cityscapes_set.cityscapes, "labelme": labelme_set.labelme,
-        "yolo": yolo_set.yolo, "coco-panoptic": coco_panoptic_set.coco_panoptic, "cityscapes-panoptic": cityscapes_panoptic_set.cityscapes_panoptic,
-        **clip_trees.TREES,
-    }  # fmt: skip
-    if format in simple:
-        simple[format](root)
-    elif format == "voc":
-        voc_set.voc(root, {"train": ("a", "b", "c"), "val": ("d", "e")}, objects=True)
-    elif format == "masks":
-        masks_set.masks(root, [f"image {index}" for index in range(4)])
-    elif format == "instance-masks":
-        instance_masks_set.instance_masks(root, [f"image {index}" for index in range(4)])
-        table = {f"image {index}": {"1": "crate", "7": {"class": "crate", "crowd": True}} for index in range(4)}
+    """A faultless set of a few images with a train and a val split, and what else its readers take."""
+    write_tiny_set(format, root)
+    if format == "instance-masks":
+        table = {f"image {index}": {"1": "crate", "7": {"class": "crate", "crowd": True}} for index in range(10)}
         (root / "objects.json").write_text(json.dumps(table))
-    else:
-        assert format == "coco", f"no tiny set of the format {format} is drawn here yet"
-        for split, id in (("train", 7), ("val", 8)):
-            objects = [coco_set.annotation(1, id, 3, (1, 1, 6, 5)), coco_set.annotation(2, id, 9, (2, 3, 8, 8))]
-            image = {"id": id, "file_name": f"{split}.png", "height": 8, "width": 8}
-            coco_set.coco(
-                root, objects, split=split, images=[image, {**image, "id": id + 10, "file_name": f"{split}2.png"}]
-            )
 
 
 def _of_format(name: str) -> Target:
