@@ -102,16 +102,23 @@ class FileDataset:
     def __post_init__(self) -> None:
         require_unique(self.ids, source=self.name)
 
-    @cached_property
+    @property
     def ids(self) -> tuple[str, ...]:
         """The id of each image."""
-        return tuple(item.id for item in self.items)
+        return self._ids
 
     @cached_property
+    def _ids(self) -> tuple[str, ...]:
+        return tuple(item.id for item in self.items)
+
+    @property
     def clips(self) -> tuple[str, ...] | None:
         """The clip of each image; None of stills."""
-        clips = tuple(item.clip for item in self.items if item.clip is not None)
-        return clips or None
+        return self._clips
+
+    @cached_property
+    def _clips(self) -> tuple[str, ...] | None:
+        return tuple(item.clip for item in self.items if item.clip is not None) or None
 
     @cached_property
     def _places(self) -> tuple[int, ...]:
