@@ -261,7 +261,7 @@ def object_subject(path: Path, specs: Sequence[str], label_map: str | None = Non
     entries = read_entries(path)
     datasets, joined, maps = _in_stored_classes(entries, specs, label_map)
     answers = pair_objects(entries, joined)
-    notes = (*_notes(datasets), *_notes_on_ids(datasets), *_tables(maps), *([answers.note] if answers.note else []))
+    notes = (*_notes(datasets), *_tables(maps), *([answers.note] if answers.note else []))
     return Subject(str(path), answers, joined, range(len(joined)), notes, _conditions(maps), task="instance")
 
 

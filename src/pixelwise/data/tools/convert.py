@@ -201,7 +201,7 @@ class _Names:
 
 
 class _Named(NamedTuple):
-    """An image: its place in the set, the name of its files, its id, and whether the name is another than in the source."""
+    """An image: its place in the set, the name of its files, its id, and whether that name is another than before."""
 
     place: int
     name: str
