@@ -132,10 +132,11 @@ class TestInstances:
     def test_a_polygon_counts_without_a_box_of_any_extent(self, tmp_path: Path) -> None:
         boxes = ([0, 0, 0, 0], [1, 1, 0, 5], [2, 2, -2, -2], None, [])
         annotations = [
-            trees.annotation(number, 7, CRATE, (number, 0, number + 2, 2), bbox=box) for number, box in enumerate(boxes)
+            trees.annotation(number, 7, CRATE, (number, 0, number + 2, 2), bbox=box)
+            for number, box in enumerate(boxes, start=1)
         ]
         dataset = opened(trees.coco(tmp_path, annotations))
-        assert instances(dataset).boxes.tolist() == [[number, 0, number + 2, 2] for number in range(5)]
+        assert instances(dataset).boxes.tolist() == [[number, 0, number + 2, 2] for number in range(1, 6)]
         assert dataset.note == "given the box of their segmentation: 5 annotations without a box of any extent"
         assert Counter(kind for kind, _ in faults(tmp_path)) == {"box without extent": 3, "no box": 2}
 
