@@ -11,7 +11,8 @@ import pytest
 from pixelwise.data.spec import DataSpec
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.repair import repair_dataset
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import labelme_set
 
 UPRIGHT = [[5, 30], [35, 30], [35, 58], [5, 58]]
 STORED = [[30, 5], [58, 5], [58, 35], [30, 35]]
@@ -21,16 +22,16 @@ BOTH = [[1, 2], [11, 2], [11, 32], [1, 32]]
 def repaired(root: Path, shapes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Photographs stored as 40×60, shown as 60×40, with the stored size in their files: what was done, the points."""
     for seed, (name, points) in enumerate(shapes.items()):
-        trees.labelme_file(
+        labelme_set.labelme_file(
             root / "a" / "train",
             name,
-            [trees.shape("crate", points)],
+            [labelme_set.shape("crate", points)],
             imagePath=f"{name}.jpg",
             imageHeight=40,
             imageWidth=60,
         )
         (root / "a" / "train" / f"{name}.png").unlink()
-        trees.write_turned(root / "a" / "train" / f"{name}.jpg", stored_hw=(40, 60), seed=seed)
+        drawing.write_turned(root / "a" / "train" / f"{name}.jpg", stored_hw=(40, 60), seed=seed)
     repairs = repair_dataset(DataSpec.parse(f"labelme:{root / 'a'}"), root / "b")
     assert repairs.remaining == check_dataset(DataSpec.parse(repairs.opens_as[0])).faults() == ()
     content = {name: json.loads((root / "b" / "train" / f"{name}.json").read_text()) for name in shapes}
