@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.drawing.contact_sheet import CELL_HW, MARGIN, contact_sheet, fitted
+from pixelwise.drawing.contact_sheet import CELL_HW, MARGIN, Compared, comparison_sheet, contact_sheet, fitted
 from pixelwise.drawing.draw import (
     LEGEND_OBJECTS,
     OPACITY,
@@ -280,3 +280,11 @@ def test_a_sheet_shows_segments_and_names_their_classes(monkeypatch: pytest.Monk
         left = MARGIN + column * (CELL_HW[1] + MARGIN)
         assert np.abs(sheet[MARGIN + 120, left + x] - thing).max() <= 1
         assert np.abs(sheet[MARGIN + 20, left + 10] - 100 * (1 - OPACITY)).max() <= 1
+
+
+def test_objects_that_are_boxes_alone_leave_the_picture_as_it_is() -> None:
+    found = Annotation(instances=Instances(boxes=torch.tensor([[1.0, 1, 5, 5]]), labels=torch.tensor([1])))
+    sample = Sample(noise(20, 30), Annotation(semantic=torch.zeros(20, 30, dtype=torch.uint8)), "a", (20, 30))
+    assert fitted(sample, found).truth.semantic is None
+    shown = comparison_sheet([Compared(fitted(sample), fitted(sample, found).truth, ("a", "said"))], LABELS)
+    assert shown.size[0] > 3 * CELL_HW[1]
