@@ -26,7 +26,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from results import add_option, report
 
-from pixelwise.data.kinds.object_lists import DrawnObjects
+from pixelwise.data.dataset import FileDataset
 from pixelwise.data.spec import open_dataset
 
 Read = Callable[[int], object]
@@ -40,7 +40,7 @@ class Peer:
         annotations: those of each image of the set, in the order of the file.
     """
 
-    def __init__(self, dataset: DrawnObjects, file: Path) -> None:
+    def __init__(self, dataset: FileDataset, file: Path) -> None:
         with redirect_stdout(StringIO()):
             self.api: Any = COCO(str(file))
         self.annotations = [self.api.imgToAnns[self.image_id(id)] for id in dataset.ids]
@@ -60,7 +60,7 @@ class Peer:
             return np.asarray(image.convert("RGB")), self.masks(index)
 
 
-def require_equal(dataset: DrawnObjects, peer: Peer) -> tuple[int, int, int]:
+def require_equal(dataset: FileDataset, peer: Peer) -> tuple[int, int, int]:
     """Compare every mask; the number of objects, and the bytes that all of them take here and there."""
     objects = ours = theirs = 0
     for index in range(len(dataset)):
@@ -99,7 +99,7 @@ def main() -> int:
     add_option(parser)
     options = parser.parse_args()
     dataset = open_dataset(f"coco:{options.data}@{options.split}", default_split=options.split)
-    assert isinstance(dataset, DrawnObjects)
+    assert isinstance(dataset, FileDataset)
     peer = Peer(dataset, dataset.truth_path(0))
     objects, held, held_there = require_equal(dataset, peer)
     images = len(dataset)

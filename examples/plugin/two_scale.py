@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
-from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
-from pixelwise.ops.resize import argmax_resized
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Traits
+from pixelwise.losses.cross_entropy import stack_semantic
+from pixelwise.nn.dense import DenseSystem
 from pixelwise.types import Annotation, Batch
 
 TASK = "semantic"
@@ -41,7 +41,7 @@ def _stack(channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class TwoScale(nn.Module):
+class TwoScale(DenseSystem):
     """Two stacks and a classifier.
 
     Args:
@@ -49,16 +49,10 @@ class TwoScale(nn.Module):
         channels: of each stack.
     """
 
-    task = TASK
-    traits = TRAITS
-    backbone = None
-
     def __init__(self, *, num_classes: int, channels: int) -> None:
-        super().__init__()
+        super().__init__(None, TRAITS, num_classes=num_classes)
         self.fine, self.coarse = _stack(channels), _stack(channels)
         self.classifier = nn.Conv2d(2 * channels, num_classes, 1)
-        self.thresholds = Thresholds()
-        self.pixel_loss = PixelLoss(align_corners=self.traits.align_corners)
 
     def forward(
         self,
@@ -81,13 +75,6 @@ class TwoScale(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """Cross-entropy of the enlarged logits."""
         return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
-
-    def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The most probable class of each pixel of the original image, and its probability."""
-        return [
-            Annotation(*argmax_resized(logits, size))
-            for logits, size in zip(output.logits, sizes.original, strict=True)
-        ]
 
 
 def build(*, num_classes: int, channels: int = 32) -> TwoScale:
@@ -114,5 +101,4 @@ RECIPE = Recipe(
         ),
     ),
 )
-
 RECIPES: dict[str, Recipe] = {}

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import wraps
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -106,6 +106,40 @@ class Thresholds:
         return (scores >= self.score).nonzero().flatten()[: self.max_detections]
 
 
+@dataclass(frozen=True, slots=True)
+class ClassRows:
+    """Where a layer keeps what it knows of each class, so that a network of other classes can take what both have.
+
+    Attributes:
+        name: of the layer, whose weight and bias are meant, or of a tensor.
+        class_ids: of the classes, in the order of their rows.
+        first: rows before those of the classes, such as that of no object.
+        each: rows of a class.
+        groups: how often all those rows are repeated, such as for each anchor.
+        axes: of the weight that have these rows.
+    """
+
+    name: str
+    class_ids: tuple[int, ...]
+    first: int = 0
+    each: int = 1
+    groups: int = 1
+    axes: tuple[int, ...] = (0,)
+
+    def of(self, class_ids: Sequence[int]) -> list[int]:
+        """The rows of these classes, in this order, and those before the classes.
+
+        Raises:
+            ValueError: a class has no rows here.
+        """
+        block = [*range(self.first)]
+        for class_id in class_ids:
+            start = self.first + self.class_ids.index(class_id) * self.each
+            block += range(start, start + self.each)
+        size = self.first + len(self.class_ids) * self.each
+        return [group * size + row for group in range(self.groups) for row in block]
+
+
 @runtime_checkable
 class System(Protocol):
     """A model of one paper: `forward` computes, `loss` compares with the ground truth, `decode` gives annotations.
@@ -146,6 +180,10 @@ class System(Protocol):
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
         """All maps that are computed before anything is sorted or chosen, by which two networks can be compared."""
+        ...
+
+    def class_rows(self) -> Sequence[ClassRows]:
+        """All layers and tensors whose shape follows from the number of classes."""
         ...
 
     def loss(self, output: Any, batch: Batch) -> dict[str, Term]:
@@ -199,14 +237,17 @@ def flat_arguments(build: Callable[..., Built]) -> Callable[..., Built]:
     Args:
         build: with keyword arguments alone; those whose default is a dataclass are spread.
     """
-    signature = inspect.signature(build)
+    signature = inspect.signature(build, eval_str=True)
     values = {name: one.default for name, one in signature.parameters.items() if is_dataclass(one.default)}
     owners = {field.name: name for name, value in values.items() for field in fields(value)}
+    kinds = {name: get_type_hints(type(value)) for name, value in values.items()}
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
         spread = fields(values[name]) if name in values else ()
         parameters += [
-            parameter.replace(name=field.name, default=getattr(values[name], field.name), annotation=field.type)
+            parameter.replace(
+                name=field.name, default=getattr(values[name], field.name), annotation=kinds[name][field.name]
+            )
             for field in spread
         ] or [parameter]
 

@@ -15,13 +15,13 @@ from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.predictions.coco_segments import StoredSegments, find_segments, pair_segments, read_segment_list
 from tests.cli.conftest import Run
-from tests.data import trees
+from tests.data.formats import coco_panoptic_set
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> str:
     """Two images of val, the second all void."""
-    return f"coco-panoptic:{trees.coco_panoptic(tmp_path / 'set')}@val"
+    return f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path / 'set')}@val"
 
 
 ROAD_CAR_PERSON = [[1, 1, 2, 2, 3, 0]] * 2 + [[1, 1, 1, 0, 0, 0]] * 2
@@ -43,7 +43,7 @@ def write_results(
     annotations = []
     for image in images:
         name = f"{Path(str(image)).stem}.png"
-        trees.write_segments((folder or file.with_suffix("")) / name, ids)
+        coco_panoptic_set.write_segments((folder or file.with_suffix("")) / name, ids)
         infos = [{"id": id, "category_id": category} for id, category in segments]
         annotations.append({"image_id": image, "file_name": name, "segments_info": infos})
     file.write_text(json.dumps({"annotations": annotations, **more}))
@@ -142,7 +142,7 @@ def test_a_faulty_png_fails_its_image_alone(run: Run, tmp_path: Path, spec: str)
         ([[1, 1, 2, 2, 3]] * 4, "5.png: the PNG is 4×5, image '5' 4×6 (height×width)"),
     ]
     for ids, text in cases:
-        trees.write_segments(tmp_path / "results" / "5.png", ids)
+        coco_panoptic_set.write_segments(tmp_path / "results" / "5.png", ids)
         code, out, err = run("evaluate", "--predictions", file, "--data", spec, "--json", "--workers", 0)
         assert code == 1
         assert json.loads(out)["images"] == 1

@@ -21,7 +21,7 @@ from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.systems import system_module
 from pixelwise.ops import rle
 from tests.cli.conftest import Run
-from tests.data import clip_trees
+from tests.data.formats import davis_set
 from tests.drawn_scenes import LABELS, draw_objects, objects_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
@@ -163,7 +163,7 @@ def test_a_model_its_parts_and_its_files_get_the_same_numbers(
 
 
 def test_objects_of_all_classes_count_where_the_set_has_one(run: Run, model: Path, tmp_path: Path) -> None:
-    data = ("--data", f"davis:{clip_trees.davis(tmp_path / 'davis')}@train", "--workers", 0)
+    data = ("--data", f"davis:{davis_set.davis(tmp_path / 'davis')}@train", "--workers", 0)
     code, out, err = run("evaluate", model, *data, "--json", "--out", tmp_path / "report")
     assert code == 0
     assert "'davis' has objects of any class: those of all 3 classes of the model count" in err

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import pixelwise.models
 from pixelwise.data.kinds.folders import labels_toml
-from pixelwise.data.kinds.segment_maps import panoptic_of
+from pixelwise.data.truth.segments import panoptic_of
 from pixelwise.evaluation import comparison
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.systems import system_module

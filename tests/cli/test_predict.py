@@ -17,7 +17,7 @@ from PIL import Image
 from pixelwise.cli.app import main
 from pixelwise.inference.image_input import image_tensor
 from pixelwise.inference.images import predict as predict_files
-from pixelwise.inference.model_folder import ModelCard, write_model
+from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.models import deeplab_v3_plus
 from pixelwise.ops import rle
@@ -115,6 +115,40 @@ def test_broken_images_are_skipped_and_told(
     assert len(told) == 3
     assert captured.out == "out/  1 overlay, 1 mask, results.jsonl\n"
     assert set(lines(place / "out")) == {"a/good.jpg"}
+
+
+def test_a_model_that_gives_no_numbers_fails_by_image_and_writes_nothing(
+    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    module, card = read_model(model)
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("inf"))
+    monkeypatch.setattr("pixelwise.inference.load.read_model", lambda _: (module, card))
+    save_noise(place / "a.png")
+    assert run(monkeypatch, "a.png", "--model", model, "--out", "out") == 1
+    assert "a.png: the model's scores or boxes are no numbers (NaN or infinite)" in capsys.readouterr().err
+    assert files_below(place / "out") == {"results.jsonl"}
+    assert lines(place / "out") == {}
+
+
+def test_animations_and_files_of_other_kinds_are_told(
+    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    frames = [Image.new("RGB", (9, 8), (value, 0, 0)) for value in (0, 80, 160)]
+    (place / "in").mkdir()
+    frames[0].save(place / "in" / "a.gif", save_all=True, append_images=frames[1:])
+    save_noise(place / "in" / "b.jfif")
+    (place / "in" / "c.svg").write_text("<svg/>")
+    (place / "in" / "d.overlay.png").write_bytes(b"x")
+    assert run(monkeypatch, "in", "--model", model, "--out", "out") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "1 file skipped by its suffix: 1 .svg",
+        "1 file skipped, named as results are (such as .overlay.png)",
+        "first frame alone predicted, the others skipped: in/a.gif has 3",
+    ]
+    assert files_below(place / "out") >= {"a.overlay.png", "b.overlay.png"}
+    assert run(monkeypatch, "in", "--model", model, "--out", "out", "--quiet") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_but_broken_images(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):

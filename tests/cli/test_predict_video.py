@@ -124,7 +124,8 @@ def test_videos_and_images_in_one_call(
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.name[0] != "."}
     assert written == {
         "a.mp4", "a.mp4.overlay.mp4", "a.mp4.jsonl", "a.mkv", "a.mkv.overlay.mp4", "a.mkv.jsonl", "b.png",
-        "b.overlay.png", "b.semantic.png", "results.jsonl", "results.mp4", "results.overlay.mp4", "results.mp4.jsonl",
+        "b.overlay.png", "b.semantic.png", "results.jsonl", "results.mp4",
+        "results.mp4.overlay.mp4", "results.mp4.jsonl",
         "sub/results.mp4", "sub/results.overlay.mp4", "sub/results.jsonl",
     }  # fmt: skip
     assert len(records(folder / "a.mkv.jsonl")) == 5

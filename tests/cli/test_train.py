@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import mobilenet_v2
 
@@ -127,14 +128,13 @@ def test_what_ships_is_tuned_to_other_classes(data: Path, tmp_path: Path) -> Non
     settings = ["steps=1", "batch_size=2", "crop_size=32", "input_size=64", "optimizer.lr=0", "ema_decay=0"]
     done = pixelwise(*words, "--workers", "0", "--out", tmp_path / "run", *[f"--set={value}" for value in settings])
     assert done.returncode == 0, done.stderr
-    dropped = (
-        "--init default: classifier.weight, classifier.bias begin anew; its classes are others (21 of 'voc', here 4"
-    )
-    assert dropped in done.stderr
+    kept = "--init default: classifier.weight, classifier.bias keep the rows of background; its classes are others (21"
+    assert kept in done.stderr
     before = load("default").model.state_dict()
     after = load_file(tmp_path / "run" / "last" / "model.safetensors")
     assert (before["decoder.refine.1.0.weight"] - after["decoder.refine.1.0.weight"]).abs().max() == 0
     assert after["classifier.weight"].shape[0] == 4
+    assert torch.equal(after["classifier.weight"][0], before["classifier.weight"][0]), "both have a background"
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert recipe["init"] == "default"
 

@@ -185,6 +185,26 @@ def test_it_is_a_system(module: SystemFile, system: nn.Module) -> None:
     assert all(parameter.default is None for name, parameter in parameters.items() if name != "images")
 
 
+def test_every_tensor_of_the_classes_is_told_with_its_rows(module: SystemFile) -> None:
+    """As many rows as there are, and all but the first ones in a network of no classes but the first."""
+    arguments = small_arguments(module)
+    others = [{"num_classes": CLASSES + 1}]
+    if "thing_ids" in inspect.signature(module.build).parameters:
+        others.append({"thing_ids": [1]})
+    with torch.device("meta"):
+        systems = [module.build(**{"num_classes": CLASSES, **arguments, **other}) for other in ({}, *others)]
+    found, *changed = ({key: value.shape for key, value in one.state_dict().items()} for one in systems)
+    told: set[str] = set()
+    for rows in systems[0].class_rows():
+        keys = {rows.name, f"{rows.name}.weight", f"{rows.name}.bias"} & found.keys()
+        assert keys, rows
+        for key in keys:
+            for axis in rows.axes:
+                assert sorted(rows.of(rows.class_ids)) == [*range(found[key][axis])], key
+        told |= keys
+    assert told == {key for key, shape in found.items() if any(other[key] != shape for other in changed)}
+
+
 def test_the_output_is_a_named_tuple_of_one_type(module: SystemFile, system: nn.Module) -> None:
     outputs = [forward(system.train(training), a_batch(system)) for training in (True, False)]
     assert type(outputs[0]) is type(outputs[1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data.kinds.object_lists import DrawnObjects
+from pixelwise.data.dataset import FileDataset
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.convert import convert_dataset
@@ -136,7 +136,7 @@ def test_camvid_is_mostly_road_and_building() -> None:
 def test_coco_objects_against_the_json() -> None:
     root = require("coco")
     dataset = open_dataset(f"coco:{root}@val", default_split="val")
-    assert isinstance(dataset, DrawnObjects)
+    assert isinstance(dataset, FileDataset)
     content = json.loads((root / "annotations" / "instances_val2017.json").read_bytes())
     names = {category["id"]: category["name"] for category in content["categories"]}
     for index in range(0, len(dataset), 9):

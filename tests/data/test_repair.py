@@ -21,7 +21,17 @@ from pixelwise.errors import DataError
 from pixelwise.files.images import turned_upright
 from pixelwise.ops import rle
 from pixelwise.types import Instances, Sample
-from tests.data import trees
+from tests.data import drawing
+from tests.data.formats import (
+    camvid_set,
+    cityscapes_set,
+    coco_set,
+    instance_masks_set,
+    labelme_set,
+    masks_set,
+    voc_set,
+    yolo_set,
+)
 from tests.data.sets import write_tiny_set
 
 
@@ -54,19 +64,19 @@ def sample_of(spec: str, id: str) -> Sample:
 
 class TestFolders:
     def test_every_fault_of_a_set(self, tmp_path: Path) -> None:
-        root = trees.camvid(tmp_path / "a", {"train": "abcdefghijk", "val": "xyz"})
+        root = camvid_set.camvid(tmp_path / "a", {"train": "abcdefghijk", "val": "xyz"})
         (root / "train" / "a.png").write_bytes(b"")
         (root / "trainannot" / "b.png").write_text("no picture")
         (root / "train" / "c.png").unlink()
         (root / "trainannot" / "d.png").unlink()
-        trees.write_mask(root / "trainannot" / "e.png", np.zeros((3, 3)))
-        trees.write_mask(root / "trainannot" / "f.png", [[0, 1, 37, 37, 200, 11]] * 4)
-        trees.write_image(root / "trainannot" / "g.png")
-        trees.write_mask(root / "trainannot" / "h.png", np.full((4, 6), 11))
+        drawing.write_mask(root / "trainannot" / "e.png", np.zeros((3, 3)))
+        drawing.write_mask(root / "trainannot" / "f.png", [[0, 1, 37, 37, 200, 11]] * 4)
+        drawing.write_image(root / "trainannot" / "g.png")
+        drawing.write_mask(root / "trainannot" / "h.png", np.full((4, 6), 11))
         shutil.copy(root / "val" / "x.png", root / "train" / "i.png")
         shutil.copy(root / "val" / "y.png", root / "val" / "z.png")
         Image.fromarray(np.full((4, 6, 3), 5, dtype=np.uint8)).save(root / "trainannot" / "j.png")
-        trees.write_mask(root / "trainannot" / "k.tif")
+        drawing.write_mask(root / "trainannot" / "k.tif")
         assert kinds(f"camvid:{root}") == {
             "unreadable image", "unreadable mask", "missing image", "missing mask", "size mismatch", "unknown ids",
             "colour mask", "only void", "image twice", "image in two splits", "two files of one name",
@@ -89,7 +99,7 @@ class TestFolders:
 
     @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
     def test_a_mask_is_turned_like_its_image(self, tmp_path: Path, orientation: int) -> None:
-        root = trees.masks(tmp_path / "a", "x")
+        root = masks_set.masks(tmp_path / "a", "x")
         (root / "images" / "x.png").unlink()
         ids = np.arange(24).reshape(4, 6) % 2 * (np.arange(24).reshape(4, 6) < 9)
         exif = Image.Exif()
@@ -97,7 +107,7 @@ class TestFolders:
         Image.fromarray(np.repeat(ids[:, :, None] * 200, 3, axis=2).astype(np.uint8)).save(
             root / "images" / "x.png", exif=exif
         )
-        trees.write_mask(root / "masks" / "x.png", ids)
+        drawing.write_mask(root / "masks" / "x.png", ids)
         assert kinds(f"masks:{root}") == {"rotated image"}
         repairs = repaired(f"masks:{root}", tmp_path / "b")
         assert repairs.done == {"turned_masks": 1, "upright_images": 1}
@@ -109,10 +119,10 @@ class TestFolders:
             assert not image.getexif()
 
     def test_a_turned_image_with_an_upright_mask_loses_its_tag(self, tmp_path: Path) -> None:
-        root = trees.masks(tmp_path / "a", "wx")
+        root = masks_set.masks(tmp_path / "a", "wx")
         (root / "images" / "x.png").unlink()
-        trees.write_turned(root / "images" / "x.jpg")
-        trees.write_mask(root / "masks" / "x.png", np.ones((6, 4)))
+        drawing.write_turned(root / "images" / "x.jpg")
+        drawing.write_mask(root / "masks" / "x.png", np.ones((6, 4)))
         (root / "images" / "w.png").write_bytes(b"")
         assert repaired(f"masks:{root}", tmp_path / "b").done == {"unreadable_images": 1, "upright_images": 1}
         with Image.open(tmp_path / "b" / "images" / "train" / "x.jpg") as image:
@@ -120,7 +130,7 @@ class TestFolders:
             assert not image.getexif()
 
     def test_lists(self, tmp_path: Path) -> None:
-        root = trees.voc(tmp_path / "a", {"train": "abca", "val": "cd", "trainval": "abcd"})
+        root = voc_set.voc(tmp_path / "a", {"train": "abca", "val": "cd", "trainval": "abcd"})
         assert kinds(f"voc:{root}") == {"repeated id", "image in two splits"}
         repairs = repaired(f"voc:{root}", tmp_path / "b")
         assert repairs.done == {"repeated_images": 2}
@@ -130,7 +140,7 @@ class TestFolders:
         ]  # fmt: skip
 
     def test_own_labels_and_ids_stay(self, tmp_path: Path) -> None:
-        root = trees.camvid(tmp_path / "a")
+        root = camvid_set.camvid(tmp_path / "a")
         (root / "labels.toml").write_text(
             'name = "own"\nvoid_ids = [9]\n[[class]]\nname = "floor"\nid = 0\n[[class]]\nname = "wall"\nid = 1\n'
         )
@@ -142,8 +152,8 @@ class TestFolders:
         assert first == second
 
     def test_train_ids_of_cityscapes(self, tmp_path: Path) -> None:
-        root = trees.cityscapes(tmp_path / "a", ids="labelTrainIds")
-        trees.write_mask(
+        root = cityscapes_set.cityscapes(tmp_path / "a", ids="labelTrainIds")
+        drawing.write_mask(
             root / "gtFine" / "val" / "jena" / "jena_3_4_gtFine_labelTrainIds.png", [[0, 1, 2, 77, 5, 6]] * 4
         )
         repairs = repaired(f"cityscapes:{root}", tmp_path / "b")
@@ -153,7 +163,7 @@ class TestFolders:
         assert sample.truth.semantic.tolist() == [[0, 1, 2, 255, 5, 6]] * 4
 
     def test_colours_become_ids_and_unknown_ones_void(self, tmp_path: Path) -> None:
-        root = trees.masks(tmp_path / "a", "x")
+        root = masks_set.masks(tmp_path / "a", "x")
         pixels = np.array([(0, 0, 0), (128, 0, 0), (1, 1, 1)] * 2, dtype=np.uint8)[None].repeat(4, axis=0)
         Image.fromarray(pixels).save(root / "masks" / "x.png")
         repairs = repaired(f"masks:{root}?palette=labels", tmp_path / "b")
@@ -174,14 +184,14 @@ class TestFolders:
         assert again.labels == dataset.labels
 
     def test_nothing_left(self, tmp_path: Path) -> None:
-        root = trees.masks(tmp_path / "a", "x")
+        root = masks_set.masks(tmp_path / "a", "x")
         (root / "images" / "x.png").write_bytes(b"")
         with pytest.raises(DataError, match="nothing usable is left"):
             repair_dataset(DataSpec.parse(f"masks:{root}"), tmp_path / "b")
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
     def test_never_in_place(self, tmp_path: Path) -> None:
-        root = trees.camvid(tmp_path / "a")
+        root = camvid_set.camvid(tmp_path / "a")
         for out in (root, root / "train"):
             with pytest.raises(DataError, match="nothing is repaired in place"):
                 repair_dataset(DataSpec.parse(f"camvid:{root}"), out)
@@ -189,31 +199,31 @@ class TestFolders:
 
 def faulty_coco(root: Path) -> str:
     """A file with every fault that can be repaired, and sound objects."""
-    sound = [trees.annotation(1, 7, 3, (0, 0, 4, 4)), trees.annotation(2, 8, 9, (1, 1, 5, 5))]
+    sound = [coco_set.annotation(1, 7, 3, (0, 0, 4, 4)), coco_set.annotation(2, 8, 9, (1, 1, 5, 5))]
     faulty = [
-        trees.annotation(10, 7, 3, (2, 2, 6, 6), bbox=[2, 2, 0, 4]),
-        trees.annotation(11, 7, 3, (1, 2, 6, 6), bbox=[2, 2, 4]),
-        trees.annotation(12, 7, 3, (2, 1, 6, 6), bbox=[2, 1, 40, 5]),
-        trees.annotation(13, 7, 3, (0, 0, 8, 2), bbox=[7, 7, 1, 1]),
-        trees.annotation(14, 7, 3, (2, 2, 6, 6), segmentation=[]),
-        trees.annotation(15, 7, 3, (2, 2, 6, 6), segmentation=[[1, 1, 2, 2]]),
-        trees.annotation(16, 7, 3, (2, 2, 6, 6), segmentation=[trees.rectangle(3, 2, 6, 6), [1, 1, 2, 2]]),
-        trees.annotation(
-            17, 7, 3, (2, 2, 6, 6), segmentation=[[1, 1, float("nan"), 2, 3, 3], trees.rectangle(2, 3, 6, 6)]
+        coco_set.annotation(10, 7, 3, (2, 2, 6, 6), bbox=[2, 2, 0, 4]),
+        coco_set.annotation(11, 7, 3, (1, 2, 6, 6), bbox=[2, 2, 4]),
+        coco_set.annotation(12, 7, 3, (2, 1, 6, 6), bbox=[2, 1, 40, 5]),
+        coco_set.annotation(13, 7, 3, (0, 0, 8, 2), bbox=[7, 7, 1, 1]),
+        coco_set.annotation(14, 7, 3, (2, 2, 6, 6), segmentation=[]),
+        coco_set.annotation(15, 7, 3, (2, 2, 6, 6), segmentation=[[1, 1, 2, 2]]),
+        coco_set.annotation(16, 7, 3, (2, 2, 6, 6), segmentation=[drawing.rectangle(3, 2, 6, 6), [1, 1, 2, 2]]),
+        coco_set.annotation(
+            17, 7, 3, (2, 2, 6, 6), segmentation=[[1, 1, float("nan"), 2, 3, 3], drawing.rectangle(2, 3, 6, 6)]
         ),
-        trees.annotation(18, 7, 3, (2, 2, 6, 6), segmentation=[trees.rectangle(90, 90, 95, 95)]),
-        trees.annotation(19, 7, 3, (2, 2, 6, 6), segmentation={"size": [8, 8], "counts": [3, 4]}),
-        trees.annotation(20, 7, 99, (2, 2, 6, 6)),
-        trees.annotation(21, 99, 3, (2, 2, 6, 6)),
-        trees.annotation(1, 7, 9, (5, 4, 8, 8)),
-        trees.annotation(0, 7, 9, (4, 5, 8, 8)) | {"id": None},
-        trees.annotation(24, 21, 9, (4, 4, 8, 8)),
-        trees.annotation(25, 22, 9, (4, 4, 8, 8)),
-        trees.annotation(26, 23, 9, (4, 4, 8, 8)),
-        trees.annotation(27, 25, 9, (0, 0, 8, 8)),
-        trees.annotation(28, 8, 9, (1, 1, 5, 5), bbox=[1, 1, 4.5, 4]),
-        trees.annotation(29, 7, 3, (3, 3, 4, 4), segmentation=None),
-        trees.annotation(30, 7, 3, (3, 3, 4, 4), segmentation=None),
+        coco_set.annotation(18, 7, 3, (2, 2, 6, 6), segmentation=[drawing.rectangle(90, 90, 95, 95)]),
+        coco_set.annotation(19, 7, 3, (2, 2, 6, 6), segmentation={"size": [8, 8], "counts": [3, 4]}),
+        coco_set.annotation(20, 7, 99, (2, 2, 6, 6)),
+        coco_set.annotation(21, 99, 3, (2, 2, 6, 6)),
+        coco_set.annotation(1, 7, 9, (5, 4, 8, 8)),
+        coco_set.annotation(0, 7, 9, (4, 5, 8, 8)) | {"id": None},
+        coco_set.annotation(24, 21, 9, (4, 4, 8, 8)),
+        coco_set.annotation(25, 22, 9, (4, 4, 8, 8)),
+        coco_set.annotation(26, 23, 9, (4, 4, 8, 8)),
+        coco_set.annotation(27, 25, 9, (0, 0, 8, 8)),
+        coco_set.annotation(28, 8, 9, (1, 1, 5, 5), bbox=[1, 1, 4.5, 4]),
+        coco_set.annotation(29, 7, 3, (3, 3, 4, 4), segmentation=None),
+        coco_set.annotation(30, 7, 3, (3, 3, 4, 4), segmentation=None),
     ]
     images: list[dict[str, Any]] = [
         {"id": 7, "file_name": "a.png", "height": 8, "width": 8},
@@ -226,12 +236,12 @@ def faulty_coco(root: Path) -> str:
         {"id": 25, "file_name": "d.png", "height": 8, "width": 8},
         {"id": 26, "file_name": "e.png", "height": "8", "width": 8},
     ]
-    trees.coco(root, [*sound, *faulty], images=images)
+    coco_set.coco(root, [*sound, *faulty], images=images)
     (root / "train" / "gone.png").unlink()
     (root / "train" / "broken.png").write_bytes(b"")
-    trees.write_image(root / "train" / "a.png", seed=50, size_hw=(8, 8))
-    trees.write_image(root / "train" / "d.png", seed=51, size_hw=(6, 7))
-    trees.write_image(root / "train" / "e.png", seed=52, size_hw=(6, 7))
+    drawing.write_image(root / "train" / "a.png", seed=50, size_hw=(8, 8))
+    drawing.write_image(root / "train" / "d.png", seed=51, size_hw=(6, 7))
+    drawing.write_image(root / "train" / "e.png", seed=52, size_hw=(6, 7))
     return f"coco:{root}"
 
 
@@ -246,12 +256,13 @@ class TestCoco:
         assert kinds(spec) == {
             "image entry", "repeated id", "repeated file", "unreadable image", "size mismatch", "box",
             "box without extent", "box outside", "box elsewhere", "no segmentation", "polygon without extent",
-            "segmentation", "object without pixels", "unknown category", "unknown image", "annotation entry",
-            "repeated annotation",
+            "missing image", "segmentation", "object without pixels", "unknown category", "unknown image",
+            "annotation entry", "repeated annotation",
         }  # fmt: skip
         repairs = repaired(spec, tmp_path / "fixed.json")
         assert repairs.done == {
-            "images": 3, "merged_images": 2, "sizes": 2, "annotations": 4, "repeated_annotations": 5,
+            "images": 1, "missing_images": 1, "unreadable_images": 1, "merged_images": 2, "sizes": 2,
+            "annotations": 4, "repeated_annotations": 5,
             "regions_of_boxes": 6, "polygons": 3, "boxes": 5, "ids": 2, "numbers": 1,
         }  # fmt: skip
         content = json.loads((tmp_path / "fixed.json").read_text())
@@ -280,12 +291,12 @@ class TestCoco:
         stored = np.zeros((8, 12), dtype=np.uint8)
         stored[1:3, 2:7] = 1
         objects = [
-            trees.annotation(1, 301, 3, (2, 1, 7, 3)),
-            trees.annotation(2, 301, 9, (2, 1, 7, 3), segmentation=rle.encode(stored), iscrowd=1),
+            coco_set.annotation(1, 301, 3, (2, 1, 7, 3)),
+            coco_set.annotation(2, 301, 9, (2, 1, 7, 3), segmentation=rle.encode(stored), iscrowd=1),
         ]
         images = [{"id": 301, "file_name": "b.jpg", "height": 8, "width": 12}]
-        trees.coco(tmp_path / "a", objects, images=images)
-        trees.write_turned(tmp_path / "a" / "train" / "b.jpg", stored_hw=(8, 12), orientation=orientation)
+        coco_set.coco(tmp_path / "a", objects, images=images)
+        drawing.write_turned(tmp_path / "a" / "train" / "b.jpg", stored_hw=(8, 12), orientation=orientation)
         assert kinds(f"coco:{tmp_path / 'a'}") == {"rotated image"}
         repairs = repaired(f"coco:{tmp_path / 'a'}", tmp_path / "fixed.json")
         assert repairs.done == {"sizes": 1, "turned_annotations": 2}
@@ -300,16 +311,16 @@ class TestCoco:
             ]  # fmt: skip
 
     def test_an_object_in_two_classes_is_left_to_the_user(self, tmp_path: Path) -> None:
-        both = [trees.annotation(number, 7, category, (0, 0, 4, 4)) for number, category in ((1, 3), (2, 9))]
-        trees.coco(tmp_path / "a", [*both, trees.annotation(3, 7, 3, (4, 4, 4, 8))])
+        both = [coco_set.annotation(number, 7, category, (0, 0, 4, 4)) for number, category in ((1, 3), (2, 9))]
+        coco_set.coco(tmp_path / "a", [*both, coco_set.annotation(3, 7, 3, (4, 4, 4, 8))])
         repairs = repair_dataset(DataSpec.parse(f"coco:{tmp_path / 'a'}"), tmp_path / "fixed.json")
         assert repairs.done == {"annotations": 1, "two_classes": 1}
         assert "which is right only you know" in "".join(repairs.lines())
         assert kinds(repairs.opens_as[0]) == {"object in two classes"}
 
     def test_other_fields_stay(self, tmp_path: Path) -> None:
-        faulty = trees.annotation(1, 7, 3, (0, 0, 4, 4), attributes={"dented": True}, bbox=[0, 0, 0, 0])
-        trees.coco(tmp_path / "a", [faulty])
+        faulty = coco_set.annotation(1, 7, 3, (0, 0, 4, 4), attributes={"dented": True}, bbox=[0, 0, 0, 0])
+        coco_set.coco(tmp_path / "a", [faulty])
         file = tmp_path / "a" / "annotations" / "instances_train.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"licenses": [{"id": 4}], "info": {"year": 2012}}))
         repaired(f"coco:{tmp_path / 'a'}", tmp_path / "fixed.json")
@@ -321,12 +332,13 @@ class TestCoco:
     def test_a_folder_for_several_splits(self, tmp_path: Path) -> None:
         for split in ("train", "val"):
             image = {"id": 7, "file_name": "a.png", "height": 8, "width": 8}
-            trees.coco(tmp_path / "a", [trees.annotation(1, 7, 3, (0, 0, 2, 2))], split=split, images=[image])
+            coco_set.coco(tmp_path / "a", [coco_set.annotation(1, 7, 3, (0, 0, 2, 2))], split=split, images=[image])
             other = {"id": 8, "file_name": f"{split}.png", "height": 8, "width": 8}
             file = tmp_path / "a" / "annotations" / f"instances_{split}.json"
             content = json.loads(file.read_text())
-            file.write_text(json.dumps(content | {"images": [*content["images"], other]}))
-            trees.write_image(tmp_path / "a" / split / f"{split}.png", seed=len(split), size_hw=(8, 8))
+            objects = [*content["annotations"], coco_set.annotation(2, 8, 3, (0, 0, 2, 2))]
+            file.write_text(json.dumps(content | {"images": [*content["images"], other], "annotations": objects}))
+            drawing.write_image(tmp_path / "a" / split / f"{split}.png", seed=len(split), size_hw=(8, 8))
         spec = f"coco:{tmp_path / 'a'}"
         assert kinds(spec) == {"image in two splits"}
         with pytest.raises(DataError, match="one file for the splits train, val; write one of them"):
@@ -340,7 +352,7 @@ class TestCoco:
         assert images == {"train": ["train.png"], "val": ["a.png", "val.png"]}
 
     def test_an_existing_file_is_not_replaced(self, tmp_path: Path) -> None:
-        spec = f"coco:{trees.coco(tmp_path / 'a', [])}"
+        spec = f"coco:{coco_set.coco(tmp_path / 'a', [])}"
         for out in (tmp_path / "a" / "annotations" / "instances_train.json", tmp_path / "a"):
             with pytest.raises(DataError, match="nothing is repaired in place"):
                 repair_dataset(DataSpec.parse(spec), out)
@@ -348,9 +360,9 @@ class TestCoco:
             repair_dataset(DataSpec.parse(spec), tmp_path / "nowhere" / "a.json")
 
     def test_no_image_left(self, tmp_path: Path) -> None:
-        trees.coco(tmp_path / "a", [])
+        coco_set.coco(tmp_path / "a", [])
         (tmp_path / "a" / "train" / "a.png").unlink()
-        with pytest.raises(DataError, match="no usable image is left"):
+        with pytest.raises(DataError, match="nothing usable is left"):
             repair_dataset(DataSpec.parse(f"coco:{tmp_path / 'a'}"), tmp_path / "fixed.json")
         assert not (tmp_path / "fixed.json").exists()
 
@@ -360,8 +372,8 @@ class TestObjectMasks:
         root = tmp_path / "a"
         for split, names in (("train", "abcdef"), ("val", "xy")):
             for name in names:
-                trees.write_image(root / "images" / split / f"{name}.png", seed=ord(name))
-                trees.write_mask(root / "masks" / split / f"{name}.png", [[0, 1, 1, 0, 7, 7]] * 4)
+                drawing.write_image(root / "images" / split / f"{name}.png", seed=ord(name))
+                drawing.write_mask(root / "masks" / split / f"{name}.png", [[0, 1, 1, 0, 7, 7]] * 4)
         meanings = {"1": "crate", "7": {"class": "truck", "crowd": True}}
         table = dict.fromkeys("abcdefxy", meanings) | {"b": {**meanings, "9": "crate"}, "c": {"1": "crate"}}
         (root / "classes.json").write_text(json.dumps(table))
@@ -397,7 +409,7 @@ class TestObjectMasks:
         assert kept.tolist() == [[0, 1, 1, 0, 7, 7]] * 4
 
     def test_numbers_that_tell_their_class(self, tmp_path: Path) -> None:
-        root = trees.instance_masks(tmp_path / "a", "abcdef")
+        root = instance_masks_set.instance_masks(tmp_path / "a", "abcdef")
         (root / "labels.txt").write_text("crate\ntruck\n")
         for name in "abcdef":
             numbers = np.array([[0, 1001, 1002, 2001, 9001, 250]] * 4, dtype=np.uint16)
@@ -410,11 +422,11 @@ class TestObjectMasks:
         assert semantic.tolist() == [[0, 1, 1, 2, 255, 255]] * 4
 
     def test_one_class_and_a_turned_image(self, tmp_path: Path) -> None:
-        root = trees.instance_masks(tmp_path / "a", "ab")
+        root = instance_masks_set.instance_masks(tmp_path / "a", "ab")
         (root / "images" / "b.png").unlink()
-        trees.write_turned(root / "images" / "b.jpg", stored_hw=(4, 6), orientation=6)
+        drawing.write_turned(root / "images" / "b.jpg", stored_hw=(4, 6), orientation=6)
         stored = np.array([[0, 1, 1, 0, 7, 7]] * 2 + [[0] * 6] * 2)
-        trees.write_mask(root / "masks" / "b.png", stored)
+        drawing.write_mask(root / "masks" / "b.png", stored)
         assert kinds(f"instance-masks:{root}") == {"rotated image"}
         repairs = repaired(f"instance-masks:{root}", tmp_path / "b")
         assert repairs.done == {"turned_masks": 1, "upright_images": 1}
@@ -430,26 +442,26 @@ class TestLabelme:
         root = tmp_path / "a"
         square = [(1, 1), (4, 1), (4, 4), (1, 4)]
         shapes = [
-            trees.shape("crate", square, description="kept"),
-            trees.shape("crate", square),
-            trees.shape("truck", square),
-            trees.shape("crate", [(1, 1)], "point"),
-            trees.shape("crate", [(1, 1), (2, 2)]),
-            trees.shape("crate", [(1, 1), (6, 6)], "ellipse"),
-            trees.shape("crate", [(90, 90), (95, 95)], "rectangle"),
-            trees.shape("crate", square, group_id="one"),
-            trees.shape("ship", square),
-            trees.shape("", square),
-            trees.shape("__ignore__", square),
-            trees.shape("crate", [(5, 0), (8, 3)], "rectangle"),
+            labelme_set.shape("crate", square, description="kept"),
+            labelme_set.shape("crate", square),
+            labelme_set.shape("truck", square),
+            labelme_set.shape("crate", [(1, 1)], "point"),
+            labelme_set.shape("crate", [(1, 1), (2, 2)]),
+            labelme_set.shape("crate", [(1, 1), (6, 6)], "ellipse"),
+            labelme_set.shape("crate", [(90, 90), (95, 95)], "rectangle"),
+            labelme_set.shape("crate", square, group_id="one"),
+            labelme_set.shape("ship", square),
+            labelme_set.shape("", square),
+            labelme_set.shape("__ignore__", [(5, 5), (8, 5), (8, 8), (5, 8)]),
+            labelme_set.shape("crate", [(5, 0), (8, 3)], "rectangle"),
         ]
-        trees.labelme_file(root / "train", "a", shapes, seed=1, flags={"night": True})
-        trees.labelme_file(root / "train", "b", shapes[:1], seed=2, imageHeight=9, imageWidth="8")
-        trees.labelme_file(root / "train", "c", shapes[:1], seed=3)
+        labelme_set.labelme_file(root / "train", "a", shapes, seed=1, flags={"night": True})
+        labelme_set.labelme_file(root / "train", "b", shapes[:1], seed=2, imageHeight=9, imageWidth="8")
+        labelme_set.labelme_file(root / "train", "c", shapes[:1], seed=3)
         (root / "train" / "c.png").unlink()
-        trees.labelme_file(root / "train", "d", shapes[:1], seed=4)
+        labelme_set.labelme_file(root / "train", "d", shapes[:1], seed=4)
         (root / "train" / "d.png").write_bytes(b"")
-        trees.labelme_file(root / "train", "e", shapes[:1], seed=5).write_text("{}")
+        labelme_set.labelme_file(root / "train", "e", shapes[:1], seed=5).write_text("{}")
         (root / "labels.txt").write_text("__ignore__\ncrate\ntruck\n")
         spec = f"labelme:{root}"
         assert kinds(spec) == {
@@ -459,17 +471,22 @@ class TestLabelme:
         }  # fmt: skip
         repairs = repair_dataset(DataSpec.parse(spec), tmp_path / "b")
         assert repairs.done == {
-            "missing_images": 1, "unreadable_images": 1, "unreadable_annotations": 1, "sizes": 1, "shapes": 7,
-            "repeated_annotations": 1, "two_classes": 1,
+            "missing_images": 1, "unreadable_images": 1, "unreadable_annotations": 1, "sizes": 1, "shapes": 4,
+            "repeated_annotations": 2, "two_classes": 1, "regions_of_boxes": 2,
         }  # fmt: skip
         assert kinds(repairs.opens_as[0]) == {"object in two classes"}  # which is right only the annotator knows
         content = json.loads((tmp_path / "b" / "train" / "a.json").read_text())
-        assert content["shapes"] == json.loads(json.dumps([shapes[0], shapes[2], shapes[10], shapes[11]]))
+        kept = content["shapes"]
+        assert [*kept[:2], *kept[4:]] == json.loads(json.dumps([shapes[0], shapes[2], shapes[10], shapes[11]]))
+        assert [(one["points"], one["flags"]) for one in kept[2:4]] == [
+            ([[1, 1], [2, 2]], {"crowd": True}), ([[1, 1], [6, 6]], {"crowd": True}),
+        ]  # fmt: skip
         assert content["flags"] == {"night": True}
         assert open_dataset(repairs.opens_as[0], default_split="train").ids == ("a", "b")
         found = sample_of(repairs.opens_as[0], "a").truth.instances
         assert found is not None
-        assert found.boxes.tolist() == [[1, 1, 4, 4], [1, 1, 4, 4], [5, 0, 8, 3]]
+        assert found.crowd is not None
+        assert found.boxes[~found.crowd].tolist() == [[1, 1, 4, 4], [1, 1, 4, 4], [5, 0, 8, 3]]
         assert sample_of(repairs.opens_as[0], "b").truth.semantic is not None
 
     @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
@@ -480,16 +497,16 @@ class TestLabelme:
         masked = np.zeros((8, 12), dtype=np.uint8)
         masked[4:6, 3:6] = picture
         shapes = [
-            trees.shape("crate", [(2, 1), (7, 1), (7, 3), (2, 3)]),
-            trees.shape("crate", [(3, 4), (5, 5)], "mask", mask=png(picture)),
+            labelme_set.shape("crate", [(2, 1), (7, 1), (7, 3), (2, 3)]),
+            labelme_set.shape("crate", [(3, 4), (5, 5)], "mask", mask=png(picture)),
         ]
         root = tmp_path / "a" / "train"
-        trees.labelme_file(root, "b", shapes, imageHeight=8, imageWidth=12, imagePath="b.jpg")
+        labelme_set.labelme_file(root, "b", shapes, imageHeight=8, imageWidth=12, imagePath="b.jpg")
         (root / "b.png").unlink()
-        trees.write_turned(root / "b.jpg", stored_hw=(8, 12), orientation=orientation)
+        drawing.write_turned(root / "b.jpg", stored_hw=(8, 12), orientation=orientation)
         assert kinds(f"labelme:{tmp_path / 'a'}") == {"rotated image"}
         repairs = repaired(f"labelme:{tmp_path / 'a'}", tmp_path / "b")
-        assert repairs.done == {"sizes": 1, "turned_annotations": 2}
+        assert repairs.done == {"frames_by_size": 1, "sizes": 1, "turned_annotations": 2}
         found = sample_of(repairs.opens_as[0], "b").truth.instances
         assert found is not None
         assert found.masks is not None
@@ -500,7 +517,7 @@ class TestLabelme:
 
 class TestYolo:
     def test_every_fault_of_a_file(self, tmp_path: Path) -> None:
-        root = trees.yolo(tmp_path / "a", {"train": "abcde", "val": "x"})
+        root = yolo_set.yolo(tmp_path / "a", {"train": "abcde", "val": "x"})
         sound = ["0 0 0 0.25 0 0.25 0.25 0 0.25", "1 0.5 0.25 1 0.25 1 1 0.5 1"]
         lines = [
             sound[0],
@@ -546,7 +563,7 @@ class TestYolo:
         assert found.crowd.tolist() == [False] * 4 + [True] * 2
 
     def test_boxes_alone_are_no_objects(self, tmp_path: Path) -> None:
-        root = trees.yolo(tmp_path / "a", {"train": "a"})
+        root = yolo_set.yolo(tmp_path / "a", {"train": "a"})
         (root / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
         with pytest.raises(DataError, match="all 1 lines are boxes"):
             repair_dataset(DataSpec.parse(f"yolo:{root}"), tmp_path / "b")

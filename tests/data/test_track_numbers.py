@@ -13,12 +13,11 @@ from PIL import Image
 
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.formats import cityscapes_dvps, cityscapes_vps, davis, kitti_step, mots, vipseg, youtube_vis
-from pixelwise.data.kinds.segment_maps import panoptic_of
 from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.convert import convert_dataset
-from pixelwise.data.truth.segments import annotation_of
+from pixelwise.data.truth.segments import annotation_of, panoptic_of
 from pixelwise.data.truth.track_ids import composed_by, former_numbers, kept_numbers, seen_together, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LARGEST_ID, LabelSet

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pixelwise.data.kinds.object_lists import DrawnObjects
+from pixelwise.data.dataset import FileDataset
 from pixelwise.data.listing import Fault
 from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 from pixelwise.data.tools.check import check_dataset
@@ -15,18 +15,18 @@ from pixelwise.data.tools.convert import convert_dataset
 from pixelwise.data.tools.repair import repair_dataset
 from pixelwise.errors import DataError
 from pixelwise.types import Instances
-from tests.data import trees
+from tests.data.formats import coco_set, yolo_set
 
 SQUARE = "0 0 0 0.5 0 0.5 0.5 0 0.5"
 
 
-def opened(root: Path, split: str = "train", query: str = "") -> DrawnObjects:
+def opened(root: Path, split: str = "train", query: str = "") -> FileDataset:
     dataset = open_dataset(f"yolo:{root}@{split}{query}", default_split="train")
-    assert isinstance(dataset, DrawnObjects)
+    assert isinstance(dataset, FileDataset)
     return dataset
 
 
-def instances(dataset: DrawnObjects, index: int = 0) -> Instances:
+def instances(dataset: FileDataset, index: int = 0) -> Instances:
     found = dataset[index].truth.instances
     assert found is not None
     return found
@@ -37,13 +37,13 @@ def faults(root: Path) -> list[Fault]:
 
 
 def one_file(root: Path, *lines: str) -> Path:
-    trees.yolo(root, {"train": "a"})
+    yolo_set.yolo(root, {"train": "a"})
     (root / "labels" / "train" / "a.txt").write_text("".join(f"{line}\n" for line in lines))
     return root
 
 
 def test_by_hand(tmp_path: Path) -> None:
-    dataset = opened(trees.yolo(tmp_path))
+    dataset = opened(yolo_set.yolo(tmp_path))
     assert dataset.labels.names == ("background", "crate", "truck")
     assert instances(dataset).boxes.tolist() == [[0, 0, 2, 2], [4, 2, 8, 8]]
     assert instances(dataset).labels.tolist() == [1, 2]
@@ -55,13 +55,13 @@ def test_by_hand(tmp_path: Path) -> None:
 
 class TestLayouts:
     def test_an_image_without_a_file_has_no_objects(self, tmp_path: Path) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         (tmp_path / "labels" / "train" / "a.txt").unlink()
         assert len(instances(opened(tmp_path))) == 0
         assert faults(tmp_path) == []
 
     def test_folders_without_data_yaml(self, tmp_path: Path) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         (tmp_path / "data.yaml").unlink()
         with pytest.raises(DataError, match=r"no data\.yaml, and no labels\.txt or classes\.txt"):
             opened(tmp_path)
@@ -70,7 +70,7 @@ class TestLayouts:
         assert len(instances(opened(tmp_path))) == 2
 
     def test_as_roboflow_writes_it(self, tmp_path: Path) -> None:
-        trees.yolo(tmp_path, {"train": "ab", "valid": "c"})
+        yolo_set.yolo(tmp_path, {"train": "ab", "valid": "c"})
         for split in ("train", "valid"):
             (tmp_path / split).mkdir()
             for kind in ("images", "labels"):
@@ -84,14 +84,14 @@ class TestLayouts:
         assert opened(tmp_path).ids == ("a", "b")
 
     def test_one_folder_without_splits(self, tmp_path: Path) -> None:
-        trees.yolo(tmp_path, {".": "abcde"})
+        yolo_set.yolo(tmp_path, {".": "abcde"})
         (tmp_path / "data.yaml").write_text("names: [crate, truck]\n")
         assert splits_of(f"yolo:{tmp_path}") == ("train", "val")
         assert opened(tmp_path, "val").ids == ("e",)
         assert "every fifth" in str(opened(tmp_path).note)
 
     def test_a_list_of_images(self, tmp_path: Path) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         (tmp_path / "few.txt").write_text("./images/train/b.png\nimages/val/d.png\n")
         (tmp_path / "data.yaml").write_text("train: few.txt\nnames: [crate, truck]\n")
         assert opened(tmp_path).ids == ("b", "d")
@@ -108,7 +108,7 @@ class TestLayouts:
         ],
     )
     def test_another_data_yaml(self, tmp_path: Path, text: str, why: str) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         (tmp_path / "data.yaml").write_text(text)
         with pytest.raises(DataError, match=why) as caught:
             opened(tmp_path)
@@ -122,7 +122,7 @@ class TestLayouts:
 
 def moved(root: Path, *pairs: tuple[str, str]) -> Path:
     """A set of two images, whose files are moved."""
-    trees.yolo(root, {"train": "ab"})
+    yolo_set.yolo(root, {"train": "ab"})
     for one, other in pairs:
         (root / other).parent.mkdir(parents=True, exist_ok=True)
         (root / one).rename(root / other)
@@ -200,12 +200,12 @@ class TestPlaces:
 class TestConfig:
     @pytest.mark.parametrize("name", ["data.yml", "dataset.yaml", "mine.yaml"])
     def test_other_names(self, tmp_path: Path, name: str) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         (tmp_path / "data.yaml").rename(tmp_path / name)
         assert opened(tmp_path).labels.names == ("background", "crate", "truck")
 
     def test_several_files(self, tmp_path: Path) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         (tmp_path / "data.yaml").rename(tmp_path / "a.yaml")
         config(tmp_path, "names: [x, y]", "b.yaml")
         with pytest.raises(DataError, match=r"no data\.yaml, but a\.yaml, b\.yaml; write .* \?data=a\.yaml"):
@@ -222,12 +222,12 @@ class TestConfig:
         ],
     )
     def test_names_are_text(self, tmp_path: Path, names: str, found: tuple[str, ...]) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         config(tmp_path, f"train: images/train\nnames: {names}\n")
         assert opened(tmp_path).labels.names == ("background", *found)
 
     def test_another_number_of_classes_is_said(self, tmp_path: Path) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         config(tmp_path, "train: images/train\nnc: 3\nnames: [crate, truck]\n")
         assert "nc is 3, and there are 2 names" in str(opened(tmp_path).note)
         assert "nc is 3, and there are 2 names" in str(
@@ -235,7 +235,7 @@ class TestConfig:
         )
 
     def test_poses_are_refused(self, tmp_path: Path) -> None:
-        trees.yolo(tmp_path)
+        yolo_set.yolo(tmp_path)
         config(tmp_path, "train: images/train\nkpt_shape: [2, 3]\nnames: [crate, truck]\n")
         for use in (opened, faults):
             with pytest.raises(DataError, match="kpt_shape: a set of poses"):
@@ -256,7 +256,7 @@ class TestLabelFiles:
         assert repairs.images == 2
 
     def test_labels_without_image(self, tmp_path: Path) -> None:
-        root = trees.yolo(tmp_path)
+        root = yolo_set.yolo(tmp_path)
         for name in ("train/other.txt", "train/sub/more.txt", "val/z.txt"):
             (root / "labels" / name).parent.mkdir(exist_ok=True)
             (root / "labels" / name).write_text(SQUARE)
@@ -268,7 +268,7 @@ class TestLabelFiles:
         ]
 
     def test_label_files_of_other_splits_are_theirs(self, tmp_path: Path) -> None:
-        root = trees.yolo(tmp_path, {"train": "ab"})
+        root = yolo_set.yolo(tmp_path, {"train": "ab"})
         for name in "ab":
             (root / f"{name}.txt").write_text(f"images/train/{name}.png\n")
         config(root, "train: a.txt\nval: b.txt\nnames: [crate, truck]\n")
@@ -281,10 +281,10 @@ class TestLabelFiles:
         assert [(fault.kind, fault.text) for fault in faults(root)] == [
             (
                 "no ground truth",
-                f"0 of 2 images have a label file; looked for in {root}/labels/train/*.txt and beside the images",
+                f"none of 2 images has a label file; looked for in {root}/labels/train/*.txt and beside the images",
             )
         ]
-        with pytest.raises(DataError, match=r"0 of 2 images have a label file; looked for in .*labels/train/\*\.txt"):
+        with pytest.raises(DataError, match=r"none of 2 images has a label file; looked for in .*labels/train/\*\.txt"):
             opened(root)
 
 
@@ -343,12 +343,12 @@ class TestFaults:
     def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
         one_file(tmp_path, SQUARE)
         (tmp_path / "labels" / "train" / "a.txt").write_bytes(b"\xff\xfe\xfa")
-        assert [fault.kind for fault in faults(tmp_path)] == ["unreadable annotations"]
+        assert [fault.kind for fault in faults(tmp_path)] == ["unreadable annotations", "no ground truth"]
 
 
 def test_what_is_written_is_a_set_of_yolo(tmp_path: Path) -> None:
-    objects = [trees.annotation(1, 7, 3, (0, 0, 2, 2)), trees.annotation(2, 7, 9, (4, 2, 8, 8), iscrowd=1)]
-    trees.coco(tmp_path / "a", [*objects, trees.annotation(3, 7, 9, (4, 2, 8, 8))])
+    objects = [coco_set.annotation(1, 7, 3, (0, 0, 2, 2)), coco_set.annotation(2, 7, 9, (4, 2, 8, 8), iscrowd=1)]
+    coco_set.coco(tmp_path / "a", [*objects, coco_set.annotation(3, 7, 9, (4, 2, 8, 8))])
     made = convert_dataset(DataSpec.parse(f"coco:{tmp_path / 'a'}"), DataSpec.parse(f"yolo:{tmp_path / 'b'}"))
     assert made.losses == {"left_out_crowds": 1}
     assert (tmp_path / "b" / "labels" / "train" / "a.txt").read_text().splitlines() == [

@@ -20,7 +20,7 @@ from pixelwise.predictions.coco_objects import CocoResults, coco_image_ids, entr
 from pixelwise.predictions.coco_segments import PanopticResults
 from pixelwise.types import Annotation, Instances, Masks, Sample
 from tests.coco_files import polygon, write_images, write_set
-from tests.data import trees
+from tests.data.formats import coco_panoptic_set
 
 MODEL = LabelSet.from_json(
     {**LabelSet.from_names("model", ["background", "animal", "plant"]).to_json(), "is_thing": [False, True, True]}
@@ -89,7 +89,7 @@ def test_results_under_a_map_are_read_with_the_same_map_alone(root: Path) -> Non
 
 
 def test_segments_under_a_map_are_read_with_it_alone(tmp_path: Path) -> None:
-    spec = f"coco-panoptic:{trees.coco_panoptic(tmp_path / 'set')}@val"
+    spec = f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path / 'set')}@val"
     (tmp_path / "map.toml").write_text('[names]\nroad = "plant"\ncar = "animal"\n')
     mapped = with_labels(open_dataset(spec, default_split="val"), MODEL, str(tmp_path / "map.toml"))
     file = tmp_path / "panoptic_results.json"

@@ -53,7 +53,6 @@ def test_a_file_is_read_by_its_content_whatever_its_suffix(tmp_path: Path, suffi
         safetensors_bytes(WEIGHTS, tmp_path),
         saved(WEIGHTS),
         saved(WEIGHTS, _use_new_zipfile_serialization=False),
-        saved(WEIGHTS, pickle_protocol=4),
     ):
         path = tmp_path / f"weights{suffix}"
         path.write_bytes(content)
@@ -164,6 +163,12 @@ def test_dicts_inside_each_other_are_joined_by_a_dot(tmp_path: Path) -> None:
     assert list(read_foreign(tmp_path / "nested.pth", part="ema.module").tensors) == list(WEIGHTS)
     with pytest.raises(CheckpointError, match=r"no tensors under 'model'; there are epoch, ema, optimizer, 7"):
         read_foreign(tmp_path / "nested.pth", part="model")
+
+
+def test_another_protocol_of_pickles_is_said(tmp_path: Path) -> None:
+    """PyTorch's reader of tensors alone does not take it."""
+    (tmp_path / "four.pth").write_bytes(saved(WEIGHTS, pickle_protocol=4))
+    assert "or written with another pickle_protocol than its own" in refusal(tmp_path / "four.pth")
 
 
 def test_a_dict_inside_of_itself_ends(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pixelwise.drawing.contact_sheet import CELL_HW, MARGIN, Compared, comparison_sheet, contact_sheet, fitted
 from pixelwise.drawing.draw import (
@@ -288,3 +289,96 @@ def test_objects_that_are_boxes_alone_leave_the_picture_as_it_is() -> None:
     assert fitted(sample, found).truth.semantic is None
     shown = comparison_sheet([Compared(fitted(sample), fitted(sample, found).truth, ("a", "said"))], LABELS)
     assert shown.size[0] > 3 * CELL_HW[1]
+
+
+def whole_boxes(*boxes: tuple[int, int, int, int], size: tuple[int, int], labels: list[int]) -> Instances:
+    masks = Masks.from_crops([torch.ones(y2 - y1, x2 - x1) for x1, y1, x2, y2 in boxes], list(boxes), size)
+    return Instances(masks.boxes.float(), torch.tensor(labels), masks=masks, scores=torch.ones(len(boxes)))
+
+
+def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
+    assert before.size == after.size
+    return (np.asarray(before) != np.asarray(after)).any(axis=2)
+
+
+def test_names_stand_at_the_objects_and_change_with_the_class():
+    image = noise(120, 200)
+    pictures = []
+    for label in (1, 2):
+        annotation = Annotation(instances=whole_boxes((100, 60, 150, 110), size=(120, 200), labels=[label]))
+        plain, named = (draw(image, annotation, LABELS, legend=False, names=names) for names in (False, True))
+        rows, columns = np.nonzero(changed(plain, named))
+        assert rows.min() >= 40
+        assert rows.max() < 60  # above the box
+        assert columns.min() == 100
+        pictures.append(np.asarray(named))
+    assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 20, 20), (190, 0, 200, 10), (190, 110, 200, 120), (0, 0, 200, 120)])
+def test_a_name_at_the_edge_stays_in_the_picture(box: tuple[int, int, int, int]):
+    annotation = Annotation(instances=whole_boxes(box, size=(120, 200), labels=[1]))
+    plain, named = (draw(noise(120, 200), annotation, LABELS, legend=False, names=names) for names in (False, True))
+    assert changed(plain, named).sum() > 200
+    tiny = Annotation(instances=whole_boxes((0, 0, 2, 2), size=(3, 4), labels=[1]))
+    plain, named = (draw(noise(3, 4), tiny, LABELS, legend=False, names=names) for names in (False, True))
+    assert not changed(plain, named).any()  # no room for any
+
+
+def test_names_do_not_cover_each_other():
+    annotation = Annotation(instances=whole_boxes((50, 50, 90, 90), (51, 51, 90, 90), size=(120, 200), labels=[1, 2]))
+    first = Annotation(instances=whole_boxes((50, 50, 90, 90), size=(120, 200), labels=[1]))
+    written = []
+    for one in (annotation, first):
+        plain, named = (draw(noise(120, 200), one, LABELS, legend=False, names=names) for names in (False, True))
+        written.append(changed(plain, named)[:50])
+    assert (written[0] == written[1]).all()
+
+
+def test_classes_are_listed_in_the_picture_in_the_order_of_the_labels():
+    semantic = torch.zeros(200, 300, dtype=torch.uint8)
+    semantic[:150, :150] = 2
+    semantic[:20, 150:] = 1
+    both = Annotation(semantic=semantic)
+    plain, named = (draw(noise(200, 300), both, LABELS, legend=False, names=names) for names in (False, True))
+    rows, columns = np.nonzero(changed(plain, named))
+    assert rows.max() == 199
+    assert columns.min() == 0
+    assert columns.max() < 100
+    alone = Annotation(semantic=torch.where(semantic == 1, 0, semantic))
+    plain, named = (draw(noise(200, 300), alone, LABELS, legend=False, names=names) for names in (False, True))
+    assert np.nonzero(changed(plain, named))[0].min() > rows.min()  # one line less
+    nothing = Annotation(semantic=torch.zeros(200, 300, dtype=torch.uint8))
+    plain, named = (draw(noise(200, 300), nothing, LABELS, legend=False, names=names) for names in (False, True))
+    assert not changed(plain, named).any()
+
+
+def test_the_things_and_the_stuff_of_a_panoptic_picture_are_named():
+    ids = torch.zeros(200, 300, dtype=torch.int32)
+    ids[100:] = 2  # stuff of class 1
+    ids[50:90, 200:250] = 5
+    labels = replace(LABELS, is_thing=(False, False, True))
+    panoptic = Panoptic(
+        ids, torch.tensor([2, 5], dtype=torch.int32), torch.tensor([1, 2]), torch.zeros(2, dtype=torch.bool)
+    )
+    annotation = Annotation(panoptic=panoptic)
+    plain, named = (draw(noise(200, 300), annotation, labels, legend=False, names=names) for names in (False, True))
+    written = changed(plain, named)
+    assert written[30:50, 200:240].any()
+    assert written[180:, :60].any()
+    assert written[:, 250:].sum() == 0
+
+
+def test_objects_of_sheets_have_their_names():
+    image = noise(*CELL_HW)
+    instances = whole_boxes((100, 60, 150, 110), size=CELL_HW, labels=[1])
+    instances = replace(instances, scores=None)
+    sample = Sample(image, Annotation(instances=instances), "a", CELL_HW)
+    compared = [Compared(sample, sample.truth, ("a", "AP 1"))]
+    plum = renamed("plum")
+    assert changed(contact_sheet([sample], LABELS), contact_sheet([sample], plum)).any()
+    assert changed(comparison_sheet(compared, LABELS), comparison_sheet(compared, plum)).any()
+
+
+def renamed(name: str) -> LabelSet:
+    return replace(LABELS, names=(LABELS.names[0], name, *LABELS.names[2:]))

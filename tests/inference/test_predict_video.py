@@ -101,7 +101,7 @@ def test_lines_and_pictures(tmp_path: Path, clip: VideoClip):
     predictor, memory = mine.predictor, ClipMemory()
     for frame, picture in zip(clip.frames(), pictures, strict=True):
         scene, memory = module._look(frame, mine, memory)
-        assert np.abs(np.asarray(scene.draw(legend=False)).astype(int) - picture).mean() < 8
+        assert np.abs(np.asarray(scene.draw(legend=False, names=True)).astype(int) - picture).mean() < 8
     assert isinstance(scene, Scene)
     assert scene.labels == predictor.labels
 

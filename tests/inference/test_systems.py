@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from pixelwise.errors import CheckpointError
+from pixelwise.contracts import as_system
+from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
-from pixelwise.inference.systems import system_module, system_names
+from pixelwise.inference.systems import build_system, system_module, system_names
 from pixelwise.labels import LabelSet
 from tests.plugin_packages import install_package
 
 SYSTEM = """
 from torch import nn
 from pixelwise.contracts import Recipe, Stage, Traits
-TASK, TRAITS, VARIANTS, RECIPE, RECIPES = "semantic", Traits(), {}, Recipe(stages=(Stage(),)), {}
+TASK, TRAITS, VARIANTS, RECIPES, RECIPE = "semantic", Traits(), {}, {}, Recipe(stages=(Stage(),))
 def build(*, num_classes, width=3):
     return nn.Conv2d(3, num_classes, width)
 """
@@ -72,10 +77,60 @@ def test_two_packages_with_one_name_are_both_named(site: Path) -> None:
     [
         ("import nowhere_to_be_found", "cannot be imported .*nowhere_to_be_found"),
         ("raise RuntimeError('too early')", "cannot be imported .*too early"),
-        ("TASK, VARIANTS = 'semantic', {}", "has no TRAITS, RECIPE, RECIPES, build; expected TASK, TRAITS, "),
+        (
+            "TASK, VARIANTS = 'semantic', {}",
+            "has no TRAITS, RECIPE, RECIPES, build; expected TASK, TRAITS",
+        ),
     ],
 )
 def test_a_package_that_is_broken_is_named_with_its_fault(site: Path, source: str, fault: str) -> None:
     install_package(site, "broken", {"tiny": "broken_module"}, broken_module=source)
     with pytest.raises(CheckpointError, match=rf"system 'tiny' of broken \(broken_module\) {fault}"):
         system_module("tiny")
+
+
+@pytest.mark.parametrize("name", [name for name in system_names() if name not in ("panels", "pointwise", "reds")])
+def test_the_defaults_of_every_system_are_of_the_types_that_its_build_states(name: str) -> None:
+    """As they come back from model.json."""
+    parameters = inspect.signature(system_module(name).build).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.name != "num_classes"}
+    with torch.device("meta"):
+        network = build_system(name, num_classes=3, arguments=json.loads(json.dumps(defaults)))
+    assert as_system(network).traits == system_module(name).TRAITS
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "fault"),
+    [
+        ("mask_rcnn", {"channels": "96"}, "channels='96': Input should be a valid integer"),
+        ("mask_rcnn", {"max_detections": None}, "max_detections=None: Input should be a valid integer"),
+        ("mask_rcnn", {"score_threshold": "high"}, "score_threshold='high': Input should be a valid number"),
+        ("mask_rcnn", {"width": 3}, "width=3: it has no such argument; see pixelwise models mask_rcnn"),
+        ("mask_rcnn", {"num_classes": 3}, "num_classes=3: it has no such argument"),
+        ("mask_rcnn", {"layout": "c5"}, "layout='c5': Input should be 'fpn' or 'c4'"),
+        ("mask_rcnn", {"channels": 0}, "'channels': 0"),
+        ("mask_rcnn", {"pixel_mean": [0.5]}, "'pixel_mean': \\[0.5\\]"),
+        ("mask_rcnn", {"thing_ids": [7]}, "thing_ids"),
+        ("yolact", {"anchor_sizes": [24, "48", 96]}, "anchor_sizes=.*1: Input should be a valid number"),
+        ("deeplab_v3", {"rates": [6, -1]}, "'rates': \\[6, -1\\]"),
+        ("deeplab_v3", {"rates": {"6": 1}}, "rates="),
+        ("deeplab_v3_plus", {"channels": -8}, "'channels': -8"),
+        ("deeplab_v3_plus", {"multi_grid": [1]}, "multi_grid"),
+        ("upsnet", {"samples": 1.5}, "samples=1.5: Input should be a valid integer"),
+        ("sds", {"proposals": [300]}, "proposals=\\[300\\]: Input should be a valid integer"),
+        ("pspnet", {"backbone": ["resnet50"]}, "backbone=\\['resnet50'\\]: Input should be a valid string"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_in_one_line(name: str, arguments: dict[str, Any], fault: str) -> None:
+    start = {} if "backbone" in arguments else {"backbone": "mobilenet_v2"}
+    with pytest.raises(RecipeError, match=fault) as refused, torch.device("meta"):
+        build_system(name, num_classes=3, arguments={**start, **arguments})
+    assert "\n" not in str(refused.value)
+
+
+def test_a_card_whose_arguments_do_not_fit_is_named(tmp_path: Path) -> None:
+    network = system_module("pspnet").build(num_classes=2, backbone="mobilenet_v2", output_stride=16)
+    card = ModelCard("semantic", "pspnet", LabelSet.from_names("two", ["a", "b"]), {"output_stride": "16"})
+    write_model(tmp_path / "model", network.state_dict(), card)
+    with pytest.raises(CheckpointError, match=r"model\.json: pspnet cannot be built with output_stride='16': Input"):
+        read_model(tmp_path / "model")

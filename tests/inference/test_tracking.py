@@ -6,7 +6,7 @@ import torch
 
 from pixelwise.data.truth import segments
 from pixelwise.errors import DataError
-from pixelwise.inference.video.tracking import TrackingMemory, track
+from pixelwise.inference.video.tracking import NO_IDENTITY, TrackingMemory, track
 from pixelwise.types import Annotation, Instances, Masks, Panoptic
 
 NUM_CLASSES = 3
@@ -197,3 +197,11 @@ def test_what_cannot_be_tracked_is_refused() -> None:
     memory = track(frame((1, square(1))), None, num_classes=NUM_CLASSES)[1]
     with pytest.raises(DataError, match="a frame of 41×60 after one of 40×60"):
         track(frame(size=(41, 60)), memory, num_classes=NUM_CLASSES)
+
+
+def test_objects_below_the_score_get_no_identity_and_take_none() -> None:
+    """One sure object, and a doubtful copy of it in every frame."""
+    pair = ((1, square(10)), (1, square(11)))
+    frames = [frame(*pair, scores=[0.9, 0.3]), frame(*pair, scores=[0.3, 0.9]), frame(*pair, scores=[0.9, 0.5])]
+    assert identities(frames, min_score=0.5) == [[0, NO_IDENTITY], [NO_IDENTITY, 0], [0, 1]]
+    assert identities(frames[:2])[0] == [0, 1]

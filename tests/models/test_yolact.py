@@ -151,15 +151,21 @@ def test_the_number_of_weights_is_the_papers() -> None:
 
 def test_impossible_parts_are_refused() -> None:
     for arguments, text in (
-        ({"anchors": "round"}, "square or ratios"),
-        ({"nms": "soft"}, "fast or ordinary"),
         ({"thing_ids": [3]}, "different class ids below 3"),
         ({"anchor_sizes": (24, 48)}, "at least three levels"),
         ({"backbone": "mobilenet_v2", "deformable_interval": 1}, "only with a ResNet"),
         ({"backbone": "resnet18", "deformable_interval": 1}, "from resnet50 on"),
     ):
         with pytest.raises(RecipeError, match=text), torch.device("meta"):
-            unwrap(yolact.build)(num_classes=3, **arguments)  # its types are not checked then
+            yolact.build(num_classes=3, **arguments)
+
+
+@pytest.mark.parametrize(("name", "text"), [("anchors", "square or ratios"), ("nms", "fast or ordinary")])
+def test_impossible_words_are_refused(name: str, text: str) -> None:
+    detector = yolact.DetectorArguments()
+    object.__setattr__(detector, name, "round")  # in tests the types of what is given are checked before
+    with pytest.raises(RecipeError, match=text), torch.device("meta"):
+        unwrap(yolact.build)(num_classes=3, detector=detector)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixelwise.contracts import Sizes
+from pixelwise.contracts import Sizes, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.fusion import fused_copy
 from pixelwise.inference.model_folder import ModelCard
@@ -544,7 +544,7 @@ def test_impossible_things_are_refused() -> None:
         ({"anchor_sizes": (24, 48)}, "at least three levels"),
     ):
         with pytest.raises(RecipeError, match=text), torch.device("meta"):
-            unwrap(yolact_edge.build)(num_classes=3, **{"backbone": "mobilenet_v2", **arguments})
+            flat_arguments(unwrap(yolact_edge.build))(num_classes=3, **{"backbone": "mobilenet_v2", **arguments})
     system = learning()
     batch = batch_of(ellipses(0, 2), ellipses(1, 1), ellipses(2, 1))
     with pytest.raises(DataError, match="3 images: pairs"):

@@ -21,7 +21,7 @@ class Output(NamedTuple):
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_each_image_is_labelled_at_its_original_size(align_corners: bool) -> None:
     sizes = ((33, 50), (20, 71))
-    system = DenseSystem(build_backbone("resnet18"), Traits(align_corners=align_corners))
+    system = DenseSystem(build_backbone("resnet18"), Traits(align_corners=align_corners), num_classes=6)
     logits = 3 * torch.randn(2, 6, 4, 5, generator=torch.Generator().manual_seed(0))
     annotations = system.decode(Output(logits), Sizes(((24, 32),) * 2, sizes))
     for annotation, scores, size in zip(annotations, logits, sizes, strict=True):

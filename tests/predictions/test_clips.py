@@ -22,7 +22,8 @@ from pixelwise.evaluation.subject import Subject, stored_subject
 from pixelwise.inference.scene import Scene
 from pixelwise.predictions.clips import pair_lines
 from pixelwise.types import Annotation, Sample
-from tests.data import clip_trees
+from tests.data import clip_drawing
+from tests.data.formats import cityscapes_vps_set, davis_set, kitti_step_set
 from tests.shared_data import require
 
 
@@ -57,7 +58,7 @@ def compute(subject: Subject, definition: str | None = None) -> tuple[str, dict[
 
 @pytest.fixture
 def davis(tmp_path: Path) -> str:
-    return f"davis:{clip_trees.davis(tmp_path / 'davis')}@train"
+    return f"davis:{davis_set.davis(tmp_path / 'davis')}@train"
 
 
 @pytest.mark.parametrize("name", ["0001.labelled.jsonl", "0001.jsonl", "0001.overlay.jsonl"])
@@ -87,7 +88,7 @@ def test_a_folder_of_lines_has_a_file_for_each_clip(tmp_path: Path, davis: str) 
 
 
 def test_panoptic_lines_are_evaluated_by_vpq(tmp_path: Path) -> None:
-    spec = f"kitti-step:{clip_trees.kitti_step(tmp_path / 'step')}@val"
+    spec = f"kitti-step:{kitti_step_set.kitti_step(tmp_path / 'step')}@val"
     dataset = open_dataset(spec, default_split="val")
 
     def predicted(sample: Sample) -> Annotation:
@@ -178,19 +179,19 @@ def test_masks_of_objects_of_any_class_are_matched_too(tmp_path: Path, davis: st
 
 
 def test_frames_of_kitti_step(tmp_path: Path) -> None:
-    clip_trees.kitti_step(tmp_path / "data")
+    kitti_step_set.kitti_step(tmp_path / "data")
     shutil.copytree(tmp_path / "data" / "panoptic_maps" / "val", tmp_path / "found")
     subject = stored_subject(tmp_path / "found", [f"kitti-step:{tmp_path / 'data'}"])
     definition, found = compute(subject)
     assert (subject.task, definition, found["vpq"], found["stq"]) == ("panoptic", "video-panoptic", 1, 1)
     last = tmp_path / "found" / "0003" / "000002.png"
-    channels = clip_trees.step_channels(2)
+    channels = kitti_step_set.step_channels(2)
     channels[channels[..., 0] == 13, 2] += 1  # the car gets another number in the last frame
-    clip_trees.write_rgb(last, channels)
+    clip_drawing.write_rgb(last, channels)
     _, worse = compute(subject)
     assert worse["vpq"] < 1
     channels[0, 0] = (77, 0, 0)
-    clip_trees.write_rgb(last, channels)
+    clip_drawing.write_rgb(last, channels)
     with pytest.raises(DataError, match=r"000002\.png: value 77.*0003/000002"):
         compute(subject)
 
@@ -204,7 +205,7 @@ def test_maps_of_the_real_clip_of_kitti_step() -> None:
 
 
 def test_frames_of_davis(tmp_path: Path) -> None:
-    clip_trees.davis(tmp_path / "data")
+    davis_set.davis(tmp_path / "data")
     shutil.copytree(tmp_path / "data" / "Annotations" / "480p", tmp_path / "found")
     subject = stored_subject(tmp_path / "found", [f"davis:{tmp_path / 'data'}"])
     definition, found = compute(subject)
@@ -215,7 +216,7 @@ def test_frames_of_davis(tmp_path: Path) -> None:
 
 
 def test_results_of_cityscapes_vps(tmp_path: Path) -> None:
-    data = clip_trees.cityscapes_vps(tmp_path / "data")
+    data = cityscapes_vps_set.cityscapes_vps(tmp_path / "data")
     content = json.loads((data / "panoptic_gt_val_city_vps.json").read_text())
     (tmp_path / "found").mkdir()
     shutil.copytree(data / "val" / "panoptic_video", tmp_path / "found" / "pan_pred")
@@ -226,11 +227,11 @@ def test_results_of_cityscapes_vps(tmp_path: Path) -> None:
 
 
 def test_classes_of_frames_are_evaluated_as_those_of_images(tmp_path: Path) -> None:
-    clip_trees.kitti_step(tmp_path / "data")
+    kitti_step_set.kitti_step(tmp_path / "data")
     for frame in range(3):
         path = tmp_path / "found" / "0003" / f"{frame:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(clip_trees.step_channels(frame)[..., 0].astype(np.uint8)).save(path)
+        Image.fromarray(kitti_step_set.step_channels(frame)[..., 0].astype(np.uint8)).save(path)
     subject = stored_subject(tmp_path / "found", [f"kitti-step:{tmp_path / 'data'}"])
     assert subject.task == "semantic"
     assert compute(subject)[1]["mean_iou"] == 1

@@ -196,3 +196,12 @@ def test_lines_of_images_are_read_by_the_names_of_their_results(tmp_path: Path):
     path.write_text(f"{json.dumps({**LINE, 'segments': [{**SEGMENT, 'score': 'high'}]})}\n")
     with pytest.raises(DataError, match=r"results.jsonl: line 1: segments\.0\.score is 'high'"):
         read_image_lines(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_json_does_not_have_is_never_written(tmp_path: Path, value: float):
+    with ResultsFile(tmp_path) as results:
+        with pytest.raises(DataError, match="NaN or infinite"):
+            results.append({**identity("a.jpg"), "segments": [{"score": value}], "files": []})
+        add(results, "b.jpg")
+    assert images(tmp_path) == ["b.jpg"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Stage, Term
@@ -170,3 +173,39 @@ def test_dropout_depends_on_the_step_and_not_on_what_was_drawn_before() -> None:
         torch.rand(disturbance + 1)
         losses.append([step.loss for step in make_steps(fitting)])
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ([1], "state.json"),
+        ({"step": -1, "progress": {}}, r"step: .*greater than or equal to 0"),
+        ({"step": "many", "progress": {}}, r"step: .*valid integer"),
+        ({"step": 1, "progress": {"best": "high"}}, r"progress.best: .*valid number"),
+        ({"step": 1, "progress": {"evaluated": [3]}}, r"progress.evaluated: .*valid integer"),
+        ({"step": 1, "progress": 3}, "progress: "),
+    ],
+)
+def test_a_state_of_other_types_is_named(tmp_path, content: object, fault: str) -> None:
+    save_state(tmp_path, Fit.start(small_system(), stage()), Progress())
+    (state,) = tmp_path.iterdir()
+    (state / "state.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=rf"step-00000000: this training state cannot be used .*{fault}"):
+        load_state(tmp_path, Fit.start(small_system(), stage()))
+
+
+def test_an_optimizer_with_less_than_its_state_is_named(tmp_path) -> None:
+    fitting = Fit.start(small_system(), stage(optimizer=Optimizer(name="adamw", lr=0.01)))
+    make_steps(fitting, 1)
+    save_state(tmp_path, fitting, Progress())
+    (state,) = tmp_path.iterdir()
+    whole = load_file(state / "optimizer.safetensors")
+    name = "classifier.weight"
+    for changed, fault in (
+        ({key: value for key, value in whole.items() if key != f"exp_avg:{name}"}, "some parameters have less than"),
+        ({**whole, f"exp_avg:{name}": torch.zeros(2, 7)}, rf"'exp_avg:{name}' of \(2, 7\) is of no parameter"),
+        ({**whole, "exp_avg:head.weight": torch.zeros(2)}, "'exp_avg:head.weight'"),
+    ):
+        save_file(changed, state / "optimizer.safetensors")
+        with pytest.raises(CheckpointError, match=rf"step-00000001: this training state cannot be used .*{fault}"):
+            load_state(tmp_path, Fit.start(small_system(), fitting.stage))

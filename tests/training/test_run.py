@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,36 @@ def test_a_model_of_another_build_is_refused_with_its_arguments(data: Path, tmp_
     source = stored_model(tmp_path / "model", LABELS.names, backbone="resnet18")
     with pytest.raises(CheckpointError, match=r"not a deeplab_v3_plus with these arguments; .*backbone=resnet18"):
         started(tmp_path / "run", data, recipe(), init=str(source))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        (("system",), "pspnett", "there is no system 'pspnett'"),
+        (("arguments", "channels"), "8", "channels='8': Input should be a valid integer"),
+        (("arguments", "width"), 8, "width=8: it has no such argument"),
+        (("arguments", "channels"), 0, "deeplab_v3_plus cannot be built with .*'channels': 0"),
+        (("recipe", "stages"), [], "at least one stage"),
+        (("recipe", "stages", 0, "name"), "../../up", "its name becomes that of a folder"),
+        (("recipe", "stages", 0, "steps"), 0, "steps=0: at least 1"),
+        (("recipe", "stages", 0, "steps"), "x", r"recipe\.stages\.0\.steps: Input should be a valid integer"),
+        (("recipe", "stages", 0, "optimizer"), 3, r"recipe\.stages\.0\.optimizer: "),
+    ],
+)
+def test_a_recipe_that_cannot_be_carried_out_is_named(
+    data: Path, tmp_path: Path, place: tuple[Any, ...], value: object, fault: str
+) -> None:
+    started(tmp_path / "run", data, recipe())
+    path = tmp_path / "run" / "recipe.json"
+    content = json.loads(path.read_text())
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=rf"recipe\.json: .*{fault}") as refused:
+        resume(tmp_path / "run")
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("system", [name for name in system_names() if system_module(name).TASK == "semantic"])

@@ -19,6 +19,7 @@ import typer
 import pixelwise
 from pixelwise.cli.compare import compare
 from pixelwise.cli.data import data_app
+from pixelwise.cli.doctor import doctor
 from pixelwise.cli.evaluate import evaluate
 from pixelwise.cli.import_weights import import_weights
 from pixelwise.cli.launch import is_first_process
@@ -61,6 +62,7 @@ app.command()(compare)
 app.command()(merge)
 app.command()(models)
 app.command("import")(import_weights)
+app.command()(doctor)
 app.add_typer(data_app, name="data")
 
 

@@ -42,7 +42,8 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            "--init", help="A backbone file, a run, default (what ships), or torchvision or timm (their own download)."
+            "--init",
+            help="A backbone file; a run or shipped model, whose architecture is taken; torchvision or timm (downloads).",
         ),
     ] = None,
     settings: Annotated[
@@ -111,12 +112,14 @@ def _start(
     workers: int,
     quiet: bool,
 ) -> tuple[Plan, TrainingData]:
-    from pixelwise.training.run.initial_weights import check_init
+    from pixelwise.training.run.initial_weights import check_init, init_arguments
     from pixelwise.training.run.recipes import named_system, one_size, resolve_sets
     from pixelwise.training.run.run import start
 
     named = named_system(system)
-    arguments = named.arguments
+    first_weights = None if init is None else check_init(init)
+    taken = {} if first_weights is None else init_arguments(first_weights, named.system, named.recipe)
+    arguments = {**named.arguments, **taken, **named.module.VARIANTS.get(system, {})}
     if backbone is not None:
         if "backbone" not in arguments:
             raise RecipeError(f"--backbone: {system} has none to choose")
@@ -130,7 +133,7 @@ def _start(
         recipe=recipe,
         data=tuple(data),
         label_map=label_map,
-        init=None if init is None else check_init(init),
+        init=first_weights,
         command=shlex.join(["pixelwise", *sys.argv[1:]]),
         device=device,
         workers=workers,

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation
 
-if TYPE_CHECKING:
-    from pixelwise.data.dataset import Dataset, FileDataset
-
 Size = tuple[int, int]
 """Height and width in pixels, of an image that is upright."""
+
+
+NO_TRUTH = "no ground truth"
+"""The kind of fault of a split in which nothing, or almost nothing, has ground truth."""
 
 
 class Item(NamedTuple):
@@ -208,7 +209,7 @@ class Listing:
             number. See `data.truth.track_ids`.
         counts: what a list holds, such as `3 annotations`; None for what the images hold.
         repair: how a repaired copy is made; None where it cannot be.
-        make: makes the images of the set from those that are listed, of a set that is synthetic; else None.
+        make: makes the data set from that of the images that are listed, and its name, of a set that is synthetic.
     """
 
     items: tuple[Item, ...]
@@ -230,7 +231,7 @@ class Listing:
     numbered_by: int | None = None
     counts: tuple[str, ...] | None = None
     repair: Callable[[], Repair] | None = None
-    make: Callable[[FileDataset, str], Dataset] | None = None
+    make: Callable[[Any, str], Any] | None = None
 
     def where(self, item: Item, path: Path | None) -> str:
         """How faults name a file of an image."""

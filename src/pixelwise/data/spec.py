@@ -15,7 +15,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote
 
 from pixelwise.data import proposals
@@ -109,7 +109,6 @@ class Format:
     synthetic: bool = False
     shared_images: bool = False
     copies_are_lists: bool = False
-    old: Any = None
 
 
 def format_names() -> tuple[str, ...]:
@@ -135,12 +134,7 @@ def format_of(spec: DataSpec) -> Format:
 def format_named(name: str) -> Format:
     """A format that there is, by its name in specifications."""
     module = importlib.import_module(f"{__package__}.{FORMATS.name}.{name.replace('-', '_')}")
-    if hasattr(module, "FORMAT"):
-        return module.FORMAT
-    return Format(module.OPTIONS, module.splits, None, getattr(module, "writer", None),  # pyright: ignore
-                  numbered_ids=name == "coco", synthetic=name == "cutout-clips",
-                  copies_are_lists=name == "coco",
-                  old=module)  # fmt: skip
+    return module.FORMAT
 
 
 def folder_of(spec: DataSpec) -> Path:
@@ -174,11 +168,8 @@ def open_dataset(spec: DataSpec | str, *, default_split: str) -> Dataset:
     spec = DataSpec.parse(spec) if isinstance(spec, str) else spec
     format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
     spec = replace(spec, split=spec.split or default_split)
-    if format.old is not None:
-        dataset = format.old.open_split(path, str(spec.split), options, name=str(spec))
-    else:
-        listing = format.list_split(path, str(spec.split), options)
-        dataset = open_listing(listing, name=str(spec), format=spec.format)
+    listing = format.list_split(path, str(spec.split), options)
+    dataset = open_listing(listing, name=str(spec), format=spec.format)
     place = options.get(proposals.OPTION)
     if place is None:
         return dataset

@@ -58,7 +58,8 @@ def contact_sheet(samples: Iterable[Sample], labels: LabelSet) -> Image.Image:
     for number, sample in enumerate(small):
         row, column = divmod(number, columns)
         left, top = MARGIN + column * width, MARGIN + row * height
-        sheet.paste(draw(sample.image, sample.truth, labels, legend=False), (left, top))
+        has_objects = sample.truth.panoptic is None and sample.truth.instances is not None
+        sheet.paste(draw(sample.image, sample.truth, labels, legend=False, names=has_objects), (left, top))
         caption = _shortened(sample.id, font, CELL_HW[1])
         pen.text((left, top + CELL_HW[0] + CAPTION_HEIGHT / 2), caption, fill=TEXT_COLOUR, font=font, anchor="lm")
     rows: list[LegendRow] = []  # objects have colours of their own, which say nothing of their class
@@ -90,7 +91,8 @@ def comparison_sheet(compared: Sequence[Compared], labels: LabelSet) -> Image.Im
         caption = f"{_shortened(id, font, room)} · {said}"
         pen.text((left, top + CAPTION_HEIGHT / 2), caption, fill=TEXT_COLOUR, font=font, anchor="lm")
         for place, annotation in enumerate((Annotation(), one.sample.truth, one.predicted)):
-            picture = draw(one.sample.image, annotation, labels, legend=False)
+            has_objects = annotation.panoptic is None and annotation.instances is not None
+            picture = draw(one.sample.image, annotation, labels, legend=False, names=has_objects)
             sheet.paste(picture, (left + place * cell, top + CAPTION_HEIGHT))
     if any(one.predicted.instances is not None for one in compared):
         return sheet

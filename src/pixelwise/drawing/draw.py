@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8
@@ -27,6 +29,12 @@ DRAWN_SCORE = 0.5
 
 LEGEND_OBJECTS = 24
 """So many objects the legend names at most."""
+
+NAMED_SIDE = 100
+"""A picture with a shorter side is too small for names in it."""
+
+LISTED_SHARE = 0.01
+"""A class with a smaller share of the pixels is not named in the picture itself."""
 
 SHADE_HUES = 0.16
 """Part of the colour circle over which the shades of a class lie."""
@@ -49,7 +57,12 @@ class LegendRow:
 
 
 def draw(
-    image: UInt8[Tensor, "3 H W"], annotation: Annotation, labels: LabelSet, *, legend: bool = True
+    image: UInt8[Tensor, "3 H W"],
+    annotation: Annotation,
+    labels: LabelSet,
+    *,
+    legend: bool = True,
+    names: bool = False,
 ) -> Image.Image:
     """Draw what the annotation has: its segments, or else its objects, or else its classes.
 
@@ -62,26 +75,40 @@ def draw(
         annotation: of the image's size.
         labels: names and colours; the class `background` is left as it is.
         legend: add the objects with their scores, and the classes that occur with the share of the pixels of each.
+        names: write the classes into the picture, where there is no room beside it: those of things at the things, with
+            their numbers in a clip, the others in a list at the lower left, in the order of the label set. Nothing is
+            written into pictures with a side below NAMED_SIDE.
 
     Returns:
         RGB; the picture at its own size at the top left, larger than that only by the legend.
     """
+    names = names and min(image.shape[1:]) >= NAMED_SIDE
     rows: list[LegendRow] = []
     planes = image.cpu().numpy()
     if annotation.panoptic is not None:
         panoptic = annotation.panoptic.to("cpu")
         places = segment_places(panoptic.ids.numpy(), panoptic.segment_ids.numpy())
         drawn = paint_panoptic(planes, panoptic, places, labels)
+        if names:
+            stuff = ~np.array([labels.is_thing[label] for label in panoptic.labels.tolist()], dtype=bool)
+            areas = _counts(places, len(panoptic) + 1)[:-1] * stuff
+            classes = np.bincount(panoptic.labels.numpy(), weights=areas, minlength=len(labels))
+            _write_classes(drawn, classes, labels)
+            _write_names(drawn, _thing_names(panoptic, places, labels))
         rows += panoptic_legend(panoptic, places, labels)
     elif annotation.instances is not None and annotation.instances.masks is not None:
         shown = shown_objects(annotation.instances)
         drawn = paint_objects(planes, shown)
+        if names:
+            _write_names(drawn, _object_names(shown, labels))
         rows += object_legend(shown, labels)
     elif annotation.semantic is None:
         drawn = _picture(planes)
     else:
         semantic = annotation.semantic.cpu().numpy()
         drawn = paint_semantic(planes, semantic, labels)
+        if names:
+            _write_classes(drawn, _counts(semantic, max(256, len(labels) + 1))[: len(labels)], labels)
         rows += semantic_legend(semantic, labels)
     return add_legend(drawn, rows) if legend and rows else drawn
 
@@ -282,6 +309,91 @@ def _counts(regions: np.ndarray, length: int) -> Int64[np.ndarray, " length"]:
         part = part if part.dtype == np.uint8 else part % length
         counts += np.bincount(part, minlength=length)
     return counts
+
+
+class _Name(NamedTuple):
+    """A class name that stands at a box x1 y1 x2 y2 of a picture, on a colour."""
+
+    text: str
+    box: Sequence[int]
+    colour: Colour
+
+
+def _object_names(instances: Instances, labels: LabelSet) -> list[_Name]:
+    assert instances.masks is not None
+    boxes: list[list[int]] = instances.masks.boxes.tolist()
+    colours = [_colour_of(instances, index) for index in range(len(instances))]
+    numbers: list[int] = [] if instances.track_ids is None else instances.track_ids.tolist()
+    return [
+        _Name(" ".join([labels.names[label], *map(str, numbers[index : index + 1])]), boxes[index], colours[index])
+        for index, label in enumerate(instances.labels.tolist())
+        if instances.crowd is None or not bool(instances.crowd[index])
+    ]
+
+
+def _thing_names(panoptic: Panoptic, places: Int32[np.ndarray, "H W"], labels: LabelSet) -> list[_Name]:
+    """Of the largest things, at most LEGEND_OBJECTS."""
+    areas, colours, classes = _counts(places, len(panoptic) + 1), _segment_colours(panoptic, labels), panoptic.labels
+    by_area = np.argsort(-areas[:-1], kind="stable").tolist()
+    things = [place for place in by_area if labels.is_thing[int(classes[place])]]
+    names: list[_Name] = []
+    for place in things[:LEGEND_OBJECTS]:
+        if areas[place] and not bool(panoptic.crowd[place]):
+            seen = places == place
+            rows, columns = np.flatnonzero(seen.any(axis=1)).tolist(), np.flatnonzero(seen.any(axis=0)).tolist()
+            box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+            names.append(_Name(labels.names[int(classes[place])], box, colours[place]))
+    return names
+
+
+def _write_names(picture: Image.Image, names: Sequence[_Name]) -> None:
+    """Write each name at the top of its box, the first first; one that would cover another is skipped."""
+    font = ImageFont.load_default(_name_size(picture))
+    pen = ImageDraw.Draw(picture)
+    width, height = picture.size
+    line = round(1.3 * _name_size(picture))
+    taken: list[tuple[int, int, int, int]] = []
+    for name in names:
+        room = math.ceil(font.getlength(name.text)) + 6
+        left = max(0, min(name.box[0], width - room))
+        top = max(0, min(name.box[1] - line if name.box[1] >= line else name.box[1], height - line))
+        place = (left, top, left + room, top + line)
+        if any(place[0] < x2 and x1 < place[2] and place[1] < y2 and y1 < place[3] for x1, y1, x2, y2 in taken):
+            continue
+        taken.append(place)
+        red, green, blue = name.colour
+        ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+        pen.rectangle((left, top, left + room - 1, top + line - 1), fill=name.colour)
+        pen.text((left + 3, top + line / 2), name.text, fill=ink, font=font, anchor="lm")
+
+
+def _write_classes(picture: Image.Image, areas: np.ndarray, labels: LabelSet) -> None:
+    """List the classes with at least LISTED_SHARE of the pixels over the lower left, in the order of the label set.
+
+    Args:
+        picture: changed.
+        areas: pixels of each class.
+        labels: names and colours.
+    """
+    width, height = picture.size
+    shown = np.flatnonzero(areas >= LISTED_SHARE * width * height).tolist()
+    size = _name_size(picture)
+    font, line = ImageFont.load_default(size), round(1.6 * size)
+    rows = [LegendRow(labels.palette[index], labels.names[index]) for index in shown if index != labels.background_id]
+    rows = rows[: max(1, height // 2 // line)]
+    if not rows:
+        return
+    room = min(width, math.ceil(max(font.getlength(row.text) for row in rows) + 2.5 * line))
+    box = (0, max(0, height - len(rows) * line), room, height)
+    under = picture.crop(box)
+    picture.paste(Image.blend(under, Image.new("RGB", under.size, PANEL_COLOUR), 0.7), box)
+    pen = ImageDraw.Draw(picture)
+    for index, row in enumerate(rows):
+        _draw_row(pen, row, (0, box[1] + index * line), line=line, font=font)
+
+
+def _name_size(picture: Image.Image) -> int:
+    return max(11, round(max(picture.size) / 60))
 
 
 def add_legend(picture: Image.Image, rows: list[LegendRow], *, font_size: int | None = None) -> Image.Image:

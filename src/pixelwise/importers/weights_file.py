@@ -6,6 +6,7 @@ A file is read as what its content is, whatever its name says. Here alone are pi
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 import zipfile
@@ -142,6 +143,11 @@ def _read_torch(path: Path) -> Any:
         if names:
             raise CheckpointError(
                 f"{path}: holds more than tensors: {first_of(names)}; that could run code and is not read; {_RESAVE}"
+            ) from None
+        if isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(
+                f"{path}: a file of torch.save that is damaged, or written with another pickle_protocol than its own; "
+                "copy it again, or store it without that option"
             ) from None
         raise CheckpointError(
             f"{path}: a file of torch.save that is damaged or cut off ({_one_line(error)}); copy it again"

@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import pixelwise
-from pixelwise.errors import CheckpointError, DataError, first_fault
+from pixelwise.errors import CheckpointError, DataError, PixelwiseError, first_fault
 from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
 from pixelwise.files.tensors import read_tensors
 from pixelwise.files.text import read_json
 from pixelwise.importers.foreign import require_finite, require_fit
-from pixelwise.inference.systems import system_module
+from pixelwise.inference.systems import build_system
 from pixelwise.labels import LabelSet
 
 FORMAT_VERSION = 1
@@ -261,13 +261,6 @@ def _read_weights(path: Path, expected_hash: str | None) -> dict[str, Tensor]:
 
 def _build(card: ModelCard, source: Path) -> nn.Module:
     try:
-        build = system_module(card.system).build
-    except CheckpointError as error:
+        return build_system(card.system, num_classes=len(card.labels), arguments=card.arguments)
+    except PixelwiseError as error:
         raise CheckpointError(f"{source}: {error}") from None
-    arguments = {**card.arguments, "num_classes": len(card.labels)}
-    try:
-        return build(**arguments)
-    # arguments from outside: whatever a layer raises of them means that they do not fit
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{source}: {card.system} cannot be built with {arguments}: {reason}") from None

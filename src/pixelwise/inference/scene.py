@@ -86,9 +86,12 @@ class Scene:
         """(text, log-probability) pairs, best first."""
         return self._part("captions")
 
-    def draw(self, *, legend: bool = True) -> Image.Image:
-        """The image in the colours of its classes, with outlines and, beside or beneath it, a legend."""
-        return draw(self.image, self.annotation, self.labels, legend=legend)
+    def draw(self, *, legend: bool = True, names: bool = False) -> Image.Image:
+        """The image in the colours of its classes, with outlines and, beside or beneath it, a legend.
+
+        With `names` the classes are written into the picture itself.
+        """
+        return draw(self.image, self.annotation, self.labels, legend=legend, names=names)
 
     def save(self, stem: str | Path) -> list[Path]:
         """Write the overlay and the parts that the task gives.

@@ -11,13 +11,18 @@ The module offers what a file of `pixelwise.models` offers; see `pixelwise.contr
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import cast
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 import pixelwise.models
 from pixelwise.contracts import SystemFile
-from pixelwise.errors import CheckpointError
+from pixelwise.errors import CheckpointError, PixelwiseError, RecipeError, first_fault
 
 GROUP = "pixelwise.models"
 """The group of entry points of other packages; an entry has the name of the system."""
@@ -49,6 +54,46 @@ def system_module(name: str) -> SystemFile:
     if len(points) > 1:
         raise CheckpointError(f"{' and '.join(sorted(map(_origin, points)))}: one name twice; uninstall one of them")
     return _loaded(points[0])
+
+
+def build_system(name: str, *, num_classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+    """A system with random weights.
+
+    Args:
+        name: of the system.
+        num_classes: of the label set.
+        arguments: of its `build`, as a file or a command line has them.
+
+    Raises:
+        CheckpointError: there is no such system.
+        RecipeError: its `build` has no such argument, takes another type, or cannot make a network of them.
+    """
+    build = system_module(name).build
+    parameters = inspect.signature(build, eval_str=True).parameters
+    for argument, value in arguments.items():
+        stated = f"{name} cannot be built with {argument}={shortened(repr(value))}"
+        if argument not in parameters or argument == "num_classes":
+            raise RecipeError(f"{stated}: it has no such argument; see pixelwise models {name}")
+        kind = parameters[argument].annotation
+        if kind is not inspect.Parameter.empty:
+            try:
+                TypeAdapter(kind).validate_python(value, strict=True)
+            except ValidationError as error:
+                raise RecipeError(f"{stated}: {first_fault(error)}") from None
+    try:
+        return build(num_classes=num_classes, **arguments)
+    except PixelwiseError:
+        raise
+    except Exception as error:  # torch, torchvision and timm raise anything for what a layer cannot have
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RecipeError(
+            f"{name} cannot be built with {shortened(str(dict(arguments)))}: {shortened(reason)}"
+        ) from None
+
+
+def shortened(text: str, limit: int = 600) -> str:
+    """The text, cut where it is longer."""
+    return text if len(text) <= limit else f"{text[:limit]} …"
 
 
 def _own_names() -> list[str]:

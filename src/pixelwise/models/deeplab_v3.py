@@ -98,13 +98,14 @@ class DeepLabV3(DenseSystem):
         auxiliary: int | None = None,
         auxiliary_weight: float = 0.5,
     ) -> None:
-        super().__init__(backbone, TRAITS)
+        super().__init__(backbone, TRAITS, num_classes=num_classes)
         self.context = context
         self.refine = ConvNormRelu(channels, channels) if head_convolution else nn.Identity()
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         self.auxiliary_map = auxiliary
         self.auxiliary = None if auxiliary is None else FCNHead(backbone.channels[auxiliary], num_classes)
         self.auxiliary_weight = auxiliary_weight
+        self.score_layers = ("classifier", *(["auxiliary.4"] if self.auxiliary else []))
 
     def forward(
         self,

@@ -116,7 +116,7 @@ class DeepLabV3Plus(DenseSystem):
         align_corners: bool = False,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__(backbone, replace(TRAITS, align_corners=align_corners))
+        super().__init__(backbone, replace(TRAITS, align_corners=align_corners), num_classes=num_classes)
         self.low_level = backbone.deepest(4)
         self.aspp = ASPP(
             backbone.channels[-1],

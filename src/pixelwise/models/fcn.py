@@ -28,7 +28,7 @@ import torchvision
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Stage, Term, Traits
+from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Stage, Term, Traits
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import stack_semantic
 from pixelwise.nn.backbone import Backbone
@@ -120,7 +120,7 @@ class FCN(DenseSystem):
         padded: bool,
         learn_upsampling: str = "intermediate",
     ) -> None:
-        super().__init__(backbone, TRAITS)
+        super().__init__(backbone, TRAITS, num_classes=num_classes)
         self.skip_maps = tuple(backbone.deepest(stride) for stride in skip_strides)
         self.skip_scales, self.skip_offsets = tuple(skip_scales), tuple(skip_offsets)
         self.output_offset, self.padded = output_offset, padded
@@ -131,6 +131,7 @@ class FCN(DenseSystem):
             Deconvolution(num_classes, 2, padding=1 if padded else 0, learn=learns) for _ in skip_strides
         )
         last = skip_strides[-1] if skip_strides else 32
+        self.score_layers = ("score", *(f"score_skips.{number}" for number in range(len(self.skip_maps))))
         self.enlarge_last = Deconvolution(
             num_classes, last, padding=last // 2 if padded else 0, learn=learn_upsampling == "all"
         )
@@ -155,6 +156,12 @@ class FCN(DenseSystem):
         x = self.enlarge_last(x)
         return Output(x[:, :, top : top + height, top : top + width], None)
 
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        names = ("enlarge_last", *(f"enlarge.{number}" for number in range(len(self.enlarge))))
+        every = tuple(range(self.num_classes))
+        return (*super().class_rows(), *(ClassRows(name, every, axes=(0, 1)) for name in names))
+
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """Cross-entropy of the scores."""
         return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
@@ -173,10 +180,11 @@ class DilatedFCN(DenseSystem):
     def __init__(
         self, backbone: Backbone, *, num_classes: int, auxiliary: bool = True, auxiliary_weight: float = 0.5
     ) -> None:
-        super().__init__(backbone, TRAITS)
+        super().__init__(backbone, TRAITS, num_classes=num_classes)
         self.classifier = FCNHead(backbone.channels[-1], num_classes)
         self.auxiliary = FCNHead(backbone.channels[-2], num_classes) if auxiliary else None
         self.auxiliary_weight = auxiliary_weight
+        self.score_layers = ("classifier.4", *(["auxiliary.4"] if self.auxiliary else []))
 
     def forward(
         self,

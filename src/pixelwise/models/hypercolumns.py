@@ -41,7 +41,7 @@ import torchvision
 from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
+from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbone import Backbone, Normalize
@@ -297,6 +297,15 @@ class Hypercolumns(nn.Module):
             detections=detections,
             masks=masks.split([len(one) for one in boxes]),
             superpixels=tuple(superpixels_of(picture) for picture in pictures) if self.projects else None,
+        )
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        cells = self.mask_classifiers.cells
+        return (
+            ClassRows("box_predictor.classes", self.things, first=1),
+            ClassRows("box_predictor.deltas", self.things, each=4),
+            *(ClassRows(f"mask_classifiers.{name}", self.things, each=cells) for name in ("fine", "coarse", "box")),
         )
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002

@@ -33,7 +33,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
+from pixelwise.contracts import (
+    Augmentation,
+    ClassRows,
+    Optimizer,
+    Recipe,
+    Sizes,
+    Stage,
+    Term,
+    Thresholds,
+    Traits,
+    flat_arguments,
+)
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, objects_to_learn
 from pixelwise.nn.backbone import Backbone, Normalize
@@ -202,6 +213,14 @@ class MaskRCNN(nn.Module):
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
         return self._objects(self._levels(x), (x.shape[2], x.shape[3]), valid, truth)
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        return (
+            ClassRows("box_predictor.classes", self.things, first=1),
+            ClassRows("box_predictor.deltas", self.things, each=4),
+            ClassRows("mask_head.predictor", self.things),
+        )
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
         """The five terms: objectness and boxes of anchors, classes, boxes and masks of proposals, all of weight 1.

@@ -35,7 +35,7 @@ import torchvision
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
+from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
@@ -305,6 +305,14 @@ class MNC(nn.Module):
             boxes=_both(rois.boxes, better, counts),
             masks=_both(masks, second_masks, counts),
             scores=_both(logits.softmax(dim=1), second_logits.softmax(dim=1), counts),
+        )
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        return (
+            ClassRows("class_stage.box_class", self.things, first=1),
+            ClassRows("class_stage.mask_class", self.things, first=1),
+            ClassRows("class_stage.deltas", self.things, first=4, each=4),
         )
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002

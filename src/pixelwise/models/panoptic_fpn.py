@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
+from pixelwise.contracts import ClassRows, Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.models import mask_rcnn
@@ -155,6 +155,10 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         levels = self._levels(x)
         objects = self._objects(levels, (x.shape[2], x.shape[3]), valid, truth)
         return Output(self.semantic_branch(levels), objects)
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        return (*super().class_rows(), ClassRows("semantic_branch.score", self.stuff, first=1))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Mask R-CNN's five terms, and the cross-entropy of every pixel's class of stuff.

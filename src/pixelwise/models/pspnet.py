@@ -77,7 +77,7 @@ class PSPNet(DenseSystem):
         auxiliary_map: int | None = None,
         auxiliary_weight: float = 0.4,
     ) -> None:
-        super().__init__(backbone, TRAITS)
+        super().__init__(backbone, TRAITS, num_classes=num_classes)
         self.pooled_map, self.auxiliary_map = pooled_map, auxiliary_map
         self.pyramid = pyramid
         self.refine = ConvNormRelu(pyramid.out_channels, channels, kernel=kernels[0])
@@ -94,6 +94,7 @@ class PSPNet(DenseSystem):
             )
         )
         self.auxiliary_weight = auxiliary_weight
+        self.score_layers = ("classifier", *(["auxiliary.4"] if self.auxiliary else []))
 
     def forward(
         self,

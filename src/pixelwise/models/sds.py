@@ -46,7 +46,18 @@ from jaxtyping import Bool, Float, Int32, Int64, UInt8
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, SolverProgress, Stage, Term, Thresholds, Traits
+from pixelwise.contracts import (
+    Augmentation,
+    ClassRows,
+    Optimizer,
+    Recipe,
+    Sizes,
+    SolverProgress,
+    Stage,
+    Term,
+    Thresholds,
+    Traits,
+)
 from pixelwise.errors import RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbone import Backbone, Normalize
@@ -286,6 +297,15 @@ class SDS(nn.Module):
             superpixels=tuple(regions.superpixels for regions in candidates),
             members=members,
             paste_above=self.paste_threshold.sigmoid() if self.pastes else None,
+        )
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        layers = ("box_score", "region_score", "joint_score")
+        tensors = ("svm_weight", "svm_bias", "has_svms", "cell_weight", "superpixel_weight", "has_refiner")
+        return (
+            *(ClassRows(name, self.things, first=1) for name in layers),
+            *(ClassRows(name, self.things) for name in tensors),
         )
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
+from pixelwise.contracts import ClassRows, Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
 from pixelwise.losses.detection import objects_to_learn
@@ -188,6 +188,11 @@ class UPSNet(mask_rcnn.MaskRCNN):
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
         return self._segments(self._levels(x), (x.shape[2], x.shape[3]), valid, truth)
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        every = tuple(range(self.semantic_head.score.out_channels))
+        return (*super().class_rows(), ClassRows("semantic_head.score", every))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Mask R-CNN's five terms, and those of the semantic head, of its boxes and of the panoptic head.

@@ -35,7 +35,18 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
+from pixelwise.contracts import (
+    Augmentation,
+    ClassRows,
+    Optimizer,
+    Recipe,
+    Sizes,
+    Stage,
+    Term,
+    Thresholds,
+    Traits,
+    flat_arguments,
+)
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import objects_to_learn
 from pixelwise.nn.backbone import Backbone, Normalize
@@ -350,6 +361,14 @@ class YOLACT(nn.Module):
             if truth is None or semantic_logits is None:
                 return output
             return output._replace(comparison=self._compare(output, truth, at_least_float32(semantic_logits)))
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        rows = (
+            ClassRows("head.classes", self.things, first=1, groups=self.head.anchors),
+            ClassRows("semantic", self.things),
+        )
+        return rows if self.mask_iou is None else (*rows, ClassRows("mask_iou.convolutions.10", self.things))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
         """The losses of class, box and mask, divided by the anchors that stand for objects, and the semantic one.

@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pixelwise.contracts import Sizes, Thresholds, Traits
+from pixelwise.contracts import ClassRows, Sizes, Thresholds, Traits
 from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.ops.resize import argmax_resized
@@ -19,22 +19,26 @@ class DenseSystem(nn.Module):
     """A semantic system: its output has `logits`, which are enlarged to the image and whose largest is the class.
 
     Args:
-        backbone: of the system.
+        backbone: of the system, or None for a system without pretrained parts.
         traits: of the system.
+        num_classes: channels of its logits.
 
     Attributes:
         normalize: of the images, as the backbone wants them.
         auxiliary: a classifier that is trained alone, or None; a system that has one sets it.
+        score_layers: names of the layers with a channel for each class.
         pixel_loss: `fit` gives it the stage's settings.
     """
 
     task = "semantic"
 
-    def __init__(self, backbone: Backbone, traits: Traits) -> None:
+    def __init__(self, backbone: Backbone | None, traits: Traits, *, num_classes: int) -> None:
         super().__init__()
-        self.normalize = Normalize(backbone.mean, backbone.std)
-        self.backbone = backbone
+        self.normalize = nn.Identity() if backbone is None else Normalize(backbone.mean, backbone.std)
+        self.backbone: Any = backbone
         self.traits = traits
+        self.num_classes = num_classes
+        self.score_layers: tuple[str, ...] = ("classifier",)
         self.thresholds = Thresholds()
         self.auxiliary: nn.Module | None = None
         self.pixel_loss = PixelLoss(align_corners=traits.align_corners)
@@ -42,6 +46,10 @@ class DenseSystem(nn.Module):
     def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
         """The logits."""
         return (self(images).logits,)
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        return tuple(ClassRows(name, tuple(range(self.num_classes))) for name in self.score_layers)
 
     def decode(self, output: Any, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:  # noqa: ARG002
         """The likeliest class of each pixel of the original image, and its probability."""

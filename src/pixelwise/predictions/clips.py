@@ -21,9 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from pixelwise.data.dataset import Dataset, FileDataset, Merged, Wrapped
 from pixelwise.data.kinds.frames import frame_item, in_time
-from pixelwise.data.kinds.segment_maps import panoptic_of
 from pixelwise.data.listing import ReadTruth
-from pixelwise.data.truth.segments import regions_of_ids
+from pixelwise.data.truth.segments import panoptic_of, regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES, read_channels
 from pixelwise.labels import LabelMap, LabelSet

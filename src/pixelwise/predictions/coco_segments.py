@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
-from pixelwise.data.kinds.segment_maps import box_of, panoptic_of, read_segment_ids
-from pixelwise.data.truth.segments import regions_of_ids
+from pixelwise.data.kinds.segment_maps import box_of, read_segment_ids
+from pixelwise.data.truth.segments import panoptic_of, regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.text import read_json
 from pixelwise.labels import LARGEST_ID, LabelSet

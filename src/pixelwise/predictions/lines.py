@@ -82,8 +82,15 @@ class FrameLine(_Line):
 
 
 def as_line(record: Mapping[str, Any]) -> str:
-    """One line of JSON, without its end; escaped where a file's name is not valid Unicode."""
-    line = json.dumps(record, ensure_ascii=False)
+    """One line of JSON, without its end; escaped where a file's name is not valid Unicode.
+
+    Raises:
+        DataError: a number is NaN or infinite, which JSON does not have.
+    """
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise DataError("the model's scores or boxes are no numbers (NaN or infinite); check its weights") from None
     return line if _is_unicode(line) else json.dumps(record)
 
 

@@ -60,6 +60,7 @@ def _object_segments(instances: Instances, labels: LabelSet) -> list[dict[str, A
     masks = instances.masks
     runs = [None] * len(instances) if masks is None else masks.to_coco()
     areas = [None] * len(instances) if masks is None else masks.areas().tolist()
+    numbers: list[int] = [] if instances.track_ids is None else instances.track_ids.tolist()
     return [
         {
             "id": index + 1,
@@ -68,7 +69,7 @@ def _object_segments(instances: Instances, labels: LabelSet) -> list[dict[str, A
             "area": areas[index],
             "box": instances.boxes[index].tolist(),
             "score": None if instances.scores is None else float(instances.scores[index]),
-            "track_id": None if instances.track_ids is None else int(instances.track_ids[index]),
+            "track_id": None if instances.track_ids is None or numbers[index] < 0 else numbers[index],
             "rle": runs[index],
         }
         for index, label in enumerate(instances.labels.tolist())

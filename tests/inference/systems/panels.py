@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pixelwise.contracts import Sizes, Thresholds, Traits
+from pixelwise.contracts import ClassRows, Sizes, Thresholds, Traits
 from pixelwise.ops.resize import argmax_resized
 from pixelwise.types import Annotation, Panoptic
 
@@ -41,6 +41,9 @@ class Panels(nn.Module):
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self.forward(images).logits,)
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        return ()
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         thresholds = thresholds or self.thresholds

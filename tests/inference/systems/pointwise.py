@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pixelwise.contracts import Sizes, Term, Thresholds, Traits
+from pixelwise.contracts import ClassRows, Sizes, Term, Thresholds, Traits
 from pixelwise.ops.resize import argmax_resized
 from pixelwise.types import Annotation, Batch
 
@@ -36,6 +36,9 @@ class Pointwise(nn.Module):
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self(images).logits,)
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        return ()
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         return [

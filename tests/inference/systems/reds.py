@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pixelwise.contracts import Sizes, Thresholds, Traits
+from pixelwise.contracts import ClassRows, Sizes, Thresholds, Traits
 from pixelwise.ops.resize import resize_image
 from pixelwise.ops.thing_channels import things_of
 from pixelwise.types import Annotation, Instances, Masks
@@ -32,6 +32,9 @@ class Reds(nn.Module):
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         return (images[:, 0] * self.score,)
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        return ()
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         thresholds = thresholds or self.thresholds

@@ -25,10 +25,9 @@ from pixelwise.data.kinds.class_masks import ObjectFiles, mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter
 from pixelwise.data.kinds.folders import FilesByStem, by_stem, in_reading_order, item_of, require_split
 from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids
-from pixelwise.data.kinds.segment_maps import panoptic_of
 from pixelwise.data.listing import Fault, Item, Listing
 from pixelwise.data.spec import Format
-from pixelwise.data.truth.segments import ids_in, instances_of_ids
+from pixelwise.data.truth.segments import ids_in, instances_of_ids, panoptic_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 from pixelwise.types import Annotation, Instances, Panoptic

@@ -26,15 +26,15 @@ import numpy as np
 from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, labels_toml, require_split
 from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, frame_item, in_time
 from pixelwise.data.kinds.segment_clips_writer import (
-    Region,
-    _joined,
-    _number,
-    _stem_with_clip,
-    _tracks,
-    _translated,
-    _void,
-    _write_places,
+    PlacedSegment,
+    joined_regions,
+    number_in,
+    stem_with_clip,
+    tracks_in,
+    translated,
+    void_id,
     with_ids_below,
+    write_places,
 )
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip
@@ -69,12 +69,12 @@ class DvpsWriter(Writer):
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes one of class · 1000 + number. See Writer."""
-        clip, stem = _stem_with_clip(original.id, source=original.image)
+        clip, stem = stem_with_clip(original.id, source=original.image)
         place = f"video_sequence/{original.split}/{stem}"
         file, losses = original.write_image(root, f"{place}_leftImg8bit")
         path = root / f"{place}_gtFine_instanceTrainIds.png"
-        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
-        joined = _joined(regions, self.labels)
+        regions, lost = write_places(path, original.truth, self.labels, source=original.image)
+        joined = joined_regions(regions, self.labels)
         return Written(
             original.name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions}
         )
@@ -85,9 +85,9 @@ class DvpsWriter(Writer):
         Raises DataError for too many objects of a class in a clip.
         """
         renumbered = 0
-        void = _void(self.labels, below=DVPS_CLASSES) * DVPS_DIVISOR
+        void = void_id(self.labels, below=DVPS_CLASSES) * DVPS_DIVISOR
         for clip, entries in by_clip(written):
-            tracks = tracks_of(_tracks(entry, self.labels) for entry in entries)
+            tracks = tracks_of(tracks_in(entry, self.labels) for entry in entries)
             former = former_numbers(tracks, divisor=self.numbered_by, own=composed_by(DVPS_DIVISOR))
             numbers, others = kept_numbers(
                 former,
@@ -100,11 +100,11 @@ class DvpsWriter(Writer):
             for entry in entries:
                 path = root / "video_sequence" / split / entry["map"]
 
-                def value(one: Region, numbers: Mapping[Track, int] = numbers) -> tuple[int]:
-                    number = _number(one, numbers, self.labels)
+                def value(one: PlacedSegment, numbers: Mapping[Track, int] = numbers) -> tuple[int]:
+                    number = number_in(one, numbers, self.labels)
                     return (self.labels.dataset_ids[one.class_id] * DVPS_DIVISOR + number,)
 
-                write_ids(path, _translated(path, entry["of"], value, void=(void,))[..., 0], None)
+                write_ids(path, translated(path, entry["of"], value, void=(void,))[..., 0], None)
         return {"renumbered_objects": renumbered}
 
     def finish_set(self, root: Path) -> None:

@@ -28,7 +28,7 @@ from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.frames import folders_in
 from pixelwise.data.kinds.listed_frames import FrameEntries, FramePlaces, listing_of
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
-from pixelwise.data.kinds.segment_clips_writer import _sides, _stem_with_clip, _write_listed, _write_places
+from pixelwise.data.kinds.segment_clips_writer import sides_of, stem_with_clip, write_listed, write_places
 from pixelwise.data.kinds.track_clips_writer import by_clip
 from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
 from pixelwise.data.listing import Listing
@@ -96,15 +96,15 @@ class VpsWriter(Writer):
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes a PNG of ids. See Writer."""
-        clip, image_id = _stem_with_clip(original.id, source=original.image)
+        clip, image_id = stem_with_clip(original.id, source=original.image)
         file, losses = original.write_image(root, f"{original.split}/img_all/{image_id}_newImg8bit")
         path = root / original.split / "panoptic_video" / f"{image_id}_final_mask.png"
-        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
+        regions, lost = write_places(path, original.truth, self.labels, source=original.image)
         entry = {
             "clip": clip,
             "map": path.name,
             "of": regions,
-            "image": {"id": image_id, **_sides(original.pixels), "file_name": Path(file).name},
+            "image": {"id": image_id, **sides_of(original.pixels), "file_name": Path(file).name},
         }
         return Written(original.name, file, Counter(losses) + lost, entry)
 
@@ -114,7 +114,7 @@ class VpsWriter(Writer):
         renumbered = 0
         for clip, entries in by_clip(written):
             maps = [root / split / "panoptic_video" / entry["map"] for entry in entries]
-            infos, others = _write_listed(maps, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
+            infos, others = write_listed(maps, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
             renumbered += others
             annotations += (
                 {"image_id": entry["image"]["id"], "file_name": entry["map"], "segments_info": of_frame}

@@ -26,7 +26,14 @@ from PIL import Image
 
 from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, pair_clip
-from pixelwise.data.kinds.track_clips_writer import _crowds, _stuff_pixels, _tracked, by_clip, clip_and_frame, free_clip
+from pixelwise.data.kinds.track_clips_writer import (
+    by_clip,
+    clip_and_frame,
+    crowd_pixels,
+    free_clip,
+    stuff_pixels,
+    tracked_objects,
+)
 from pixelwise.data.kinds.track_frames import ObjectMap, inspect_numbers, repaired_numbers, truth_of_numbers
 from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
 from pixelwise.data.listing import Fault, Item, Listing
@@ -186,10 +193,10 @@ class DavisWriter(Writer):
         clip, renamed = free_clip(root / "ImageSets" / "2017", clip, original.split)
         place = f"JPEGImages/{self.resolution}/{clip}/{frame}"
         file, losses = original.write_image(root, place, suffixes=self.suffixes)
-        instances, masks, tracks = _tracked(original.truth, source=original.image)
+        instances, masks, tracks = tracked_objects(original.truth, source=original.image)
         places = [*range(1, len(instances) + 1)]
         ids, lost = painted_ids(instances, places, np.zeros(masks.size, dtype=np.int32), crowds=False)
-        void = _crowds(instances, masks)
+        void = crowd_pixels(instances, masks)
         if original.truth.semantic is not None:
             void |= original.truth.semantic.numpy() == self.labels.ignore_id
         ids[void & (ids == 0)] = len(instances) + 1
@@ -200,7 +207,7 @@ class DavisWriter(Writer):
         found = [place for place in places if isinstance(whole, bool) or whole[place - 1]]
         classes = sum(is_thing for is_thing in self.labels.is_thing)
         lost = Counter(lost) + Counter(classless_objects=len(found) if classes > 1 else 0)
-        lost += Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels), renamed_images=renamed)
+        lost += Counter(stuff_pixels=stuff_pixels(original.truth, self.labels), renamed_images=renamed)
         entry = {"clip": clip, "map": path.name, "tracks": [(place, tracks[place - 1]) for place in found]}
         entry["void"] = len(instances) + 1
         return Written(original.name, file, Counter(losses) + lost, entry)

@@ -24,15 +24,15 @@ import numpy as np
 from pixelwise.data.kinds.folders import in_reading_order, labels_for, labels_toml, require_split
 from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, pair_clip
 from pixelwise.data.kinds.segment_clips_writer import (
-    Region,
-    _joined,
-    _number,
-    _tracks,
-    _translated,
-    _void,
-    _write_places,
-    _write_rgb,
+    PlacedSegment,
+    joined_regions,
+    number_in,
+    tracks_in,
+    translated,
+    void_id,
     with_ids_below,
+    write_places,
+    write_rgb,
 )
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame
@@ -66,8 +66,8 @@ class StepWriter(Writer):
         clip, frame = clip_and_frame(original.id, source=original.image)
         file, losses = original.write_image(root, f"images/{original.split}/{clip}/{frame}")
         path = root / "panoptic_maps" / original.split / clip / f"{frame}.png"
-        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
-        joined = _joined(regions, self.labels)
+        regions, lost = write_places(path, original.truth, self.labels, source=original.image)
+        joined = joined_regions(regions, self.labels)
         return Written(
             original.name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions}
         )
@@ -76,7 +76,7 @@ class StepWriter(Writer):
         """Number the objects of each clip, and write its maps anew. Raises DataError for too many in a clip."""
         renumbered = 0
         for clip, entries in by_clip(written):
-            frames = [[*_tracks(entry, self.labels)] for entry in entries]
+            frames = [[*tracks_in(entry, self.labels)] for entry in entries]
             former = former_numbers(tracks_of(frames), divisor=self.numbered_by, own=composed_by(STEP_DIVISOR))
             together = seen_together(frames, former)
             groups = {track: track[1] if number in together else None for track, number in former.items()}
@@ -87,10 +87,10 @@ class StepWriter(Writer):
             for entry in entries:
                 path = root / "panoptic_maps" / split / clip / entry["map"]
 
-                def value(one: Region, numbers: Mapping[Track, int] = numbers) -> tuple[int, int, int]:
-                    return self.labels.dataset_ids[one.class_id], *divmod(_number(one, numbers, self.labels), 256)
+                def value(one: PlacedSegment, numbers: Mapping[Track, int] = numbers) -> tuple[int, int, int]:
+                    return self.labels.dataset_ids[one.class_id], *divmod(number_in(one, numbers, self.labels), 256)
 
-                _write_rgb(path, _translated(path, entry["of"], value, void=(_void(self.labels, below=256), 0, 0)))
+                write_rgb(path, translated(path, entry["of"], value, void=(void_id(self.labels, below=256), 0, 0)))
         return {"renumbered_objects": renumbered}
 
     def finish_set(self, root: Path) -> None:

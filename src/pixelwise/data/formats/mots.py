@@ -44,12 +44,12 @@ from pixelwise.data.kinds.frames import (
     number_of,
 )
 from pixelwise.data.kinds.track_clips_writer import (
-    _objects,
-    _stuff_pixels,
-    _void_pixels,
-    _whole_tracks,
     by_clip,
     clip_and_frame,
+    object_entries,
+    stuff_pixels,
+    void_pixels,
+    whole_tracks,
 )
 from pixelwise.data.kinds.track_frames import inspect_parts, repaired_parts, truth_of_parts
 from pixelwise.data.kinds.writing import Original, Writer, Written
@@ -298,10 +298,10 @@ class MotsWriter(Writer):
             "clip": clip,
             "number": number,
             "size": (original.pixels.shape[0], original.pixels.shape[1]),
-            "objects": [*_objects(original.truth, source=original.image)],
+            "objects": [*object_entries(original.truth, source=original.image)],
         }
-        lost = Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels))
-        lost += Counter(void_pixels_as_class=_void_pixels(original.truth, self.labels))
+        lost = Counter(stuff_pixels=stuff_pixels(original.truth, self.labels))
+        lost += Counter(void_pixels_as_class=void_pixels(original.truth, self.labels))
         return Written(original.name, file, Counter(losses) + lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
@@ -311,7 +311,7 @@ class MotsWriter(Writer):
         """
         renumbered = 0
         for clip, entries in by_clip(written):
-            tracks = tracks_of(_whole_tracks(entry) for entry in entries)
+            tracks = tracks_of(whole_tracks(entry) for entry in entries)
             former = former_numbers(tracks, divisor=self.numbered_by, own=self._own)
             groups = {track: track[1] for track in tracks}
             ids, others = kept_numbers(

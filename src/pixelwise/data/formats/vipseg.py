@@ -34,7 +34,7 @@ from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.frames import FramePart, clip_listing, clip_repair, folders_in, pair_clip
 from pixelwise.data.kinds.listed_frames import FrameEntries, FramePlaces, listing_of
 from pixelwise.data.kinds.panoptic_json import panoptic_categories, panoptic_labels_of
-from pixelwise.data.kinds.segment_clips_writer import _sides, _write_listed, _write_places
+from pixelwise.data.kinds.segment_clips_writer import sides_of, write_listed, write_places
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame, free_clip
 from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
@@ -239,12 +239,12 @@ class VipsegWriter(Writer):
         clip, renamed = free_clip(root, clip, original.split)
         file, losses = original.write_image(root, f"images/{clip}/{frame}")
         path = root / "panomasksRGB" / clip / f"{frame}.png"
-        regions, lost = _write_places(path, original.truth, self.labels, source=original.image)
+        regions, lost = write_places(path, original.truth, self.labels, source=original.image)
         entry = {
             "clip": clip,
             "map": path.name,
             "of": regions,
-            "image": {"id": frame, **_sides(original.pixels), "file_name": Path(file).name},
+            "image": {"id": frame, **sides_of(original.pixels), "file_name": Path(file).name},
         }
         return Written(original.name, file, Counter(losses) + lost + Counter(renamed_images=renamed), entry)
 
@@ -255,7 +255,7 @@ class VipsegWriter(Writer):
         renumbered = 0
         for clip, entries in by_clip(written):
             maps = [root / "panomasksRGB" / clip / entry["map"] for entry in entries]
-            infos, others = _write_listed(maps, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
+            infos, others = write_listed(maps, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
             renumbered += others
             videos.append({"video_id": clip, "images": [entry["image"] for entry in entries]})
             listed = [

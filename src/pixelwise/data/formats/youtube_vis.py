@@ -37,12 +37,12 @@ from pixelwise.data.kinds.frames import (
     frame_item,
 )
 from pixelwise.data.kinds.track_clips_writer import (
-    _objects,
-    _stuff_pixels,
-    _void_pixels,
-    _whole_tracks,
     by_clip,
     clip_and_frame,
+    object_entries,
+    stuff_pixels,
+    void_pixels,
+    whole_tracks,
 )
 from pixelwise.data.kinds.track_frames import inspect_parts, repaired_parts, truth_of_parts
 from pixelwise.data.kinds.writing import Original, Writer, Written
@@ -300,10 +300,10 @@ class TrackWriter(Writer):
             "clip": clip,
             "file_name": f"{clip}/{Path(file).name}",
             "size": (original.pixels.shape[0], original.pixels.shape[1]),
-            "objects": [*_objects(original.truth, source=original.image)],
+            "objects": [*object_entries(original.truth, source=original.image)],
         }
-        lost = Counter(stuff_pixels=_stuff_pixels(original.truth, self.labels))
-        lost += Counter(void_pixels_as_class=_void_pixels(original.truth, self.labels))
+        lost = Counter(stuff_pixels=stuff_pixels(original.truth, self.labels))
+        lost += Counter(void_pixels_as_class=void_pixels(original.truth, self.labels))
         return Written(original.name, file, Counter(losses) + lost, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
@@ -313,7 +313,7 @@ class TrackWriter(Writer):
         annotations: list[dict[str, Any]] = []
         former: dict[tuple[str, Track], int] = {}
         for clip, entries in clips.items():
-            found = tracks_of(_whole_tracks(entry) for entry in entries)
+            found = tracks_of(whole_tracks(entry) for entry in entries)
             numbers = former_numbers(found, divisor=self.numbered_by)
             former |= {(clip, track): number for track, number in numbers.items()}
         ids, renumbered = kept_numbers(former, largest=_LARGEST_ID, clip=", ".join(clips), format=self.format)

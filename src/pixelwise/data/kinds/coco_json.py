@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pixelwise.data.listing import Fault as Problem
+from pixelwise.data.listing import Fault
 from pixelwise.errors import DataError
 from pixelwise.files import text
 from pixelwise.files.images import MAX_MEGAPIXELS
@@ -89,6 +89,11 @@ def _is_whole_float(value: Any) -> bool:
     return type(value) is float and value.is_integer()
 
 
+def whole(value: Any) -> Any:
+    """7 for 7.0; any other value as it is."""
+    return int(value) if _is_whole_float(value) else value
+
+
 def number_of_text(value: Any) -> int | float | None:
     """The number that a text says, or None where it is no text or says no number."""
     if not isinstance(value, str):
@@ -164,7 +169,7 @@ def image_name(image: Entry) -> str | None:
     return None
 
 
-def image_problems(images: Sequence[Entry]) -> Iterator[Problem]:
+def image_problems(images: Sequence[Entry]) -> Iterator[Fault]:
     """What is wrong with the entries of images."""
     seen_ids: set[Any] = set()
     seen_files: set[str] = set()
@@ -172,20 +177,20 @@ def image_problems(images: Sequence[Entry]) -> Iterator[Problem]:
         name, id = image_name(image), image.get("id")
         if name is None or not is_id(id):
             where = f"image number {position}"
-            yield Problem("image entry", where, "expected an id and a file_name", True, image)
+            yield Fault("image entry", where, "expected an id and a file_name", True, image)
             continue
         where = f"image {id} '{name}'"
         sides = {side: image.get(side) for side in ("height", "width")}
         if not all(is_integer(value) and value > 0 for value in sides.values()):
             text = f"height {sides['height']!r}, width {sides['width']!r}; expected whole numbers of pixels"
-            yield Problem("image entry", where, text, True, image)
+            yield Fault("image entry", where, text, True, image)
         elif image["height"] * image["width"] > MAX_MEGAPIXELS * 1e6:
             text = f"{image['height']:,}×{image['width']:,} pixels; at most {MAX_MEGAPIXELS:g} megapixels are read"
-            yield Problem("image entry", where, text, True, image)
+            yield Fault("image entry", where, text, True, image)
         if str(id) in seen_ids:
-            yield Problem("repeated id", where, "another image has the same id", True, image)
+            yield Fault("repeated id", where, "another image has the same id", True, image)
         if name in seen_files:
-            yield Problem("repeated file", where, "another image has the same file", False, image)
+            yield Fault("repeated file", where, "another image has the same file", False, image)
         seen_ids.add(str(id))
         seen_files.add(name)
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -262,18 +262,3 @@ def _numbered(pairs: Sequence[tuple[int, str]], palette: Sequence[Colour] | None
         return replace(plain, dataset_ids=ids, void_ids=(void,), palette=tuple(palette or plain.palette))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Of formats without a listing."""
-
-    id: str
-    image: Path | None
-    mask: Path | None
-    rivals: tuple[Path, ...] = ()
-    objects: Path | None = None
-
-    @property
-    def truth(self) -> Path | None:  # noqa: D102
-        return self.mask

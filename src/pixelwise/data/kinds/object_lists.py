@@ -7,8 +7,7 @@ formats differ in is how a file is read; coco, labelme and yolo share everything
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +15,13 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from pixelwise.data.kinds.faults import Fault, Findings, count, notes_on, readable_image, size_fault
-from pixelwise.data.truth.boxes import is_elsewhere, leaves_image
-from pixelwise.data.truth.painting import painted
+from pixelwise.data.listing import Fault, Findings, Item, Size, count
+from pixelwise.data.truth.boxes import is_elsewhere, leaves_image, tight_box
+from pixelwise.data.truth.painting import HOLE, painted
 from pixelwise.errors import DataError
-from pixelwise.files.images import image_size, read_image
-from pixelwise.files.parallel import Progress, apply
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
-from pixelwise.types import Annotation, Instances, Masks, Sample
+from pixelwise.types import Annotation, Instances, Masks
 
 
 class Shape(NamedTuple):
@@ -33,13 +30,13 @@ class Shape(NamedTuple):
     Attributes:
         image: the number of its image, 0 for the first of the set.
         id: its annotation id, or its place in the file.
-        class_id: 0…K-1.
+        class_id: 0…K-1; or HOLE of a region of no class, which takes its pixels from the shapes before it, and in which
+            nothing is evaluated if it is a crowd.
         polygons: x1 y1 x2 y2 … of each part.
         runs: its RLE, where it has no polygons.
         crowd: whether the region is of many objects.
         box: x1 y1 x2 y2 in pixels as stated, or None where only the mask tells it.
         area: in square pixels as stated, or None where only the mask tells it.
-        boxed: whether nothing but its box is known: that of one object, which is a crowd to everything but box AP.
     """
 
     image: int
@@ -50,23 +47,6 @@ class Shape(NamedTuple):
     crowd: bool = False
     box: tuple[float, float, float, float] | None = None
     area: float | None = None
-    boxed: bool = False
-
-
-class ShapeFault(NamedTuple):
-    """What is wrong with one shape of an image's own file, or with the file where `shape` is None.
-
-    Attributes:
-        kind: a few words, the same for all faults of the kind.
-        shape: its place in the file, from 1.
-        text: what is wrong.
-        fatal: whether a set with it cannot be opened; else the shape is left out.
-    """
-
-    kind: str
-    shape: int | None
-    text: str
-    fatal: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +56,16 @@ class Objects:
     Attributes:
         starts: objects starts[i] … starts[i+1]-1 belong to image i.
         ids: of the annotations, or places in a file.
-        class_ids: 0…K-1.
+        class_ids: 0…K-1, or HOLE.
         boxes: x1 y1 x2 y2, pixels; NaN where only the mask tells.
         areas: square pixels; NaN where only the mask tells.
         crowd: whether the region is of many objects.
-        boxed: whether nothing but the box is known.
         polygon_starts: polygons polygon_starts[n] … polygon_starts[n+1]-1 belong to object n.
         point_starts: where in `coordinates` each polygon begins, and the end of the last.
         coordinates: x, y of all polygons.
         runs: object → its RLE, of those that have no polygons.
         fractions: whether coordinates are fractions of width and height, instead of pixels.
+        in_order: whether shapes are painted in their order, instead of the largest first.
     """
 
     starts: np.ndarray
@@ -94,15 +74,17 @@ class Objects:
     boxes: np.ndarray
     areas: np.ndarray
     crowd: np.ndarray
-    boxed: np.ndarray
     polygon_starts: np.ndarray
     point_starts: np.ndarray
     coordinates: np.ndarray
     runs: Mapping[int, Mapping[str, Any]]
     fractions: bool = False
+    in_order: bool = False
 
     @classmethod
-    def from_shapes(cls, shapes: Sequence[Shape], images: int, *, fractions: bool = False) -> Objects:
+    def from_shapes(
+        cls, shapes: Sequence[Shape], images: int, *, fractions: bool = False, in_order: bool = False
+    ) -> Objects:
         """Pack sound objects of that many images; those of an image stay in their order."""
         ordered = sorted(shapes, key=lambda shape: shape.image)
         flat = [polygon for shape in ordered for polygon in shape.polygons]
@@ -114,12 +96,12 @@ class Objects:
             boxes=np.array([shape.box or unstated for shape in ordered], dtype=np.float32).reshape(-1, 4),
             areas=np.array([np.nan if shape.area is None else shape.area for shape in ordered], dtype=np.float64),
             crowd=np.array([shape.crowd for shape in ordered], dtype=np.bool_),
-            boxed=np.array([shape.boxed for shape in ordered], dtype=np.bool_),
             polygon_starts=np.cumsum([0, *(len(shape.polygons) for shape in ordered)]),
             point_starts=np.cumsum([0, *(len(polygon) for polygon in flat)]),
             coordinates=np.concatenate([np.zeros(0), *(np.asarray(polygon, dtype=np.float64) for polygon in flat)]),
             runs={number: shape.runs for number, shape in enumerate(ordered) if shape.runs is not None},
             fractions=fractions,
+            in_order=in_order,
         )
 
     def of_image(self, index: int) -> range:
@@ -139,142 +121,149 @@ class Objects:
         return rle.crop_polygons([polygon.tolist() for polygon in polygons], size, source=source)
 
 
-@dataclass(frozen=True, eq=False)
-class DrawnObjects:
-    """Images with the objects in them. See Dataset for the attributes.
+class Shapes(NamedTuple):
+    """The shapes of one image, rasterised.
 
     Attributes:
-        images: the image files.
-        truth_files: the file that holds the objects of each image.
-        objects: the objects.
-        noun: what an object is called in its file, such as `annotation`.
-        sizes: height and width of each image by the truth, or None where the truth does not tell.
+        crops: the pixels of each in its box.
+        places: the boxes, x1 y1 x2 y2.
+        numbers: of the shapes in `Objects`.
     """
 
-    name: str
-    format: str
-    labels: LabelSet
-    ids: tuple[str, ...]
-    images: tuple[Path, ...] = field(repr=False)
-    truth_files: tuple[Path, ...] = field(repr=False)
-    objects: Objects = field(repr=False)
-    noun: str
-    sizes: tuple[tuple[int, int], ...] | None = field(repr=False, default=None)
-    note: str | None = None
-    clips = None
-    numbered_by = None
+    crops: list[np.ndarray]
+    places: list[rle.Box]
+    numbers: range
 
-    def flow(self, index: int, *, reference: int) -> None:
-        """Nobody knows the flow."""
 
-    def __len__(self) -> int:
-        return len(self.ids)
+def read_objects(item: Item, labels: LabelSet, size: Size, *, objects: Objects, noun: str) -> Annotation:
+    """The objects of one image and the classes painted from them; see `Listing.read`.
 
-    def __getitem__(self, index: int) -> Sample:
-        """Read one image and rasterise its objects. Raises DataError with the file, the image and the object."""
-        index = range(len(self))[index]  # negative and too large indices as in a list
-        try:
-            image = read_image(self.images[index])
-        except DataError as error:
-            raise DataError(f"{error} (image {self.ids[index]})") from None
-        size = (image.shape[1], image.shape[2])
-        if self.sizes is not None and size != self.sizes[index]:
-            height, width = self.sizes[index]
-            raise DataError(
-                f"{self.images[index]}: {size[0]}×{size[1]} pixels (height×width, upright), "
-                f"{self.truth_files[index].name} says {height}×{width} (image {self.ids[index]})"
-            )
-        return Sample(image=image, truth=self._truth(index, size), id=self.ids[index], original_size=size)
+    Args:
+        item: the image; its `extra` is its number in `objects`.
+        labels: the classes.
+        size: of the image.
+        objects: of all images.
+        noun: what an object is called in its file, such as `annotation`.
+    """
+    numbers = objects.of_image(item.extra)
+    crops: list[np.ndarray] = []
+    places: list[rle.Box] = []
+    for number in numbers:
+        source = f"{item.truth}: image {item.id}, {noun} {objects.ids[number]}"
+        crop, place = objects.crop(number, size, source=source)
+        crops.append(crop)
+        places.append(place)
+    shapes = Shapes(crops, places, numbers)
+    chosen = slice(numbers.start, numbers.stop)
+    class_ids, crowd = objects.class_ids[chosen], objects.crowd[chosen]
+    masks = Masks.from_crops([torch.from_numpy(crop) for crop in crops], places, size)
+    semantic = painted(masks, class_ids, crowd, labels, in_order=objects.in_order)
+    if objects.in_order:
+        shapes = _with_holes(shapes, class_ids)
+    return Annotation(semantic=torch.from_numpy(semantic), instances=_instances(shapes, objects, labels, size))
 
-    def truth(self, index: int) -> Annotation:
-        """The objects of one image and the classes painted from them, without reading the image's pixels."""
-        return self._truth(index, self.size_of(index))
 
-    def instances(self, index: int, size: tuple[int, int]) -> Instances:
-        """The objects of one image of that height and width."""
-        numbers, objects = self.objects.of_image(index), self.objects
-        source = f"{self.truth_files[index]}: image {self.ids[index]}, {self.noun}"
-        crops, places = [], []
-        for number in numbers:
-            crop, place = objects.crop(number, size, source=f"{source} {objects.ids[number]}")
-            crops.append(torch.from_numpy(crop))
+def _with_holes(shapes: Shapes, class_ids: np.ndarray) -> Shapes:
+    """Shapes without the pixels of holes that come after them."""
+    crops, places = [*shapes.crops], [*shapes.places]
+    for hole in np.flatnonzero(class_ids == HOLE):
+        x1, y1, x2, y2 = places[hole]
+        for number in range(hole):
+            left, top, right, bottom = places[number]
+            inner = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
+            if class_ids[number] == HOLE or inner[0] >= inner[2] or inner[1] >= inner[3]:
+                continue
+            crop = crops[number].copy()
+            cut = crops[hole][inner[1] - y1 : inner[3] - y1, inner[0] - x1 : inner[2] - x1]
+            crop[inner[1] - top : inner[3] - top, inner[0] - left : inner[2] - left][cut != 0] = 0
+            crops[number], places[number] = _tight(crop, (left, top))
+    return Shapes(crops, places, shapes.numbers)
+
+
+def _tight(crop: np.ndarray, corner: tuple[int, int]) -> tuple[np.ndarray, rle.Box]:
+    if not crop.any():
+        return np.zeros((0, 0), dtype=np.uint8), (0, 0, 0, 0)
+    x1, y1, x2, y2 = tight_box(crop)
+    left, top = corner
+    return np.ascontiguousarray(crop[y1:y2, x1:x2]), (left + x1, top + y1, left + x2, top + y2)
+
+
+def _instances(shapes: Shapes, objects: Objects, labels: LabelSet, size: Size) -> Instances:
+    """The objects; a region of no class in which nothing is evaluated is a crowd of every class of objects."""
+    places: list[int] = []
+    class_ids: list[int] = []
+    for place, number in enumerate(shapes.numbers):
+        class_id, crowd = int(objects.class_ids[number]), bool(objects.crowd[number])
+        if class_id != HOLE and (shapes.crops[place].size or not objects.in_order):
             places.append(place)
-        chosen = slice(numbers.start, numbers.stop)
-        boxes = torch.from_numpy(objects.boxes[chosen].copy())
-        tight = torch.tensor(places, dtype=torch.float32).reshape(-1, 4)
-        masks = Masks.from_crops(crops, places, size)
-        areas = torch.from_numpy(objects.areas[chosen].copy())
-        return Instances(
-            boxes=torch.where(boxes.isnan(), tight, boxes),
-            labels=torch.from_numpy(objects.class_ids[chosen].copy()),
-            masks=masks,
-            crowd=torch.from_numpy(objects.crowd[chosen].copy()),
-            boxed=torch.from_numpy(objects.boxed[chosen].copy()) if objects.boxed[chosen].any() else None,
-            areas=None if bool(areas.isnan().all()) else torch.where(areas.isnan(), masks.areas().double(), areas),
-        )
-
-    def size_of(self, index: int) -> tuple[int, int]:
-        """Height and width of the upright image, by the truth, else from its header."""
-        return image_size(self.images[index]) if self.sizes is None else self.sizes[index]
-
-    def image_path(self, index: int) -> Path:
-        """The file of the image."""
-        return self.images[index]
-
-    def truth_path(self, index: int) -> Path:
-        """The file that holds its objects."""
-        return self.truth_files[index]
-
-    def _truth(self, index: int, size: tuple[int, int]) -> Annotation:
-        instances = self.instances(index, size)
-        assert instances.masks is not None
-        assert instances.crowd is not None
-        semantic = painted(instances.masks, instances.labels.numpy(), instances.crowd.numpy(), self.labels)
-        return Annotation(semantic=torch.from_numpy(semantic), instances=instances)
+            class_ids.append(class_id)
+        elif class_id == HOLE and crowd and shapes.crops[place].size:
+            places += [place] * len(labels.object_ids)
+            class_ids += labels.object_ids
+    numbers = [shapes.numbers[place] for place in places]
+    masks = Masks.from_crops(
+        [torch.from_numpy(shapes.crops[place]) for place in places], [shapes.places[place] for place in places], size
+    )
+    boxes = torch.from_numpy(objects.boxes[numbers].reshape(-1, 4))
+    tight = torch.tensor([shapes.places[place] for place in places], dtype=torch.float32).reshape(-1, 4)
+    areas = torch.from_numpy(objects.areas[numbers])
+    return Instances(
+        boxes=torch.where(boxes.isnan(), tight, boxes),
+        labels=torch.tensor(class_ids, dtype=torch.int64),
+        masks=masks,
+        crowd=torch.from_numpy(objects.crowd[numbers]),
+        boxed=torch.from_numpy(objects.boxed[numbers]) if objects.boxed[numbers].any() else None,
+        areas=None if bool(areas.isnan().all()) else torch.where(areas.isnan(), masks.areas().double(), areas),
+    )
 
 
-def inspect_images(
-    dataset: DrawnObjects, *, split: str, workers: int, progress: Progress
-) -> tuple[list[Fault], list[str]]:
-    """Read every image of a set and rasterise every object; the faults, and the notes of a report."""
-    read = apply(partial(inspect_image, dataset=dataset), range(len(dataset)), workers=workers)
-    findings = list(progress(read, total=len(dataset), what=split))
-    return [fault for found in findings for fault in found.faults], [*notes_on(findings, dataset.labels)]
+def inspect_objects(
+    item: Item, labels: LabelSet, size: Size | None, *, objects: Objects, noun: str, by_id: bool = False
+) -> Findings:
+    """Rasterise the objects of an image and report their faults; see `Listing.inspect`.
+
+    Args:
+        item: the image; its `extra` is its number in `objects`.
+        labels: the classes.
+        size: of the image; without one that it states, nothing is rasterised.
+        objects: of all images.
+        noun: what an object is called in its file.
+        by_id: whether faults name an object by its id and that of its image, and not by its place in a file.
+    """
+    numbers, size = objects.of_image(item.extra), item.size_hw or size
+    class_ids, crowd = (values[numbers.start : numbers.stop] for values in (objects.class_ids, objects.crowd))
+    faults = [] if size is None else [*_object_faults(item, labels, numbers, size, objects, noun, by_id=by_id)]
+    ground = labels.background_id
+    found = frozenset(class_ids.tolist()) - {HOLE}
+    return Findings(
+        tuple(faults),
+        class_ids=found | ({ground} if ground is not None else set()),
+        parts=int((class_ids != HOLE).sum()),
+        crowds=int(crowd.sum()),
+    )
 
 
-def inspect_image(index: int, *, dataset: DrawnObjects) -> Findings:
-    """Read one image, compare its size with the stated one, and rasterise its objects."""
-    faults: list[Fault] = []
-    path, objects = dataset.images[index], dataset.objects
-    name = f"image {dataset.ids[index]} '{path.name}'" if dataset.sizes is not None else str(path)
-    size, degrees, fault = readable_image(path, name)
-    if fault is not None:
-        is_missing = dataset.sizes is not None and not path.is_file()
-        faults.append(replace(fault, text=f"{path}: no such file") if is_missing else fault)
-    if dataset.sizes is not None:
-        stated = dataset.sizes[index]
-        if size is not None and size != stated:
-            faults.append(size_fault(name, size, degrees, stated=stated, by="JSON"))
-        size = stated
-    numbers = objects.of_image(index)
-    if size is not None:
-        faults.extend(_object_faults(dataset, index, numbers, size))
-    class_ids = frozenset(objects.class_ids[numbers.start : numbers.stop].tolist())
-    ground = dataset.labels.background_id
-    return Findings(tuple(faults), class_ids | ({ground} if ground is not None else set()), turned=degrees != 0)
-
-
-def shape_faults(file: Path, faults: Iterable[ShapeFault], *, noun: str) -> Iterator[Fault]:
+def faults_in(file: Path, faults: Iterable[ShapeFault], *, noun: str) -> Iterator[Fault]:
     """The faults of a file, with the file and the place in it."""
     for fault in faults:
-        yield Fault(fault.kind, f"{file}: {noun} {fault.shape}" if fault.shape else str(file), fault.text)
+        where = f"{file}: {noun} {fault.shape}" if fault.shape else str(file)
+        yield Fault(fault.kind, where, fault.text, fault.fatal, fault.shape)
 
 
-def refuse(file: Path, faults: Iterable[ShapeFault], *, noun: str) -> None:
-    """Raise DataError with the first fault for which a set cannot be opened."""
-    fatal = next(shape_faults(file, (fault for fault in faults if fault.fatal), noun=noun), None)
-    if fatal is not None:
-        raise DataError(f"{fatal.where}: {fatal.text}; pixelwise data check lists all such faults")
+class ShapeFault(NamedTuple):
+    """What is wrong with one shape of an image's own file, or with the file where `shape` is None.
+
+    Attributes:
+        kind: a few words, the same for all faults of the kind.
+        shape: its place in the file, from 1.
+        text: what is wrong.
+        fatal: whether a set with it cannot be opened; else the shape is skipped.
+    """
+
+    kind: str
+    shape: int | None
+    text: str
+    fatal: bool
 
 
 def similar_names(labels: LabelSet) -> Iterator[str]:
@@ -288,17 +277,25 @@ def similar_names(labels: LabelSet) -> Iterator[str]:
             yield f"the name of class '{name}' has spaces around it"
 
 
-def left_out(counts: Mapping[str, int]) -> str | None:
-    """The note of a set of whose annotations some are left out: what they lack → how many."""
+def skipped(counts: Mapping[str, int]) -> str | None:
+    """The note of a set of whose annotations some are skipped: what they lack → how many."""
     parts = [f"{count(number, 'annotation')} {lacking}" for lacking, number in counts.items() if number]
-    return f"left out: {', '.join(parts)}, see pixelwise data check" if parts else None
+    return f"skipped: {', '.join(parts)}, see pixelwise data check" if parts else None
 
 
-def _object_faults(dataset: DrawnObjects, index: int, numbers: range, size: tuple[int, int]) -> Iterator[Fault]:
-    objects = dataset.objects
+def joined(*notes: str | None) -> str | None:
+    """Notes as one, or None where there is none."""
+    return "; ".join(note for note in notes if note) or None
+
+
+def _object_faults(
+    item: Item, labels: LabelSet, numbers: range, size: Size, objects: Objects, noun: str, *, by_id: bool
+) -> Iterator[Fault]:
     first_of: dict[tuple[bool, rle.Box, bytes], int] = {}
     for number in numbers:
-        where, source = object_name(dataset, index, int(objects.ids[number])), "object"
+        id, source = int(objects.ids[number]), "object"
+        image = item.image.name if item.image else ""
+        where = f"{noun} {id} (image {item.id}, '{image}')" if by_id else f"{item.truth}: {noun} {id}"
         try:
             mask, tight = objects.crop(number, size, source=source)
         except DataError as error:
@@ -309,30 +306,22 @@ def _object_faults(dataset: DrawnObjects, index: int, numbers: range, size: tupl
         if not mask.size:
             yield Fault("object without pixels", where, "its segmentation covers no pixel of the image")
             continue
+        if objects.class_ids[number] == HOLE:
+            continue
         key = (bool(objects.crowd[number]), tight, np.packbits(mask).tobytes())
         first = first_of.setdefault(key, number)
         if first != number:
-            yield _repeated(dataset, first, number, where)
-
-
-def object_name(dataset: DrawnObjects, index: int, id: int) -> str:
-    """How faults name an object: its id and those of its image, or its place in the image's own file."""
-    if dataset.format == "coco":
-        return f"annotation {id} (image {dataset.ids[index]}, '{dataset.images[index].name}')"
-    return f"{dataset.truth_files[index]}: {dataset.noun} {id}"
-
-
-def _repeated(dataset: DrawnObjects, first: int, number: int, where: str) -> Fault:
-    objects, names = dataset.objects, dataset.labels.names
-    other = f"{dataset.noun} {objects.ids[first]}"
-    before, now = (names[objects.class_ids[one]] for one in (first, number))
-    if before == now:
-        return Fault("repeated annotation", where, f"{other} has the same class and the same pixels")
-    return Fault("object in two classes", where, f"{other} of class '{before}' has the same pixels, this is '{now}'")
+            other, names = f"{noun} {objects.ids[first]}", labels.names
+            before, now = (names[objects.class_ids[one]] for one in (first, number))
+            if before == now:
+                yield Fault("repeated annotation", where, f"{other} has the same class and the same pixels")
+            else:
+                text = f"{other} of class '{before}' has the same pixels, this is '{now}'"
+                yield Fault("object in two classes", where, text)
 
 
 def _box_faults(
-    box: tuple[float, ...], tight: rle.Box, size: tuple[int, int], where: str, *, has_pixels: bool, crowd: bool
+    box: tuple[float, ...], tight: rle.Box, size: Size, where: str, *, has_pixels: bool, crowd: bool
 ) -> Iterator[Fault]:
     """What is wrong with a stated box; nothing where none is stated."""
     x1, y1, x2, y2 = box
@@ -345,5 +334,5 @@ def _box_faults(
         stated, found = (",".join(f"{value:g}" for value in one) for one in (box, tight))
         text = f"box [{stated}] (x1,y1,x2,y2) is not that of its segmentation, [{found}]"
         swapped = (x1, y1, x2 - x1, y2 - y1)
-        hint = "" if is_elsewhere(swapped, tight) else "; COCO wants x, y, width, height"
+        hint = "" if is_elsewhere(swapped, tight) else "; COCO has x, y, width, height"
         yield Fault("box elsewhere", where, text + hint)

@@ -11,13 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixelwise.data.kinds.folders import Entry
 from pixelwise.errors import DataError
-from pixelwise.files.images import read_image
 from pixelwise.ops import rle
 
 
-class _Drawn(NamedTuple):
+class Drawn(NamedTuple):
     """One object: where it stands in the file, what it is, and its pixels in their box."""
 
     places: tuple[int, ...]
@@ -27,19 +25,9 @@ class _Drawn(NamedTuple):
     box: rle.Box
 
 
-def _pixels(entry: Entry) -> tuple[np.ndarray | None, str]:
-    """The upright image, or why there is none."""
-    if entry.image is None or not entry.image.is_file():
-        return None, "missing_images"
-    try:
-        return read_image(entry.image).permute(1, 2, 0).contiguous().numpy(), ""
-    except DataError:
-        return None, "unreadable_images"
-
-
-def _told_apart(drawn: Sequence[_Drawn], done: Counter[str]) -> Iterator[_Drawn]:
+def told_apart(drawn: Sequence[Drawn], done: Counter[str]) -> Iterator[Drawn]:
     """The objects without those that stand there already."""
-    first_of: dict[tuple[bool, rle.Box, bytes], _Drawn] = {}
+    first_of: dict[tuple[bool, rle.Box, bytes], Drawn] = {}
     for one in drawn:
         first = first_of.setdefault((one.crowd, one.box, np.packbits(one.mask).tobytes()), one)
         if first is not one and first.kind == one.kind:
@@ -49,7 +37,7 @@ def _told_apart(drawn: Sequence[_Drawn], done: Counter[str]) -> Iterator[_Drawn]
         yield one
 
 
-def _rasterised(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[np.ndarray, rle.Box] | None:
+def rasterised(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[np.ndarray, rle.Box] | None:
     """The pixels of an object in their box, or None where it has none."""
     try:
         mask, box = rle.crop_polygons(polygons, size)

@@ -5,6 +5,7 @@ The layouts are those of the format masks; see there. The options `images`, `mas
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,17 +44,38 @@ def list_items(path: Path, split: str, options: Mapping[str, str]) -> tuple[Item
     require_split(split, ("train", "val") if has_no_splits(path, options) else splits(path, options), source=path)
     suffix = options.get("suffix", "")
     if not _has_two_folders(path, options):
-        return pair_folders(path / split, path / f"{split}annot", suffix=suffix)
+        return _paired(path / split, path / f"{split}annot", suffix=suffix)
     images, masks = _folders(path, options)
     if _sub_splits(path, options):
-        return pair_folders(images / split, masks / split, suffix=suffix)
+        return _paired(images / split, masks / split, suffix=suffix)
     return _every_pair(path, options, split)
+
+
+def _paired(images: Path, masks: Path, *, suffix: str) -> tuple[Item, ...]:
+    """The pairs of two folders. Raises DataError where not one is a pair, and another suffix of masks makes pairs."""
+    items = pair_folders(images, masks, suffix=suffix)
+    if any(item.image and item.truth for item in items):
+        return items
+    stems = {image.stem for image in list_images(images)}
+    found = Counter(
+        ending
+        for mask in list_images(masks)
+        for cut in range(1, len(mask.stem) + 1)
+        if (ending := mask.stem[cut:]) != suffix and mask.stem[:cut] in stems and (ending or images != masks)
+    )
+    ending, count = max(found.items(), key=lambda one: (one[1], len(one[0])), default=("", 0))
+    if 2 * count <= len(list_images(masks)):
+        return items
+    advice = f"add ?suffix={ending}" if not suffix else f"write ?suffix={ending}" if ending else "leave ?suffix= out"
+    named = f"end with '{ending}'" if ending else "have the names of the images"
+    looked = f" with '{suffix}' after its name" if suffix else ""
+    raise DataError(f"{masks}: no image has a mask{looked}; {count:,} masks {named}: {advice}")
 
 
 def _every_pair(path: Path, options: Mapping[str, str], split: str) -> tuple[Item, ...]:
     """The pairs of a set without splits that belong to one."""
     images, masks = _folders(path, options)
-    return divided(pair_folders(images, masks, suffix=options.get("suffix", "")), split)
+    return divided(_paired(images, masks, suffix=options.get("suffix", "")), split)
 
 
 def source_of(path: Path, split: str, options: Mapping[str, str]) -> Path:

@@ -28,7 +28,7 @@ from pixelwise.labels import LARGEST_ID, LabelSet
 from pixelwise.types import Annotation
 
 
-class Region(NamedTuple):
+class PlacedSegment(NamedTuple):
     """A segment of a frame: its value in the map of places, id, class id, and pixels."""
 
     place: int
@@ -38,20 +38,21 @@ class Region(NamedTuple):
     area: int
 
 
-def _stem_with_clip(id: str, *, source: Path) -> tuple[str, str]:
+def stem_with_clip(id: str, *, source: Path) -> tuple[str, str]:
     """The clip, without `_`, and a name of the frame that begins with it and `_`."""
     clip, frame = clip_and_frame(id, source=source)
     clip = clip.replace("_", "-")
     return clip, f"{clip}_{frame}"
 
 
-def _sides(pixels: np.ndarray) -> dict[str, int]:
+def sides_of(pixels: np.ndarray) -> dict[str, int]:
+    """Width and height, as a JSON has them."""
     return {"width": pixels.shape[1], "height": pixels.shape[0]}
 
 
-def _write_places(
+def write_places(
     path: Path, truth: Annotation, labels: LabelSet, *, source: Path
-) -> tuple[list[Region], Counter[str]]:
+) -> tuple[list[PlacedSegment], Counter[str]]:
     """Write a map of places from 1, 0 where nothing is; the segments that have pixels, and what is lost."""
     panoptic, lost = segments_of(truth, labels, source=source)
     areas = panoptic.areas().tolist()
@@ -71,7 +72,7 @@ def _write_places(
             counted["crowds_of_classes"] += bool(areas[place] and id not in objects and is_thing[place])
             crowd[place] |= is_thing[place] and id not in objects
     columns = zip(ids, panoptic.labels.tolist(), crowd, areas, strict=True)
-    return [Region(place, *one) for place, one in enumerate(columns, start=1) if one[-1]], +counted
+    return [PlacedSegment(place, *one) for place, one in enumerate(columns, start=1) if one[-1]], +counted
 
 
 def _track_id(id: int, truth: Annotation, labels: LabelSet) -> int:
@@ -82,27 +83,27 @@ def _track_id(id: int, truth: Annotation, labels: LabelSet) -> int:
     return int(instances.track_ids[index])
 
 
-def _is_object(one: Region, labels: LabelSet) -> bool:
+def _is_object(one: PlacedSegment, labels: LabelSet) -> bool:
     return labels.is_thing[one.class_id] and not one.crowd
 
 
-def _tracks(entry: Mapping[str, Any], labels: LabelSet) -> Iterator[Track]:
+def tracks_in(entry: Mapping[str, Any], labels: LabelSet) -> Iterator[Track]:
     """The objects of a frame."""
     return ((one.id, one.class_id) for one in entry["of"] if _is_object(one, labels))
 
 
-def _number(one: Region, numbers: Mapping[Track, int], labels: LabelSet) -> int:
+def number_in(one: PlacedSegment, numbers: Mapping[Track, int], labels: LabelSet) -> int:
     """The number of a segment; 0 of a region that is no object."""
     return numbers[one.id, one.class_id] if _is_object(one, labels) else 0
 
 
-def _joined(regions: Sequence[Region], labels: LabelSet) -> Counter[str]:
+def joined_regions(regions: Sequence[PlacedSegment], labels: LabelSet) -> Counter[str]:
     """How many regions become one with another of their class, where regions that are no objects have no number."""
     classes = Counter((one.class_id, one.crowd) for one in regions if not _is_object(one, labels))
     return Counter(joined_segments=sum(classes.values()) - len(classes))
 
 
-def _void(labels: LabelSet, *, below: int) -> int:
+def void_id(labels: LabelSet, *, below: int) -> int:
     """The id on disk of pixels that nobody evaluates. Raises DataError where there is none so small."""
     return next(id for id in (*labels.void_ids, *range(below)) if 0 <= id < below and id not in labels.dataset_ids)
 
@@ -122,8 +123,12 @@ def with_ids_below(labels: LabelSet, below: int, *, format: str) -> LabelSet:
     return labels
 
 
-def _translated(
-    path: Path, regions: Sequence[Region], value: Callable[[Region], Sequence[int]], *, void: Sequence[int]
+def translated(
+    path: Path,
+    regions: Sequence[PlacedSegment],
+    value: Callable[[PlacedSegment], Sequence[int]],
+    *,
+    void: Sequence[int],
 ) -> np.ndarray:
     """i32 [H, W, C], the values of the segments whose places a map holds; `void` where there is none."""
     places = read_ids(path)
@@ -134,11 +139,12 @@ def _translated(
     return table[places]
 
 
-def _write_rgb(path: Path, channels: np.ndarray) -> None:
+def write_rgb(path: Path, channels: np.ndarray) -> None:
+    """Write a PNG of three channels [H, W, 3]."""
     Image.fromarray(channels.astype(np.uint8)).save(path)
 
 
-def _write_listed(
+def write_listed(
     maps: Sequence[Path],
     entries: Sequence[Mapping[str, Any]],
     labels: LabelSet,
@@ -148,7 +154,7 @@ def _write_listed(
     format: str,
 ) -> tuple[list[list[dict[str, Any]]], int]:
     """Write the PNGs of a clip; gives the segments of each frame, and how many objects have another number."""
-    tracks = tracks_of(_tracks(entry, labels) for entry in entries)
+    tracks = tracks_of(tracks_in(entry, labels) for entry in entries)
     ids = {track: track[0] for track in tracks}
     former = former_numbers(tracks, divisor=numbered_by)
     repeated = len(set(former.values())) < len(former)
@@ -168,10 +174,10 @@ def _write_listed(
     infos: list[list[dict[str, Any]]] = []
     for path, entry in zip(maps, entries, strict=True):
 
-        def id_of(one: Region) -> int:
+        def id_of(one: PlacedSegment) -> int:
             return numbers[one.id, one.class_id] if _is_object(one, labels) else plain[one.id, one.class_id, one.crowd]
 
-        write_segment_ids(path, _translated(path, entry["of"], lambda one: (id_of(one),), void=(0,))[..., 0])
+        write_segment_ids(path, translated(path, entry["of"], lambda one: (id_of(one),), void=(0,))[..., 0])
         areas: Counter[tuple[int, int, bool]] = Counter()  # a track that a list has twice in a frame is one segment
         for one in entry["of"]:
             areas[id_of(one), labels.dataset_ids[one.class_id], one.crowd] += one.area

@@ -11,9 +11,9 @@ import numpy as np
 
 from pixelwise.data.kinds.frames import FramePart
 from pixelwise.data.kinds.repairing import RepairedTruth, turned_to_fit
-from pixelwise.data.kinds.segment_maps import Listed, listing_faults, panoptic_of, read_segment_ids
+from pixelwise.data.kinds.segment_maps import Listed, listing_faults, read_segment_ids
 from pixelwise.data.listing import Fault, Findings, Item, Size, without_path
-from pixelwise.data.truth.segments import annotation_of, regions_of_ids
+from pixelwise.data.truth.segments import annotation_of, panoptic_of, regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Panoptic

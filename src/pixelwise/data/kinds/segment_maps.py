@@ -17,8 +17,8 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 
 from pixelwise.data.kinds.coco_json import is_finite
-from pixelwise.data.kinds.faults import Fault
-from pixelwise.data.truth.segments import Regions, regions_of_ids, with_ids
+from pixelwise.data.listing import Fault
+from pixelwise.data.truth.segments import IdRegions, panoptic_of, regions_of_ids, with_ids
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_channels
 from pixelwise.labels import LabelSet
@@ -40,7 +40,7 @@ class Channels(NamedTuple):
     """
 
     ids: Int32[np.ndarray, "H W"]
-    regions: Regions
+    regions: IdRegions
     dataset_ids: np.ndarray
     numbers: np.ndarray
 
@@ -90,7 +90,7 @@ class Listed(NamedTuple):
 
 
 def listing_faults(
-    regions: Regions, segments: Iterable[Listed], *, source: str, named: Collection[int] = ()
+    regions: IdRegions, segments: Iterable[Listed], *, source: str, named: Collection[int] = ()
 ) -> Iterator[Fault]:
     """What is wrong between a PNG and the list of its segments.
 
@@ -128,18 +128,6 @@ def is_other_box(stated: Any, box: Sequence[int]) -> bool:
     if not isinstance(stated, list) or len(stated) != 4 or not all(map(is_finite, stated)):
         return True
     return max(abs(one - two) for one, two in zip(stated, box, strict=True)) > 1
-
-
-def panoptic_of(
-    ids: Int32[np.ndarray, "H W"], segment_ids: Sequence[int], class_ids: Sequence[int], crowd: Sequence[bool]
-) -> Panoptic:
-    """The segments of a map of ids."""
-    return Panoptic(
-        ids=torch.from_numpy(np.ascontiguousarray(ids)),
-        segment_ids=torch.tensor(list(segment_ids), dtype=torch.int32),
-        labels=torch.tensor(list(class_ids), dtype=torch.int64),
-        crowd=torch.tensor(list(crowd), dtype=torch.bool),
-    )
 
 
 def write_segment_ids(path: Path, ids: Int32[np.ndarray, "H W"]) -> None:

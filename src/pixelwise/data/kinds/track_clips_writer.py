@@ -58,16 +58,17 @@ def free_clip(lists: Path, clip: str, split: str) -> tuple[str, bool]:
     return (clip, False) if clip not in taken else (f"{clip}-{split}", True)
 
 
-def _tracked(truth: Annotation, *, source: Path) -> tuple[Instances, Masks, list[int]]:
+def tracked_objects(truth: Annotation, *, source: Path) -> tuple[Instances, Masks, list[int]]:
+    """Objects, their masks and their track ids. Raises DataError, beginning with `source`, where one is missing."""
     instances = truth.instances
     if instances is None or instances.masks is None or instances.track_ids is None:
         raise DataError(f"{source}: its truth has no objects with masks and track ids")
     return instances, instances.masks, instances.track_ids.tolist()
 
 
-def _objects(truth: Annotation, *, source: Path) -> Iterator[dict[str, Any]]:
+def object_entries(truth: Annotation, *, source: Path) -> Iterator[dict[str, Any]]:
     """The objects as entries of a JSON."""
-    instances, masks, tracks = _tracked(truth, source=source)
+    instances, masks, tracks = tracked_objects(truth, source=source)
     crowd = [False] * len(instances) if instances.crowd is None else instances.crowd.tolist()
     runs, areas = masks.to_coco(), masks.areas().tolist()
     for number, (x1, y1, x2, y2) in enumerate(masks.boxes.tolist()):
@@ -82,12 +83,12 @@ def _objects(truth: Annotation, *, source: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def _whole_tracks(entry: Mapping[str, Any]) -> Iterator[Track]:
+def whole_tracks(entry: Mapping[str, Any]) -> Iterator[Track]:
     """The objects of a frame that are no crowds."""
     return ((one["track"], one["class_id"]) for one in entry["objects"] if not one["crowd"])
 
 
-def _crowds(instances: Instances, masks: Masks) -> np.ndarray:
+def crowd_pixels(instances: Instances, masks: Masks) -> np.ndarray:
     """The pixels of crowds, bool [H, W]."""
     covered = np.zeros(masks.size, dtype=np.bool_)
     for number in [] if instances.crowd is None else instances.crowd.nonzero().flatten().tolist():
@@ -107,7 +108,7 @@ def _covered(truth: Annotation) -> torch.Tensor:
     return covered
 
 
-def _stuff_pixels(truth: Annotation, labels: LabelSet) -> int:
+def stuff_pixels(truth: Annotation, labels: LabelSet) -> int:
     """Pixels of a class that is neither background nor an object's."""
     if truth.semantic is None:
         return 0
@@ -118,6 +119,6 @@ def _stuff_pixels(truth: Annotation, labels: LabelSet) -> int:
     return int((~none & ~_covered(truth)).sum())
 
 
-def _void_pixels(truth: Annotation, labels: LabelSet) -> int:
+def void_pixels(truth: Annotation, labels: LabelSet) -> int:
     """Pixels that nobody evaluates, and that no crowd covers."""
     return 0 if truth.semantic is None else int(((truth.semantic == labels.ignore_id) & ~_covered(truth)).sum())

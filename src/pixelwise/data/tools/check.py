@@ -51,9 +51,6 @@ def check_dataset(spec: DataSpec, *, workers: int = 0, progress: Progress = sile
     unusable: list[DataError] = []
     for split in splits:
         try:
-            if format.old is not None:
-                reports.append(format.old.check_split(path, split, options, workers=workers, progress=progress))
-                continue
             listing = format.list_split(path, split, options)
             reports.append(check_split(listing, split=split, workers=workers, progress=progress))
         except DataError as error:

@@ -12,14 +12,11 @@ from typing import NamedTuple
 
 from pixelwise.data.dataset import is_there
 from pixelwise.data.kinds.frames import gaps_in
-from pixelwise.data.listing import Fault, Findings, Item, Listing, Size, count, sides, without_path
+from pixelwise.data.listing import NO_TRUTH, Fault, Findings, Item, Listing, Size, count, sides, without_path
 from pixelwise.errors import DataError
 from pixelwise.files.images import exif_rotation, read_image
 from pixelwise.files.parallel import Progress, apply
 from pixelwise.labels import LabelSet
-
-NO_TRUTH = "no ground truth"
-"""The kind of fault of a split in which nothing, or almost nothing, has ground truth."""
 
 ALMOST_NONE = 50
 """Where less than one image of so many has ground truth, almost nothing has."""
@@ -115,7 +112,8 @@ def inspect_item(item: Item, *, listing: Listing) -> Inspected:
         faults.append(Fault(f"missing {noun}", listing.where(item, item.truth or item.image), text))
         return Inspected(tuple(faults), size, degrees != 0, Findings())
     found = listing.inspect(item, listing.labels, size)
-    for stated, by in ((item.size_hw, Path(listing.source).name), (found.size_hw, found.by)):
+    stating = Path(listing.source if listing.one_file or item.truth is None else item.truth).name
+    for stated, by in ((item.size_hw, stating), (found.size_hw, found.by)):
         if size is not None and stated not in (None, size):
             where, turns = listing.where(item, item.image), listing.turns or by != found.by
             faults.append(_size_fault(where, size, degrees, stated=stated, by=by, turns=turns))
@@ -159,6 +157,8 @@ def _list_faults(listing: Listing) -> Iterator[Fault]:
 def _truth_of_nothing(listing: Listing, found: Sequence[Findings]) -> Iterator[Fault]:
     """A split in which hardly an image has an object: most often ground truth was looked for in the wrong place."""
     labelled = sum(one.parts > 0 for one in found)
+    if any(fault.kind == NO_TRUTH for fault in listing.faults):
+        return
     if listing.truths is None or listing.parts is None or not found or labelled * ALMOST_NONE >= len(found):
         return
     noun = listing.parts[0]

@@ -70,6 +70,7 @@ REPAIRS: Mapping[str, str] = {
     "wrapped_polygons": "{} segmentations of one flat list become a list of polygons",
     "frames_by_size": "{} images turned by EXIF: their coordinates fit the stored frame and the upright one, and the "
     "stated size alone says that the stored one is meant; look at them with pixelwise data show",
+    "embedded_images": "{} images written out of the JSON files that hold them",
     "sizes": "{} heights and widths corrected to those of the upright image",
     "turned_annotations": "{} annotations turned as EXIF turns their image",
     "annotations": "{} annotations removed: no image, no category, or no segmentation that covers a pixel",
@@ -161,16 +162,6 @@ def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Pro
     ordered = sorted(splits, key=lambda split: (split in UNIONS, -in_reading_order(splits).index(split)))
     try:
         done: Counter[str] = Counter()
-        if format.old is not None:
-            from pixelwise.data.tools.repair_old import repair_old
-
-            done_old, images, opens_as = repair_old(
-                spec, format.old, path, out, ordered, options, workers=workers, progress=progress
-            )
-            remaining = _remaining(opens_as, out, workers=workers, progress=progress)
-            return Repairs(
-                out, {key: done_old[key] for key in REPAIRS if done_old.get(key)}, images, opens_as, remaining
-            )
         repairs = _listed(format, path, ordered, options, done)
         images, opens_as = _write_copy(out, spec, repairs, done, workers=workers, progress=progress)
     except OSError as error:

@@ -15,7 +15,7 @@ from pixelwise.ops.panoptic import SLAB_PIXELS, VOID_ID, segment_places
 from pixelwise.types import Annotation, Instances, Masks, Panoptic
 
 
-class Regions(NamedTuple):
+class IdRegions(NamedTuple):
     """The ids of a map, ascending, each with what its pixels cover.
 
     Attributes:
@@ -56,14 +56,14 @@ def annotation_of(panoptic: Panoptic, labels: LabelSet, *, clip: bool = False) -
     return Annotation(panoptic=panoptic, semantic=panoptic.to_semantic(labels.ignore_id), instances=instances)
 
 
-def regions_of_ids(ids: np.ndarray) -> Regions:
+def regions_of_ids(ids: np.ndarray) -> IdRegions:
     """The ids that occur in a map [H, W] of integers, their boxes and their areas.
 
     What is sorted are runs of equal ids along the rows, many times fewer than pixels where regions are real.
     """
     height, width = ids.shape
     if not ids.size:
-        return Regions(np.zeros(0, np.int64), np.zeros((0, 4), np.int64), np.zeros(0, np.int64))
+        return IdRegions(np.zeros(0, np.int64), np.zeros((0, 4), np.int64), np.zeros(0, np.int64))
     begins = np.ones((height, width), dtype=bool)
     np.not_equal(ids[:, 1:], ids[:, :-1], out=begins[:, 1:])
     starts = np.flatnonzero(begins)
@@ -79,7 +79,7 @@ def regions_of_ids(ids: np.ndarray) -> Regions:
         np.maximum.reduceat(columns + lengths, firsts),
         rows[np.append(firsts[1:], len(rows)) - 1] + 1,
     ]
-    return Regions(values[firsts], np.stack(boxes, axis=1), np.add.reduceat(lengths, firsts))
+    return IdRegions(values[firsts], np.stack(boxes, axis=1), np.add.reduceat(lengths, firsts))
 
 
 def masks_of_ids(ids: np.ndarray, wanted: Sequence[int]) -> Masks:
@@ -169,3 +169,15 @@ def _firsts(segment_ids: Int32[Tensor, " S"], kept: Bool[Tensor, " S"]) -> Int64
             seen.add(id)
             places.append(place)
     return torch.tensor(places, dtype=torch.int64)
+
+
+def panoptic_of(
+    ids: Int32[np.ndarray, "H W"], segment_ids: Sequence[int], class_ids: Sequence[int], crowd: Sequence[bool]
+) -> Panoptic:
+    """The segments of a map of ids."""
+    return Panoptic(
+        ids=torch.from_numpy(np.ascontiguousarray(ids)),
+        segment_ids=torch.tensor(list(segment_ids), dtype=torch.int32),
+        labels=torch.tensor(list(class_ids), dtype=torch.int64),
+        crowd=torch.tensor(list(crowd), dtype=torch.bool),
+    )

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixelwise.data.kinds.segment_maps import panoptic_of
 from pixelwise.data.truth.object_ids import painted_ids
-from pixelwise.data.truth.segments import with_ids
+from pixelwise.data.truth.segments import panoptic_of, with_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LARGEST_ID, LabelSet
 from pixelwise.ops.panoptic import stuff_segment_ids, thing_segment_ids

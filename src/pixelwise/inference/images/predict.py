@@ -167,11 +167,22 @@ def _predict(
         pixels = read_image(image.path, max_megapixels=job.max_megapixels)
         with turn:
             scene = _look(job, pixels, image)
+        record = _record(scene, image)
     except (DataError, OSError) as error:
         return _failure(image, error)
     paths = scene.save(job.out / image.stem)
     files = [path.relative_to(job.out).as_posix() for path in paths]
-    return {**scene.record(), **identity, "files": files}
+    return {**record, **identity, "files": files}
+
+
+def _record(scene: Scene, image: ImageFile) -> dict[str, Any]:
+    """The scene's line. Raises DataError where the model gave what no line can hold, before any file is written."""
+    record = scene.record()
+    try:
+        as_line(record)
+    except DataError as error:
+        raise DataError(f"{image.path}: {error}") from None
+    return record
 
 
 def _pixels(image: ImageFile, job: Job) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from av.error import FFmpegError
 
+from pixelwise.drawing.draw import DRAWN_SCORE
 from pixelwise.errors import DataError
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.scene import Scene
@@ -204,7 +205,8 @@ def _look(frame: Frame, job: VideoJob, memory: ClipMemory) -> tuple[Scene, ClipM
     annotation = annotation.to("cpu")
     of_tracking = memory.tracking
     if job.tracks:
-        annotation, of_tracking = track(annotation, of_tracking, num_classes=len(predictor.labels))
+        least = DRAWN_SCORE if job.options.score_threshold is None else job.options.score_threshold
+        annotation, of_tracking = track(annotation, of_tracking, num_classes=len(predictor.labels), min_score=least)
     seconds = time.perf_counter() - begin
     scene = Scene(
         frame.image,
@@ -263,11 +265,14 @@ class _Results:
         if self._is_broken:  # frames behind one that could not be written would take its place
             raise DataError(f"{self._job.video}: a frame before this could not be written")
         self._is_broken = True
-        self._video.add(np.asarray(scene.draw(legend=False)), frame.time, frame.duration)
         record = scene.record()
         del record["image"]
         seconds = round(float(frame.time * self._clip.time_base), 6)
-        line = as_line({"frame": self._frames, "time": seconds, **record})
+        try:
+            line = as_line({"frame": self._frames, "time": seconds, **record})
+        except DataError as error:
+            raise DataError(f"{self._clip.path}: frame {self._frames}: {error}") from None
+        self._video.add(np.asarray(scene.draw(legend=False, names=True)), frame.time, frame.duration)
         self._waiting.append(f"{line}\n".encode())
         self._frames, self._time, self._memory = self._frames + 1, frame.time, memory
         if len(self._waiting) >= COMMIT_FRAMES or time.monotonic() - self._committed >= COMMIT_SECONDS:

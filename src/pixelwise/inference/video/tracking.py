@@ -24,6 +24,9 @@ from pixelwise.types import Annotation, Masks
 SAME_OBJECT = 0.3
 """From this IoU on, masks of one class in two frames may be the same object."""
 
+NO_IDENTITY = -1
+"""The track id of an object that is not followed."""
+
 KEPT_FRAMES = 10
 """For so many frames an object that is not seen is remembered."""
 
@@ -118,6 +121,7 @@ def track(
     memory: TrackingMemory | None,
     *,
     num_classes: int,
+    min_score: float = 0.0,
     min_overlap: float = SAME_OBJECT,
     kept_frames: int = KEPT_FRAMES,
     follows_motion: bool = True,
@@ -133,13 +137,14 @@ def track(
             masks. Segments of stuff have ids up to `num_classes` and keep them.
         memory: what the call for the frame before returned; None begins a clip.
         num_classes: of the model's labels.
+        min_score: objects with a lower score get no identity; segments have one whatever their score.
         min_overlap: smallest IoU of masks of one object.
         kept_frames: objects that were not seen for more frames are forgotten.
         follows_motion: see above.
 
     Returns:
-        the annotation with `track_ids` from 0 on, or with segment ids `num_classes` + 1 + track number, and the memory
-        for the next frame.
+        the annotation with `track_ids` from 0 on (NO_IDENTITY for none), or with segment ids `num_classes` + 1 + track
+        number, and the memory for the next frame.
 
     Raises:
         DataError: there are neither segments nor objects with masks, the frame has another size than the one before, or
@@ -156,9 +161,15 @@ def track(
         ids[is_thing] = thing_segment_ids(torch.tensor(numbers, dtype=torch.int64), num_classes)
         return replace(annotation, panoptic=replace(panoptic, ids=with_ids(panoptic, ids), segment_ids=ids)), memory
     if instances is not None and instances.masks is not None:
-        seen, size = _seen(instances.masks, instances.labels, instances.scores), instances.masks.size
+        is_sure = torch.ones(len(instances), dtype=torch.bool)
+        if instances.scores is not None:
+            is_sure = instances.scores >= min_score
+        sure = instances[is_sure]
+        assert sure.masks is not None
+        seen, size = _seen(sure.masks, sure.labels, sure.scores), instances.masks.size
         numbers, memory = _go_on(seen, size, memory, min_overlap, kept_frames, follows_motion=follows_motion)
-        track_ids = torch.tensor(numbers, dtype=torch.int64)
+        track_ids = torch.full((len(instances),), NO_IDENTITY)
+        track_ids[is_sure] = torch.tensor(numbers, dtype=torch.int64)
         return replace(annotation, instances=replace(instances, track_ids=track_ids)), memory
     raise DataError("tracking compares masks of objects or segments, and the model gives neither; leave --track out")
 

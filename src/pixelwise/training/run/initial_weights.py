@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Stage, as_system
+from pixelwise.contracts import ClassRows, Recipe, Stage, System, as_system
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference.load import find_model, shipped_models
-from pixelwise.inference.model_folder import ModelCard, read_model
-from pixelwise.inference.systems import system_module
+from pixelwise.inference.model_folder import ModelCard, read_card, read_model
+from pixelwise.inference.systems import build_system
 from pixelwise.labels import LabelSet
 from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import load_backbone
@@ -28,7 +29,7 @@ BACKBONE_NAME = "backbone.safetensors"
 def new_system(plan: Plan, stage: Stage, *, classes: int) -> nn.Module:
     """The network of a stage, with random weights that depend on the plan's seed alone."""
     torch.manual_seed(plan.recipe.seed)
-    return _build(plan.system, plan.arguments_of(stage), classes)
+    return build_system(plan.system, num_classes=classes, arguments=plan.arguments_of(stage))
 
 
 def check_init(init: str) -> str:
@@ -53,8 +54,8 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
     """Fill a new system with the weights that the plan begins from.
 
     `torchvision`, `timm` or a file fills the backbone, `torchvision` the optical flow of a video system too. A run, a
-    model folder or a shipped model fills everything whose name and shape agree, but nothing that belongs to classes
-    where the classes differ.
+    model folder or a shipped model fills everything whose name and shape agree; where the classes differ, of what
+    belongs to classes the rows of those of the same name.
 
     Args:
         system: of `new_system`.
@@ -63,7 +64,7 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
         labels: of the data.
 
     Returns:
-        a line that says what was not filled, or nothing.
+        a line that says what was not filled wholly, or nothing.
 
     Raises:
         CheckpointError: nothing there, or it does not fit; names the first differences.
@@ -81,16 +82,21 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
         return ""
     module, card = read_model(find_model(source))
     wanted, found = system.state_dict(), module.state_dict()
-    same_classes = card.labels.names == labels.names
-    of_classes = set() if same_classes else set(class_tensors(card))
     # a backbone may lie deeper, as that of a tower
     there, here = _place_of_backbone(module), _place_of_backbone(system)
     found = {here + key.removeprefix(there) if key.startswith(there) else key: value for key, value in found.items()}
+    same_classes = card.labels.names == labels.names
+    if card.system == plan.system:  # of the same classes others may be things
+        same_classes &= as_system(module).class_rows() == as_system(system).class_rows()
+    told = [key for rows in as_system(system).class_rows() for key in keys_of(rows)]
+    of_classes = set() if same_classes else {*class_tensors(card), *told}
     fitting = {
         key: value
         for key, value in found.items()
         if key in wanted and wanted[key].shape == value.shape and key not in of_classes
     }
+    shared = () if same_classes else tuple(name for name in labels.names if name in card.labels.names)
+    rows = shared_rows(as_system(module), card.labels, as_system(system), labels) if shared else {}
     of_backbone = [key for key in wanted if key.startswith(here)]
     has_backbone = card.system != plan.system and bool(of_backbone) and all(key in fitting for key in of_backbone)
     if len(fitting) < len(wanted) // 2 and not has_backbone:
@@ -99,12 +105,15 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
             f"--init {source}: a {card.system}, not a {plan.system} with these arguments; no '{strange}'"
             f"{_other_arguments(plan, stage, card)}"
         )
-    system.load_state_dict(fitting, strict=False)
-    left_out = [key for key in wanted if key not in fitting]
-    if not left_out:
+    system.load_state_dict({**fitting, **rows}, strict=False)
+    skipped = [key for key in wanted if key not in fitting and key not in rows]
+    parts = [f"{_listed(skipped)} begin anew{_other_arguments(plan, stage, card)}"] if skipped else []
+    if rows:
+        parts.append(f"{_listed(list(rows))} keep the rows of {_listed(shared)}")
+    if not parts:
         return ""
     why = "" if same_classes else f"; its classes are others ({_classes(card.labels)}, here {_classes(labels)})"
-    return f"--init {source}: {_listed(left_out)} begin anew{why}"
+    return f"--init {source}: {'; '.join(parts)}{why}"
 
 
 def carry_over(system: nn.Module, weights: Mapping[str, Tensor]) -> str:
@@ -122,36 +131,107 @@ def carry_over(system: nn.Module, weights: Mapping[str, Tensor]) -> str:
     return "; ".join(f"{_listed(names)} {what}" for names, what in parts if names)
 
 
+def init_arguments(init: str, system: str, recipe: Recipe) -> dict[str, Any]:
+    """The arguments of `build` that a network begun with the weights of `--init` needs, so that they fit.
+
+    Args:
+        init: what `check_init` gave.
+        system: that is trained.
+        recipe: of it; arguments that its stages set are theirs.
+
+    Returns:
+        those of the model, where it is of the same system; else none.
+    """
+    if init in DOWNLOADS or Path(init).is_file():
+        return {}
+    card = read_card(find_model(init))
+    own = {"thing_ids", *(name for stage in recipe.stages for name in stage.arguments)}
+    return {name: value for name, value in card.arguments.items() if name not in own} if card.system == system else {}
+
+
+def shared_rows(old: System, old_labels: LabelSet, new: System, labels: LabelSet) -> dict[str, Tensor]:
+    """The tensors of the new system that depend on the classes, with the rows of the old one's classes of one name.
+
+    Args:
+        old: with weights.
+        old_labels: what its classes are called.
+        new: where the other rows come from.
+        labels: likewise.
+
+    Returns:
+        by their keys, those of which rows were taken.
+    """
+    theirs = {rows.name: rows for rows in old.class_rows()}
+    source, target = (cast("nn.Module", one).state_dict() for one in (old, new))
+    filled: dict[str, Tensor] = {}
+    for rows in new.class_rows():
+        other = theirs.get(rows.name)
+        if other is None or (rows.first, rows.each, rows.groups) != (other.first, other.each, other.groups):
+            continue
+        ids = {old_labels.names[class_id]: class_id for class_id in other.class_ids}
+        shared = [class_id for class_id in rows.class_ids if labels.names[class_id] in ids]
+        if not shared and not rows.first:
+            continue
+        into = torch.tensor(rows.of(shared))
+        out_of = torch.tensor(other.of([ids[labels.names[class_id]] for class_id in shared]))
+        for key in keys_of(rows):
+            if key in source and key in target:
+                tensor = _with_rows(target[key], source[key], into, out_of, rows.axes)
+                filled |= {} if tensor is None else {key: tensor}
+    return filled
+
+
+def keys_of(rows: ClassRows) -> tuple[str, str, str]:
+    """The keys that a tensor with these rows may have."""
+    return rows.name, f"{rows.name}.weight", f"{rows.name}.bias"
+
+
+def _with_rows(
+    new: Tensor, old: Tensor, into: Int64[Tensor, " R"], out_of: Int64[Tensor, " R"], axes: Sequence[int]
+) -> Tensor | None:
+    """The new tensor with rows of the old one along each axis; None where they differ along another."""
+    others = [axis for axis in range(new.ndim) if axis not in axes]
+    if new.ndim != old.ndim or any(new.shape[axis] != old.shape[axis] for axis in others):
+        return None
+    taken = old
+    for axis in axes:
+        taken = taken.index_select(axis, out_of)
+    filled = new.clone()
+    places: list[Any] = [slice(None)] * new.ndim
+    for number, axis in enumerate(axes):
+        places[axis] = into.view(-1, *[1] * (len(axes) - 1 - number))
+    filled[tuple(places)] = taken.to(new)
+    return filled
+
+
 def _place_of_backbone(network: nn.Module) -> str:
     """What the names of the backbone's tensors begin with."""
     backbone = as_system(network).backbone
     return next((f"{name}." for name, part in network.named_modules() if part is backbone), "backbone.")
 
 
-def _build(system: str, arguments: Mapping[str, Any], classes: int) -> nn.Module:
-    try:
-        return system_module(system).build(num_classes=classes, **arguments)
-    # an argument of another kind, one that build does not have, or a width that a layer cannot have
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise RecipeError(f"{system} cannot be built with {dict(arguments)}: {error}") from None
-
-
 def class_tensors(card: ModelCard) -> list[str]:
     """The tensors of a model whose shape follows from the number of classes: with one more, they are others."""
-    count = len(card.labels)
-    with torch.device("meta"):
-        shapes, others = (
-            {key: value.shape for key, value in _build(card.system, card.arguments, classes).state_dict().items()}
-            for classes in (count, count + 1)
-        )
+    shapes, others = (_shapes(card, len(card.labels) + more) for more in (0, 1))
     return [key for key, shape in shapes.items() if others[key] != shape]
+
+
+def _shapes(card: ModelCard, classes: int) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        network = build_system(card.system, num_classes=classes, arguments=card.arguments)
+    return {key: value.shape for key, value in network.state_dict().items()}
 
 
 def _other_arguments(plan: Plan, stage: Stage, card: ModelCard) -> str:
     here = plan.arguments_of(stage)
     if card.system != plan.system:
         return ""
-    others = [f"{key}={value}" for key, value in card.arguments.items() if key in here and here[key] != value]
+    own = {"thing_ids", *stage.arguments}
+    others = [
+        f"{key}={value}, here {here[key]}"
+        for key, value in card.arguments.items()
+        if key in here and key not in own and here[key] != value
+    ]
     return f"; it was built with {', '.join(others)}" if others else ""
 
 

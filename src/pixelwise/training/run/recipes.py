@@ -6,6 +6,7 @@ import difflib
 import inspect
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -125,7 +126,7 @@ def resolve_sets(
                 for stage in recipe.stages
             ),
         )
-    _require_possible(recipe)
+    require_possible(recipe)
     return recipe, chosen
 
 
@@ -225,7 +226,13 @@ def _parse(text: str, current: Any, name: str) -> Any:
     return text
 
 
-def _require_possible(recipe: Recipe) -> None:
+def require_possible(recipe: Recipe) -> None:
+    """Raise RecipeError for a number that cannot be, or for numbers that do not go together."""
+    if not recipe.stages:
+        raise RecipeError("a recipe has at least one stage")
+    strange = next((stage.name for stage in recipe.stages if not re.fullmatch(r"\w+", stage.name)), None)
+    if strange is not None:
+        raise RecipeError(f"stage {strange!r}: its name becomes that of a folder; expected letters, digits and _")
     least = {
         "steps": 1,
         "batch_size": 1,

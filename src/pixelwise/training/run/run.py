@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Recipe, SolverProgress, Stage, as_system
 from pixelwise.data.loading.batches import sizes_median
-from pixelwise.errors import DataError, RecipeError
+from pixelwise.errors import CheckpointError, DataError, PixelwiseError, RecipeError
 from pixelwise.files.parallel import Progress, silent
 from pixelwise.inference.model_folder import recover_model
 from pixelwise.inference.systems import system_module
@@ -38,6 +38,7 @@ from pixelwise.training.run.data import TrainingData, open_training_data
 from pixelwise.training.run.initial_weights import carry_over, initialise, new_system
 from pixelwise.training.run.log import Log
 from pixelwise.training.run.plan import Plan, revision
+from pixelwise.training.run.recipes import require_possible
 from pixelwise.training.run.validation import Evaluated, Evaluating, Validation
 
 Result = TypeVar("Result")
@@ -118,6 +119,7 @@ def resume(folder: Path) -> tuple[Plan, TrainingData]:
     """Open a run that was started before.
 
     Raises:
+        CheckpointError: its recipe.json is none that can be carried out.
         RecipeError: it was started with another number of processes.
         DataError: a set without splits now deals out other images to choose on.
     """
@@ -130,6 +132,13 @@ def resume(folder: Path) -> tuple[Plan, TrainingData]:
                 f"batch: {plan.launcher} train --resume {folder}"
             )
         data = open_training_data(plan.data, plan.label_map)
+        try:
+            require_possible(plan.recipe)
+            with torch.device("meta"):
+                for stage in plan.recipe.stages:
+                    new_system(plan, stage, classes=len(data.labels))
+        except PixelwiseError as error:
+            raise CheckpointError(f"{folder / 'recipe.json'}: {error}") from None
         if data.split_off != plan.chosen_on:
             differ = sorted(set(data.split_off) ^ set(plan.chosen_on))
             raise DataError(

@@ -1,5 +1,10 @@
-"""COCO instances; see `reader`."""
+"""COCO instances: annotations/instances_SPLIT*.json and the folder SPLIT*/ of images, or the layout of another tool.
 
-from pixelwise.data.formats.coco.reader import OPTIONS, check_split, open_split, splits, writer
+`?annotations=FILE` and `?images=FOLDER` name what lies elsewhere. See `reader` for what is read, `layout` for the
+layouts of other tools, and `repair` for what a repaired copy holds.
+"""
 
-__all__ = ["OPTIONS", "check_split", "open_split", "splits", "writer"]
+from pixelwise.data.formats.coco.reader import OPTIONS, list_split, splits, writer
+from pixelwise.data.spec import Format
+
+FORMAT = Format(OPTIONS, splits, list_split, writer, numbered_ids=True, copies_are_lists=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.data.kinds.coco_json import (
+    CocoJson,
     Entry,
-    Problem,
     image_name,
     is_finite,
     is_id,
@@ -23,6 +23,7 @@ from pixelwise.data.kinds.coco_json import (
     truth_value,
     type_name,
 )
+from pixelwise.data.listing import Fault
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet, published
 from pixelwise.ops.rle import FARTHEST_PX
@@ -70,6 +71,46 @@ def labels_of(
     return labels, {id: labels.dataset_ids.index(number) for id, number in numbers.items()}
 
 
+def labels_in(content: CocoJson, *, source: Path) -> tuple[LabelSet, dict[Any, int]]:
+    """The label set of a file, and category id → class id; categories of one name are one class.
+
+    Raises DataError for unusable categories.
+    """
+    used = used_in(content.annotations)
+    twins = twins_in(content.categories, used)
+    single = [one for one in content.categories if _id_of(one) not in twins]
+    labels, class_of = labels_of(single, source=source, stored=content.label_set, used=used)
+    return labels, class_of | {id: class_of[first] for id, first in twins.items()}
+
+
+def twins_in(categories: Sequence[Entry], used: Collection[Any]) -> dict[Any, Any]:
+    """Categories with annotations whose name an earlier one has: id → id of that."""
+    others = [entry for entries in skipped_categories(categories, used).values() for entry in entries]
+    first: dict[str, Any] = {}
+    twins: dict[Any, Any] = {}
+    for category in categories:
+        name, id = category.get("name"), _id_of(category)
+        is_class = isinstance(name, str) and id is not None and not any(category is entry for entry in others)
+        if is_class and first.setdefault(name, id) != id:
+            twins[id] = first[name]
+    return twins
+
+
+def category_problems(categories: Sequence[Entry], used: Collection[Any]) -> Iterator[Fault]:
+    """Categories of one name, of which several have annotations."""
+    twins = twins_in(categories, used)
+    for category in categories:
+        if _id_of(category) in twins:
+            id, first = category["id"], twins[category["id"]]
+            text = f"category {first} has the same name; are they one? pixelwise data check --fix joins them"
+            yield Fault("repeated name", f"category {id} '{category['name']}'", text, True, category)
+
+
+def used_in(annotations: Iterable[Entry]) -> set[Any]:
+    """The category ids of annotations."""
+    return {one["category_id"] for one in annotations if is_id(one.get("category_id"))}
+
+
 def skipped_categories(categories: Sequence[Entry], used: Collection[Any]) -> dict[str, list[Entry]]:
     """Categories that are no classes, by why: Roboflow's root, and those without annotations whose name another has.
 
@@ -97,7 +138,7 @@ def skipped_categories(categories: Sequence[Entry], used: Collection[Any]) -> di
 
 def annotation_problems(
     annotation: Entry, images: Mapping[int | str, Entry], class_of: Mapping[Any, int]
-) -> Iterator[Problem]:
+) -> Iterator[Fault]:
     """What is wrong with one annotation, as far as it can be told without rasterising it.
 
     Args:
@@ -112,10 +153,10 @@ def annotation_problems(
         *_box_problems(annotation),
         *_segmentation_problems(annotation.get("segmentation")),
     ):
-        yield Problem(kind, where, text, fatal, annotation)
+        yield Fault(kind, where, text, fatal, annotation)
 
 
-def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str, Entry]) -> Iterator[Problem]:
+def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str, Entry]) -> Iterator[Fault]:
     """Annotations with the id of one before."""
     seen: set[Any] = set()
     for annotation in annotations:
@@ -124,7 +165,7 @@ def repeated_annotations(annotations: Iterable[Entry], images: Mapping[int | str
             continue  # a fault of its own
         if id in seen:
             where = annotation_name(annotation, images)
-            yield Problem("repeated id", where, "another annotation has the same id", False, annotation)
+            yield Fault("repeated id", where, "another annotation has the same id", False, annotation)
         seen.add(id)
 
 

@@ -20,27 +20,29 @@ segmentation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.dataset import require_unique
-from pixelwise.data.formats.coco import layout as coco_layout
+from pixelwise.data.formats.coco import layout
 from pixelwise.data.formats.coco.json import (
     DRAWN_BACKGROUND,
     annotation_problems,
+    category_problems,
     has_box,
     has_segmentation,
-    labels_of,
+    labels_in,
     repeated_annotations,
     skipped_categories,
+    used_in,
 )
+from pixelwise.data.formats.coco.places import PREFIX, annotation_file, image_files
+from pixelwise.data.formats.coco.repair import repair_of
 from pixelwise.data.formats.coco.writer import CocoWriter, coco_labels, things_alone
 from pixelwise.data.kinds.coco_json import (
     CocoJson,
     Entry,
-    Problem,
-    image_name,
     image_problems,
     is_finite,
     is_id,
@@ -49,18 +51,17 @@ from pixelwise.data.kinds.coco_json import (
     read_json,
     truth_value,
 )
-from pixelwise.data.kinds.faults import Fault, SplitReport, count
 from pixelwise.data.kinds.object_lists import (
-    DrawnObjects,
     Objects,
     Shape,
-    inspect_images,
-    left_out,
+    inspect_objects,
+    joined,
+    read_objects,
     similar_names,
+    skipped,
 )
+from pixelwise.data.listing import Fault, Item, Listing, count
 from pixelwise.errors import DataError
-from pixelwise.files.lookup import find_files, posix_name
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -69,104 +70,67 @@ OPTIONS: Mapping[str, str] = {
     "classes": "things, of a set that is written: its other classes become background",
 }
 
-_PREFIX = "instances_"
-"""What the names of the JSON files begin with."""
+_NOUN = "annotation"
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     """What stands between `instances_` and `.json`, without the year where that leaves it clear."""
     if "annotations" in options:
         return ("all",)
-    return coco_layout.splits(path, _PREFIX)
+    return layout.splits(path, PREFIX)
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> DrawnObjects:
-    """The images of one JSON file. Raises DataError for a malformed file, an unusable annotation, a missing image."""
-    file = annotation_file(path, split, options)
-    content = read_json(file)
-    images, annotations = content.images, content.annotations
-    if not images:
-        raise DataError(f"{file}: no images in it")
-    labels, class_of = labels_in(content, source=file)
-    _refuse(image_problems(images), source=file)
-    require_unique([str(image["id"]) for image in images], source=str(file))
-    _refuse(_all_annotation_problems(annotations, images, class_of), source=file)
-    if annotations and not any(map(has_segmentation, annotations)):
-        raise DataError(
-            f"{file}: none of its {len(annotations):,} annotations has a segmentation; boxes alone do not say which "
-            "pixels are the object's"
-        )
-    files = image_files(path, split, options, images)
-    missing = [image for image in files if not image.is_file()]
-    if missing:
-        raise DataError(f"{missing[0]}: no such file; {len(missing)} of the {len(files)} images of {name} are missing")
-    note = "; ".join((*_losses(annotations), *_notes(content, labels))) or None
-    return _packed(annotations, images, class_of, name=name, labels=labels, file=file, files=files, note=note)
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images of one JSON file with their objects.
 
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Look at every entry of the JSON file, read every image and rasterise every object; report every fault.
-
-    Raises DataError where the file as a whole is unusable, or there is no folder of images.
+    Raises:
+        DataError: the file as a whole is unusable, or there is no folder of images.
     """
     file = annotation_file(path, split, options)
     content = read_json(file)
     images, annotations = content.images, content.annotations
     labels, class_of = labels_in(content, source=file)
-    problems = [*image_problems(images), *_all_annotation_problems(annotations, images, class_of)]
-    broken = {id(problem.entry) for problem in problems if problem.fatal}
+    faults = [
+        *category_problems(content.categories, used_in(annotations)),
+        *image_problems(images),
+        *_all_annotation_problems(annotations, images, class_of),
+    ]
+    if annotations and not any(map(has_segmentation, annotations)):
+        text = (
+            f"none of its {len(annotations):,} annotations has a segmentation; boxes alone do not say which pixels are "
+            "the object's"
+        )
+        faults.append(Fault("boxes alone", str(file), text))
+    broken = {id(fault.entry) for fault in faults if fault.fatal}
     sound = [image for image in images if id(image) not in broken]
-    dataset = _packed(
-        [annotation for annotation in annotations if id(annotation) not in broken],
-        sound,
-        class_of,
-        name=split,
-        labels=labels,
-        file=file,
-        files=image_files(path, split, options, sound),
-        note=None,
+    usable = [annotation for annotation in annotations if id(annotation) not in broken]
+    objects = _packed(usable, sound, class_of, labels)
+    files = image_files(path, split, options, sound)
+    items = tuple(
+        Item(str(image["id"]), of_image, file, size_hw=(image["height"], image["width"]), extra=number)
+        for number, (image, of_image) in enumerate(zip(sound, files, strict=True))
     )
-    faults = [Fault(problem.kind, problem.where, problem.text) for problem in problems]
-    if not images:
-        faults.append(Fault("empty split", str(file), "no images in it"))
-    found, notes = inspect_images(dataset, split=split, workers=workers, progress=progress)
-    faults += found
-    return SplitReport(
-        split=split,
+    return Listing(
+        items,
+        labels,
+        read=partial(read_objects, objects=objects, noun=_NOUN),
+        inspect=partial(inspect_objects, objects=objects, noun=_NOUN, by_id=True),
+        source=file,
+        faults=tuple(faults),
+        notes=tuple(_notes(content, labels)),
+        skipped=joined(*_losses(usable)),
+        truths=f"in {file}",
+        noun="JSON file",
+        parts=("annotation", "annotations"),
         title=str(file),
+        one_file=True,
         counts=(
             count(len(images), "image"),
             count(len(annotations), "annotation"),
             count(len(set(class_of.values())), "category", "categories"),
         ),
-        ids=dataset.ids,
-        images=dataset.images,
-        faults=tuple(faults),
-        notes=(*_notes(content, labels), *notes),
+        repair=partial(repair_of, path, split, options, file),
     )
-
-
-def labels_in(content: CocoJson, *, source: Path) -> tuple[LabelSet, dict[Any, int]]:
-    """The label set of a file, and category id → class id. Raises DataError for unusable categories."""
-    used = _used(content.annotations)
-    return labels_of(content.categories, source=source, stored=content.label_set, used=used)
-
-
-def annotation_file(path: Path, split: str, options: Mapping[str, str]) -> Path:
-    """The JSON file of a split. Raises DataError when there is none, or more than one that it could be."""
-    if "classes" in options:
-        raise DataError(f"coco: classes={options['classes']}; it is an option of a set that is written")
-    if "annotations" in options:
-        return path / options["annotations"]
-    return coco_layout.json_file(path, split, _PREFIX)
-
-
-def image_files(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> tuple[Path, ...]:
-    """The files that the entries name, in the folder of the split. Raises DataError when there is no such folder."""
-    folder = image_folder(path, split, options, images)
-    names = [image_name(image) or "" for image in images]
-    found = find_files(names, [folder, path], below=None if folder == path else folder)
-    return tuple(file or folder / posix_name(name) for name, file in zip(names, found, strict=True))
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> CocoWriter:
@@ -179,26 +143,10 @@ def writer(options: Mapping[str, str], source: LabelSet) -> CocoWriter:
     return CocoWriter(coco_labels(things_alone(source) if options else source))
 
 
-def image_folder(path: Path, split: str, options: Mapping[str, str], images: Sequence[Entry]) -> Path:
-    """The folder that the names of the entries start from. Raises DataError when there is none."""
-    names = [image_name(image) or "" for image in images]
-    file = annotation_file(path, split, options)
-    year = file.stem.removeprefix(_PREFIX)
-    return coco_layout.image_folder(path, split, year, wanted=options.get("images"), names=names, file=file)
-
-
 def _packed(
-    annotations: Sequence[Entry],
-    images: Sequence[Entry],
-    class_of: Mapping[Any, int],
-    *,
-    name: str,
-    labels: LabelSet,
-    file: Path,
-    files: tuple[Path, ...],
-    note: str | None,
-) -> DrawnObjects:
-    """The data set of sound entries; annotations without extent, image or class are left out."""
+    annotations: Sequence[Entry], images: Sequence[Entry], class_of: Mapping[Any, int], labels: LabelSet
+) -> Objects:
+    """The objects of sound entries; annotations without extent or image, and those of the background, are skipped."""
     number_of = {image["id"]: number for number, image in enumerate(images)}
     drawn = [
         annotation
@@ -207,24 +155,11 @@ def _packed(
         and (has_segmentation(annotation) or has_box(annotation))
         and class_of[annotation["category_id"]] != labels.background_id
     ]
-    return DrawnObjects(
-        name=name,
-        format="coco",
-        labels=labels,
-        ids=tuple(str(image["id"]) for image in images),
-        images=files,
-        truth_files=(file,) * len(images),
-        objects=Objects.from_shapes(
-            [
-                _shape(annotation, place, number_of[annotation["image_id"]], class_of)
-                for place, annotation in enumerate(drawn, start=1)
-            ],
-            len(images),
-        ),
-        noun="annotation",
-        sizes=tuple((image["height"], image["width"]) for image in images),
-        note=note,
-    )
+    shapes = [
+        _shape(annotation, place, number_of[annotation["image_id"]], class_of)
+        for place, annotation in enumerate(drawn, start=1)
+    ]
+    return Objects.from_shapes(shapes, len(images))
 
 
 def _shape(annotation: Entry, place: int, image: int, class_of: Mapping[Any, int]) -> Shape:
@@ -257,7 +192,7 @@ def _losses(annotations: Sequence[Entry]) -> Iterator[str]:
     flat = sum(not has_segmentation(one) and not has_box(one) for one in annotations)
     boxes = sum(not has_segmentation(one) and has_box(one) for one in annotations)
     redrawn = sum(has_segmentation(one) and not has_box(one) for one in annotations)
-    lost = left_out({"without extent": flat})
+    lost = skipped({"without extent": flat})
     if lost:
         yield lost
     if boxes:
@@ -272,9 +207,7 @@ def _losses(annotations: Sequence[Entry]) -> Iterator[str]:
 def _notes(content: CocoJson, labels: LabelSet) -> Iterator[str]:
     """What is no fault of a file, but good to know."""
     annotations = content.annotations
-    if content.images and not annotations:
-        yield "no annotations in it: nothing can be learned from it"
-    elif annotations and all(truth_value(one.get("iscrowd")) for one in annotations):
+    if annotations and all(truth_value(one.get("iscrowd")) for one in annotations):
         yield (
             f"all {count(len(annotations), 'annotation')} are crowds (iscrowd 1), in which nothing is learned or "
             "evaluated; iscrowd 0 marks objects"
@@ -286,32 +219,19 @@ def _notes(content: CocoJson, labels: LabelSet) -> Iterator[str]:
     flat = sum(is_finite(one.get("area")) and one["area"] == 0 for one in annotations)
     if flat:
         yield f"{count(flat, 'annotation')} with area 0: AP by size takes the stated area, as pycocotools does"
-    if any(is_finite(one.get("id")) and one["id"] == 0 for one in annotations):
-        yield "annotation id 0: pycocotools never counts that object as found, so its AP is lower; number from 1"
-    skipped = skipped_categories(content.categories, _used(annotations))
+    others = skipped_categories(content.categories, used_in(annotations))
     for kind, text in (
         ("root", "category '{}' is none of the classes: no annotation has it, and all others lie under it"),
         ("twin", "one of two categories called '{}' is no class: no annotation has it"),
     ):
-        yield from (text.format(one.get("name")) for one in skipped[kind])
+        yield from (text.format(one.get("name")) for one in others[kind])
     yield from similar_names(labels)
-
-
-def _used(annotations: Sequence[Entry]) -> set[Any]:
-    """The category ids of the annotations."""
-    return {one["category_id"] for one in annotations if is_id(one.get("category_id"))}
 
 
 def _all_annotation_problems(
     annotations: Sequence[Entry], images: Sequence[Entry], class_of: Mapping[Any, int]
-) -> Iterator[Problem]:
+) -> Iterator[Fault]:
     image_of = {image["id"]: image for image in images if is_id(image.get("id"))}
     for annotation in annotations:
         yield from annotation_problems(annotation, image_of, class_of)
     yield from repeated_annotations(annotations, image_of)
-
-
-def _refuse(problems: Iterable[Problem], *, source: Path) -> None:
-    problem = next((problem for problem in problems if problem.fatal), None)
-    if problem is not None:
-        raise DataError(f"{source}: {problem.where}: {problem.text}; pixelwise data check lists all such faults")

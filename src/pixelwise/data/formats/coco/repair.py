@@ -6,200 +6,209 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixelwise.data.formats.coco.reader import annotation_file, image_files, image_folder, labels_in
+from pixelwise.data.formats.coco.json import labels_in
+from pixelwise.data.formats.coco.places import PREFIX, image_files, image_folder
 from pixelwise.data.formats.coco.types import typed
-from pixelwise.data.kinds.coco_json import CocoJson, Entry, image_name, is_finite, is_id, is_integer, read_json
-from pixelwise.data.kinds.folders import content_keys
+from pixelwise.data.kinds.coco_json import Entry, image_name, is_finite, is_id, is_integer, read_json, truth_value
+from pixelwise.data.kinds.repairing import read_upright
+from pixelwise.data.listing import Item, Repair, Repaired, Written
 from pixelwise.data.spec import DataSpec
 from pixelwise.data.truth.boxes import is_elsewhere, leaves_image
 from pixelwise.errors import DataError
 from pixelwise.files.atomic import write_file
 from pixelwise.files.exif import Frame, Size, common_frame, frame_of, turned_points
-from pixelwise.files.images import exif_orientation, read_image, turned_upright
-from pixelwise.files.parallel import Progress, apply
+from pixelwise.files.images import exif_orientation, image_size, turned_upright
 from pixelwise.ops import rle
-
-
-@dataclass(frozen=True)
-class RepairedJson:
-    """What was done to one file.
-
-    Attributes:
-        done: key of `repair.REPAIRS` → how often.
-        images: how many are left.
-        opens_as: the specification under which the copy opens.
-    """
-
-    done: Mapping[str, int]
-    images: int
-    opens_as: str
 
 
 class _Image(NamedTuple):
     """One image that stays.
 
     Attributes:
-        entry: of the repaired file.
-        stated: height and width by the faulty file, or None where that makes no sense.
+        size: height and width of the upright image.
+        stated: the same by the faulty file, or None where that makes no sense.
         orientation: by which its annotations are to be turned; 1 leaves them.
     """
 
-    entry: Entry
+    size: Size
     stated: Size | None
     orientation: int
 
-    @property
-    def size(self) -> Size:
-        """Height and width of the upright image."""
-        return self.entry["height"], self.entry["width"]
+
+class _Listed(NamedTuple):
+    """What the faulty file says of an image.
+
+    Attributes:
+        entry: of the image, with the name under which its file lies.
+        annotations: of it, with ids of known types.
+        orientation: by which these are to be turned; 1 leaves them.
+    """
+
+    entry: Entry
+    annotations: tuple[Entry, ...]
+    orientation: int
 
 
-def repair_json(
-    path: Path,
-    split: str,
-    options: Mapping[str, str],
-    file: Path,
-    *,
-    seen: set[Any],
-    workers: int,
-    progress: Progress,
-) -> RepairedJson:
-    """Write a repaired copy of the JSON of one split.
+def repair_of(path: Path, split: str, options: Mapping[str, str], source: Path) -> Repair:
+    """How a repaired copy of the JSON of one split is made.
 
     Args:
         path: the folder of the set.
         split: its split.
         options: of the specification.
-        file: the copy.
-        seen: contents of images that other splits keep; those of this split are added.
-        workers: processes that read images; 0 reads in this one.
-        progress: is told of each image.
+        source: the JSON.
 
     Raises:
-        DataError: the file as a whole is unusable, or no image is left.
-        OSError: the copy cannot be written.
+        DataError: the file as a whole is unusable.
     """
-    source = annotation_file(path, split, options)
     done: Counter[str] = Counter()
     content = typed(read_json(source), done)
     _, class_of = labels_in(content, source=source)
     named = [image for image in content.images if _is_named(image)]
+    done["images"] += len(content.images) - len(named)
     folder = image_folder(path, split, options, named)
     files = image_files(path, split, options, named)
-    images, moved = _images(content, folder, files, done, seen, workers=workers, progress=progress, split=split)
-    if not images:
-        raise DataError(f"{source}: no usable image is left, no copy was written")
-    annotations = [*_annotations(content.annotations, images, moved, class_of, done)]
-    removed = {image["id"] for image in named} - {*images, *moved}
-    if not annotations and any(
-        not is_id(id := one.get("image_id")) or id not in removed for one in content.annotations
-    ):
-        raise DataError(
-            f"{source}: none of its {len(content.annotations):,} annotations can be used, no copy was written; see "
-            "pixelwise data check"
-        )
-    repaired = {
-        **content.rest,
-        "images": [image.entry for image in images.values()],
-        "annotations": annotations,
-        "categories": content.categories,
-    }
-    write_repaired(file, repaired)
-    query = {"annotations": from_folder(path, file), "images": options.get("images") or from_folder(path, folder)}
-    opens_as = DataSpec("coco", str(path), None, tuple(query.items()))
-    return RepairedJson({key: number for key, number in done.items() if number}, len(images), str(opens_as))
-
-
-def _images(
-    content: CocoJson,
-    folder: Path,
-    files: Sequence[Path],
-    done: Counter[str],
-    seen: set[Any],
-    *,
-    workers: int,
-    progress: Progress,
-    split: str,
-) -> tuple[dict[int | str, _Image], dict[int | str, int | str]]:
-    """The images that stay, by id, and ids that became another, whose entry has the same file."""
-    named = [image for image in content.images if _is_named(image)]
-    done["images"] += len(content.images) - len(named)
-    read = apply(_measure, files, workers=workers)
-    measured = list(progress(read, total=len(files), what=f"repair {split}"))
-    keys = content_keys(file for file in files if file.is_file())
-    turned = _orientations(named, measured, content.annotations, done)
-    images: dict[int | str, _Image] = {}
-    moved: dict[int | str, int | str] = {}
-    id_of: dict[Path, int | str] = {}
-    for image, file, (size, _) in zip(named, files, measured, strict=True):
+    kept: dict[Any, tuple[Entry, Path]] = {}
+    moved: dict[Any, Any] = {}
+    id_of: dict[Path, Any] = {}
+    for image, file in zip(named, files, strict=True):
         id = image["id"]
-        if id in images:
+        if id in kept or file in id_of:
+            moved.setdefault(id, id_of.get(file, id))
             done["merged_images"] += 1
-        elif file in id_of:
-            moved[id] = id_of[file]
-            done["merged_images"] += 1
-        elif size is None:
-            done["images"] += 1
-        elif keys.get(file) in seen:
-            done["repeated_images"] += 1
+            continue
+        id_of[file] = id
+        kept[id] = _with_name(image, file, folder, done), file
+    annotations: dict[Any, list[Entry]] = {id: [] for id in kept}
+    for annotation in content.annotations:
+        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+        image_id = moved.get(image_id, image_id) if is_id(image_id) else None
+        if image_id not in kept or not is_id(category_id) or category_id not in class_of:
+            done["annotations"] += 1
         else:
-            seen.add(keys.get(file))
-            id_of[file] = id
-            images[id] = _with_size(_with_name(image, file, folder, done), size, turned.get(id, 1), done)
-    return images, moved
+            annotations[image_id].append({**annotation, "image_id": image_id})
+    turned = _orientations(kept, annotations, done)
+    items = [
+        Item(str(id), file, source, extra=_Listed(image, tuple(annotations[id]), turned.get(id, 1)))
+        for id, (image, file) in kept.items()
+    ]
+    ids = [annotation["id"] for annotation in content.annotations if is_integer(annotation.get("id"))]
+    repairer = CocoRepairer(content.rest, tuple(content.categories), max(ids, default=0) + 1)
+    lists = partial(_opens_as, path, options.get("images") or from_folder(path, folder))
+    return Repair(items, repairer, dict(done), lists=lists, list_name=PREFIX)
+
+
+def _opens_as(path: Path, images: str, file: Path) -> str:
+    return str(DataSpec("coco", str(path), None, (("annotations", from_folder(path, file)), ("images", images))))
+
+
+@dataclass(frozen=True)
+class CocoRepairer:
+    """Writes instances_SPLIT.json; the images stay where they are. See Repairer.
+
+    Attributes:
+        rest: of the faulty file, what is neither images nor annotations nor categories.
+        categories: of it.
+        free: a number above those of its annotations.
+    """
+
+    rest: Mapping[str, Any]
+    categories: tuple[Entry, ...]
+    free: int
+
+    def repair(self, item: Item, *, root: Path, split: str, id: str) -> Repaired:  # noqa: ARG002
+        """Measure the image, and make its annotations fit it. See Repairer."""
+        listed: _Listed = item.extra
+        pixels, _ = read_upright(item, needs_truth=False)
+        done: Counter[str] = Counter()
+        size, stated = (pixels.shape[0], pixels.shape[1]), _stated(listed.entry)
+        entry = listed.entry
+        if stated != size:
+            done["sizes"] += 1
+            entry = {**entry, "height": size[0], "width": size[1]}
+        image = _Image(size, stated, listed.orientation if stated != size else 1)
+        annotations = [*_annotations(listed.annotations, image, done)]
+        return Repaired(Written(id, str(item.image), {}, {"image": entry, "annotations": annotations}), done)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
+        """Write the file; annotations without a number of their own get one."""
+        numbers, taken, renumbered = count(self.free), set[int](), 0
+        annotations: list[Entry] = []
+        for one in written:
+            for annotation in one.entry["annotations"]:
+                id = annotation.get("id")
+                if not is_integer(id) or id in taken:
+                    id = next(numbers)
+                    renumbered += 1
+                taken.add(id)
+                annotations.append({**annotation, "id": id})
+        content = {
+            **self.rest,
+            "images": [one.entry["image"] for one in written],
+            "annotations": annotations,
+            "categories": [*self.categories],
+        }
+        write_file(root / f"{PREFIX}{split}.json", json.dumps(content, ensure_ascii=False))
+        return {"ids": renumbered}
+
+    def finish_set(self, root: Path) -> None:
+        """Nothing: each file stands for itself."""
 
 
 def _with_name(image: Entry, file: Path, folder: Path, done: Counter[str]) -> Entry:
     """The entry with the name under which its file lies in the folder of images."""
     if image_name(image) == image.get("file_name") and (folder / image["file_name"]).is_file():
         return image
-    if not file.is_relative_to(folder):
+    if not file.is_file() or not file.is_relative_to(folder):
         return image
     done["file_names"] += 1
     return {**image, "file_name": file.relative_to(folder).as_posix()}
 
 
 def _orientations(
-    images: Sequence[Entry],
-    measured: Sequence[tuple[Size | None, int]],
-    annotations: Sequence[Entry],
-    done: Counter[str],
-) -> dict[int | str, int]:
+    images: Mapping[Any, tuple[Entry, Path]], annotations: Mapping[Any, Sequence[Entry]], done: Counter[str]
+) -> dict[Any, int]:
     """By which EXIF orientation the annotations of an image are to be turned: id of the image → 5 to 8.
 
     Images whose size is stated as stored were annotated in the stored frame or in the upright one: their run lengths
     tell it by their size, else their coordinates, if they fit one frame alone; else most other images of the file.
     """
-    swapped = {
-        image["id"]: (size[::-1], orientation)
-        for image, (size, orientation) in zip(images, measured, strict=True)
-        if size and orientation >= 5 and _stated(image) == size[::-1] and size[0] != size[1]
-    }
-    points: dict[int | str, list[float]] = {id: [] for id in swapped}
-    told: dict[int | str, Frame | None] = {}
-    for annotation in annotations if swapped else ():
-        id = annotation.get("image_id")
-        if not is_id(id) or id not in swapped:
+    swapped: dict[Any, tuple[Size, int]] = {}
+    frames: dict[Any, Frame | None] = {}
+    for id, (image, file) in images.items():
+        stated, size, orientation = _stated(image), *_measured(file)
+        if size is None or orientation < 5 or stated != size[::-1] or size[0] == size[1]:
             continue
-        points[id] += _points_of(annotation)
-        runs = annotation.get("segmentation")
-        size = tuple(runs["size"]) if isinstance(runs, dict) and isinstance(runs.get("size"), list) else None
-        if size in (swapped[id][0], swapped[id][0][::-1]):
-            told[id] = "stored" if size == swapped[id][0] else "upright"
-    frames = {id: told.get(id) or frame_of(points[id], stored) for id, (stored, _) in swapped.items()}
+        swapped[id] = stated, orientation
+        sizes = [one["segmentation"].get("size") for one in annotations[id] if _has_runs(one)]
+        if [*stated] in sizes or [*size] in sizes:
+            frames[id] = "stored" if [*stated] in sizes else "upright"
+        else:
+            frames[id] = frame_of((point for one in annotations[id] for point in _points_of(one)), stated)
     common = common_frame(frames.values())
-    turned: dict[int | str, int] = {}
-    for id, frame in frames.items():
-        done["frames_by_size"] += frame is None and common is None and bool(points[id])
-        if (frame or common or "stored") == "stored":
-            turned[id] = swapped[id][1]
-    return turned
+    done["frames_by_size"] += sum(
+        frame is None and common is None and any(map(_points_of, annotations[id])) for id, frame in frames.items()
+    )
+    return {id: swapped[id][1] for id, frame in frames.items() if (frame or common or "stored") == "stored"}
+
+
+def _has_runs(annotation: Entry) -> bool:
+    return isinstance(annotation.get("segmentation"), dict)
+
+
+def _measured(file: Path) -> tuple[Size | None, int]:
+    """Height and width of the upright image (None if it cannot be read) and its EXIF orientation, from its header."""
+    try:
+        return image_size(file), exif_orientation(file)
+    except DataError:
+        return None, 1
 
 
 def _points_of(annotation: Entry) -> list[float]:
@@ -220,60 +229,29 @@ def _stated(image: Entry) -> Size | None:
     return (height, width) if whole else None  # pyright: ignore[reportReturnType]
 
 
-def _with_size(image: Entry, size: Size, orientation: int, done: Counter[str]) -> _Image:
-    stated = _stated(image)
-    if stated == size:
-        return _Image(image, size, 1)
-    done["sizes"] += 1
-    return _Image({**image, "height": size[0], "width": size[1]}, stated, orientation)
-
-
-def _measure(file: Path) -> tuple[Size | None, int]:
-    """Height and width of the upright image (None if it cannot be read) and its EXIF orientation."""
-    try:
-        _, height, width = read_image(file).shape
-        return (height, width), exif_orientation(file)
-    except DataError:
-        return None, 1
-
-
-def _annotations(
-    annotations: Sequence[Entry],
-    images: Mapping[int | str, _Image],
-    moved: Mapping[int | str, int | str],
-    class_of: Mapping[Any, int],
-    done: Counter[str],
-) -> Iterator[Entry]:
-    """The annotations that stay, repaired."""
-    whole = [annotation["id"] for annotation in annotations if is_integer(annotation.get("id"))]
-    free, taken = count(max(whole, default=0) + 1), set[int]()
+def _annotations(annotations: Sequence[Entry], image: _Image, done: Counter[str]) -> Iterator[Entry]:
+    """The annotations of an image that stay, repaired."""
     first_of: dict[tuple[Any, ...], Entry] = {}
     for annotation in annotations:
-        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        image_id = moved.get(image_id, image_id) if is_id(image_id) else None
-        image = images.get(image_id) if image_id is not None else None
-        repaired = None
-        if image is not None and is_id(category_id) and category_id in class_of:
-            repaired = _repaired_shape(annotation, image, done)
+        repaired = _repaired_shape(annotation, image, done)
         if repaired is None:
             done["annotations"] += 1
             continue
         shape, mask, place = repaired
-        key = (image_id, bool({**annotation, **shape}.get("iscrowd")), place, np.packbits(mask).tobytes())
+        key = (truth_value({**annotation, **shape}.get("iscrowd")), place, np.packbits(mask).tobytes())
         before = first_of.setdefault(key, annotation)
-        if before is not annotation and before.get("category_id") == category_id:
+        if before is not annotation and before.get("category_id") == annotation.get("category_id"):
             done["repeated_annotations"] += 1
             continue
         done["two_classes"] += before is not annotation
-        id, area = annotation.get("id"), annotation.get("area")
+        area, crowd = annotation.get("area"), annotation.get("iscrowd")
         if area is not None and mask.any() and not (is_finite(area) and area > 0):
             shape = {**shape, "area": int(mask.sum())}
             done["areas"] += 1
-        if not is_integer(id) or id in taken:
-            id = next(free)
-            done["ids"] += 1
-        taken.add(id)
-        yield {**annotation, **shape, "id": id, "image_id": image_id}
+        if truth_value(crowd) is None and "iscrowd" not in shape:
+            shape = {**shape, "iscrowd": 1}  # whatever it means, it is no plain object
+            done["numbers"] += 1
+        yield {**annotation, **shape}
 
 
 def _repaired_shape(
@@ -386,12 +364,6 @@ def _is_named(image: Entry) -> bool:
 def _is_near(value: Any) -> bool:
     """Whether a coordinate is a number that rasterising can bear."""
     return is_finite(value) and abs(value) <= rle.FARTHEST_PX
-
-
-def write_repaired(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all. Raises OSError."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_file(file, json.dumps(content, ensure_ascii=False))
 
 
 def from_folder(path: Path, place: Path) -> str:

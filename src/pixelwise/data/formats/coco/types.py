@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pixelwise.data.formats.coco.json import skipped_categories
+from pixelwise.data.formats.coco.json import twins_in, used_in
 from pixelwise.data.kinds.coco_json import CocoJson, Entry, is_id, is_integer, number_of_text, other_type, truth_value
 
 
@@ -65,18 +65,8 @@ def _joined(
     categories: Sequence[Entry], annotations: Sequence[Entry], done: Counter[str]
 ) -> tuple[list[Entry], list[Entry]]:
     """Categories of one name, of which several have annotations, as the first of them."""
-    used = {one["category_id"] for one in annotations if is_id(one.get("category_id"))}
-    skipped = [entry for entries in skipped_categories(categories, used).values() for entry in entries]
-    first: dict[Any, Any] = {}
-    renamed: dict[Any, Any] = {}
-    kept: list[Entry] = []
-    for category in categories:
-        name, id = category.get("name"), category.get("id")
-        is_class = isinstance(name, str) and is_id(id) and not any(category is entry for entry in skipped)
-        if is_class and first.setdefault(name, id) != id:
-            renamed[id] = first[name]
-            continue
-        kept.append(category)
+    renamed = twins_in(categories, used_in(annotations))
+    kept = [category for category in categories if not is_id(category.get("id")) or category["id"] not in renamed]
     done["joined_categories"] += len(renamed)
     if not renamed:
         return kept, [*annotations]

@@ -12,7 +12,7 @@ their categories. `?encoding=2channel` reads PNGs that hold the class in R and t
 
 `?json=FILE`, `?masks=FOLDER` and `?images=FOLDER` name what lies elsewhere: a JSON `examples.json` has its PNGs in
 `examples/`, if `masks` does not say otherwise. Where the categories are those of COCO 2018 or of Cityscapes, the label
-set is the published one; else it is made from them. Images without annotation are left out, and a note counts them.
+set is the published one; else it is made from them. Images without annotation are skipped, and a note counts them.
 """
 
 from pixelwise.data.formats.coco_panoptic.reader import OPTIONS, list_split, splits, writer

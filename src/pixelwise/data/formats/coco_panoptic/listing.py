@@ -20,14 +20,13 @@ from pixelwise.data.kinds.segment_maps import (
     Channels,
     Listed,
     listing_faults,
-    panoptic_of,
     read_segment_ids,
     read_two_channels,
     segments_of_channels,
 )
 from pixelwise.data.listing import Fault, Findings, Item, Listing, Repair, Size, count, sides, without_path
 from pixelwise.data.spec import DataSpec
-from pixelwise.data.truth.segments import annotation_of, regions_of_ids
+from pixelwise.data.truth.segments import annotation_of, panoptic_of, regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Panoptic

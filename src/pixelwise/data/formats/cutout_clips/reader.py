@@ -1,24 +1,17 @@
-"""Clips that are made of labelled stills: objects cut out by their masks move over photographs; see `synthesis`.
-
-    PATH/                          a set of another format, such as coco
-    ├── annotations/instances_train2017.json
-    └── train2017/000000000009.jpg
-
-PATH is a set of another format, `?source=coco` unless another is named, whose truth has objects with masks; its split
-is the split here, so that clips of `train` and `val` have nothing in common. Nothing is written to the disk.
-"""
+"""Reading; see the package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from pixelwise.data.dataset import FileDataset
 from pixelwise.data.formats.cutout_clips.synthesis import CutoutClips, require_objects
-from pixelwise.data.kinds.faults import SplitReport
-from pixelwise.data.spec import DataSpec, format_of, open_dataset, splits_of
+from pixelwise.data.listing import Listing
+from pixelwise.data.spec import DataSpec, format_of, splits_of
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 
 OPTIONS: Mapping[str, str] = {
     "source": "the format of the stills; coco",
@@ -31,31 +24,37 @@ OPTIONS: Mapping[str, str] = {
 }
 
 
+_NUMBERS: Mapping[str, int] = {"frames": 6, "objects": 4, "height": 256, "width": 320, "seed": 0}
+"""What the options are without them; there are as many clips as stills."""
+
+
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     """Those of the source."""
     return splits_of(_source(path, None, options))
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> CutoutClips:
-    """The clips of one split. Raises DataError where the source cannot be opened or has no objects with masks."""
-    stills = open_dataset(_source(path, split, options), default_split=split)
-    require_objects(stills[0], source=stills.name)
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The stills of one split, of which the clips are made. Raises DataError where the source cannot be listed."""
+    spec = _source(path, split, options)
+    stills = format_of(spec).list_split(path, split, {})
+    given = {name: _number(name, text) for name, text in options.items() if name in (*_NUMBERS, "clips")}
+    numbers = {**_NUMBERS, **given}
+    note = f"the stills of {spec} were read"
+    return replace(stills, notes=(note, *stills.notes), repair=None, make=partial(_made, spec=spec, numbers=numbers))
+
+
+def _made(stills: FileDataset, name: str, *, spec: DataSpec, numbers: Mapping[str, int]) -> CutoutClips:
+    """The clips. Raises DataError where the stills have no objects with masks."""
+    require_objects(stills[0], source=str(spec))
     return CutoutClips(
-        stills,
-        frames=_number(options, "frames", 6),
-        count=_number(options, "clips", len(stills)),
-        size_hw=(_number(options, "height", 256), _number(options, "width", 320)),
-        objects=_number(options, "objects", 4),
-        seed=_number(options, "seed", 0),
+        replace(stills, name=str(spec), format=spec.format),
+        frames=numbers["frames"],
+        count=numbers.get("clips", len(stills)),
+        size_hw=(numbers["height"], numbers["width"]),
+        objects=numbers["objects"],
+        seed=numbers["seed"],
         name=name,
     )
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Every fault of the stills; the clips are made of them."""
-    spec = _source(path, split, options)
-    report = format_of(spec).old.check_split(path, split, {}, workers=workers, progress=progress)
-    return replace(report, notes=(f"the stills of {spec} were looked at", *report.notes))
 
 
 def _source(path: Path, split: str | None, options: Mapping[str, str]) -> DataSpec:
@@ -65,8 +64,7 @@ def _source(path: Path, split: str | None, options: Mapping[str, str]) -> DataSp
     return DataSpec(format, str(path), split)
 
 
-def _number(options: Mapping[str, str], option: str, default: int) -> int:
-    text = options.get(option, str(default))
+def _number(option: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise DataError(f"cutout-clips: {option}={text}; a whole number is wanted")
+        raise DataError(f"cutout-clips: {option}={text}; expected a whole number")
     return int(text)

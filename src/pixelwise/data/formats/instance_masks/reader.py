@@ -50,7 +50,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
 
 def read_numbers(
     item: Item,
-    labels: LabelSet,
+    labels: LabelSet,  # noqa: ARG001
     size: Size,
     *,
     classes: ObjectClasses,

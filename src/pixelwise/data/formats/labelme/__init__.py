@@ -1,5 +1,9 @@
-"""LabelMe; see `reader`."""
+"""LabelMe: a JSON file for each image, beside it or in a folder of its own.
 
-from pixelwise.data.formats.labelme.reader import OPTIONS, check_split, labels_of, open_split, splits, writer
+See `reader` for the layouts, and `json` for what counts as an object.
+"""
 
-__all__ = ["OPTIONS", "check_split", "labels_of", "open_split", "splits", "writer"]
+from pixelwise.data.formats.labelme.reader import OPTIONS, list_split, splits, writer
+from pixelwise.data.spec import Format
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

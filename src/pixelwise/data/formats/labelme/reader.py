@@ -12,42 +12,56 @@ Layouts: `SPLIT/` with the files of a split, or all files in PATH, of which ever
 
 The classes are those of a `labels.toml` or `labels.txt` in PATH, or of `?labels=`, and without one the names that stand
 in the files, in alphabetical order; `background` comes before them. What counts as an object is told in
-`data.formats.labelme.json`; the label `__ignore__`, points and lines are left out, and the set's note counts them.
+`data.formats.labelme.json`. Shapes are painted in their order, as LabelMe's own scripts do: one of `_background_` is a
+hole in those before it, and one of `__ignore__` is void. Points and lines are skipped, and the set's note counts them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from pixelwise.data.formats.labelme.json import BACKGROUND, LabelmeFile, all_faults, labels_in, mask_runs, read_labelme
+from pixelwise.data.formats.labelme.json import (
+    BACKGROUND,
+    IGNORED,
+    UNUSED,
+    LabelmeFile,
+    all_faults,
+    labels_in,
+    mask_runs,
+    object_runs,
+    read_labelme,
+)
+from pixelwise.data.formats.labelme.repair import repair_of
 from pixelwise.data.formats.labelme.writer import LabelmeWriter
 from pixelwise.data.kinds.class_masks_writer import writable_labels
 from pixelwise.data.kinds.coco_json import labels_from
-from pixelwise.data.kinds.faults import Fault, SplitReport, count
 from pixelwise.data.kinds.folders import (
     EVERY_FIFTH,
-    Entry,
-    by_stem,
     divided,
     in_reading_order,
+    list_images,
     require_split,
     stored_labels,
 )
 from pixelwise.data.kinds.object_lists import (
-    DrawnObjects,
     Objects,
     Shape,
-    inspect_images,
-    left_out,
-    refuse,
-    shape_faults,
+    faults_in,
+    inspect_objects,
+    joined,
+    read_objects,
+    similar_names,
+    skipped,
 )
+from pixelwise.data.listing import Fault, Item, Listing, count, without_path
+from pixelwise.data.truth.painting import HOLE
 from pixelwise.errors import DataError
-from pixelwise.files.images import image_size
-from pixelwise.files.parallel import Progress
+from pixelwise.files.images import IMAGE_SUFFIXES, image_size
+from pixelwise.files.lookup import Folders, find_file
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -55,12 +69,6 @@ OPTIONS: Mapping[str, str] = {
     "images": "the folder of images, where they are not beside the JSON files",
     "labels": "a published label set, or a .txt or .toml file in the folder",
 }
-
-IGNORED = "__ignore__"
-"""LabelMe's name of what is not to be used."""
-
-UNUSED = (IGNORED, BACKGROUND, "background")
-"""Shapes of these names mark no object."""
 
 _NOUN = "shape"
 
@@ -78,61 +86,70 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return ("train", "val")[: 1 + bool(divided(entries, "val"))]
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> DrawnObjects:
-    """The images of one split. Raises DataError for a file that is none of LabelMe's, and for an unusable shape."""
-    files = [read_labelme(file) for file in files_of(path, split, options)]
-    if not files:
-        raise DataError(f"{name}: no JSON files in this split")
-    labels = labels_of(path, options)
-    for file in files:
-        refuse(file.path, all_faults(file, known_names(labels)), noun=_NOUN)
-    images = [image_of(file, path, split, options) for file in files]
-    missing = [file for file, image in zip(files, images, strict=True) if image is None]
-    if missing:
-        raise DataError(f"{missing[0].path}: no image '{missing[0].image}'; {len(missing)} of {len(files)} are missing")
-    whole = [(file, image) for file, image in zip(files, images, strict=True) if image is not None]
-    note = _note(path, files, options)
-    return _packed(whole, labels, name=name, note=note)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every file and its image, rasterise every object and report every fault."""
-    faults: list[Fault] = []
-    whole: list[tuple[LabelmeFile, Path]] = []
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images of one split with the shapes in their JSON files."""
     labels = labels_of(path, options, skip=True)
+    faults: list[Fault] = []
+    files: list[tuple[LabelmeFile, Path]] = []
+    repaired: list[Item] = []
     listed = files_of(path, split, options)
     for json_file in listed:
         try:
             file = read_labelme(json_file)
         except DataError as error:
-            faults.append(Fault("unreadable annotations", str(json_file), str(error).removeprefix(f"{json_file}: ")))
+            faults.append(Fault("unreadable annotations", str(json_file), without_path(error, json_file)))
+            repaired.append(Item(json_file.stem, None, json_file))
             continue
         found, image = [*all_faults(file, known_names(labels))], image_of(file, path, split, options)
-        faults.extend(shape_faults(json_file, found, noun=_NOUN))
+        faults += faults_in(json_file, found, noun=_NOUN)
+        repaired.append(Item(json_file.stem, image, json_file))
         if image is None:
-            faults.append(Fault("missing image", str(json_file), f"no image '{file.image}'"))
+            is_embedded = "; the file holds it (imageData), pixelwise data check --fix writes it out"
+            text = f"no image '{file.image}'{is_embedded if file.embedded else ''}"
+            faults.append(Fault("missing image", str(json_file), text))
         elif not any(fault.shape is None for fault in found):
-            unusable = {fault.shape for fault in found}
-            sound = tuple(part for part in file.parts if part.place not in unusable)
-            whole.append((replace(file, parts=sound), image))
-    if not listed:
-        faults.append(Fault("empty split", str(_root(path, options)), "no JSON files in this split"))
-    dataset = _packed(whole, labels, name=split, note=None, sizes_needed=False)
-    found, notes = inspect_images(dataset, split=split, workers=workers, progress=progress)
-    note = EVERY_FIFTH if not _sub_folders(path, options) else None
-    return SplitReport(
-        split=split,
-        title=split,
-        counts=(
-            count(len(listed), "image"),
-            count(len(dataset.objects.ids), "object"),
-            count(len(labels), "class", "classes"),
-        ),
-        ids=dataset.ids,
-        images=dataset.images,
-        faults=(*faults, *found),
-        notes=((note,) if note else ()) + tuple(notes),
+            unusable = {fault.shape for fault in found if fault.fatal}
+            files.append((replace(file, parts=tuple(one for one in file.parts if one.place not in unusable)), image))
+    objects = _packed(files, labels)
+    items = tuple(
+        Item(file.path.stem, image, file.path, size_hw=file.size, extra=number)
+        for number, (file, image) in enumerate(files)
     )
+    return Listing(
+        items,
+        labels,
+        read=partial(read_objects, objects=objects, noun=_NOUN),
+        inspect=partial(inspect_objects, objects=objects, noun=_NOUN),
+        source=_root(path, options),
+        faults=tuple(faults),
+        notes=(
+            *(() if _sub_folders(path, options) else (EVERY_FIFTH,)),
+            *_without_file(path, split, options, listed, repaired),
+            *similar_names(labels),
+        ),
+        skipped=_skipped([file for file, _ in files]),
+        truths=f"in the JSON files of {listed[0].parent if listed else path}",
+        noun="JSON file",
+        parts=("object", "objects"),
+        repair=partial(repair_of, tuple(repaired), labels, known_names(labels)),
+    )
+
+
+def _without_file(
+    path: Path, split: str, options: Mapping[str, str], listed: Sequence[Path], items: Sequence[Item]
+) -> Iterator[str]:
+    """The note of images that have no JSON file."""
+    folders = {file.parent for file in listed}
+    if "images" in options:
+        folders = {folder for folder in (path / options["images"] / split,) if folder.is_dir()}
+    used = {item.image.resolve() for item in items if item.image}
+    images = [image for folder in sorted(folders) for image in list_images(folder) if image.resolve() not in used]
+    stems = {file.stem for file in listed}
+    if not _sub_folders(path, options):  # the other split's
+        stems |= {file.stem for file in _root(path, options).glob("*.json")}
+    lonely = [image for image in images if image.stem not in stems]
+    if lonely:
+        yield f"{count(len(lonely), 'image')} without JSON file, such as {lonely[0].name}: skipped"
 
 
 def labels_of(path: Path, options: Mapping[str, str], *, skip: bool = False) -> LabelSet:
@@ -184,8 +201,8 @@ def _sub_folders(path: Path, options: Mapping[str, str]) -> list[Path]:
     return [folder for folder in sorted(root.iterdir()) if folder.is_dir() and any(folder.glob("*.json"))]
 
 
-def _entries(folder: Path) -> list[Entry]:
-    return [Entry(file.stem, file, file) for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")]
+def _entries(folder: Path) -> list[Item]:
+    return [Item(file.stem, file, file) for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")]
 
 
 def files_of(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
@@ -202,13 +219,15 @@ def image_of(file: LabelmeFile, path: Path, split: str, options: Mapping[str, st
     folders = [file.path.parent]
     if "images" in options:
         folders = [path / options["images"], path / options["images"] / split, *folders]
+    found = find_file(file.image, folders) if file.image else None
+    if found is not None:
+        return found
+    known = Folders()
     for folder in folders:
-        for name in (file.image, Path(file.image).name):
-            if name and (folder / name).is_file():
-                return folder / name
-    for folder in folders:
-        if folder.is_dir() and (found := by_stem(folder).get(file.path.stem)):
-            return found[0]
+        for suffix in sorted(IMAGE_SUFFIXES):
+            image = known.entry(folder, f"{file.path.stem}{suffix}")
+            if image is not None and image.is_file():
+                return image
     return None
 
 
@@ -217,66 +236,43 @@ def known_names(labels: LabelSet) -> tuple[str, ...]:
     return (*labels.names, IGNORED, BACKGROUND)
 
 
-def _packed(
-    files: Sequence[tuple[LabelmeFile, Path]],
-    labels: LabelSet,
-    *,
-    name: str,
-    note: str | None,
-    sizes_needed: bool = True,
-) -> DrawnObjects:
-    """The data set of sound files; ignored shapes and those of the background are left out."""
-    sizes = [file.size or _size_of(image, needed=sizes_needed) for file, image in files]
-    shapes = []
-    for number, ((file, _), size) in enumerate(zip(files, sizes, strict=True)):
+def _packed(files: Sequence[tuple[LabelmeFile, Path]], labels: LabelSet) -> Objects:
+    """The shapes of sound files; those of the background are holes, and ignored ones are void."""
+    shapes: list[Shape] = []
+    for number, (file, image) in enumerate(files):
         for parts in file.objects():
-            first = parts[0]
-            if first.label in UNUSED:
-                continue
+            first, masks = parts[0], [part.mask for part in parts if part.mask is not None]
+            size = (file.size or _size_of(image)) if masks else (1, 1)
+            is_ignored = first.label == IGNORED
+            runs = None
+            if masks:
+                runs = mask_runs(*masks[0], size) if len(parts) == 1 else object_runs(parts, size)
             shapes.append(
                 Shape(
                     image=number,
                     id=first.place,
-                    class_id=labels.names.index(first.label),
-                    polygons=[part.polygon for part in parts if part.polygon is not None],
-                    runs=None if first.mask is None else mask_runs(*first.mask, size),
-                    crowd=any(part.crowd for part in parts),
+                    class_id=HOLE if first.label in UNUSED else labels.names.index(first.label),
+                    polygons=() if masks else [part.polygon for part in parts if part.polygon is not None],
+                    runs=runs,
+                    crowd=is_ignored or any(part.crowd or part.void for part in parts),
+                    boxed=first.void and not is_ignored and not first.crowd,
                 )
             )
-    return DrawnObjects(
-        name=name,
-        format="labelme",
-        labels=labels,
-        ids=tuple(file.path.stem for file, _ in files),
-        images=tuple(image for _, image in files),
-        truth_files=tuple(file.path for file, _ in files),
-        objects=Objects.from_shapes(shapes, len(files)),
-        noun=_NOUN,
-        sizes=tuple(sizes),
-        note=note,
-    )
+    return Objects.from_shapes(shapes, len(files), in_order=True)
 
 
-def _size_of(image: Path, *, needed: bool) -> tuple[int, int]:
+def _size_of(image: Path) -> tuple[int, int]:
     try:
         return image_size(image)
     except DataError:
-        if needed:
-            raise
-        return (1, 1)  # the check reports the image
+        return (1, 1)  # the image is a fault of its own
 
 
-def _note(path: Path, files: Sequence[LabelmeFile], options: Mapping[str, str]) -> str | None:
+def _skipped(files: Sequence[LabelmeFile]) -> str | None:
     lost = Counter(fault.kind for file in files for fault in file.faults)
-    ignored = sum(parts[0].label == IGNORED for file in files for parts in file.objects())
-    notes = (
-        None if _sub_folders(path, options) else EVERY_FIFTH,
-        left_out(
-            {
-                "without area": lost["shape without area"] + lost["unknown shape"],
-                "without extent": lost["polygon without extent"],
-                f"called {IGNORED}": ignored,
-            }
-        ),
+    boxes = sum(part.void for file in files for part in file.parts)
+    flat = lost["polygon without extent"] + lost["unknown shape"] - boxes
+    unknown = f"neither learned nor evaluated: the boxes of {count(boxes, 'shape')} that tell no outline"
+    return joined(
+        skipped({"without area": lost["shape without area"], "without extent": flat}), unknown if boxes else None
     )
-    return "; ".join(text for text in notes if text) or None

@@ -1,7 +1,8 @@
 """Writing LabelMe: SPLIT/ with a JSON file beside each image, and labels.toml.
 
 Masks become polygons along the edges of their pixels, which by COCO's rule cover exactly these pixels; parts of one
-object share a group_id. A crowd has the flag `crowd`.
+object share a group_id. A crowd has the flag `crowd`. Crowds come first, then the largest, as shapes are painted over
+each other in their order.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class LabelmeWriter(Writer):
     def write(self, root: Path, original: Original) -> Written:
         """Write one image and its JSON file. See Writer."""
         regions, lost = regions_of(original.truth, self.labels, source=original.image)
+        regions = sorted(regions, key=lambda region: (not region.crowd, -int(region.mask.sum())))  # painted in order
         file, losses = original.write_image(root, f"{original.split}/{original.name}")
         content = {
             "version": VERSION,

@@ -1,5 +1,9 @@
-"""YOLO polygons; see `reader`."""
+"""YOLO's polygons: images/SPLIT/, labels/SPLIT/ with a text file for each image, and data.yaml.
 
-from pixelwise.data.formats.yolo.reader import OPTIONS, check_split, labels_of, open_split, splits, writer
+See `reader` for what is read, `layout` for where files may lie, and `text` for what stands in them.
+"""
 
-__all__ = ["OPTIONS", "check_split", "labels_of", "open_split", "splits", "writer"]
+from pixelwise.data.formats.yolo.reader import OPTIONS, list_split, splits, writer
+from pixelwise.data.spec import Format
+
+FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -21,20 +21,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
 from pixelwise.data.formats.yolo import layout
 from pixelwise.data.formats.yolo.layout import NAME_FILES, YAML, LabelFiles, config_of, ids_of, label_place
+from pixelwise.data.formats.yolo.repair import repair_of
 from pixelwise.data.formats.yolo.text import YoloFile, all_faults, read_yolo
 from pixelwise.data.formats.yolo.writer import YoloWriter, yolo_labels
 from pixelwise.data.kinds.class_masks_writer import writable_labels
 from pixelwise.data.kinds.coco_json import is_integer, labels_from, number_of_text
-from pixelwise.data.kinds.faults import Fault, SplitReport, count
 from pixelwise.data.kinds.folders import (
     EVERY_FIFTH,
-    Entry,
     divided,
     in_reading_order,
     read_labels,
@@ -42,17 +42,17 @@ from pixelwise.data.kinds.folders import (
     stored_labels,
 )
 from pixelwise.data.kinds.object_lists import (
-    DrawnObjects,
     Objects,
     Shape,
-    inspect_images,
-    left_out,
-    refuse,
-    shape_faults,
+    faults_in,
+    inspect_objects,
+    joined,
+    read_objects,
     similar_names,
+    skipped,
 )
+from pixelwise.data.listing import NO_TRUTH, Fault, Item, Listing, count, without_path
 from pixelwise.errors import DataError
-from pixelwise.files.parallel import Progress
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -61,9 +61,6 @@ OPTIONS: Mapping[str, str] = {
 }
 
 _NOUN = "line"
-
-_FEW = 50
-"""A set in which fewer than one image in that many has a label file is at fault."""
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -77,73 +74,47 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     return ("train", "val")[: 1 + bool(divided(entries, "val"))]
 
 
-def open_split(path: Path, split: str, options: Mapping[str, str], *, name: str) -> DrawnObjects:
-    """The images of one split.
-
-    Raises:
-        DataError: an unusable line; every line is a box; or no image has a label file.
-    """
+def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
+    """The images of one split with the objects in their label files. Raises DataError where no class is named."""
     images, labels = images_of(path, split, options), labels_of(path, options)
-    if not images:
-        raise DataError(f"{name}: no images in this split")
-    finder = LabelFiles()
-    label_files = [finder.of(image) for image in images]
-    for fault in _label_faults(path, split, options, images, label_files):
-        if fault.kind in FATAL:
-            raise DataError(f"{fault.where}: {fault.text}; pixelwise data check lists all such faults")
-    files = [_file(image, file) for image, file in zip(images, label_files, strict=True)]
     known = class_numbers(labels, path, options)
-    for file in files:
-        refuse(file.path, all_faults(file, known), noun=_NOUN)
-    boxes = sum(len(file.boxes) for file in files)
-    if boxes and not any(file.lines for file in files):
-        raise DataError(f"{name}: all {boxes:,} lines are boxes; boxes alone do not say which pixels are the object's")
-    notes = (*_losses(files), *notes_of(path, options, labels))
-    return _packed(images, files, labels, name=name, note="; ".join(notes) or None)
-
-
-def check_split(path: Path, split: str, options: Mapping[str, str], *, workers: int, progress: Progress) -> SplitReport:
-    """Read every image and its lines, rasterise every object and report every fault."""
-    images, labels = images_of(path, split, options), labels_of(path, options)
-    faults: list[Fault] = [] if images else [Fault("empty split", str(path), f"no images in {split}")]
+    finder = LabelFiles()
+    found = [finder.of(image) for image in images]
+    faults = [*_label_faults(path, split, options, images, found)]
     files: list[YoloFile] = []
-    known = class_numbers(labels, path, options)
-    finder = LabelFiles()
-    label_files = [finder.of(image) for image in images]
-    faults += _label_faults(path, split, options, images, label_files)
-    for image, label_file in zip(images, label_files, strict=True):
+    for image, label_file in zip(images, found, strict=True):
+        file = YoloFile(label_file or label_place(image), (), (), ())
         try:
-            file = _file(image, label_file)
+            file = file if label_file is None else read_yolo(label_file)
         except DataError as error:
-            where = str(label_file)
-            faults.append(Fault("unreadable annotations", where, str(error).removeprefix(f"{where}: ")))
-            file = YoloFile(label_place(image), (), (), ())
-        faults.extend(shape_faults(file.path, all_faults(file, known), noun=_NOUN))
+            faults.append(Fault("unreadable annotations", str(label_file), without_path(error, str(label_file))))
+        faults += faults_in(file.path, all_faults(file, known), noun=_NOUN)
         lines, boxes = (tuple(line for line in of if line.class_id in known) for of in (file.lines, file.boxes))
         files.append(replace(file, lines=lines, boxes=boxes))
-    dataset = _packed(images, files, labels, name=split, note=None)
-    found, notes = inspect_images(dataset, split=split, workers=workers, progress=progress)
-    return SplitReport(
-        split=split,
-        title=split,
-        counts=(
-            count(len(images), "image"),
-            count(sum(len(file.lines) for file in files), "object"),
-            count(len(labels), "class", "classes"),
-        ),
-        ids=dataset.ids,
-        images=dataset.images,
-        faults=(*faults, *found),
-        notes=(*notes_of(path, options, labels), *notes),
+    boxes = sum(len(file.boxes) for file in files)
+    if boxes and not any(file.lines for file in files):
+        text = f"all {boxes:,} lines are boxes; boxes alone do not say which pixels are the object's"
+        faults.append(Fault("boxes alone", f"{path}@{split}", text))
+    objects = _packed(files, labels)
+    items = tuple(
+        Item(id, image, file.path, extra=number)
+        for number, (id, image, file) in enumerate(zip(ids_of(images), images, files, strict=True))
     )
-
-
-FATAL = ("no ground truth", "misnamed labels")
-"""Faults of label files with which a set cannot be opened: its ground truth would count as empty."""
-
-
-def _file(image: Path, label_file: Path | None) -> YoloFile:
-    return YoloFile(label_place(image), (), (), ()) if label_file is None else read_yolo(label_file)
+    return Listing(
+        items,
+        labels,
+        read=partial(read_objects, objects=objects, noun=_NOUN),
+        inspect=partial(inspect_objects, objects=objects, noun=_NOUN),
+        source=path,
+        faults=tuple(faults),
+        notes=tuple(notes_of(path, options, labels)),
+        skipped=joined(*_losses(files)),
+        truths=layout.looked_for(images) if images else "in labels/",
+        may_lack=True,
+        noun="label file",
+        parts=("object", "objects"),
+        repair=partial(repair_of, items, labels, known),
+    )
 
 
 def _label_faults(
@@ -155,7 +126,7 @@ def _label_faults(
 ) -> Iterator[Fault]:
     """Label files that belong to no image, and a split in which hardly an image has one."""
     finder = LabelFiles()
-    found = sum(file is not None for file in label_files)
+    found = any(file is not None for file in label_files)
     misnamed = {
         file: image
         for image, label_file in zip(images, label_files, strict=True)
@@ -163,11 +134,11 @@ def _label_faults(
     }
     for file, image in misnamed.items():
         yield Fault("misnamed labels", str(file), f"the labels of {image.name}? Call the file {image.stem}.txt")
-    if images and not misnamed and found * _FEW < len(images):
-        text = f"{found:,} of {count(len(images), 'image')} have a label file; looked for {layout.looked_for(images)}"
-        yield Fault("no ground truth", f"{path}@{split}", text)
+    if images and not misnamed and not found:
+        text = f"none of {count(len(images), 'image')} has a label file; looked for {layout.looked_for(images)}"
+        yield Fault(NO_TRUTH, f"{path}@{split}", text)
     yield from (
-        Fault("labels without image", str(file), f"no image '{file.stem}' of any split")
+        Fault("labels without image", str(file), f"no image '{file.stem}' of any split", False)
         for file in _unclaimed(path, split, options, images)
         if file not in misnamed
     )
@@ -236,8 +207,8 @@ def writer(options: Mapping[str, str], source: LabelSet) -> YoloWriter:
     return YoloWriter(yolo_labels(writable_labels(options, source=source, default=None)))
 
 
-def _every_entry(path: Path) -> list[Entry]:
-    return [Entry(image.stem, image, image) for image in layout.every_image(path)]
+def _every_entry(path: Path) -> list[Item]:
+    return [Item(image.stem, image, image) for image in layout.every_image(path)]
 
 
 def images_of(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
@@ -251,28 +222,23 @@ def images_of(path: Path, split: str, options: Mapping[str, str]) -> list[Path]:
     return layout.images_in(places[split], path, config)
 
 
-def _packed(
-    images: Sequence[Path], files: Sequence[YoloFile], labels: LabelSet, *, name: str, note: str | None
-) -> DrawnObjects:
+def _packed(files: Sequence[YoloFile], labels: LabelSet) -> Objects:
     class_of = {id: index for index, id in enumerate(labels.dataset_ids)}
     shapes = [
-        Shape(image=number, id=line.place, class_id=class_of[line.class_id], polygons=[line.polygon], crowd=is_box)
+        Shape(
+            image=number,
+            id=line.place,
+            class_id=class_of[line.class_id],
+            polygons=[line.polygon],
+            crowd=is_box,
+            boxed=is_box,
+        )
         for number, file in enumerate(files)
         for is_box, lines in ((False, file.lines), (True, file.boxes))
         for line in lines
         if class_of[line.class_id] != labels.background_id
     ]
-    return DrawnObjects(
-        name=name,
-        format="yolo",
-        labels=labels,
-        ids=ids_of(images),
-        images=tuple(images),
-        truth_files=tuple(file.path for file in files),
-        objects=Objects.from_shapes(shapes, len(images), fractions=True),
-        noun=_NOUN,
-        note=note,
-    )
+    return Objects.from_shapes(shapes, len(files), fractions=True)
 
 
 def notes_of(path: Path, options: Mapping[str, str], labels: LabelSet) -> Iterator[str]:
@@ -290,9 +256,9 @@ def notes_of(path: Path, options: Mapping[str, str], labels: LabelSet) -> Iterat
 
 def _losses(files: Sequence[YoloFile]) -> Iterator[str]:
     lost = Counter(fault.kind for file in files for fault in file.faults)
-    skipped = left_out({"without extent": lost["polygon without extent"]})
-    if skipped:
-        yield skipped
+    flat = skipped({"without extent": lost["polygon without extent"]})
+    if flat:
+        yield flat
     boxes = sum(len(file.boxes) for file in files)
     if boxes:
         yield f"neither learned nor evaluated: {count(boxes, 'line')} without polygon, boxes alone"
