@@ -77,3 +77,13 @@ def test_an_error(run, tmp_path: Path):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert SHOWN in err
     require_harmless(err)
+
+
+def test_a_sheet_of_images_that_cannot_be_read_names_one(run, data: Path):
+    for path in (data / "masks" / "val").iterdir():
+        path.write_bytes(b"no picture")
+    code, out, err = run("data", "show", f"masks:{data}@val", "--out", data / "sheet.png")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "none of 2 images could be read; the first: " in err
+    assert "good.png" in err or SHOWN in err
+    assert not (data / "sheet.png").exists()

@@ -51,7 +51,12 @@ def test_what_is_broken_is_named(tmp_path: Path) -> None:
     file.write_text(json.dumps([{"image_id": "a", "bbox": [1]}]), encoding="utf-8")
     with pytest.raises(DataError, match="no proposals for image 'b'"):
         ProposalFiles(file).regions("b", (2, 2))
-    with pytest.raises(DataError, match="image 'a', proposal 0: a segmentation"):
+    for one in ({"bbox": [1]}, {"bbox": [0, 0, float("nan"), 1]}, {"bbox": [0, 1e999, 1, 1]}, {"bbox": "abcd"}):
+        file.write_text(json.dumps([{"image_id": "a", **one}]), encoding="utf-8")
+        with pytest.raises(DataError, match="image 'a', proposal 0: expected a segmentation"):
+            ProposalFiles(file).regions("a", (2, 2))
+    file.write_text(json.dumps([{"image_id": "a", "segmentation": [[0, 0, 1, 1, 0, 1]]}]), encoding="utf-8")
+    with pytest.raises(DataError, match="image 'a', proposal 0: its segmentation is no RLE"):
         ProposalFiles(file).regions("a", (2, 2))
     file.write_text(json.dumps([{"image_id": "a", "segmentation": {"size": [3, 2], "counts": [6]}}]), encoding="utf-8")
     with pytest.raises(DataError, match=r"image 'a', proposal 0.*3×2"):

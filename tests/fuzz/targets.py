@@ -27,11 +27,9 @@ from pixelwise.inference.systems import system_module
 from pixelwise.inference.video.input import open_video
 from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
 from pixelwise.labels import LabelSet
-from tests.data import drawing
-from tests.data.formats import (
-    coco_set,
-    masks_set,
-)
+from tests.data.drawing import write_image
+from tests.data.formats.coco_set import annotation, coco
+from tests.data.formats.masks_set import masks as masks_set
 from tests.data.sets import write_tiny_set
 from tests.drawn_scenes import write_masks_tree
 from tests.small_videos import squares, write_video
@@ -47,7 +45,7 @@ class Target:
         name: of it.
         build: writes the sound files into `data` below the folder of a case.
         commands: the command lines, of which one is run, by the folder of a case.
-        spared: parts of the paths of files that are never damaged.
+        spared: parts of the paths of files that are not damaged.
     """
 
     name: str
@@ -88,7 +86,7 @@ def _write_shared(shared: Path) -> None:
     panels = system_module("panels").build(num_classes=3, uses_memory=True)
     write_model(shared / "panels", panels.state_dict(), card)
     for name in ("masks", "coco", "coco-panoptic", "kitti-step", "davis"):
-        tiny_set(name, shared / name)
+        write_tiny_set(name, shared / name)
     write_masks_tree(shared / "drawn", train=4, val=2, size_hw=(48, 64))
     save_file(mobilenet_v2(weights=None).state_dict(), shared / "backbone.safetensors")
     words = ["train", "deeplab_v3_plus", "--data", f"masks:{shared / 'drawn'}", "--out", shared / "run", *TRAINING]
@@ -99,14 +97,6 @@ def _write_shared(shared: Path) -> None:
 TRAINING = ["--backbone", "mobilenet_v2", "--workers", "0", "--quiet"]
 for _setting in ("steps=1", "batch_size=2", "crop_size=32", "input_size=32", "model.channels=8", "evaluate_every=1"):
     TRAINING += ["--set", _setting]
-
-
-def tiny_set(format: str, root: Path) -> None:
-    """A faultless set of a few images with a train and a val split, and what else its readers take."""
-    write_tiny_set(format, root)
-    if format == "instance-masks":
-        table = {f"image {index}": {"1": "crate", "7": {"class": "crate", "crowd": True}} for index in range(10)}
-        (root / "objects.json").write_text(json.dumps(table))
 
 
 def _of_format(name: str) -> Target:
@@ -127,7 +117,15 @@ def _of_format(name: str) -> Target:
             return ["data", "show", spec, "--out", out / "sheet.png", "--count", "4"]
         return ["data", "stats", spec, "--workers", "0"]
 
-    return Target(name, lambda case: tiny_set(name, case / "data"), commands)
+    def build(case: Path) -> None:
+        write_tiny_set(name, case / "data")
+        if name == "instance-masks":
+            table = {
+                path.stem: {"1": "crate", "7": {"class": "crate", "crowd": True}} for path in case.rglob("images/*")
+            }
+            (case / "data" / "objects.json").write_text(json.dumps(table))
+
+    return Target(name, build, commands)
 
 
 LABEL_FILE = """name = "tiny"
@@ -154,15 +152,15 @@ wall = "chair"
 def _of_labels() -> list[Target]:
     def build(case: Path) -> None:
         data = case / "data"
-        masks_set.masks(data, ["a", "b"], labels=None)
+        masks_set(data, ["a", "b"], labels=None)
         (data / "labels.toml").write_text(LABEL_FILE)
         (data / "map.toml").write_text(MAP_FILE)
-        objects = {split: coco_set.annotation(1, 7, 3, (1, 1, 6, 5)) for split in ("train", "val")}
+        objects = {split: annotation(1, 7, 3, (1, 1, 6, 5)) for split in ("train", "val")}
         for split, one in objects.items():
-            coco_set.coco(data / "coco", [one], split=split)
+            coco(data / "coco", [one], split=split)
         entries = [
             {"image_id": "a", "bbox": [1, 1, 3, 4]},
-            {"image_id": 7, "segmentation": objects["train"]["segmentation"]},
+            {"image_id": "a", "segmentation": {"size": [8, 8], "counts": "0P2"}},
         ]
         (data / "coco" / "proposals.json").write_text(json.dumps(entries))
         (data / "coco" / "regions").mkdir()
@@ -182,7 +180,7 @@ def _of_labels() -> list[Target]:
 
     return [
         Target("label files", build, labels, spared=("images", "masks", "coco")),
-        Target("proposals", build, proposals, spared=("images", "masks", "toml", "train", "val", "instances")),
+        Target("proposals", build, proposals, spared=("images", "masks", ".toml", "train", "val", "instances")),
     ]
 
 
@@ -231,7 +229,7 @@ def _of_models(shared: Path) -> list[Target]:
     def model(case: Path) -> None:
         for name in ("pointwise", "panels"):
             shutil.copytree(shared / name, case / "data" / name)
-        drawing.write_image(case / "photo.png")
+        write_image(case / "photo.png")
 
     def use_model(case: Path, rng: random.Random) -> Words:
         name = rng.choice(["pointwise", "panels"])
@@ -273,7 +271,7 @@ def _of_models(shared: Path) -> list[Target]:
         family = rng.choice(FAMILIES)
         return ["import", *family, case / "data" / file, "--out", case / "out" / "model"]
 
-    drawing.write_image(shared / "photo.png")
+    write_image(shared / "photo.png")
     return [
         Target("images", _pictures, predict),
         Target("videos", videos, predict_clip),
@@ -334,8 +332,8 @@ def _of_results(shared: Path) -> list[Target]:
         return ["evaluate", "--merge", case / "data" / "1", case / "data" / "2", "--out", case / "out" / "report"]
 
     def predicted(case: Path) -> None:
-        drawing.write_image(case / "photos" / "a.png", seed=1)
-        drawing.write_image(case / "photos" / "b.png", seed=2)
+        write_image(case / "photos" / "a.png", seed=1)
+        write_image(case / "photos" / "b.png", seed=2)
         for name in ("pointwise", "panels"):
             words = ["predict", case / "photos", "--model", shared / name, "--out", case / "data" / name, "--quiet"]
             assert run_quietly(*words) == 0

@@ -17,7 +17,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -72,10 +72,11 @@ def test_no_reader_breaks(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
             work.mkdir()
             target.build(work)
             work.rename(root / f"sound {target.name}")
-    sys.__stdout__.write(f"\nseed {SEED}, {SECONDS:g} s over {len(found)} targets\n")  # pyright: ignore
+    print(f"\nseed {SEED}, {SECONDS:g} s over {len(found)} targets", file=sys.__stdout__)
     failures: dict[str, list[str]] = defaultdict(list)
     numbers: dict[str, int] = defaultdict(int)
     spent: dict[str, float] = defaultdict(float)
+    codes: Counter[int | None] = Counter()
     end = time.monotonic() + SECONDS
     with _limited_memory(), monkeypatch.context() as patch:
         for target in _in_turn(found, numbers, spent, end):
@@ -90,7 +91,8 @@ def test_no_reader_breaks(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
             patch.chdir(work / "cwd")
             words = [str(word) for word in target.commands(work, rng)]
             before = _files(work)
-            why = _run(words, work, before)
+            why, code = _run(words, work, before)
+            codes[code] += 1
             spent[target.name] += time.monotonic() - start
             if why:
                 place = kept / f"{target.name} {number}"
@@ -99,7 +101,8 @@ def test_no_reader_breaks(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
                 failures[why].append(f"{target.name}:{number} ({', '.join(damaged)})\n    pixelwise {' '.join(words)}")
     total = sum(numbers.values())
     least = min(numbers.values(), default=0)
-    sys.__stdout__.write(f"{total:,} cases, {least} of the rarest target; {len(failures)} kinds of failure\n")  # pyright: ignore
+    ends = f"exit codes {dict(codes)}, {len(failures)} kinds of failure"
+    print(f"{total:,} cases, {least} of the rarest target; {ends}", file=sys.__stdout__, flush=True)
     if failures:
         kinds = sorted(failures.items(), key=lambda item: -len(item[1]))
         text = "\n".join(f"{len(cases)}× {why}\n  " + "\n  ".join(cases[:3]) for why, cases in kinds)
@@ -124,7 +127,7 @@ def _damage_some(target: Target, data: Path, rng: random.Random) -> list[str]:
     damaged: list[str] = []
     for _ in range(rng.choice([1, 1, 1, 2])):
         files = [path for path in sorted(data.rglob("*")) if path.is_file() or path.is_symlink()]
-        free = [path for path in files if not any(part in path.relative_to(data).parts for part in target.spared)]
+        free = [path for path in files if not any(part in path.relative_to(data).as_posix() for part in target.spared)]
         texts = [path for path in free if path.suffix not in (".png", ".jpg", ".mp4")]
         pool = texts if texts and rng.random() < 0.6 else free
         if pool:
@@ -134,8 +137,8 @@ def _damage_some(target: Target, data: Path, rng: random.Random) -> list[str]:
     return damaged
 
 
-def _run(words: list[str], work: Path, before: dict[str, tuple[int, int]]) -> str | None:
-    """Run a command line; gives what is wrong with how it ended."""
+def _run(words: list[str], work: Path, before: dict[str, tuple[int, int]]) -> tuple[str | None, int | None]:
+    """Run a command line; gives what is wrong with how it ended, and its exit code."""
     out, err = StringIO(), StringIO()
     with (
         tempfile.TemporaryFile() as below,
@@ -147,27 +150,53 @@ def _run(words: list[str], work: Path, before: dict[str, tuple[int, int]]) -> st
             with redirect_stdout(out), redirect_stderr(err), _time_limit():
                 code = run_quietly(*words)
         except HangError:
-            return f"no end after {CASE_SECONDS} s"
+            return f"no end after {CASE_SECONDS} s", None
         except BaseException as error:
-            return _place_of(error)
+            return _place_of(error), None
         finally:
             below.seek(0)
             native = below.read().decode(errors="replace")
+    return _fault(code, out.getvalue(), err.getvalue(), native, said, words, work, before), code
+
+
+def _fault(
+    code: int,
+    printed: str,
+    text: str,
+    native: str,
+    said: list[warnings.WarningMessage],
+    words: list[str],
+    work: Path,
+    before: dict[str, tuple[int, int]],
+) -> str | None:
+    """What is wrong with an exit code, stdout and stderr, and files.
+
+    Args:
+        code: the exit code.
+        printed: on stdout.
+        text: on stderr.
+        native: what libraries wrote to the process's stderr.
+        said: warnings of Python.
+        words: the command line.
+        work: the folder of the case.
+        before: its files as they were.
+    """
     if native.strip():
         return f"a library prints: {_general(native)}"
     if said:
         return f"a warning: {said[0].category.__name__}: {_general(str(said[0].message))}"
     if code not in (0, 1, 2):
         return f"exit code {code}"
-    text, printed = err.getvalue(), out.getvalue()
     if found := re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text + printed):
         return f"{found[0]!r} is printed"
     if any(len(line) > 4100 for line in (text + printed).splitlines()):
         return "a line of more than 4,100 characters"
-    if code == 2 and (text.count("\n") != 1 or not text.startswith("pixelwise: ")):
-        return f"not one line: {_general(text)}"
-    if code == 2 and work.name not in text and not any(Path(name).name in text for name in before):
-        return f"no file is named: {_general(text)}"
+    if code == 2:  # notes may stand before
+        last = text.rstrip("\n").rpartition("\n")[2]
+        if not text.endswith("\n") or not last.startswith("pixelwise: "):
+            return f"not one line: {_general(text)}"
+        if work.name not in last and not any(Path(name).name in last for name in before):
+            return f"no file is named: {_general(last)}"
     if code == 1 and not text.strip() and not printed.strip():
         return "exit code 1 without a word"
     changed = _files(work).items() ^ before.items()

@@ -283,6 +283,14 @@ def test_a_sheet_shows_segments_and_names_their_classes(monkeypatch: pytest.Monk
         assert np.abs(sheet[MARGIN + 20, left + 10] - 100 * (1 - OPACITY)).max() <= 1
 
 
+def test_objects_that_are_boxes_alone_leave_the_picture_as_it_is() -> None:
+    found = Annotation(instances=Instances(boxes=torch.tensor([[1.0, 1, 5, 5]]), labels=torch.tensor([1])))
+    sample = Sample(noise(20, 30), Annotation(semantic=torch.zeros(20, 30, dtype=torch.uint8)), "a", (20, 30))
+    assert fitted(sample, found).truth.semantic is None
+    shown = comparison_sheet([Compared(fitted(sample), fitted(sample, found).truth, ("a", "said"))], LABELS)
+    assert shown.size[0] > 3 * CELL_HW[1]
+
+
 def whole_boxes(*boxes: tuple[int, int, int, int], size: tuple[int, int], labels: list[int]) -> Instances:
     masks = Masks.from_crops([torch.ones(y2 - y1, x2 - x1) for x1, y1, x2, y2 in boxes], list(boxes), size)
     return Instances(masks.boxes.float(), torch.tensor(labels), masks=masks, scores=torch.ones(len(boxes)))

@@ -206,6 +206,8 @@ def _readable(dataset: Dataset, indices: Sequence[int], failures: list[str]) -> 
             yield dataset[index]
         except DataError as error:
             failures.append(str(error))
+    if len(failures) == len(indices):
+        raise DataError(f"{dataset.name}: none of {len(indices)} images could be read; the first: {failures[0]}")
 
 
 def _require_picture_name(path: Path) -> None:

@@ -95,15 +95,17 @@ class ProposalFiles:
         for number, entry in enumerate(entries):
             source = f"{self.path}: image '{id}', proposal {number}"
             if "segmentation" in entry:
+                if not isinstance(entry["segmentation"], dict):
+                    raise DataError(f"{source}: its segmentation is no RLE; expected an object with size and counts")
                 yield torch.from_numpy(rle.decode(entry["segmentation"], size=size, source=source)).bool()
                 continue
             try:
                 x, y, width, height = (float(value) for value in entry["bbox"])
-            except (KeyError, TypeError, ValueError):
-                raise DataError(f"{source}: a segmentation, or a bbox of four numbers, is wanted") from None
+                left, top, right, bottom = (max(0, round(value)) for value in (x, y, x + width, y + height))
+            except (KeyError, TypeError, ValueError, OverflowError):  # the last two of NaN and infinities
+                raise DataError(f"{source}: expected a segmentation, or a bbox of four numbers") from None
             mask = torch.zeros(size, dtype=torch.bool)
-            rows = slice(max(0, round(y)), max(0, round(y + height)))
-            mask[rows, max(0, round(x)) : max(0, round(x + width))] = True
+            mask[top:bottom, left:right] = True
             yield mask
 
 

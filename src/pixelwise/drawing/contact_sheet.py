@@ -126,6 +126,8 @@ def fitted(sample: Sample, annotation: Annotation | None = None) -> Sample:
     elif instances is not None and instances.masks is not None:
         whole = Geometry((0, 0, float(width), float(height)), size, size, flip=False)
         truth = Annotation(instances=replace(instances, masks=whole.apply_masks(instances.masks)))
+    elif instances is not None and sample.truth.semantic is None:
+        truth = Annotation(instances=instances)  # boxes alone, which are not drawn
     else:
         semantic = _semantic(sample)
         truth = Annotation(semantic=semantic[rows[:, None], columns[None, :]])

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from pydantic_core import from_json
+from yaml.composer import Composer
 
 from pixelwise.errors import DataError, PixelwiseError
 
@@ -89,7 +90,7 @@ def read_yaml(path: Path, *, as_text: bool = False) -> Any:
         raise DataError(f"{path}: not a readable YAML file ({' '.join(str(fault).split())})") from None
 
 
-class _WithoutAliases(yaml.composer.Composer):
+class _WithoutAliases(Composer):
     """Reads values without references to others."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:

@@ -144,6 +144,8 @@ def named_categories(categories: Sequence[Entry], *, source: Path) -> list[tuple
     if not categories:
         raise DataError(f"{source}: no categories in it")
     for category in categories:
+        if not isinstance(category, dict):
+            raise DataError(f"{source}: a category is {category!r}; expected an object with an id and a name")
         name = category.get("name")
         if not is_integer(category.get("id")) or not isinstance(name, str):
             raise DataError(f"{source}: category {dict(category)}: expected an integer id and a name")
