@@ -27,7 +27,12 @@ from pixelwise.inference.systems import system_module
 from pixelwise.inference.video.input import open_video
 from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
 from pixelwise.labels import LabelSet
-from tests.data import clip_trees, trees
+from tests.data import drawing
+from tests.data.formats import (
+    coco_set,
+    masks_set,
+)
+from tests.data.sets import write_tiny_set
 from tests.drawn_scenes import write_masks_tree
 from tests.small_videos import squares, write_video
 
@@ -97,30 +102,11 @@ for _setting in ("steps=1", "batch_size=2", "crop_size=32", "input_size=32", "mo
 
 
 def tiny_set(format: str, root: Path) -> None:
-    """A faultless set of a few images with a train and a val split."""
-    simple = {
-        "camvid": trees.camvid, "ade20k": trees.ade20k, "cityscapes": trees.cityscapes, "labelme": trees.labelme,
-        "yolo": trees.yolo, "coco-panoptic": trees.coco_panoptic, "cityscapes-panoptic": trees.cityscapes_panoptic,
-        **clip_trees.TREES,
-    }  # fmt: skip
-    if format in simple:
-        simple[format](root)
-    elif format == "voc":
-        trees.voc(root, {"train": ("a", "b", "c"), "val": ("d", "e")}, objects=True)
-    elif format == "masks":
-        trees.masks(root, [f"image {index}" for index in range(4)])
-    elif format == "instance-masks":
-        trees.instance_masks(root, [f"image {index}" for index in range(4)])
-        table = {f"image {index}": {"1": "crate", "7": {"class": "crate", "crowd": True}} for index in range(4)}
+    """A faultless set of a few images with a train and a val split, and what else its readers take."""
+    write_tiny_set(format, root)
+    if format == "instance-masks":
+        table = {f"image {index}": {"1": "crate", "7": {"class": "crate", "crowd": True}} for index in range(10)}
         (root / "objects.json").write_text(json.dumps(table))
-    else:
-        assert format == "coco", f"no tiny set of the format {format} is drawn here yet"
-        for split, id in (("train", 7), ("val", 8)):
-            objects = [trees.annotation(1, id, 3, (1, 1, 6, 5)), trees.annotation(2, id, 9, (2, 3, 8, 8))]
-            image = {"id": id, "file_name": f"{split}.png", "height": 8, "width": 8}
-            trees.coco(
-                root, objects, split=split, images=[image, {**image, "id": id + 10, "file_name": f"{split}2.png"}]
-            )
 
 
 def _of_format(name: str) -> Target:
@@ -168,12 +154,12 @@ wall = "chair"
 def _of_labels() -> list[Target]:
     def build(case: Path) -> None:
         data = case / "data"
-        trees.masks(data, ["a", "b"], labels=None)
+        masks_set.masks(data, ["a", "b"], labels=None)
         (data / "labels.toml").write_text(LABEL_FILE)
         (data / "map.toml").write_text(MAP_FILE)
-        objects = {split: trees.annotation(1, 7, 3, (1, 1, 6, 5)) for split in ("train", "val")}
+        objects = {split: coco_set.annotation(1, 7, 3, (1, 1, 6, 5)) for split in ("train", "val")}
         for split, one in objects.items():
-            trees.coco(data / "coco", [one], split=split)
+            coco_set.coco(data / "coco", [one], split=split)
         entries = [
             {"image_id": "a", "bbox": [1, 1, 3, 4]},
             {"image_id": 7, "segmentation": objects["train"]["segmentation"]},
@@ -245,7 +231,7 @@ def _of_models(shared: Path) -> list[Target]:
     def model(case: Path) -> None:
         for name in ("pointwise", "panels"):
             shutil.copytree(shared / name, case / "data" / name)
-        trees.write_image(case / "photo.png")
+        drawing.write_image(case / "photo.png")
 
     def use_model(case: Path, rng: random.Random) -> Words:
         name = rng.choice(["pointwise", "panels"])
@@ -287,7 +273,7 @@ def _of_models(shared: Path) -> list[Target]:
         family = rng.choice(FAMILIES)
         return ["import", *family, case / "data" / file, "--out", case / "out" / "model"]
 
-    trees.write_image(shared / "photo.png")
+    drawing.write_image(shared / "photo.png")
     return [
         Target("images", _pictures, predict),
         Target("videos", videos, predict_clip),
@@ -348,8 +334,8 @@ def _of_results(shared: Path) -> list[Target]:
         return ["evaluate", "--merge", case / "data" / "1", case / "data" / "2", "--out", case / "out" / "report"]
 
     def predicted(case: Path) -> None:
-        trees.write_image(case / "photos" / "a.png", seed=1)
-        trees.write_image(case / "photos" / "b.png", seed=2)
+        drawing.write_image(case / "photos" / "a.png", seed=1)
+        drawing.write_image(case / "photos" / "b.png", seed=2)
         for name in ("pointwise", "panels"):
             words = ["predict", case / "photos", "--model", shared / name, "--out", case / "data" / name, "--quiet"]
             assert run_quietly(*words) == 0
