@@ -22,7 +22,6 @@ from pixelwise.errors import DataError
 from pixelwise.types import Instances
 from tests.data import drawing
 from tests.data.formats import coco_set, labelme_set
-from tests.data.formats.labelme_set import shape
 
 SQUARE = [(1, 1), (4, 1), (4, 4), (1, 4)]
 
@@ -58,10 +57,10 @@ class TestShapes:
     def test_polygon_rectangle_and_mask(self, tmp_path: Path) -> None:
         mask = np.array([[1, 0, 1], [1, 1, 1]])
         shapes = (
-            shape("a", SQUARE),
-            shape("b", [(4, 4), (1, 1)], "rectangle"),
-            shape("c", [(5, 6), (7, 7)], "mask", mask=png(mask)),
-            shape("d", [(7, 7), (9, 8)], "mask", mask=png(mask)),
+            labelme_set.shape("a", SQUARE),
+            labelme_set.shape("b", [(4, 4), (1, 1)], "rectangle"),
+            labelme_set.shape("c", [(5, 6), (7, 7)], "mask", mask=png(mask)),
+            labelme_set.shape("d", [(7, 7), (9, 8)], "mask", mask=png(mask)),
         )
         found = instances(opened(one_file(tmp_path, *shapes)))
         assert found.masks is not None
@@ -80,7 +79,7 @@ class TestShapes:
         labelme_set.labelme_file(
             tmp_path / "train",
             "a",
-            [shape("a", [(50, 50), (50, 80)], "circle")],
+            [labelme_set.shape("a", [(50, 50), (50, 80)], "circle")],
             imageHeight=100,
             imageWidth=100,
         )
@@ -94,10 +93,10 @@ class TestShapes:
 
     def test_a_group_is_one_object(self, tmp_path: Path) -> None:
         shapes = (
-            shape("a", [(0, 0), (2, 2)], "rectangle", group_id=3),
-            shape("b", [(0, 4), (2, 6)], "rectangle", group_id=3),
-            shape("a", [(4, 0), (6, 2)], "rectangle", group_id=3),
-            shape("a", [(4, 4), (6, 6)], "rectangle", group_id=4, flags={"crowd": True}),
+            labelme_set.shape("a", [(0, 0), (2, 2)], "rectangle", group_id=3),
+            labelme_set.shape("b", [(0, 4), (2, 6)], "rectangle", group_id=3),
+            labelme_set.shape("a", [(4, 0), (6, 2)], "rectangle", group_id=3),
+            labelme_set.shape("a", [(4, 4), (6, 6)], "rectangle", group_id=4, flags={"crowd": True}),
         )
         dataset = opened(one_file(tmp_path, *shapes))
         found = instances(dataset)
@@ -109,12 +108,12 @@ class TestShapes:
 
     def test_what_has_no_area_is_left_out_and_counted(self, tmp_path: Path) -> None:
         shapes = (
-            shape("a", [(1, 1)], "point"),
-            shape("a", [(1, 1), (2, 2)], "line"),
-            shape("a", [(1, 1), (1, 2)]),
-            shape("__ignore__", SQUARE),
-            shape("_background_", SQUARE),
-            shape("a", SQUARE),
+            labelme_set.shape("a", [(1, 1)], "point"),
+            labelme_set.shape("a", [(1, 1), (2, 2)], "line"),
+            labelme_set.shape("a", [(1, 1), (1, 2)]),
+            labelme_set.shape("__ignore__", SQUARE),
+            labelme_set.shape("_background_", SQUARE),
+            labelme_set.shape("a", SQUARE),
         )
         dataset = opened(one_file(tmp_path, *shapes))
         assert instances(dataset).boxes.tolist() == [[1, 1, 4, 4]] * 2  # what is ignored, and the object
@@ -134,9 +133,9 @@ class TestRegions:
 
     def test_what_is_ignored_is_void_over_what_was_drawn_before(self, tmp_path: Path) -> None:
         shapes = (
-            shape("a", [(0, 0), (4, 8)], "rectangle"),
-            shape("__ignore__", [(2, 0), (6, 8)], "rectangle"),
-            shape("b", [(5, 0), (8, 8)], "rectangle"),
+            labelme_set.shape("a", [(0, 0), (4, 8)], "rectangle"),
+            labelme_set.shape("__ignore__", [(2, 0), (6, 8)], "rectangle"),
+            labelme_set.shape("b", [(5, 0), (8, 8)], "rectangle"),
         )
         dataset = opened(one_file(tmp_path, *shapes))
         assert dataset.labels.names == ("background", "a", "b")
@@ -151,9 +150,9 @@ class TestRegions:
     @pytest.mark.parametrize("name", ["_background_", "background"])
     def test_the_background_is_a_hole(self, tmp_path: Path, name: str) -> None:
         shapes = (
-            shape("a", [(0, 0), (8, 8)], "rectangle"),
-            shape(name, [(2, 0), (4, 8)], "rectangle"),
-            shape("a", [(3, 0), (4, 1)], "rectangle"),
+            labelme_set.shape("a", [(0, 0), (8, 8)], "rectangle"),
+            labelme_set.shape(name, [(2, 0), (4, 8)], "rectangle"),
+            labelme_set.shape("a", [(3, 0), (4, 1)], "rectangle"),
         )
         dataset = opened(one_file(tmp_path, *shapes))
         assert self.semantic(dataset)[:2] == [[1, 1, 0, 1, 1, 1, 1, 1], [1, 1, 0, 0, 1, 1, 1, 1]]
@@ -162,40 +161,40 @@ class TestRegions:
         assert masks.areas().tolist() == [48, 1]
 
     def test_a_later_shape_is_on_top(self, tmp_path: Path) -> None:
-        small, large = shape("a", SQUARE), shape("b", [(0, 0), (8, 8)], "rectangle")
+        small, large = labelme_set.shape("a", SQUARE), labelme_set.shape("b", [(0, 0), (8, 8)], "rectangle")
         assert self.semantic(opened(one_file(tmp_path / "x", small, large)))[1][1] == 2
         assert self.semantic(opened(one_file(tmp_path / "y", large, small)))[1][1] == 1
 
     @pytest.mark.parametrize("kind", ["rotation", "oriented_rectangle", "quadrilateral"])
     def test_four_corners(self, tmp_path: Path, kind: str) -> None:
-        dataset = opened(one_file(tmp_path, shape("a", SQUARE, kind, direction=0.5)))
+        dataset = opened(one_file(tmp_path, labelme_set.shape("a", SQUARE, kind, direction=0.5)))
         assert instances(dataset).boxes.tolist() == [[1, 1, 4, 4]]
         assert dataset.note is None
 
     @pytest.mark.parametrize("kind", ["polygon", "spline", "cuboid"])
     def test_of_other_shapes_the_box_is_void(self, tmp_path: Path, kind: str) -> None:
-        shapes = (shape("a", SQUARE), shape("a", [(5, 5), (8, 8)], kind))
+        shapes = (labelme_set.shape("a", SQUARE), labelme_set.shape("a", [(5, 5), (8, 8)], kind))
         dataset = opened(one_file(tmp_path, *shapes))
         assert self.semantic(dataset)[5] == [0, 0, 0, 0, 0, 255, 255, 255]
         assert dataset.note == "neither learned nor evaluated: the boxes of 1 shape that tell no outline"
 
     @pytest.mark.parametrize(("crowd", "is_crowd"), [("false", False), ("True", True), (0, False), (None, False)])
     def test_crowds_by_text(self, tmp_path: Path, crowd: Any, is_crowd: bool) -> None:
-        found = instances(opened(one_file(tmp_path, shape("a", SQUARE, flags={"crowd": crowd}))))
+        found = instances(opened(one_file(tmp_path, labelme_set.shape("a", SQUARE, flags={"crowd": crowd}))))
         assert found.crowd is not None
         assert found.crowd.tolist() == [is_crowd]
 
     @pytest.mark.parametrize("group", [1, "1", 1.0, "left"])
     def test_groups_by_any_name(self, tmp_path: Path, group: Any) -> None:
-        shapes = [shape("a", [(x, 0), (x + 2, 2)], "rectangle", group_id=group) for x in (0, 4)]
+        shapes = [labelme_set.shape("a", [(x, 0), (x + 2, 2)], "rectangle", group_id=group) for x in (0, 4)]
         assert instances(opened(one_file(tmp_path, *shapes))).boxes.tolist() == [[0, 0, 6, 2]]
         assert faults(tmp_path) == []
 
     def test_a_mask_in_a_group(self, tmp_path: Path) -> None:
         mask = np.array([[1, 0], [1, 1]])
         shapes = (
-            shape("a", [(5, 5), (6, 6)], "mask", mask=png(mask), group_id=2),
-            shape("a", [(0, 0), (2, 2)], "rectangle", group_id=2),
+            labelme_set.shape("a", [(5, 5), (6, 6)], "mask", mask=png(mask), group_id=2),
+            labelme_set.shape("a", [(0, 0), (2, 2)], "rectangle", group_id=2),
         )
         found = instances(opened(one_file(tmp_path, *shapes)))
         assert found.boxes.tolist() == [[0, 0, 7, 7]]
@@ -205,7 +204,7 @@ class TestRegions:
 
 class TestFiles:
     def test_images_without_file_are_counted(self, tmp_path: Path) -> None:
-        one_file(tmp_path, shape("b", SQUARE))
+        one_file(tmp_path, labelme_set.shape("b", SQUARE))
         for seed, name in enumerate("xy", start=5):
             drawing.write_image(tmp_path / "train" / f"{name}.png", seed=seed)
         note = "2 images without JSON file, such as x.png: skipped"
@@ -213,7 +212,7 @@ class TestFiles:
         assert note in check_dataset(DataSpec.parse(f"labelme:{tmp_path}")).splits[0].notes
 
     def test_an_image_in_the_file_itself(self, tmp_path: Path) -> None:
-        file = labelme_set.labelme_file(tmp_path / "a" / "train", "a", [shape("b", SQUARE)])
+        file = labelme_set.labelme_file(tmp_path / "a" / "train", "a", [labelme_set.shape("b", SQUARE)])
         image = file.with_suffix(".png")
         content = json.loads(file.read_text()) | {"imageData": base64.b64encode(image.read_bytes()).decode()}
         file.write_text(json.dumps(content))
@@ -227,36 +226,36 @@ class TestFiles:
         assert json.loads((tmp_path / "b" / "train" / "a.json").read_text())["imageData"] is None
 
     def test_another_encoding_is_refused(self, tmp_path: Path) -> None:
-        file = labelme_set.labelme_file(tmp_path / "train", "a", [shape("b", SQUARE)])
-        labelme_set.labelme_file(tmp_path / "train", "b", [shape("b", SQUARE)], seed=2)
+        file = labelme_set.labelme_file(tmp_path / "train", "a", [labelme_set.shape("b", SQUARE)])
+        labelme_set.labelme_file(tmp_path / "train", "b", [labelme_set.shape("b", SQUARE)], seed=2)
         file.write_bytes(file.read_text().replace('"b"', '"零件"').encode("gbk"))
         assert [(fault.kind, fault.where) for fault in faults(tmp_path)] == [("unreadable annotations", str(file))]
 
     def test_whole_sizes(self, tmp_path: Path) -> None:
-        one_file(tmp_path, shape("b", SQUARE), imageHeight=8.0, imageWidth=8.0)
+        one_file(tmp_path, labelme_set.shape("b", SQUARE), imageHeight=8.0, imageWidth=8.0)
         assert opened(tmp_path).size_of(0) == (8, 8)
         assert faults(tmp_path) == []
 
     def test_names_that_look_the_same(self, tmp_path: Path) -> None:
-        one_file(tmp_path, shape("part ", SQUARE), shape("Part", [(5, 5), (8, 8)], "rectangle"))
+        one_file(tmp_path, labelme_set.shape("part ", SQUARE), labelme_set.shape("Part", [(5, 5), (8, 8)], "rectangle"))
         assert "differ in spaces or capitals alone" in str(opened(tmp_path).note)
 
     def test_one_folder_without_splits(self, tmp_path: Path) -> None:
         for seed, name in enumerate("abcde"):
-            labelme_set.labelme_file(tmp_path, name, [shape("x", SQUARE)], seed=seed)
+            labelme_set.labelme_file(tmp_path, name, [labelme_set.shape("x", SQUARE)], seed=seed)
         assert splits_of(f"labelme:{tmp_path}") == ("train", "val")
         assert opened(tmp_path, "val").ids == ("e",)
         assert "every fifth" in str(opened(tmp_path, "val").note)
 
     def test_names_of_all_splits_are_the_classes_of_each(self, tmp_path: Path) -> None:
-        labelme_set.labelme_file(tmp_path / "train", "a", [shape("b", SQUARE)])
-        labelme_set.labelme_file(tmp_path / "val", "c", [shape("a", SQUARE)])
+        labelme_set.labelme_file(tmp_path / "train", "a", [labelme_set.shape("b", SQUARE)])
+        labelme_set.labelme_file(tmp_path / "val", "c", [labelme_set.shape("a", SQUARE)])
         assert (
             opened(tmp_path, "train").labels.names == opened(tmp_path, "val").labels.names == ("background", "a", "b")
         )
 
     def test_label_files(self, tmp_path: Path) -> None:
-        one_file(tmp_path, shape("b", SQUARE))
+        one_file(tmp_path, labelme_set.shape("b", SQUARE))
         (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nb\na\n")
         assert opened(tmp_path).labels.names == ("background", "b", "a")
         (tmp_path / "labels.txt").write_text("a\n")
@@ -265,7 +264,7 @@ class TestFiles:
         assert [fault.kind for fault in faults(tmp_path)] == ["unknown category", "no ground truth"]
 
     def test_images_elsewhere_and_names_of_windows(self, tmp_path: Path) -> None:
-        one_file(tmp_path, shape("b", SQUARE), imagePath="..\\photos\\a.png")
+        one_file(tmp_path, labelme_set.shape("b", SQUARE), imagePath="..\\photos\\a.png")
         (tmp_path / "photos").mkdir()
         (tmp_path / "train" / "a.png").rename(tmp_path / "photos" / "a.png")
         assert opened(tmp_path).image_path(0).resolve() == (tmp_path / "photos" / "a.png").resolve()
@@ -278,7 +277,7 @@ class TestFiles:
         assert opened(tmp_path, query="?images=pictures&annotations=boxes").ids == ("a",)
 
     def test_a_file_without_the_size_of_its_image(self, tmp_path: Path) -> None:
-        one_file(tmp_path, shape("b", SQUARE), imageHeight=None, imageWidth=None)
+        one_file(tmp_path, labelme_set.shape("b", SQUARE), imageHeight=None, imageWidth=None)
         assert opened(tmp_path).size_of(0) == (8, 8)
 
     def test_no_files(self, tmp_path: Path) -> None:
@@ -290,39 +289,41 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("shape", "kind", "text"),
         [
-            (shape("a", SQUARE[:2]), "polygon without extent", "the polygon has 2 points, not 3"),
-            (shape("a", [(1, 1)], "rectangle"), "polygon without extent", "the rectangle has 1 points, not 2"),
-            (shape("a", SQUARE, "linestrip"), "shape without area", "a linestrip of 'a' covers no pixel"),
+            (labelme_set.shape("a", SQUARE[:2]), "polygon without extent", "the polygon has 2 points, not 3"),
+            (labelme_set.shape("a", [(1, 1)], "rectangle"), "polygon without extent", "the rectangle has 1 points, not 2"),
+            (labelme_set.shape("a", SQUARE, "linestrip"), "shape without area", "a linestrip of 'a' covers no pixel"),
             (
-                shape("a", [(9, 9), (12, 9), (12, 12)]),
+                labelme_set.shape("a", [(9, 9), (12, 9), (12, 12)]),
                 "object without pixels",
                 "its segmentation covers no pixel of the image",
             ),
-            (shape("a", [(1,)]), "shape", "its points are not a list of pairs x, y"),
-            (shape("", SQUARE), "shape", "a shape needs a label and points"),
-            (shape("a", SQUARE, group_id=[1]), "shape", "its group_id is [1]; expected a number, text or null"),
-            (shape("a", SQUARE, flags={"crowd": 2}), "shape", "its flag crowd is 2; expected true or false"),
+            (labelme_set.shape("a", [(1,)]), "shape", "its points are not a list of pairs x, y"),
+            (labelme_set.shape("", SQUARE), "shape", "a shape needs a label and points"),
+            (labelme_set.shape("a", SQUARE, group_id=[1]), "shape", "its group_id is [1]; expected a number, text or null"),
+            (labelme_set.shape("a", SQUARE, flags={"crowd": 2}), "shape", "its flag crowd is 2; expected true or false"),
             (
-                shape("a", SQUARE[:2], "mask", mask="no"),
+                labelme_set.shape("a", SQUARE[:2], "mask", mask="no"),
                 "shape",
                 "the mask of 'a' needs two corners and a picture in base64",
             ),
             (
-                shape("z", SQUARE, "spline"),
+                labelme_set.shape("z", SQUARE, "spline"),
                 "unknown shape",
                 "a spline; polygons, rectangles, circles and masks are read",
             ),
         ],
     )  # fmt: skip
     def test_each_with_its_file_and_place(self, tmp_path: Path, shape: dict[str, Any], kind: str, text: str) -> None:
-        one_file(tmp_path, shape("a", SQUARE), shape)
+        one_file(tmp_path, labelme_set.shape("a", SQUARE), shape)
         assert faults(tmp_path) == [Fault(kind, f"{tmp_path}/train/a.json: shape 2", text)]
         if kind == "shape":
             with pytest.raises(DataError, match=r"a\.json: shape 2: .*; pixelwise data check lists all such faults"):
                 opened(tmp_path)
 
     def test_repeated_objects_and_objects_in_two_classes(self, tmp_path: Path) -> None:
-        one_file(tmp_path, shape("a", SQUARE), shape("a", SQUARE), shape("b", SQUARE))
+        one_file(
+            tmp_path, labelme_set.shape("a", SQUARE), labelme_set.shape("a", SQUARE), labelme_set.shape("b", SQUARE)
+        )
         assert [(fault.kind, fault.where, fault.text) for fault in faults(tmp_path)] == [
             ("repeated annotation", f"{tmp_path}/train/a.json: shape 2",
              "shape 1 has the same class and the same pixels"),
@@ -331,7 +332,7 @@ class TestFaults:
         ]  # fmt: skip
 
     def test_files_and_images(self, tmp_path: Path) -> None:
-        one_file(tmp_path, shape("a", SQUARE))
+        one_file(tmp_path, labelme_set.shape("a", SQUARE))
         labelme_set.labelme_file(tmp_path / "train", "b", [], imageHeight=9)
         labelme_set.labelme_file(tmp_path / "train", "c", [])
         labelme_set.labelme_file(tmp_path / "train", "d", [])
