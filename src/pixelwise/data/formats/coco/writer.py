@@ -47,8 +47,10 @@ class CocoWriter(Writer):
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Write the JSON file of the split."""
         path = root / "annotations" / f"instances_{split}.json"
-        images, annotations, number = [], [], count(1 + _annotations_beside(path))
-        for image_id, one in zip(_image_ids([str(one.entry["id"]) for one in written]), written, strict=True):
+        largest = _largest_ids_beside(path)
+        images, annotations, number = [], [], count(1 + largest["annotations"])
+        ids = _image_ids([str(one.entry["id"]) for one in written], after=largest["images"])
+        for image_id, one in zip(ids, written, strict=True):
             image = {name: value for name, value in one.entry.items() if name != "annotations"}
             images.append(image | {"id": image_id})
             annotations += [{"id": next(number), "image_id": image_id, **of_one} for of_one in one.entry["annotations"]]
@@ -83,9 +85,11 @@ class CocoWriter(Writer):
         }
 
 
-def _annotations_beside(path: Path) -> int:
-    """How many annotations the splits that were written before have, so that ids are unique in all of them."""
-    return sum(len(read_json(file)["annotations"]) for file in path.parent.glob("instances_*.json") if file != path)
+def _largest_ids_beside(path: Path) -> dict[str, int]:
+    """The largest ids of the splits that were written before, so that ids are unique in all of them."""
+    before = [read_json(file) for file in path.parent.glob("instances_*.json") if file != path]
+    names = ("images", "annotations")
+    return {name: max((one["id"] for split in before for one in split[name]), default=0) for name in names}
 
 
 def coco_labels(labels: LabelSet) -> LabelSet:
@@ -120,8 +124,8 @@ def things_alone(labels: LabelSet) -> LabelSet:
     )
 
 
-def _image_ids(ids: Sequence[str]) -> list[int]:
-    """The ids as numbers if they are numbers, else 1, 2, 3 …"""
+def _image_ids(ids: Sequence[str], *, after: int) -> list[int]:
+    """The ids as numbers if they are numbers, else those after the largest of other splits."""
     if all(id.isascii() and id.isdigit() and len(id) <= 15 for id in ids) and len({int(id) for id in ids}) == len(ids):
         return [int(id) for id in ids]
-    return [*range(1, len(ids) + 1)]
+    return [*range(after + 1, after + len(ids) + 1)]

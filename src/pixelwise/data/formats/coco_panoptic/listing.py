@@ -28,6 +28,7 @@ from pixelwise.data.listing import Fault, Findings, Item, Listing, Repair, Size,
 from pixelwise.data.spec import DataSpec
 from pixelwise.data.truth.segments import annotation_of, panoptic_of, regions_of_ids
 from pixelwise.errors import DataError
+from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Panoptic
 
@@ -120,7 +121,7 @@ def panoptic_listing(files: PanopticFiles) -> Listing:
         Item(
             str(image["id"]),
             files.image_in(folder, image),
-            files.maps / Path(one["file_name"]).with_suffix(".png"),
+            _map_in(files.maps, one["file_name"]),
             size_hw=(image["height"], image["width"]),
             extra=place,
         )
@@ -143,6 +144,12 @@ def panoptic_listing(files: PanopticFiles) -> Listing:
         turns=False,
         repair=partial(_repair, files, content, folder, items, sound, infos, faults),
     )
+
+
+def _map_in(maps: Path, name: str) -> Path:
+    """The PNG of an annotation, whatever the suffix of its name is."""
+    name = Path(posix_name(name)).with_suffix(".png").as_posix()
+    return find_file(name, [maps]) or maps / name
 
 
 def _repair(
