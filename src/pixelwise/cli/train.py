@@ -43,7 +43,7 @@ def train(
         str | None,
         typer.Option(
             "--init",
-            help="A backbone file, a run or shipped model (its architecture is taken), torchvision or timm (downloads).",
+            help="A backbone file, a run or shipped model (its architecture is taken), torchvision or timm.",
         ),
     ] = None,
     settings: Annotated[
