@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from pixelwise.data.dataset import Dataset, Mapped, Merged
-from pixelwise.data.kinds.object_lists import DrawnObjects
 from pixelwise.data.label_maps import describe_label_map, with_labels
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import CheckpointError, DataError, RecipeError
@@ -262,7 +261,7 @@ def object_subject(path: Path, specs: Sequence[str], label_map: str | None = Non
     entries = read_entries(path)
     datasets, joined, maps = _in_stored_classes(entries, specs, label_map)
     answers = pair_objects(entries, joined)
-    notes = (*_notes(datasets), *_notes_on_ids(datasets), *_tables(maps), *([answers.note] if answers.note else []))
+    notes = (*_notes(datasets), *_tables(maps), *([answers.note] if answers.note else []))
     return Subject(str(path), answers, joined, range(len(joined)), notes, _conditions(maps), task="instance")
 
 
@@ -324,17 +323,6 @@ def _joined(datasets: Sequence[Dataset]) -> Dataset:
 
 def _notes(datasets: Sequence[Dataset]) -> tuple[str, ...]:
     return tuple(f"{dataset.name}: {dataset.note}" for dataset in datasets if dataset.note)
-
-
-def _notes_on_ids(datasets: Sequence[Dataset]) -> Iterator[str]:
-    """Where pycocotools' numbers are lower: it takes the id of what a detection found for whether it found anything."""
-    for dataset in datasets:
-        if (
-            isinstance(dataset, DrawnObjects)
-            and dataset.noun == "annotation"
-            and bool((dataset.objects.ids == 0).any())
-        ):
-            yield f"{dataset.name}: annotation id 0, which pycocotools never counts as found; its AP is lower"
 
 
 def _maps(datasets: Sequence[Dataset]) -> list[LabelMap]:
