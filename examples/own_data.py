@@ -36,11 +36,11 @@ pixelwise("data", "show", DATA, "--out", OUT / "sheet.png")
 
 # %% [markdown]
 # ## 2. Train
-# `--init default` begins from the weights that ship; its backbone fits, its head is made anew for your classes.
+# `--init default` begins from the weights that ship and takes their architecture; classes of the same name keep theirs.
 
 # %%
 pixelwise(
-    *("train", "deeplab_v3_plus", "--data", DATA, "--backbone", "mobilenet_v2", "--init", "default"),
+    *("train", "deeplab_v3_plus", "--data", DATA, "--init", "default"),
     *("--set", f"steps={STEPS}", "--set", "crop_size=128", "--out", OUT / "run"),
 )
 

@@ -134,10 +134,10 @@ class TestInstances:
         boxes = ([0, 0, 0, 0], [1, 1, 0, 5], [2, 2, -2, -2], None, [])
         annotations = [
             coco_set.annotation(number, 7, CRATE, (number, 0, number + 2, 2), bbox=box)
-            for number, box in enumerate(boxes)
+            for number, box in enumerate(boxes, start=1)
         ]
         dataset = opened(coco_set.coco(tmp_path, annotations))
-        assert instances(dataset).boxes.tolist() == [[number, 0, number + 2, 2] for number in range(5)]
+        assert instances(dataset).boxes.tolist() == [[number, 0, number + 2, 2] for number in range(1, 6)]
         assert dataset.note == "given the box of their segmentation: 5 annotations without a box of any extent"
         assert Counter(kind for kind, _ in faults(tmp_path)) == {"box without extent": 3, "no box": 2}
 

@@ -290,7 +290,10 @@ class TestFaults:
         ("shape", "kind", "text"),
         [
             (labelme_set.shape("a", SQUARE[:2]), "polygon without extent", "the polygon has 2 points, not 3"),
-            (labelme_set.shape("a", [(1, 1)], "rectangle"), "polygon without extent", "the rectangle has 1 points, not 2"),
+            (
+                labelme_set.shape("a", [(1, 1)], "rectangle"),
+                "polygon without extent", "the rectangle has 1 points, not 2",
+            ),
             (labelme_set.shape("a", SQUARE, "linestrip"), "shape without area", "a linestrip of 'a' covers no pixel"),
             (
                 labelme_set.shape("a", [(9, 9), (12, 9), (12, 12)]),
@@ -299,8 +302,14 @@ class TestFaults:
             ),
             (labelme_set.shape("a", [(1,)]), "shape", "its points are not a list of pairs x, y"),
             (labelme_set.shape("", SQUARE), "shape", "a shape needs a label and points"),
-            (labelme_set.shape("a", SQUARE, group_id=[1]), "shape", "its group_id is [1]; expected a number, text or null"),
-            (labelme_set.shape("a", SQUARE, flags={"crowd": 2}), "shape", "its flag crowd is 2; expected true or false"),
+            (
+                labelme_set.shape("a", SQUARE, group_id=[1]),
+                "shape", "its group_id is [1]; expected a number, text or null",
+            ),
+            (
+                labelme_set.shape("a", SQUARE, flags={"crowd": 2}),
+                "shape", "its flag crowd is 2; expected true or false",
+            ),
             (
                 labelme_set.shape("a", SQUARE[:2], "mask", mask="no"),
                 "shape",

@@ -262,7 +262,7 @@ class TestCoco:
         repairs = repaired(spec, tmp_path / "fixed.json")
         assert repairs.done == {
             "images": 1, "missing_images": 1, "unreadable_images": 1, "merged_images": 2, "sizes": 2,
-            "annotations": 4, "repeated_annotations": 5,
+            "annotations": 2, "repeated_annotations": 5,
             "regions_of_boxes": 6, "polygons": 3, "boxes": 5, "ids": 2, "numbers": 1,
         }  # fmt: skip
         content = json.loads((tmp_path / "fixed.json").read_text())

@@ -253,7 +253,7 @@ class TestLabelFiles:
         repairs = repair_dataset(DataSpec.parse(f"yolo:{root}"), tmp_path / "b")
         assert faults(tmp_path / "b") == []
         assert len(instances(opened(tmp_path / "b"))) == 2
-        assert repairs.images == 2
+        assert repairs.done == {"label_names": 1}
 
     def test_labels_without_image(self, tmp_path: Path) -> None:
         root = yolo_set.yolo(tmp_path)

@@ -31,8 +31,6 @@ ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "examples" / "plugin"
 SHORTER = ("steps=2", "batch_size=2", "crop_size=64", "input_size=64", "evaluate_every=0")
 """What trainings of the documentation are set to in tests, last, so that they take seconds."""
-NARROWER = ("model.channels=32", "model.box_width=64", "model.samples=16")
-"""The same of Mask R-CNN."""
 
 Shell = Callable[[str], str]
 """Runs a line of a console, and returns its stdout."""
@@ -106,8 +104,7 @@ def shell(folder: Path) -> Shell:
             words.pop()
         assert words[0] == "pixelwise", f"`{line}`: mark its block with <!-- not run: why -->"
         if words[1] == "train" and "--resume" not in words:
-            settings = SHORTER + (NARROWER if words[2] == "mask_rcnn" else ())
-            words += [word for setting in settings for word in ("--set", setting)]
+            words += [word for setting in SHORTER for word in ("--set", setting)]
         code, out = run_main([*words[1:], *([] if words[1] != "train" else ["--workers", "0"])])
         assert code == 0, f"`{line}` ended with exit code {code}"
         if target is not None:

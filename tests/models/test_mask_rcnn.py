@@ -113,7 +113,7 @@ def test_c4_looks_at_masks_with_half_the_cells() -> None:
 def test_impossible_arguments_are_refused() -> None:
     for changes, text in (
         ({"layout": "c4"}, "layout c4 takes a ResNet"),
-        ({"post_nms_topk": (1, 2, 3)}, "post_nms_topk.*two numbers"),
+        ({"post_nms_topk": (1, 2, 3)}, "post_nms_topk.*two numbers from 1 on"),
         ({"thing_ids": (9,)}, "thing_ids"),
     ):
         with pytest.raises(RecipeError, match=text):

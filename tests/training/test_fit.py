@@ -178,7 +178,7 @@ def test_dropout_depends_on_the_step_and_not_on_what_was_drawn_before() -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ([1], "state.json"),
+        ([1], "1: Field required"),
         ({"step": -1, "progress": {}}, r"step: .*greater than or equal to 0"),
         ({"step": "many", "progress": {}}, r"step: .*valid integer"),
         ({"step": 1, "progress": {"best": "high"}}, r"progress.best: .*valid number"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -102,16 +102,23 @@ class FileDataset:
     def __post_init__(self) -> None:
         require_unique(self.ids, source=self.name)
 
-    @cached_property
+    @property
     def ids(self) -> tuple[str, ...]:
         """The id of each image."""
-        return tuple(item.id for item in self.items)
+        return self._ids
 
     @cached_property
+    def _ids(self) -> tuple[str, ...]:
+        return tuple(item.id for item in self.items)
+
+    @property
     def clips(self) -> tuple[str, ...] | None:
         """The clip of each image; None of stills."""
-        clips = tuple(item.clip for item in self.items if item.clip is not None)
-        return clips or None
+        return self._clips
+
+    @cached_property
+    def _clips(self) -> tuple[str, ...] | None:
+        return tuple(item.clip for item in self.items if item.clip is not None) or None
 
     @cached_property
     def _places(self) -> tuple[int, ...]:
@@ -461,12 +468,24 @@ class Mapped(Wrapped):
         return truth
 
 
-def clips_of(dataset: object) -> tuple[str, ...] | None:
-    """The clip of each image, of a set whose images are frames that stand clip by clip in the order of time; else None.
+@runtime_checkable
+class FrameSamples(Protocol):
+    """Samples that may be frames of clips. See Dataset."""
 
-    Nothing is read.
-    """
-    return getattr(dataset, "clips", None)
+    @property
+    def clips(self) -> tuple[str, ...] | None: ...  # noqa: D102
+
+
+@runtime_checkable
+class FlowSamples(Protocol):
+    """Samples of which the flow may be known. See Dataset."""
+
+    def flow(self, index: int, *, reference: int) -> Float[Tensor, "2 H W"] | None: ...  # noqa: D102
+
+
+def clips_of(samples: object) -> tuple[str, ...] | None:
+    """The clip of each image, where the samples are frames that stand clip by clip in the order of time; else None."""
+    return samples.clips if isinstance(samples, FrameSamples) else None
 
 
 def clip_of_each(dataset: object) -> tuple[str | None, ...] | None:
@@ -485,21 +504,9 @@ def clip_of_each(dataset: object) -> tuple[str | None, ...] | None:
     )
 
 
-def flow_of(dataset: object, index: int, reference: int) -> Float[Tensor, "2 H W"] | None:
-    """The optical flow from a frame to another of its clip, of a set that knows it; else None.
-
-    Args:
-        dataset: the set.
-        index: of the frame.
-        reference: the other frame's place in the clip.
-    """
-    if isinstance(dataset, Wrapped):
-        return flow_of(dataset.dataset, index, reference)
-    if isinstance(dataset, Merged):
-        part, inner = dataset.find(index)
-        return flow_of(part, inner, reference)
-    flow = getattr(dataset, "flow", None)
-    return None if flow is None else flow(index, reference=reference)
+def flow_of(samples: object, index: int, reference: int) -> Float[Tensor, "2 H W"] | None:
+    """The optical flow from a frame to another of its clip, by the other's place in it; None where nobody knows."""
+    return samples.flow(index, reference=reference) if isinstance(samples, FlowSamples) else None
 
 
 def require_unique(ids: Sequence[str], *, source: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
@@ -81,7 +82,9 @@ def build_system(name: str, *, num_classes: int, arguments: Mapping[str, Any]) -
             except ValidationError as error:
                 raise RecipeError(f"{stated}: {first_fault(error)}") from None
     try:
-        return build(num_classes=num_classes, **arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Initializing zero-element tensors")  # a width of 0
+            return build(num_classes=num_classes, **arguments)
     except PixelwiseError:
         raise
     except Exception as error:  # torch, torchvision and timm raise anything for what a layer cannot have

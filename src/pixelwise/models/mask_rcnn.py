@@ -603,8 +603,8 @@ def _joined(parts: tuple[Tensor, ...] | None) -> Tensor:
 
 def _pair(values: Sequence[int] | None, default: tuple[int, int], name: str) -> tuple[int, int]:
     values = default if values is None else values
-    if len(values) != 2:
-        raise RecipeError(f"{name} {list(values)}: two numbers are wanted, for training and otherwise")
+    if len(values) != 2 or min(values) < 1:
+        raise RecipeError(f"{name} {list(values)}: expected two numbers from 1 on, for training and otherwise")
     return values[0], values[1]
 
 

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pixelwise.errors import RecipeError
+
 
 class ConvNormRelu(nn.Sequential):
     """Convolution without bias, batch norm, ReLU; padded so that the size is kept.
@@ -87,6 +89,9 @@ class ASPP(nn.Module):
         depthwise_norm: see ConvNormRelu.
         image_pooling: have the branch of the whole map's mean.
         dropout: probability after the joining convolution.
+
+    Raises:
+        RecipeError: a rate below 1.
     """
 
     def __init__(
@@ -100,6 +105,8 @@ class ASPP(nn.Module):
         image_pooling: bool = True,
         dropout: float = 0.1,
     ) -> None:
+        if min(rates, default=1) < 1:
+            raise RecipeError(f"rates {list(rates)}: at least 1 each")
         super().__init__()
         self.branches = nn.ModuleList([ConvNormRelu(in_channels, channels, kernel=1)])
         for rate in rates:

@@ -55,4 +55,6 @@ def tiny_set(root: Path) -> Path:
         image = {"id": id, "file_name": f"{split}.png", "height": 8, "width": 8}
         nothing = {"id": id + 10, "file_name": f"{split}_2.png", "height": 8, "width": 8}
         coco(root, [{**one, "image_id": id} for one in objects], split=split, images=[image, nothing])
+        for seed, one in enumerate((image, nothing)):
+            write_image(root / split / str(one["file_name"]), seed=10 * id + seed, size_hw=(8, 8))
     return root

@@ -49,8 +49,9 @@ OPTIONS: Mapping[str, str] = {
 
 def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     """The images and masks of one split, also those without partner. Raises DataError when the labels are not said."""
+    items = list_items(path, split, options)
     return mask_listing(
-        list_items(path, split, options),
+        items,
         labels_of(path, options),
         source=source_of(path, split, options),
         writer=writer,

@@ -37,6 +37,7 @@ class Shape(NamedTuple):
         crowd: whether the region is of many objects.
         box: x1 y1 x2 y2 in pixels as stated, or None where only the mask tells it.
         area: in square pixels as stated, or None where only the mask tells it.
+        boxed: whether nothing but its box is known: that of one object, which is a crowd to everything but box AP.
     """
 
     image: int
@@ -47,6 +48,7 @@ class Shape(NamedTuple):
     crowd: bool = False
     box: tuple[float, float, float, float] | None = None
     area: float | None = None
+    boxed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,7 @@ class Objects:
         boxes: x1 y1 x2 y2, pixels; NaN where only the mask tells.
         areas: square pixels; NaN where only the mask tells.
         crowd: whether the region is of many objects.
+        boxed: whether nothing but the box is known.
         polygon_starts: polygons polygon_starts[n] … polygon_starts[n+1]-1 belong to object n.
         point_starts: where in `coordinates` each polygon begins, and the end of the last.
         coordinates: x, y of all polygons.
@@ -74,6 +77,7 @@ class Objects:
     boxes: np.ndarray
     areas: np.ndarray
     crowd: np.ndarray
+    boxed: np.ndarray
     polygon_starts: np.ndarray
     point_starts: np.ndarray
     coordinates: np.ndarray
@@ -96,6 +100,7 @@ class Objects:
             boxes=np.array([shape.box or unstated for shape in ordered], dtype=np.float32).reshape(-1, 4),
             areas=np.array([np.nan if shape.area is None else shape.area for shape in ordered], dtype=np.float64),
             crowd=np.array([shape.crowd for shape in ordered], dtype=np.bool_),
+            boxed=np.array([shape.boxed for shape in ordered], dtype=np.bool_),
             polygon_starts=np.cumsum([0, *(len(shape.polygons) for shape in ordered)]),
             point_starts=np.cumsum([0, *(len(polygon) for polygon in flat)]),
             coordinates=np.concatenate([np.zeros(0), *(np.asarray(polygon, dtype=np.float64) for polygon in flat)]),

@@ -201,9 +201,9 @@ class _Names:
 
 
 class _Named(NamedTuple):
-    """An image: its index, the name of its files, its id, and whether the name is another than in the source."""
+    """An image: its place in the set, the name of its files, its id, and whether that name is another than before."""
 
-    index: int
+    place: int
     name: str
     id: str
     renamed: bool

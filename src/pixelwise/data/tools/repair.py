@@ -78,6 +78,8 @@ REPAIRS: Mapping[str, str] = {
     "repeated_annotations": "{} annotations removed, another has their class and their pixels",
     "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
     "shapes": "{} shapes or lines removed: malformed, of no known class, or without a pixel of the image",
+    "label_names": "{} label files given the name of their image",
+    "lonely_labels": "{} label files left out, no image has their name",
     "boxes_alone": "{} lines that are boxes stay, nothing is learned or evaluated in them; draw what is in them",
     "cut_polygons": "{} polygons cut at the border of the image",
     "polygons": "{} polygons removed, they are malformed or have no three points",
@@ -213,9 +215,10 @@ def _write_copy(
 
     def fill(folder: Path) -> None:
         seen: set[Any] = set()
+        keys = content_keys(item.image for repair in repairs.values() for item in repair.items if item.image)
         for split, repair in repairs.items():
             used = seen if split not in UNIONS else set[Any]()
-            written = _write_split(folder, split, repair, used, done, out=out, workers=workers, progress=progress)
+            written = _write_split(folder, split, repair, keys, used, done, out=out, workers=workers, progress=progress)
             images[split] = len(written)
             if written:
                 done.update(repair.repairer.finish(folder, split=split, written=written) or {})
@@ -244,6 +247,7 @@ def _write_split(
     folder: Path,
     split: str,
     repair: Repair,
+    keys: Mapping[Path, Any],
     seen: set[Any],
     done: Counter[str],
     *,
@@ -251,8 +255,10 @@ def _write_split(
     workers: int,
     progress: Progress,
 ) -> list[Written]:
-    """Write the images of a split; `seen` has the contents of images that other splits keep, and is told of these."""
-    keys = content_keys(item.image for item in repair.items if item.image)
+    """Write the images of a split.
+
+    `keys` tells the contents of all images; `seen` has those that other splits keep, and is told of these.
+    """
     named = [(item, item.id) for item in _once(repair.items, keys, seen, done)]
     if repair.measure is not None:
         named = _named(

@@ -219,6 +219,8 @@ def _notes(content: CocoJson, labels: LabelSet) -> Iterator[str]:
     flat = sum(is_finite(one.get("area")) and one["area"] == 0 for one in annotations)
     if flat:
         yield f"{count(flat, 'annotation')} with area 0: AP by size takes the stated area, as pycocotools does"
+    if any(is_finite(one.get("id")) and one["id"] == 0 for one in annotations):
+        yield "annotation id 0: pycocotools never counts that object as found, so its AP is lower; number from 1"
     others = skipped_categories(content.categories, used_in(annotations))
     for kind, text in (
         ("root", "category '{}' is none of the classes: no annotation has it, and all others lie under it"),

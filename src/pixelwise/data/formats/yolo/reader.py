@@ -62,6 +62,8 @@ OPTIONS: Mapping[str, str] = {
 
 _NOUN = "line"
 
+_LONELY = "labels without image"
+
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
     """The splits that data.yaml names or that have folders; `train` and `val` where there are none."""
@@ -113,7 +115,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
         may_lack=True,
         noun="label file",
         parts=("object", "objects"),
-        repair=partial(repair_of, items, labels, known),
+        repair=partial(repair_of, items, labels, known, sum(fault.kind == _LONELY for fault in faults)),
     )
 
 
@@ -138,7 +140,7 @@ def _label_faults(
         text = f"none of {count(len(images), 'image')} has a label file; looked for {layout.looked_for(images)}"
         yield Fault(NO_TRUTH, f"{path}@{split}", text)
     yield from (
-        Fault("labels without image", str(file), f"no image '{file.stem}' of any split", False)
+        Fault(_LONELY, str(file), f"no image '{file.stem}' of any split", False)
         for file in _unclaimed(path, split, options, images)
         if file not in misnamed
     )

@@ -24,15 +24,19 @@ from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet
 
 
-def repair_of(items: Sequence[Item], labels: LabelSet, known: tuple[int, ...]) -> Repair:
-    """How the copy of a split is made. Raises DataError where every line is a box."""
+def repair_of(items: Sequence[Item], labels: LabelSet, known: tuple[int, ...], lonely: int) -> Repair:
+    """How the copy of a split is made, which has `lonely` label files without image.
+
+    Raises DataError where every line is a box.
+    """
     finder = LabelFiles()
     entries: list[Item] = []
-    lines = boxes = 0
+    lines = boxes = renamed = 0
     for item in items:
         assert item.image is not None
         file = item.truth if item.truth and item.truth.is_file() else finder.misnamed(item.image) or item.truth
         entries.append(item._replace(truth=file))
+        renamed += file is not None and file != item.truth
         try:
             content = read_yolo(file) if file is not None else None
         except DataError:  # the repairer counts it
@@ -43,7 +47,7 @@ def repair_of(items: Sequence[Item], labels: LabelSet, known: tuple[int, ...]) -
         raise DataError(
             f"{items[0].truth}: all {boxes:,} lines are boxes; boxes alone do not say which pixels are the object's"
         )
-    return Repair(entries, YoloRepairer(labels, known))
+    return Repair(entries, YoloRepairer(labels, known), {"label_names": renamed, "lonely_labels": lonely})
 
 
 @dataclass(frozen=True)
