@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 from pydantic_core import from_json
-from yaml.composer import Composer
 
 from pixelwise.errors import DataError, PixelwiseError
 
@@ -90,20 +89,27 @@ def read_yaml(path: Path, *, as_text: bool = False) -> Any:
         raise DataError(f"{path}: not a readable YAML file ({' '.join(str(fault).split())})") from None
 
 
-class _WithoutAliases(Composer):
+def _refuse_alias(loader: yaml.SafeLoader | yaml.BaseLoader) -> None:
+    if loader.check_event(yaml.AliasEvent):
+        raise yaml.YAMLError("it has aliases (*NAME); write the values out")
+
+
+class _PlainLoader(yaml.SafeLoader):
     """Reads values without references to others."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """A value. Raises YAMLError for an alias."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases (*NAME); write the values out")
+        _refuse_alias(self)
         return super().compose_node(parent, index)
 
 
-class _PlainLoader(_WithoutAliases, yaml.SafeLoader): ...
+class _TextLoader(yaml.BaseLoader):
+    """Reads texts without references to others."""
 
-
-class _TextLoader(_WithoutAliases, yaml.BaseLoader): ...
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """A text. Raises YAMLError for an alias."""
+        _refuse_alias(self)
+        return super().compose_node(parent, index)
 
 
 def parse_json(
