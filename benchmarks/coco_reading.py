@@ -2,9 +2,9 @@
 
     python benchmarks/coco_reading.py [--data ../shared/data/coco] [--split val] [--pairs 7]
 
-Three times are taken in turn, image by image: the objects (polygons and runs to masks), the truth (the objects, and the
-classes painted from them, which peers do not give), and the whole sample (the image decoded too; beside Pillow's RGB
-and pycocotools' masks). Before, all masks are compared pixel by pixel. What is held for an image's masks is told too:
+Two times are taken in turn, image by image: the ground truth (masks of polygons and runs, and the classes painted from
+them, which peers do not give), and the whole sample (the image decoded too; beside Pillow's RGB and pycocotools'
+masks). Before, all masks are compared pixel by pixel. What is held for an image's masks is told too:
 crops of the boxes beside one mask of the image's size for each object.
 """
 
@@ -64,8 +64,10 @@ def require_equal(dataset: FileDataset, peer: Peer) -> tuple[int, int, int]:
     """Compare every mask; the number of objects, and the bytes that all of them take here and there."""
     objects = ours = theirs = 0
     for index in range(len(dataset)):
-        masks = dataset.instances(index, dataset.size_of(index)).masks
-        assert masks is not None
+        instances = dataset.truth(index).instances
+        assert instances is not None
+        assert instances.masks is not None
+        masks = instances.masks
         dense = peer.masks(index)
         if len(masks) != len(dense):
             sys.exit(f"image {dataset.ids[index]}: {len(masks)} masks here, {len(dense)} there")
@@ -105,7 +107,6 @@ def main() -> int:
     images = len(dataset)
     told: dict[str, object] = {"images": images, "objects": objects, "bytes": [held, held_there]}
     ways: dict[str, tuple[Read, Read]] = {
-        "objects": (lambda index: dataset.instances(index, dataset.size_of(index)), peer.masks),
         "truth": (dataset.truth, peer.masks),
         "sample": (dataset.__getitem__, peer.sample),
     }
