@@ -51,5 +51,5 @@ def frame_of(points: Iterable[float], stored: Size) -> Frame | None:
 
 def common_frame(frames: Iterable[Frame | None]) -> Frame | None:
     """The frame that most images of a set tell, or None where none tells one."""
-    told = Counter(frame for frame in frames if frame)
+    told = Counter[Frame](frame for frame in frames if frame)
     return told.most_common(1)[0][0] if told else None

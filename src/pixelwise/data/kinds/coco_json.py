@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from pixelwise.data.listing import Fault
 from pixelwise.errors import DataError
@@ -71,7 +71,7 @@ _WHOLE = {
 
 def _with_whole_numbers(entry: Entry, fields: Sequence[str]) -> Entry:
     """The entry with 7 where 7.0 stands in a field of whole numbers, or in an RLE."""
-    changed = {name: int(entry[name]) for name in fields if _is_whole_float(entry.get(name))}
+    changed: Entry = {name: int(entry[name]) for name in fields if _is_whole_float(entry.get(name))}
     runs = entry.get("segmentation")
     if isinstance(runs, dict):
         parts = {name: runs[name] for name in ("size", "counts") if isinstance(runs.get(name), list)}
@@ -121,7 +121,7 @@ def truth_value(value: Any) -> bool | None:
     return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
 
 
-def is_id(value: Any) -> bool:
+def is_id(value: Any) -> TypeGuard[int | str]:
     """Whether a value may be an id: a whole number or text."""
     return is_integer(value) or (isinstance(value, str) and value != "")
 
@@ -217,11 +217,11 @@ def labels_from(named: Sequence[tuple[int, str]], *, name: str) -> LabelSet:
     )
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Whether a value of the JSON is a whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[float]:
     """Whether a value of the JSON is a number, and neither NaN nor infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -91,8 +91,8 @@ def twins_in(categories: Sequence[Entry], used: Collection[Any]) -> dict[Any, An
     for category in categories:
         name, id = category.get("name"), _id_of(category)
         is_class = isinstance(name, str) and id is not None and not any(category is entry for entry in others)
-        if is_class and first.setdefault(name, id) != id:
-            twins[id] = first[name]
+        if is_class and first.setdefault(str(name), id) != id:
+            twins[id] = first[str(name)]
     return twins
 
 

@@ -172,8 +172,9 @@ def _shape(annotation: Entry, place: int, image: int, class_of: Mapping[Any, int
         box = (x, y, x + width, y + height)
         segmentation = segmentation if is_drawn else [[x, y, x + width, y, x + width, y + height, x, y + height]]
     has_runs = isinstance(segmentation, dict)
-    id, area = number_of_text(annotation["id"]), annotation.get("area")
-    id = annotation["id"] if is_integer(annotation["id"]) else id if is_integer(id) else place
+    stated, area = annotation["id"], annotation.get("area")
+    told = number_of_text(stated)
+    id = stated if is_integer(stated) else told if is_integer(told) else place
     return Shape(
         image=image,
         id=id,

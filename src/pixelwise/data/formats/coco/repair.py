@@ -183,8 +183,9 @@ def _orientations(
     swapped: dict[Any, tuple[Size, int]] = {}
     frames: dict[Any, Frame | None] = {}
     for id, (image, file) in images.items():
-        stated, size, orientation = _stated(image), *_measured(file)
-        if size is None or orientation < 5 or stated != size[::-1] or size[0] == size[1]:
+        stated = _stated(image)
+        size, orientation = _measured(file)
+        if stated is None or size is None or orientation < 5 or stated != size[::-1] or size[0] == size[1]:
             continue
         swapped[id] = stated, orientation
         sizes = [one["segmentation"].get("size") for one in annotations[id] if _has_runs(one)]
@@ -225,8 +226,9 @@ def _points_of(annotation: Entry) -> list[float]:
 
 def _stated(image: Entry) -> Size | None:
     height, width = image.get("height"), image.get("width")
-    whole = is_integer(height) and is_integer(width) and height > 0 and width > 0
-    return (height, width) if whole else None  # pyright: ignore[reportReturnType]
+    if is_integer(height) and is_integer(width) and height > 0 and width > 0:
+        return height, width
+    return None
 
 
 def _annotations(annotations: Sequence[Entry], image: _Image, done: Counter[str]) -> Iterator[Entry]:
@@ -278,7 +280,7 @@ def _repaired_shape(
         return _region_of_box(box, image, done)
     repaired, mask, place = drawn
     done["turned_annotations"] += image.orientation != 1
-    has_extent = stated is not None and box[2] > 0 and box[3] > 0
+    has_extent = stated is not None and isinstance(box, list) and box[2] > 0 and box[3] > 0
     cut = _cut_box(stated, image.size) if stated and has_extent else None
     if cut is None or (not annotation.get("iscrowd") and is_elsewhere(cut, place)):
         cut = place

@@ -157,7 +157,9 @@ def _part(shape: Any, place: int) -> Part | ShapeFault:
     crowd = truth_value(flags.get("crowd")) if isinstance(flags, Mapping) else False
     name = shape["label"]
     if crowd is None:
-        return ShapeFault("shape", place, f"its flag crowd is {flags.get('crowd')!r}; expected true or false", True)
+        return ShapeFault(
+            "shape", place, f"its flag crowd is {shape['flags']['crowd']!r}; expected true or false", True
+        )
     if kind in WITHOUT_AREA:
         return ShapeFault("shape without area", place, f"a {kind} of '{name}' covers no pixel", False)
     if kind == "mask":

@@ -40,7 +40,7 @@ def repair_of(items: Sequence[Item], labels: LabelSet, known: Sequence[str]) -> 
             file, size = read_labelme(item.truth), image_size(item.image)
         except DataError:  # the repairer counts it
             continue
-        if file.size == size[::-1] and file.size != size:
+        if file.size is not None and file.size == size[::-1] and file.size != size:
             swapped[number] = file, orientation
             frames[number] = frame_of((value for part in file.parts for value in _corners(part)), file.size)
     common = common_frame(frames.values())
@@ -153,7 +153,8 @@ def _turned_mask(mask: np.ndarray, box: rle.Box, size: tuple[int, int], orientat
 def _turned_shape(shape: dict[str, Any], part: Part, size: tuple[int, int], orientation: int) -> dict[str, Any]:
     """A shape of LabelMe as it lies in the upright image."""
     if part.void:  # a region in which nothing is learned
-        x1, y1, x2, y2 = (part.polygon or [])[0:2] + (part.polygon or [])[4:6]
+        corners = [*(part.polygon or ())]
+        x1, y1, x2, y2 = corners[0:2] + corners[4:6]
         points = [turned_points(point, size, orientation) for point in ([x1, y1], [x2, y2])]
         flags = {**(shape.get("flags") or {}), "crowd": True}
         return {**shape, "shape_type": "rectangle", "points": points, "group_id": None, "flags": flags}

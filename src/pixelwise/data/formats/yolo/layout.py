@@ -71,7 +71,8 @@ def config_of(path: Path, options: Mapping[str, str]) -> Config:
             continue
         if name in SPLITS or find_place(values[0], [path]) is not None:
             places[SPLITS.get(name, name)] = values
-    names, root, number = content.get("names"), content.get("path"), content.get("nc")
+    names: Any = content.get("names")
+    root, number = content.get("path"), content.get("nc")
     pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names)) if _is_list(names) else names
     if pairs is not None and not isinstance(pairs, list):
         raise DataError(f"{file}: names is {names!r}; expected a list of names, or numbers with names")
