@@ -101,7 +101,7 @@ class TestCheck:
     def test_coco_is_headed_by_its_file(self, data: Shell, tmp_path: Path) -> None:
         annotations = [
             coco_set.annotation(1, 7, 3, (0, 0, 2, 2)),
-            coco_set.annotation(5521, 7, 9, (0, 0, 2, 2), bbox=[12, 40, 0, 31]),
+            coco_set.annotation(5521, 7, 9, (3, 3, 8, 8), bbox=[12, 40, 0, 31]),
         ]
         run = data("check", f"coco:{coco_set.coco(tmp_path, annotations)}", "--quiet")
         assert run == Run(

@@ -284,7 +284,8 @@ class TestFaultsOfCoco:
             ({"segmentation": [[1, 1, 2, 2]]}, "polygon without extent", "polygon 1 has 2 points, not three"),
             ({"category_id": 99}, "unknown category", "category 99 is not in categories"),
             ({"id": 1}, "repeated id", "another annotation has the same id"),
-            ({"id": "x"}, "annotation entry", "its id is 'x', a whole number is wanted"),
+            ({"id": None}, "annotation entry", "its id is None; expected a whole number"),
+            ({"id": 1.5}, "annotation entry", "its id is 1.5; expected a whole number"),
             (
                 {"segmentation": [drawing.rectangle(20, 20, 30, 30)]},
                 "object without pixels",
@@ -302,6 +303,32 @@ class TestFaultsOfCoco:
         assert (fault.kind, fault.text) == (kind, text)
         assert fault.where == f"annotation {fields.get('id', 5521)} (image 7, 'a.png')"
 
+    def test_an_id_of_text_is_no_fault_and_names_the_annotation(self, tmp_path: Path) -> None:
+        outside = drawing.rectangle(20, 20, 30, 30)
+        fault = self.only(tmp_path, id="x", segmentation=[outside])
+        assert (fault.kind, fault.where) == ("object without pixels", "annotation x (image 7, 'a.png')")
+        whole = coco_set.annotation("x", 7, 3, (0, 0, 2, 2))
+        fault = only(self.report(tmp_path, whole, {**whole, "id": "y"}))
+        assert fault.where == "annotation y (image 7, 'a.png')"
+        assert fault.text == "annotation x has the same class and the same pixels"
+
+    @pytest.mark.parametrize("id", [10**20, str(10**20)])
+    def test_an_id_above_64_bits_is_no_fault_and_names_the_annotation(self, tmp_path: Path, id: int | str) -> None:
+        fault = self.only(tmp_path, id=id, segmentation=[drawing.rectangle(20, 20, 30, 30)])
+        assert (fault.kind, fault.where) == ("object without pixels", f"annotation {10**20} (image 7, 'a.png')")
+
+    @pytest.mark.parametrize(
+        ("fields", "kind"),
+        [
+            ({"area": 10**400}, "area"),
+            ({"bbox": [0, 0, 10**400, 2]}, "box"),
+            ({"segmentation": [[0, 0, 10**400, 2, 2, 2]]}, "segmentation"),
+        ],
+    )
+    def test_a_number_that_no_float_holds(self, tmp_path: Path, fields: dict[str, Any], kind: str) -> None:
+        fault = self.only(tmp_path, **fields)
+        assert (fault.kind, fault.where) == (kind, "annotation 5521 (image 7, 'a.png')")
+
     def test_box_with_corners_instead_of_a_size(self, tmp_path: Path) -> None:
         corners = coco_set.annotation(5521, 7, 9, (30, 30, 50, 40), bbox=[30, 30, 50, 40])
         images = [{"id": 7, "file_name": "a.png", "height": 99, "width": 99}]
@@ -309,7 +336,7 @@ class TestFaultsOfCoco:
         assert fault.kind == "box elsewhere"
         assert fault.text == (
             "box [30,30,80,70] (x1,y1,x2,y2) is not that of its segmentation, [30,30,50,40]; "
-            "COCO wants x, y, width, height"
+            "COCO has x, y, width, height"
         )
 
     def test_a_box_a_few_pixels_off_is_no_fault(self, tmp_path: Path) -> None:
@@ -364,23 +391,25 @@ class TestFaultsOfCoco:
 
     def test_turned_image(self, tmp_path: Path) -> None:
         images = [{"id": 301, "file_name": "b.jpg", "height": 8, "width": 12}]
-        coco_set.coco(tmp_path, [], images=images)
+        coco_set.coco(tmp_path, [coco_set.annotation(1, 301, 3, (0, 0, 2, 2))], images=images)
         drawing.write_turned(tmp_path / "train" / "b.jpg", stored_hw=(8, 12))
         fault = only(checked(f"coco:{tmp_path}"))
-        assert (fault.kind, fault.where) == ("rotated image", "image 301 'b.jpg'")
+        assert (fault.kind, fault.where) == ("rotated image", f"{tmp_path}/train/b.jpg (image 301)")
         assert fault.text.startswith("EXIF rotation 90°, stored 8×12, upright 12×8")
 
     def test_wrong_size(self, tmp_path: Path) -> None:
-        coco_set.coco(tmp_path, [])
+        coco_set.coco(tmp_path, [coco_set.annotation(1, 7, 3, (0, 0, 2, 2))])
         drawing.write_image(tmp_path / "train" / "a.png", size_hw=(8, 9))
         fault = only(checked(f"coco:{tmp_path}"))
-        assert fault == Fault("size mismatch", "image 7 'a.png'", "the image is 8×9 (height×width), the JSON 8×8")
+        text = "the image is 8×9 (height×width), the instances_train.json 8×8"
+        assert fault == Fault("size mismatch", f"{tmp_path}/train/a.png (image 7)", text)
 
     def test_missing_image(self, tmp_path: Path) -> None:
-        coco_set.coco(tmp_path, [])
+        coco_set.coco(tmp_path, [coco_set.annotation(1, 7, 3, (0, 0, 2, 2))])
         (tmp_path / "train" / "a.png").unlink()
         fault = only(checked(f"coco:{tmp_path}"))
-        assert fault == Fault("unreadable image", "image 7 'a.png'", "no such file or directory")
+        text = "no such file; add it, or take its entry out of instances_train.json"
+        assert fault == Fault("missing image", f"{tmp_path}/train/a.png (image 7)", text)
 
     def test_faulty_entries_do_not_hide_others(self, tmp_path: Path) -> None:
         images = [
@@ -389,7 +418,7 @@ class TestFaultsOfCoco:
             {"id": 7, "file_name": "b.png", "height": 8, "width": 8},
             {"id": 9, "file_name": "c.png", "height": "8", "width": 8},
         ]
-        report = self.report(tmp_path, coco_set.annotation(1, 7, 3, (0, 0, 0, 2)), images=images)
+        report = self.report(tmp_path, coco_set.annotation(1, 7, 3, (0, 0, 2, 2), bbox=[0, 0, 0, 2]), images=images)
         assert kinds(report) == ["image entry", "repeated id", "image entry", "box without extent"]
 
     def test_a_category_that_never_occurs(self, tmp_path: Path) -> None:
@@ -398,12 +427,12 @@ class TestFaultsOfCoco:
 
     def test_image_in_two_splits(self, tmp_path: Path) -> None:
         for split in ("train", "val"):
-            coco_set.coco(tmp_path, [], split=split)
+            coco_set.coco(tmp_path, [coco_set.annotation(1, 7, 3, (0, 0, 2, 2))], split=split)
         assert kinds(checked(f"coco:{tmp_path}")) == ["image in two splits"]
 
     def test_one_broken_file_of_two(self, tmp_path: Path) -> None:
         for split in ("train", "val"):
-            coco_set.coco(tmp_path, [], split=split)
+            coco_set.coco(tmp_path, [coco_set.annotation(1, 7, 3, (0, 0, 2, 2))], split=split)
         (tmp_path / "annotations" / "instances_val.json").write_text("{")
         fault = only(checked(f"coco:{tmp_path}"))
         assert (fault.kind, fault.where) == ("unusable split", "val")

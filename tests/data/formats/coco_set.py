@@ -10,7 +10,7 @@ from typing import Any
 from tests.data.drawing import rectangle, write_image
 
 
-def annotation(id: int, image_id: int, category_id: int, box: Sequence[float], **fields: Any) -> dict[str, Any]:
+def annotation(id: int | str, image_id: int, category_id: int, box: Sequence[float], **fields: Any) -> dict[str, Any]:
     """A rectangle x1 y1 x2 y2 as one polygon; `fields` replace what the entry would have."""
     x1, y1, x2, y2 = box
     entry = {

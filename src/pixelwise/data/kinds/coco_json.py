@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -223,5 +224,5 @@ def is_integer(value: Any) -> TypeGuard[int]:
 
 
 def is_finite(value: Any) -> TypeGuard[float]:
-    """Whether a value of the JSON is a number, and neither NaN nor infinite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value of the JSON is a number, and neither NaN nor infinite nor a whole number that no float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -23,6 +23,9 @@ from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 from pixelwise.types import Annotation, Instances, Masks
 
+LARGEST_ID = 2**63 - 1
+"""The largest id that `Objects` holds as a number."""
+
 
 class Shape(NamedTuple):
     """One object as it stands in a file.
@@ -38,6 +41,7 @@ class Shape(NamedTuple):
         box: x1 y1 x2 y2 in pixels as stated, or None where only the mask tells it.
         area: in square pixels as stated, or None where only the mask tells it.
         boxed: whether nothing but its box is known: that of one object, which is a crowd to everything but box AP.
+        name: what errors call it, where that is another than its id: text, or a number above LARGEST_ID.
     """
 
     image: int
@@ -49,6 +53,7 @@ class Shape(NamedTuple):
     box: tuple[float, float, float, float] | None = None
     area: float | None = None
     boxed: bool = False
+    name: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,7 @@ class Objects:
         point_starts: where in `coordinates` each polygon begins, and the end of the last.
         coordinates: x, y of all polygons.
         runs: object → its RLE, of those that have no polygons.
+        names: object → its id in the file, of those whose id there is text, or above LARGEST_ID.
         fractions: whether coordinates are fractions of width and height, instead of pixels.
         in_order: whether shapes are painted in their order, instead of the largest first.
     """
@@ -82,6 +88,7 @@ class Objects:
     point_starts: np.ndarray
     coordinates: np.ndarray
     runs: Mapping[int, Mapping[str, Any]]
+    names: Mapping[int, str]
     fractions: bool = False
     in_order: bool = False
 
@@ -105,6 +112,7 @@ class Objects:
             point_starts=np.cumsum([0, *(len(polygon) for polygon in flat)]),
             coordinates=np.concatenate([np.zeros(0), *(np.asarray(polygon, dtype=np.float64) for polygon in flat)]),
             runs={number: shape.runs for number, shape in enumerate(ordered) if shape.runs is not None},
+            names={number: shape.name for number, shape in enumerate(ordered) if shape.name is not None},
             fractions=fractions,
             in_order=in_order,
         )
@@ -112,6 +120,10 @@ class Objects:
     def of_image(self, index: int) -> range:
         """The numbers of the objects of one image."""
         return range(int(self.starts[index]), int(self.starts[index + 1]))
+
+    def name(self, number: int) -> str:
+        """What errors call one object: its id in the file."""
+        return self.names.get(number) or str(self.ids[number])
 
     def crop(self, number: int, size: tuple[int, int], *, source: str) -> tuple[UInt8[np.ndarray, "h w"], rle.Box]:
         """One object inside its tight box, and the box. Raises DataError, beginning with `source`."""
@@ -154,7 +166,7 @@ def read_objects(item: Item, labels: LabelSet, size: Size, *, objects: Objects, 
     crops: list[np.ndarray] = []
     places: list[rle.Box] = []
     for number in numbers:
-        source = f"{item.truth}: image {item.id}, {noun} {objects.ids[number]}"
+        source = f"{item.truth}: image {item.id}, {noun} {objects.name(number)}"
         crop, place = objects.crop(number, size, source=source)
         crops.append(crop)
         places.append(place)
@@ -298,7 +310,7 @@ def _object_faults(
 ) -> Iterator[Fault]:
     first_of: dict[tuple[bool, rle.Box, bytes], int] = {}
     for number in numbers:
-        id, source = int(objects.ids[number]), "object"
+        id, source = objects.name(number), "object"
         image = item.image.name if item.image else ""
         where = f"{noun} {id} (image {item.id}, '{image}')" if by_id else f"{item.truth}: {noun} {id}"
         try:
@@ -316,7 +328,7 @@ def _object_faults(
         key = (bool(objects.crowd[number]), tight, np.packbits(mask).tobytes())
         first = first_of.setdefault(key, number)
         if first != number:
-            other, names = f"{noun} {objects.ids[first]}", labels.names
+            other, names = f"{noun} {objects.name(first)}", labels.names
             before, now = (names[objects.class_ids[one]] for one in (first, number))
             if before == now:
                 yield Fault("repeated annotation", where, f"{other} has the same class and the same pixels")

@@ -100,7 +100,8 @@ def inspect_item(item: Item, *, listing: Listing) -> Inspected:
     if item.image is None or not is_there(item.image):
         where = listing.where(item, item.image or item.truth)
         text = f"no image of {frame}'{item.id}'" if item.image is None else "no such file"
-        faults.append(Fault("missing image", where, f"{text}; add it, or take its {noun} away"))
+        take = f"its entry out of {Path(listing.source).name}" if listing.one_file else f"its {noun} away"
+        faults.append(Fault("missing image", where, f"{text}; add it, or take {take}"))
     else:
         try:
             _, height, width = read_image(item.image).shape

@@ -52,6 +52,7 @@ from pixelwise.data.kinds.coco_json import (
     truth_value,
 )
 from pixelwise.data.kinds.object_lists import (
+    LARGEST_ID,
     Objects,
     Shape,
     inspect_objects,
@@ -172,9 +173,10 @@ def _shape(annotation: Entry, place: int, image: int, class_of: Mapping[Any, int
         box = (x, y, x + width, y + height)
         segmentation = segmentation if is_drawn else [[x, y, x + width, y, x + width, y + height, x, y + height]]
     has_runs = isinstance(segmentation, dict)
-    stated, area = annotation["id"], annotation.get("area")
-    told = number_of_text(stated)
-    id = stated if is_integer(stated) else told if is_integer(told) else place
+    stated: Any = annotation["id"]
+    area: Any = annotation.get("area")
+    number = stated if is_integer(stated) else number_of_text(stated)
+    id = number if isinstance(number, int) and abs(number) <= LARGEST_ID else place
     return Shape(
         image=image,
         id=id,
@@ -185,6 +187,7 @@ def _shape(annotation: Entry, place: int, image: int, class_of: Mapping[Any, int
         box=box,
         area=area if is_finite(area) and area >= 0 else None,
         boxed=not is_drawn and not truth_value(annotation.get("iscrowd")),
+        name=None if stated == id else str(stated),
     )
 
 
