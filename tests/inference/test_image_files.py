@@ -210,12 +210,12 @@ def test_results_never_share_a_name_nor_leave_their_folder(tmp_path: Path, monke
 
 
 def test_files_of_other_kinds_are_counted(tree: Path):
-    (tree / "photos" / "a.HEIC").write_bytes(b"x")
+    (tree / "photos" / "a.CR2").write_bytes(b"x")
     (tree / "photos" / "b.semantic.png").write_bytes(b"x")
     (tree / "photos" / "program.ts").write_text("Gone: number = 1;" * 20)
     (tree / "photos" / "program2.ts").write_text("export const x = 1;")
     files = find_image_files(["photos", "photos/*"], out=Path("photos/out"), videos=True)
-    assert files.passed_over == {".heic": 1, ".txt": 1, ".ts": 2}
+    assert files.passed_over == {".cr2": 1, ".txt": 1, ".ts": 2}
     assert files.results == 1
     nothing = find_image_files(["photos/b.jpg"], out=Path("out"))
     assert (nothing.passed_over, nothing.results) == ({}, 0)

@@ -94,7 +94,7 @@ def test_text_of_any_kind_is_decoded_or_refused(seed: int) -> None:
     ],
 )
 def test_an_rle_without_size_is_refused(broken: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="an RLE needs size"):
+    with pytest.raises(DataError, match="expected an RLE with size"):
         rle.decode(broken)
 
 
