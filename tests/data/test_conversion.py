@@ -250,7 +250,7 @@ class TestCoco:
         converted(f"camvid:{tmp_path / 'a'}", f"coco:{tmp_path / 'b'}")
         api = coco.COCO(str(tmp_path / "b" / "annotations" / "instances_val.json"))
         painted = np.full((4, 6), 255)
-        for one in api.loadAnns(api.getAnnIds(imgIds=[1])):
+        for one in api.loadAnns(api.getAnnIds(imgIds=api.getImgIds())):
             painted[api.annToMask(one).astype(bool)] = one["category_id"] - 1
         assert painted.tolist() == [[0, 0, 0, 1, 1, 1]] * 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pixelwise
@@ -18,10 +19,17 @@ SHARED = {"masks", *published_names(), *(name.replace("_", "-") for name in publ
 """Names of formats that name something else too: label sets, and the word."""
 
 
-def files_outside() -> Iterator[tuple[Path, ast.Module]]:
-    for path in SOURCE.rglob("*.py"):
-        if not path.is_relative_to(FORMATS):
-            yield path, ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def nodes_outside() -> list[tuple[str, ast.AST]]:
+    """The constants, comparisons and imports of all files outside of the formats, with their places."""
+    kinds = (ast.Compare, ast.Constant, ast.Import, ast.ImportFrom)
+    return [
+        (f"{path.relative_to(SOURCE)}:{getattr(node, 'lineno', 0)}", node)
+        for path in SOURCE.rglob("*.py")
+        if not path.is_relative_to(FORMATS)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, kinds)
+    ]
 
 
 def names_in(node: ast.AST) -> set[str]:
@@ -31,19 +39,17 @@ def names_in(node: ast.AST) -> set[str]:
 def known_by(name: str) -> Iterator[str]:
     """The places outside of its module that know a format."""
     module = f"pixelwise.data.formats.{name.replace('-', '_')}"
-    for path, tree in files_outside():
-        for node in ast.walk(tree):
-            place = f"{path.relative_to(SOURCE)}:{getattr(node, 'lineno', 0)}"
-            if (
-                (isinstance(node, ast.Compare) and name in names_in(node) and "format" in ast.unparse(node))
-                or (isinstance(node, ast.Constant) and node.value == name and name not in SHARED | set(DEFINITIONS))
-                or (isinstance(node, ast.Import) and any(alias.name.startswith(module) for alias in node.names))
-            ):
+    for place, node in nodes_outside():
+        if (
+            (isinstance(node, ast.Compare) and name in names_in(node) and "format" in ast.unparse(node))
+            or (isinstance(node, ast.Constant) and node.value == name and name not in SHARED | set(DEFINITIONS))
+            or (isinstance(node, ast.Import) and any(alias.name.startswith(module) for alias in node.names))
+        ):
+            yield place
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            if any(f"{one}.".startswith(f"{module}.") for one in full):
                 yield place
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                full = {f"{node.module}.{alias.name}" for alias in node.names}
-                if any(f"{one}.".startswith(f"{module}.") for one in full):
-                    yield place
 
 
 def test_no_other_file_knows_a_format() -> None:
