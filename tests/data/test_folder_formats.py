@@ -286,7 +286,7 @@ class TestMasks:
     def test_no_pair_at_all(self, tmp_path: Path) -> None:
         masks_set.masks(tmp_path, "a")
         (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / "a_mask.png")
-        with pytest.raises(DataError, match="no image has a mask; 1 masks end with .*add .suffix=_mask"):
+        with pytest.raises(DataError, match=r"no image has a mask; 1 masks end with .*add .suffix=_mask"):
             opened(f"masks:{tmp_path}@train")
         assert opened(f"masks:{tmp_path}@train?suffix=_mask").ids == ("a",)
 
