@@ -48,7 +48,7 @@ def regions(generator: np.random.Generator, size: tuple[int, int], segments: int
 
 
 def maps(kind: str, size: tuple[int, int], segments: int) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and a prediction that agrees with most of it; a tenth of the truth is void."""
+    """Ground truth and a prediction that agrees with most of it; a tenth of the ground truth is void."""
     generator = np.random.default_rng(0)
     if kind == "noise":
         truth = generator.integers(0, segments + 1, size, dtype=np.int32)

@@ -3,8 +3,9 @@
     python benchmarks/train_step.py [--pairs 15] [--batch-size 8] [--crop-size 320]
 
 Both are DeepLab v3+ on MobileNet V2 with separable convolutions, 21 classes, AdamW. Theirs is trained as their examples
-do it (float32, eager); ours as `pixelwise train` does it, from images and truth in memory to the moved weights. Before
-the timing, the loss of both is shown to fall on one batch. Ends with 1 if a step of ours takes longer than theirs.
+do it (float32, eager); ours as `pixelwise train` does it, from images and ground truth in memory to the moved weights.
+Before the timing, the loss of both is shown to fall on one batch. Ends with 1 if a step of ours takes longer than
+theirs.
 """
 
 from __future__ import annotations

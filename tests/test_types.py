@@ -310,7 +310,7 @@ def test_instances_are_chosen_with_all_their_parts() -> None:
     bare = Instances(boxes=torch.rand(2, 4), labels=torch.tensor([0, 1]))
     assert bare[[1]].labels.tolist() == [1]
     assert bare[[1]].masks is None
-    with pytest.raises(DataError, match="one for each is wanted"):
+    with pytest.raises(DataError, match="expected one for each"):
         bare[[True]]
 
 

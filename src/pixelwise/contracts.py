@@ -53,7 +53,7 @@ class Traits:
         gives_identities: the ids of its things are the same for the same object within a clip.
         clip_frames: frames of a clip in each training sample: 1, or 2 for a reference and a target.
         reference_offsets: where the reference may lie, in frames from the target.
-        learns_flow: the truth of a target has the flow to the reference, where the data know it.
+        learns_flow: the ground truth of a target has the flow to the reference, where the data know it.
     """
 
     input_size: tuple[int, int] | None = None

@@ -1,6 +1,6 @@
 """The types that travel between the parts.
 
-Truth and prediction are the same type. Axis letters: B images, F frames, K classes, N instances, S segments,
+Ground truth and prediction are the same type. Axis letters: B images, F frames, K classes, N instances, S segments,
 C channels, H W pixels, M chosen of N, P pixels of crops. Shapes and dtypes are checked where data enters from outside
 (readers, `from_crops`, `from_dense`, `from_coco`), not at every move; tests check every annotation below.
 """
@@ -59,7 +59,7 @@ def _places(which: Shaped[Tensor, " M"] | Sequence[int], length: int, device: to
     if index.dtype != torch.bool:
         return index.long()
     if index.shape != (length,):
-        raise DataError(f"a choice of {len(index)} bools among {length}; one for each is wanted")
+        raise DataError(f"a choice of {len(index)} bools among {length}; expected one for each")
     return index.nonzero().flatten()
 
 
@@ -193,7 +193,7 @@ class Masks(_Movable):
         """Masks of the same image joined in order. Raises DataError for none, or when sizes differ."""
         sizes = {part.size for part in parts}
         if len(sizes) != 1:
-            raise DataError(f"masks of images of the sizes {sorted(sizes)} to join; one and the same size is wanted")
+            raise DataError(f"masks of images of the sizes {sorted(sizes)} to join; expected one and the same size")
         starts = accumulate((part.crops.numel() for part in parts), initial=0)
         return Masks(
             crops=torch.cat([part.crops for part in parts]),

@@ -70,7 +70,7 @@ def drawings(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """A small network of random weights whose answers vary within an image."""
+    """A small network of random weights whose predictions vary within an image."""
     torch.manual_seed(0)
     module = system_module("deeplab_v3_plus").build(num_classes=len(LABELS), backbone="mobilenet_v2")
     for part in module.modules():
@@ -100,7 +100,7 @@ def model(tmp_path: Path, network: nn.Module) -> Path:
 
 
 def write_predictions(folder: Path, drawings: Path, *, names: Callable[[str], str] = str, noise: float = 0.3) -> Path:
-    """The truth with noise, in ids on disk, as NAME.png."""
+    """The ground truth with noise, in ids on disk, as NAME.png."""
     generator = np.random.default_rng(0)
     for path in sorted((drawings / "masks" / "val").glob("*.png")):
         truth = np.asarray(Image.open(path))
@@ -785,7 +785,7 @@ def test_the_worst_images_are_kept_small_and_drawn_first(drawings: Path) -> None
     rows = [np.argwhere((picture == (red, 0, 0)).all(axis=2)) for red in reds]
     assert all(len(row) >= 240 * 240 for row in rows)
     assert rows[0][0][0] < rows[1][0][0] < rows[2][0][0]
-    # prediction (right) and truth (middle) are blends of the image with the class's colour
+    # prediction (right) and ground truth (middle) are blends of the image with the class's colour
     disc, square = (picture.reshape(-1, 3) == colour for colour in ((255, 0, 0), (0, 255, 0)))
     assert disc.all(axis=1).any()
     assert square.all(axis=1).any()

@@ -25,7 +25,7 @@ def spec(tmp_path: Path) -> str:
 
 
 ROAD_CAR_PERSON = [[1, 1, 2, 2, 3, 0]] * 2 + [[1, 1, 1, 0, 0, 0]] * 2
-"""All segments of the truth but the crowd, under other ids."""
+"""All segments of the ground truth but the crowd, under other ids."""
 
 SEGMENTS = ((1, 7), (2, 26), (3, 30))
 

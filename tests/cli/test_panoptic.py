@@ -34,7 +34,7 @@ FRUIT = replace(
 )
 SIZE = (32, 48)
 
-# where the apple of each image is, and where the truth says that it is; columns of squares of 8×8
+# where the apple of each image is, and where the ground truth says that it is; columns of squares of 8×8
 APPLES = ((2, 2), (2, 4), (2, 6))
 PEAR = 30
 

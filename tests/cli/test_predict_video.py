@@ -200,7 +200,7 @@ def test_a_file_in_the_place_of_a_folder(
     assert run(monkeypatch, "clip.mp4", "--model", model, "--out", "notes/below/out.mp4") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "pixelwise: notes: is a file, and a folder for results is wanted; choose another --out\n"
+    assert captured.err == "pixelwise: notes: is a file, expected and a folder for results; choose another --out\n"
     assert run(monkeypatch, "clip.mp4", "--model", model, "--out", f"{'long' * 64}.mp4") == 2
     assert "File name too long" in capsys.readouterr().err
     assert (place / "notes").read_text() == "mine"

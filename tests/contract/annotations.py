@@ -80,7 +80,7 @@ def random_batch(
     seed: int = 0,
     truth: Sequence[Annotation] | None = None,
 ) -> Batch:
-    """Noise at one size; its truth at that size, unless another is given."""
+    """Noise at one size; its ground truth at that size, unless another is given."""
     count = len(original_sizes)
     images = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(seed))
     return Batch(

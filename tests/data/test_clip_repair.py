@@ -1,4 +1,4 @@
-"""Repaired copies of sets of clips: what is repaired, what is left out, and that the check finds nothing more."""
+"""Repaired copies of sets of clips: what is repaired, what is skipped, and that the check finds nothing more."""
 
 from __future__ import annotations
 

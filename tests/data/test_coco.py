@@ -1,4 +1,4 @@
-"""COCO instances: what is painted, what counts as the same classes, and what is refused or left out."""
+"""COCO instances: what is painted, what counts as the same classes, and what is refused or skipped."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class TestReading:
     @pytest.mark.parametrize(
         ("category", "text"),
         [
-            ({"id": 7, "name": "road"}, "category 7 'road' has isthing None; 1 is wanted of classes whose objects"),
+            ({"id": 7, "name": "road"}, "category 7 'road' has isthing None; expected 1 of classes whose objects"),
             ({"id": 26, "name": "road", "isthing": 0}, "2 categories have the id '26'"),
             ({"name": "road", "isthing": 0}, "expected an integer id and a name"),
         ],
@@ -219,7 +219,7 @@ class TestFaults:
             ("id", 300, ["repeated segment", "id without segment"], "another segment of the image has the same id"),
             ("id", 2**24, ["segment id", "id without segment"], "its id is 16777216; a whole number from 1 to 16,777"),
             ("category_id", 8, ["unknown category"], "category 8 is not in categories"),
-            ("iscrowd", 2, ["segment entry"], "iscrowd is 2; 0 or 1 is wanted"),
+            ("iscrowd", 2, ["segment entry"], "iscrowd is 2; expected 0 or 1"),
         ],
     )
     def test_of_a_segment(self, tmp_path: Path, field: str, value: Any, found: list[str], text: str) -> None:
@@ -324,7 +324,7 @@ class TestTwoChannels:
             opened(spec)[0]
 
     def test_another_encoding_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="encoding=3channel; 2channel is wanted, or nothing"):
+        with pytest.raises(DataError, match="encoding=3channel; expected 2channel, or nothing"):
             opened(f"coco-panoptic:{coco_panoptic_set.coco_panoptic(tmp_path)}?encoding=3channel")
 
 
@@ -401,7 +401,7 @@ class TestRepair:
 
     def test_two_channels_are_not_repaired(self, tmp_path: Path) -> None:
         spec = TestTwoChannels().tree(tmp_path / "set")
-        with pytest.raises(DataError, match="the truth stands in the PNGs alone"):
+        with pytest.raises(DataError, match="the ground truth stands in the PNGs alone"):
             repair_dataset(DataSpec.parse(spec), tmp_path / "out.json")
 
 

@@ -90,7 +90,7 @@ def test_a_jpeg_is_refused(tmp_path: Path) -> None:
 
 def test_another_palette_is_refused(tmp_path: Path) -> None:
     masks_set.masks(tmp_path, "a")
-    with pytest.raises(DataError, match="palette=voc; labels is wanted"):
+    with pytest.raises(DataError, match="palette=voc; expected labels"):
         open_dataset(f"masks:{tmp_path}@train?palette=voc", default_split="train")
 
 

@@ -344,7 +344,7 @@ class TestSplits:
         voc_set.voc(tmp_path / "a", {"train": "ab", "val": "c", "trainval": "abc"})
         made = converted(f"voc:{tmp_path / 'a'}", f"masks:{tmp_path / 'b'}")
         assert made.images == {"train": 2, "val": 1}
-        assert made.notes == ("split trainval is left out, its images are in train, val",)
+        assert made.notes == ("split trainval is skipped, its images are in train, val",)
         (tmp_path / "a" / "ImageSets" / "Segmentation" / "val.txt").unlink()
         made = converted(f"voc:{tmp_path / 'a'}", f"voc:{tmp_path / 'c'}")
         assert made.images == {"train": 2, "trainval": 3}
@@ -469,11 +469,11 @@ class TestFailures:
             ("masks:{}?images=/tmp", "names of folders in the new set"),
             ("masks:{}?masks=images", "need a suffix"),
             ("coco:{}?images=x", "takes no option images"),
-            ("cityscapes:{}?instances=x", "true or false is wanted"),
+            ("cityscapes:{}?instances=x", "expected true or false"),
             ("instance-masks:{}?divisor=1000", "takes no option divisor"),
             ("labelme:{}?images=x", "takes no option images"),
             ("yolo:{}?data=x", "takes no option data"),
-            ("cityscapes:{}?ids=x", "labelIds or trainIds is wanted"),
+            ("cityscapes:{}?ids=x", "expected labelIds or trainIds"),
             ("masks:{}?labels=nosuch", "no such label file"),
         ],
     )

@@ -1,4 +1,4 @@
-"""Copy-paste: the picture and the truth of what is pasted stay together."""
+"""Copy-paste: the picture and the ground truth of what is pasted stay together."""
 
 from __future__ import annotations
 

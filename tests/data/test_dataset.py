@@ -192,7 +192,7 @@ class TestMapped:
 
 
 class WithInstances(Merged):
-    """A set whose every truth is the given objects."""
+    """A set whose every ground truth is the given objects."""
 
     def __init__(self, dataset: Dataset, instances: Instances) -> None:
         super().__init__((dataset,))

@@ -206,10 +206,10 @@ class TestCityscapes:
     @pytest.mark.parametrize(
         ("query", "why"),
         [
-            ("ids=colour", "labelIds or trainIds is wanted"),
-            ("annotations=gtBest", "gtFine or gtCoarse is wanted"),
+            ("ids=colour", "expected labelIds or trainIds"),
+            ("annotations=gtBest", "expected gtFine or gtCoarse"),
             ("annotations=gtCoarse", "gtCoarse/ is missing"),
-            ("instances=yes", "true or false is wanted"),
+            ("instances=yes", "expected true or false"),
             ("instances=true", "jena_3_4_gtFine_labelIds.png: no file of object ids beside it"),
         ],
     )
@@ -321,7 +321,7 @@ class TestMasks:
         assert dataset.ids == ("a",)
         assert dataset.truth_path(0) == tmp_path / "a_mask.png"
         assert dataset.note is not None
-        assert "left out" not in dataset.note
+        assert "skipped" not in dataset.note
 
     def test_two_masks_of_one_name_are_refused(self, tmp_path: Path) -> None:
         masks_set.masks(tmp_path, "a")

@@ -55,8 +55,8 @@ def test_text_stays_the_same(text: str) -> None:
         (":./VOC2012", "is not a data set"),
         ("voc:@val", "no folder"),
         ("voc:./VOC2012@", "nothing follows the @"),
-        ("masks:a?", "option=value is wanted"),
-        ("masks:a?suffix", "stands 'suffix'; option=value is wanted"),
+        ("masks:a?", "expected option=value"),
+        ("masks:a?suffix", "stands 'suffix'; expected option=value"),
         ("masks:a?suffix=b&suffix=c", "'suffix' stands more than once"),
     ],
 )
@@ -87,7 +87,7 @@ def test_missing_folder_tells_how_far_the_path_goes(tmp_path: Path) -> None:
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.json").touch()
-    with pytest.raises(DataError, match="is a file; the folder of the data set is wanted"):
+    with pytest.raises(DataError, match="is a file; expected the folder of the data set"):
         splits_of(f"coco:{tmp_path}/a.json")
 
 

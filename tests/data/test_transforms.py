@@ -1,4 +1,4 @@
-"""Augmentation: picture and truth stay together."""
+"""Augmentation: picture and ground truth stay together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.drawn_scenes import DrawnScenes, draw_objects, objects_of
 
 
 def marked_sample(height: int, width: int, y: int, x: int, side: int) -> Sample:
-    """A black picture with one white square, whose truth is class 1."""
+    """A black picture with one white square, whose ground truth is class 1."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     semantic = torch.zeros(height, width, dtype=torch.uint8)
     image[:, y : y + side, x : x + side] = 255
@@ -75,7 +75,7 @@ def test_a_turned_marked_square_lands_in_the_same_place_in_both(seed: int) -> No
     picture, marked = brightness > 127.5, truth == 1
     assert not (picture & ~grown(marked)).any()
     assert not (marked & ~grown(picture)).any()
-    # each pixel of the truth comes from where a second formula says: rotate the vector from the centre
+    # each pixel of the ground truth comes from where a second formula says: rotate the vector from the centre
     angle = np.radians(degrees)
     x1, y1, x2, y2 = geometry.source_box
     for v, u in place.integers(0, geometry.filled_hw, size=(30, 2)):

@@ -35,7 +35,7 @@ def sample(clip: str | None, frame: int | None, *, apple: int | None = None, pea
 
 
 class Counted:
-    """A metric that keeps the segment ids of each answer."""
+    """A metric that keeps the segment ids of each prediction."""
 
     def __init__(self) -> None:
         self.ids: dict[str, list[int]] = {}

@@ -34,11 +34,11 @@ SPREADS = {
     "predictor.bbox_pred": 1.0,
     "fcn_logits": 2.0,
 }
-"""Deviation that the answers of each layer shall have."""
+"""Deviation that the predictions of each layer shall have."""
 
 
 def their_model(name: str, images: list[Tensor], **options: Any) -> nn.Module:
-    """With random weights, whose answers to the images are many and of every size and class."""
+    """With random weights, whose predictions to the images are many and of every size and class."""
     torch.manual_seed(1)
     build_theirs = getattr(detection, name)
     theirs = build_theirs(weights=None, weights_backbone=None, num_classes=7, **options).eval()
@@ -168,7 +168,7 @@ def test_the_usual_numbers_are_theirs(name: str) -> None:
     assert network.thresholds.max_detections == heads.detections_per_img
     assert network.samples == heads.fg_bg_sampler.batch_size_per_image
     assert network.positive_fraction == heads.fg_bg_sampler.positive_fraction
-    # a channel of boxes and of masks for the background, which nothing uses, is left out here
+    # a channel of boxes and of masks for the background, which nothing uses, is skipped here
     background = 4 * (1024 + 1) + 256 + 1
     counts = [sum(parameter.numel() for parameter in one.parameters()) for one in (theirs, network)]
     assert counts[0] - counts[1] == background

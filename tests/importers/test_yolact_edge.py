@@ -61,7 +61,7 @@ def test_every_released_tensor_has_its_place(name: str) -> None:
         network = system_module(model.system).build(num_classes=model.num_classes, **model.arguments)
     require_fit(model.weights, network.state_dict(), source=name, expected=name)
     assert model.system == ("yolact_edge" if "vid" in name else "yolact")
-    # the flow of P3 is left out: its prediction, and what enlarges flow and features for it
+    # the flow of P3 is skipped: its prediction, and what enlarges flow and features for it
     assert len(model.skipped) == (7 if "vid" in name else 0)
     assert len(model.weights) == len(weights) - len(model.skipped)
     assert (model.num_classes, model.input_size) == (classes + 1, 550)

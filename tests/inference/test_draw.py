@@ -263,7 +263,7 @@ def test_a_sheet_shows_segments_and_names_their_classes(monkeypatch: pytest.Monk
         ids = torch.ones(120, 160)
         ids[40:80, 40 + 40 * frame : 80 + 40 * frame] = 5
         panoptic = segments(ids, {1: 0, 5: 1})
-        instances = objects([[5, 5, 55, 35]])  # of the truth of panoptic sets, beside the segments
+        instances = objects([[5, 5, 55, 35]])  # of the ground truth of panoptic sets, beside the segments
         truth = Annotation(panoptic=panoptic, semantic=panoptic.to_semantic(255), instances=instances)
         samples.append(Sample(image, truth, f"clip/{frame}", (120, 160), clip="clip", frame=frame))
     small = fitted(samples[0]).truth.panoptic

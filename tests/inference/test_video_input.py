@@ -151,7 +151,7 @@ def test_what_is_no_video_is_told_in_one_line(tmp_path: Path):
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
     assert told("a.wav", (tmp_path / "sound.wav").read_bytes()) == (
-        "a.wav: holds no video, only audio; a file with pictures is wanted"
+        "a.wav: holds no video, only audio; expected a file with pictures"
     )
     with pytest.raises(DataError, match=r"gone\.mp4: no such file"):
         open_video(tmp_path / "gone.mp4")

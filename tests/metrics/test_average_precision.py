@@ -1,4 +1,4 @@
-"""Average precision equals pycocotools' on a real set with perturbed truth as predictions, and on cases by hand."""
+"""Average precision equals pycocotools' on a real set with perturbed ground truth, and on cases by hand."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_what_cannot_be_counted_is_named() -> None:
     with pytest.raises(DataError, match="class 7 in the prediction is not one of the 4"):
         metric.update(boxed([[0, 0, 9, 9]], [7], [0.5]), truth, id="b")
     other = Annotation(instances=replace(found.instances, masks=replace(found.instances.masks, size=(41, 60))))  # pyright: ignore
-    with pytest.raises(DataError, match="the prediction is 41×60, the truth 40×60"):
+    with pytest.raises(DataError, match="the prediction is 41×60, the ground truth 40×60"):
         metric.update(other, truth, id="b")
     with pytest.raises(RecipeError, match="definition 'voc'"):
         AveragePrecision(LABELS, "voc")

@@ -28,7 +28,7 @@ Frame = tuple[Annotation, Annotation]
 
 
 def tracks(ids: Sequence[Sequence[int]] | np.ndarray, *, void: int = 0, crowd: Sequence[int] = ()) -> Annotation:
-    """Objects of a map of track ids; `void` marks pixels that nobody evaluates."""
+    """Objects of a map of track ids; `void` marks pixels that are ignored."""
     numbers = np.asarray(ids)
     found = [int(id) for id in np.unique(numbers) if id not in (0, void)]
     masks = Masks.from_arrays([numbers == id for id in found], numbers.shape)
@@ -148,7 +148,7 @@ def slow_means(values: np.ndarray) -> dict[str, float]:
 
 
 def random_clip(generator: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Maps [F, H, W] of three moving ellipses as truth and as prediction; some touch the border, some vanish."""
+    """Maps [F, H, W] of three moving ellipses as ground truth and as prediction; some touch the border, some vanish."""
     height, width = 60, 150
     y, x = np.mgrid[:height, :width]
     maps = np.zeros((2, length, height, width), dtype=np.int64)
@@ -250,9 +250,9 @@ def test_what_cannot_be_judged_is_refused() -> None:
         metric.merge(Davis(LABELS, "davis-unsupervised"))
     for predicted, expected, text in (
         (Annotation(), truth, "the prediction has no object masks"),
-        (truth, without(truth, "masks"), "the truth has no object masks"),
+        (truth, without(truth, "masks"), "the ground truth has no object masks"),
         (without(truth, "track_ids"), truth, "the prediction has objects without track ids"),
-        (tracks(np.zeros((2, 2))), truth, "the prediction is 2×2, the truth 4×4"),
+        (tracks(np.zeros((2, 2))), truth, "the prediction is 2×2, the ground truth 4×4"),
     ):
         with pytest.raises(DataError, match=f"image 'a': {text}"):
             metric.update(predicted, expected, id="a")

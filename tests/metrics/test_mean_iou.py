@@ -27,7 +27,7 @@ def maps(values: Sequence[Sequence[int]]) -> Annotation:
 
 
 def measured(pairs: Sequence[tuple[Tensor, Tensor]], labels: LabelSet = LABELS) -> dict[str, Any]:
-    """The metric of (prediction, truth) pairs."""
+    """The metric of (prediction, ground truth) pairs."""
     metric = MeanIoU(labels)
     for index, (predicted, truth) in enumerate(pairs):
         metric.update(Annotation(semantic=predicted), Annotation(semantic=truth), id=str(index))
@@ -197,12 +197,12 @@ def test_frames_of_clips_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("predicted", "truth", "text"),
     [
-        (maps([[0, 1]]), maps([[0], [1]]), "the prediction is 1×2, the truth 2×1"),
+        (maps([[0, 1]]), maps([[0], [1]]), "the prediction is 1×2, the ground truth 2×1"),
         (maps([[0, 5]]), maps([[0, 1]]), "class 5 in the prediction is not one of the 5 of 'five'"),
-        (maps([[0, 1]]), maps([[0, 254]]), "class 254 in the truth"),
+        (maps([[0, 1]]), maps([[0, 254]]), "class 254 in the ground truth"),
         (Annotation(semantic=torch.tensor([[-3]], dtype=torch.int32)), maps([[0]]), "class -3 in the prediction"),
         (Annotation(saliency=torch.zeros(1, 1)), maps([[0]]), "the prediction says no class for each pixel"),
-        (maps([[0]]), Annotation(), "the truth says no class for each pixel"),
+        (maps([[0]]), Annotation(), "the ground truth says no class for each pixel"),
     ],
 )
 def test_what_cannot_be_counted_is_refused_and_leaves_no_trace(

@@ -23,7 +23,7 @@ SKY, CAT, DOG = range(3)
 
 
 def evaluated(*pairs: tuple[Annotation, Annotation], labels: LabelSet = LABELS) -> dict[str, Any]:
-    """The metric of (prediction, truth) pairs."""
+    """The metric of (prediction, ground truth) pairs."""
     metric = PanopticQuality(labels)
     for index, (predicted, truth) in enumerate(pairs):
         metric.update(predicted, truth, id=str(index))
@@ -199,7 +199,7 @@ def shifted(annotation: Annotation, pixels: int) -> Annotation:
 
 
 def real_pairs() -> tuple[LabelSet, list[tuple[Annotation, Annotation]]]:
-    """The two COCO panoptic images, whose ids are sparse, with their truth shifted as a prediction."""
+    """The two COCO panoptic images, whose ids are sparse, with their ground truth shifted as a prediction."""
     folder = require("coco_panoptic_sample")
     content = json.loads((folder / "panoptic_examples.json").read_text())
     categories = content["categories"]
@@ -284,12 +284,16 @@ def test_each_image_has_a_row_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("predicted", "truth", "text"),
     [
-        (segments([[1, 1]], {1: CAT}), segments([[1], [1]], {1: CAT}), "the prediction is 1×2, the truth 2×1"),
+        (segments([[1, 1]], {1: CAT}), segments([[1], [1]], {1: CAT}), "the prediction is 1×2, the ground truth 2×1"),
         (segments([[1]], {1: 3}), segments([[1]], {1: CAT}), "the prediction has a segment 1 of class 3"),
-        (segments([[1]], {1: CAT}), segments([[4]], {4: -1}), "the truth has a segment 4 of class -1"),
+        (segments([[1]], {1: CAT}), segments([[4]], {4: -1}), "the ground truth has a segment 4 of class -1"),
         (segments([[1]], {-4: CAT}), segments([[1]], {1: CAT}), "the prediction has a segment of the id -4"),
         (Annotation(), segments([[1]], {1: CAT}), "the prediction tells no segments"),
-        (segments([[1]], {1: CAT}), Annotation(semantic=torch.zeros(1, 1).byte()), "the truth tells no segments"),
+        (
+            segments([[1]], {1: CAT}),
+            Annotation(semantic=torch.zeros(1, 1).byte()),
+            "the ground truth tells no segments",
+        ),
     ],
 )
 def test_what_cannot_be_counted_is_refused(predicted: Annotation, truth: Annotation, text: str) -> None:

@@ -188,8 +188,8 @@ def test_what_cannot_be_judged_is_refused() -> None:
     truth = annotation([(1, "xxxx......", 1.0)])
     with pytest.raises(DataError, match="image 'a': the prediction has no object masks"):
         metric.update(Annotation(), truth, id="a")
-    with pytest.raises(DataError, match="image 'a': the truth has no object masks"):
+    with pytest.raises(DataError, match="image 'a': the ground truth has no object masks"):
         metric.update(truth, Annotation(), id="a")
-    with pytest.raises(DataError, match="image 'a': class 4 in the truth"):
+    with pytest.raises(DataError, match="image 'a': class 4 in the ground truth"):
         metric.update(truth, annotation([(4, "xxxx......", 1.0)]), id="a")
     assert not metric.images

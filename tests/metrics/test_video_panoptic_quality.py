@@ -27,7 +27,7 @@ Clip = Sequence[tuple[Annotation, Annotation]]
 
 
 def evaluated(*clips: Clip, labels: LabelSet = LABELS, k: Sequence[int] = (0, 5, 10, 15)) -> dict[str, Any]:
-    """The metric of clips of (prediction, truth) pairs."""
+    """The metric of clips of (prediction, ground truth) pairs."""
     metric = VideoPanopticQuality(labels, k=k)
     for number, frames in enumerate(clips):
         for place, (predicted, truth) in enumerate(frames):

@@ -264,7 +264,7 @@ def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
         loss="hinge", C=1e-3, class_weight={1: 2}, intercept_scaling=10, dual=True, random_state=0, max_iter=10_000
     )
     machine.fit(np.stack(positives + negatives), [1] * len(positives) + [-1] * len(negatives))
-    # the second round takes latent positives and leaves out easy negatives, so the two machines agree, not to the bit
+    # the second round takes latent positives and skips easy negatives, so the two machines agree, not to the bit
     features = torch.cat(found)
     theirs = machine.decision_function((features * scale).double().numpy())
     ours = system.margins(features)[:, thing].numpy()

@@ -278,7 +278,7 @@ def test_it_learns_in_half_precision() -> None:
 def test_losses_without_truth_are_named() -> None:
     network = small()
     batch = things_batch()
-    with pytest.raises(DataError, match="without truth"), torch.no_grad():
+    with pytest.raises(DataError, match="without ground truth"), torch.no_grad():
         network.loss(network(batch.images), batch)
 
 

@@ -409,7 +409,7 @@ def small(**changes: Any) -> VPSNet:
 
 
 def pairs(count: int = 1, **arguments: Any) -> Batch:
-    """Noise with rectangles, the objects' numbers those of their order; what is no thing is left out."""
+    """Noise with rectangles, the objects' numbers those of their order; what is no thing is skipped."""
     batch = random_batch(SIZE, [(50, 71)] * 2 * count, **arguments)
     truth = []
     for one in batch.truth:
@@ -653,7 +653,7 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
     with pytest.raises(DataError, match="1 images to learn from; pairs"):
         network.train()(batch.images[:1], batch.valid_sizes[:1], batch.truth[:1])
     output = learned(network, batch)
-    with pytest.raises(DataError, match="forward was called with truth"):
+    with pytest.raises(DataError, match="forward was called with ground truth"):
         network.decode(output, Sizes.of(batch))
     with torch.no_grad():
         answer = network.eval()(batch.images[:1])
@@ -661,7 +661,7 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
             network(batch.images[:1, :, :, :60], memory=answer.memory)
         with pytest.raises(DataError, match="2 frames with the memory of one clip"):
             network(batch.images, memory=answer.memory)
-        with pytest.raises(DataError, match="without truth"):
+        with pytest.raises(DataError, match="without ground truth"):
             network.loss(answer, batch)
 
 

@@ -415,7 +415,7 @@ def test_masks_are_the_whole_ones_enlarged(original: tuple[int, int], valid: tup
             for mask in masks.double()
         ]
     )
-    assert len(instances) == 4, "what lies beyond the image is left out"
+    assert len(instances) == 4, "what lies beyond the image is skipped"
     differing = instances.masks.dense() != (values[:4] > 0.5)
     assert not (differing & ((values[:4] - 0.5).abs() > 1e-5)).any()
     assert (instances.masks.areas() > 0).sum() >= 3
@@ -572,7 +572,7 @@ def test_the_mask_iou_network_sees_small_grids_too() -> None:
 def test_what_is_missing_is_said() -> None:
     system = small().train()
     batch = batch_of(ellipses(0, 2))
-    with pytest.raises(DataError, match="without truth"):
+    with pytest.raises(DataError, match="without ground truth"):
         system.loss(system(batch.images), batch)
     with pytest.raises(DataError, match="no objects with masks"):
         system(batch.images, truth=(Annotation(),))

@@ -1,4 +1,5 @@
-"""YolactEdge: the partial frames against loops over single numbers, what is left out of them, the key frames, and what
+"""YolactEdge: the partial frames against loops over single numbers, what is excluded from them, the key frames, and
+what
 is trained on pairs."""
 
 from __future__ import annotations
@@ -549,5 +550,5 @@ def test_impossible_things_are_refused() -> None:
     batch = batch_of(ellipses(0, 2), ellipses(1, 1), ellipses(2, 1))
     with pytest.raises(DataError, match="3 images: pairs"):
         system(batch.images.double(), truth=batch.truth)
-    with pytest.raises(DataError, match="without truth"):
+    with pytest.raises(DataError, match="without ground truth"):
         system.loss(system(batch.images.double()), batch)

@@ -312,7 +312,7 @@ def test_the_classifiers_layers_become_convolutions(monkeypatch: pytest.MonkeyPa
     [
         ("timm/resnet18", 16, (2, 4, 8, 16, 16)),
         ("timm/regnetx_002", 8, (2, 4, 8, 8, 8)),
-        ("efficientnet_b0", 16, (2, 4, 8, 16, 16)),  # the prefix may be left out
+        ("efficientnet_b0", 16, (2, 4, 8, 16, 16)),  # the prefix may be skipped
         ("timm/convnext_atto", 8, (4, 8, 8, 8)),
         ("timm/swin_tiny_patch4_window7_224", 32, (4, 8, 16, 32)),
     ],

@@ -136,7 +136,7 @@ def test_so_many_are_sampled_and_every_object_has_an_anchor(levels: list[Tensor]
 def test_background_in_a_crowd_is_not_learnt_from(levels: list[Tensor]) -> None:
     crowd = objects_of([0.0, 0, 128, 96], crowd=[True])
     _, samples = samples_of(our_rpn(samples=EVERY), levels, (crowd, objects_of()))
-    # whatever lies in the crowd by 70 % is left out; without objects all anchors are background
+    # whatever lies in the crowd by 70 % is skipped; without objects all anchors are background
     total = sum(level.shape[2] * level.shape[3] * 3 for level in levels)
     assert len(samples.logits[1]) == total
     assert 0 < len(samples.logits[0]) < total // 4

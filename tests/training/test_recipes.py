@@ -42,11 +42,11 @@ def test_the_common_names_are_in_every_recipe() -> None:
     [
         ("step=3", r"--set step: unknown \(did you mean steps\?\); valid names are input_size, seed, .*model\.dropout"),
         ("steps", "NAME=VALUE"),
-        ("steps=many", "a whole number is wanted"),
-        ("steps=1.5", "a whole number is wanted"),
+        ("steps=many", "expected a whole number"),
+        ("steps=1.5", "expected a whole number"),
         ("steps=0", "at least 1"),
         ("batch_size=1", "freeze_batch_norm"),
-        ("optimizer.lr=fast", "a number is wanted"),
+        ("optimizer.lr=fast", "expected a number"),
         ("freeze_batch_norm=maybe", "true or false"),
         ("precision=int4", "auto, float32 or bfloat16"),
         ("augmentation.scale_min=3", "larger than"),
@@ -59,7 +59,7 @@ def test_the_common_names_are_in_every_recipe() -> None:
         ("optimizer.head_bias_lr_multiplier=-1", "at least 0"),
         ("crop_size=8", "at least 16"),
         ("crop_size=[64,8]", "at least 16"),
-        ("crop_size=384,1248", r"a whole number is wanted, or \[HEIGHT,WIDTH\]"),
+        ("crop_size=384,1248", r"expected a whole number, or \[HEIGHT,WIDTH\]"),
         ("crop_size=[64,64,64]", r"or \[HEIGHT,WIDTH\]"),
     ],
 )

@@ -91,7 +91,7 @@ def show(
     seed: Annotated[int, typer.Option("--seed", help="Of the choice of images.")] = 0,
     quiet: QuietOption = False,
 ) -> int:
-    """Draw images with their truth on one sheet, with the names of the classes.
+    """Draw images with their ground truth on one sheet, with the names of the classes.
 
     Without @SPLIT the images are those of train, or of the first split there is.
     """
@@ -214,7 +214,7 @@ def _require_picture_name(path: Path) -> None:
     from PIL import Image
 
     if path.suffix.lower() not in Image.registered_extensions():
-        raise DataError(f"{path}: the name of a picture is wanted, such as sheet.png")
+        raise DataError(f"{path}: expected the name of a picture, such as sheet.png")
     if not path.parent.is_dir():
         raise DataError(f"{path}: no folder {path.parent} to write it to")
 

@@ -26,7 +26,7 @@ def evaluate_images(
     hidden: bool,
     watchers: Sequence[Callable[[Sample, Annotation], None]] = (),
 ) -> tuple[str, ...]:
-    """Count images that have an answer; returns why some could not be.
+    """Count images that have a prediction; returns why some could not be.
 
     Args:
         subject: what is evaluated.

@@ -65,7 +65,7 @@ def train(
         given = [name for name, value in (("SYSTEM", system), ("--data", data), ("--out", out)) if value]
         if given or settings or init or backbone or label_map or seed is not None:
             raise RecipeError(
-                f"--resume {resume} takes everything from its recipe.json; leave out "
+                f"--resume {resume} takes everything from its recipe.json; skips "
                 f"{', '.join([*given, *(['the options that change it'] if not given else [])])}"
             )
     folder = resume or out

@@ -23,12 +23,12 @@ from pixelwise.types import Annotation, Sample
 
 
 class Dataset(Protocol):
-    """Images with their truth, by number. Can be pickled, so that other processes may read.
+    """Images with their ground truth, by number. Can be pickled, so that other processes may read.
 
     Attributes:
         name: the specification it was opened by, such as `camvid:./CamVid@train`.
         format: the format on disk.
-        labels: what the class ids of the truth mean.
+        labels: what the class ids of the ground truth mean.
         ids: one for each image, unique.
         note: what was decided when it was opened and the user should know, or None.
         clips: the clip of each image, where all are frames that stand clip by clip in the order of time; else None.
@@ -86,7 +86,7 @@ class FileDataset:
 
     Attributes:
         items: the images; every one has a file.
-        read: reads the truth of one.
+        read: reads the ground truth of one.
         source: the file or the folder that lists them.
     """
 
@@ -147,7 +147,7 @@ class FileDataset:
         return Sample(image, truth, item.id, size, clip=item.clip, frame=self._places[index])
 
     def truth(self, index: int) -> Annotation:
-        """The truth of one image, without reading the image's pixels."""
+        """The ground truth of one image, without reading the image's pixels."""
         return self.read(self.items[index], self.labels, self.size_of(index))
 
     def size_of(self, index: int) -> tuple[int, int]:
@@ -206,7 +206,7 @@ def _is_lonely_truth(item: Item) -> bool:
 
 
 def _require_files(items: Sequence[Item], listing: Listing, *, name: str) -> None:
-    """Raise DataError where an image or its truth is missing."""
+    """Raise DataError where an image or its ground truth is missing."""
     there: dict[Path, bool] = {}
     for what in ("image", listing.noun):
         if what != "image" and listing.may_lack:
@@ -430,9 +430,9 @@ class Wrapped:
 class Mapped(Wrapped):
     """A set whose classes are those of another label set.
 
-    Objects whose class the map ignores, or makes one that has no objects such as the background, are left out of
-    `instances`. Where the truth has segments, those of ignored classes become void, and classes and objects are made
-    anew from them.
+    Objects whose class the map ignores, or makes one that has no objects such as the background, are excluded from
+    `instances`. Where the ground truth has segments, those of ignored classes become void, and classes and objects are
+    made anew from them.
     """
 
     label_map: LabelMap
@@ -453,7 +453,7 @@ class Mapped(Wrapped):
         return replace(sample, truth=self.mapped(sample.truth))
 
     def mapped(self, truth: Annotation) -> Annotation:
-        """Truth of the set that is mapped, with the classes of the target."""
+        """Ground truth of the set that is mapped, with the classes of the target."""
         if truth.semantic is not None:
             semantic = self.label_map.apply(truth.semantic.numpy())
             truth = replace(truth, semantic=torch.from_numpy(semantic))

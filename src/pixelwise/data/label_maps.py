@@ -53,7 +53,7 @@ def _map_file(text: str) -> AbstractContextManager[Path]:
     shipped = resources.files("pixelwise.labels.maps")
     names = sorted(entry.name.removesuffix(".toml") for entry in shipped.iterdir() if entry.name.endswith(".toml"))
     if text not in names:
-        raise DataError(f"--map {text}: no such file; names, a TOML file, or one of {', '.join(names)} is wanted")
+        raise DataError(f"--map {text}: no such file; expected names, a TOML file, or one of {', '.join(names)}")
     return resources.as_file(shipped.joinpath(f"{text}.toml"))
 
 

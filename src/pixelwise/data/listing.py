@@ -178,7 +178,7 @@ class Repair(NamedTuple):
 
 
 ReadTruth = Callable[[Item, LabelSet, Size], Annotation]
-"""Reads the ground truth of an image of that size. Raises DataError, also for truth of another size."""
+"""Reads the ground truth of an image of that size. Raises DataError, also for ground truth of another size."""
 
 InspectTruth = Callable[[Item, LabelSet, "Size | None"], Findings]
 """What is in the ground truth of an image, given its size, or None where that cannot be read."""

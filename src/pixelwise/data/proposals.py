@@ -52,7 +52,7 @@ class ProposalFiles:
             return
         entries = read_json(path, expected="a folder of .npz files or a JSON file")
         if not isinstance(entries, list) or not all(isinstance(one, dict) and "image_id" in one for one in entries):
-            raise DataError(f"{path}: a list of proposals with image_id is wanted")
+            raise DataError(f"{path}: expected a list of proposals with image_id")
         self.entries = {}
         for entry in entries:
             self.entries.setdefault(str(entry["image_id"]), []).append(entry)
@@ -78,7 +78,7 @@ class ProposalFiles:
             with np.load(path, allow_pickle=False) as arrays:
                 superpixels, members = arrays["superpixels"], arrays["members"]
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: superpixels and members are wanted ({error})") from None
+            raise DataError(f"{path}: expected superpixels and members ({error})") from None
         if superpixels.shape != tuple(size):
             shape = "×".join(map(str, superpixels.shape))
             raise DataError(f"{path}: superpixels of {shape}, the image is {size[0]}×{size[1]} (height×width)")
@@ -86,7 +86,7 @@ class ProposalFiles:
         if members.ndim != 2 or members.shape[1] != len(numbers):
             shape = "×".join(map(str, members.shape))
             raise DataError(
-                f"{path}: members of {shape} for {len(numbers)} superpixels; regions × superpixels is wanted"
+                f"{path}: members of {shape} for {len(numbers)} superpixels; expected regions × superpixels"
             )
         ids = places.reshape(size).astype(np.int32)
         return Regions(torch.from_numpy(ids), torch.from_numpy(members[: self.count].astype(bool)))

@@ -51,7 +51,7 @@ class DataSpec:
         format, colon, rest = text.partition(":")
         if not colon or not format or not rest:
             raise DataError(
-                f"'{text}' is not a data set; FORMAT:PATH[@SPLIT][?option=value&…] is wanted, "
+                f"'{text}' is not a data set; expected FORMAT:PATH[@SPLIT][?option=value&…], "
                 f"such as masks:./scans@train (formats: {', '.join(format_names())})"
             )
         location, question, query = rest.partition("?")
@@ -59,7 +59,7 @@ class DataSpec:
         if not at or "/" in split:
             path, split = location, None
         if split == "":
-            raise DataError(f"'{text}': nothing follows the @; a split is wanted, such as @train")
+            raise DataError(f"'{text}': nothing follows the @; expected a split, such as @train")
         path = path.rstrip("/") or path[:1]
         if not path:
             raise DataError(f"'{text}': no folder between {format}: and what follows")
@@ -141,7 +141,7 @@ def folder_of(spec: DataSpec) -> Path:
     """The folder of the specification, `~` expanded. Raises DataError if it is not there."""
     path = Path(spec.path).expanduser()
     if path.is_file():
-        raise DataError(f"{spec}: {path} is a file; the folder of the data set is wanted")
+        raise DataError(f"{spec}: {path} is a file; expected the folder of the data set")
     if not path.is_dir():
         there = next(parent for parent in path.absolute().parents if parent.is_dir())
         raise DataError(f"{spec}: no folder {path}; of its path {there} is there")
@@ -181,7 +181,7 @@ def _options(text: str, query: str) -> Iterator[tuple[str, str]]:
     for part in query.split("&"):
         name, equals, value = part.partition("=")
         if not name or not equals:
-            raise DataError(f"'{text}': after the ? stands '{part}'; option=value is wanted, several joined by &")
+            raise DataError(f"'{text}': after the ? stands '{part}'; expected option=value, several joined by &")
         if name in seen:
             raise DataError(f"'{text}': option '{name}' stands more than once")
         seen.add(name)

@@ -70,7 +70,7 @@ def contact_sheet(samples: Iterable[Sample], labels: LabelSet) -> Image.Image:
 
 
 def comparison_sheet(compared: Sequence[Compared], labels: LabelSet) -> Image.Image:
-    """Draw images, each beside its truth and its prediction with a caption above, and one legend; read row by row."""
+    """Draw images, each beside its ground truth and its prediction, a caption above, and one legend; row by row."""
     columns = 1 if len(compared) <= 3 else 2
     heading, font = CAPTION_HEIGHT + MARGIN, ImageFont.load_default(14)
     cell = CELL_HW[1] + MARGIN

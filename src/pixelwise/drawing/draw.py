@@ -1,7 +1,7 @@
 """An annotation drawn over its image: colours, outlines, and a legend that never hides the picture.
 
-Truth and prediction are drawn alike. The picture stands at the top left, pixel for pixel; the legend is added to the
-right of it or beneath it.
+Ground truth and prediction are drawn alike. The picture stands at the top left, pixel for pixel; the legend is added
+to the right of it or beneath it.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def paint_panoptic(
 def panoptic_legend(panoptic: Panoptic, places: Int32[np.ndarray, "H W"], labels: LabelSet) -> list[LegendRow]:
     """The things, at most LEGEND_OBJECTS, then the classes of stuff with their shares; each the largest first.
 
-    Then what nobody evaluated; background is left out.
+    Then what nobody evaluated; background is skipped.
     """
     areas = _counts(places, len(panoptic) + 1)
     colours = _segment_colours(panoptic, labels)
@@ -288,7 +288,7 @@ def _paint_regions(
 
 
 def semantic_legend(semantic: np.ndarray, labels: LabelSet) -> list[LegendRow]:
-    """The classes that occur, the largest first, then what nobody evaluated; background is left out."""
+    """The classes that occur, the largest first, then what nobody evaluated; background is skipped."""
     counts = _counts(semantic, max(256, len(labels) + 1))
     shares = {index: counts[index] / semantic.size for index in np.flatnonzero(counts).tolist()}
     void = shares.pop(len(counts) - 1, None)

@@ -21,7 +21,7 @@ class ClassConfusion:
         self._metric = MeanIoU(labels)
 
     def __call__(self, sample: Sample, predicted: Annotation) -> None:
-        """Count one image, if both its truth and its prediction tell a class for each pixel."""
+        """Count one image, if both its ground truth and its prediction tell a class for each pixel."""
         if predicted.panoptic is None or sample.truth.semantic is None:
             return
         semantic = predicted.panoptic.to("cpu").to_semantic(self._metric.labels.ignore_id)

@@ -95,7 +95,7 @@ class Comparison:
 def compare(
     subjects: Sequence[Subject], metrics: Sequence[TaskMetric], *, repeats: int, started: float
 ) -> Iterator[str | Comparison]:
-    """Measure work, speed and memory of models whose answers were counted before.
+    """Measure work, speed and memory of models whose predictions were counted before.
 
     Args:
         subjects: models on the same device and the same data.
@@ -176,7 +176,7 @@ def latencies(
     repeats: int,
     wait: Callable[[], None],
 ) -> list[list[float]]:
-    """Seconds of each answer to each picture, `repeats` times; one list for each of `answers`.
+    """Seconds of each prediction to each picture, `repeats` times; one list for each of `answers`.
 
     All answer a picture one after the other, beginning with another one each time, so that a machine that becomes
     slower does so for all. Each answers each picture once before, untimed.

@@ -58,7 +58,7 @@ def evaluate(
         metric: is updated once for each sample.
         workers: processes that read images.
         indices: which samples; None takes all.
-        go_on: leave out an image that cannot be read or evaluated, and yield why.
+        go_on: skips an image that cannot be read or evaluated, and yield why.
         watch: is shown every counted sample with its prediction.
 
     Raises:

@@ -43,7 +43,7 @@ class Subject:
         name: of the model, or the place of the predictions.
         answers: what it says of a sample.
         dataset: in the classes of the predictions.
-        indices: the images that have an answer.
+        indices: the images that have a prediction.
         notes: what the user should know beforehand.
         conditions: what else decides the numbers, as JSON values: the weights, and the options of prediction.
         predictor: the model; None for stored predictions.
@@ -67,7 +67,7 @@ class Subject:
 
     @property
     def considered(self) -> Sequence[int]:
-        """The images that are evaluated, with or without an answer."""
+        """The images that are evaluated, with or without a prediction."""
         return range(len(self.dataset)) if self.chosen is None else self.chosen
 
     @property

@@ -39,7 +39,7 @@ class WorstImages:
         nothing_to_evaluate, *_ = score.badness
         if place >= self.count or nothing_to_evaluate:
             return
-        if predicted.instances is None:  # then the classes are compared, whatever else the truth tells
+        if predicted.instances is None:  # then the classes are compared, whatever else the ground truth tells
             sample = replace(sample, truth=replace(sample.truth, instances=None))
         self._keys.insert(place, key)
         self.kept.insert(
@@ -48,5 +48,5 @@ class WorstImages:
         del self._keys[self.count :], self.kept[self.count :]
 
     def sheet(self) -> Image.Image | None:
-        """The kept images with truth and prediction, the worst first; None if nothing was evaluated."""
+        """The kept images with ground truth and prediction, the worst first; None if nothing was evaluated."""
         return comparison_sheet(self.kept, self.metric.labels) if self.kept else None

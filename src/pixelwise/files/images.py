@@ -53,7 +53,7 @@ IMAGE_SUFFIXES = (
 """Suffixes, in lower case, of the files that count as images when a folder is listed."""
 
 LISTED_SUFFIXES = 6
-"""So many suffixes of files that were passed over are named."""
+"""So many suffixes of files that were skipped are named."""
 
 MAX_MEGAPIXELS = 200.0
 """Images with more pixels than this are refused before they are decoded, unless a caller allows more."""
@@ -172,7 +172,7 @@ def read_colours(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) ->
 
 
 def read_channels(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> UInt8[np.ndarray, "H W 3"]:
-    """Read a file whose red, green and blue are numbers, as stored; transparency is passed over.
+    """Read a file whose red, green and blue are numbers, as stored; transparency is skipped.
 
     Raises:
         DataError: as `read_image`; also a JPEG, and a file of one channel.
@@ -181,7 +181,7 @@ def read_channels(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -
     with _opened(path, max_megapixels) as image:
         _refuse_jpeg(image, path)
         if image.mode not in ("RGB", "RGBA", "P"):
-            raise DataError(f"{path}: mode {image.mode}; numbers in the three channels of an RGB file are wanted")
+            raise DataError(f"{path}: mode {image.mode}; expected numbers in the three channels of an RGB file")
         orientation = _orientation(image)
         _load(image, path)
         with _decoding(image, path):
@@ -444,7 +444,7 @@ def _why_no_ids(image: Image.Image) -> str:
     if (pixels == pixels[:, :, :1]).all():
         return f"a colour mask (mode {image.mode}) whose channels are all equal; store one of them, as greyscale PNG"
     return (
-        f"a colour mask (mode {image.mode}), ids are wanted; turn its colours into ids: "
+        f"expected a colour mask (mode {image.mode}), ids; turn its colours into ids: "
         "pixelwise data convert 'masks:…?palette=labels' masks:…"
     )
 

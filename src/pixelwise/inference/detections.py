@@ -1,4 +1,4 @@
-"""Objects that were seen several times, in windows, at several scales or in a mirror, joined to one answer."""
+"""Objects that were seen several times, in windows, at several scales or in a mirror, joined to one prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A private, faster copy of a network, with the answers of the network.
+"""A private, faster copy of a network, with the predictions of the network.
 
 Batch norm in evaluation mode is a factor and a summand for each channel, and goes into the convolution before it. On
 the CPU the activation and the addition of a residual block are then computed by the convolution too, while its result

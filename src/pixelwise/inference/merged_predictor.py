@@ -77,7 +77,7 @@ class MergedPredictor(Predictor):
         return self.semantic.logits(image, size)
 
     def require_possible(self, options: Options) -> None:
-        """Windows and several scales are no hindrance: what is merged are the answers for the whole image."""
+        """Windows and several scales are no hindrance: what is merged are the predictions for the whole image."""
         self.semantic.require_possible(options)
         self.instance.require_possible(options)
 

@@ -236,7 +236,7 @@ def _existing(folder: Path) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     content = read_json(path, expected="the card of a model; copy or write it again", error=CheckpointError)
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: a JSON object is wanted, not a {type(content).__name__}")
+        raise CheckpointError(f"{path}: expected a JSON object, not a {type(content).__name__}")
     return content
 
 

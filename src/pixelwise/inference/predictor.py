@@ -37,7 +37,7 @@ class Options:
 
     Attributes:
         score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
-            Of one that finds objects or things: those with a lower score are left out; None takes the model's own
+            Of one that finds objects or things: those with a lower score are skipped; None takes the model's own
             threshold.
         max_detections: most objects for each image, None for the model's own number; without effect on models that find
             no objects.
@@ -56,11 +56,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.score_threshold is not None and not 0 <= self.score_threshold <= 1:
-            raise RecipeError(f"score threshold {self.score_threshold}: a probability from 0 to 1 is wanted")
+            raise RecipeError(f"score threshold {self.score_threshold}: expected a probability from 0 to 1")
         if self.max_detections is not None and self.max_detections < 1:
-            raise RecipeError(f"max detections {self.max_detections}: at least 1 is wanted")
+            raise RecipeError(f"max detections {self.max_detections}: expected at least 1")
         if self.input_size is not None and self.input_size < 1:
-            raise RecipeError(f"input size {self.input_size}: at least 1 pixel is wanted")
+            raise RecipeError(f"input size {self.input_size}: expected at least 1 pixel")
 
 
 class OptionArguments(TypedDict, total=False):
@@ -103,7 +103,7 @@ class Predictor:
         card: what is known of it.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         name: what results call the model; its system's name if none is given.
-        note: what a user should know of the model before its answers, one line.
+        note: what a user should know of the model before its predictions, one line.
 
     Attributes:
         model: the stored module, with its own keys.
@@ -134,7 +134,7 @@ class Predictor:
         self._fused_settings: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """The copy is left out of copies and pickles; it is made anew."""
+        """The copy is excluded from copies and pickles; it is made anew."""
         return {**self.__dict__, "_fused": None, "_fused_from": None}
 
     @property
@@ -213,7 +213,7 @@ class Predictor:
             require_takes_proposals(self.model)
             if options.tile or options.tta:
                 raise RecipeError(
-                    f"{self.name}: proposals are of the whole image as it is; leave out "
+                    f"{self.name}: proposals are of the whole image as it is; skips "
                     f"{'--tile' if options.tile else '--tta'}, or ?proposals="
                 )
             return self._decoded(image, input_size, options, proposals=proposals)[0]
@@ -255,8 +255,8 @@ class Predictor:
             proposals: see `annotate`.
 
         Returns:
-            the answer at the size of the frame, and the memory for the next frame: bounded, whatever the length of the
-            clip; None of a model that keeps none (without `uses_memory`), which looks at each frame by itself.
+            the prediction at the size of the frame, and the memory for the next frame: bounded, whatever the length of
+            the clip; None of a model that keeps none (without `uses_memory`), which looks at each frame by itself.
 
         Raises:
             DataError: the frame has another size than the one before, or is seen at another.
@@ -503,7 +503,7 @@ def choose_device(wanted: str | torch.device) -> torch.device:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise RecipeError(f"device '{wanted}': auto, cpu, cuda or cuda:N is wanted") from None
+        raise RecipeError(f"device '{wanted}': expected auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RecipeError(f"device '{wanted}': torch finds {torch.cuda.device_count()} GPUs here; use cpu or auto")
     return device

@@ -42,7 +42,7 @@ class Scene:
         image: RGB, 0-255.
         annotation: what the model says.
         labels: the classes.
-        seconds: what the answer took, without reading and writing.
+        seconds: what the prediction took, without reading and writing.
         model: the model's name.
         name: the image's name, such as its path; None for an image that came without one.
         is_tracked: whether the ids of segments are those of a clip, so that a thing has the same one in all frames.
@@ -127,7 +127,7 @@ class Scene:
     def record(self) -> dict[str, Any]:
         """The scene as JSON values: the line of `results.jsonl`.
 
-        A semantic scene has one segment for each class that occurs, background left out; its `id` is the class id,
+        A semantic scene has one segment for each class that occurs, background skipped; its `id` is the class id,
         its `score` the mean probability, its `box` x1 y1 x2 y2 with x2 y2 exclusive. A scene of objects has one for
         each, the highest-scoring first; its `id` is its number in `photo.instances.png`, and classes pasted from the
         objects are in `photo.semantic.png` alone. A panoptic scene has one for each segment, in the order of their

@@ -31,7 +31,7 @@ class PixelLoss:
     """Cross-entropy of the evaluated pixels, as a value: `fit` replaces a system's `pixel_loss` by that of the stage.
 
     Attributes:
-        ignore_id: stands in the truth where nobody evaluates.
+        ignore_id: stands in the ground truth where nobody evaluates.
         class_weights: factor on the pixels of each class, or None for 1; see `median_frequency_weights`.
         ohem: fraction of an image's evaluated pixels that count, those of the largest (weighted) loss. They are
             chosen image by image, so that several processes choose what one would. Source: `top_k_percent_pixels` of
@@ -45,7 +45,7 @@ class PixelLoss:
     align_corners: bool = False
 
     def __call__(self, logits: Float[Tensor, "B K h w"], truth: Int64[Tensor, "B H W"], *, weight: float = 1.0) -> Term:
-        """Enlarge the scores bilinearly to the truth's size and sum the cross-entropy of the pixels that count.
+        """Enlarge the scores bilinearly to the ground truth's size and sum the cross-entropy of the pixels that count.
 
         The scores are enlarged and the labels kept full-size, so that no label is lost (Chen et al., DeepLab v3,
         section 4.1). Scores of half precision are summed in float32.

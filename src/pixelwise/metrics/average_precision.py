@@ -198,7 +198,7 @@ class AveragePrecision(PerImage[ImageObjects]):
         """`mask_ap`, `mask_ap50`, `mask_ap75`, `mask_ap_small` …, `mask_ar1` …, the same for `box_`, and `per_class`.
 
         `boundary` adds `boundary_ap` and its companions. Fractions of 1; None where there is no object to find, and for
-        masks where the truth or the predictions have none.
+        masks where the ground truth or the predictions have none.
         """
         evaluated = self.labels.object_ids
         kinds = ("mask", "box", *(("boundary",) if self.definition == "boundary" else ()))

@@ -59,7 +59,7 @@ class _Family(NamedTuple):
     """Definitions that one metric has.
 
     Attributes:
-        task: whose answers are evaluated.
+        task: whose predictions are evaluated.
         metric: is made from the classes and the name of a definition.
         shown: what a table of models shows of it; by the first weights are chosen.
         definitions: by name, one line each.
@@ -115,7 +115,7 @@ def new_metric(
     """The metric of a task, by this definition or, with None, by the usual one of the task and the label set.
 
     Args:
-        task: what the answers are.
+        task: what the predictions are.
         labels: the classes.
         definition: one of the task's.
         clips: whether the images are frames of clips.

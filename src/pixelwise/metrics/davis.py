@@ -1,13 +1,13 @@
 """DAVIS: region similarity J and contour accuracy F of objects in clips, each by its mean, recall and decay.
 
 In each frame J is the IoU of an object's mask and F the harmonic mean of precision and recall of its contour: a pixel
-of one contour is right if one of the other lies within 0.8 % of the image's diagonal, rounded up. Where neither truth
-nor prediction have the object both are 1. Recall is the share of frames above 0.5, decay the mean of the first quarter
-of the frames less that of the last. Means are over all objects of all clips. Void pixels, and those of crowds, are
-taken from all masks.
+of one contour is right if one of the other lies within 0.8 % of the image's diagonal, rounded up. Where neither ground
+truth nor prediction have the object both are 1. Recall is the share of frames above 0.5, decay the mean of the first
+quarter of the frames less that of the last. Means are over all objects of all clips. Void pixels, and those of crowds,
+are taken from all masks.
 
 - `davis`: the semi-supervised task of 2016 and 2017. The first frame is given, so that predicted ids are the true
-  ones; it is left out, and so is the last. What has an id that the truth does not have counts nowhere.
+  ones; it is skipped, and so is the last. What has an id that the ground truth does not have counts nowhere.
 - `davis-unsupervised`: that of 2019. Nothing is given: the tracks of a clip are assigned to its objects so that the
   mean of J and F is largest; tracks without object cost nothing. All frames count.
 
@@ -41,7 +41,7 @@ from pixelwise.types import Annotation, Instances, Masks
 
 DEFINITIONS: dict[str, str] = {
     "davis": "J and F by DAVIS' semi-supervised definition: objects by their ids, means over objects, the first and "
-    "the last frame of a clip left out; contours match within 0.8 % of the diagonal",
+    "the last frame of a clip skipped; contours match within 0.8 % of the diagonal",
     "davis-unsupervised": "J and F by DAVIS' unsupervised definition: the tracks of a clip are assigned to its objects "
     "so that the mean of J and F is largest, all frames; contours match within 0.8 % of the diagonal",
 }
@@ -52,7 +52,7 @@ CONTOUR_TOLERANCE = 0.008
 
 
 class TrueObject(NamedTuple):
-    """An object of the truth in a frame: track id, class id, pixels of its mask and of its contour."""
+    """An object of the ground truth in a frame: track id, class id, pixels of its mask and of its contour."""
 
     id: int
     label: int
@@ -152,7 +152,7 @@ class Davis(PerImage[FrameObjects]):
         id = new_key(self.images, id, clip, frame)
         if clip is not None and frame is None:
             raise DataError(f"image '{id}': a frame of the clip '{clip}' without its place; decay needs the order")
-        truth_name, found_name = f"image '{id}': the truth", f"image '{id}': the prediction"
+        truth_name, found_name = f"image '{id}': the ground truth", f"image '{id}': the prediction"
         objects, masks = _tracks(truth.instances, name=truth_name)
         found, found_masks = _tracks(predicted.instances, name=found_name)
         require_size(found_masks.size, masks.size, id=id)
@@ -224,7 +224,7 @@ def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks
 
 
 def _void(truth: Annotation, objects: Instances, masks: Masks, labels: LabelSet) -> Bool[Tensor, "H W"] | None:
-    """The pixels that nobody evaluates; None where there are none."""
+    """The pixels that are ignored; None where there are none."""
     crowds = [] if objects.crowd is None else objects.crowd.nonzero().flatten().tolist()
     void = torch.zeros(masks.size, dtype=torch.bool)
     if truth.semantic is not None and truth.semantic.shape == void.shape:

@@ -1,14 +1,15 @@
 """Mean intersection over union and its companions, by the definitions of PASCAL VOC, ADE20K and Cityscapes.
 
-One confusion matrix over all pixels of all images. IoU = tp / (truth + predicted - tp); the mean is over all classes,
-background included. Pixels whose truth is void are not counted, so what is predicted there costs nothing; predicting
-void where there is truth is an error. The definitions agree in this, and differ in:
+One confusion matrix over all pixels of all images. IoU = tp / (ground truth + predicted - tp); the mean is over all
+classes, background included. Pixels whose ground truth is void are not counted, so what is predicted there costs
+nothing; predicting void where there is ground truth is an error. The definitions agree in this, and differ in:
 
-- `voc`: a class that neither truth nor predictions have does not count in the means. So do Cityscapes and FCN's tools.
+- `voc`: a class that neither ground truth nor predictions have does not count in the means. So do Cityscapes and FCN's
+  tools.
 - `ade20k`: such a class counts 0 in the mean IoU; the challenge's score is the mean of mean IoU and pixel accuracy.
-- `cityscapes`: as `voc`, and the same over seven categories of classes; where the truth tells objects apart, also the
-  iIoU, in which each object counts as much as the average object of its class, whatever its size. What is predicted too
-  much belongs to no object and counts by its pixels.
+- `cityscapes`: as `voc`, and the same over seven categories of classes; where the ground truth tells objects apart,
+  also the iIoU, in which each object counts as much as the average object of its class, whatever its size. What is
+  predicted too much belongs to no object and counts by its pixels.
 
 Sources: Everingham et al., the VOC 2012 development kit; utils_eval.py of the MIT scene parsing challenge;
 evalPixelLevelSemanticLabeling.py of cityscapesScripts, and Cordts et al., Cityscapes (2016), section 4.1; companions:
@@ -32,12 +33,12 @@ from pixelwise.types import Annotation
 
 DEFINITIONS: dict[str, str] = {
     "voc": "mean IoU by PASCAL VOC's definition: one confusion matrix, void ignored, background included; "
-    "predicted void is an error, a class that neither truth nor predictions have does not count",
+    "predicted void is an error, a class that neither ground truth nor predictions have does not count",
     "ade20k": "mean IoU by ADE20K's definition: one confusion matrix, void ignored; predicted void is an error, "
-    "a class that neither truth nor predictions have counts 0; score = (mean IoU + pixel accuracy) / 2",
+    "a class that neither ground truth nor predictions have counts 0; score = (mean IoU + pixel accuracy) / 2",
     "cityscapes": "mean IoU by Cityscapes' definition: one confusion matrix, void ignored; predicted void is an "
-    "error, a class that neither truth nor predictions have does not count; in iIoU every object counts as the average "
-    "one of its class",
+    "error, a class that neither ground truth nor predictions have does not count; in iIoU every object counts as the "
+    "average one of its class",
 }
 """One line each for people who compare numbers."""
 
@@ -53,8 +54,8 @@ class ImageScore(NamedTuple):
 
     Attributes:
         right: pixels whose class was found.
-        evaluated: pixels whose truth is not void.
-        mean_iou: over the classes that its truth or its prediction has; None if nothing was evaluated.
+        evaluated: pixels whose ground truth is not void.
+        mean_iou: over the classes that its ground truth or its prediction has; None if nothing was evaluated.
     """
 
     right: int
@@ -100,12 +101,12 @@ class MeanIoU(PerImage[ImageScore]):
                 f"definition cityscapes: '{strange[0]}' of '{labels.name}' is not one of Cityscapes' classes "
                 f"({', '.join(CATEGORIES)}); choose another --definition, or map the classes"
             )
-        # rows: truth; columns: prediction, the last one void
+        # rows: ground truth; columns: prediction, the last one void
         self.confusion: Int64[Tensor, "K K1"] = torch.zeros(len(labels), len(labels) + 1, dtype=torch.int64)
         # objects of each class: how many, the sum of their shares that were found, and found as one of the category
         self.objects: Int64[Tensor, "K 3"] = torch.zeros(len(labels), 3, dtype=torch.int64)
         self.images_without_objects = 0
-        """Images whose truth does not tell objects apart; with one of them there is no iIoU."""
+        """Images whose ground truth does not tell objects apart; with one of them there is no iIoU."""
 
     def update(
         self,
@@ -134,7 +135,7 @@ class MeanIoU(PerImage[ImageScore]):
         self.images[id] = ImageScore(right, evaluated, _number(_ious(confusion).nanmean()) if evaluated else None)
 
     def _pairs(self, expected: Shaped[Tensor, " P"], answer: Shaped[Tensor, " P"], *, id: str) -> Int64[Tensor, "K K1"]:
-        """How often each class of the truth is answered by each class, or by void."""
+        """How often each class of the ground truth is predicted by each class, or by void."""
         classes, ignore_id = len(self.labels), self.labels.ignore_id
         expected, answer = expected.long(), answer.long()
         for side, values in (("truth", expected), ("prediction", answer)):
@@ -206,9 +207,9 @@ class MeanIoU(PerImage[ImageScore]):
         """`mean_iou`, `pixel_accuracy`, `mean_class_accuracy`, `frequency_weighted_iou`, all fractions of 1.
 
         `ade20k` adds `score`; `cityscapes` adds `mean_category_iou`, `mean_iiou`, `mean_category_iiou`, `iiou` in
-        `per_class`, and `per_category`. A class that neither truth nor predictions contain has no IoU (None) but in
-        `ade20k`, where it is 0, and does not count in the means; so has a class without truth no accuracy. With no
-        evaluated pixel at all every value is None.
+        `per_class`, and `per_category`. A class that neither ground truth nor predictions contain has no IoU (None)
+        but in `ade20k`, where it is 0, and does not count in the means; so has a class without ground truth no
+        accuracy. With no evaluated pixel at all every value is None.
         """
         counts = self.confusion.double()
         truth = counts.sum(dim=1)
@@ -275,7 +276,7 @@ def published_definition(labels: LabelSet) -> str:
 
 
 def _ious(confusion: Int64[Tensor, "K K1"]) -> Float64[Tensor, " K"]:
-    """IoU of each class; NaN where neither truth nor predictions have it."""
+    """IoU of each class; NaN where neither ground truth nor predictions have it."""
     counts = confusion.double()
     right = counts.diagonal()
     return right / (counts.sum(dim=1) + counts[:, :-1].sum(dim=0) - right)

@@ -5,8 +5,8 @@ with TP pairs that found each other, FP predicted segments and FN true ones with
 pairs, RQ = TP / (TP + FP/2 + FN/2), and PQ is their product. Counts are pooled over all images; classes of which nobody
 knows anything do not count in the means.
 
-- Pixels whose truth is void are taken from a predicted segment before its IoU is formed. Id 0 is void, and so is a
-  segment without entry or without a class.
+- Pixels whose ground truth is void are taken from a predicted segment before its IoU is formed. Id 0 is void, and so
+  is a segment without entry or without a class.
 - A true crowd is neither found nor missed. A predicted segment without partner is no error if more than half of it lies
   on void and on crowds of its class.
 
@@ -32,7 +32,7 @@ from pixelwise.types import Annotation, Panoptic
 
 DEFINITIONS: dict[str, str] = {
     "panoptic": "PQ by COCO's definition: segments match at an IoU above 0.5 outside of void, counts pooled over all "
-    "images, crowds neither found nor missed; the mean is over classes that truth or predictions have",
+    "images, crowds neither found nor missed; the mean is over classes that ground truth or predictions have",
 }
 """One line each for people who compare numbers."""
 
@@ -146,7 +146,8 @@ class PanopticQuality(PerImage[ImageSegments]):
     def compute(self) -> dict[str, Any]:
         """`pq`, `sq`, `rq`, the same with `_things` and `_stuff`, and `per_class` with `tp`, `fp` and `fn`.
 
-        Fractions of 1. A class that neither truth nor predictions have has none (None) and does not count in the means.
+        Fractions of 1. A class that neither ground truth nor predictions have has none (None) and does not count in
+        the means.
         """
         counts = pooled(one for image in self.images.values() for one in image.classes)
         values: dict[str, Any] = qualities(counts, self.labels)
@@ -166,7 +167,7 @@ def segment_overlaps(predicted: Annotation, truth: Annotation, labels: LabelSet,
         which = "prediction" if predicted.panoptic is None else "truth"
         raise DataError(f"image '{id}': the {which} tells no segments; expected panoptic annotations")
     require_size(predicted.panoptic.ids.shape, truth.panoptic.ids.shape, id=id)
-    expected = _entries(truth.panoptic, labels, name=f"image '{id}': the truth")
+    expected = _entries(truth.panoptic, labels, name=f"image '{id}': the ground truth")
     found = _entries(predicted.panoptic, labels, name=f"image '{id}': the prediction")[:, :2]
     maps = [side.panoptic.ids.cpu().numpy() for side in (truth, predicted) if side.panoptic is not None]
     pairs = joint_counts(maps[0], maps[1], expected[:, 0], found[:, 0])

@@ -97,11 +97,11 @@ def new_key(counted: Collection[str], id: str, clip: str | None = None, frame: i
 
 
 def require_size(predicted: Sequence[int], truth: Sequence[int], *, id: str) -> None:
-    """Raise DataError where the heights and widths of prediction and truth differ."""
+    """Raise DataError where the heights and widths of prediction and ground truth differ."""
     if tuple(predicted) != tuple(truth):
         raise DataError(
-            f"image '{id}': the prediction is {predicted[0]}×{predicted[1]}, the truth {truth[0]}×{truth[1]}; "
-            "predictions must have the truth's size"
+            f"image '{id}': the prediction is {predicted[0]}×{predicted[1]}, the ground truth {truth[0]}×{truth[1]}; "
+            "predictions must have the ground truth's size"
         )
 
 

@@ -1,4 +1,5 @@
-"""AP^r and AP^r_vol: average precision of detections whose overlap with the truth is that of regions, not of boxes.
+"""AP^r and AP^r_vol: average precision of detections whose overlap with the ground truth is that of regions, not of
+boxes.
 
 Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014, section 5. The detections of
 a class in all images are sorted by score; one is right if its region overlaps that of an object by more than a
@@ -204,7 +205,7 @@ def average_precision(right: Sequence[bool], objects: int) -> float | None:
 
     Args:
         right: of the detections, best first.
-        objects: how many there are to find; without any there is no answer.
+        objects: how many there are to find; without any there is no prediction.
     """
     if not objects:
         return None

@@ -28,7 +28,7 @@ class TrackingQuality(NamedTuple):
 
     Attributes:
         stq: √(AQ · SQ); None without either.
-        sq: mean IoU of the classes that truth or predictions have; None without any.
+        sq: mean IoU of the classes that ground truth or predictions have; None without any.
         aq: association quality; None without a true tube of a thing.
         ious: of each class.
     """

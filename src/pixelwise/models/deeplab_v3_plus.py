@@ -10,7 +10,7 @@ Differences from the paper:
   (`align_corners`).
 - The rates of a ResNet's last stage: see `deeplab_v3`.
 - MobileNet V2: the early map is the 24-channel output of its stride-4 stage, and the 1280-channel classifier layer is
-  left out.
+  skipped.
 - `layout="smp"` is the network of segmentation_models_pytorch: another convolution after ASPP, one in the decoder in
   place of two, no batch norm inside separable convolutions, corners aligned.
 - Batch norm keeps torchvision's momentum 0.1 and eps 1e-5; the paper's decay is 0.9997.

@@ -90,7 +90,8 @@ Learns = Literal["all", "boxes", "masks"]
 
 
 class Output(NamedTuple):
-    """In training with truth what the losses compare; otherwise what was found in each image, one entry for each.
+    """In training with ground truth what the losses compare; otherwise what was found in each image, one entry for
+    each.
 
     Attributes:
         logits: of the sampled proposals of all images; channel 0 is no object.
@@ -198,7 +199,7 @@ class Hypercolumns(nn.Module):
         proposals: most of an image.
         samples: proposals of an image that the detector learns from.
         projects: average masks over superpixels.
-        score_threshold: of what is answered.
+        score_threshold: of what is predicted.
         max_detections: of an image.
         nms_threshold: IoU from which a box suppresses another of its class.
     """
@@ -311,7 +312,7 @@ class Hypercolumns(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
         """Fast R-CNN's two losses, and the log-loss of the masks' cells, averaged over boxes."""
         if output.logits is None and output.mask_probabilities is None:
-            raise ValueError("loss needs what forward gives in training with truth")
+            raise ValueError("loss needs what forward gives in training with ground truth")
         terms: dict[str, Term] = {}
         if output.logits is not None:
             count = torch.tensor(len(output.logits), device=output.logits.device)
@@ -331,7 +332,7 @@ class Hypercolumns(nn.Module):
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The objects at the original size of their image, best first."""
         if output.detections is None or output.masks is None:
-            raise ValueError("decode needs what forward gives without truth")
+            raise ValueError("decode needs what forward gives without ground truth")
         annotations: list[Annotation] = []
         for index, (valid, (height, width)) in enumerate(zip(sizes.valid, sizes.original, strict=True)):
             kept = (thresholds or self.thresholds).places(output.detections[index].scores)
@@ -546,7 +547,7 @@ def build(
         proposals: most of an image.
         samples: proposals of an image that the detector learns from.
         projects: average masks over superpixels.
-        score_threshold: of what is answered.
+        score_threshold: of what is predicted.
         max_detections: of an image.
         nms_threshold: IoU from which a box suppresses another of its class.
 

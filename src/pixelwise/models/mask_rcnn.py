@@ -80,7 +80,8 @@ MASKS_AT_A_TIME = 16
 
 
 class Output(NamedTuple):
-    """What is trained on, where there was truth, or else what was found; each a tuple with one part for each image.
+    """What is trained on, where there was ground truth, or else what was found; each a tuple with one part for each
+    image.
 
     Attributes:
         anchor_logits: objectness of the sampled anchors.
@@ -205,10 +206,10 @@ class MaskRCNN(nn.Module):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With truth what is trained on, else what is found.
+        """With ground truth what is trained on, else what is found.
 
         Raises:
-            DataError: the truth has no boxes and masks.
+            DataError: the ground truth has no boxes and masks.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -302,7 +303,7 @@ class MaskRCNN(nn.Module):
         sizes: Sequence[Sequence[int]],
         truth: tuple[Annotation, ...] | None,
     ) -> Output:
-        """What the heads learn from, where there is truth, or else find in the levels.
+        """What the heads learn from, where there is ground truth, or else find in the levels.
 
         Args:
             levels: of the pyramid.
@@ -597,7 +598,7 @@ def _mask_targets(
 def _joined(parts: tuple[Tensor, ...] | None) -> Tensor:
     """All images' parts. Raises DataError where forward had no truth."""
     if parts is None:
-        raise DataError("nothing to learn from: forward was called without truth")
+        raise DataError("nothing to learn from: forward was called without ground truth")
     return torch.cat(parts)
 
 

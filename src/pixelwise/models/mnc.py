@@ -1,7 +1,7 @@
 """MNC: Dai, He, Sun, "Instance-aware Semantic Segmentation via Multi-task Network Cascades", CVPR 2016.
 
-Three tasks, each on the answer of the one before: boxes that may be objects (stage 1, a region proposal network), the
-mask in each box (stage 2), the class of each mask (stage 3), which sees the features of the box and those that the
+Three tasks, each on the prediction of the one before: boxes that may be objects (stage 1, a region proposal network),
+the mask in each box (stage 2), the class of each mask (stage 3), which sees the features of the box and those that the
 mask lets through. Stages 4 and 5 are stages 2 and 3 again, with the same weights, on the boxes that stage 3 regressed
 (section 3.4). The features of a box are warped so that the loss of a later stage has a gradient in the box's
 coordinates, and so in the weights of the stage that guessed it (section 3.1). At the end overlapping masks vote
@@ -111,7 +111,8 @@ class Phase(NamedTuple):
 
 
 class Output(NamedTuple):
-    """In training with truth what the losses compare; otherwise what was found in each image, one entry for each.
+    """In training with ground truth what the losses compare; otherwise what was found in each image, one entry for
+    each.
 
     Attributes:
         rpn: stage 1.
@@ -221,8 +222,8 @@ class MNC(nn.Module):
         foreground_fraction: of them that stand for objects, at most.
         smallest_proposal: side in pixels.
         pre_nms_topk: boxes before the suppression, in training and in answering.
-        post_nms_topk: boxes after it; of an answer twice as many vote, those of both phases.
-        score_threshold: of what is answered.
+        post_nms_topk: boxes after it; of a prediction twice as many vote, those of both phases.
+        score_threshold: of what is predicted.
         max_detections: of an image.
         nms_threshold: IoU above which a box suppresses another of its class before the masks vote.
     """
@@ -318,7 +319,7 @@ class MNC(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
         """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code."""
         if output.rpn is None or output.phases is None:
-            raise ValueError("loss needs what forward gives in training with truth")
+            raise ValueError("loss needs what forward gives in training with ground truth")
         rpn = output.rpn
         samples = torch.tensor(len(rpn.logits), device=rpn.logits.device)
         terms = {
@@ -348,7 +349,7 @@ class MNC(nn.Module):
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """Masks that the boxes of both phases voted on, at the original size of their image, best first."""
         if output.boxes is None or output.masks is None or output.scores is None:
-            raise ValueError("decode needs what forward gives without truth")
+            raise ValueError("decode needs what forward gives without ground truth")
         thresholds = thresholds or self.thresholds
         annotations: list[Annotation] = []
         images = zip(output.boxes, output.masks, output.scores, sizes.valid, sizes.original, strict=True)
@@ -657,7 +658,7 @@ def build(
         smallest_proposal: smallest side of a proposal in pixels.
         pre_nms_topk: boxes before the suppression, in training and in answering.
         post_nms_topk: boxes after it.
-        score_threshold: of what is answered; the authors keep all.
+        score_threshold: of what is predicted; the authors keep all.
         max_detections: of an image.
         nms_threshold: see `ops.mask_voting.vote_masks`.
 

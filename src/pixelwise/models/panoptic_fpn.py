@@ -45,7 +45,7 @@ THINGS = 0
 
 
 class Output(NamedTuple):
-    """Scores of stuff, and what Mask R-CNN's heads learn from, where there was truth, or else found.
+    """Scores of stuff, and what Mask R-CNN's heads learn from, where there was ground truth, or else found.
 
     Attributes:
         logits: things first, then each class of stuff in the order of the ids, at a quarter of the padded images' size.
@@ -145,10 +145,10 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With truth what is trained on, else what is found.
+        """With ground truth what is trained on, else what is found.
 
         Raises:
-            DataError: the truth has no objects with masks.
+            DataError: the ground truth has no objects with masks.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -164,7 +164,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         """Mask R-CNN's five terms, and the cross-entropy of every pixel's class of stuff.
 
         Raises:
-            DataError: forward was called without truth, or the truth has no class for each pixel.
+            DataError: forward was called without ground truth, or the ground truth has no class for each pixel.
         """
         terms = super().loss(output.objects, batch)
         truth = stack_semantic(batch.truth)
@@ -232,7 +232,7 @@ def build(
         detector: its fields are arguments of their own.
         semantic_channels: of the semantic branch.
         semantic_weight: of its term in the loss.
-        largest_overlap: an object is left out if more of it is hidden by surer ones.
+        largest_overlap: an object is skipped if more of it is hidden by surer ones.
         smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
 
     Raises:

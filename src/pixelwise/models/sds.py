@@ -12,7 +12,8 @@ buffers of the module. Until there are SVMs, the towers' own classifier scores r
 regions stay as they are.
 
 With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are told by boxes, without the
-latent pass, and boxes that suppress each other from an IoU of 0.3. With `pastes` the answer has a class for each pixel
+latent pass, and boxes that suppress each other from an IoU of 0.3. With `pastes` the prediction has a class for each
+pixel
 too: the highest-scoring regions are pasted one over another (section 5; `ops.semantic_pasting`).
 
 Differences from the paper and the authors' code:
@@ -22,7 +23,7 @@ Differences from the paper and the authors' code:
   whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
 - Windows of one batch are drawn image by image, a quarter of them objects; the authors draw them from all images.
 - The answer's scores are the logistic function of the SVMs' margins, which keeps their order.
-- In the latent pass an object that no candidate overlaps enough keeps its own region; in the code it is left out.
+- In the latent pass an object that no candidate overlaps enough keeps its own region; in the code it is skipped.
 - Regressors are fitted by L-BFGS, all cells of a class at once, with a penalty of our choice. The candidate's mask is
   read at the cells' centres; the authors' resizing averages.
 - A region without superpixels after the refinement keeps what it was.
@@ -114,17 +115,17 @@ Detects = Literal["regions", "boxes"]
 
 
 class Output(NamedTuple):
-    """In training with truth what the loss compares; otherwise what was found in each image, one entry for each.
+    """In training with ground truth what the loss compares; otherwise what was found in each image, one entry for each.
 
     Attributes:
         logits: of the sampled regions of all images; channel 0 is no object.
         labels: their channels.
         scores: of each image's answers, in [0, 1], best first.
         channels: of their classes, from 1 on.
-        regions: the number of the proposal that each answer comes from.
+        regions: the number of the proposal that each prediction comes from.
         superpixels: at the network's size without padding.
-        members: 1 for the superpixels of each answer.
-        paste_above: the score above which an answer is pasted.
+        members: 1 for the superpixels of each prediction.
+        paste_above: the score above which a prediction is pasted.
     """
 
     logits: Float[Tensor, "R K"] | None
@@ -188,7 +189,7 @@ class SDS(nn.Module):
         proposals: most of an image.
         box_batch_size_per_image: regions that are trained on.
         foreground_fraction: of them that show objects, at most.
-        score_threshold: of what is answered.
+        score_threshold: of what is predicted.
         max_detections: of an image.
     """
 
@@ -268,7 +269,7 @@ class SDS(nn.Module):
         memory: Any = None,  # noqa: ARG002
         proposals: Sequence[Regions | None] | None = None,
     ) -> Output:
-        """Scores of sampled regions where there is truth, otherwise the answers.
+        """Scores of sampled regions where there is ground truth, otherwise the predictions.
 
         Args:
             images: RGB in [0, 1].
@@ -311,14 +312,14 @@ class SDS(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
         """Cross-entropy of the sampled regions."""
         if output.logits is None or output.labels is None:
-            raise ValueError("loss needs what forward gives in training with truth")
+            raise ValueError("loss needs what forward gives in training with ground truth")
         total = F.cross_entropy(output.logits, output.labels, reduction="sum")
         return {"class": Term(total, torch.tensor(len(output.labels), device=total.device))}
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The regions at the original size of their image, best first."""
         if output.scores is None or output.channels is None or output.superpixels is None or output.members is None:
-            raise ValueError("decode needs what forward gives without truth")
+            raise ValueError("decode needs what forward gives without ground truth")
         annotations: list[Annotation] = []
         for index, (height, width) in enumerate(sizes.original):
             kept = (thresholds or self.thresholds).places(output.scores[index])
@@ -394,7 +395,7 @@ class SDS(nn.Module):
         return at_least_float32(scores[self.learns](features))
 
     def margins(self, features: Float[Tensor, "R D"]) -> Float[Tensor, "R T"]:
-        """Of the SVMs; those without one answer as those that are sure there is nothing."""
+        """Of the SVMs; those without one prediction as those that are sure there is nothing."""
         margins = (features * self.feature_scale) @ self.svm_weight.T + self.svm_bias
         return torch.where(self.has_svms, margins, -1e3)
 
@@ -680,7 +681,7 @@ def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor
     scores: list[Tensor] = []
     numbers: list[Tensor] = []
     for thing in system.has_svms.nonzero().flatten().tolist():
-        # what is answered at all, as in `_answer`
+        # what is predicted at all, as in `_answer`
         usable = (margins[:, thing].sigmoid() >= system.thresholds.score).nonzero().flatten()
         kept = usable[system._survivors(regions, usable, margins[usable, thing])]
         scores.append(margins[kept, thing])
@@ -813,7 +814,7 @@ def build(
         proposal_side: longest side in pixels of the image in which proposals are found.
         proposals: most of an image.
         box_batch_size_per_image: regions that are trained on.
-        score_threshold: of what is answered.
+        score_threshold: of what is predicted.
         max_detections: of an image.
 
     Raises:

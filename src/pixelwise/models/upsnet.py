@@ -4,7 +4,7 @@ Mask R-CNN on a pyramid finds objects, and a semantic head on the same pyramid s
 deformable convolutions on each level, brought to the finest one and joined (section 3.1). A panoptic head without
 parameters makes of both one score for each segment, and one for what is unknown, so that a pixel belongs to exactly one
 segment and the network may say that it does not know which (`nn.panoptic_head`). In training, three of ten objects are
-left out at random, and their pixels are unknown.
+skipped at random, and their pixels are unknown.
 
 Differences from the paper:
 - The conventions of coordinates are those of `models.mask_rcnn` by default; those of the public code, without
@@ -16,7 +16,7 @@ Differences from the paper:
   that the results agree, and there are fewer scores than features. Its target reads the true class at whole pixels.
 - The losses are sums divided by counts over the whole batch, as those of `models.mask_rcnn`; the public code counts
   cells that nobody evaluated in the mean of the RoI loss and of the panoptic loss.
-- Pixels of crowds are unknown, as those of objects that were left out; the public code leaves images without objects
+- Pixels of crowds are unknown, as those of objects that were skipped; the public code leaves images without objects
   out, where here nothing stands beside what is unknown.
 - Predictions are found at the size of the original image, where the public code enlarges the segments found at the
   network's; where nothing is found, no empty object takes part.
@@ -65,7 +65,7 @@ ROI_SIDE = 28
 
 
 class Output(NamedTuple):
-    """Scores of the classes, and what is trained on where there was truth, or else what was found.
+    """Scores of the classes, and what is trained on where there was ground truth, or else what was found.
 
     Attributes:
         logits: of every class, at a quarter of the padded images' size.
@@ -180,10 +180,10 @@ class UPSNet(mask_rcnn.MaskRCNN):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With truth what is trained on, else what is found.
+        """With ground truth what is trained on, else what is found.
 
         Raises:
-            DataError: the truth has no objects with masks, or no class for each pixel.
+            DataError: the ground truth has no objects with masks, or no class for each pixel.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -208,7 +208,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         truth = stack_semantic(batch.truth)
         terms["semantic"] = self.pixel_loss(logits[:, :, :height, :width], truth, weight=self.semantic_weight)
         if output.panoptic_logits is None or output.panoptic_targets is None:
-            raise DataError("nothing to learn from: forward was called without truth")
+            raise DataError("nothing to learn from: forward was called without ground truth")
         if output.roi_logits is not None and output.roi_targets is not None:
             terms["roi"] = _segment_term(output.roi_logits, output.roi_targets, self.roi_weight)
         logits, targets = ([one[None] for one in part] for part in (output.panoptic_logits, output.panoptic_targets))
@@ -368,7 +368,7 @@ def build(
     if detector.channels < 2:
         raise RecipeError(f"channels={detector.channels}: at least 2, of which the semantic head has half")
     if semantic_layers < 2:
-        raise RecipeError(f"semantic_layers={semantic_layers}: at least 2 are wanted")
+        raise RecipeError(f"semantic_layers={semantic_layers}: expected at least 2")
     if semantic_norm not in ("none", "group"):
         raise RecipeError(f"semantic_norm '{semantic_norm}': none or group")
     if not 0 < kept_objects <= 1:

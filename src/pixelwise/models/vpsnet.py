@@ -87,7 +87,7 @@ class Memory(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What is trained on of the target frames, where there was truth, or else what was found in all.
+    """What is trained on of the target frames, where there was ground truth, or else what was found in all.
 
     Attributes:
         segments: of UPSNet.
@@ -408,18 +408,18 @@ class VPSNet(upsnet.UPSNet):
         truth: tuple[Annotation, ...] | None = None,
         memory: Memory | None = None,
     ) -> Output:
-        """With truth what is trained on, else what is found in the next frame, or the first, of a clip.
+        """With ground truth what is trained on, else what is found in the next frame, or the first, of a clip.
 
         Args:
-            images: with truth pairs, the reference and then the target of each; else one frame, or the first frames of
-                several clips.
+            images: with ground truth pairs, the reference and then the target of each; else one frame, or the first
+                frames of several clips.
             sizes: valid height and width of each.
             truth: of each; of the references objects and track ids alone are looked at.
             memory: of the frame before; None for the first.
 
         Raises:
-            DataError: no pairs; a frame of another size than the one before; several frames with one memory; the truth
-                has no objects with masks, or no class for each pixel.
+            DataError: no pairs; a frame of another size than the one before; several frames with one memory; the
+                ground truth has no objects with masks, or no class for each pixel.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -461,7 +461,7 @@ class VPSNet(upsnet.UPSNet):
             DataError: forward was called with truth.
         """
         if output.tracks is None:
-            raise DataError("nothing was found: forward was called with truth")
+            raise DataError("nothing was found: forward was called with ground truth")
         thresholds = thresholds or self.thresholds
         return [
             Annotation(panoptic=self._panoptic(output.segments, sizes, index, thresholds, tracks))
@@ -488,7 +488,7 @@ class VPSNet(upsnet.UPSNet):
         truth: tuple[Annotation, ...],
     ) -> Output:
         if len(frames) % 2:
-            raise DataError(f"{len(frames)} images to learn from; pairs of a reference and a target are wanted")
+            raise DataError(f"{len(frames)} images to learn from; expected pairs of a reference and a target")
         references, targets = [x[0::2] for x in levels], [x[1::2] for x in levels]
         fused = tuple(targets)
         if self.fuse is not None and self.flow is not None:

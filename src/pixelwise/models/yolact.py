@@ -11,10 +11,10 @@ Differences from the paper, and from the authors' code where it says more:
 - The image is stretched to a square, as in the paper; sides other than 550 are allowed, and anchors then keep their
   share of the image, as in the authors' configurations for 400 and 700 pixels (which round them; `anchor_sizes` takes
   theirs).
-- Truth boxes below 4/550 of a side are left out, as in the authors' augmentation; so are, of the mask loss, objects
-  without a mask. An image without objects gives no loss of anchors.
+- Ground truth boxes below 4/550 of a side are skipped, as in the authors' augmentation; so are, of the mask loss,
+  objects without a mask. An image without objects gives no loss of anchors.
 - The mask loss is computed from logits inside the crop, so that saturated wrong pixels keep their gradient; what the
-  truth has beyond the crop of one pixel's margin counts nothing, where the authors add a constant.
+  ground truth has beyond the crop of one pixel's margin counts nothing, where the authors add a constant.
 - Mask-IoU: grids below 63 cells are padded with zeros, as its five unpadded convolutions need. The rescored value is
   the one score of an object; the authors judge boxes by the class score and masks by the rescored one.
 - Boxes keep their fractions; the authors cut them to whole pixels for boxes, not for masks. Ordinary NMS, an option, is
@@ -81,7 +81,7 @@ STD = tuple(value / 255 for value in (58.40, 57.12, 57.38))
 """What the authors' ResNets expect of RGB values; in their code in the order BGR, before channels are turned."""
 
 UNJUDGED = -1
-"""Stands for an anchor that the class loss leaves out."""
+"""Stands for an anchor that the class loss skips."""
 
 Anchors = Literal["square", "ratios"]
 """Shape of the anchors of ratios 1/2 and 2.
@@ -111,7 +111,7 @@ class Comparison(NamedTuple):
     """What the losses compare of P anchors.
 
     Attributes:
-        objects: the number in the truth of the object that an anchor stands for, or BACKGROUND, or NEUTRAL.
+        objects: the number in the ground truth of the object that an anchor stands for, or BACKGROUND, or NEUTRAL.
         targets: the channel that the class loss wants, or UNJUDGED for what is neither an object nor a hard negative.
         masked: of each image the anchors whose masks are evaluated.
         mask_logits: of these anchors.
@@ -137,7 +137,7 @@ class Output(NamedTuple):
         prototypes: not negative, at twice the size of the largest feature map.
         anchors: x1 y1 x2 y2 in pixels of the network's image, the same for all images.
         image_sizes: height and width of the network's image, padding included, the same for all.
-        comparison: with the truth; in training.
+        comparison: with the ground truth; in training.
         detections: of each image; in evaluation.
     """
 
@@ -246,7 +246,7 @@ class YOLACT(nn.Module):
         candidate_threshold: anchors whose best class has no larger score are no candidates.
         candidates_per_class: so many best ones go into NMS.
         nms_threshold: IoU above which a box suppresses another of its class.
-        score_threshold: of what is answered; at 0, as the authors judge, everything is: with Fast NMS also classes of
+        score_threshold: of what is predicted; at 0, as the authors judge, everything is: with Fast NMS also classes of
             a candidate that score less than `candidate_threshold`.
         max_detections: of an image.
     """
@@ -315,7 +315,7 @@ class YOLACT(nn.Module):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """The guesses; with truth what the losses compare, in evaluation mode the detections."""
+        """The guesses; with ground truth what the losses compare, in evaluation mode the detections."""
         maps = self.backbone(zero_beyond(self.normalize(images), sizes))
         maps = self.fpn([maps[level] for level in self.levels])
         return self.guess(maps, (images.shape[2], images.shape[3]), truth)
@@ -378,7 +378,9 @@ class YOLACT(nn.Module):
         """
         compared = output.comparison
         if compared is None:
-            raise DataError("forward was called without truth, or in evaluation mode: there is nothing to learn from")
+            raise DataError(
+                "forward was called without ground truth, or in evaluation mode: there is nothing to learn from"
+            )
         truths = objects_to_learn(batch.truth)
         evaluated = compared.targets != UNJUDGED
         count = (compared.objects >= 0).sum()
@@ -525,7 +527,7 @@ def match_anchors(
         positive: smallest IoU.
         negative: IoU below which an anchor is background; between the two it is neutral.
         crowd_coverage: part of an anchor that lies in a crowd, from which on it is no background.
-        smallest_side: objects below such a part of the image's sides are left out.
+        smallest_side: objects below such a part of the image's sides are skipped.
 
     Returns:
         the number of the object in `truth`, BACKGROUND or NEUTRAL.

@@ -11,7 +11,7 @@ Differences from the paper, and from the authors' code where it says more:
 - There is no training of the flow on FlyingChairs: it is learned with the rest from pairs of frames, and from their
   true flow where the data tell it (`cutout-clips` do). So flow, scale, bias and refinement begin as the identity, the
   key frame's features as they are, where the authors' begin at random. The flow and the features at the resolution of
-  P3, which theirs computes in training alone, are left out.
+  P3, which theirs computes in training alone, are skipped.
 - One step adds up the losses of a pair's later frame, seen partly and seen as a key frame; the authors make a step for
   each, and one for an image of COCO in between.
 - The key frame of a pair lies two to five frames before the other, as in prediction; in the authors' code after it.
@@ -283,8 +283,8 @@ class YolactEdge(YOLACT):
         """The guesses.
 
         Args:
-            images: in evaluation the next frame of a clip; in training from pairs, with truth, key frame and later
-                frame of each clip in turn.
+            images: in evaluation the next frame of a clip; in training from pairs, with ground truth, key frame and
+                later frame of each clip in turn.
             sizes: see YOLACT, as for the others.
             truth: of each image.
             memory: of the frame before; None begins a clip.
@@ -313,8 +313,8 @@ class YolactEdge(YOLACT):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """YOLACT's losses; from pairs those of the frame seen partly and, named `key_…`, as a key frame, and how far
         the transformed features are from those of the whole network: 1 - cosine, averaged over cells and maps. Where
-        the truth has a flow, also how far the guessed one is from it: their distance in cells, averaged over the cells
-        of which at least half is known.
+        the ground truth has a flow, also how far the guessed one is from it: their distance in cells, averaged over
+        the cells of which at least half is known.
 
         Raises:
             DataError: objects without masks.
@@ -384,7 +384,7 @@ class YolactEdge(YOLACT):
         self, x: Float[Tensor, "B 3 H W"], size: tuple[int, int], truth: tuple[Annotation, ...]
     ) -> Output:
         if len(x) % 2:
-            raise DataError(f"{len(x)} images: pairs of a key frame and a later frame are wanted")
+            raise DataError(f"{len(x)} images: expected pairs of a key frame and a later frame")
         sums, seen = self._see_wholly(x)
         key = Memory(*(part[::2] for part in seen))
         # as the backbone does not learn, C3 of the later frame need not be computed a second time
@@ -471,7 +471,7 @@ def build(
         RecipeError: parts that do not go together.
     """
     if key_interval < 1:
-        raise RecipeError(f"key_interval {key_interval}: at least 1 is wanted, which makes each frame a key frame")
+        raise RecipeError(f"key_interval {key_interval}: expected at least 1, which makes each frame a key frame")
     if learns not in ("images", "pairs"):
         raise RecipeError(f"learns '{learns}': images or pairs")
     network = yolact.build(num_classes=num_classes, detector=detector)

@@ -350,7 +350,7 @@ def build_backbone(
     """A backbone with random weights.
 
     Args:
-        name: one of NAMES, or `timm/` and a name of timm's (which may be left out where the name is not one of ours).
+        name: one of NAMES, or `timm/` and a name of timm's (which may be skipped where the name is not one of ours).
         output_stride: of the deepest map: 8, 16 or 32.
         multi_grid: factors on the dilation of a ResNet's last stage, None for 1; other networks have none.
         first_block: see FirstBlock; without meaning for timm's networks, which timm dilates.
@@ -399,7 +399,7 @@ def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvi
         source: a safetensors file with torchvision's or timm's keys, or `torchvision` or `timm` for their own download.
 
     Returns:
-        how many tensors were loaded; those of the classifier are left out.
+        how many tensors were loaded; those of the classifier are skipped.
 
     Raises:
         CheckpointError: unreadable, or keys or shapes are not those of the backbone; names the first that differ.

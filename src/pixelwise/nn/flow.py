@@ -138,7 +138,7 @@ def build_flow(name: str) -> nn.Module:
     if name in ("raft_small", "raft_large"):
         return RAFTFlow(name)
     if name not in NAMES:
-        raise RecipeError(f"flow '{name}': one of {', '.join(NAMES)} is wanted")
+        raise RecipeError(f"flow '{name}': expected one of {', '.join(NAMES)}")
     return DISFlow() if name == "dis" else ZeroFlow()
 
 

@@ -100,7 +100,7 @@ def fit_logistic(x: Float[Tensor, "N D"], y: Float[Tensor, "N K"], *, penalty: f
     def closure() -> Tensor:
         solver.zero_grad()
         loss = F.binary_cross_entropy_with_logits(x @ weight.T, y, reduction="sum") / len(x)
-        # the constant's weight keeps a thousandth of it, so that cells which are always one have an answer
+        # the constant's weight keeps a thousandth of it, so that cells which are always one have a prediction
         loss = loss + 0.5 * penalty * (weight[:, :-1].square().sum() + 1e-3 * weight[:, -1].square().sum())
         loss.backward()
         return loss

@@ -27,7 +27,7 @@ IGNORED = -1
 """Stands in the targets where nobody evaluates."""
 
 LARGEST_COVERAGE = 0.3
-"""An object of which a larger part is hidden by better ones of its class is left out (section 3.2)."""
+"""An object of which a larger part is hidden by better ones of its class is skipped (section 3.2)."""
 
 STUFF_MAJORITY = 0.5
 """An object becomes stuff where so many of its pixels are of one class of stuff, more than of any other class."""
@@ -125,7 +125,7 @@ def panoptic_targets(
 ) -> Int64[Tensor, "h w"]:
     """The place of each cell's segment among `panoptic_logits`, read at the cell's first pixel as the public code does.
 
-    Pixels of things without a mask (objects that were left out, crowds) are unknown, or IGNORED if nothing is.
+    Pixels of things without a mask (objects that were skipped, crowds) are unknown, or IGNORED if nothing is.
 
     Args:
         semantic: true class of each pixel; what is no class id is IGNORED.
@@ -133,7 +133,7 @@ def panoptic_targets(
         num_classes: of the label set.
         things: class ids of things.
         stride: pixels for each cell.
-        size: height and width of the scores; what lies beyond the truth is IGNORED.
+        size: height and width of the scores; what lies beyond the ground truth is IGNORED.
         has_unknown: see `panoptic_logits`.
     """
     stuff = [number for number in range(num_classes) if number not in things]

@@ -42,12 +42,12 @@ def merge_segments(
 
     Args:
         semantic: class of each pixel; classes of things, and what is no class id, are no stuff.
-        instances: of things, with masks and scores; crowds are left out.
+        instances: of things, with masks and scores; crowds are skipped.
         num_classes: of the label set.
         things: class ids of things.
         confidence: probability of the class of each pixel; the score of stuff is its mean, or 1 without it.
         score_threshold: an object has at least this score.
-        largest_overlap: an object is left out if more of its area, as a fraction, is hidden by surer ones.
+        largest_overlap: an object is skipped if more of its area, as a fraction, is hidden by surer ones.
         smallest_stuff: pixels, below which a class of stuff becomes void.
 
     Returns:

@@ -25,7 +25,7 @@ class PyramidPooling(nn.Module):
         in_channels: of the map.
         bins: cells along each side of each grid; they tile the map, and share a row where its size does not divide.
         pooling: what a cell takes of its pixels.
-        reduced_channels: of each pooled grid after its 1×1 convolution; None leaves out the convolutions ("DR" in
+        reduced_channels: of each pooled grid after its 1×1 convolution; None skips the convolutions ("DR" in
             table 1).
         align_corners: how the grids are enlarged.
         norm_of_one_bin: whether the grid of one cell has batch norm, to which a batch of one image gives nothing to

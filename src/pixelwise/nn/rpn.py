@@ -74,7 +74,7 @@ class RPNPredictions(NamedTuple):
 
 
 class RPN(nn.Module):
-    """One small head over all levels, and what is made of its answers.
+    """One small head over all levels, and what is made of its predictions.
 
     Args:
         in_channels: of every level.

@@ -48,7 +48,7 @@ def vote_masks(
 
     The voters are all boxes that overlap the survivor, itself included, whatever their class; each counts by its score
     for the survivor's class, divided by the sum of these. A pixel is in the mask where the weighted sum of the votes
-    reaches `mask_threshold`. Survivors whose mask is empty are left out.
+    reaches `mask_threshold`. Survivors whose mask is empty are skipped.
 
     Args:
         boxes: x1 y1 x2 y2 in pixels of the result, inside the image.

@@ -25,8 +25,8 @@ def best_of_regions(scores: Float[Tensor, " N"], regions: Int64[Tensor, " N"]) -
     """The answers that may be pasted, best first: of each region the best class, and of all regions the best ten.
 
     Args:
-        scores: of answers that survived the suppression in their class.
-        regions: the number of the region of each; one region may be the answer for several classes.
+        scores: of predictions that survived the suppression in their class.
+        regions: the number of the region of each; one region may be the prediction for several classes.
     """
     order = scores.argsort(descending=True, stable=True).tolist()
     first: dict[int, int] = {}

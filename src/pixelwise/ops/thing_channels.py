@@ -17,7 +17,7 @@ def things_of(num_classes: int, thing_ids: Sequence[int] | None) -> tuple[int, .
     """
     things = tuple(range(1, num_classes)) if thing_ids is None else tuple(sorted(thing_ids))
     if not things or len(set(things)) < len(things) or things[0] < 0 or things[-1] >= num_classes:
-        raise ValueError(f"thing_ids {list(things)}: different class ids below {num_classes} are wanted, at least one")
+        raise ValueError(f"thing_ids {list(things)}: expected different class ids below {num_classes}, at least one")
     return things
 
 

@@ -32,7 +32,7 @@ def join_windows(
 ) -> tuple[UInt8[Tensor, "H W"] | Int32[Tensor, "H W"], Float[Tensor, "H W"]]:
     """Average the probabilities of overlapping windows and reduce them to ids.
 
-    Scores stay as coarse as they come until their pixels are answered, some rows at a time; they are then enlarged
+    Scores stay as coarse as they come until their pixels are predicted, some rows at a time; they are then enlarged
     bilinearly to the window's size, put through the softmax and averaged. K×H×W is never held.
 
     Args:

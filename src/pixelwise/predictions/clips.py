@@ -2,8 +2,8 @@
 
 PNGs are paired with a data set by clip and name, as masks of classes are (`predictions.id_masks`). One of three
 channels is a map R, G, B: R is the class on disk of the data set, and G · 256 + B the number of the object in the clip,
-0 for stuff, as KITTI-STEP has it. Where the objects of the set have no classes, a PNG is read as the truth of the set
-is, by numbers of objects.
+0 for stuff, as KITTI-STEP has it. Where the objects of the set have no classes, a PNG is read as the ground truth of
+the set is, by numbers of objects.
 
 The lines are those that `pixelwise predict` writes beside a video, one for each frame. `NAME.jsonl` and
 `NAME.labelled.jsonl` are of the clip NAME, or of the only clip that there is.
@@ -108,7 +108,9 @@ def object_reader(dataset: Dataset) -> ReadFrame:
 def _truth_reader(dataset: Dataset) -> ReadTruth:
     while not isinstance(dataset, FileDataset):
         if not isinstance(dataset, Merged | Wrapped):
-            raise DataError(f"{dataset.name}: the truth is not in files of frames; give predictions as JSON lines")
+            raise DataError(
+                f"{dataset.name}: the ground truth is not in files of frames; give predictions as JSON lines"
+            )
         dataset = dataset.parts[0] if isinstance(dataset, Merged) else dataset.dataset
     return dataset.read
 

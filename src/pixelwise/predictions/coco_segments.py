@@ -272,7 +272,7 @@ def read_segment_list(path: Path) -> SegmentList:
 def pair_segments(listed: SegmentList, dataset: Dataset) -> StoredSegments:
     """Pair the PNGs of a panoptic JSON with the images of a data set, by id or by the name of the file.
 
-    Images of other sets are passed over.
+    Images of other sets are skipped.
 
     Raises:
         DataError: an annotation that is not sound, an unknown category, or no image of the set.

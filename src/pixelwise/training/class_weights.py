@@ -22,7 +22,7 @@ def balanced_weights(dataset: Dataset, *, workers: int = 0, progress: Progress =
         progress: is told of each image.
 
     Raises:
-        DataError: an image cannot be read, or its truth has no classes of pixels.
+        DataError: an image cannot be read, or its ground truth has no classes of pixels.
     """
     classes = len(dataset.labels)
     class_pixels, image_pixels = np.zeros(classes, dtype=np.int64), np.zeros(classes, dtype=np.int64)

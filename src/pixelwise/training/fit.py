@@ -100,7 +100,7 @@ def fit(
         samples: what is trained on.
         accelerator: device, precision and processes.
         input_size: long side around which images are scaled.
-        labels: what the ids of the truth mean.
+        labels: what the ids of the ground truth mean.
         seed: of order, augmentation and dropout.
         workers: processes that read images.
 

@@ -95,7 +95,7 @@ def _root(path: Path) -> Path:
     for root in (path, path / "ADEChallengeData2016"):
         if (root / "images").is_dir() and (root / "annotations").is_dir():
             return root
-    raise DataError(f"{path}: not a SceneParsing folder: images/ and annotations/ are wanted in it")
+    raise DataError(f"{path}: not a SceneParsing folder: expected images/ and annotations/ in it")
 
 
 def _divided_here(path: Path) -> bool:

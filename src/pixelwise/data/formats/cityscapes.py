@@ -6,11 +6,11 @@
         ├── aachen_000000_000019_gtFine_labelIds.png
         └── aachen_000000_000019_gtFine_instanceIds.png    may be missing
 
-The truth has the 19 classes of the benchmark, read from `labelIds` or, by `?ids=trainIds` or where only those are
-there, from `*_labelTrainIds.png` (0-18, 255 = void); every other id is void. `?annotations=gtCoarse` takes the coarse
-masks. Where every image has `*_instanceIds.png`, the truth has objects and segments too: an id from 1000 on is
-labelId · 1000 + number; a smaller one is a region, which is a crowd if its class is one whose objects are told apart.
-`?instances=false` leaves them out. Images may be of any kind.
+The ground truth has the 19 classes of the benchmark, read from `labelIds` or, by `?ids=trainIds` or where only those
+are there, from `*_labelTrainIds.png` (0-18, 255 = void); every other id is void. `?annotations=gtCoarse` takes the
+coarse masks. Where every image has `*_instanceIds.png`, the ground truth has objects and segments too: an id from 1000
+on is labelId · 1000 + number; a smaller one is a region, which is a crowd if its class is one whose objects are told
+apart. `?instances=false` leaves them out. Images may be of any kind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pixelwise.types import Annotation, Instances, Panoptic
 OPTIONS: Mapping[str, str] = {
     "ids": "labelIds or trainIds; labelIds where they are there",
     "annotations": "gtFine or gtCoarse",
-    "instances": "false leaves out the objects and segments of instanceIds, true refuses a set without",
+    "instances": "false skips the objects and segments of instanceIds, true refuses a set without",
 }
 
 _FILES = {"labelIds": "labelIds", "trainIds": "labelTrainIds"}
@@ -143,7 +143,7 @@ def _inspect_instances(item: Item, semantic: np.ndarray, labels: LabelSet) -> It
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:  # noqa: ARG001
     """Writes a set of this format, all cities as one folder `all`; PNG or JPEG images, greyscale masks.
 
-    Where the truth has objects, instanceIds are written too.
+    Where the ground truth has objects, instanceIds are written too.
     """
     ids, annotations = _wanted_ids(options) or "labelIds", _annotations(options)
     mask = f"{annotations}/{{split}}/all/{{name}}_{annotations}"
@@ -177,14 +177,14 @@ def _with_objects(item: Item, options: Mapping[str, str]) -> Item:
 def _annotations(options: Mapping[str, str]) -> str:
     wanted = options.get("annotations", "gtFine")
     if wanted not in ("gtFine", "gtCoarse"):
-        raise DataError(f"cityscapes: annotations={wanted}; gtFine or gtCoarse is wanted")
+        raise DataError(f"cityscapes: annotations={wanted}; expected gtFine or gtCoarse")
     return wanted
 
 
 def _wanted_ids(options: Mapping[str, str]) -> str | None:
     wanted = options.get("ids")
     if wanted is not None and wanted not in _FILES:
-        raise DataError(f"cityscapes: ids={wanted}; labelIds or trainIds is wanted")
+        raise DataError(f"cityscapes: ids={wanted}; expected labelIds or trainIds")
     return wanted
 
 

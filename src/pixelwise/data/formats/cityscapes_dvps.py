@@ -8,7 +8,7 @@
 `CLIP_FRAME_CITY_…_leftImg8bit.png` is an image and `…_gtFine_instanceTrainIds.png` its map of 16 bits, in which a
 number is class · 1000 + object. The classes are the 19 of Cityscapes by train id; 32 and 255 are void. Objects are
 numbered class by class, in the whole clip; number 0 of a thing is a crowd. The segment id is (class + 1) · 1000 +
-number. Depth maps are passed over. `?labels=` names another label set.
+number. Depth maps are skipped. `?labels=` names another label set.
 
 Qiao et al., "ViP-DeepLab: Learning Visual Perception with Depth-aware Video Panoptic Segmentation", CVPR 2021.
 """

@@ -8,7 +8,7 @@
 
 The JSON lists the labelled frames, every fifth of those in img_all/ (or img/), and the segments of each; in a PNG
 id = R + 256·G + 65536·B is the segment of a pixel, 0 = void, the same in the whole clip. What stands before the first
-`_` in the id of an image is its clip. Frames without truth are passed over.
+`_` in the id of an image is its clip. Frames without ground truth are skipped.
 
 Kim et al., "Video Panoptic Segmentation", CVPR 2020.
 """

@@ -149,7 +149,7 @@ def _lists(path: Path, options: Mapping[str, str]) -> Mapping[str, Path]:
     """The list of each split, of the year that is wanted or of the latest. Raises DataError where it has none."""
     wanted, earlier = options.get("year"), ("2016", _resolution(options))
     if wanted not in (None, "2016", "2017"):
-        raise DataError(f"davis: year={wanted}; 2016 or 2017 is wanted")
+        raise DataError(f"davis: year={wanted}; expected 2016 or 2017")
     names = {None: ("2017", *earlier), "2016": earlier, "2017": ("2017",)}[wanted]
     for name in names:
         files = sorted((path / "ImageSets" / name).glob("*.txt"))
@@ -187,7 +187,7 @@ class DavisWriter(Writer):
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its mask of places, which `finish` makes one of numbers. See Writer.
 
-        Pixels of crowds, and those that nobody evaluates, are void.
+        Pixels of crowds, and those that are ignored, are void.
         """
         clip, frame = clip_and_frame(original.id, source=original.image)
         clip, renamed = free_clip(root / "ImageSets" / "2017", clip, original.split)

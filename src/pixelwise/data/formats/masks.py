@@ -73,14 +73,14 @@ def has_colours(options: Mapping[str, str]) -> bool:
     """Whether the masks hold colours. Raises DataError for an option that is not `labels`."""
     wanted = options.get("palette")
     if wanted not in (None, "labels"):
-        raise DataError(f"masks: palette={wanted}; labels is wanted, the colours are those of the label set")
+        raise DataError(f"masks: palette={wanted}; expected labels, the colours are those of the label set")
     return wanted is not None
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     """Writes images/SPLIT/ and masks/SPLIT/ (or the names in the options), greyscale masks, and labels.toml."""
     if "palette" in options:
-        raise DataError("masks: masks of colours are read, not written; leave out the option palette")
+        raise DataError("masks: masks of colours are read, not written; skips the option palette")
     image, mask = places_of(options, format="masks")
     return PairWriter(
         format="masks",

@@ -245,7 +245,7 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
             continue
         numbers = [int(field) for field in fields[:5] if field.isascii() and field.isdecimal()]
         if len(fields) != 6 or len(numbers) != 5:
-            wanted = "frame, id, class, height, width and RLE are wanted"
+            wanted = "expected frame, id, class, height, width and RLE"
             faults.append(Fault("unusable line", f"{text}: line {place}", f"{wanted}, separated by blanks"))
             continue
         frame, id, dataset_id, height, width = numbers
@@ -269,7 +269,7 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
 
 
 _IGNORED = 10_000
-"""MOTS's id of regions that nobody evaluates; class 10."""
+"""MOTS's id of regions that are ignored; class 10."""
 
 
 MOTS_DIVISOR = 1000

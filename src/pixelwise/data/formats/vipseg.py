@@ -96,7 +96,7 @@ def labels_of(path: Path) -> LabelSet:
     file = path / _CATEGORIES
     categories = read_json(file)
     if not isinstance(categories, list) or not all(isinstance(entry, dict) for entry in categories):
-        raise DataError(f"{file}: a list of categories with id, name and isthing is wanted")
+        raise DataError(f"{file}: expected a list of categories with id, name and isthing")
     labels, _ = panoptic_labels_of(categories, source=file)
     return replace(labels, name="vipseg", dataset_ids=tuple(id + 1 for id in labels.dataset_ids), void_ids=(0,))
 
@@ -133,7 +133,7 @@ def read_map(frame: Item, labels: LabelSet) -> SegmentMap:
             text = f"{area:,} pixels of {name}, whose objects are told apart, have no number of an object"
             faults.append(Fault("thing without instance", where, text))
         elif not is_thing and id > largest:
-            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; {dataset_id} is wanted"
+            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; expected {dataset_id}"
             faults.append(Fault("number of stuff", where, text))
             stuff[id] = dataset_id
             continue
@@ -150,7 +150,7 @@ def read_map(frame: Item, labels: LabelSet) -> SegmentMap:
 def _has_json(path: Path, options: Mapping[str, str]) -> bool:
     wanted = options.get("masks")
     if wanted not in (None, "panomasks", "panomasksRGB"):
-        raise DataError(f"vipseg: masks={wanted}; panomasks or panomasksRGB is wanted")
+        raise DataError(f"vipseg: masks={wanted}; expected panomasks or panomasksRGB")
     return wanted != "panomasks" and any(path.glob(f"{_BEFORE}*.json"))
 
 

@@ -6,10 +6,10 @@
     ├── SegmentationClass/2007_000032.png    class ids, 255 is void
     └── SegmentationObject/2007_000032.png   numbers of objects, may be missing
 
-Where every listed id has SegmentationObject/ID.png, the truth has objects: each of its numbers is one, of the class
-that most of its pixels have in SegmentationClass; 0 is none and 255 the border. `?instances=false` leaves them out.
-`?instances=regions` makes objects where there are no such files: each connected region of a class is one, since VOC
-draws a border of void around every object, also between two of a class. An object that another one cuts into pieces
+Where every listed id has SegmentationObject/ID.png, the ground truth has objects: each of its numbers is one, of the
+class that most of its pixels have in SegmentationClass; 0 is none and 255 the border. `?instances=false` leaves them
+out. `?instances=regions` makes objects where there are no such files: each connected region of a class is one, since
+VOC draws a border of void around every object, also between two of a class. An object that another one cuts into pieces
 becomes several.
 
 Where CVAT's labelmap.txt lies in the folder, masks hold its colours, and have no objects.
@@ -41,7 +41,7 @@ from pixelwise.types import Annotation, Instances
 
 OPTIONS: Mapping[str, str] = {
     "labels": "a published label set, or a .txt or .toml file in the folder",
-    "instances": "false leaves out the objects of SegmentationObject, true refuses a set without, regions makes "
+    "instances": "false skips the objects of SegmentationObject, true refuses a set without, regions makes "
     "objects of the connected regions of each class",
 }
 
@@ -62,7 +62,7 @@ def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: 
     lists = _year(path) / _LISTS
     found = in_reading_order(file.stem for file in lists.glob("*.txt"))
     if not found:
-        raise DataError(f"{lists}: no list in it; train.txt or val.txt with one id a line is wanted")
+        raise DataError(f"{lists}: no list in it; expected train.txt or val.txt with one id a line")
     return found
 
 
@@ -85,7 +85,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
 
 
 def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:
-    """The objects of a file, in the order of their numbers; those of no class by the class mask are left out.
+    """The objects of a file, in the order of their numbers; those of no class by the class mask are skipped.
 
     Args:
         path: the file.
@@ -148,7 +148,7 @@ def _inspect_instances(item: Item, semantic: np.ndarray, labels: LabelSet) -> It
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     """Writes a set of this format; JPEG images, palette masks, and a list for each split.
 
-    Where the truth has objects, SegmentationObject is written too.
+    Where the ground truth has objects, SegmentationObject is written too.
     """
     return PairWriter(
         format="voc",

@@ -8,7 +8,7 @@ The JSON has `videos` (id, width, height, file_names), `categories` as COCO's, a
 a video: `segmentations` has an RLE or polygons for each frame, null where the object is not seen. The id of an
 annotation is the number of its object in the whole clip. `valid` is called `val` here, too.
 
-The truth is the objects and, painted from them, the class of each pixel; what no object covers is `background`.
+The ground truth is the objects and, painted from them, the class of each pixel; what no object covers is `background`.
 
 Yang et al., "Video Instance Segmentation", ICCV 2019.
 """
@@ -201,11 +201,11 @@ def _video_fault(video: Entry) -> Fault | None:
     id, names = video.get("id"), video.get("file_names")
     where = f"video {id}"
     if not isinstance(id, int | str):
-        return Fault("video entry", where, "an id is wanted", True, video)
+        return Fault("video entry", where, "expected an id", True, video)
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        return Fault("video entry", where, "a list file_names of its frames is wanted", True, video)
+        return Fault("video entry", where, "expected a list file_names of its frames", True, video)
     if not all(is_integer(video.get(side)) and video[side] > 0 for side in ("height", "width")):
-        text = f"height {video.get('height')}, width {video.get('width')}; whole numbers of pixels are wanted"
+        text = f"height {video.get('height')}, width {video.get('width')}; expected whole numbers of pixels"
         return Fault("video entry", where, text, True, video)
     if video.get("length", len(names)) != len(names):
         text = f"its length is {video['length']}, it has {len(names)} file_names"
@@ -220,21 +220,21 @@ def _annotation_faults(
     where = f"annotation {id} (video {video_id})"
     segmentations = annotation.get("segmentations")
     if not _is_track_id(id):
-        text = f"its id is {id!r}; a whole number from 0 to 2⁶³ - 1 is wanted"
+        text = f"its id is {id!r}; expected a whole number from 0 to 2⁶³ - 1"
         yield Fault("annotation entry", where, text, True, annotation)
     elif id in seen:
         yield Fault("repeated id", where, "another annotation has the same id", True, annotation)
     if not isinstance(video_id, int | str) or video_id not in videos:
         yield Fault("unknown video", where, f"video {video_id} is not in videos", True, annotation)
     elif not isinstance(segmentations, list):
-        yield Fault("annotation entry", where, "a list segmentations, one for each frame, is wanted", True, annotation)
+        yield Fault("annotation entry", where, "expected a list segmentations, one for each frame,", True, annotation)
     elif len(segmentations) != len(videos[video_id]["file_names"]):
         text = f"{len(segmentations)} segmentations, the video has {len(videos[video_id]['file_names'])} frames"
         yield Fault("length", where, text, True, annotation)
     elif not any(segmentations):
         yield Fault("object without pixels", where, "it has no segmentation in any frame", False, annotation)
     if annotation.get("iscrowd", 0) not in (0, 1):
-        text = f"iscrowd is {annotation['iscrowd']!r}; 0 or 1 is wanted"
+        text = f"iscrowd is {annotation['iscrowd']!r}; expected 0 or 1"
         yield Fault("annotation entry", where, text, True, annotation)
     if not is_integer(category_id) or category_id not in class_of:
         yield Fault("unknown category", where, f"category {category_id} is not in categories", True, annotation)
@@ -246,7 +246,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     for name in ("videos", "annotations", "categories"):
         values = content.get(name) if isinstance(content, dict) else None
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-            raise DataError(f"{file}: no list '{name}' of objects; videos, annotations and categories are wanted")
+            raise DataError(f"{file}: no list '{name}' of objects; expected videos, annotations and categories")
     return content
 
 

@@ -28,7 +28,7 @@ class PairWriter(Writer):
         folders: split → its name on disk, of those that differ.
         palette: whether masks carry the colours of the classes.
         default: the label set that needs no label file, or None.
-        objects: where the ids of its objects go, if the format has such files and the truth has objects.
+        objects: where the ids of its objects go, if the format has such files and the ground truth has objects.
         object_labels: the label set whose ids the files of objects hold, where it is not `labels`.
         divisor: object ids are class · divisor + number, and regions and crowds have the class alone; None: numbers.
     """
@@ -48,7 +48,7 @@ class PairWriter(Writer):
         place = {"split": self.folders.get(original.split, original.split), "name": original.name}
         file, losses = original.write_image(root, self.image.format(**place), suffixes=self.suffixes)
         if original.truth.semantic is None:
-            raise DataError(f"{original.image}: its truth has no class for each pixel")
+            raise DataError(f"{original.image}: its ground truth has no class for each pixel")
         mask = root / self.mask.format(**place)
         mask.parent.mkdir(parents=True, exist_ok=True)
         write_ids(

@@ -46,7 +46,7 @@ def item_of(id: str, images: FilesByStem, masks: FilesByStem) -> Item:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder by name; hidden files and other suffixes are passed over.
+    """The image files of a folder by name; hidden files and other suffixes are skipped.
 
     Raises DataError when the folder cannot be listed.
     """
@@ -60,7 +60,7 @@ def list_images(folder: Path) -> list[Path]:
 def by_stem(folder: Path, *, suffix: str = "") -> FilesByStem:
     """The image files of a folder by their names without the file suffix and without `suffix` before it.
 
-    Files whose names lack `suffix` are passed over.
+    Files whose names lack `suffix` are skipped.
     """
     found: dict[str, tuple[Path, ...]] = {}
     for path in list_images(folder):
@@ -221,7 +221,7 @@ def read_labels(path: Path) -> LabelSet:
         return _numbered(_csv_lines(lines, path), None, path)
     names = [name.strip() for name in lines]
     if names == [""]:
-        raise DataError(f"{path}: no class names in it; one a line is wanted, the first is id 0")
+        raise DataError(f"{path}: no class names in it; expected one a line, the first is id 0")
     if "" in names:
         raise DataError(f"{path}: line {names.index('') + 1} is empty; every line is a class, the first is id 0")
     try:

@@ -1,7 +1,7 @@
 """Images with objects that are drawn in files: polygons and runs in flat arrays, rasterised one object at a time.
 
-The truth of an image is its objects and, painted from them, the class of each pixel (`data.truth.painting`). What the
-formats differ in is how a file is read; coco, labelme and yolo share everything behind that.
+The ground truth of an image is its objects and, painted from them, the class of each pixel (`data.truth.painting`).
+What the formats differ in is how a file is read; coco, labelme and yolo share everything behind that.
 """
 
 from __future__ import annotations

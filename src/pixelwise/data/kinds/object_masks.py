@@ -17,7 +17,7 @@ def objects_wanted(options: Mapping[str, str], *, name: str) -> bool | None:
     """What the option `instances` says. Raises DataError for another value than true or false."""
     wanted = options.get("instances")
     if wanted not in (None, "true", "false"):
-        raise DataError(f"{name}: instances={wanted}; true or false is wanted")
+        raise DataError(f"{name}: instances={wanted}; expected true or false")
     return None if wanted is None else wanted == "true"
 
 

@@ -53,7 +53,7 @@ def panoptic_labels_of(
     for id, name in named:
         if by_id[id].get("isthing") not in (0, 1):
             raise DataError(
-                f"{source}: category {id} '{name}' has isthing {by_id[id].get('isthing')!r}; 1 is wanted of classes "
+                f"{source}: category {id} '{name}' has isthing {by_id[id].get('isthing')!r}; expected 1 of classes "
                 "whose objects are told apart, 0 of the others"
             )
     things = tuple(bool(by_id[id]["isthing"]) for id, _ in named)
@@ -110,11 +110,11 @@ def panoptic_problems(
         seen.add(image_id)
         name, infos = annotation.get("file_name"), annotation.get("segments_info")
         if not isinstance(name, str) or not name:
-            yield Fault("annotation entry", where, "the file_name of its PNG is wanted", True, annotation)
+            yield Fault("annotation entry", where, "expected the file_name of its PNG", True, annotation)
         if not segments:
             continue
         if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
-            yield Fault("annotation entry", where, "a list segments_info of objects is wanted", True, annotation)
+            yield Fault("annotation entry", where, "expected a list segments_info of objects", True, annotation)
             continue
         yield from _segment_problems(infos, where, class_of)
     for image_id, image in images.items():
@@ -135,7 +135,7 @@ def _segment_problems(infos: Sequence[Entry], where: str, class_of: Mapping[int,
     for position, info in enumerate(infos, start=1):
         id, category_id = info.get("id"), info.get("category_id")
         if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < LARGEST_ID:
-            text = f"its id is {id!r}; a whole number from 1 to {LARGEST_ID - 1:,} is wanted"
+            text = f"its id is {id!r}; expected a whole number from 1 to {LARGEST_ID - 1:,}"
             yield Fault("segment id", f"{where}, segment number {position}", text, True, info)
             continue
         name = f"{where}, segment {id}"
@@ -146,7 +146,7 @@ def _segment_problems(infos: Sequence[Entry], where: str, class_of: Mapping[int,
         elif not is_integer(category_id) or category_id not in class_of:
             yield Fault("unknown category", name, f"category {category_id} is not in categories", True, info)
         elif info.get("iscrowd", 0) not in (0, 1):
-            yield Fault("segment entry", name, f"iscrowd is {info['iscrowd']!r}; 0 or 1 is wanted", True, info)
+            yield Fault("segment entry", name, f"iscrowd is {info['iscrowd']!r}; expected 0 or 1", True, info)
         seen.add(id)
 
 

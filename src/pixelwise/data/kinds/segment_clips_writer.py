@@ -104,7 +104,7 @@ def joined_regions(regions: Sequence[PlacedSegment], labels: LabelSet) -> Counte
 
 
 def void_id(labels: LabelSet, *, below: int) -> int:
-    """The id on disk of pixels that nobody evaluates. Raises DataError where there is none so small."""
+    """The id on disk of pixels that are ignored. Raises DataError where there is none so small."""
     return next(id for id in (*labels.void_ids, *range(below)) if 0 <= id < below and id not in labels.dataset_ids)
 
 

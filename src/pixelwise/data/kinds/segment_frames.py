@@ -1,4 +1,4 @@
-"""Frames whose truth is a map of segments, with or without a list of what the segments are."""
+"""Frames whose ground truth is a map of segments, with or without a list of what the segments are."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def inspect_map(
     try:
         found = read(frame, labels)
     except DataError as error:
-        return Findings((Fault("unreadable truth", str(frame.truth), without_path(error, frame.truth)),))
+        return Findings((Fault("unreadable ground truth", str(frame.truth), without_path(error, frame.truth)),))
     class_of = {dataset_id: index for index, dataset_id in enumerate(labels.dataset_ids)}
     things = {
         one.id: one.dataset_id for one in found.segments if labels.is_thing[class_of[one.dataset_id]] and not one.crowd
@@ -129,7 +129,7 @@ def numbered_map(
             void.append(id)
         elif number and not labels.is_thing[class_of[dataset_id]]:
             name = labels.names[class_of[dataset_id]]
-            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; 0 is wanted"
+            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; expected 0"
             faults.append(Fault("number of stuff", f"{path}: class {dataset_id}, number {number}", text))
             stuff.append(id)
         else:
@@ -151,7 +151,7 @@ def numbered_map(
 
 
 def repaired_map(frame: Item, labels: LabelSet, size: Size, orientation: int, *, read: ReadMap) -> RepairedTruth:
-    """The truth of a map that tells classes itself; see `repairing.ReadRepaired`."""
+    """The ground truth of a map that tells classes itself; see `repairing.ReadRepaired`."""
     found = read(frame, labels)
     ids = turned_to_fit(found.ids, size, orientation, source=frame.truth)
     kinds = Counter(fault.kind for fault in found.faults)
@@ -175,7 +175,7 @@ def repaired_listed_map(
     *,
     dataset_ids: Mapping[str, Mapping[int, int]],
 ) -> RepairedTruth:
-    """The truth of a map whose segments are listed; see `repairing.ReadRepaired`.
+    """The ground truth of a map whose segments are listed; see `repairing.ReadRepaired`.
 
     Args:
         frame: with its list.

@@ -62,7 +62,7 @@ def tracked_objects(truth: Annotation, *, source: Path) -> tuple[Instances, Mask
     """Objects, their masks and their track ids. Raises DataError, beginning with `source`, where one is missing."""
     instances = truth.instances
     if instances is None or instances.masks is None or instances.track_ids is None:
-        raise DataError(f"{source}: its truth has no objects with masks and track ids")
+        raise DataError(f"{source}: its ground truth has no objects with masks and track ids")
     return instances, instances.masks, instances.track_ids.tolist()
 
 
@@ -120,5 +120,5 @@ def stuff_pixels(truth: Annotation, labels: LabelSet) -> int:
 
 
 def void_pixels(truth: Annotation, labels: LabelSet) -> int:
-    """Pixels that nobody evaluates, and that no crowd covers."""
+    """Pixels that are ignored, and that no crowd covers."""
     return 0 if truth.semantic is None else int(((truth.semantic == labels.ignore_id) & ~_covered(truth)).sum())

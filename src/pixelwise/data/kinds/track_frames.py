@@ -1,4 +1,4 @@
-"""Frames whose truth is a list of objects, each with its mask and with a number that holds in the whole clip."""
+"""Frames whose ground truth is a list of objects, each with its mask and with a number that holds in the whole clip."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def inspect_parts(frame: Item, labels: LabelSet, size: Size | None) -> Findings:
 
 
 def repaired_parts(frame: Item, labels: LabelSet, size: Size, orientation: int) -> RepairedTruth:
-    """The truth of the list of a frame; see `repairing.ReadRepaired`.
+    """The ground truth of the list of a frame; see `repairing.ReadRepaired`.
 
     Where the list and the image agree on the size, or another RLE has that of the image, an RLE of another size whose
     runs fill the image is given its size.
@@ -190,7 +190,7 @@ def truth_of_numbers(frame: Item, labels: LabelSet, size: Size, *, read: ReadNum
 def repaired_numbers(
     frame: Item, labels: LabelSet, size: Size, orientation: int, *, read: ReadNumbers
 ) -> RepairedTruth:
-    """The truth of a file of numbers; see `repairing.ReadRepaired`."""
+    """The ground truth of a file of numbers; see `repairing.ReadRepaired`."""
     found = read(frame)
     numbers = turned_to_fit(found.numbers, size, orientation, source=frame.truth)
     truth = truth_of_numbers(frame, labels, size, read=lambda _: found._replace(numbers=numbers))
@@ -209,7 +209,7 @@ def inspect_numbers(
     try:
         numbers, void = read(frame)
     except DataError as error:
-        return Findings((Fault("unreadable truth", str(frame.truth), without_path(error, frame.truth)),))
+        return Findings((Fault("unreadable ground truth", str(frame.truth), without_path(error, frame.truth)),))
     found, thing = ids_in(numbers, but=(0, *void)), labels.is_thing.index(True)
     class_ids = {thing} if found else set[int]()
     if labels.background_id is not None and (numbers == 0).any():
@@ -236,5 +236,5 @@ def _cropped(segmentation: Any, size: Size, *, source: str) -> tuple[np.ndarray,
         whole = [polygon for polygon in segmentation if len(polygon) >= 6]
         return rle.crop_polygons(whole, size, source=source)
     if not isinstance(segmentation, dict):
-        raise DataError(f"{source}: its segmentation is {segmentation!r}; polygons or an RLE are wanted")
+        raise DataError(f"{source}: its segmentation is {segmentation!r}; expected polygons or an RLE")
     return rle.crop(segmentation, size=size, source=source)

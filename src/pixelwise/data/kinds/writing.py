@@ -1,4 +1,4 @@
-"""Writing a data set whose truth is a mask file for each image: where the files go, and what they may be."""
+"""Writing a data set whose ground truth is a mask file for each image: where the files go, and what they may be."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENCODED = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp",
 
 @dataclass(frozen=True)
 class Original:
-    """One image with its truth, to be written into a new set.
+    """One image with its ground truth, to be written into a new set.
 
     Attributes:
         split: of the new set.
@@ -55,11 +55,11 @@ class Writer:
     """A format that can be written, for one set. Can be pickled, so that other processes may write images.
 
     Attributes:
-        labels: what the ids in the new set mean; its names are those of the truth that is written.
+        labels: what the ids in the new set mean; its names are those of the ground truth that is written.
         format: as in a specification.
         suffixes: that images may have; the first is that of images encoded anew. Empty: any.
         shares_images: whether all splits have their images in one place, so that one may stand in several splits.
-        numbered_by: of clips, the divisor in the ids of the truth; see `data.truth.track_ids`.
+        numbered_by: of clips, the divisor in the ids of the ground truth; see `data.truth.track_ids`.
     """
 
     labels: LabelSet

@@ -113,7 +113,7 @@ def training_batches(
     """The batches of the sampler's steps, read by `workers` processes, or by this one if 0.
 
     Raises:
-        DataError: an image or its truth cannot be used; names the file.
+        DataError: an image or its ground truth cannot be used; names the file.
     """
     loader: DataLoader[Any] = DataLoader(
         samples,  # pyright: ignore[reportArgumentType]

@@ -21,8 +21,8 @@ from pixelwise.types import Instances, Sample
 def with_parts_of(sample: Sample, other: Sample, generator: np.random.Generator, *, labels: LabelSet) -> Sample:
     """Paste half of the objects of another image of the same size, with their truth.
 
-    Each object, or each class where the truth tells no objects apart, comes with probability one half, at least one.
-    Objects behind what is pasted lose what it hides, and are gone where nothing of them is left.
+    Each object, or each class where the ground truth tells no objects apart, comes with probability one half, at least
+    one. Objects behind what is pasted lose what it hides, and are gone where nothing of them is left.
 
     Args:
         sample: what is pasted onto.

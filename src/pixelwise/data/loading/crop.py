@@ -1,4 +1,4 @@
-"""Augmentation: one geometry is drawn for an image and applied to picture and truth alike.
+"""Augmentation: one geometry is drawn for an image and applied to picture and ground truth alike.
 
 Pixels are squares: the picture is resampled with weights over the source pixels that a target pixel covers, the ids
 are read at the target pixel's centre, so a marked pixel lands in the same place in both.
@@ -227,7 +227,7 @@ def blurred(picture: Image.Image) -> Image.Image:
 
 
 def change_colours(picture: Image.Image, generator: np.random.Generator, augmentation: Augmentation) -> Image.Image:
-    """Draw and apply brightness, contrast, saturation and hue, in this order; those of size 0 are left out.
+    """Draw and apply brightness, contrast, saturation and hue, in this order; those of size 0 are skipped.
 
     Works on Pillow pictures, whose integer arithmetic gives the same answer with any number of threads.
     """
@@ -256,7 +256,7 @@ class TrainingCrop:
         augmentation: how far each may go.
         crop_size: side of the crop in pixels, or its height and width.
         input_size: long side at which images are evaluated.
-        ignore_id: what the truth holds outside the image.
+        ignore_id: what the ground truth holds outside the image.
         stretches_input: see `draw_geometry`.
     """
 
@@ -301,7 +301,7 @@ def cropped_regions(regions: Regions, geometry: Geometry) -> Regions:
 def cropped_instances(instances: Instances, geometry: Geometry) -> Instances:
     """The objects of which the crop shows a pixel, in tight boxes. Raises DataError for objects without masks."""
     if instances.masks is None:
-        raise DataError("objects without masks; masks are wanted to learn from")
+        raise DataError("objects without masks; expected masks to learn from")
     masks = geometry.apply_masks(instances.masks)
     shown = (masks.areas() > 0).nonzero().flatten()
     masks = masks[shown]

@@ -55,7 +55,7 @@ class FramePairs:
         return next((other for other in (index - 1, index + 1) if self._is_of(other, clip)), index)
 
     def with_flow(self, target: Sample, index: int, reference: Sample | None) -> Sample:
-        """The frame at a place of the set, its truth with the flow to its reference if that is known."""
+        """The frame at a place of the set, its ground truth with the flow to its reference if that is known."""
         if self.flow is None or reference is None or reference.frame is None:
             return target
         return replace(target, truth=replace(target.truth, flow=self.flow(index, reference.frame)))

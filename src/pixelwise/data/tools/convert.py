@@ -25,27 +25,27 @@ from pixelwise.labels import LabelMap, LabelSet
 
 LOSSES: Mapping[str, str] = {
     "unmapped_pixels": "{} pixels of classes that have no place in the target become void",
-    "unmapped_objects": "{} objects of classes that have no place in the target are left out",
+    "unmapped_objects": "{} objects of classes that have no place in the target are skipped",
     "void_pixels_as_class": "{} void pixels become background (or the class around them); a set of objects has no void",
     "crowd_pixels": "{} pixels of crowd regions have a class no more",
     "changed_pixels": "{} pixels change their class where objects overlap",
-    "left_out_objects": "{} objects without a pixel, or of the background, are left out",
+    "left_out_objects": "{} objects without a pixel, or of the background, are skipped",
     "loose_boxes": "{} boxes that are not those of their masks become so",
     "joined_regions": "{} regions of countable classes become one annotation each, however many objects they hold",
     "flattened_objects": "{} objects become the class of their pixels; where one ends and the next begins is lost",
     "overlapping_pixels": "{} pixels belong to several objects; the smallest of them keeps them",
     "hidden_objects": "{} objects are covered by smaller ones and vanish",
-    "empty_segments": "{} segments without a pixel are left out",
+    "empty_segments": "{} segments without a pixel are skipped",
     "joined_segments": "{} segments become one with another of their class: stuff, or crowds",
     "renumbered_segments": "{} segments get another id",
     "crowds_of_classes": "{} regions of countable classes become crowds, since no object tells what is in them",
     "renumbered_objects": "{} objects get another number in their clip; the target cannot hold theirs, or has it",
     "classless_objects": "{} objects in frames lose their class; the target has one",
     "stuff_pixels": "{} pixels of classes that have no objects become background, or void",
-    "left_out_crowds": "{} crowd regions are left out, and become background",
+    "left_out_crowds": "{} crowd regions are skipped, and become background",
     "crowd_regions": "{} crowd regions become void where no object covers them",
     "reencoded_images": "{} images are encoded anew, the target does not take their kind of file",
-    "turned_images": "{} images are copied with their EXIF rotation; their truth is that of the upright image",
+    "turned_images": "{} images are copied with their EXIF rotation; their ground truth is that of the upright image",
     "renamed_images": "{} images get another name, because the target would have two of one name",
 }
 """What a target may be unable to hold: key → the line that says it, {} for the number."""
@@ -286,14 +286,14 @@ def _opened(source: DataSpec, target: DataSpec) -> tuple[dict[str, Dataset], lis
     if not format_of(target).shared_images:
         for union in _unions(datasets):
             del datasets[union]
-            notes.append(f"split {union} is left out, its images are in {', '.join(datasets)}")
+            notes.append(f"split {union} is skipped, its images are in {', '.join(datasets)}")
     notes += dict.fromkeys(dataset.note for dataset in datasets.values() if dataset.note)
     first, *others = datasets.values()
     for other in others:
         first.labels.require_same(other.labels, mine=f"data {first.name}", theirs=f"data {other.name}")
     if len(first.labels.void_ids) > 1:
         notes.append(f"the {len(first.labels.void_ids)} ids on disk that mean void become one")
-    return datasets, notes, [f"{error}; the split is left out" for error in errors]
+    return datasets, notes, [f"{error}; the split is skipped" for error in errors]
 
 
 def _unions(datasets: Mapping[str, Dataset]) -> list[str]:
@@ -319,7 +319,7 @@ def _label_map(
 def _require_free(root: Path, target: DataSpec, datasets: Iterable[Dataset], *, overwrite: bool) -> None:
     """Raise DataError unless the folder may be written: it is not there, it is empty, or it may be replaced."""
     if root.is_file():
-        raise DataError(f"{target}: {root} is a file; a folder is wanted")
+        raise DataError(f"{target}: {root} is a file; expected a folder")
     place = root.resolve()
     if Path.cwd().is_relative_to(place):
         raise DataError(f"{target}: {root} is the folder you are in, or one around it; choose another")

@@ -24,23 +24,23 @@ from pixelwise.files.atomic import replace_folder
 from pixelwise.files.parallel import Progress, apply, silent
 
 REPAIRS: Mapping[str, str] = {
-    "missing_images": "{} left out, their image is missing",
-    "missing_masks": "{} images left out, their mask is missing",
-    "unreadable_images": "{} images left out, they cannot be read",
-    "unreadable_masks": "{} images left out, their mask cannot be read",
-    "colour_masks": "{} images left out, their mask holds colours; see pixelwise data convert and ?palette=labels",
-    "size_mismatches": "{} images left out, their mask has another size",
-    "only_void": "{} images left out, every pixel is void",
-    "unreadable_annotations": "{} images left out, their file of objects cannot be read",
-    "repeated_images": "{} images left out, the same image is in the set already (of two splits the later keeps it)",
-    "rival_files": "{} files passed over, another has the same name",
+    "missing_images": "{} skipped, their image is missing",
+    "missing_masks": "{} images skipped, their mask is missing",
+    "unreadable_images": "{} images skipped, they cannot be read",
+    "unreadable_masks": "{} images skipped, their mask cannot be read",
+    "colour_masks": "{} images skipped, their mask holds colours; see pixelwise data convert and ?palette=labels",
+    "size_mismatches": "{} images skipped, their mask has another size",
+    "only_void": "{} images skipped, every pixel is void",
+    "unreadable_annotations": "{} images skipped, their file of objects cannot be read",
+    "repeated_images": "{} images skipped, the same image is in the set already (of two splits the later keeps it)",
+    "rival_files": "{} files skipped, another has the same name",
     "grey_masks": "{} colour masks with equal channels stored as ids",
     "turned_masks": "{} masks turned as EXIF turns their image",
     "upright_images": "{} images stored upright, without EXIF rotation, encoded anew",
-    "missing_objects": "{} images left out, their file of object ids is missing or cannot be read",
-    "missing_clips": "{} clips left out, there is no folder of their masks",
-    "unusable_splits": "{} splits left out, their list or JSON cannot be read",
-    "empty_splits": "{} splits left out, no frame of them can be used",
+    "missing_objects": "{} images skipped, their file of object ids is missing or cannot be read",
+    "missing_clips": "{} clips skipped, there is no folder of their masks",
+    "unusable_splits": "{} splits skipped, their list or JSON cannot be read",
+    "empty_splits": "{} splits skipped, no frame of them can be used",
     "cut_clips": "{} times a clip cut in two: frames are missing, or the size changes; the rest is a clip of its own",
     "renumbered_objects": "{} objects of clips numbered anew, an object of another class or clip has their number",
     "unknown_regions": "{} regions of unknown classes become void",
@@ -48,7 +48,7 @@ REPAIRS: Mapping[str, str] = {
     "given_segments": "{} regions given the segment that other frames of their clip list under their id",
     "numbers_of_stuff": "{} regions of classes whose objects are not told apart lose their number",
     "things_without_number": "{} regions of things without number become an object each",
-    "images_without_annotation": "{} images left out, no annotation is of them",
+    "images_without_annotation": "{} images skipped, no annotation is of them",
     "entries": "{} annotations of images removed: no image or no PNG of theirs, no segments, or a second one",
     "videos": "{} videos removed, with their annotations: no usable id, file_names or size, or the id of another",
     "lengths": "{} lengths of videos corrected to their file_names",
@@ -79,11 +79,11 @@ REPAIRS: Mapping[str, str] = {
     "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
     "shapes": "{} shapes or lines removed: malformed, of no known class, or without a pixel of the image",
     "label_names": "{} label files given the name of their image",
-    "lonely_labels": "{} label files left out, no image has their name",
+    "lonely_labels": "{} label files skipped, no image has their name",
     "boxes_alone": "{} lines that are boxes stay, nothing is learned or evaluated in them; draw what is in them",
     "cut_polygons": "{} polygons cut at the border of the image",
     "polygons": "{} polygons removed, they are malformed or have no three points",
-    "unlisted_ids": "{} images left out, their PNG has ids of which the JSON knows no segment",
+    "unlisted_ids": "{} images skipped, their PNG has ids of which the JSON knows no segment",
     "segments": "{} segments removed: no category, the id 0, or that of another of the image",
     "segments_without_pixels": "{} segments removed, no pixel of the PNG has their id",
     "areas": "{} areas corrected to the pixels",
@@ -150,8 +150,9 @@ def require_repairable(spec: DataSpec, out: Path) -> None:
 def repair_dataset(spec: DataSpec, out: Path, *, workers: int = 0, progress: Progress = silent) -> Repairs:
     """Write a repaired copy of one split of a set or, where the specification names none, of all; and check it.
 
-    A set with a file of truth for each image, or of clips, becomes a folder of the same format; of formats in which one
-    file lists all images only that list is written, a file, or a folder of files where `out` does not end with `.json`.
+    A set with a file of ground truth for each image, or of clips, becomes a folder of the same format; of formats in
+    which one file lists all images only that list is written, a file, or a folder of files where `out` does not end
+    with `.json`.
 
     Raises:
         DataError: see `require_repairable`; nothing usable is left; no image of the copy has ground truth; or the disk

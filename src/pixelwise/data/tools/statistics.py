@@ -30,9 +30,11 @@ class Measurement:
         class_pixels: of each class, K numbers, and of void, the last.
         colour_sum: of R, G and B, values 0-255.
         colour_square_sum: of their squares.
-        objects: of each class, how many are small, medium, large, and crowds, [K, 4]; None where the truth has none.
+        objects: of each class, how many are small, medium, large, and crowds, [K, 4]; None where the ground truth has
+            none.
         clip: that it is a frame of, or None.
-        tracks: class id and track id of each of its objects that is no crowd; None where the truth has no track ids.
+        tracks: class id and track id of each of its objects that is no crowd; None where the ground truth has no track
+            ids.
         failure: why the image could not be read, or None.
     """
 
@@ -83,7 +85,7 @@ class ClassShare:
         pixels: of it in all images.
         share: of all pixels, void included.
         images: that contain it.
-        objects: of it, or None where the truth has no objects.
+        objects: of it, or None where the ground truth has no objects.
         tracks: objects in all clips, each counted once; None where the images are no frames of clips.
     """
 
@@ -109,7 +111,7 @@ class Statistics:
         void_share: of all pixels.
         mean_rgb: of all pixels, as fractions of 255.
         std_rgb: of all pixels around the mean, as fractions of 255.
-        objects: of all classes, or None where the truth of an image has no objects.
+        objects: of all classes, or None where the ground truth of an image has no objects.
         clips: whose frames the images are; 0 where they are no frames.
     """
 
@@ -160,7 +162,7 @@ class Statistics:
 
 
 def statistics_of(dataset: Dataset, *, workers: int = 0, progress: Progress = silent) -> Statistics:
-    """Read every image of a set with semantic truth and count.
+    """Read every image of a set with semantic ground truth and count.
 
     Args:
         dataset: one split.
@@ -186,7 +188,7 @@ def measure(index: int, *, dataset: Dataset) -> Measurement:
     except DataError as error:
         return Measurement(failure=str(error))
     if sample.truth.semantic is None:
-        return Measurement(failure=f"image '{sample.id}': its truth has no class for each pixel to count")
+        return Measurement(failure=f"image '{sample.id}': its ground truth has no class for each pixel to count")
     classes = len(dataset.labels)
     semantic = sample.truth.semantic.numpy().astype(np.int64).ravel()
     class_pixels = np.bincount(np.where(semantic == dataset.labels.ignore_id, classes, semantic), minlength=classes + 1)

@@ -1,4 +1,5 @@
-"""Truth as a list of regions, each of one class: the objects, and one region for each class of what they leave over.
+"""Ground truth as a list of regions, each of one class: the objects, and one region for each class of what they leave
+over.
 
 It is what formats hold that know objects and no map of classes: coco, labelme, yolo.
 """
@@ -38,13 +39,14 @@ class Region(NamedTuple):
 
 
 def regions_of(truth: Annotation, labels: LabelSet, *, source: Path) -> tuple[list[Region], dict[str, int]]:
-    """The objects of the truth, then what its classes leave over; and what is lost, by the keys of `conversion.LOSSES`.
+    """The objects of the ground truth, then what its classes leave over; and what is lost, by the keys of
+    `conversion.LOSSES`.
 
-    Objects that cover no pixel or are of the background are left out. Raises DataError, beginning with `source`, where
-    the truth has no classes.
+    Objects that cover no pixel or are of the background are skipped. Raises DataError, beginning with `source`, where
+    the ground truth has no classes.
     """
     if truth.semantic is None:
-        raise DataError(f"{source}: its truth has no class for each pixel")
+        raise DataError(f"{source}: its ground truth has no class for each pixel")
     semantic, objects = truth.semantic.numpy(), [*_objects(truth, labels)]
     rest = [*_rest(semantic, objects, labels)]
     lost = {
@@ -64,7 +66,7 @@ def loose_boxes(regions: Sequence[Region]) -> dict[str, int]:
 
 
 def _objects(truth: Annotation, labels: LabelSet) -> Iterator[Region]:
-    """The objects of the truth that cover a pixel and are of a category."""
+    """The objects of the ground truth that cover a pixel and are of a category."""
     instances = truth.instances
     if instances is None or instances.masks is None:
         return

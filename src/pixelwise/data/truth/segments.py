@@ -30,7 +30,7 @@ class IdRegions(NamedTuple):
 
 
 def annotation_of(panoptic: Panoptic, labels: LabelSet, *, clip: bool = False) -> Annotation:
-    """The truth of an image whose segments are known: the segments, the class of each pixel, and the objects.
+    """The ground truth of an image whose segments are known: the segments, the class of each pixel, and the objects.
 
     Args:
         panoptic: on the CPU.

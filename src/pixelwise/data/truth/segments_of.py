@@ -18,14 +18,14 @@ from pixelwise.types import Annotation, Panoptic
 
 
 def segments_of(truth: Annotation, labels: LabelSet, *, source: Path) -> tuple[Panoptic, dict[str, int]]:
-    """The segments of any truth, and what they cannot hold, by the keys of `conversion.LOSSES`.
+    """The segments of any ground truth, and what they cannot hold, by the keys of `conversion.LOSSES`.
 
-    Raises DataError, beginning with `source`, where the truth has neither segments nor the class of each pixel.
+    Raises DataError, beginning with `source`, where the ground truth has neither segments nor the class of each pixel.
     """
     if truth.panoptic is not None:
         return truth.panoptic, {"empty_segments": int((truth.panoptic.areas() == 0).sum())}
     if truth.semantic is None:
-        raise DataError(f"{source}: its truth has no class for each pixel")
+        raise DataError(f"{source}: its ground truth has no class for each pixel")
     semantic = truth.semantic.numpy().astype(np.int32)
     ids = np.zeros(semantic.shape, dtype=np.int32)
     objects, losses = truth.instances, Counter[str]()

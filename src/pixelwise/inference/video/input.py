@@ -332,7 +332,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise DataError(f"{path}: {_why_unusable(path, 'it holds nothing')}")
             if not streams:
                 held = ", ".join(sorted({one.type for one in container.streams}))
-                raise DataError(f"{path}: holds no video, only {held}; a file with pictures is wanted")
+                raise DataError(f"{path}: holds no video, only {held}; expected a file with pictures")
             readable = next((one for one in streams if one.codec_context is not None), None)
             if readable is None:
                 raise DataError(f"{path}: its pictures are compressed by a codec that FFmpeg does not know; convert it")

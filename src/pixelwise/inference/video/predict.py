@@ -249,7 +249,7 @@ class _Results:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             file = next(place for place in (folder, *folder.parents) if place.exists() and not place.is_dir())
-            raise DataError(f"{file}: is a file, and a folder for results is wanted; choose another --out") from None
+            raise DataError(f"{file}: is a file, expected and a folder for results; choose another --out") from None
         self._video.require_possible()
         if not self._progress.frames:
             write_state(self._job.state, self._progress, self._memory)

@@ -107,7 +107,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"type": [type(value).__module__, type(value).__qualname__], "parts": parts}
     if value is None or isinstance(value, bool | int | float | str):
         return {"value": value}
-    raise TypeError(f"a memory with a {type(value).__name__}; NamedTuples of tensors are wanted")
+    raise TypeError(f"a memory with a {type(value).__name__}; expected NamedTuples of tensors")
 
 
 def _unpacked(packed: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:

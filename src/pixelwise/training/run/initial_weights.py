@@ -43,8 +43,8 @@ def check_init(init: str) -> str:
     if not Path(init).exists():
         shipped = ", ".join(shipped_models())
         raise CheckpointError(
-            f"--init {init}: no such file or folder; a backbone file, a run, a shipped model ({shipped}), torchvision "
-            "or timm is wanted"
+            f"--init {init}: no such file or folder; expected a backbone file, a run, a shipped model ({shipped}), "
+            "torchvision or timm"
         )
     inside = Path(init) / BACKBONE_NAME
     return str((inside if inside.is_file() else Path(init)).absolute())

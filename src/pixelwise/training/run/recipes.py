@@ -102,7 +102,7 @@ def resolve_sets(
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
-            raise RecipeError(f"--set {assignment}: NAME=VALUE is wanted")
+            raise RecipeError(f"--set {assignment}: expected NAME=VALUE")
         stage_name, _, rest = name.partition(".")
         stage_name, rest = (stage_name, rest) if stage_name in own_names else ("", name)
         if not (rest.removeprefix(MODEL) in chosen if rest.startswith(MODEL) else rest in common):
@@ -162,7 +162,7 @@ def _crop_size(text: str) -> int | tuple[int, int]:
             return sides[0] if len(sides) == 1 else (sides[0], sides[1])
     except ValueError:
         pass
-    raise RecipeError(f"--set crop_size={text}: a whole number is wanted, or [HEIGHT,WIDTH]")
+    raise RecipeError(f"--set crop_size={text}: expected a whole number, or [HEIGHT,WIDTH]")
 
 
 def _unknown(name: str, recipe: Recipe, arguments: Mapping[str, Any]) -> RecipeError:
@@ -222,7 +222,7 @@ def _parse(text: str, current: Any, name: str) -> Any:
             return json.loads(text)
     except (KeyError, ValueError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(current), "a JSON value")
-        raise RecipeError(f"--set {name}={text}: {kind} is wanted") from None
+        raise RecipeError(f"--set {name}={text}: expected {kind}") from None
     return text
 
 
@@ -254,7 +254,7 @@ def require_possible(recipe: Recipe) -> None:
     for name, value in values.items():
         smallest = next((limit for key, limit in least.items() if name == key or name.endswith(f".{key}")), None)
         if smallest is not None and (min(value) if isinstance(value, tuple) else value) < smallest:
-            raise RecipeError(f"--set {name}={value}: at least {smallest} is wanted")
+            raise RecipeError(f"--set {name}={value}: expected at least {smallest}")
     if recipe.precision not in ("auto", "float32", "bfloat16"):
         raise RecipeError(f"--set precision={recipe.precision}: auto, float32 or bfloat16")
     if recipe.patience and not recipe.evaluate_every:

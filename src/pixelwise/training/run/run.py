@@ -341,7 +341,7 @@ def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
 
 
 def _require_truth(system: str, data: TrainingData) -> None:
-    """Raise DataError where the first image has no truth of the kind that the system learns from."""
+    """Raise DataError where the first image has no ground truth of the kind that the system learns from."""
     task = system_module(system).TASK
     if task not in ("instance", "panoptic"):
         return
@@ -354,8 +354,8 @@ def _require_truth(system: str, data: TrainingData) -> None:
             )
         if task == "panoptic" and truth.semantic is None:
             raise DataError(
-                f"{dataset.name}: tells no class for each pixel, which {system} learns from beside the objects; a "
-                "panoptic set is wanted, such as coco-panoptic:PATH or kitti-step:PATH"
+                f"{dataset.name}: tells no class for each pixel, which {system} learns from beside the objects; "
+                "expected a panoptic set, such as coco-panoptic:PATH or kitti-step:PATH"
             )
 
 

@@ -1,6 +1,6 @@
 """The JSON files of COCO's family: reading them, and everything that can be wrong with what stands in them.
 
-The same findings serve opening a set, which refuses or leaves out, and checking it, which reports them all.
+The same findings serve opening a set, which refuses or skips, and checking it, which reports them all.
 """
 
 from __future__ import annotations

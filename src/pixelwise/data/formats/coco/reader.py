@@ -7,8 +7,8 @@
     ├── train2017/000000000009.jpg
     └── val2017/000000000139.jpg
 
-The truth of an image is its objects and, painted from them, the class of each pixel: the largest object first, so that
-small ones stay on top; what no object covers is `background`; a crowd region that no object covers is void.
+The ground truth of an image is its objects and, painted from them, the class of each pixel: the largest object first,
+so that small ones stay on top; what no object covers is `background`; a crowd region that no object covers is void.
 
 Where the JSON's categories are those of COCO 2017, the label set is the published one; else it is made from the
 categories, in the order of their ids, after `background`. Of an annotation without segmentation (none, an empty one,

@@ -1,4 +1,4 @@
-"""A COCO JSON file with its faults repaired where that can be done without guessing, and left out where it cannot."""
+"""A COCO JSON file with its faults repaired where that can be done without guessing, and skipped where it cannot."""
 
 from __future__ import annotations
 

@@ -163,7 +163,9 @@ def _repair(
 ) -> Repair:
     """How a copy of the JSON is made; the PNGs stay. Raises DataError where nothing but the PNGs tells segments."""
     if files.two_channels:
-        raise DataError(f"{files.json}: with 2channel the truth stands in the PNGs alone, which are not repaired")
+        raise DataError(
+            f"{files.json}: with 2channel the ground truth stands in the PNGs alone, which are not repaired"
+        )
     kinds = Counter(fault.kind for fault in faults if fault.fatal)
     done = {
         "segments": sum(kinds[kind] for kind in _OF_SEGMENTS),

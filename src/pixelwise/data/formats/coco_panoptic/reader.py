@@ -80,7 +80,7 @@ def is_two_channel(options: Mapping[str, str]) -> bool:
     """What the option `encoding` says. Raises DataError for another value than 2channel."""
     encoding = options.get("encoding")
     if encoding not in (None, "2channel"):
-        raise DataError(f"coco-panoptic: encoding={encoding}; 2channel is wanted, or nothing")
+        raise DataError(f"coco-panoptic: encoding={encoding}; expected 2channel, or nothing")
     return encoding is not None
 
 

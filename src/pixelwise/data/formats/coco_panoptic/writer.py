@@ -1,9 +1,9 @@
 """Writing COCO panoptic: annotations/panoptic_SPLIT.json, annotations/panoptic_SPLIT/ with PNGs, SPLIT/ with images.
 
-Where the truth has segments they keep their ids. Else they are made of its objects, painted in the order of
+Where the ground truth has segments they keep their ids. Else they are made of its objects, painted in the order of
 `data.truth.painting`, and of its classes: each class of stuff is one segment; what is of a thing's class and of no
-object is a crowd. The class of a pixel stays what the truth says; only a crowd region, which in some formats has no
-class, gets one. `info.label_set` keeps the label set; other tools pass it over.
+object is a crowd. The class of a pixel stays what the ground truth says; only a crowd region, which in some formats
+has no class, gets one. `info.label_set` keeps the label set; other tools pass it over.
 
 With 2 channels (see `data.kinds.segment_maps`) the JSON has no `segments_info`.
 """

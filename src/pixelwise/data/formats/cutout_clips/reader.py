@@ -60,7 +60,7 @@ def _made(stills: FileDataset, name: str, *, spec: DataSpec, numbers: Mapping[st
 def _source(path: Path, split: str | None, options: Mapping[str, str]) -> DataSpec:
     format = options.get("source", "coco")
     if format == "cutout-clips":
-        raise DataError("cutout-clips: source=cutout-clips; a format of stills is wanted, such as coco")
+        raise DataError("cutout-clips: source=cutout-clips; expected a format of stills, such as coco")
     return DataSpec(format, str(path), split)
 
 

@@ -2,8 +2,8 @@
 
 A clip has a background, which is a crop of one photograph that pans and zooms, and objects from other photographs, each
 of which moves, grows or shrinks and turns a little. The nearer object covers the farther one. Objects that the
-background itself has stay in the truth, and move with the camera. All motions are smooth functions of time, so that
-masks, identities and the optical flow between any two frames are known exactly, and no frame needs another one.
+background itself has stay in the ground truth, and move with the camera. All motions are smooth functions of time, so
+that masks, identities and the optical flow between any two frames are known exactly, and no frame needs another one.
 
 What is not imitated: shadows, blur of motion, parallax within a layer, objects that change their form.
 """
@@ -147,12 +147,12 @@ class Scene(NamedTuple):
 class CutoutClips:
     """Clips of moving objects, all a function of (seed, number of the clip). See Dataset for the attributes.
 
-    The truth has all three parts: segments, the class of each pixel, and objects with track ids. What the source tells
-    of its background (classes, objects, crowds) is told here too; what it does not is void. Where objects of the source
-    overlap, each pixel has one, as in `data.formats.coco_panoptic.writer.segments_of`.
+    The ground truth has all three parts: segments, the class of each pixel, and objects with track ids. What the
+    source tells of its background (classes, objects, crowds) is told here too; what it does not is void. Where objects
+    of the source overlap, each pixel has one, as in `data.formats.coco_panoptic.writer.segments_of`.
 
     Attributes:
-        dataset: where photographs and objects come from; its truth has objects with masks.
+        dataset: where photographs and objects come from; its ground truth has objects with masks.
         frames: in each clip.
         count: how many clips.
         size_hw: of the frames, pixels.
@@ -173,9 +173,9 @@ class CutoutClips:
     def __post_init__(self) -> None:
         for what, value in (("frames", self.frames), ("clips", self.count), ("objects", self.objects)):
             if value < 1:
-                raise DataError(f"{self.name}: {what}={value}; at least 1 is wanted")
+                raise DataError(f"{self.name}: {what}={value}; expected at least 1")
         if min(self.size_hw) < 8:
-            raise DataError(f"{self.name}: frames of {self.size_hw[0]}×{self.size_hw[1]}; at least 8×8 is wanted")
+            raise DataError(f"{self.name}: frames of {self.size_hw[0]}×{self.size_hw[1]}; expected at least 8×8")
         if not len(self.dataset):
             raise DataError(f"{self.name}: no images in {self.dataset.name}")
 
@@ -249,7 +249,7 @@ class CutoutClips:
         return self.dataset.image_path(self._background(index))
 
     def truth_path(self, index: int) -> Path:
-        """The file that holds the truth of the background."""
+        """The file that holds the ground truth of the background."""
         return self.dataset.truth_path(self._background(index))
 
     def scene(self, clip: int) -> Scene:
@@ -332,10 +332,10 @@ class CutoutClips:
 
 
 def require_objects(sample: Sample, *, source: str) -> None:
-    """Raise DataError, beginning with `source`, where the truth of a still has no objects with masks."""
+    """Raise DataError, beginning with `source`, where the ground truth of a still has no objects with masks."""
     if sample.truth.instances is None or sample.truth.instances.masks is None:
         raise DataError(
-            f"{source}: its truth has no objects with masks to cut out (image '{sample.id}'); a set with objects is "
+            f"{source}: it has no objects with masks to cut out (image '{sample.id}'); a set with objects is "
             "wanted, such as coco"
         )
 

@@ -13,7 +13,7 @@ Without a label file all objects are of one class, `object`; a `labels.txt` with
 it) gives it another. With several classes, `?divisor=1000` says that a number is class · 1000 + count, or a file
 `classes.json` holds the class of each number; see `classes`. `?void=255` names one that means "ignored".
 
-The truth of an image is its objects and the class of each pixel, `background` where no object is.
+The ground truth of an image is its objects and the class of each pixel, `background` where no object is.
 """
 
 from pixelwise.data.formats.instance_masks.reader import OPTIONS, list_split, writer

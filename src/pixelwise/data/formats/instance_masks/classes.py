@@ -146,14 +146,14 @@ def _divisor(options: Mapping[str, str]) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or int(text) < 2:
-        raise DataError(f"instance-masks: divisor={text}; a whole number above 1 is wanted, such as 1000")
+        raise DataError(f"instance-masks: divisor={text}; expected a whole number above 1, such as 1000")
     return int(text)
 
 
 def _read_table(file: Path) -> dict[str, dict[int, dict[str, Any]]]:
     """Image → number → `class` and `crowd`, as they stand in the file."""
     content = read_json(file)
-    wanted = '{"IMAGE": {"1": "CLASS", …}, …} is wanted'
+    wanted = '{"IMAGE": {"1": "CLASS", expected …}, …}'
     if not isinstance(content, dict):
         raise DataError(f"{file}: {wanted}")
     table: dict[str, dict[int, dict[str, Any]]] = {}

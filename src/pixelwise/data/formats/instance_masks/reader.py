@@ -152,5 +152,5 @@ def void_of(options: Mapping[str, str]) -> tuple[int, ...]:
     if text is None:
         return ()
     if not text.isdecimal() or int(text) == 0:
-        raise DataError(f"instance-masks: void={text}; a number above 0 is wanted, such as 255")
+        raise DataError(f"instance-masks: void={text}; expected a number above 0, such as 255")
     return (int(text),)

@@ -103,7 +103,7 @@ def read_labelme(path: Path) -> LabelmeFile:
     content = read_json(path)
     shapes = content.get("shapes") if isinstance(content, dict) else None
     if not isinstance(shapes, list):
-        raise DataError(f"{path}: no list 'shapes'; a file of LabelMe is wanted")
+        raise DataError(f"{path}: no list 'shapes'; expected a file of LabelMe")
     height, width = (whole(content.get(side)) for side in ("imageHeight", "imageWidth"))
     sides: tuple[Any, Any] = (height, width)
     size = sides if all(is_integer(side) and side > 0 for side in sides) else None
