@@ -269,3 +269,8 @@ def test_a_map_that_keeps_the_background_alone_is_refused() -> None:
     source = LabelSet.from_names("davis", ["background", "object"])
     with pytest.raises(DataError, match=r"no class of 'davis' \(background, object\) becomes one of"):
         LabelMap.by_names(source, LabelSet.from_names("coco", ["background", "swan"]))
+
+
+def test_a_name_that_no_file_can_hold_is_refused() -> None:
+    with pytest.raises(DataError, match=r"the class name 'crate\\udc00' is no Unicode text"):
+        LabelSet.from_names("x", ["background", "crate\udc00"])

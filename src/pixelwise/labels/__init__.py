@@ -60,6 +60,9 @@ class LabelSet:
             repeated = [str(value) for value, times in Counter(getattr(self, field)).items() if times > 1]
             if repeated:
                 raise DataError(f"label set '{self.name}': {', '.join(repeated)} stands more than once in {field}")
+        strange = [name for name in self.names if any("\ud800" <= character <= "\udfff" for character in name)]
+        if strange:
+            raise DataError(f"label set '{self.name}': the class name {strange[0]!a} is no Unicode text; rename it")
         both = sorted(set(self.dataset_ids) & set(self.void_ids))
         if both:
             raise DataError(f"label set '{self.name}': ids {both} are both a class and void")
