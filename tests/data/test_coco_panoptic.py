@@ -164,7 +164,7 @@ class TestReading:
     def test_a_png_of_ids_in_one_channel_is_refused(self, tmp_path: Path) -> None:
         coco_panoptic_set.coco_panoptic(tmp_path)
         file = drawing.write_mask(tmp_path / "annotations" / "panoptic_train2017" / "a.png")
-        with pytest.raises(DataError, match=r"a\.png: mode L; numbers in the three channels.*\(image '1'\)"):
+        with pytest.raises(DataError, match=r"a\.png: mode L; expected numbers in the three channels.*\(image '1'\)"):
             opened(f"coco-panoptic:{tmp_path}")[0]
         assert [fault.where for fault in faults(f"coco-panoptic:{tmp_path}@train")] == [str(file)]
 
@@ -217,7 +217,7 @@ class TestFaults:
         [
             ("id", 0, ["segment id", "id without segment"], "0 stands for void in every PNG"),
             ("id", 300, ["repeated segment", "id without segment"], "another segment of the image has the same id"),
-            ("id", 2**24, ["segment id", "id without segment"], "its id is 16777216; a whole number from 1 to 16,777"),
+            ("id", 2**24, ["segment id", "id without segment"], "its id is 16777216; expected a whole number from 1 to 16,777"),
             ("category_id", 8, ["unknown category"], "category 8 is not in categories"),
             ("iscrowd", 2, ["segment entry"], "iscrowd is 2; expected 0 or 1"),
         ],

@@ -124,7 +124,7 @@ class TestVoc:
         with pytest.raises(DataError, match=r"b\.png: no file of object ids beside it"):
             opened(f"voc:{tmp_path}@train?instances=true")
         assert opened(f"voc:{tmp_path}@val?instances=false")[0].truth.instances is None
-        with pytest.raises(DataError, match="instances=1; true or false"):
+        with pytest.raises(DataError, match="instances=1; expected true or false"):
             opened(f"voc:{tmp_path}@val?instances=1")
 
     def test_a_repaired_copy_keeps_its_objects(self, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_what_is_broken_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"image 'a', proposal 0.*3×2"):
         ProposalFiles(file).regions("a", (2, 2))
     folder = ProposalFiles(tmp_path)
-    with pytest.raises(DataError, match=r"a\.npz: superpixels and members"):
+    with pytest.raises(DataError, match=r"a\.npz: expected superpixels and members"):
         folder.regions("a", (2, 2))
     (tmp_path / "a.npz").write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"a\.npz"):

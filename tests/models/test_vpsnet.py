@@ -631,7 +631,7 @@ def test_the_kind_of_flow_is_chosen_by_name() -> None:
     assert isinstance(small().flow, DISFlow)
     assert isinstance(small(flow="zero").flow, ZeroFlow)
     assert small(has_fuse=False).flow is None
-    with pytest.raises(RecipeError, match="flow 'horn': one of dis"):
+    with pytest.raises(RecipeError, match="flow 'horn': expected one of dis"):
         small(flow="horn")
     clip = frames(2)
     still = walk(small(flow="zero"), clip)
@@ -650,7 +650,7 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
             build(**{**SMALL, **changes})
     network = small()
     batch = pairs(1)
-    with pytest.raises(DataError, match="1 images to learn from; pairs"):
+    with pytest.raises(DataError, match="1 images to learn from; expected pairs"):
         network.train()(batch.images[:1], batch.valid_sizes[:1], batch.truth[:1])
     output = learned(network, batch)
     with pytest.raises(DataError, match="forward was called with ground truth"):

@@ -538,7 +538,7 @@ def test_the_second_stage_begins_with_the_weights_of_the_first() -> None:
 
 def test_impossible_things_are_refused() -> None:
     for arguments, text in (
-        ({"key_interval": 0}, "key_interval 0: at least 1"),
+        ({"key_interval": 0}, "key_interval 0: expected at least 1"),
         ({"learns": "clips"}, "learns 'clips': images or pairs"),
         ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge wants a ResNet, MobileNet or DarkNet"),
         ({"backbone": "timm/resnet18"}, "TimmBackbone: yolact_edge wants"),
@@ -548,7 +548,7 @@ def test_impossible_things_are_refused() -> None:
             flat_arguments(unwrap(yolact_edge.build))(num_classes=3, **{"backbone": "mobilenet_v2", **arguments})
     system = learning()
     batch = batch_of(ellipses(0, 2), ellipses(1, 1), ellipses(2, 1))
-    with pytest.raises(DataError, match="3 images: pairs"):
+    with pytest.raises(DataError, match="3 images: expected pairs"):
         system(batch.images.double(), truth=batch.truth)
     with pytest.raises(DataError, match="without ground truth"):
         system.loss(system(batch.images.double()), batch)

@@ -33,7 +33,7 @@ def test_kinds_are_found_by_name() -> None:
     assert isinstance(build_flow("dis"), DISFlow)
     assert isinstance(build_flow("zero"), ZeroFlow)
     assert not build_flow("zero")(torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5)).any()
-    with pytest.raises(RecipeError, match="flow 'farneback': one of dis, raft_small, raft_large, zero"):
+    with pytest.raises(RecipeError, match="flow 'farneback': expected one of dis, raft_small, raft_large, zero"):
         build_flow("farneback")
 
 

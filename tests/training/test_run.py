@@ -162,7 +162,7 @@ def test_a_model_of_another_build_is_refused_with_its_arguments(data: Path, tmp_
         (("arguments", "channels"), 0, "deeplab_v3_plus cannot be built with .*'channels': 0"),
         (("recipe", "stages"), [], "at least one stage"),
         (("recipe", "stages", 0, "name"), "../../up", "its name becomes that of a folder"),
-        (("recipe", "stages", 0, "steps"), 0, "steps=0: at least 1"),
+        (("recipe", "stages", 0, "steps"), 0, "steps=0: expected at least 1"),
         (("recipe", "stages", 0, "steps"), "x", r"recipe\.stages\.0\.steps: Input should be a valid integer"),
         (("recipe", "stages", 0, "optimizer"), 3, r"recipe\.stages\.0\.optimizer: "),
     ],

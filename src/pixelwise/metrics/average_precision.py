@@ -143,7 +143,7 @@ class AveragePrecision(PerImage[ImageObjects]):
         """Keep the objects of one image. Raises DataError for a second time, another size, or an unknown class."""
         id = new_key(self.images, id, clip, frame)
         if predicted.instances is None or truth.instances is None:
-            which = "prediction" if predicted.instances is None else "truth"
+            which = "prediction" if predicted.instances is None else "ground truth"
             raise DataError(f"image '{id}': the {which} tells no objects; expected instance annotations")
         if predicted.instances.scores is None:
             raise DataError(f"image '{id}': the predicted objects have no scores; average precision sorts by them")
@@ -157,7 +157,7 @@ class AveragePrecision(PerImage[ImageObjects]):
 
     def _objects(self, instances: Instances, *, id: str, by_masks: bool) -> tuple[Object, ...]:
         boxes, labels = instances.boxes.double(), instances.labels.tolist()
-        self.require_classes(labels, id=id, side="truth" if by_masks else "prediction")
+        self.require_classes(labels, id=id, side="ground truth" if by_masks else "prediction")
         of_masks = None if instances.masks is None else instances.masks.areas().tolist()
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).tolist()
         if instances.areas is not None:

@@ -156,7 +156,7 @@ class Davis(PerImage[FrameObjects]):
         objects, masks = _tracks(truth.instances, name=truth_name)
         found, found_masks = _tracks(predicted.instances, name=found_name)
         require_size(found_masks.size, masks.size, id=id)
-        self.require_classes(objects.labels.tolist(), id=id, side="truth")
+        self.require_classes(objects.labels.tolist(), id=id, side="ground truth")
         void = _void(truth, objects, masks, self.labels)
         crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
         evaluated = (~crowd).nonzero().flatten()

@@ -120,7 +120,7 @@ class MeanIoU(PerImage[ImageScore]):
         """Count the pixels of one image. Raises DataError for a second time, another size, or a class out of range."""
         id = new_key(self.images, id, clip, frame)
         if predicted.semantic is None or truth.semantic is None:
-            which = "prediction" if predicted.semantic is None else "truth"
+            which = "prediction" if predicted.semantic is None else "ground truth"
             raise DataError(f"image '{id}': the {which} says no class for each pixel; expected semantic annotations")
         require_size(predicted.semantic.shape, truth.semantic.shape, id=id)
         answer = predicted.semantic.flatten()
@@ -138,7 +138,7 @@ class MeanIoU(PerImage[ImageScore]):
         """How often each class of the ground truth is predicted by each class, or by void."""
         classes, ignore_id = len(self.labels), self.labels.ignore_id
         expected, answer = expected.long(), answer.long()
-        for side, values in (("truth", expected), ("prediction", answer)):
+        for side, values in (("ground truth", expected), ("prediction", answer)):
             strange = values[((values < 0) | (values >= classes)) & (values != ignore_id)]
             self.require_classes(strange[:1].tolist(), id=id, side=side)
         evaluated = expected != ignore_id

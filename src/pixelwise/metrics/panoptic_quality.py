@@ -164,7 +164,7 @@ def segment_overlaps(predicted: Annotation, truth: Annotation, labels: LabelSet,
     Raises DataError for annotations without segments, other sizes, an unknown class, or ids that are no ids.
     """
     if predicted.panoptic is None or truth.panoptic is None:
-        which = "prediction" if predicted.panoptic is None else "truth"
+        which = "prediction" if predicted.panoptic is None else "ground truth"
         raise DataError(f"image '{id}': the {which} tells no segments; expected panoptic annotations")
     require_size(predicted.panoptic.ids.shape, truth.panoptic.ids.shape, id=id)
     expected = _entries(truth.panoptic, labels, name=f"image '{id}': the ground truth")

@@ -128,12 +128,12 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
         id = new_key(self.images, id, clip, frame)
         found, objects = predicted.instances, truth.instances
         if found is None or objects is None or found.masks is None or objects.masks is None:
-            which = "prediction" if found is None or found.masks is None else "truth"
+            which = "prediction" if found is None or found.masks is None else "ground truth"
             raise DataError(f"image '{id}': the {which} has no object masks; expected instance annotations")
         if found.scores is None:
             raise DataError(f"image '{id}': the prediction has no scores; detections cannot be sorted")
         require_size(found.masks.size, objects.masks.size, id=id)
-        for side, one in (("truth", objects), ("prediction", found)):
+        for side, one in (("ground truth", objects), ("prediction", found)):
             self.require_classes(one.labels.tolist(), id=id, side=side)
         self.images[id] = self._match(found.to("cpu"), objects.to("cpu"))
 
