@@ -50,7 +50,7 @@ def test_text_stays_the_same(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("./VOC2012", "is not a data set; FORMAT:PATH"),
+        ("./VOC2012", "is not a data set; expected FORMAT:PATH"),
         ("voc:", "is not a data set"),
         (":./VOC2012", "is not a data set"),
         ("voc:@val", "no folder"),

@@ -444,7 +444,7 @@ def _why_no_ids(image: Image.Image) -> str:
     if (pixels == pixels[:, :, :1]).all():
         return f"a colour mask (mode {image.mode}) whose channels are all equal; store one of them, as greyscale PNG"
     return (
-        f"expected a colour mask (mode {image.mode}), ids; turn its colours into ids: "
+        f"a colour mask (mode {image.mode}); expected ids; turn its colours into ids: "
         "pixelwise data convert 'masks:…?palette=labels' masks:…"
     )
 

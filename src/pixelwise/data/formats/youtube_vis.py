@@ -227,7 +227,7 @@ def _annotation_faults(
     if not isinstance(video_id, int | str) or video_id not in videos:
         yield Fault("unknown video", where, f"video {video_id} is not in videos", True, annotation)
     elif not isinstance(segmentations, list):
-        yield Fault("annotation entry", where, "expected a list segmentations, one for each frame,", True, annotation)
+        yield Fault("annotation entry", where, "expected a list segmentations, one for each frame", True, annotation)
     elif len(segmentations) != len(videos[video_id]["file_names"]):
         text = f"{len(segmentations)} segmentations, the video has {len(videos[video_id]['file_names'])} frames"
         yield Fault("length", where, text, True, annotation)
