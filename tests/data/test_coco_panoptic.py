@@ -217,7 +217,12 @@ class TestFaults:
         [
             ("id", 0, ["segment id", "id without segment"], "0 stands for void in every PNG"),
             ("id", 300, ["repeated segment", "id without segment"], "another segment of the image has the same id"),
-            ("id", 2**24, ["segment id", "id without segment"], "its id is 16777216; expected a whole number from 1 to 16,777"),
+            (
+                "id",
+                2**24,
+                ["segment id", "id without segment"],
+                "its id is 16777216; expected a whole number from 1 to 16,777",
+            ),
             ("category_id", 8, ["unknown category"], "category 8 is not in categories"),
             ("iscrowd", 2, ["segment entry"], "iscrowd is 2; expected 0 or 1"),
         ],
