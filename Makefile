@@ -66,8 +66,8 @@ learning_semantic := tests/learning/test_semantic_drawings.py
 learning_instance := tests/learning/test_object_drawings.py
 learning_panoptic := tests/learning/test_panoptic_drawings.py
 test-learning: install-dev
-	$(BIN)/pytest -s $(if $(FAMILIES),-m "not learning" \
-		$(foreach family,$(subst $(comma), ,$(FAMILIES)),$(or $(learning_$(family)),$(error no family '$(family)'))),tests/learning)
+	$(BIN)/pytest $(if $(FAMILIES),-n $(WORKERS) --dist load -m "not learning" \
+		$(foreach family,$(subst $(comma), ,$(FAMILIES)),$(or $(learning_$(family)),$(error no family '$(family)'))),-s tests/learning)
 
 test-fuzz: install-dev
 	$(BIN)/pytest tests/fuzz -m fuzz

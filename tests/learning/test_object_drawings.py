@@ -37,6 +37,7 @@ REGIONS = {
     "box_batch_size_per_image": 16,
 }
 SMALL_ANCHORS = {"anchor_image_side": 96, "anchor_sizes": [20, 40, 64, 96, 128], "anchor_scales": 3}
+ONE_STAGE = {"backbone": "resnet18", "channels": 64, "nms": "ordinary", **SMALL_ANCHORS}
 LARGER = {"mnc": {"side": 160, "batch_size": 4}}
 """MNC sees cells of 16 pixels and nothing finer."""
 
@@ -46,7 +47,7 @@ LARGER = {"mnc": {"side": 160, "batch_size": 4}}
     ("name", "arguments", "steps", "lr"),
     [
         ("mask_rcnn", TWO_STAGES, 400, 2e-3),
-        ("yolact", {"backbone": "resnet18", "channels": 64, "nms": "ordinary", **SMALL_ANCHORS}, 1000, 3e-3),
+        pytest.param("yolact", ONE_STAGE, 1000, 3e-3, marks=pytest.mark.learning),
         pytest.param("mnc", CASCADE, 900, 8e-4, marks=pytest.mark.learning),
         pytest.param("hypercolumns", LOCATIONS, 600, 2e-3, marks=pytest.mark.learning),
     ],
