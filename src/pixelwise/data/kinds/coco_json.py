@@ -13,7 +13,7 @@ from pixelwise.data.listing import Fault
 from pixelwise.errors import DataError
 from pixelwise.files import text
 from pixelwise.files.images import MAX_MEGAPIXELS
-from pixelwise.labels import LabelSet, voc_colour
+from pixelwise.labels import LARGEST_ID, LabelSet, voc_colour
 
 Entry = Mapping[str, Any]
 """One image, annotation or category of the JSON."""
@@ -152,6 +152,10 @@ def named_categories(categories: Sequence[Entry], *, source: Path) -> list[tuple
             raise DataError(f"{source}: category {dict(category)}: expected an integer id and a name")
         if not name.strip():
             raise DataError(f"{source}: category {category['id']} has an empty name; give it one")
+        if abs(category["id"]) >= LARGEST_ID - 1:  # the background takes the id before the smallest
+            raise DataError(f"{source}: category id {category['id']}; ids are below {LARGEST_ID - 1:,}")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise DataError(f"{source}: the name {name!a} of category {category['id']} is no Unicode text; rename it")
     named = sorted((int(category["id"]), str(category["name"])) for category in categories)
     for place, what in ((0, "id"), (1, "name")):
         value, count = Counter(pair[place] for pair in named).most_common(1)[0]
