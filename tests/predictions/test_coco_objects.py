@@ -182,7 +182,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ([{**ENTRY, "segmentation": 5}], "entry 1: segmentation"),
         ([{**ENTRY, "segmentation": ["abcdef"]}], "entry 1: segmentation"),
         ([{name: value for name, value in ENTRY.items() if name != "score"}], "entry 1: expected a field score"),
-        ([{**ENTRY, "label_set": 5}], "entry 1: expected an object as label_set"),
+        ([{**ENTRY, "label_set": 5}], "entry 1: label_set: expected an object"),
         ([{**ENTRY, "label_set": {"names": 5}}], "entry 1: label_set"),
     ],
 )

@@ -276,12 +276,17 @@ def read_entries(path: Path) -> Entries:
         except ValidationError as error:
             raise DataError(f"{path}: entry {number}: {first_fault(error)}") from None
     first = content[0].get("label_set") if content else None
-    if first is not None and not isinstance(first, dict):
-        raise DataError(f"{path}: entry 1: expected an object as label_set, not a {type(first).__name__}")
+    return Entries(path, entries, stored_label_set(first, source=f"{path}: entry 1"))
+
+
+def stored_label_set(value: Any, *, source: object) -> LabelSet | None:
+    """The label set that stands in a results file, or None without one. Raises DataError where it is none."""
+    if value is not None and not isinstance(value, dict):
+        raise DataError(f"{source}: label_set: expected an object, not a {type(value).__name__}")
     try:
-        return Entries(path, entries, None if first is None else LabelSet.from_json(first))
+        return None if value is None else LabelSet.from_json(value)
     except DataError as error:
-        raise DataError(f"{path}: entry 1: label_set: {error}") from None
+        raise DataError(f"{source}: label_set: {error}") from None
 
 
 def pair_objects(results: Entries, dataset: Dataset) -> StoredObjects:

@@ -32,6 +32,7 @@ from pixelwise.predictions.coco_objects import (
     first_fault,
     image_named,
     images_by_name,
+    stored_label_set,
 )
 from pixelwise.predictions.pictures import segment_picture
 from pixelwise.types import Annotation, Panoptic, Sample
@@ -260,13 +261,7 @@ def read_segment_list(path: Path) -> SegmentList:
     content = read_json(path, expected="panoptic results")
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise DataError(f"{path}: expected panoptic results, an object with a list 'annotations'")
-    stored = content.get("label_set")
-    if stored is not None and not isinstance(stored, dict):
-        raise DataError(f"{path}: label_set: expected an object, not a {type(stored).__name__}")
-    try:
-        return SegmentList(path, content, None if stored is None else LabelSet.from_json(stored))
-    except DataError as error:
-        raise DataError(f"{path}: label_set: {error}") from None
+    return SegmentList(path, content, stored_label_set(content.get("label_set"), source=path))
 
 
 def pair_segments(listed: SegmentList, dataset: Dataset) -> StoredSegments:

@@ -7,6 +7,8 @@
     ├── train2017/000000000009.jpg
     └── val2017/000000000139.jpg
 
+`?annotations=FILE` and `?images=FOLDER` name what lies elsewhere.
+
 The ground truth of an image is its objects and, painted from them, the class of each pixel: the largest object first,
 so that small ones stay on top; what no object covers is `background`; a crowd region that no object covers is void.
 
