@@ -117,3 +117,13 @@ def test_pictures_that_cannot_be_encoded_are_told(tmp_path: Path, encoder: str):
         video = output(tmp_path / "a.mp4", size_hw=size, encoder=encoder)
         with pytest.raises(DataError, match=f"a.mp4: {encoder} encodes no pictures of {told}; make the frames smaller"):
             video.require_possible()
+
+
+def test_a_file_that_holds_no_video_any_more_is_named(tmp_path: Path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        sound = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux([*sound.encode(frame), *sound.encode(None)])
+    with pytest.raises(DataError, match=r"a\.mp4: holds no video any more"):
+        join(tmp_path / "a.mp4", tmp_path / "b.mp4")

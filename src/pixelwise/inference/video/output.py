@@ -164,12 +164,19 @@ class _Fragment:
 
 
 def join(path: Path, joined: Path) -> None:
-    """Write the frames of a fragmented MP4 as an ordinary one, with its index at the front; nothing is encoded anew."""
+    """Write the frames of a fragmented MP4 as an ordinary one, with its index at the front; nothing is encoded anew.
+
+    Raises DataError when the file holds no video any more: another program changed it while the run was stopped.
+    """
     kind = "mov" if path.suffix.lower() == ".mov" else "mp4"
     with (
         av.open(str(path.absolute())) as source,
         av.open(str(joined.absolute()), "w", format=kind, options={"movflags": "faststart"}) as target,
     ):
+        if not source.streams.video:
+            raise DataError(
+                f"{path}: holds no video any more, it was changed since it was begun; --overwrite begins anew"
+            )
         stream = source.streams.video[0]
         copy = target.add_stream_from_template(stream)
         for packet in source.demux(stream):
