@@ -273,7 +273,7 @@ class MaskRCNN(nn.Module):
         levels = self._levels(x)
         predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
         whole = [images.new_tensor([[0.0, 0.0, size[1], size[0]]])] * len(images)
-        vectors, features = self._look_into(levels, whole)
+        vectors, features = self._box_features(levels, whole)
         logits, deltas = self.box_predictor(vectors)
         features = self.mask_pooling(levels, whole) if features is None else features
         masks = self.mask_head(features, torch.ones(len(images), dtype=torch.int64, device=images.device))
@@ -327,7 +327,7 @@ class MaskRCNN(nn.Module):
             anchor_targets=anchors.targets,
         )
 
-    def _look_into(
+    def _box_features(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R _ _ _"] | None]:
         """A vector for each box, and with C4 the features that the mask head shares."""
@@ -341,7 +341,7 @@ class MaskRCNN(nn.Module):
     def _learn(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], rois: RoISamples, instances: Sequence[Instances]
     ) -> Output:
-        vectors, features = self._look_into(levels, rois.boxes)
+        vectors, features = self._box_features(levels, rois.boxes)
         logits, deltas = self.box_predictor(vectors)
         channels = torch.cat(rois.channels)
         positives = (channels > 0).nonzero().flatten()
@@ -378,7 +378,7 @@ class MaskRCNN(nn.Module):
     ) -> tuple[tuple[Float[Tensor, "_ 4"], ...], tuple[Int64[Tensor, " _"], ...], tuple[Float[Tensor, " _"], ...]]:
         """The final boxes of each image, their channels and their scores."""
         counts = [len(boxes) for boxes in proposals.boxes]
-        logits, deltas = self.box_predictor(self._look_into(levels, proposals.boxes)[0])
+        logits, deltas = self.box_predictor(self._box_features(levels, proposals.boxes)[0])
         parts = zip(logits.split(counts), deltas.split(counts), proposals.boxes, sizes, strict=True)
         detections = [
             select_detections(
@@ -405,7 +405,7 @@ class MaskRCNN(nn.Module):
     ) -> Float[Tensor, "R M M"]:
         """Mask logits of the boxes of each image, each for its channel."""
         if self.box_head is None:
-            _, features = self._look_into(levels, boxes)
+            _, features = self._box_features(levels, boxes)
             assert features is not None
         else:
             features = self.mask_pooling(levels, boxes)
