@@ -532,8 +532,8 @@ def build(
         least_side=1.0 if detector.inclusive_boxes else 0.0,
         strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
         convolutions=rpn_convolutions,
-        top=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
-        kept=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
+        pre_nms_topk=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
+        post_nms_topk=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
     )
 
     def pooling(size: int) -> RoIPooling:

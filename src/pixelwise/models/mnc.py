@@ -259,8 +259,8 @@ class MNC(nn.Module):
             strides=[16],
             anchor_offset=0.5,
             channels=512,
-            top=(pre_nms_topk[0], pre_nms_topk[1]),
-            kept=(post_nms_topk[0], post_nms_topk[1]),
+            pre_nms_topk=(pre_nms_topk[0], pre_nms_topk[1]),
+            post_nms_topk=(post_nms_topk[0], post_nms_topk[1]),
             smallest_side=smallest_proposal,
         )
         self.mask_stage = MaskStage(channels, mask_size=mask_size)

@@ -303,7 +303,7 @@ class YolactEdge(YOLACT):
         return Output(*predictions, whole=None, matching=None, memory=None if self.training else memory)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
-        """Maps before detections are sorted: of images as key frames, and of their mirror images as the frames after."""
+        """Maps before detections are sorted, of images as key frames and of their mirror images as the next frames."""
         size = (images.shape[2], images.shape[3])
         sums, memory = self._whole_pass(self.normalize(images))
         others = self._partial_pass(self.normalize(images.flip(3)), memory)
