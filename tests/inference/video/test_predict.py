@@ -207,7 +207,7 @@ import pixelwise.models
 from pathlib import Path
 pixelwise.models.__path__.append({systems!r})
 from pixelwise.inference.video import predict as module
-from tests.inference.test_predict_video import job, open_video, predict_video, look_for_results
+from tests.inference.video.test_predict import job, open_video, predict_video, look_for_results
 module.COMMIT_FRAMES = 3
 clip, mine = open_video(Path({clip!r})), job(Path({out!r}))
 for line in predict_video(clip, mine, look_for_results(clip, mine)):
@@ -217,7 +217,7 @@ for line in predict_video(clip, mine, look_for_results(clip, mine)):
 
 
 def test_a_killed_run_goes_on(tmp_path: Path, clip: VideoClip):
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     whole, mine = job(tmp_path / "whole"), job(tmp_path / "out")
     script = SCRIPT.format(
         systems=str(root / "tests" / "inference" / "systems"), clip=str(clip.path), out=str(mine.video.parent)
