@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, require_split
 from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, frame_item, in_time
 from pixelwise.data.kinds.segment_clips_writer import (
     PlacedSegment,
@@ -56,16 +56,12 @@ DVPS_CLASSES = 65
 """Ids of classes in Cityscapes-DVPS, whose maps have 16 bits, are below it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DvpsWriter(Writer):
-    """The format cityscapes-dvps, without depth maps. See Writer for the attributes.
+    """The format cityscapes-dvps, without depth maps. See Writer for the attributes."""
 
-    Attributes:
-        default: the label set that needs no label file.
-    """
-
-    default: LabelSet
     format: str = "cityscapes-dvps"
+    label_file: str | None = "video_sequence/labels.toml"
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes one of class · 1000 + number. See Writer."""
@@ -106,11 +102,6 @@ class DvpsWriter(Writer):
 
                 write_ids(path, translated(path, entry["of"], value, void=(void,))[..., 0], None)
         return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml, if the classes are not those of the format."""
-        if self.labels != self.default:
-            (root / "video_sequence" / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
 
 
 _IMAGE = "_leftImg8bit"
@@ -173,10 +164,8 @@ def dvps_labels() -> LabelSet:
     return replace(labels, name="cityscapes-dvps", dataset_ids=tuple(range(len(labels))), void_ids=(32, 255))
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> DvpsWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> DvpsWriter:  # noqa: ARG001
     """Writes a set of this format, without depth; one whose classes are not those of Cityscapes gets a labels.toml."""
-    if options:
-        raise DataError(f"cityscapes-dvps: a new set takes no option {next(iter(options))}")
     own = dvps_labels()
     labels = own if source.names == own.names else with_ids_below(source, DVPS_CLASSES, format="cityscapes-dvps")
     return DvpsWriter(labels=labels, default=own)

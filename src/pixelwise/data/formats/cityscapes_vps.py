@@ -81,10 +81,8 @@ def _map_of(folder: Path, _clip: str, annotation: Entry) -> Path:
     return find_file(name, [maps]) or maps / posix_name(name)
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:  # noqa: ARG001
     """Writes a set of this format, with the classes of the source as categories."""
-    if options:
-        raise DataError(f"cityscapes-vps: a new set takes no option {next(iter(options))}")
     return VpsWriter(labels=source if min(source.dataset_ids) >= 0 else contiguous(source))
 
 
@@ -129,9 +127,6 @@ class VpsWriter(Writer):
         path = root / f"panoptic_gt_{split}_city_vps.json"
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Nothing: the classes stand in every JSON file."""
 
 
 FORMAT = Format(OPTIONS, splits, list_split, writer)

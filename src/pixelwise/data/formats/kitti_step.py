@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.folders import in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.folders import in_reading_order, labels_for, require_split
 from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, pair_clip
 from pixelwise.data.kinds.segment_clips_writer import (
     PlacedSegment,
@@ -50,16 +50,12 @@ STEP_DIVISOR = 65_536
 """Numbers of objects in KITTI-STEP are below it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class StepWriter(Writer):
-    """The format kitti-step. See Writer for the attributes.
+    """The format kitti-step. See Writer for the attributes."""
 
-    Attributes:
-        default: the label set that needs no label file.
-    """
-
-    default: LabelSet
     format: str = "kitti-step"
+    label_file: str | None = "labels.toml"
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame and its map of places, which `finish` makes one of classes and numbers. See Writer."""
@@ -92,11 +88,6 @@ class StepWriter(Writer):
 
                 write_rgb(path, translated(path, entry["of"], value, void=(void_id(self.labels, below=256), 0, 0)))
         return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml, if the classes are not those of the format."""
-        if self.labels != self.default:
-            (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
 
 
 _IMAGES, _MAPS = "images", "panoptic_maps"
@@ -157,10 +148,8 @@ def step_labels() -> LabelSet:
     )
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> StepWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> StepWriter:  # noqa: ARG001
     """Writes a set of this format; one whose classes are not those of Cityscapes gets a labels.toml."""
-    if options:
-        raise DataError(f"kitti-step: a new set takes no option {next(iter(options))}")
     own = step_labels()
     labels = own if source.names == own.names else with_ids_below(source, 256, format="kitti-step")
     return StepWriter(labels=labels, default=own)

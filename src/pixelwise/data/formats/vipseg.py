@@ -101,10 +101,8 @@ def labels_of(path: Path) -> LabelSet:
     return replace(labels, name="vipseg", dataset_ids=tuple(id + 1 for id in labels.dataset_ids), void_ids=(0,))
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> VipsegWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> VipsegWriter:  # noqa: ARG001
     """Writes a set of this format with JSON files, and the classes of the source as categories."""
-    if options:
-        raise DataError(f"vipseg: a new set takes no option {next(iter(options))}")
     return VipsegWriter(labels=source if min(source.dataset_ids) >= 0 else contiguous(source))
 
 
@@ -273,9 +271,6 @@ class VipsegWriter(Writer):
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         (root / f"{split}.txt").write_text("".join(f"{one['video_id']}\n" for one in videos), encoding="utf-8")
         return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Nothing: the classes stand in every JSON file."""
 
 
 FORMAT = Format(OPTIONS, splits, list_split, writer)
