@@ -222,7 +222,7 @@ class MaskRCNN(nn.Module):
             ClassRows("mask_head.predictor", self.things),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the ground truth)
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
         """The five terms, all of weight 1: objectness and boxes of anchors; classes, boxes and masks of proposals.
 
         Raises:
@@ -273,7 +273,7 @@ class MaskRCNN(nn.Module):
         levels = self._levels(x)
         predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
         whole = [images.new_tensor([[0.0, 0.0, size[1], size[0]]])] * len(images)
-        vectors, features = self._look_into(levels, whole)
+        vectors, features = self._box_features(levels, whole)
         logits, deltas = self.box_predictor(vectors)
         features = self.mask_pooling(levels, whole) if features is None else features
         masks = self.mask_head(features, torch.ones(len(images), dtype=torch.int64, device=images.device))
@@ -327,7 +327,7 @@ class MaskRCNN(nn.Module):
             anchor_targets=anchors.targets,
         )
 
-    def _look_into(
+    def _box_features(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R _ _ _"] | None]:
         """A vector for each box, and with C4 the features that the mask head shares."""
@@ -341,7 +341,7 @@ class MaskRCNN(nn.Module):
     def _learn(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], rois: RoISamples, instances: Sequence[Instances]
     ) -> Output:
-        vectors, features = self._look_into(levels, rois.boxes)
+        vectors, features = self._box_features(levels, rois.boxes)
         logits, deltas = self.box_predictor(vectors)
         channels = torch.cat(rois.channels)
         positives = (channels > 0).nonzero().flatten()
@@ -378,7 +378,7 @@ class MaskRCNN(nn.Module):
     ) -> tuple[tuple[Float[Tensor, "_ 4"], ...], tuple[Int64[Tensor, " _"], ...], tuple[Float[Tensor, " _"], ...]]:
         """The final boxes of each image, their channels and their scores."""
         counts = [len(boxes) for boxes in proposals.boxes]
-        logits, deltas = self.box_predictor(self._look_into(levels, proposals.boxes)[0])
+        logits, deltas = self.box_predictor(self._box_features(levels, proposals.boxes)[0])
         parts = zip(logits.split(counts), deltas.split(counts), proposals.boxes, sizes, strict=True)
         detections = [
             select_detections(
@@ -405,7 +405,7 @@ class MaskRCNN(nn.Module):
     ) -> Float[Tensor, "R M M"]:
         """Mask logits of the boxes of each image, each for its channel."""
         if self.box_head is None:
-            _, features = self._look_into(levels, boxes)
+            _, features = self._box_features(levels, boxes)
             assert features is not None
         else:
             features = self.mask_pooling(levels, boxes)
@@ -532,8 +532,8 @@ def build(
         least_side=1.0 if detector.inclusive_boxes else 0.0,
         strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
         convolutions=rpn_convolutions,
-        top=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
-        kept=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
+        pre_nms_topk=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
+        post_nms_topk=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
     )
 
     def pooling(size: int) -> RoIPooling:
