@@ -178,7 +178,7 @@ def build(
         raise RecipeError(f"cascade={cascade}: 0 for ASPP, or how many blocks")
     if cascade and not bottlenecks:
         raise RecipeError(
-            f"cascade={cascade}: a cascade copies the last block of {', '.join(BOTTLENECK_RESNETS)}; {backbone} has none"
+            f"cascade={cascade}: it copies the last block of {', '.join(BOTTLENECK_RESNETS)}; {backbone} has none"
         )
     network = build_backbone(backbone, output_stride=output_stride, multi_grid=multi_grid, first_block=first_block)
     if cascade:
