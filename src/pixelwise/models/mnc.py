@@ -21,7 +21,7 @@ Differences from the paper, and choices where paper and authors' code differ:
   binary as in their CPU code; their GPU code averages probabilities.
 - Other backbones than VGG-16: a ResNet up to its stage of stride 16, others dilated to stride 16; the hidden layers of
   their class stage, which no classifier's weights can fill, have 1,024 channels (`hidden`).
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -92,12 +92,12 @@ class Phase(NamedTuple):
     Attributes:
         mask_logits: of the boxes that stand for objects.
         mask_targets: 0 or 1.
-        class_logits: of the boxes; channel 0 is no object.
+        class_logits: of the boxes; channel 0 is background.
         box_labels: channels, by the boxes' overlap with objects.
         mask_class_logits: of the masks in the boxes.
         mask_labels: channels, by the masks' overlap with objects too.
         deltas: of the boxes that stand for objects, for their channel.
-        delta_targets: what these should be.
+        delta_targets: their regression targets.
     """
 
     mask_logits: Float[Tensor, "P m m"]
@@ -111,15 +111,14 @@ class Phase(NamedTuple):
 
 
 class Output(NamedTuple):
-    """In training with ground truth what the losses compare; otherwise what was found in each image, one entry for
-    each.
+    """Inputs of the losses in training with ground truth; otherwise the detections, one entry for each image.
 
     Attributes:
         rpn: stage 1.
         phases: stages 2 and 3, and stages 4 and 5.
         boxes: of both phases, x1 y1 x2 y2 in pixels of the network's image.
         masks: probabilities in each box.
-        scores: of each mask's class; channel 0 is no object.
+        scores: of each mask's class; channel 0 is background.
     """
 
     rpn: RPNSample | None
@@ -213,7 +212,7 @@ class MNC(nn.Module):
 
     Args:
         backbone: whose deepest map of stride 16 is used.
-        things: class ids of the objects, ascending.
+        things: class ids of the things, ascending.
         anchor_sizes: roots of the anchors' areas, in pixels.
         hidden: see ClassStage.
         mask_size: see MaskStage.
@@ -223,8 +222,8 @@ class MNC(nn.Module):
         smallest_proposal: side in pixels.
         pre_nms_topk: boxes before the suppression, in training and in answering.
         post_nms_topk: boxes after it; of a prediction twice as many vote, those of both phases.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
         nms_threshold: IoU above which a box suppresses another of its class before the masks vote.
     """
 
@@ -319,7 +318,7 @@ class MNC(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
         """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code."""
         if output.rpn is None or output.phases is None:
-            raise ValueError("loss needs what forward gives in training with ground truth")
+            raise ValueError("loss takes the output of forward in training, with ground truth")
         rpn = output.rpn
         samples = torch.tensor(len(rpn.logits), device=rpn.logits.device)
         terms = {
@@ -349,7 +348,7 @@ class MNC(nn.Module):
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """Masks that the boxes of both phases voted on, at the original size of their image, best first."""
         if output.boxes is None or output.masks is None or output.scores is None:
-            raise ValueError("decode needs what forward gives without ground truth")
+            raise ValueError("decode takes the output of forward without ground truth")
         thresholds = thresholds or self.thresholds
         annotations: list[Annotation] = []
         images = zip(output.boxes, output.masks, output.scores, sizes.valid, sizes.original, strict=True)
@@ -648,7 +647,7 @@ def build(
 
     Args:
         num_classes: background included.
-        thing_ids: class ids of the objects; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: `vgg16` is the paper's; any other of `nn.backbones.build_backbone`.
         anchor_sizes: roots of the anchors' areas in pixels; with three ratios each.
         hidden: channels of the class stage's layers; 4,096 with VGG-16, else 1,024, if not given.
@@ -659,7 +658,7 @@ def build(
         pre_nms_topk: boxes before the suppression, in training and in answering.
         post_nms_topk: boxes after it.
         score_threshold: of what is predicted; the authors keep all.
-        max_detections: of an image.
+        max_detections: per image.
         nms_threshold: see `ops.mask_voting.vote_masks`.
 
     Raises:

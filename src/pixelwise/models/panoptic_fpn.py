@@ -8,7 +8,7 @@ by a heuristic (`nn.panoptic_merge`).
 Differences from the paper:
 - Those of `models.mask_rcnn`.
 - The semantic branch is learned with the weight 0.5 by default; the paper chooses it for each data set (section 4.1).
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         """With ground truth what is trained on, else what is found.
 
         Raises:
-            DataError: the ground truth has no objects with masks.
+            DataError: the ground truth has no instances with masks.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -211,7 +211,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         return annotations
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
-        """Everything that is computed before anything is sorted or chosen."""
+        """All maps before detections are sorted and selected."""
         return (*super().features(images), self.semantic_branch(self._levels(self._prepared(images, None))))
 
 
@@ -236,7 +236,7 @@ def build(
         smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if semantic_channels < 1:
         raise RecipeError(f"semantic_channels={semantic_channels}: at least 1")

@@ -29,7 +29,7 @@ Differences from the paper and the authors' code:
 - A region without superpixels after the refinement keeps what it was.
 - The threshold of the pasting is found on the training images, so that one image can be answered alone; the authors
   find it on the images that they answer. Until there are SVMs it is a probability of one half.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Output(NamedTuple):
     """In training with ground truth what the loss compares; otherwise what was found in each image, one entry for each.
 
     Attributes:
-        logits: of the sampled regions of all images; channel 0 is no object.
+        logits: of the sampled regions of all images; channel 0 is background.
         labels: their channels.
         scores: of each image's answers, in [0, 1], best first.
         channels: of their classes, from 1 on.
@@ -179,18 +179,18 @@ class SDS(nn.Module):
 
     Args:
         towers: for the box and for the region.
-        things: class ids of the objects, ascending.
+        things: class ids of the things, ascending.
         width: of each tower's features.
         crop_size: pixels.
         learns: see Learns.
         detects: see Detects.
         pastes: answer with a class for each pixel, too.
         proposal_side: longest side in pixels of the image in which proposals are found.
-        proposals: most of an image.
+        proposals: at most so many per image.
         box_batch_size_per_image: regions that are trained on.
         foreground_fraction: of them that show objects, at most.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
     """
 
     task = TASK
@@ -312,14 +312,14 @@ class SDS(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
         """Cross-entropy of the sampled regions."""
         if output.logits is None or output.labels is None:
-            raise ValueError("loss needs what forward gives in training with ground truth")
+            raise ValueError("loss takes the output of forward in training, with ground truth")
         total = F.cross_entropy(output.logits, output.labels, reduction="sum")
         return {"class": Term(total, torch.tensor(len(output.labels), device=total.device))}
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The regions at the original size of their image, best first."""
         if output.scores is None or output.channels is None or output.superpixels is None or output.members is None:
-            raise ValueError("decode needs what forward gives without ground truth")
+            raise ValueError("decode takes the output of forward without ground truth")
         annotations: list[Annotation] = []
         for index, (height, width) in enumerate(sizes.original):
             kept = (thresholds or self.thresholds).places(output.scores[index])
@@ -804,7 +804,7 @@ def build(
 
     Args:
         num_classes: background included.
-        thing_ids: class ids of the objects; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: of both towers: `caffenet` is the paper's; any other of `nn.backbones.build_backbone`.
         width: of each tower's features; 4,096 with caffenet, else 512, if not given.
         crop_size: pixels; 227 with caffenet, else 96, if not given.
@@ -812,10 +812,10 @@ def build(
         detects: `regions`, or `boxes` for the paper's box detector.
         pastes: answer with a class for each pixel, too; class 0 where no region lies.
         proposal_side: longest side in pixels of the image in which proposals are found.
-        proposals: most of an image.
+        proposals: at most so many per image.
         box_batch_size_per_image: regions that are trained on.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
 
     Raises:
         RecipeError: an unknown backbone, or a tower or a way to detect that does not exist.

@@ -20,7 +20,7 @@ Differences from the paper:
   out, where here nothing stands beside what is unknown.
 - Predictions are found at the size of the original image, where the public code enlarges the segments found at the
   network's; where nothing is found, no empty object takes part.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         """With ground truth what is trained on, else what is found.
 
         Raises:
-            DataError: the ground truth has no objects with masks, or no class for each pixel.
+            DataError: the ground truth has no instances with masks, or no class for each pixel.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -198,7 +198,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         """Mask R-CNN's five terms, and those of the semantic head, of its boxes and of the panoptic head.
 
         Raises:
-            DataError: forward was called without truth.
+            DataError: forward was called without ground truth.
         """
         terms = super().loss(output.objects, batch)
         height, width = batch.images.shape[2:]
@@ -208,7 +208,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         truth = stack_semantic(batch.truth)
         terms["semantic"] = self.pixel_loss(logits[:, :, :height, :width], truth, weight=self.semantic_weight)
         if output.panoptic_logits is None or output.panoptic_targets is None:
-            raise DataError("nothing to learn from: forward was called without ground truth")
+            raise DataError("no training targets: forward was called without ground truth")
         if output.roi_logits is not None and output.roi_targets is not None:
             terms["roi"] = _segment_term(output.roi_logits, output.roi_targets, self.roi_weight)
         logits, targets = ([one[None] for one in part] for part in (output.panoptic_logits, output.panoptic_targets))
@@ -224,7 +224,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         return [Annotation(panoptic=self._panoptic(output, sizes, index, thresholds)) for index in images]
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
-        """Everything that is computed before anything is sorted or chosen."""
+        """All maps before detections are sorted and selected."""
         return (*super().features(images), self.semantic_head(self._levels(self._prepared(images, None))))
 
     def _segments(
@@ -363,7 +363,7 @@ def build(
         smallest_stuff: pixels of the original image, below which a class of stuff becomes void; 2048 on Cityscapes.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if detector.channels < 2:
         raise RecipeError(f"channels={detector.channels}: at least 2, of which the semantic head has half")

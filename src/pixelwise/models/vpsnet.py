@@ -21,7 +21,7 @@ Differences from the paper:
   public code keeps the number, but its segments are told apart by class and number, which is the same.
 - The public code keeps all objects of a clip, here a bounded number is known: those that were not seen for longest are
   forgotten. It keeps their features, here their vectors, which is the same.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -418,8 +418,8 @@ class VPSNet(upsnet.UPSNet):
             memory: of the frame before; None for the first.
 
         Raises:
-            DataError: no pairs; a frame of another size than the one before; several frames with one memory; the
-                ground truth has no objects with masks, or no class for each pixel.
+            DataError: no pairs; a frame of another size than the one before; several frames with one memory; the ground
+                truth has no instances with masks, or no class for each pixel.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -440,7 +440,7 @@ class VPSNet(upsnet.UPSNet):
         """UPSNet's terms of the targets, and the cross-entropy of whom each positive proposal is, in nats.
 
         Raises:
-            DataError: forward was called without truth.
+            DataError: forward was called without ground truth.
         """
         terms = super().loss(output.segments, _targets_of(batch))  # pyright: ignore[reportArgumentType]
         if output.match_logits is None or output.match_targets is None:
@@ -488,7 +488,7 @@ class VPSNet(upsnet.UPSNet):
         truth: tuple[Annotation, ...],
     ) -> Output:
         if len(frames) % 2:
-            raise DataError(f"{len(frames)} images to learn from; expected pairs of a reference and a target")
+            raise DataError(f"{len(frames)} images to train on; expected pairs of a reference and a target")
         references, targets = [x[0::2] for x in levels], [x[1::2] for x in levels]
         fused = tuple(targets)
         if self.fuse is not None and self.flow is not None:
@@ -571,7 +571,7 @@ def build(
         smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if not has_fuse and not has_track:
         raise RecipeError("has_fuse and has_track are both false: that is upsnet, which looks at single images")

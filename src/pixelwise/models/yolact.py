@@ -19,7 +19,7 @@ Differences from the paper, and from the authors' code where it says more:
   the one score of an object; the authors judge boxes by the class score and masks by the rescored one.
 - Boxes keep their fractions; the authors cut them to whole pixels for boxes, not for masks. Ordinary NMS, an option, is
   torchvision's, without the added pixel of the authors' Cython, and keeps `candidates_per_class` as Fast NMS does.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class YOLACT(nn.Module):
 
     Args:
         backbone: with maps of stride 8, 16 and 32.
-        things: class ids of the objects, ascending.
+        things: class ids of the things, ascending.
         channels: of the feature pyramid.
         prototypes: 32 in the paper (table 2b).
         anchor_sizes: of each level the anchors' sides, in pixels of an image of `anchor_image_side`.
@@ -248,7 +248,7 @@ class YOLACT(nn.Module):
         nms_threshold: IoU above which a box suppresses another of its class.
         score_threshold: of what is predicted; at 0, as the authors judge, everything is: with Fast NMS also classes of
             a candidate that score less than `candidate_threshold`.
-        max_detections: of an image.
+        max_detections: per image.
     """
 
     task = TASK
@@ -379,7 +379,7 @@ class YOLACT(nn.Module):
         compared = output.comparison
         if compared is None:
             raise DataError(
-                "forward was called without ground truth, or in evaluation mode: there is nothing to learn from"
+                "forward was called without ground truth, or in evaluation mode: there are no training targets"
             )
         truths = objects_to_learn(batch.truth)
         evaluated = compared.targets != UNJUDGED
@@ -732,7 +732,7 @@ class DetectorArguments:
         candidate_threshold: anchors whose best class scores no more go out before NMS.
         nms_threshold: largest IoU of two objects of a class.
         score_threshold: of what is predicted, see YOLACT.
-        max_detections: of an image.
+        max_detections: per image.
     """
 
     thing_ids: Sequence[int] | None = None
@@ -773,7 +773,7 @@ def build(
         rescores_masks: with the mask-IoU network of YOLACT++.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     sizes, scales = detector.anchor_sizes, detector.anchor_scales
     if detector.anchors not in ("square", "ratios"):

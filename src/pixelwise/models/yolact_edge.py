@@ -18,7 +18,7 @@ Differences from the paper, and from the authors' code where it says more:
 - The features of P5 are compared after P5's own 3×3 convolution; the authors' code takes that of P3 for them.
 - Backbones whose maps shrink as the flow network's do, which are ResNets, MobileNets and DarkNet. MobileNet V2 has the
   maps of `models.yolact`; the authors take others of strides 16 and 32.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -468,7 +468,7 @@ def build(
         learns: see Learns.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if key_interval < 1:
         raise RecipeError(f"key_interval {key_interval}: expected at least 1, which makes each frame a key frame")
