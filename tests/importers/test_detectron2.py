@@ -15,7 +15,7 @@ from pixelwise.importers.foreign import require_fit
 from pixelwise.models.mask_rcnn import MaskRCNN, build
 from pixelwise.ops.boxes import RCNN_WEIGHTS, decode_boxes, encode_boxes
 from pixelwise.ops.thing_channels import class_ids_of
-from tests.ops.test_boxes import random_boxes
+from tests.random_boxes import random_boxes
 
 BLOCKS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3)}
 

@@ -20,7 +20,7 @@ from pixelwise.labels import published
 from pixelwise.models.mask_rcnn import MaskRCNN, build
 from pixelwise.types import Annotation, Batch
 from tests.importers.foreign_networks import ours
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 NAMES = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
 PROPOSALS, DETECTIONS = 80, 15

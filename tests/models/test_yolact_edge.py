@@ -24,7 +24,8 @@ from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact_edge import FeatureTransform, Memory, transformed
 from pixelwise.training.run.initial_weights import carry_over
 from pixelwise.types import Annotation, Batch
-from tests.models.test_yolact import CLASSES, SIZE, batch_of, ellipses, losses_by_loops
+from tests.models.small_yolact import CLASSES, SIZE, batch_of, ellipses, losses_by_loops
+from tests.outputs import require_equal
 
 WIDTHS: dict[str, Any] = {"backbone": "mobilenet_v2", "channels": 16, "prototypes": 8}
 
@@ -62,14 +63,6 @@ def frames(count: int, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     noise = [torch.rand(1, 3, 6, 8, generator=generator) for _ in range(count)]
     return [F.interpolate(one, SIZE, mode="bicubic").clamp(0, 1) for one in noise]
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, tuple):
-        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
-    return one is other
 
 
 # ---- how features are transformed
@@ -180,8 +173,8 @@ def test_a_key_frame_is_a_yolacts_image() -> None:
     plain.load_state_dict({key: value for key, value in system.state_dict().items() if key in plain.state_dict()})
     (image,) = frames(1)
     output, wanted = system(image), plain(image)
-    assert same(output.predictions, wanted)
-    assert same(output[:8], tuple(wanted))
+    require_equal(output.predictions, wanted)
+    require_equal(output[:8], tuple(wanted))
     batch = batch_of(Annotation())
     found, other = (net.decode(one, Sizes.of(batch))[0].instances for net, one in ((system, output), (plain, wanted)))
     assert len(found) == len(other) > 0
@@ -260,7 +253,7 @@ def test_every_so_many_frames_there_is_a_key_frame(interval: int) -> None:
         assert torch.equal(output.logits, alone.logits) == (number % interval == 0)
         if number % interval == 0:
             keys.append(alone.memory)
-        assert same(output.memory[:3], keys[-1][:3]), "partial frames keep what the key frame left"
+        require_equal(output.memory[:3], keys[-1][:3])  # partial frames keep what the key frame left
         memory = output.memory
     assert ages == [number % interval for number in range(11)]
 
@@ -291,8 +284,8 @@ def test_all_that_is_remembered_is_in_the_memory() -> None:
             before = memories[which]
             copied = before and Memory(*(part.clone() for part in before))
             output = system(clips[which][number], memory=before)
-            assert same(output, alone[7 * which + number])
-            assert same(before, copied) or before is None, "a memory does not change once it is given"
+            require_equal(output, alone[7 * which + number])
+            require_equal(before, copied)  # a memory does not change once it is given
             memories[which] = output.memory
     assert sum(part.numel() for part in memories[0]) == 16 * (12 * 16 + 6 * 8 + 3 * 4) + 1
 

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from pixelwise.errors import DataError, count
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.per_image import PerImage, new_key, require_size
+from pixelwise.metrics.per_image import PerImage, Place, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
 
@@ -123,35 +123,15 @@ class Davis(PerImage[FrameObjects]):
     """Stores areas, contour lengths and overlaps of each frame, and evaluates tracks in `compute`.
 
     Frames may come in any order, clips mixed.
-
-    Args:
-        labels: the classes.
-        definition: `davis` or `davis-unsupervised`; see above.
-
-    Raises:
-        RecipeError: an unknown definition.
     """
 
     definitions = DEFINITIONS
     result = FrameObjects
+    order = "decay needs"
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Add one frame.
-
-        Raises DataError for a frame counted before, another size, a class out of range, missing masks or track ids, a
-        track that occurs twice in the frame, or a frame without an index in its clip.
-        """
-        id = new_key(self.images, id, clip, frame)
-        if clip is not None and frame is None:
-            raise DataError(f"image '{id}': a frame of the clip '{clip}' without its index; decay needs the order")
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameObjects:
+        """What the objects of one frame share. See PerImage. Raises DataError also for a track that stands twice."""
+        id = at.key
         truth_name, found_name = f"image '{id}': the ground truth", f"image '{id}': the prediction"
         objects, masks = _tracks(truth.instances, name=truth_name)
         found, found_masks = _tracks(predicted.instances, name=found_name)
@@ -168,7 +148,7 @@ class Davis(PerImage[FrameObjects]):
         one = _overlaps(
             masks, found_masks, objects.track_ids.tolist(), found.track_ids.tolist(), objects.labels.tolist()
         )
-        self.images[id] = FrameObjects(clip, frame or 0, *one, _alone(*one, assigned=self.definition != "davis"))
+        return FrameObjects(at.clip, at.frame, *one, _alone(*one, assigned=self.definition != "davis"))
 
     def fault(self, result: FrameObjects) -> str | None:
         """The fault of a stored result of the right types, or None."""
@@ -357,7 +337,7 @@ def _statistics(name: str, values: Float64[np.ndarray, " F"]) -> dict[str, float
 
 
 def _mean(values: np.ndarray) -> float:
-    return math.fsum(values.tolist()) / len(values)
+    return math.fsum(values) / len(values)
 
 
 def _means(results: Sequence[Mapping[str, float]]) -> dict[str, float | None]:
