@@ -355,7 +355,7 @@ def test_stored_proposals_are_all_that_is_looked_at(run: Run, model: Path, tmp_p
     assert {tuple(one["bbox"]) for one in found} == {tuple(box) for box in boxes}
     code, out, err = run("evaluate", tmp_path / "run", "--data", data, "--tta")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "proposals are of the whole image as it is; skips --tta" in err
+    assert "stored proposals belong to the whole image; leave out --tta" in err
     for words in (("evaluate", model), ("train", "mask_rcnn", "--out", tmp_path / "no")):
         code, out, err = run(*words, "--data", data, "--workers", 0)
         assert (code, out) == (2, "")

@@ -340,7 +340,7 @@ def test_a_model_with_memory_changes_its_ids(run: Run, clips: Path, tmp_path: Pa
     assert metrics["aq"] < 1
     code, _, err = run("evaluate", model, "--data", f"kitti-step:{clips}", "--track")
     assert (code, err.count("\n")) == (2, 1)
-    assert "follows objects by itself" in err
+    assert "tracks instances by itself" in err
 
 
 def test_models_side_by_side(

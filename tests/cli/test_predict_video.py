@@ -130,8 +130,8 @@ def test_damaged_videos_are_told(place: Path, model: Path, predict: Predict, cap
         (("clip.mp4", "--out", "clip.mp4"), "--out clip.mp4: is the clip itself"),
         (("clip.mp4", "a.png", "--out", "out.mp4"), "--out out.mp4: holds one clip, and there are 2 inputs"),
         (("a.png", "--out", "out.mp4"), "--out out.mp4: a.png is an image and not a clip"),
-        (("empty", "--out", "out.mp4"), "empty: no images there to take for the frames of a clip"),
-        (("clip.mp4", "--track"), "gives a semantic answer, in which no objects are told apart"),
+        (("empty", "--out", "out.mp4"), "empty: no images there for the frames of a clip"),
+        (("clip.mp4", "--track"), "is a model for semantic segmentation, without instances"),
         (("a.png", "--track"), "--track: follows objects from frame to frame, and there is no video"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_file_in_the_place_of_a_folder(
     assert predict("clip.mp4", "--model", model, "--out", "notes/below/out.mp4") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "pixelwise: notes: is a file, expected and a folder for results; choose another --out\n"
+    assert captured.err == "pixelwise: notes: is a file, expected a folder for results; choose another --out\n"
     assert predict("clip.mp4", "--model", model, "--out", f"{'long' * 64}.mp4") == 2
     assert "File name too long" in capsys.readouterr().err
     assert (place / "notes").read_text() == "mine"

@@ -51,7 +51,7 @@ def finished(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactor
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{out}/  best/, last/, log.jsonl; val mean IoU 0.")
-    assert "5 images to learn from, 2 to choose on; 4 classes" in done.stderr
+    assert "5 images to train on, 2 to validate on; 4 classes" in done.stderr
     return out
 
 
@@ -180,7 +180,7 @@ def test_two_sets_are_learnt_together_through_a_map(data: Path, tmp_path: Path) 
     (tmp_path / "map.toml").write_text('[names]\ncircle = "disc"\n')
     done = pixelwise(*words, *SMALL, "--map", tmp_path / "map.toml")
     assert done.returncode == 0, done.stderr
-    assert "8 images to learn from, 2 to choose on" in done.stderr
+    assert "8 images to train on, 2 to validate on" in done.stderr
 
 
 @pytest.mark.parametrize(

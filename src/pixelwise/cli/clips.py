@@ -51,11 +51,11 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
     """
     from pixelwise.files.images import frame_count
     from pixelwise.inference.images.find import find_image_files, frames_in
-    from pixelwise.inference.video.input import in_reading_order, is_video, open_images, open_video
+    from pixelwise.inference.video.input import by_number, is_video, open_images, open_video
 
     place = Path(inputs[0])
     if len(inputs) == 1 and place.is_dir():
-        files = in_reading_order(frames_in(place))
+        files = by_number(frames_in(place))
         return open_images(files, place, frame_rate=frame_rate, max_megapixels=max_megapixels)
     files = [file.path for file in find_image_files(inputs, out=out.parent, videos=True).files]
     videos = [file for file in files if is_video(file)]
@@ -70,7 +70,7 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
         kind = "an image" if frames == 1 else f"an image of {frames:,} frames"
         advice = "name a folder for its results" + ("" if frames == 1 else ", or convert it to a video first")
         raise DataError(f"--out {out}: {files[0]} is {kind} and not a clip; {advice}")
-    files = in_reading_order(files) if len(inputs) == 1 else files
+    files = by_number(files) if len(inputs) == 1 else files
     return open_images(files, files[0].parent, frame_rate=frame_rate, max_megapixels=max_megapixels)
 
 

@@ -28,7 +28,7 @@ from pixelwise.inference.video import predict as module
 from pixelwise.inference.video.input import Frame, VideoClip, open_images, open_video
 from pixelwise.inference.video.output import VideoOutput
 from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
-from pixelwise.inference.video.state import ClipMemory, Progress, read_state, write_state
+from pixelwise.inference.video.state import ClipMemory, ClipProgress, read_state, write_state
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 from tests.contract.annotations import LABELS as FIVE
@@ -364,16 +364,16 @@ def test_frames_too_large_for_a_video_leave_nothing_behind(tmp_path: Path):
     Image.new("RGB", (20_000, 8)).save(tmp_path / "frames" / "0.png")
     clip = open_images([tmp_path / "frames" / "0.png"], tmp_path / "frames")
     mine = job(tmp_path / "out")
-    with pytest.raises(DataError, match=r"out\.mp4: .* encodes no pictures of 8×20,000; make the frames smaller"):
+    with pytest.raises(DataError, match=r"out\.mp4: .* does not support frames of 8×20,000; make the frames smaller"):
         list(predict_video(clip, mine, look_for_results(clip, mine)))
     assert not list(mine.video.parent.iterdir())
 
 
 def test_models_whose_objects_cannot_be_followed(tmp_path: Path, clip: VideoClip):
     semantic = Predictor(pointwise(), pointwise_card(), device="cpu")
-    with pytest.raises(RecipeError, match="--track: pointwise gives a semantic answer, in which no objects are told"):
+    with pytest.raises(RecipeError, match="--track: pointwise is a model for semantic segmentation, without instances"):
         predict(clip, job(tmp_path / "a", semantic, tracks=True))
-    with pytest.raises(RecipeError, match="--track: panels follows objects by itself; leave --track out"):
+    with pytest.raises(RecipeError, match="--track: panels tracks instances by itself; leave --track out"):
         predict(clip, job(tmp_path / "b", panels(uses_memory=True), tracks=True))
     assert not list((tmp_path / "a").iterdir())
 
@@ -396,7 +396,7 @@ def test_states_are_read_as_they_were_written(tmp_path: Path):
     _, memory = predictor.annotate_frame(image, memory, Options())
     path = tmp_path / "state"
     assert read_state(path, torch.device("cpu")) is None
-    write_state(path, Progress(identity={"a": 1}, frames=3, time=7), ClipMemory(memory))
+    write_state(path, ClipProgress(identity={"a": 1}, frames=3, time=7), ClipMemory(memory))
     progress, found = read_state(path, torch.device("cpu"))
     assert (progress.frames, progress.time, progress.identity) == (3, 7, {"a": 1})
     assert type(found.model) is type(memory)
@@ -407,7 +407,7 @@ def test_states_are_read_as_they_were_written(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", [["subprocess", "Popen"], ["pixelwise.errors", "DataError"], ["pixelwise.gone", "A"]])
 def test_states_make_nothing_but_tuples_of_this_package(tmp_path: Path, kind: list[str]):
-    head = {"progress": Progress(identity={}).model_dump_json(), "memory": json.dumps({"type": kind, "parts": []})}
+    head = {"progress": ClipProgress(identity={}).model_dump_json(), "memory": json.dumps({"type": kind, "parts": []})}
     save_file({}, tmp_path / "state", metadata=head)
     with pytest.raises(DataError, match="not the state of a video that was begun; remove it, or use --overwrite"):
         read_state(tmp_path / "state", torch.device("cpu"))

@@ -23,7 +23,7 @@ from pixelwise.training.optimizer import set_updates
 KEPT = 2
 
 
-class Progress(NamedTuple):
+class RunProgress(NamedTuple):
     """What a stage knows of its evaluations.
 
     Attributes:
@@ -43,10 +43,10 @@ class _State(NamedTuple):
     """The content of state.json."""
 
     step: Annotated[int, Field(ge=0)]
-    progress: Progress
+    progress: RunProgress
 
 
-def save_state(folder: Path, fitting: Fit, progress: Progress) -> None:
+def save_state(folder: Path, fitting: Fit, progress: RunProgress) -> None:
     """Write `folder/step-N`, then remove all but the last two.
 
     Args:
@@ -77,7 +77,7 @@ def save_state(folder: Path, fitting: Fit, progress: Progress) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_state(folder: Path, fitting: Fit) -> Progress | None:
+def load_state(folder: Path, fitting: Fit) -> RunProgress | None:
     """Continue from the newest state, once `recover_states` was called.
 
     Returns:

@@ -21,7 +21,7 @@ from pixelwise.metrics.choice import chosen_by, new_metric
 from pixelwise.training.fit import Fit
 from pixelwise.training.interruption import Interruption
 from pixelwise.training.processes import copy_from_first, gathered, process_count, process_rank, together
-from pixelwise.training.run.checkpoint import Progress
+from pixelwise.training.run.checkpoint import RunProgress
 from pixelwise.training.run.data import TrainingData
 from pixelwise.training.run.log import Log
 from pixelwise.training.run.plan import Plan
@@ -81,20 +81,20 @@ class Validation:
         plan: Plan,
         data: TrainingData,
         fitting: Fit,
-        progress: Progress | None,
+        progress: RunProgress | None,
         offset: int,
     ) -> None:
         self.folder, self.plan, self.data, self.fitting = folder, plan, data, fitting
-        self.best, self.evaluated, self.stale, self.offset = progress or Progress(offset=offset)
+        self.best, self.evaluated, self.stale, self.offset = progress or RunProgress(offset=offset)
 
     @property
     def _task(self) -> str:
         return as_system(self.fitting.system).task
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> RunProgress:
         """From which a validation goes on."""
-        return Progress(self.best, self.evaluated, self.stale, self.offset)
+        return RunProgress(self.best, self.evaluated, self.stale, self.offset)
 
     @property
     def step(self) -> int:
