@@ -679,7 +679,7 @@ def test_shards_that_do_not_belong_together_are_refused(
         assert (code, out, err.count("\n")) == (2, "", 1), wanted
         assert wanted in err, (wanted, err)
     for options, wanted in (
-        ([], "--merge: expected the files that the shards wrote"),
+        ([], "--merge: expected the files of the shards"),
         ([first, second, "--tta"], "--tta: not with --merge"),
         ([first, second, "--data", "masks:x", "--shard", "1/2"], "--data, --shard: not with --merge"),
     ):

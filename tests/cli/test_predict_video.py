@@ -132,7 +132,7 @@ def test_damaged_videos_are_told(place: Path, model: Path, predict: Predict, cap
         (("a.png", "--out", "out.mp4"), "--out out.mp4: a.png is an image and not a clip"),
         (("empty", "--out", "out.mp4"), "empty: no images there for the frames of a clip"),
         (("clip.mp4", "--track"), "is a model for semantic segmentation, without instances"),
-        (("a.png", "--track"), "--track: follows objects from frame to frame, and there is no video"),
+        (("a.png", "--track"), "--track: tracks instances in videos, and there is no video"),
     ],
 )
 def test_what_cannot_be_attempted(

@@ -128,7 +128,7 @@ def test_what_ships_is_tuned_to_other_classes(data: Path, tmp_path: Path) -> Non
     settings = ["steps=1", "batch_size=2", "crop_size=32", "input_size=64", "optimizer.lr=0", "ema_decay=0"]
     done = pixelwise(*words, "--workers", "0", "--out", tmp_path / "run", *[f"--set={value}" for value in settings])
     assert done.returncode == 0, done.stderr
-    kept = "--init default: classifier.weight, classifier.bias keep the rows of background; its classes are others (21"
+    kept = "--init default: classifier.weight, classifier.bias keep the rows of background; its classes differ (21"
     assert kept in done.stderr
     before = load("default").model.state_dict()
     after = load_file(tmp_path / "run" / "last" / "model.safetensors")
@@ -206,7 +206,7 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_made(
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    assert "train wants SYSTEM, --data and --out" in pixelwise("train").stderr
+    assert "expected SYSTEM, --data and --out" in pixelwise("train").stderr
     unknown = pixelwise("train", "deeplab_v9", "--data", "voc:x", "--out", tmp_path / "run")
     assert unknown.returncode == 2
     assert "there is no system 'deeplab_v9'; there are: " in unknown.stderr

@@ -52,7 +52,7 @@ def test_thresholds_are_those_of_the_call_and_leave_the_model_as_it_is() -> None
 def test_looks_that_cannot_be_joined_are_refused(option: str) -> None:
     with pytest.raises(RecipeError, match=f"panels: --{option} is not possible with a panoptic model"):
         panels()(noise(8, 8), **{option: True})
-    with pytest.raises(RecipeError, match=f"panels: --{option} cannot be had"):
+    with pytest.raises(RecipeError, match=f"panels: --{option} is not possible"):
         panels().annotate_frame(noise(8, 8), None, Options(**{option: True}))
 
 

@@ -459,7 +459,7 @@ def test_the_weights_that_ship_fill_the_tower_that_learns_first() -> None:
     chosen = {"backbone": "mobilenet_v2", "width": 8}
     plan = Plan("sds", chosen, sds.RECIPE, data=(), init="default")
     system = build(num_classes=len(LABELS), learns="box", **chosen)
-    assert "begin anew" in initialise(system, plan, sds.RECIPE.stages[0], LABELS)
+    assert "start at random" in initialise(system, plan, sds.RECIPE.stages[0], LABELS)
     for name, tensor in system.box_tower.backbone.state_dict().items():
         assert torch.equal(tensor, shipped[f"backbone.{name}"])
     name = "features.0.0.weight"

@@ -70,7 +70,7 @@ def test_the_stage_sets_what_the_pixel_loss_counts() -> None:
     set_pixel_loss(system, stage(), 255)
     assert system.pixel_loss == PixelLoss()
     set_pixel_loss(nn.Linear(1, 1), stage(), 255)
-    with pytest.raises(RecipeError, match="Linear does not judge pixels"):
+    with pytest.raises(RecipeError, match="Linear has no pixel loss"):
         set_pixel_loss(nn.Linear(1, 1), stage(ohem=0.5), 255)
 
 

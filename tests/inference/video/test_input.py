@@ -171,7 +171,7 @@ def test_an_unknown_codec_is_told(tmp_path: Path, name: str, codec: str, known: 
     path = write_video(tmp_path / name, squares(3), codec=codec)
     path.write_bytes(path.read_bytes().replace(known, unknown))
     with pytest.raises(
-        DataError, match=f"{name}: its codec is unknown that FFmpeg does not know; con"
+        DataError, match=f"{name}: its codec is unknown to FFmpeg; con"
     ):
         open_video(path)
 

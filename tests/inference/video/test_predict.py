@@ -364,7 +364,7 @@ def test_frames_too_large_for_a_video_leave_nothing_behind(tmp_path: Path):
     Image.new("RGB", (20_000, 8)).save(tmp_path / "frames" / "0.png")
     clip = open_images([tmp_path / "frames" / "0.png"], tmp_path / "frames")
     mine = job(tmp_path / "out")
-    with pytest.raises(DataError, match=r"out\.mp4: .* does not support frames of 8×20,000; make the frames smaller"):
+    with pytest.raises(DataError, match=r"out\.mp4: .* does not support frames of 8×20,000; make them smaller"):
         list(predict_video(clip, mine, look_for_results(clip, mine)))
     assert not list(mine.video.parent.iterdir())
 

@@ -239,7 +239,7 @@ def _stage_values(stage: Stage) -> dict[str, Any]:
 
 
 def require_possible(recipe: Recipe) -> None:
-    """Raise RecipeError for numbers that do not go together."""
+    """Raise RecipeError for numbers that do not fit together."""
     if recipe.patience and not recipe.evaluate_every:
         raise RecipeError("patience counts evaluations; add --set evaluate_every=N")
     for stage in recipe.stages:
