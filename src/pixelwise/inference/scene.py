@@ -21,7 +21,7 @@ from pixelwise.predictions.pictures import (
     PANOPTIC_SUFFIX,
     SEMANTIC_SUFFIX,
     ids_picture,
-    object_numbers,
+    instance_ids,
     segment_picture,
 )
 from pixelwise.predictions.record import segments_of
@@ -116,7 +116,7 @@ class Scene:
             write_file(files[-1], lambda new: picture.save(new, format="PNG"), sync=False)
         if self.annotation.instances is not None:
             files.append(Path(f"{stem}{INSTANCES_SUFFIX}"))
-            objects = Image.fromarray(object_numbers(self.annotation.instances.by_score(), self.image.shape[1:]))
+            objects = Image.fromarray(instance_ids(self.annotation.instances.by_score(), self.image.shape[1:]))
             write_file(files[-1], lambda new: objects.save(new, format="PNG"), sync=False)
         if self.annotation.panoptic is not None:
             files.append(Path(f"{stem}{PANOPTIC_SUFFIX}"))
