@@ -16,6 +16,7 @@ from pixelwise.cli.app import main
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.models import deeplab_v3_plus, yolact
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.small_videos import cut, read_video, squares, write_video
 
 LABELS = LabelSet.from_names("fruit", ["apple", "pear", "plum"])
@@ -28,7 +29,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = deeplab_v3_plus.build(num_classes=3, **arguments)
     folder = tmp_path_factory.mktemp("models") / "random"
     card = ModelCard(
-        task="semantic", system="deeplab_v3_plus", labels=LABELS, arguments=arguments, input_size=32, licence="CC0"
+        task="semantic",
+        system="deeplab_v3_plus",
+        labels=LABELS,
+        arguments=arguments,
+        resize=ResizeRule(length=32),
+        licence="CC0",
     )
     write_model(folder, module.state_dict(), card, half=True)
     return folder
@@ -209,7 +215,14 @@ def test_a_file_in_the_place_of_a_folder(
 def test_objects_are_followed(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     torch.manual_seed(0)
     arguments = {"backbone": "resnet18", "channels": 16, "prototypes": 8}
-    card = ModelCard(task="instance", system="yolact", labels=LABELS, arguments=arguments, input_size=64, licence="CC0")
+    card = ModelCard(
+        task="instance",
+        system="yolact",
+        labels=LABELS,
+        arguments=arguments,
+        resize=ResizeRule(length=64),
+        licence="CC0",
+    )
     write_model(place / "model", yolact.build(num_classes=3, **arguments).state_dict(), card)
     write_video(place / "clip.mp4", squares(4))
     threshold = ("--score-threshold", 0, "--max-detections", 5)

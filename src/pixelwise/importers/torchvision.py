@@ -18,6 +18,7 @@ from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
 from pixelwise.labels import published
 from pixelwise.nn.backbones import DARKNET, DEEP_STEM, NAMES, STRIDE_IN_1X1
+from pixelwise.ops.resize_rule import ResizeRule
 
 _FCN = {"skips": "none", "output_stride": 8}
 _DEEPLAB = {"multi_grid": (1, 1, 1), "output_stride": 8, "head_convolution": True, "dropout": 0.5}
@@ -51,9 +52,10 @@ NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 """torchvision's name: our system and the arguments of its `build`."""
 BACKBONES = tuple(name for name in NAMES if not name.endswith((DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET)))
-INPUT_SIZE = 520
-DETECTION_INPUT_SIZE = 1333
-"""Long side, with the short one at most 800."""
+RESIZE = ResizeRule("short", 520, rounding="torchvision", filter="pillow")
+"""Of `torchvision.transforms._presets.SemanticSegmentation`, which all its segmentation weights name, on pictures."""
+DETECTION_RESIZE = ResizeRule("short", 800, 1333, rounding="torchvision_detection", filter="bilinear")
+"""Of `torchvision.models.detection.transform.GeneralizedRCNNTransform`."""
 COCO_CHANNELS = 91
 """Channels of torchvision's detectors: COCO's largest category id, and the background."""
 
@@ -113,9 +115,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     if system == "mask_rcnn":
         return _mask_rcnn(architecture, weights)
     auxiliary = any(key.startswith("aux_classifier.") for key in weights)
-    return ImportedModel(
-        system, {**arguments, "auxiliary": auxiliary}, renamed(weights, _RULES[system]), input_size=INPUT_SIZE
-    )
+    return ImportedModel(system, {**arguments, "auxiliary": auxiliary}, renamed(weights, _RULES[system]), resize=RESIZE)
 
 
 def _mask_rcnn(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
@@ -139,4 +139,4 @@ def _mask_rcnn(architecture: str, weights: Mapping[str, Tensor]) -> ImportedMode
             found[key] = tensor[channels[1:]].flatten(1) if tensor.ndim > 1 else tensor[channels[1:]]
     if "rpn.head.conv.weight" in weights and not arguments.get("has_norm"):
         arguments = {**arguments, "batch_norm_eps": 0.0}
-    return ImportedModel(system, dict(arguments), found, input_size=DETECTION_INPUT_SIZE, classes=len(channels))
+    return ImportedModel(system, dict(arguments), found, resize=DETECTION_RESIZE, classes=len(channels))

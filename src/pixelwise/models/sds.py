@@ -71,7 +71,7 @@ from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import CELLS, coarse_mask, padded_box, superpixel_means
-from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.semantic_pasting import best_of_regions, paste_order, raised_threshold
 from pixelwise.ops.superpixels import (
     STRATEGIES,
@@ -579,14 +579,14 @@ def copy_box_tower(
     system: SDS,
     samples: Samples,  # noqa: ARG001
     *,
-    input_size: int,  # noqa: ARG001
+    resize: ResizeRule,  # noqa: ARG001
 ) -> Iterator[SolverProgress]:
     """Let the region tower begin where the box tower stands, as the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
     yield SolverProgress("copy_box_tower", 1, 1)
 
 
-def fit_svms(system: SDS, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
+def fit_svms(system: SDS, samples: Samples, *, resize: ResizeRule) -> Iterator[SolverProgress]:
     """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
 
     Positives are the objects' own regions; after a first round over the images each becomes the candidate of the
@@ -596,7 +596,7 @@ def fit_svms(system: SDS, samples: Samples, *, input_size: int) -> Iterator[Solv
     Args:
         system: whose buffers are set.
         samples: images with object masks; proposals are found where they bring none.
-        input_size: long side in pixels at which the network looks.
+        resize: to which size images are brought.
 
     Raises:
         DataError: an image has no object masks, or there is no room for the features.
@@ -609,7 +609,7 @@ def fit_svms(system: SDS, samples: Samples, *, input_size: int) -> Iterator[Solv
     with tempfile.TemporaryDirectory(prefix="pixelwise_features_") as folder:
         stored = StoredFeatures(Path(folder))
         for index in range(count):
-            found = describe(system, samples[index], input_size=input_size)
+            found = describe(system, samples[index], resize=resize)
             features = _features(system, found.image, found.regions)
             if system.detects == "boxes":
                 boxes = found.regions.boxes()
@@ -692,7 +692,7 @@ def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor
     return every[best_of_regions(every, torch.cat(numbers))]
 
 
-def fit_refiners(system: SDS, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
+def fit_refiners(system: SDS, samples: Samples, *, resize: ResizeRule) -> Iterator[SolverProgress]:
     """Fit the regressors of each class: where in the box the object is, then which superpixels are its own.
 
     Learnt from the candidates that overlap an object of the class by REFINEMENT_IOU, each of the object that it
@@ -701,7 +701,7 @@ def fit_refiners(system: SDS, samples: Samples, *, input_size: int) -> Iterator[
     Args:
         system: with SVMs; whose buffers are set.
         samples: images with object masks; proposals are found where they bring none.
-        input_size: long side in pixels at which the network looks.
+        resize: to which size images are brought.
 
     Raises:
         DataError: an image has no object masks.
@@ -711,7 +711,7 @@ def fit_refiners(system: SDS, samples: Samples, *, input_size: int) -> Iterator[
     rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(things)]
     places: list[list[tuple[Regions, int, Tensor]]] = [[] for _ in range(things)]
     for index in range(len(samples)):
-        found = describe(system, samples[index], input_size=input_size)
+        found = describe(system, samples[index], resize=resize)
         first = len(found.regions.members) - len(found.objects)
         for thing in sorted({int(channel) - 1 for channel in found.objects}):
             mine = (found.objects == thing + 1).nonzero().flatten()
@@ -751,13 +751,13 @@ def fit_refiners(system: SDS, samples: Samples, *, input_size: int) -> Iterator[
 
 
 @torch.no_grad()
-def describe(system: SDS, sample: Sample, *, input_size: int) -> Described:
+def describe(system: SDS, sample: Sample, *, resize: ResizeRule) -> Described:
     """The regions of a training image, and how they overlap its objects."""
     (truth,) = objects_to_learn([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
     whole_size = (sample.image.shape[1], sample.image.shape[2])
-    size = long_side_size(whole_size, input_size)
-    picture = resize_image(sample.image, size)
+    size = resize.size_of(whole_size)
+    picture = resize.resized(sample.image)
     system.eval()
     regions = (system.propose(picture) if sample.proposals is None else sample.proposals).resized(size)
     whole = torch.tensor([[0.0, 0.0, sample.image.shape[2], sample.image.shape[1]]]).expand(len(objects), 4)
@@ -906,7 +906,7 @@ RECIPE = Recipe(
     ),
     input_size=320,
     paper={
-        "input_size": "none: crops come from images as they are",
+        "input_side": "none: crops come from images as they are",
         **{f"{stage}.{name}": value for stage in ("box", "region", "joint") for name, value in _PAPER_STAGE.items()},
     },
 )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pixelwise.contracts import Augmentation
 from pixelwise.errors import DataError
-from pixelwise.ops.resize import long_side_size
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.superpixels import Regions
 from pixelwise.types import Annotation, Instances, Masks, Sample
 
@@ -176,22 +176,19 @@ def draw_geometry(
     *,
     augmentation: Augmentation,
     crop_size: int | tuple[int, int],
-    input_size: int,
-    stretches_input: bool = False,
+    resize: ResizeRule,
 ) -> Geometry:
     """Draw scale, turn, place and mirror of one crop.
 
     Args:
         generator: the sample's own.
         size_hw: of the image.
-        augmentation: the scale is uniform between its bounds, times `input_size`, and becomes the image's long side.
+        augmentation: the scale is uniform between its bounds, a factor on the side that `resize` gives.
         crop_size: side of the crop in pixels, or its height and width.
-        input_size: long side at which images are evaluated.
-        stretches_input: whether the network sees images as squares, without regard to their shape.
+        resize: to which size images are brought where they are evaluated.
     """
     scale = generator.uniform(augmentation.scale_min, augmentation.scale_max)
-    side = max(1, round(scale * input_size))
-    height, width = (side, side) if stretches_input else long_side_size(size_hw, side)
+    height, width = resize.size_of(size_hw, scale)
     degrees = 0.0
     if augmentation.rotate and generator.random() < 0.5:
         degrees = float(generator.uniform(-augmentation.rotate, augmentation.rotate))
@@ -255,16 +252,14 @@ class TrainingCrop:
     Attributes:
         augmentation: how far each may go.
         crop_size: side of the crop in pixels, or its height and width.
-        input_size: long side at which images are evaluated.
+        resize: see `draw_geometry`; pixels of all rules are weighed by Pillow.
         ignore_id: what the ground truth holds outside the image.
-        stretches_input: see `draw_geometry`.
     """
 
     augmentation: Augmentation
     crop_size: int | tuple[int, int]
-    input_size: int
+    resize: ResizeRule
     ignore_id: int
-    stretches_input: bool = False
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """The augmented sample; everything random comes from `generator`."""
@@ -273,8 +268,7 @@ class TrainingCrop:
             (sample.image.shape[1], sample.image.shape[2]),
             augmentation=self.augmentation,
             crop_size=self.crop_size,
-            input_size=self.input_size,
-            stretches_input=self.stretches_input,
+            resize=self.resize,
         )
         picture = geometry.cut(sample.image)
         if self.augmentation.blur and generator.random() < self.augmentation.blur:

@@ -9,11 +9,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from pixelwise.contracts import Recipe, Stage, SystemFile
 from pixelwise.errors import RecipeError
 from pixelwise.inference.systems import system_module, system_names
+from pixelwise.ops.resize_rule import Side
 
 MODEL = "model."
 """Before the name of an argument of `build`."""
@@ -242,6 +243,7 @@ def require_possible(recipe: Recipe) -> None:
         "optimizer.head_lr_multiplier": 0,
         "seed": 0,
         "input_size": 0,
+        "input_limit": 0,
         "augmentation.scale_min": 0.01,
         "augmentation.rotate": 0,
         "evaluate_every": 0,
@@ -255,6 +257,15 @@ def require_possible(recipe: Recipe) -> None:
         smallest = next((limit for key, limit in least.items() if name == key or name.endswith(f".{key}")), None)
         if smallest is not None and (min(value) if isinstance(value, tuple) else value) < smallest:
             raise RecipeError(f"--set {name}={value}: expected at least {smallest}")
+    if recipe.input_side not in get_args(Side):
+        raise RecipeError(f"--set input_side={recipe.input_side}: expected {', '.join(get_args(Side))}")
+    if recipe.input_side == "none" and recipe.input_size:
+        raise RecipeError(f"input_side=none with input_size={recipe.input_size}: images stay as they are; expected 0")
+    if recipe.input_limit and (recipe.input_side != "short" or recipe.input_limit < recipe.input_size):
+        raise RecipeError(
+            f"--set input_limit={recipe.input_limit}: of the long side, where input_side is short, and at least "
+            f"input_size={recipe.input_size}; 0 for none"
+        )
     if recipe.precision not in ("auto", "float32", "bfloat16"):
         raise RecipeError(f"--set precision={recipe.precision}: auto, float32 or bfloat16")
     if recipe.patience and not recipe.evaluate_every:
