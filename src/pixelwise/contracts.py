@@ -10,15 +10,29 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import wraps
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
 
 from jaxtyping import Float, Int64
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from pixelwise.ops.resize_rule import ResizeRule, Side
 from pixelwise.types import Annotation, Batch
 
 Built = TypeVar("Built", bound=nn.Module)
+
+WithoutCommas = BeforeValidator(lambda value: value.replace(",", "") if isinstance(value, str) else value)
+"""Of whole numbers, so that 12,000 may be written."""
+Count = Annotated[int, Field(ge=0), WithoutCommas]
+"""A whole number from 0 on."""
+Positive = Annotated[int, Field(ge=1), WithoutCommas]
+"""A whole number from 1 on."""
+CropSide = Annotated[int, Field(ge=16)]
+"""Of a crop, in pixels."""
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A number from 0 on."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""A number from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,15 +320,15 @@ class Optimizer:
         clip_norm: largest norm of the whole gradient, 0 for none.
     """
 
-    name: str = "sgd"
-    lr: float = 0.007
-    bias_lr_multiplier: float = 1.0
-    head_lr_multiplier: float = 1.0
-    head_bias_lr_multiplier: float | None = None
-    weight_decay: float = 1e-4
-    norm_weight_decay: float = 1e-4
-    momentum: float = 0.9
-    clip_norm: float = 0.0
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Factor = 0.007
+    bias_lr_multiplier: Factor = 1.0
+    head_lr_multiplier: Factor = 1.0
+    head_bias_lr_multiplier: Factor | None = None
+    weight_decay: Factor = 1e-4
+    norm_weight_decay: Factor = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    clip_norm: Factor = 0.0
 
 
 @dataclass(frozen=True)
@@ -334,16 +348,16 @@ class Augmentation:
         hue: largest turn, in fractions of the colour circle.
     """
 
-    scale_min: float = 0.5
-    scale_max: float = 2.0
-    rotate: float = 0.0
-    blur: float = 0.0
-    flip: float = 0.5
-    copy_paste: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    scale_min: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 0.5
+    scale_max: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 2.0
+    rotate: Factor = 0.0
+    blur: Probability = 0.0
+    flip: Probability = 0.5
+    copy_paste: Probability = 0.0
+    brightness: Factor = 0.0
+    contrast: Factor = 0.0
+    saturation: Factor = 0.0
+    hue: Factor = 0.0
 
 
 @dataclass(frozen=True)
@@ -374,21 +388,21 @@ class Stage:
             begins with all weights of the stage before that fit it by name and shape.
     """
 
-    name: str = "fit"
+    name: Annotated[str, Field(pattern=r"^\w+$")] = "fit"
     solver: str = ""
-    steps: int = 30_000
-    batch_size: int = 16
-    crop_size: int | tuple[int, int] = 513
+    steps: Positive = 30_000
+    batch_size: Positive = 16
+    crop_size: CropSide | tuple[CropSide, CropSide] = 513
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    poly_power: float = 0.9
-    warmup_steps: int = 0
-    class_weights: str | tuple[float, ...] = "none"
-    ohem: float = 1.0
+    poly_power: Factor = 0.9
+    warmup_steps: Count = 0
+    class_weights: Literal["none", "balanced"] | tuple[Factor, ...] = "none"
+    ohem: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = False
     sync_batch_norm: bool = False
-    frozen_stages: int = 0
-    ema_decay: float = 0.0
+    frozen_stages: Count = 0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -424,15 +438,15 @@ class Recipe:
         paper: the paper's value of each number that differs here, by its dotted name.
     """
 
-    stages: tuple[Stage, ...]
-    input_size: int = 0
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    input_size: Count = 0
     input_side: Side = "long"
-    input_limit: int = 0
-    seed: int = 0
-    precision: str = "auto"
-    evaluate_every: int = 500
-    checkpoint_every: int = 100
-    patience: int = 0
+    input_limit: Count = 0
+    seed: Count = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    evaluate_every: Count = 500
+    checkpoint_every: Positive = 100
+    patience: Count = 0
     paper: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -19,7 +19,7 @@ from pixelwise.inference.model_folder import (
     write_model,
 )
 from pixelwise.ops.resize_rule import ResizeRule
-from tests.inference.conftest import LABELS, pointwise, pointwise_card
+from tests.inference.simple_models import LABELS, pointwise, pointwise_card
 
 RULE = {"side": "long", "length": 32, "limit": 0, "rounding": "nearest", "filter": "antialiased"}
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from pixelwise.contracts import Optimizer, Stage
-from pixelwise.errors import RecipeError
 from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.training.optimizer import build_optimizer, schedule_factor, set_rates, weight_average
 
@@ -105,8 +104,3 @@ def test_average_equals_the_formula_and_counts_batches_exactly() -> None:
         expected = decay * expected + (1 - decay) * step
     assert float(average.module.weight.detach()) == pytest.approx(expected, rel=1e-5)
     assert int(average.module.num_batches_tracked) == 39
-
-
-def test_unknown_optimizers_are_refused() -> None:
-    with pytest.raises(RecipeError, match="sgd or adamw"):
-        build_optimizer(Headed(nn.Linear(1, 1)), Optimizer(name="adagrad"))

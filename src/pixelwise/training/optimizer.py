@@ -10,7 +10,6 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.contracts import Optimizer, Stage, as_system
-from pixelwise.errors import RecipeError
 
 
 def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
@@ -26,9 +25,7 @@ def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Opti
     ]
     if optimizer.name == "sgd":
         return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum)
-    if optimizer.name == "adamw":
-        return torch.optim.AdamW(groups, lr=optimizer.lr, betas=(optimizer.momentum, 0.999))
-    raise RecipeError(f"optimizer.name '{optimizer.name}': sgd or adamw")
+    return torch.optim.AdamW(groups, lr=optimizer.lr, betas=(optimizer.momentum, 0.999))
 
 
 def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list[nn.Parameter], float, float]]:
