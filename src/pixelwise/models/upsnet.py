@@ -244,8 +244,8 @@ class UPSNet(mask_rcnn.MaskRCNN):
         if self.roi_pooling is not None:
             boxes = [one.boxes for one in instances]
             pooled = self.roi_pooling([output.logits], boxes).split([len(one) for one in boxes])
-            targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
-            output = output._replace(roi_logits=pooled, roi_targets=targets)
+            roi_targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
+            output = output._replace(roi_logits=pooled, roi_targets=roi_targets)
         kept = [_some_of(one, self.kept_objects) for one in instances] if self.has_unknown else instances
         boxes, channels = [one.boxes for one in kept], [channels_of(one.labels, self.things) for one in kept]
         masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in kept])
