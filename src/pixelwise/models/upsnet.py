@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from pixelwise.contracts import ClassRows, Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.models import mask_rcnn
 from pixelwise.nn.backbones import ResNetBackbone
 from pixelwise.nn.convolution import group_norm
@@ -239,7 +239,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         output = Output(self.semantic_head(levels), self._objects(levels, padded_size, sizes, truth))
         if truth is None:
             return output
-        instances = [_without_crowds(one) for one in objects_to_learn(truth)]
+        instances = [_without_crowds(one) for one in training_instances(truth)]
         semantic = stack_semantic(truth)
         if self.roi_pooling is not None:
             boxes = [one.boxes for one in instances]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from pixelwise.data.dataset import is_there
 from pixelwise.data.kinds.frames import gaps_in
-from pixelwise.data.listing import NO_TRUTH, Fault, Findings, Item, Listing, Size, count, sides, without_path
-from pixelwise.errors import DataError
+from pixelwise.data.listing import NO_TRUTH, Fault, Findings, Item, Listing, Size, sides, without_path
+from pixelwise.errors import DataError, count
 from pixelwise.files.images import exif_rotation, read_image
 from pixelwise.files.parallel import Progress, apply
 from pixelwise.labels import LabelSet
