@@ -657,3 +657,5 @@ RECIPES = {
     )
 }
 """Of the variants: no library has weights of CaffeNet, so its first layers learn too."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}
