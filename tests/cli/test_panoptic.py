@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-import pixelwise.models
 from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.truth.segments import panoptic_of
 from pixelwise.evaluation import comparison
@@ -28,6 +27,7 @@ from pixelwise.training.run.log import Log
 from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS as DRAWN
 from tests.drawn_scenes import draw_objects
+from tests.inference.simple_models import add_systems
 
 FRUIT = replace(
     LabelSet.from_names("fruit", ["background", "apple", "pear"]), is_thing=(False, True, True), dataset_ids=(3, 7, 9)
@@ -42,8 +42,7 @@ PEAR = 30
 @pytest.fixture
 def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command line in this process, which knows the systems for tests."""
-    systems = str(Path(__file__).parents[1] / "inference" / "systems")
-    monkeypatch.setattr(pixelwise.models, "__path__", [*pixelwise.models.__path__, systems])
+    add_systems(monkeypatch)
     return run
 
 

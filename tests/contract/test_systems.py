@@ -19,6 +19,7 @@ from pixelwise.inference.systems import system_module, system_names
 from pixelwise.training.run.recipes import recipe_values
 from pixelwise.types import Annotation, Batch, Instances
 from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch
+from tests.outputs import require_equal
 
 NAMES = system_names()
 VIDEO_NAMES = [name for name in NAMES if system_module(name).TRAITS.uses_memory]
@@ -89,18 +90,6 @@ def require_close(one: Any, other: Any) -> None:
     elif isinstance(one, tuple):
         for pair in zip(one, other, strict=True):
             require_close(*pair)
-
-
-def require_equal(one: Any, other: Any) -> None:
-    """To the last bit."""
-    assert type(one) is type(other)
-    if isinstance(one, Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, tuple):
-        for pair in zip(one, other, strict=True):
-            require_equal(*pair)
-    else:
-        assert one is None
 
 
 def row(output: Any, index: int) -> Any:

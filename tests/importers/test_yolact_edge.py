@@ -17,7 +17,7 @@ from pixelwise.importers.yolact_edge import NETWORKS, convert
 from pixelwise.inference.model_folder import read_model
 from pixelwise.inference.systems import system_module
 from pixelwise.models import yolact_edge
-from tests.importers import test_yolact
+from tests.importers import yolact_release
 
 
 def their_keys(name: str, classes: int = 40) -> dict[str, tuple[int, ...]]:
@@ -25,7 +25,7 @@ def their_keys(name: str, classes: int = 40) -> dict[str, tuple[int, ...]]:
     depth = "yolact_resnet50" if "resnet50" in name else "yolact_base"
     keys = {
         key.replace("fpn.lat", "fpn_phase_1.lat").replace("fpn.", "fpn_phase_2."): shape
-        for key, shape in test_yolact.their_keys(depth, classes).items()
+        for key, shape in yolact_release.their_keys(depth, classes).items()
     }
     if "vid" not in name:
         return keys
@@ -82,7 +82,7 @@ def random_weights() -> dict[str, Tensor]:
     for key, shape in shapes.items():
         noise = torch.randn(shape, generator=generator)
         added[key] = noise * (2 / (shape[1] * shape[2] * shape[3])) ** 0.5 if len(shape) == 4 else 0.1 * noise
-    base = test_yolact.random_weights("yolact_resnet50")
+    base = yolact_release.random_weights("yolact_resnet50")
     renamed = {key.replace("fpn.lat", "fpn_phase_1.lat").replace("fpn.", "fpn_phase_2."): base[key] for key in base}
     renamed["semantic_seg_conv.weight"], renamed["semantic_seg_conv.bias"] = torch.zeros(40, 256, 1, 1), torch.zeros(40)
     classes = ("prediction_layers.0.conf_layer.weight", "prediction_layers.0.conf_layer.bias")

@@ -18,7 +18,7 @@ from pixelwise.inference.fusion import FusedConv, fused_copy
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module, system_names
 from pixelwise.models import deeplab_v3_plus
-from tests.inference.conftest import noise, pointwise_card
+from tests.inference.simple_models import noise, pointwise_card
 
 
 class Output(NamedTuple):

@@ -6,7 +6,7 @@ from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference import load as load_module
 from pixelwise.inference.load import find_model, load, shipped_models
 from pixelwise.inference.model_folder import write_model
-from tests.inference.conftest import pointwise, pointwise_card
+from tests.inference.simple_models import pointwise, pointwise_card
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
-from tests.inference.conftest import LABELS, noise, pointwise, pointwise_card
+from tests.inference.simple_models import LABELS, noise, pointwise, pointwise_card
 
 OBJECTS = LabelSet.from_names("objects", ["background", "plum", "apple"])
 """The instance model knows apples, as the semantic one, and plums besides."""

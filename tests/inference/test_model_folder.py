@@ -18,7 +18,7 @@ from pixelwise.inference.model_folder import (
     read_model,
     write_model,
 )
-from tests.inference.conftest import LABELS, pointwise, pointwise_card
+from tests.inference.simple_models import LABELS, pointwise, pointwise_card
 
 
 def test_what_is_written_comes_back(tmp_path: Path):

@@ -15,7 +15,7 @@ from pixelwise.inference.model_folder import write_model
 from pixelwise.inference.predictor import FrameMemory, Options, Predictor
 from pixelwise.ops import rle
 from pixelwise.ops.panoptic import rgb_to_ids
-from tests.inference.conftest import LABELS, noise, panels
+from tests.inference.simple_models import LABELS, noise, panels
 
 
 def flags(height: int, width: int) -> torch.Tensor:

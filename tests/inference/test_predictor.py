@@ -11,7 +11,7 @@ from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.models import deeplab_v3_plus
 from pixelwise.ops.resize import long_side_size, resize_image
-from tests.inference.conftest import noise, pointwise, pointwise_card
+from tests.inference.simple_models import noise, pointwise, pointwise_card
 
 SIZES = [(1, 1), (1, 2), (3, 400), (400, 3), (17, 31), (64, 64), (33, 32)]
 

@@ -15,7 +15,7 @@ from pixelwise.labels import LabelSet, published
 from pixelwise.ops import rle
 from pixelwise.predictions import pictures, record
 from pixelwise.types import Annotation, Panoptic
-from tests.inference.conftest import LABELS, noise
+from tests.inference.simple_models import LABELS, noise
 
 SEMANTIC = torch.tensor(
     [

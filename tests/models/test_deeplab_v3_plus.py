@@ -18,7 +18,7 @@ from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.nn.aspp import ASPP
 from pixelwise.types import Annotation, Sample
 from tests.models.weights import convolve, copy_weights, normalized, relative_error
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 
 @torch.no_grad()

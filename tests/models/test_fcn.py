@@ -20,7 +20,7 @@ from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import VGGBackbone
 from pixelwise.types import Annotation, Sample
 from tests.models.weights import copy_weights, normalized, relative_error
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 CLASSES = 3
 WIDTHS = (4, 5, 6, 7, 8)

@@ -16,20 +16,12 @@ from pixelwise.models.mask_rcnn import MaskRCNN, Output, build
 from pixelwise.nn.roi_heads import RoIPooling
 from pixelwise.nn.rpn import RPN
 from pixelwise.ops.boxes import clip_boxes
-from pixelwise.types import Annotation, Batch, Instances, Masks
+from pixelwise.types import Annotation, Instances, Masks
 from tests.contract.annotations import empty_annotation, random_batch
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.models.small_detectors import SIZE, SMALL, learned, objects_batch, total
+from tests.perturbed import perturb_batch_norm
 
-SIZE = (64, 96)
-SMALL: dict[str, Any] = {
-    "num_classes": 5,
-    "backbone": "mobilenet_v2",
-    "channels": 16,
-    "box_width": 32,
-    "samples": 32,
-    "post_nms_topk": (60, 30),
-    "max_detections": 12,
-}
+THINGS = (1, 2, 3, 4)
 
 
 def small(**changes: Any) -> MaskRCNN:
@@ -40,26 +32,6 @@ def small(**changes: Any) -> MaskRCNN:
         torch.nn.init.normal_(parameter, std=0.1)
     torch.nn.init.normal_(network.mask_head.predictor.weight, std=0.3)
     return network.eval()
-
-
-def things_batch(**arguments: Any) -> Batch:
-    """Without the objects of class 0, which is no thing."""
-    batch = random_batch(SIZE, [(50, 71), (130, 33)], **arguments)
-    truth = []
-    for one in batch.truth:
-        assert one.instances is not None
-        truth.append(replace(one, instances=one.instances[one.instances.labels > 0]))
-    return replace(batch, truth=tuple(truth))
-
-
-def learned(network: MaskRCNN, batch: Batch, seed: int = 0) -> Output:
-    torch.manual_seed(seed)
-    return network.train()(batch.images, batch.valid_sizes, batch.truth)
-
-
-def total(network: MaskRCNN, output: Output, batch: Batch) -> Tensor:
-    terms = network.loss(output, batch).values()
-    return torch.stack([term.weight * term.sum / term.count.clamp(min=1) for term in terms]).sum()
 
 
 # ---- layouts
@@ -79,7 +51,7 @@ def total(network: MaskRCNN, output: Output, batch: Batch) -> Tensor:
 )
 def test_every_layout_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
     network = small(**changes)
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     output = learned(network, batch)
     assert output.boxes is None
     total(network, output, batch).backward()
@@ -170,7 +142,7 @@ def test_mask_targets_of_a_shifted_proposal() -> None:
 
 def test_only_the_mask_of_the_true_class_is_learnt() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     truth = []
     for one in batch.truth:
         assert one.instances is not None
@@ -185,7 +157,7 @@ def test_only_the_mask_of_the_true_class_is_learnt() -> None:
 
 def test_what_is_sampled_follows_the_seed() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     losses = [float(total(network, learned(network, batch, seed), batch).detach()) for seed in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
 
@@ -204,7 +176,7 @@ def test_images_without_objects_have_finite_losses() -> None:
 
 def test_crowds_are_neither_targets_nor_background() -> None:
     network = small(samples=10**4)
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     truth = []
     for one in batch.truth:
         instances = one.instances
@@ -228,7 +200,7 @@ def test_crowds_are_neither_targets_nor_background() -> None:
 
 def test_truth_without_masks_and_losses_without_truth_are_named() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     bare = []
     for one in batch.truth:
         assert one.instances is not None
@@ -241,7 +213,7 @@ def test_truth_without_masks_and_losses_without_truth_are_named() -> None:
 
 def test_it_learns_in_half_precision() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     with torch.autocast("cpu", torch.bfloat16):
         output = learned(network, batch)
     loss = total(network, output, batch)

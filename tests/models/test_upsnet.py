@@ -14,25 +14,16 @@ from torchvision.ops import deform_conv2d, nms, roi_align
 
 from pixelwise.contracts import Sizes, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.models.upsnet import IGNORED, Output, SemanticHead, UPSNet, _inside_boxes, _some_of, build
+from pixelwise.models.upsnet import IGNORED, SemanticHead, UPSNet, _inside_boxes, _some_of, build
 from pixelwise.nn.roi_heads import RoIPooling
-from pixelwise.types import Annotation, Batch, Instances, Masks
+from pixelwise.types import Annotation, Instances, Masks
 from tests.contract.annotations import empty_annotation, random_batch
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.models.small_detectors import SIZE, SMALL, learned, objects_batch, total
+from tests.perturbed import perturb_batch_norm
 
-SIZE = (64, 96)
-SMALL: dict[str, Any] = {
-    "num_classes": 5,
-    "thing_ids": (1, 3),
-    "backbone": "mobilenet_v2",
-    "channels": 16,
-    "box_width": 32,
-    "samples": 32,
-    "post_nms_topk": (60, 30),
-    "max_detections": 12,
-    "score_threshold": 0.1,
-    "smallest_stuff": 0,
-}
+THINGS = (1, 3)
+WITH_STUFF = {**SMALL, "thing_ids": THINGS, "score_threshold": 0.1, "smallest_stuff": 0}
+
 CITYSCAPES = {
     "global_context": False,
     "semantic_layers": 2,
@@ -53,30 +44,10 @@ def perturb(network: nn.Module) -> None:
 
 def small(**changes: Any) -> UPSNet:
     torch.manual_seed(0)
-    network = build(**{**SMALL, **changes})
+    network = build(**{**WITH_STUFF, **changes})
     perturb_batch_norm(network)
     perturb(network)
     return network.eval()
-
-
-def things_batch(**arguments: Any) -> Batch:
-    """Objects of classes 1 and 3; classes 0, 2 and 4 are stuff."""
-    batch = random_batch(SIZE, [(50, 71), (130, 33)], **arguments)
-    truth = []
-    for one in batch.truth:
-        assert one.instances is not None
-        truth.append(replace(one, instances=one.instances[(one.instances.labels % 2 == 1).nonzero().flatten()]))
-    return replace(batch, truth=tuple(truth))
-
-
-def learned(network: UPSNet, batch: Batch, seed: int = 0) -> Output:
-    torch.manual_seed(seed)
-    return network.train()(batch.images, batch.valid_sizes, batch.truth)
-
-
-def total(network: UPSNet, output: Output, batch: Batch) -> Tensor:
-    terms = network.loss(output, batch).values()
-    return torch.stack([term.weight * term.sum / term.count.clamp(min=1) for term in terms]).sum()
 
 
 # ---- the semantic head
@@ -125,7 +96,7 @@ def test_group_norm_follows_each_convolution() -> None:
 @pytest.mark.parametrize("changes", [{}, CITYSCAPES, {"has_unknown": False}, {"inclusive_boxes": True}])
 def test_every_setting_learns_and_answers(changes: dict[str, Any]) -> None:
     network = small(**changes)
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     output = learned(network, batch)
     terms = network.loss(output, batch)
     assert ("roi" in terms) == (network.roi_pooling is not None)
@@ -153,7 +124,7 @@ def test_weights_of_the_terms() -> None:
         (CITYSCAPES, {"semantic": 1.0, "panoptic": 0.5}),
     ):
         network = small(**changes)
-        batch = things_batch()
+        batch = objects_batch(THINGS)
         terms = network.loss(learned(network, batch), batch)
         own = {name: term.weight for name, term in terms.items() if name in ("semantic", "roi", "panoptic")}
         assert own == expected
@@ -162,7 +133,7 @@ def test_weights_of_the_terms() -> None:
 
 def test_the_semantic_term_is_cross_entropy_of_every_pixel() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     output = learned(network, batch)
     term = network.loss(output, batch)["semantic"]
     enlarged = F.interpolate(output.logits, size=SIZE, mode="bilinear", align_corners=False)
@@ -174,7 +145,7 @@ def test_the_semantic_term_is_cross_entropy_of_every_pixel() -> None:
 def test_the_roi_term_scores_pooled_features() -> None:
     """The paper's order: features are pooled inside the true boxes, then scored; true classes at whole pixels."""
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     seen: list[Tensor] = []
     hook = network.semantic_head.score.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     output = learned(network, batch)
@@ -236,7 +207,7 @@ def test_a_part_of_the_objects_is_seen() -> None:
 
 def test_crowds_are_unknown() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     truth = []
     for one in batch.truth:
         assert one.instances is not None
@@ -266,7 +237,7 @@ def test_images_without_objects_have_finite_losses() -> None:
 
 def test_it_learns_in_half_precision() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     with torch.autocast("cpu", torch.bfloat16):
         output = learned(network, batch)
     loss = total(network, output, batch)
@@ -277,7 +248,7 @@ def test_it_learns_in_half_precision() -> None:
 
 def test_losses_without_truth_are_named() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     with pytest.raises(DataError, match="without ground truth"), torch.no_grad():
         network.loss(network(batch.images), batch)
 
@@ -324,7 +295,7 @@ def test_padding_changes_no_answer() -> None:
 @torch.no_grad()
 def test_an_output_that_is_learnt_from_shows_stuff_alone() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     for annotation in network.decode(learned(network, batch), Sizes.of(batch)):
         assert annotation.panoptic is not None
         assert set(annotation.panoptic.labels.tolist()) <= {0, 2, 4}
@@ -379,4 +350,4 @@ def test_impossible_arguments_are_refused() -> None:
         ({"deformable_backbone": True}, "takes a ResNet"),
     ):
         with pytest.raises(RecipeError, match=text):
-            plain(**{**SMALL, **changes})
+            plain(**{**WITH_STUFF, **changes})

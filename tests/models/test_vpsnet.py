@@ -40,31 +40,13 @@ from pixelwise.nn.flow import DISFlow, ZeroFlow
 from pixelwise.ops.warp import warp
 from pixelwise.types import Batch, Instances
 from tests.contract.annotations import LABELS, empty_annotation, random_batch
-from tests.nn.test_backbones import perturb_batch_norm
-
-SIZE = (64, 96)
-SMALL: dict[str, Any] = {
-    "num_classes": 5,
-    "thing_ids": (2, 3, 4),
-    "backbone": "mobilenet_v2",
-    "channels": 16,
-    "box_width": 32,
-    "samples": 32,
-    "post_nms_topk": (60, 30),
-    "max_detections": 12,
-    "score_threshold": 0.0,
-    "smallest_stuff": 1,
-}
+from tests.models.small_detectors import SIZE, learned, objects_batch, total
+from tests.models.small_vpsnet import WITH_STUFF, gliding_squares, random_parameters, small_vpsnet
+from tests.outputs import require_equal
 
 
 def cells(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
     return itertools.product(range(size[0]), range(size[1]))
-
-
-def random_parameters(part: nn.Module, *, scale: float = 0.15) -> None:
-    """Also where a layer begins at zero."""
-    for parameter in part.parameters():
-        nn.init.normal_(parameter, std=scale)
 
 
 def random_levels(batch: int, channels: int, size: tuple[int, int], seed: int = 0) -> list[Tensor]:
@@ -389,57 +371,9 @@ def test_true_columns_follow_the_track_ids() -> None:
 # ---- the system
 
 
-def small(**changes: Any) -> VPSNet:
-    """Layers that begin at zero, or nearly, get weights, as they hide errors."""
-    torch.manual_seed(0)
-    network = build(**{**SMALL, **changes})
-    perturb_batch_norm(network)
-    for parameter in network.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.05)
-    for parameter in (network.box_predictor.classes.weight, network.box_predictor.deltas.weight):
-        nn.init.normal_(parameter, std=0.1)
-    nn.init.normal_(network.mask_head.predictor.weight, std=0.3)
-    assert network.semantic_head.score.bias is not None
-    with torch.no_grad():  # so that some objects win their pixels
-        network.semantic_head.score.bias[2:] += 1
-    if network.track_head is not None:
-        random_parameters(network.track_head, scale=0.03)
-    return network.eval()
-
-
 def pairs(count: int = 1, **arguments: Any) -> Batch:
-    """Noise with rectangles, the objects' numbers those of their order; what is no thing is skipped."""
-    batch = random_batch(SIZE, [(50, 71)] * 2 * count, **arguments)
-    truth = []
-    for one in batch.truth:
-        assert one.instances is not None
-        truth.append(replace(one, instances=one.instances[one.instances.labels > 1]))
-    return replace(batch, truth=tuple(truth))
-
-
-def learned(network: VPSNet, batch: Batch, seed: int = 0) -> Output:
-    torch.manual_seed(seed)
-    return network.train()(batch.images, batch.valid_sizes, batch.truth)
-
-
-def total(network: VPSNet, output: Output, batch: Batch) -> Tensor:
-    terms = network.loss(output, batch).values()
-    return torch.stack([term.weight * term.sum / term.count.clamp(min=1) for term in terms]).sum()
-
-
-def frames(count: int, seed: int = 0) -> list[Tensor]:
-    """Squares that glide over smooth noise."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
-    background = F.interpolate(coarse, size=SIZE, mode="bilinear")
-    result = []
-    for number in range(count):
-        frame = background.clone()
-        frame[:, 0, 10:30, 10 + 3 * number : 30 + 3 * number] = 1
-        frame[:, 2, 40:60, 60 - 2 * number : 80 - 2 * number] = 1
-        result.append(frame)
-    return result
+    """A frame and its reference, so many times."""
+    return objects_batch((2, 3, 4), [(50, 71)] * 2 * count, **arguments)
 
 
 @torch.no_grad()
@@ -453,18 +387,9 @@ def walk(network: VPSNet, clip: list[Tensor]) -> list[Output]:
     return outputs
 
 
-def require_same(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, tuple):
-        for two in zip(one, other, strict=True):
-            require_same(*two)
-
-
 @pytest.mark.parametrize("changes", [{}, {"has_fuse": False}, {"has_track": False}], ids=["both", "track", "fuse"])
 def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
-    network = small(**changes)
+    network = small_vpsnet(**changes)
     batch = pairs(2)
     output = learned(network, batch)
     assert output.tracks is None
@@ -475,7 +400,7 @@ def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, An
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.any(), f"the gradient of {name} is zero"
     network.eval()
-    clip = frames(3)
+    clip = gliding_squares(3)
     for frame, answer in zip(clip, walk(network, clip), strict=True):
         one = replace(random_batch(SIZE, [(50, 71)]), images=frame)
         panoptic = network.decode(answer, Sizes.of(one))[0].panoptic
@@ -489,7 +414,7 @@ def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, An
 
 
 def test_the_track_term_is_the_mean_cross_entropy_of_known_identities() -> None:
-    network = small()
+    network = small_vpsnet()
     batch = pairs(1)
     output = learned(network, batch)
     assert output.match_logits is not None
@@ -514,7 +439,7 @@ def test_the_track_term_is_the_mean_cross_entropy_of_known_identities() -> None:
 
 def test_only_targets_are_learnt_from_and_references_count_unfused() -> None:
     """UPSNet's terms do not change with what is true of the reference; its objects' vectors are of its own maps."""
-    network = small()
+    network = small_vpsnet()
     batch = pairs(1)
     changed = replace(batch, truth=(replace(empty_annotation(SIZE)), batch.truth[1]))
     terms, others = (network.loss(learned(network, one), one) for one in (batch, changed))
@@ -542,7 +467,7 @@ def test_only_targets_are_learnt_from_and_references_count_unfused() -> None:
 
 @pytest.mark.parametrize("who", ["nobody", "reference", "target", "no ids", "crowds"])
 def test_without_objects_or_identities_the_losses_are_finite(who: str) -> None:
-    network = small()
+    network = small_vpsnet()
     batch = pairs(1)
     reference, target = batch.truth
     empty = empty_annotation(SIZE)
@@ -570,8 +495,8 @@ def test_without_objects_or_identities_the_losses_are_finite(who: str) -> None:
 
 @torch.no_grad()
 def test_the_memory_of_a_frame_is_its_own_map_and_its_objects() -> None:
-    network = small()
-    first, second = frames(2)
+    network = small_vpsnet()
+    first, second = gliding_squares(2)
     answer = network(first)
     memory = answer.memory
     assert memory is not None
@@ -591,23 +516,23 @@ def test_the_memory_of_a_frame_is_its_own_map_and_its_objects() -> None:
 
 
 def test_clips_are_answered_alike_one_after_the_other_or_in_turn_and_none_begins_anew() -> None:
-    network = small()
-    clips = [frames(3, seed=1), frames(3, seed=2)]
+    network = small_vpsnet()
+    clips = [gliding_squares(3, seed=1), gliding_squares(3, seed=2)]
     apart = [walk(network, clip) for clip in clips]
     memories: list[Memory | None] = [None, None]
     for number in range(3):
         for index, clip in enumerate(clips):
             with torch.no_grad():
                 output = network(clip[number], memory=memories[index])
-            require_same(output, apart[index][number])
+            require_equal(output, apart[index][number])
             memories[index] = output.memory
     with torch.no_grad():
-        require_same(network(clips[0][0]), apart[0][0])
+        require_equal(network(clips[0][0]), apart[0][0])
 
 
 @torch.no_grad()
 def test_memory_of_the_system_is_bounded() -> None:
-    network = small(max_known=5)
+    network = small_vpsnet(max_known=5)
     generator = torch.Generator().manual_seed(0)
     memory, shapes = None, set()
     for number in range(50):
@@ -621,22 +546,22 @@ def test_memory_of_the_system_is_bounded() -> None:
 
 @torch.no_grad()
 def test_without_the_track_head_every_detection_is_new() -> None:
-    tracks = [output.tracks for output in walk(small(has_track=False), frames(3))]
+    tracks = [output.tracks for output in walk(small_vpsnet(has_track=False), gliding_squares(3))]
     numbers = [number for one in tracks if one is not None for number in one[0].tolist()]
     assert numbers == [*range(len(numbers))]
     assert len(numbers) > 3
 
 
 def test_the_kind_of_flow_is_chosen_by_name() -> None:
-    assert isinstance(small().flow, DISFlow)
-    assert isinstance(small(flow="zero").flow, ZeroFlow)
-    assert small(has_fuse=False).flow is None
+    assert isinstance(small_vpsnet().flow, DISFlow)
+    assert isinstance(small_vpsnet(flow="zero").flow, ZeroFlow)
+    assert small_vpsnet(has_fuse=False).flow is None
     with pytest.raises(RecipeError, match="flow 'horn': expected one of dis"):
-        small(flow="horn")
-    clip = frames(2)
-    still = walk(small(flow="zero"), clip)
-    moved = walk(small(), clip)
-    require_same(still[0].segments.logits, moved[0].segments.logits)
+        small_vpsnet(flow="horn")
+    clip = gliding_squares(2)
+    still = walk(small_vpsnet(flow="zero"), clip)
+    moved = walk(small_vpsnet(), clip)
+    require_equal(still[0].segments.logits, moved[0].segments.logits)
     assert not torch.equal(still[1].segments.logits, moved[1].segments.logits)
 
 
@@ -647,10 +572,10 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
         ({"max_known": 0}, "max_known=0"),
     ):
         with pytest.raises(RecipeError, match=text):
-            build(**{**SMALL, **changes})
-    network = small()
+            build(**{**WITH_STUFF, **changes})
+    network = small_vpsnet()
     batch = pairs(1)
-    with pytest.raises(DataError, match="1 images to learn from; expected pairs"):
+    with pytest.raises(DataError, match="1 images to train on; expected pairs"):
         network.train()(batch.images[:1], batch.valid_sizes[:1], batch.truth[:1])
     output = learned(network, batch)
     with pytest.raises(DataError, match="forward was called with ground truth"):
@@ -669,13 +594,13 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
 def test_any_even_width_can_be_built(channels: int) -> None:
     """The semantic head has half of the channels, which 32 groups need not divide."""
     with torch.device("meta"):
-        network = build(**{**SMALL, "channels": channels})
+        network = build(**{**WITH_STUFF, "channels": channels})
     norms = [part for part in network.semantic_head.subnet if isinstance(part, nn.GroupNorm)]
     assert [norm.num_channels for norm in norms] == [channels, channels // 2, channels // 2]
 
 
 def test_half_precision_learns_and_answers() -> None:
-    network = small()
+    network = small_vpsnet()
     batch = pairs(1)
     with torch.autocast("cpu", torch.bfloat16):
         output = learned(network, batch)
@@ -685,16 +610,16 @@ def test_half_precision_learns_and_answers() -> None:
     assert all(torch.isfinite(one.grad).all() for one in network.parameters() if one.grad is not None)
     network.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        answer = walk(network, frames(2))[-1]
+        answer = walk(network, gliding_squares(2))[-1]
     assert torch.isfinite(answer.segments.logits).all()
 
 
 def test_the_predictor_walks_through_a_clip_with_memory_as_its_only_state() -> None:
     """Frames in turn of two clips, of odd sizes; each pixel's thing has the number that its track has."""
-    network = small()
+    network = small_vpsnet()
     card = ModelCard(task="panoptic", system="vpsnet", labels=LABELS, input_size=96)
     predictor = Predictor(network, card, device="cpu")
-    clips = [[(255 * frame[0, :, :61, :95]).byte() for frame in frames(3, seed=seed)] for seed in (1, 2)]
+    clips = [[(255 * frame[0, :, :61, :95]).byte() for frame in gliding_squares(3, seed=seed)] for seed in (1, 2)]
     apart: list[list[Tensor]] = []
     for clip in clips:
         memory: FrameMemory | None = None

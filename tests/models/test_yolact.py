@@ -28,68 +28,20 @@ from pixelwise.models.yolact import (
 )
 from pixelwise.ops.boxes import scale_boxes
 from pixelwise.training.fit import Fit, fit
-from pixelwise.types import Annotation, Batch, Instances, Masks
+from pixelwise.types import Annotation, Instances
 from tests.drawn_scenes import LABELS, DrawnScenes
+from tests.models.small_yolact import (
+    CLASSES,
+    SIZE,
+    batch_of,
+    ellipses,
+    iou,
+    losses_by_loops,
+    matched_by_loops,
+    small_yolact,
+)
 
-SIZE = (96, 128)
-CLASSES = 6
 GRIDS = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
-
-
-def small(**arguments: Any) -> yolact.YOLACT:
-    """The smallest, whose scores are spread out so that some become detections."""
-    torch.manual_seed(0)
-    system = yolact.build(num_classes=CLASSES, backbone="mobilenet_v2", channels=32, prototypes=8, **arguments)
-    for module in system.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        output = system.train()(torch.rand(2, 3, *SIZE))
-        system.head.classes.weight *= 1.5 / output.logits.std()
-        system.head.coefficients.weight *= 4
-    return system.eval()
-
-
-def ellipses(seed: int, count: int, *, crowds: int = 0, size: tuple[int, int] = SIZE) -> Annotation:
-    """Objects in tight boxes."""
-    generator = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
-    masks: list[Tensor] = []
-    for number in range(count + crowds):
-        radius = 10 + torch.rand(2, generator=generator) * (14 if number < count else 30)
-        centre = torch.rand(2, generator=generator) * torch.tensor(size)
-        masks.append(((y - centre[0]) / radius[0]) ** 2 + ((x - centre[1]) / radius[1]) ** 2 < 1)
-    packed = Masks.from_dense(torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool))
-    return Annotation(
-        instances=Instances(
-            boxes=packed.boxes.float(),
-            labels=torch.randint(1, CLASSES, (count + crowds,), generator=generator),
-            masks=packed,
-            crowd=torch.arange(count + crowds) >= count,
-        )
-    )
-
-
-def batch_of(*truth: Annotation, original: tuple[int, int] = SIZE, valid: tuple[int, int] = SIZE) -> Batch:
-    count = len(truth)
-    return Batch(
-        images=torch.rand(count, 3, *SIZE, generator=torch.Generator().manual_seed(3)),
-        valid_sizes=torch.tensor([valid] * count),
-        original_sizes=torch.tensor([original] * count),
-        truth=truth,
-        ids=tuple(f"image {index}" for index in range(count)),
-        clip_index=torch.arange(count),
-        frame_index=torch.zeros(count, dtype=torch.int64),
-    )
-
-
-def iou(one: list[float], other: list[float]) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return width * height / (sum(areas) - width * height)
 
 
 # ---- the network
@@ -99,7 +51,7 @@ def iou(one: list[float], other: list[float]) -> float:
 @pytest.mark.parametrize("scales", [1, 3])
 @torch.no_grad()
 def test_anchors_are_those_of_the_definition(shape: str, scales: int) -> None:
-    system = small(anchors=shape, anchor_scales=scales)
+    system = small_yolact(anchors=shape, anchor_scales=scales)
     height, width = SIZE
     wanted = []
     for (rows, columns), base in zip(GRIDS, (24, 48, 96, 192, 384), strict=True):
@@ -120,7 +72,7 @@ def test_anchors_are_those_of_the_definition(shape: str, scales: int) -> None:
 
 @torch.no_grad()
 def test_sizes_at_550_pixels_are_the_papers() -> None:
-    system = small()
+    system = small_yolact()
     output = system(torch.rand(1, 3, 550, 550))
     assert output.logits.shape == (1, 19_248, CLASSES)
     assert output.prototypes.shape == (1, 8, 138, 138)
@@ -170,7 +122,7 @@ def test_impossible_words_are_refused(name: str, text: str) -> None:
 
 @torch.no_grad()
 def test_padding_does_not_matter() -> None:
-    system = small()
+    system = small_yolact()
     images = torch.rand(1, 3, *SIZE)
     sizes = torch.tensor([[70, 90]])
     other = images.clone()
@@ -182,38 +134,6 @@ def test_padding_does_not_matter() -> None:
 
 
 # ---- matching
-
-
-def matched_by_loops(anchors: list[list[float]], truth: Instances, size: tuple[int, int]) -> list[int]:
-    """The object, -1 for background, -2 for neutral."""
-    boxes, crowd = truth.boxes.tolist(), truth.crowd.tolist()
-    limits = (4 / 550 * size[1], 4 / 550 * size[0])
-    wanted = [
-        index
-        for index, (x1, y1, x2, y2) in enumerate(boxes)
-        if not crowd[index] and x2 - x1 >= limits[0] and y2 - y1 >= limits[1]
-    ]
-    overlaps = {index: [iou(boxes[index], anchor) for anchor in anchors] for index in wanted}
-    result = []
-    for place in range(len(anchors)):
-        best = max(wanted, key=lambda index: overlaps[index][place], default=None)
-        value = 0.0 if best is None else overlaps[best][place]
-        result.append(best if value >= 0.5 else -2 if value >= 0.4 else -1)
-    free = [*wanted]
-    taken: set[int] = set()
-    while free:
-        pairs = [(overlaps[index][place], -index, -place) for index in free for place in range(len(anchors))]
-        _, index, place = max(pair for pair in pairs if -pair[2] not in taken)
-        result[-place] = -index
-        free.remove(-index)
-        taken.add(-place)
-    for place, (x1, y1, x2, y2) in enumerate(anchors):
-        for region in (box for box, is_crowd in zip(boxes, crowd, strict=True) if is_crowd):
-            width, height = min(x2, region[2]) - max(x1, region[0]), min(y2, region[3]) - max(y1, region[1])
-            covered = max(0, width) * max(0, height) / ((x2 - x1) * (y2 - y1))
-            if covered > 0.7 and result[place] < 0:
-                result[place] = -2
-    return result
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -316,7 +236,7 @@ def test_a_crop_has_a_margin_of_one_cell() -> None:
 @pytest.mark.parametrize("arguments", [{}, {"nms": "ordinary"}, {"rescores_masks": True}])
 @torch.no_grad()
 def test_detections_follow_the_definition(arguments: dict[str, Any]) -> None:
-    system = small(max_detections=12, **arguments).double()
+    system = small_yolact(max_detections=12, **arguments).double()
     output = system(batch_of(ellipses(0, 2), ellipses(1, 2)).images.double())
     for index, found in enumerate(output.detections):
         scores = output.logits[index].softmax(dim=1)[:, 1:]
@@ -374,7 +294,7 @@ def ordinary_by_loops(boxes: list[list[float]], scores: list[list[float]]) -> li
 
 @torch.no_grad()
 def test_thresholds_may_be_changed_on_the_module() -> None:
-    system = small()
+    system = small_yolact()
     images = batch_of(ellipses(0, 2)).images
     every = system(images).detections[0].scores
     system.thresholds = Thresholds(float(every[5]), 12)
@@ -389,7 +309,7 @@ def test_thresholds_may_be_changed_on_the_module() -> None:
 @pytest.mark.parametrize(("original", "valid"), [((96, 128), SIZE), ((301, 173), SIZE), ((60, 211), (70, 90))])
 def test_masks_are_the_whole_ones_enlarged(original: tuple[int, int], valid: tuple[int, int]) -> None:
     """The crop is made on the prototypes' grid, then the whole grid is enlarged, then it is cut at a half."""
-    system = small(nms="ordinary")
+    system = small_yolact(nms="ordinary")
     generator = torch.Generator().manual_seed(2)
     grid = (SIZE[0] // 4, SIZE[1] // 4)
     boxes = torch.tensor([[-8.0, 10, 30, 60], [60, 3, 140, 120], [20, 20, 23, 24], [85, 60, 89, 69], [500, 0, 600, 10]])
@@ -436,75 +356,11 @@ def test_masks_are_the_whole_ones_enlarged(original: tuple[int, int], valid: tup
 # ---- losses
 
 
-def smooth_l1(value: float) -> float:
-    return 0.5 * value * value if abs(value) < 1 else abs(value) - 0.5
-
-
-def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    return F.interpolate(mask[None, None].double(), grid, mode="bilinear", align_corners=False)[0, 0] > 0.5
-
-
-def losses_by_loops(output: Any, truths: list[Instances], *, mask_iou: nn.Module | None) -> dict[str, float]:
-    """Before the weights, divided by the anchors that stand for objects (the semantic one by the images)."""
-    totals = {"class": 0.0, "box": 0.0, "mask": 0.0, "semantic": 0.0, "mask_iou": 0.0}
-    count = 0
-    for index, truth in enumerate(truths):
-        matches = matched_by_loops(output.anchors[index].tolist(), truth, SIZE)
-        assert output.comparison.objects[index].tolist() == matches
-        log_odds = output.logits[index].log_softmax(dim=1)
-        positives = [place for place, match in enumerate(matches) if match >= 0]
-        background = [place for place, match in enumerate(matches) if match == -1]
-        hardest = sorted(background, key=lambda place: float(log_odds[place, 0]))[: 3 * len(positives)]
-        count += len(positives)
-        totals["class"] -= sum(float(log_odds[place, 0]) for place in hardest)
-        rows, columns = output.prototypes.shape[2:]
-        dense = truth.masks.dense()
-        drawn = output.comparison.masked[index].tolist()
-        assert set(drawn) <= set(positives)
-        for place in positives:
-            match = matches[place]
-            totals["class"] -= float(log_odds[place, truth.labels[match]])
-            x1, y1, x2, y2 = truth.boxes[match].tolist()
-            a1, b1, a2, b2 = output.anchors[index, place].tolist()
-            coded = (
-                ((x1 + x2) / 2 - (a1 + a2) / 2) / (a2 - a1) / 0.1,
-                ((y1 + y2) / 2 - (b1 + b2) / 2) / (b2 - b1) / 0.1,
-                math.log((x2 - x1) / (a2 - a1)) / 0.2,
-                math.log((y2 - y1) / (b2 - b1)) / 0.2,
-            )
-            deltas = output.deltas[index, place].tolist()
-            totals["box"] += sum(smooth_l1(one - other) for one, other in zip(deltas, coded, strict=True))
-            if place not in drawn:
-                continue
-            mask = torch.einsum("c,chw->hw", output.coefficients[index, place], output.prototypes[index]).sigmoid()
-            left, right = max(x1 / SIZE[1] * columns - 1, 0), min(x2 / SIZE[1] * columns + 1, columns)
-            top, bottom = max(y1 / SIZE[0] * rows - 1, 0), min(y2 / SIZE[0] * rows + 1, rows)
-            across, down = torch.arange(columns), torch.arange(rows)
-            crop = ((down >= top) & (down < bottom))[:, None] & ((across >= left) & (across < right))[None, :]
-            wanted = on_grid(dense[match], (rows, columns))
-            total = F.binary_cross_entropy(mask * crop, wanted.double(), reduction="sum")
-            cells = (x2 - x1) / SIZE[1] * columns * (y2 - y1) / SIZE[0] * rows
-            totals["mask"] += float(total) / cells * len(positives) / len(drawn)
-            if mask_iou is not None and wanted.sum() > 25:
-                seen = (mask * crop) > 0.5
-                overlap = float((seen & wanted).sum() / (seen | wanted).sum())
-                guess = mask_iou((mask * crop)[None])[0, truth.labels[match] - 1]
-                totals["mask_iou"] += smooth_l1(float(guess) - overlap)
-        logits = output.comparison.semantic_logits[index]
-        classes = torch.zeros_like(logits)
-        for label, mask, is_crowd in zip(truth.labels, dense, truth.crowd, strict=True):
-            if not is_crowd:
-                classes[label - 1][on_grid(mask, logits.shape[1:])] = 1
-        total = F.binary_cross_entropy(logits.sigmoid(), classes, reduction="sum")
-        totals["semantic"] += float(total) / (logits.shape[1] * logits.shape[2])
-    return {name: total / (len(truths) if name == "semantic" else count) for name, total in totals.items()}
-
-
 @pytest.mark.parametrize(("plus", "limit"), [(False, 100), (False, 2), (True, 100)])
 def test_the_losses_follow_the_definition(plus: bool, limit: int) -> None:
     arguments = {"anchors": "ratios", "anchor_scales": 3, "rescores_masks": True} if plus else {}
     sizes = (100, 150, 200, 250, 300)  # so that objects of so small an image are not only forced on their anchors
-    system = small(masks_to_train=limit, anchor_sizes=sizes, **arguments).double()
+    system = small_yolact(masks_to_train=limit, anchor_sizes=sizes, **arguments).double()
     with torch.no_grad():
         for parameter in system.mask_iou.parameters() if system.mask_iou is not None else ():
             parameter += 0.02  # else the last ReLU gives nothing but zeros
@@ -530,7 +386,7 @@ def test_the_losses_follow_the_definition(plus: bool, limit: int) -> None:
 
 
 def test_without_objects_there_is_nothing_but_the_semantic_loss() -> None:
-    system = small(rescores_masks=True).train()
+    system = small_yolact(rescores_masks=True).train()
     truth = (ellipses(0, 0), ellipses(1, 0, crowds=1))
     batch = batch_of(*truth)
     terms = system.loss(system(batch.images, truth=truth), batch)
@@ -544,7 +400,7 @@ def test_without_objects_there_is_nothing_but_the_semantic_loss() -> None:
 
 def test_saturated_masks_still_learn() -> None:
     """A mask that is wrong by far has the full gradient, which a sigmoid in float32 would lose."""
-    system = small().train()
+    system = small_yolact().train()
     truth = (ellipses(0, 2),)
     batch = batch_of(*truth)
     output = system(batch.images, truth=truth)
@@ -570,7 +426,7 @@ def test_the_mask_iou_network_sees_small_grids_too() -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    system = small().train()
+    system = small_yolact().train()
     batch = batch_of(ellipses(0, 2))
     with pytest.raises(DataError, match="without ground truth"):
         system.loss(system(batch.images), batch)
@@ -583,7 +439,7 @@ def test_what_is_missing_is_said() -> None:
 
 @torch.no_grad()
 def test_class_ids_need_not_follow_each_other() -> None:
-    system = small()
+    system = small_yolact()
     other = yolact.build(num_classes=12, thing_ids=[3, 4, 7, 9, 11], backbone="mobilenet_v2", channels=32, prototypes=8)
     other.load_state_dict(system.state_dict())
     batch = batch_of(Annotation())

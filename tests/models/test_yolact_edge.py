@@ -24,7 +24,8 @@ from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact_edge import FeatureTransform, Memory, transformed
 from pixelwise.training.run.initial_weights import carry_over
 from pixelwise.types import Annotation, Batch
-from tests.models.test_yolact import CLASSES, SIZE, batch_of, ellipses, losses_by_loops
+from tests.models.small_yolact import CLASSES, SIZE, batch_of, ellipses, losses_by_loops
+from tests.outputs import require_equal
 
 WIDTHS: dict[str, Any] = {"backbone": "mobilenet_v2", "channels": 16, "prototypes": 8}
 
@@ -62,14 +63,6 @@ def frames(count: int, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     noise = [torch.rand(1, 3, 6, 8, generator=generator) for _ in range(count)]
     return [F.interpolate(one, SIZE, mode="bicubic").clamp(0, 1) for one in noise]
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, tuple):
-        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
-    return one is other
 
 
 # ---- how features are transformed
@@ -166,7 +159,7 @@ def test_a_partial_frame_follows_the_definition(size: tuple[int, int]) -> None:
         levels.append(F.conv2d(x, layer[0].weight, layer[0].bias, padding=1).relu())
     for layer in system.fpn.extra:
         levels.append(F.conv2d(levels[-1], layer.weight, layer.bias, stride=2, padding=1))
-    guesses = system.guess(levels, size)
+    guesses = system.predict(levels, size)
     for name in ("logits", "deltas", "coefficients", "prototypes"):
         torch.testing.assert_close(getattr(output, name), getattr(guesses, name), atol=1e-8, rtol=1e-8)
     whole = system(second)
@@ -180,8 +173,8 @@ def test_a_key_frame_is_a_yolacts_image() -> None:
     plain.load_state_dict({key: value for key, value in system.state_dict().items() if key in plain.state_dict()})
     (image,) = frames(1)
     output, wanted = system(image), plain(image)
-    assert same(output.guesses, wanted)
-    assert same(output[:8], tuple(wanted))
+    require_equal(output.predictions, wanted)
+    require_equal(output[:8], tuple(wanted))
     batch = batch_of(Annotation())
     found, other = (net.decode(one, Sizes.of(batch))[0].instances for net, one in ((system, output), (plain, wanted)))
     assert len(found) == len(other) > 0
@@ -260,7 +253,7 @@ def test_every_so_many_frames_there_is_a_key_frame(interval: int) -> None:
         assert torch.equal(output.logits, alone.logits) == (number % interval == 0)
         if number % interval == 0:
             keys.append(alone.memory)
-        assert same(output.memory[:3], keys[-1][:3]), "partial frames keep what the key frame left"
+        require_equal(output.memory[:3], keys[-1][:3])  # partial frames keep what the key frame left
         memory = output.memory
     assert ages == [number % interval for number in range(11)]
 
@@ -291,8 +284,8 @@ def test_all_that_is_remembered_is_in_the_memory() -> None:
             before = memories[which]
             copied = before and Memory(*(part.clone() for part in before))
             output = system(clips[which][number], memory=before)
-            assert same(output, alone[7 * which + number])
-            assert same(before, copied) or before is None, "a memory does not change once it is given"
+            require_equal(output, alone[7 * which + number])
+            require_equal(before, copied)  # a memory does not change once it is given
             memories[which] = output.memory
     assert sum(part.numel() for part in memories[0]) == 16 * (12 * 16 + 6 * 8 + 3 * 4) + 1
 
@@ -397,7 +390,7 @@ def test_the_losses_are_those_of_the_later_frames() -> None:
     assert set(terms) == {*weights, *(f"key_{name}" for name in weights), "matching"}
     values = {name: float((term.sum / term.count).detach()) for name, term in terms.items()}
     with torch.no_grad():
-        for prefix, guesses in (("", output.guesses), ("key_", output.whole)):
+        for prefix, guesses in (("", output.predictions), ("key_", output.whole)):
             wanted = losses_by_loops(guesses, later, mask_iou=None)
             for name, weight in weights.items():
                 assert values[prefix + name] == pytest.approx(wanted[name], rel=1e-6)
@@ -540,8 +533,8 @@ def test_impossible_things_are_refused() -> None:
     for arguments, text in (
         ({"key_interval": 0}, "key_interval 0: expected at least 1"),
         ({"learns": "clips"}, "learns 'clips': images or pairs"),
-        ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge wants a ResNet, MobileNet or DarkNet"),
-        ({"backbone": "timm/resnet18"}, "TimmBackbone: yolact_edge wants"),
+        ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge takes a ResNet, MobileNet or DarkNet"),
+        ({"backbone": "timm/resnet18"}, "TimmBackbone: yolact_edge takes"),
         ({"anchor_sizes": (24, 48)}, "at least three levels"),
     ):
         with pytest.raises(RecipeError, match=text), torch.device("meta"):

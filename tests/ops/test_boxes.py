@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
 from pixelwise.ops.boxes import (
@@ -21,12 +20,7 @@ from pixelwise.ops.boxes import (
     pairwise_iou,
     scale_boxes,
 )
-
-
-def random_boxes(count: int, seed: int, *, size: float = 100.0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    corners = torch.rand(count, 2, generator=generator) * size
-    return torch.cat([corners, corners + 1 + torch.rand(count, 2, generator=generator) * size], dim=1)
+from tests.random_boxes import random_boxes
 
 
 def test_overlaps_by_hand() -> None:

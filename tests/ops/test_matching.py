@@ -15,7 +15,7 @@ from pixelwise.ops.matching import (
     sample_balanced,
     without_crowds,
 )
-from tests.ops.test_boxes import random_boxes
+from tests.random_boxes import random_boxes
 
 OVERLAPS = torch.tensor(
     [

@@ -132,6 +132,7 @@ def _start(
         arguments["backbone"] = backbone
     settings = one_size(settings) if named.module.TRAITS.stretches_input else settings
     numbers, arguments = resolve_sets(settings, named.recipe, arguments)
+    others = [f"{name}={value}" for name, value in taken.items() if arguments[name] == value != named.arguments[name]]
     return start(
         out,
         system=named.system,
@@ -140,6 +141,7 @@ def _start(
         data=tuple(data),
         label_map=label_map,
         init=first_weights,
+        notes=(f"--init {first_weights}: built as that model, with {', '.join(others)}",) if others else (),
         command=shlex.join(["pixelwise", *sys.argv[1:]]),
         device=device,
         workers=workers,
@@ -167,7 +169,7 @@ def _notes(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) ->
     yield f"{plan.system}: {learned}, {chosen}; {len(sources.labels)} classes; {folder}"
     for label_map in sources.label_maps:
         yield from describe_label_map(label_map)
-    if plan.init is None and not resumes:
+    if plan.init is None and not resumes and "backbone" in plan.arguments:
         yield "the backbone starts at random; --init FILE, torchvision or timm starts from ImageNet, default from VOC"
     # where the weights began is of no interest when they go on
     yield from sources.notes if resumes else plan.notes

@@ -95,6 +95,7 @@ class Format:
         splits: names the splits.
         list_split: lists one of them.
         writer: makes a writer; None of a format that is only read.
+        takes: the options that a new set may have.
         numbered_ids: whether ids are numbers in a list, so that names of files say more.
         synthetic: whether images are not those of their files.
         shared_images: whether an image may stand in several splits, which are lists.
@@ -105,6 +106,7 @@ class Format:
     splits: ListSplits
     list_split: ListSplit
     writer: MakeWriter | None = None
+    takes: tuple[str, ...] = ()
     numbered_ids: bool = False
     synthetic: bool = False
     shared_images: bool = False

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 from pixelwise.labels import published
 from pixelwise.nn.backbones import DARKNET, DEEP_STEM, NAMES, STRIDE_IN_1X1
 
@@ -98,17 +98,8 @@ _RULES = {
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
-
-    Args:
-        architecture: one of NETWORKS.
-        weights: under torchvision's keys, with or without the auxiliary classifier.
-
-    Raises:
-        CheckpointError: an unknown architecture.
-    """
-    if architecture not in NETWORKS:
-        raise UnknownNetworkError(f"torchvision has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+    """The weights under our keys, with or without the auxiliary classifier. See `importers.foreign`."""
+    require_known("torchvision", architecture, NETWORKS)
     system, arguments = NETWORKS[architecture]
     if system == "mask_rcnn":
         return _mask_rcnn(architecture, weights)

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from pixelwise.errors import DataError
-from pixelwise.metrics.per_image import PerImage, new_key, require_size
+from pixelwise.metrics.per_image import PerImage, Place, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
 
@@ -120,40 +120,29 @@ class ImageObjects(NamedTuple):
 class AveragePrecision(PerImage[ImageObjects]):
     """Keeps the sizes, scores and overlaps of each image's objects, whatever its size, and matches them in `compute`.
 
-    Args:
-        labels: the classes; the things among them are evaluated, or all but the background where none is a thing.
-        definition: `coco`, or `boundary`, which is slower.
-
-    Raises:
-        RecipeError: an unknown definition.
+    The things among the classes are evaluated, or all but the background where none is a thing. `boundary` is slower.
     """
 
     definitions = DEFINITIONS
     result = ImageObjects
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Keep the objects of one image. Raises DataError for a second time, another size, or an unknown class."""
-        id = new_key(self.images, id, clip, frame)
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageObjects:
+        """The objects of one image, and what they share. See PerImage."""
         if predicted.instances is None or truth.instances is None:
             which = "prediction" if predicted.instances is None else "ground truth"
-            raise DataError(f"image '{id}': the {which} tells no objects; expected instance annotations")
+            raise DataError(f"image '{at.key}': the {which} tells no objects; expected instance annotations")
         if predicted.instances.scores is None:
-            raise DataError(f"image '{id}': the predicted objects have no scores; average precision sorts by them")
+            raise DataError(f"image '{at.key}': the predicted objects have no scores; average precision sorts by them")
         masks = [one.masks for one in (predicted.instances, truth.instances) if one.masks is not None]
         if len(masks) == 2:
-            require_size(masks[0].size, masks[1].size, id=id)
+            require_size(masks[0].size, masks[1].size, id=at.key)
         expected, found = truth.instances.to("cpu"), predicted.instances.to("cpu").by_score()
-        wanted, claimed = self._objects(expected, id=id, by_masks=True), self._objects(found, id=id, by_masks=False)
+        wanted, claimed = (
+            self._objects(expected, id=at.key, by_masks=True),
+            self._objects(found, id=at.key, by_masks=False),
+        )
         overlaps = self._overlaps(found, expected, [_pixels(claimed), _pixels(wanted)])
-        self.images[id] = ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
+        return ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
 
     def _objects(self, instances: Instances, *, id: str, by_masks: bool) -> tuple[Object, ...]:
         boxes, labels = instances.boxes.double(), instances.labels.tolist()

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.per_image import PerImage, new_key, require_size
+from pixelwise.metrics.per_image import PerImage, Place, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
 
@@ -123,35 +123,15 @@ class Davis(PerImage[FrameObjects]):
     """Keeps sizes of masks, contours and what they share, of each frame, and follows the objects in `compute`.
 
     Frames may come in any order, clips mixed.
-
-    Args:
-        labels: the classes.
-        definition: `davis` or `davis-unsupervised`; see above.
-
-    Raises:
-        RecipeError: an unknown definition.
     """
 
     definitions = DEFINITIONS
     result = FrameObjects
+    order = "decay needs"
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Keep what the objects of one frame share.
-
-        Raises DataError for a second time, another size, a class out of range, missing masks or track ids, a track that
-        stands twice in the frame, or a frame whose place in its clip is not known.
-        """
-        id = new_key(self.images, id, clip, frame)
-        if clip is not None and frame is None:
-            raise DataError(f"image '{id}': a frame of the clip '{clip}' without its place; decay needs the order")
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameObjects:
+        """What the objects of one frame share. See PerImage. Raises DataError also for a track that stands twice."""
+        id = at.key
         truth_name, found_name = f"image '{id}': the ground truth", f"image '{id}': the prediction"
         objects, masks = _tracks(truth.instances, name=truth_name)
         found, found_masks = _tracks(predicted.instances, name=found_name)
@@ -168,7 +148,7 @@ class Davis(PerImage[FrameObjects]):
         one = _overlaps(
             masks, found_masks, objects.track_ids.tolist(), found.track_ids.tolist(), objects.labels.tolist()
         )
-        self.images[id] = FrameObjects(clip, frame or 0, *one, _alone(*one, assigned=self.definition != "davis"))
+        return FrameObjects(at.clip, at.frame, *one, _alone(*one, assigned=self.definition != "davis"))
 
     def fault(self, result: FrameObjects) -> str | None:
         """What is wrong with a stored result whose types are right, or None."""
@@ -357,7 +337,7 @@ def _statistics(name: str, values: Float64[np.ndarray, " F"]) -> dict[str, float
 
 
 def _mean(values: np.ndarray) -> float:
-    return math.fsum(values.tolist()) / len(values)
+    return math.fsum(values) / len(values)
 
 
 def _means(results: Sequence[Mapping[str, float]]) -> dict[str, float | None]:

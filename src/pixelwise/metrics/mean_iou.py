@@ -28,7 +28,7 @@ from torch import Tensor
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.cityscapes import CATEGORIES, INSTANCE_SIZES
-from pixelwise.metrics.per_image import PerImage, mean, new_key, require_size, stored
+from pixelwise.metrics.per_image import PerImage, Place, mean, require_size, stored
 from pixelwise.types import Annotation
 
 DEFINITIONS: dict[str, str] = {
@@ -82,12 +82,7 @@ class ImageScore(NamedTuple):
 class MeanIoU(PerImage[ImageScore]):
     """Counts class pairs pixel by pixel; the state is K × (K + 1) integers, and a row for each image.
 
-    Args:
-        labels: the classes.
-        definition: whose; see above.
-
-    Raises:
-        RecipeError: an unknown definition, or Cityscapes' for classes that it does not have.
+    Raises RecipeError also for Cityscapes' definition with classes that it does not have.
     """
 
     definitions = DEFINITIONS
@@ -108,31 +103,24 @@ class MeanIoU(PerImage[ImageScore]):
         self.images_without_objects = 0
         """Images whose ground truth does not tell objects apart; with one of them there is no iIoU."""
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Count the pixels of one image. Raises DataError for a second time, another size, or a class out of range."""
-        id = new_key(self.images, id, clip, frame)
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageScore:
+        """What the pixels of one image say. See PerImage."""
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "ground truth"
-            raise DataError(f"image '{id}': the {which} says no class for each pixel; expected semantic annotations")
-        require_size(predicted.semantic.shape, truth.semantic.shape, id=id)
+            raise DataError(
+                f"image '{at.key}': the {which} says no class for each pixel; expected semantic annotations"
+            )
+        require_size(predicted.semantic.shape, truth.semantic.shape, id=at.key)
         answer = predicted.semantic.flatten()
         expected = truth.semantic.to(answer.device).flatten()
         confusion = torch.zeros_like(self.confusion)
         for slab in zip(expected.split(SLAB_PIXELS), answer.split(SLAB_PIXELS), strict=True):
-            confusion += self._pairs(*slab, id=id).cpu()
+            confusion += self._pairs(*slab, id=at.key).cpu()
         if self.definition == "cityscapes":
             self._count_objects(predicted.semantic.cpu(), truth)
         self.confusion += confusion
         right, evaluated = int(confusion.diagonal().sum()), int(confusion.sum())
-        self.images[id] = ImageScore(right, evaluated, _number(_ious(confusion).nanmean()) if evaluated else None)
+        return ImageScore(right, evaluated, _number(_ious(confusion).nanmean()) if evaluated else None)
 
     def _pairs(self, expected: Shaped[Tensor, " P"], answer: Shaped[Tensor, " P"], *, id: str) -> Int64[Tensor, "K K1"]:
         """How often each class of the ground truth is predicted by each class, or by void."""

@@ -26,7 +26,7 @@ from jaxtyping import Int64
 
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.per_image import PerImage, new_key, require_size
+from pixelwise.metrics.per_image import PerImage, Place, require_size
 from pixelwise.ops.joint_counts import joint_counts
 from pixelwise.types import Annotation, Panoptic
 
@@ -109,32 +109,14 @@ class ImageSegments(NamedTuple):
 
 
 class PanopticQuality(PerImage[ImageSegments]):
-    """Matches the segments of each image; the state is a row of counts for each image and class.
-
-    Args:
-        labels: the classes.
-        definition: `panoptic`.
-
-    Raises:
-        RecipeError: an unknown definition.
-    """
+    """Matches the segments of each image; the state is a row of counts for each image and class."""
 
     definitions = DEFINITIONS
     result = ImageSegments
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Match the segments of one image. Raises DataError for a second time, another size, or an unknown class."""
-        id = new_key(self.images, id, clip, frame)
-        overlaps = segment_overlaps(predicted, truth, self.labels, id=id)
-        self.images[id] = ImageSegments(class_counts(overlaps))
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageSegments:
+        """What the segments of one image match. See PerImage."""
+        return ImageSegments(class_counts(segment_overlaps(predicted, truth, self.labels, id=at.key)))
 
     def fault(self, result: ImageSegments) -> str | None:
         """What is wrong with a stored result whose types are right, or None."""

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
+from pixelwise.types import Annotation
 
 Result = TypeVar("Result")
 Metric = TypeVar("Metric", bound="PerImage[Any]")
+
+
+class Place(NamedTuple):
+    """Which image is counted: its name among all, the clip that it is a frame of, and its place in that."""
+
+    key: str
+    clip: str | None
+    frame: int
 
 
 class PerImage(Generic[Result]):
@@ -30,6 +39,8 @@ class PerImage(Generic[Result]):
     """One line each for people who compare numbers."""
     result: ClassVar[Any]
     """The type of what is kept of an image: a NamedTuple of numbers, strings and tuples."""
+    order: ClassVar[str | None] = None
+    """What of the metric needs the order of frames, such as `decay needs`; None where nothing does."""
 
     def __init__(self, labels: LabelSet, definition: str | None = None) -> None:
         if definition is None:
@@ -40,6 +51,31 @@ class PerImage(Generic[Result]):
         self.definition = definition
         self.images: dict[str, Result] = {}
         """What is kept of each image, by its name."""
+
+    def update(
+        self,
+        predicted: Annotation,
+        truth: Annotation,
+        *,
+        id: str,
+        clip: str | None = None,
+        frame: int | None = None,
+    ) -> None:
+        """Count one image.
+
+        Raises DataError for a second time, another size, a class out of range, or annotations that lack what is
+        compared; where the order counts, also for a frame whose place in its clip is not known.
+        """
+        key = image_key(id, clip, frame)
+        if key in self.images:
+            raise DataError(f"image '{key}' was evaluated before; each id is counted once")
+        if self.order is not None and clip is not None and frame is None:
+            raise DataError(f"image '{key}': a frame of the clip '{clip}' without its place; {self.order} the order")
+        self.images[key] = self.count(predicted, truth, Place(key, clip, frame or 0))
+
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> Result:
+        """What is kept of one image. Raises DataError where it cannot be counted; then nothing has changed."""
+        raise NotImplementedError
 
     def merge(self, other: Any) -> None:
         """Add what another one kept of other images.
@@ -86,14 +122,6 @@ class PerImage(Generic[Result]):
 def image_key(id: str, clip: str | None = None, frame: int | None = None) -> str:
     """The name of an image among all: frames of several clips may have the same id."""
     return "/".join(str(part) for part in (clip, frame, id) if part is not None)
-
-
-def new_key(counted: Collection[str], id: str, clip: str | None = None, frame: int | None = None) -> str:
-    """The name of an image that is about to be counted. Raises DataError where it was counted before."""
-    key = image_key(id, clip, frame)
-    if key in counted:
-        raise DataError(f"image '{key}' was evaluated before; each id is counted once")
-    return key
 
 
 def require_size(predicted: Sequence[int], truth: Sequence[int], *, id: str) -> None:

@@ -24,7 +24,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from pixelwise.errors import DataError
-from pixelwise.metrics.per_image import PerImage, mean, new_key, require_size
+from pixelwise.metrics.per_image import PerImage, Place, mean, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances
 
@@ -100,32 +100,14 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
     """Matches the detections of each image; the state is a row for each image and detection.
 
     Objects marked as crowd are not counted, and detections that lie on one of their class are ignored.
-
-    Args:
-        labels: the classes.
-        definition: whose; see above.
-
-    Raises:
-        RecipeError: an unknown definition.
     """
 
     definitions = DEFINITIONS
     result = ImageMatches
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Match the detections of one image.
-
-        Raises DataError for a second time, another size, a class out of range, or missing masks or scores.
-        """
-        id = new_key(self.images, id, clip, frame)
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageMatches:
+        """Which detections of one image are right. See PerImage."""
+        id = at.key
         found, objects = predicted.instances, truth.instances
         if found is None or objects is None or found.masks is None or objects.masks is None:
             which = "prediction" if found is None or found.masks is None else "ground truth"
@@ -135,7 +117,7 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
         require_size(found.masks.size, objects.masks.size, id=id)
         for side, one in (("ground truth", objects), ("prediction", found)):
             self.require_classes(one.labels.tolist(), id=id, side=side)
-        self.images[id] = self._match(found.to("cpu"), objects.to("cpu"))
+        return self._match(found.to("cpu"), objects.to("cpu"))
 
     def _match(self, found: Instances, objects: Instances) -> ImageMatches:
         crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)

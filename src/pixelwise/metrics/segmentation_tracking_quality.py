@@ -21,6 +21,7 @@ from jaxtyping import Int64
 
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.panoptic_quality import SegmentOverlaps
+from pixelwise.metrics.per_image import mean
 
 
 class TrackingQuality(NamedTuple):
@@ -56,8 +57,7 @@ def segmentation_tracking_quality(clips: Iterable[Sequence[SegmentOverlaps]], la
     right = confusion.diagonal()
     union = confusion.sum(axis=1) + confusion[:, :-1].sum(axis=0) - right
     ious = [int(one) / int(whole) if whole else None for one, whole in zip(right, union, strict=True)]
-    known = [iou for iou in ious if iou is not None]
-    sq = math.fsum(known) / len(known) if known else None
+    sq = mean(ious)
     # correctly rounded, so that the sum is the same in whatever order clips come
     aq = math.fsum(shares) / tubes if tubes else None
     return TrackingQuality(None if sq is None or aq is None else math.sqrt(aq * sq), sq, aq, tuple(ious))

@@ -32,7 +32,7 @@ from pixelwise.metrics.panoptic_quality import (
     qualities,
     segment_overlaps,
 )
-from pixelwise.metrics.per_image import PerImage, mean, new_key, stored
+from pixelwise.metrics.per_image import PerImage, Place, mean, stored
 from pixelwise.metrics.segmentation_tracking_quality import segmentation_tracking_quality
 from pixelwise.types import Annotation
 
@@ -102,6 +102,7 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
     """
 
     definitions = DEFINITIONS
+    order = "windows need"
 
     def __init__(
         self,
@@ -117,24 +118,10 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
         self.k = tuple(dict.fromkeys(k))
         self.spacing = spacing
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Count one frame.
-
-        Raises DataError for a second time, another size, an unknown class, or a frame whose place is not known.
-        """
-        id = new_key(self.images, id, clip, frame)
-        if clip is not None and frame is None:
-            raise DataError(f"image '{id}': a frame of the clip '{clip}' without its place; windows need the order")
-        overlaps = segment_overlaps(predicted, truth, self.labels, id=id)
-        self.images[id] = FrameSegments(id if clip is None else clip, frame or 0, overlaps)
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameSegments:
+        """Which pixels the segments of one frame share. See PerImage."""
+        overlaps = segment_overlaps(predicted, truth, self.labels, id=at.key)
+        return FrameSegments(at.key if at.clip is None else at.clip, at.frame, overlaps)
 
     def merge(self, other: Any) -> None:
         """Add what another one kept of other frames.

@@ -181,9 +181,6 @@ def labels_of(path: Path, options: Mapping[str, str], *, skip: bool = False) -> 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> LabelmeWriter:
     """Writes SPLIT/ with images and JSON files, and labels.toml."""
-    for option in ("annotations", "images"):
-        if option in options:
-            raise DataError(f"labelme: a new set takes no option {option}")
     return LabelmeWriter(writable_labels(options, source=source, default=None))
 
 

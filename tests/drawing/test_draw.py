@@ -20,7 +20,7 @@ from pixelwise.drawing.draw import (
 from pixelwise.labels import LabelSet, published
 from pixelwise.ops.panoptic import segment_places
 from pixelwise.types import Annotation, Instances, Masks, Panoptic, Sample
-from tests.inference.conftest import LABELS, noise
+from tests.inference.simple_models import LABELS, noise
 
 
 def drawn(image: torch.Tensor, semantic: torch.Tensor, labels: LabelSet = LABELS, *, legend: bool = True) -> np.ndarray:

@@ -32,10 +32,11 @@ from pixelwise.inference.video.state import ClipMemory, Progress, read_state, wr
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 from tests.contract.annotations import LABELS as FIVE
-from tests.inference.conftest import panels, pointwise, pointwise_card
-from tests.models.test_vpsnet import frames as gliding_squares
-from tests.models.test_vpsnet import small as small_vpsnet
-from tests.models.test_yolact import small as small_yolact
+from tests.inference.simple_models import panels, pointwise, pointwise_card
+from tests.inference.video import slow_clip
+from tests.inference.video.slow_clip import job
+from tests.models.small_vpsnet import gliding_squares, small_vpsnet
+from tests.models.small_yolact import small_yolact
 from tests.small_videos import GREEN, GREY, RED, cut, read_video, squares, write_video
 
 
@@ -43,21 +44,6 @@ from tests.small_videos import GREEN, GREY, RED, cut, read_video, squares, write
 def clip(tmp_path: Path) -> VideoClip:
     times = [40 * index + 25 * (index % 3 == 1) for index in range(20)]
     return open_video(write_video(tmp_path / "clip.mp4", squares(20), times=times, time_base=Fraction(1, 1000)))
-
-
-def job(folder: Path, predictor: Predictor | None = None, **changes) -> VideoJob:
-    folder.mkdir(exist_ok=True)
-    return VideoJob(
-        **{
-            "predictor": predictor or panels(),
-            "weights": "abc",
-            "options": Options(),
-            "tracks": predictor is None,
-            "video": folder / "out.mp4",
-            "lines": folder / "out.jsonl",
-            **changes,
-        }
-    )
 
 
 def predict(clip: VideoClip, job: VideoJob, *, overwrite: bool = False) -> list[str]:
@@ -201,29 +187,11 @@ def test_ids_by_tracking_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
     assert len({id for one in ids for id in one}) > len(ids[0])
 
 
-SCRIPT = """
-import sys, time
-import pixelwise.models
-from pathlib import Path
-pixelwise.models.__path__.append({systems!r})
-from pixelwise.inference.video import predict as module
-from tests.inference.test_predict_video import job, open_video, predict_video, look_for_results
-module.COMMIT_FRAMES = 3
-clip, mine = open_video(Path({clip!r})), job(Path({out!r}))
-for line in predict_video(clip, mine, look_for_results(clip, mine)):
-    print(line, flush=True)
-    time.sleep(0.05)
-"""
-
-
 def test_a_killed_run_goes_on(tmp_path: Path, clip: VideoClip):
-    root = Path(__file__).parents[2]
     whole, mine = job(tmp_path / "whole"), job(tmp_path / "out")
-    script = SCRIPT.format(
-        systems=str(root / "tests" / "inference" / "systems"), clip=str(clip.path), out=str(mine.video.parent)
-    )
     predict(clip, whole)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=root)
+    command = [sys.executable, "-m", slow_clip.__name__, str(clip.path), str(mine.video.parent)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
     assert process.stdout is not None
     for _ in range(9):
         assert process.stdout.readline()
