@@ -248,3 +248,21 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=30_000,
+            batch_size=16,
+            crop_size=513,
+            optimizer=Optimizer(lr=0.007, weight_decay=1e-4, norm_weight_decay=0.0, momentum=0.9),
+            augmentation=Augmentation(scale_step=0.25, scale_around="image"),
+            poly_power=0.9,
+            batch_norm_momentum=0.0003,
+        ),
+    ),
+    input_size=513,
+)
+"""Section 4, which takes the protocol of DeepLab v3; the decay is that of the authors' code for ResNets."""
+
+PUBLISHED = {"paper": dict.fromkeys(("deeplab_v3_plus", *VARIANTS), _PUBLISHED)}

@@ -659,3 +659,5 @@ RECIPES = {
     )
 }
 """Of the variants: no library has weights of CaffeNet, so its first layers are trained too."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

@@ -732,3 +732,31 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=25_000,
+            batch_size=1,
+            accumulate=8,
+            crop_size=0,
+            optimizer=Optimizer(
+                lr=0.001,
+                bias_lr_multiplier=2.0,
+                head_bias_lr_multiplier=2.0,
+                weight_decay=5e-4,
+                norm_weight_decay=0.0,
+                momentum=0.9,
+            ),
+            augmentation=Augmentation(scale_min=1.0, scale_max=1.0, short_sides=(600,)),
+            schedule="step",
+            milestones=(20_000,),
+            freeze_batch_norm=True,
+            frozen_stages=2,
+        ),
+    ),
+    input_size=1000,
+)
+"""Of the authors' `models/VGG16/mnc_5stage/solver.prototxt` and its training script."""
+
+PUBLISHED = {"paper": dict.fromkeys(("mnc", *VARIANTS), _PUBLISHED)}

@@ -913,3 +913,5 @@ RECIPE = Recipe(
 
 RECIPES = {"sds_caffenet_boxes": replace(RECIPE, stages=RECIPE.stages[:-1])}
 """Of the variants: boxes are not refined."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

@@ -484,3 +484,24 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_COCO = replace(mask_rcnn.PUBLISHED_STAGE, warmup_steps=1_500, warmup_factor=0.1)
+_LONG = replace(
+    _COCO,
+    augmentation=replace(_COCO.augmentation, short_sides=(640, 672, 704, 736, 768, 800, 832)),
+    **mask_rcnn.THREE_TIMES,
+)
+_CITYSCAPES = replace(
+    _COCO,
+    steps=12_000,
+    milestones=(9_000,),
+    augmentation=replace(_COCO.augmentation, short_sides=(800, 832, 864, 896, 928, 960, 992, 1024)),
+)
+PUBLISHED = {
+    "paper": {
+        **dict.fromkeys(("upsnet", *VARIANTS), Recipe(stages=(_COCO,), input_size=1333)),
+        "upsnet_coco_resnet101_deformable": Recipe(stages=(_LONG,), input_size=1333),
+        "upsnet_cityscapes_resnet50": Recipe(stages=(_CITYSCAPES,), input_size=2048),
+    }
+}
+"""Of the authors' `upsnet_resnet50_coco_16gpu.yaml` and its neighbours; the warm-up's start is that of their code."""

@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.detection import training_instances
 from pixelwise.models import mask_rcnn, upsnet
@@ -674,3 +674,28 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+EPOCH = 2_400
+"""Steps of eight pairs, in eight repetitions of Cityscapes-VPS's 2,400 training frames."""
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=12 * EPOCH,
+            batch_size=8,
+            crop_size=(800, 1600),
+            optimizer=Optimizer(lr=0.005, weight_decay=1e-4, norm_weight_decay=1e-4, momentum=0.9, clip_norm=35.0),
+            augmentation=Augmentation(scale_min=0.8, scale_max=1.5),
+            schedule="step",
+            milestones=(8 * EPOCH, 11 * EPOCH),
+            warmup_steps=500,
+            warmup_factor=1 / 3,
+            freeze_batch_norm=True,
+            frozen_stages=1,
+        ),
+    ),
+    input_size=2048,
+)
+"""Of the authors' `configs/cityscapes/fusetrack.py`."""
+
+PUBLISHED = {"paper": dict.fromkeys(("vpsnet", *VARIANTS), _PUBLISHED)}

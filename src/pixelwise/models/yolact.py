@@ -856,3 +856,34 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=800_000,
+            batch_size=8,
+            crop_size=550,
+            optimizer=Optimizer(lr=1e-3, weight_decay=5e-4, norm_weight_decay=5e-4, momentum=0.9),
+            augmentation=Augmentation(
+                scale_min=1.0,
+                scale_max=1.0,
+                expand=0.5,
+                sample_crop=5 / 6,
+                brightness=32 / 255,
+                contrast=0.5,
+                saturation=0.5,
+                hue=18 / 360,
+                colour_probability=0.5,
+            ),
+            schedule="step",
+            milestones=(280_000, 600_000, 700_000, 750_000),
+            warmup_steps=500,
+            warmup_factor=0.1,
+        ),
+    ),
+    input_size=550,
+    paper={"augmentation.brightness": "adds up to 32 of 255 levels"},
+)
+"""Section 6, and `yolact_base_config` of the authors' code; its crop is SSD's in five of six cases."""
+
+PUBLISHED = {"paper": dict.fromkeys(("yolact", *VARIANTS), _PUBLISHED)}

@@ -522,3 +522,4 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+PUBLISHED: dict[str, dict[str, Recipe]] = {}
