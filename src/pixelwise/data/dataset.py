@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pixelwise.data.listing import Item, Listing, ReadTruth
+from pixelwise.data.passed_over import passed_over_notes
 from pixelwise.data.truth.segments import annotation_of, mapped_segments
 from pixelwise.errors import DataError
 from pixelwise.files.images import image_size, read_image
@@ -196,7 +197,7 @@ def open_listing(listing: Listing, *, name: str, format: str) -> Dataset:
         if item.rivals:
             raise DataError(f"{item.rivals[0]}: another file has the name '{item.id}' too; take away one of them")
     _require_files(items, listing, name=name)
-    note = "; ".join([*listing.notes, *skipped]) or None
+    note = "; ".join([*listing.notes, *skipped, *passed_over_notes(listing.items, listing.source)]) or None
     dataset = FileDataset(name, format, listing.labels, items, listing.read, listing.source, note, listing.numbered_by)
     return dataset if listing.make is None else listing.make(dataset, name)
 
