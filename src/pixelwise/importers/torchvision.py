@@ -17,7 +17,7 @@ from torch import Tensor
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 from pixelwise.labels import published
-from pixelwise.nn.backbones import DARKNET, DEEP_STEM, NAMES, STRIDE_IN_1X1
+from pixelwise.nn.backbones import DARKNET, DEEP_STEM, EFFICIENTNET_LITES, NAMES, STRIDE_IN_1X1
 from pixelwise.ops.resize_rule import ResizeRule
 
 _FCN = {"skips": "none", "output_stride": 8}
@@ -51,7 +51,8 @@ NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
 }
 """torchvision's name: our system and the arguments of its `build`."""
-BACKBONES = tuple(name for name in NAMES if not name.endswith((DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET)))
+_NOT_THEIRS = (DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET, *EFFICIENTNET_LITES)
+BACKBONES = tuple(name for name in NAMES if not name.endswith(_NOT_THEIRS))
 RESIZE = ResizeRule("short", 520, rounding="torchvision", filter="pillow")
 """Of `torchvision.transforms._presets.SemanticSegmentation`, which all its segmentation weights name, on pictures."""
 DETECTION_RESIZE = ResizeRule("short", 800, 1333, rounding="torchvision_detection", filter="bilinear")

@@ -46,7 +46,7 @@ from pixelwise.contracts import (
     flat_arguments,
 )
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, objects_to_learn
+from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.fpn import FPN, pyramid_maps
@@ -314,7 +314,7 @@ class MaskRCNN(nn.Module):
         proposals = self.rpn.propose(predictions, sizes)
         if truth is None:
             return self._detect(levels, proposals, sizes)
-        instances = objects_to_learn(truth)
+        instances = training_instances(truth)
         anchors = self.rpn.sample(predictions, instances)
         channels = [channels_of(one.labels, self.things) for one in instances]
         rois = sample_rois(
@@ -665,3 +665,46 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+PUBLISHED_STAGE = Stage(
+    steps=90_000,
+    batch_size=16,
+    crop_size=0,
+    optimizer=Optimizer(
+        lr=0.02,
+        bias_lr_multiplier=2.0,
+        head_bias_lr_multiplier=2.0,
+        weight_decay=1e-4,
+        norm_weight_decay=0.0,
+        momentum=0.9,
+    ),
+    augmentation=Augmentation(scale_min=1.0, scale_max=1.0, short_sides=(800,)),
+    schedule="step",
+    milestones=(60_000, 80_000),
+    warmup_steps=500,
+    warmup_factor=1 / 3,
+    freeze_batch_norm=True,
+    frozen_stages=1,
+)
+"""Detectron's 1x, of `e2e_mask_rcnn_R-50-FPN_1x.yaml`; section 3.1 has 160,000 steps with a drop at 120,000."""
+
+DETECTRON2_STAGE = replace(
+    PUBLISHED_STAGE,
+    optimizer=Optimizer(lr=0.02, weight_decay=1e-4, norm_weight_decay=1e-4, momentum=0.9),
+    augmentation=replace(PUBLISHED_STAGE.augmentation, short_sides=(640, 672, 704, 736, 768, 800)),
+    warmup_steps=1_000,
+    warmup_factor=1 / 1_000,
+    arguments={"post_nms_topk": (1_000, 1_000), "sampling_ratio": 0, "rpn_beta": 0.0, "box_beta": 0.0},
+)
+"""detectron2's 1x, of `Base-RCNN-FPN.yaml`; its biases are decayed as weights are."""
+
+THREE_TIMES = {"steps": 270_000, "milestones": (210_000, 250_000)}
+"""What detectron2 and UPSNet call 3x."""
+
+PUBLISHED = {
+    "paper": dict.fromkeys(("mask_rcnn", *VARIANTS), Recipe(stages=(PUBLISHED_STAGE,), input_size=1333)),
+    "paper_3x": dict.fromkeys(
+        ("mask_rcnn", *VARIANTS), Recipe(stages=(replace(DETECTRON2_STAGE, **THREE_TIMES),), input_size=1333)
+    ),
+}
+"""`paper` as the authors' Detectron, `paper_3x` as detectron2's `mask_rcnn_R_50_FPN_3x.yaml`."""

@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.roi_warping import limit_gradient, warp_rois
@@ -289,7 +289,7 @@ class MNC(nn.Module):
         maps = self.features(images, sizes)
         predictions = self.rpn(maps, (images.shape[2], images.shape[3]))
         if self.training and truth is not None:
-            return self._learn(maps[0], predictions, valid, objects_to_learn(truth))
+            return self._learn(maps[0], predictions, valid, training_instances(truth))
         boxes = self.rpn.propose(predictions, valid).boxes
         rois = _joined(boxes)
         masks, logits, deltas = self._predict(maps[0], rois)
@@ -734,3 +734,31 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=25_000,
+            batch_size=1,
+            accumulate=8,
+            crop_size=0,
+            optimizer=Optimizer(
+                lr=0.001,
+                bias_lr_multiplier=2.0,
+                head_bias_lr_multiplier=2.0,
+                weight_decay=5e-4,
+                norm_weight_decay=0.0,
+                momentum=0.9,
+            ),
+            augmentation=Augmentation(scale_min=1.0, scale_max=1.0, short_sides=(600,)),
+            schedule="step",
+            milestones=(20_000,),
+            freeze_batch_norm=True,
+            frozen_stages=2,
+        ),
+    ),
+    input_size=1000,
+)
+"""Of the authors' `models/VGG16/mnc_5stage/solver.prototxt` and its training script."""
+
+PUBLISHED = {"paper": dict.fromkeys(("mnc", *VARIANTS), _PUBLISHED)}

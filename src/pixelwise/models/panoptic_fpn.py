@@ -14,6 +14,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -287,3 +288,12 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+PUBLISHED = {
+    name: dict.fromkeys(("panoptic_fpn", *VARIANTS), Recipe(stages=(stage,), input_size=1333))
+    for name, stage in (
+        ("paper", mask_rcnn.DETECTRON2_STAGE),
+        ("paper_3x", replace(mask_rcnn.DETECTRON2_STAGE, **mask_rcnn.THREE_TIMES)),
+    )
+}
+"""The authors' `panoptic_fpn_R_50_1x.yaml` and `panoptic_fpn_R_50_3x.yaml` in detectron2, of COCO."""

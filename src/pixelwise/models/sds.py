@@ -59,7 +59,7 @@ from pixelwise.contracts import (
     Traits,
 )
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
@@ -285,7 +285,7 @@ class SDS(nn.Module):
             self._candidates(image, size, regions) for image, size, regions in zip(images, valid, given, strict=True)
         ]
         if self.training and truth is not None:
-            return self._learn(parts, candidates, objects_to_learn(truth))
+            return self._learn(parts, candidates, training_instances(truth))
         found = [self._predict(image, regions) for image, regions in zip(parts, candidates, strict=True)]
         scores, channels, numbers, members = zip(*found, strict=True)
         return Output(
@@ -752,7 +752,7 @@ def fit_refiners(system: SDS, samples: AnnotatedImages, *, resize: ResizeRule) -
 @torch.no_grad()
 def describe(system: SDS, sample: Sample, *, resize: ResizeRule) -> Described:
     """The regions of a training image, and their IoU with its instances."""
-    (truth,) = objects_to_learn([sample.truth])
+    (truth,) = training_instances([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
     whole_size = (sample.image.shape[1], sample.image.shape[2])
     size = resize.size_of(whole_size)
@@ -913,3 +913,5 @@ RECIPE = Recipe(
 
 RECIPES = {"sds_caffenet_boxes": replace(RECIPE, stages=RECIPE.stages[:-1])}
 """Of the variants: boxes are not refined."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

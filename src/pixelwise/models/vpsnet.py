@@ -36,9 +36,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.models import mask_rcnn, upsnet
 from pixelwise.nn.convolution import convolution
 from pixelwise.nn.flow import build_flow
@@ -501,11 +501,11 @@ class VPSNet(upsnet.UPSNet):
         boxes, objects = segments.objects.positive_boxes, segments.objects.positive_objects
         assert boxes is not None
         assert objects is not None
-        known = [_identified(one) for one in objects_to_learn(truth[0::2])]
+        known = [_identified(one) for one in training_instances(truth[0::2])]
         vectors = self.track_head(self.box_pooling(fused, boxes)).split([len(one) for one in boxes])
         others = self.track_head(self.box_pooling(references, [one.boxes for one in known]))
         others = others.split([len(one) for one in known])
-        columns = [match_targets(*parts) for parts in zip(objects_to_learn(truth[1::2]), objects, known, strict=True)]
+        columns = [match_targets(*parts) for parts in zip(training_instances(truth[1::2]), objects, known, strict=True)]
         logits = tuple(match_logits(*pair) for pair in zip(vectors, others, strict=True))
         return Output(segments, match_logits=logits, match_targets=tuple(columns))
 
@@ -674,3 +674,28 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+EPOCH = 2_400
+"""Steps of eight pairs, in eight repetitions of Cityscapes-VPS's 2,400 training frames."""
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=12 * EPOCH,
+            batch_size=8,
+            crop_size=(800, 1600),
+            optimizer=Optimizer(lr=0.005, weight_decay=1e-4, norm_weight_decay=1e-4, momentum=0.9, clip_norm=35.0),
+            augmentation=Augmentation(scale_min=0.8, scale_max=1.5),
+            schedule="step",
+            milestones=(8 * EPOCH, 11 * EPOCH),
+            warmup_steps=500,
+            warmup_factor=1 / 3,
+            freeze_batch_norm=True,
+            frozen_stages=1,
+        ),
+    ),
+    input_size=2048,
+)
+"""Of the authors' `configs/cityscapes/fusetrack.py`."""
+
+PUBLISHED = {"paper": dict.fromkeys(("vpsnet", *VARIANTS), _PUBLISHED)}

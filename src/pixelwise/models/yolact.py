@@ -48,7 +48,7 @@ from pixelwise.contracts import (
     flat_arguments,
 )
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.convolution import convolution
@@ -383,7 +383,7 @@ class YOLACT(nn.Module):
             raise DataError(
                 "forward was called without ground truth, or in evaluation mode: there are no training targets"
             )
-        truths = objects_to_learn(batch.truth)
+        truths = training_instances(batch.truth)
         evaluated = compared.targets != NOT_IN_LOSS
         count = (compared.objects >= 0).sum()
         images = torch.tensor(len(truths), device=count.device)
@@ -441,7 +441,7 @@ class YOLACT(nn.Module):
         self, output: Output, truth: Sequence[Annotation], semantic_logits: Float[Tensor, "B T h3 w3"]
     ) -> Comparison:
         """Match the anchors and select the masks for the mask loss."""
-        truths = objects_to_learn(truth)
+        truths = training_instances(truth)
         size = output.image_sizes[0].tolist()
         objects = torch.stack([match_anchors(output.anchors[0], one, size) for one in truths])
         targets = torch.full_like(objects, NOT_IN_LOSS)
@@ -857,3 +857,34 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=800_000,
+            batch_size=8,
+            crop_size=550,
+            optimizer=Optimizer(lr=1e-3, weight_decay=5e-4, norm_weight_decay=5e-4, momentum=0.9),
+            augmentation=Augmentation(
+                scale_min=1.0,
+                scale_max=1.0,
+                expand=0.5,
+                sample_crop=5 / 6,
+                brightness=32 / 255,
+                contrast=0.5,
+                saturation=0.5,
+                hue=18 / 360,
+                colour_probability=0.5,
+            ),
+            schedule="step",
+            milestones=(280_000, 600_000, 700_000, 750_000),
+            warmup_steps=500,
+            warmup_factor=0.1,
+        ),
+    ),
+    input_size=550,
+    paper={"augmentation.brightness": "adds up to 32 of 255 levels"},
+)
+"""Section 6, and `yolact_base_config` of the authors' code; its crop is SSD's in five of six cases."""
+
+PUBLISHED = {"paper": dict.fromkeys(("yolact", *VARIANTS), _PUBLISHED)}
