@@ -43,7 +43,8 @@ def train(
         str | None,
         typer.Option(
             "--init",
-            help="A backbone file, a run or shipped model (its architecture is taken), torchvision or timm.",
+            help="A backbone file, a run or shipped model (its architecture is taken), torchvision, timm, or pip: the "
+            "installed package of the backbone, see pixelwise models --backbones.",
         ),
     ] = None,
     settings: Annotated[
@@ -170,7 +171,7 @@ def _notes(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) ->
     for label_map in sources.label_maps:
         yield from describe_label_map(label_map)
     if plan.init is None and not resumes and "backbone" in plan.arguments:
-        yield "the backbone starts at random; --init FILE, torchvision or timm starts from ImageNet, default from VOC"
+        yield "the backbone starts at random; --init pip, torchvision, timm or FILE: from ImageNet; default: from VOC"
     # where the weights began is of no interest when they go on
     yield from sources.notes if resumes else plan.notes
     threads = torch.get_num_threads()

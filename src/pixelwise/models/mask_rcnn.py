@@ -46,7 +46,7 @@ from pixelwise.contracts import (
     flat_arguments,
 )
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, objects_to_learn
+from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.fpn import FPN, pyramid_maps
@@ -314,7 +314,7 @@ class MaskRCNN(nn.Module):
         proposals = self.rpn.propose(predictions, sizes)
         if truth is None:
             return self._detect(levels, proposals, sizes)
-        instances = objects_to_learn(truth)
+        instances = training_instances(truth)
         anchors = self.rpn.sample(predictions, instances)
         channels = [channels_of(one.labels, self.things) for one in instances]
         rois = sample_rois(

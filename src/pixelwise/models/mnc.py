@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.roi_warping import limit_gradient, warp_rois
@@ -289,7 +289,7 @@ class MNC(nn.Module):
         maps = self.features(images, sizes)
         predictions = self.rpn(maps, (images.shape[2], images.shape[3]))
         if self.training and truth is not None:
-            return self._learn(maps[0], predictions, valid, objects_to_learn(truth))
+            return self._learn(maps[0], predictions, valid, training_instances(truth))
         boxes = self.rpn.propose(predictions, valid).boxes
         rois = _joined(boxes)
         masks, logits, deltas = self._predict(maps[0], rois)

@@ -59,7 +59,7 @@ from pixelwise.contracts import (
     Traits,
 )
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
@@ -285,7 +285,7 @@ class SDS(nn.Module):
             self._candidates(image, size, regions) for image, size, regions in zip(images, valid, given, strict=True)
         ]
         if self.training and truth is not None:
-            return self._learn(parts, candidates, objects_to_learn(truth))
+            return self._learn(parts, candidates, training_instances(truth))
         found = [self._predict(image, regions) for image, regions in zip(parts, candidates, strict=True)]
         scores, channels, numbers, members = zip(*found, strict=True)
         return Output(
@@ -752,7 +752,7 @@ def fit_refiners(system: SDS, samples: AnnotatedImages, *, input_size: int) -> I
 @torch.no_grad()
 def describe(system: SDS, sample: Sample, *, input_size: int) -> Described:
     """The regions of a training image, and their IoU with its instances."""
-    (truth,) = objects_to_learn([sample.truth])
+    (truth,) = training_instances([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
     whole_size = (sample.image.shape[1], sample.image.shape[2])
     size = long_side_size(whole_size, input_size)

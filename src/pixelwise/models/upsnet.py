@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from pixelwise.contracts import ClassRows, Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.models import mask_rcnn
 from pixelwise.nn.backbones import ResNetBackbone
 from pixelwise.nn.convolution import group_norm
@@ -239,13 +239,13 @@ class UPSNet(mask_rcnn.MaskRCNN):
         output = Output(self.semantic_head(levels), self._objects(levels, padded_size, sizes, truth))
         if truth is None:
             return output
-        instances = [_without_crowds(one) for one in objects_to_learn(truth)]
+        instances = [_without_crowds(one) for one in training_instances(truth)]
         semantic = stack_semantic(truth)
         if self.roi_pooling is not None:
             boxes = [one.boxes for one in instances]
             pooled = self.roi_pooling([output.logits], boxes).split([len(one) for one in boxes])
-            targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
-            output = output._replace(roi_logits=pooled, roi_targets=targets)
+            roi_targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
+            output = output._replace(roi_logits=pooled, roi_targets=roi_targets)
         kept = [_some_of(one, self.kept_objects) for one in instances] if self.has_unknown else instances
         boxes, channels = [one.boxes for one in kept], [channels_of(one.labels, self.things) for one in kept]
         masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in kept])

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.models import mask_rcnn, upsnet
 from pixelwise.nn.convolution import convolution
 from pixelwise.nn.flow import build_flow
@@ -501,11 +501,11 @@ class VPSNet(upsnet.UPSNet):
         boxes, objects = segments.objects.positive_boxes, segments.objects.positive_objects
         assert boxes is not None
         assert objects is not None
-        known = [_identified(one) for one in objects_to_learn(truth[0::2])]
+        known = [_identified(one) for one in training_instances(truth[0::2])]
         vectors = self.track_head(self.box_pooling(fused, boxes)).split([len(one) for one in boxes])
         others = self.track_head(self.box_pooling(references, [one.boxes for one in known]))
         others = others.split([len(one) for one in known])
-        columns = [match_targets(*parts) for parts in zip(objects_to_learn(truth[1::2]), objects, known, strict=True)]
+        columns = [match_targets(*parts) for parts in zip(training_instances(truth[1::2]), objects, known, strict=True)]
         logits = tuple(match_logits(*pair) for pair in zip(vectors, others, strict=True))
         return Output(segments, match_logits=logits, match_targets=tuple(columns))
 

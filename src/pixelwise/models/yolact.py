@@ -48,7 +48,7 @@ from pixelwise.contracts import (
     flat_arguments,
 )
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.convolution import convolution
@@ -383,7 +383,7 @@ class YOLACT(nn.Module):
             raise DataError(
                 "forward was called without ground truth, or in evaluation mode: there are no training targets"
             )
-        truths = objects_to_learn(batch.truth)
+        truths = training_instances(batch.truth)
         evaluated = compared.targets != NOT_IN_LOSS
         count = (compared.objects >= 0).sum()
         images = torch.tensor(len(truths), device=count.device)
@@ -441,7 +441,7 @@ class YOLACT(nn.Module):
         self, output: Output, truth: Sequence[Annotation], semantic_logits: Float[Tensor, "B T h3 w3"]
     ) -> Comparison:
         """Match the anchors and select the masks for the mask loss."""
-        truths = objects_to_learn(truth)
+        truths = training_instances(truth)
         size = output.image_sizes[0].tolist()
         objects = torch.stack([match_anchors(output.anchors[0], one, size) for one in truths])
         targets = torch.full_like(objects, NOT_IN_LOSS)
