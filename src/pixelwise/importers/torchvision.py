@@ -17,7 +17,7 @@ from torch import Tensor
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 from pixelwise.labels import published
-from pixelwise.nn.backbones import DARKNET, DEEP_STEM, NAMES, STRIDE_IN_1X1
+from pixelwise.nn.backbones import DARKNET, DEEP_STEM, EFFICIENTNET_LITES, NAMES, STRIDE_IN_1X1
 
 _FCN = {"skips": "none", "output_stride": 8}
 _DEEPLAB = {"multi_grid": (1, 1, 1), "output_stride": 8, "head_convolution": True, "dropout": 0.5}
@@ -50,7 +50,8 @@ NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
 }
 """torchvision's name: our system and the arguments of its `build`."""
-BACKBONES = tuple(name for name in NAMES if not name.endswith((DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET)))
+_NOT_THEIRS = (DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET, *EFFICIENTNET_LITES)
+BACKBONES = tuple(name for name in NAMES if not name.endswith(_NOT_THEIRS))
 INPUT_SIZE = 520
 DETECTION_INPUT_SIZE = 1333
 """Long side, with the short one at most 800."""

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from pixelwise.data.dataset import is_there
 from pixelwise.data.kinds.frames import gaps_in
-from pixelwise.data.listing import NO_TRUTH, Fault, Findings, Item, Listing, Size, count, sides, without_path
+from pixelwise.data.listing import NO_TRUTH, Fault, Findings, Item, Listing, Size, sides, without_path
 from pixelwise.data.passed_over import passed_over_notes
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.files.images import IMAGE_SUFFIXES, exif_rotation, read_image
 from pixelwise.files.parallel import Progress, apply
 from pixelwise.labels import LabelSet
