@@ -15,8 +15,8 @@ Differences from the paper:
   the flow that they are used with.
 - Warping reads each cell at its place plus the flow, exactly. The public code makes its grid for aligned corners and
   leaves how it is read to torch, whose default has changed since: then a flow of zero is not the identity.
-- The loss of "Track" is divided by the number of positive proposals whose identity is known; the public code counts the
-  background too, of which nothing is learned.
+- The loss of "Track" is that of the public code: the mean over the positive proposals, times 0.5. Proposals whose
+  object has no known identity are not counted; there all have one.
 - An object never changes its class: a detection that is taken for an object of another class gets a new identity. The
   public code keeps the number, but its segments are told apart by class and number, which is the same.
 - The public code keeps all objects of a clip, here a bounded number is known: those that were not seen for longest are
@@ -50,6 +50,9 @@ from pixelwise.types import Annotation, Batch, Instances
 
 TASK = "panoptic"
 TRAITS = Traits(uses_memory=True, gives_identities=True, clip_frames=2)
+
+DETECTOR = replace(upsnet.DETECTOR, min_pos_iou=0.3)
+"""UPSNet's, but no object has an anchor of its own that overlaps it by less than this."""
 
 SLOPE = 0.1
 """Of the leaky ReLUs."""
@@ -543,7 +546,7 @@ class VPSNet(upsnet.UPSNet):
 def build(
     *,
     num_classes: int,
-    detector: mask_rcnn.DetectorArguments = upsnet.DETECTOR,
+    detector: mask_rcnn.DetectorArguments = DETECTOR,
     has_fuse: bool = True,
     has_track: bool = True,
     flow: str = "dis",

@@ -13,7 +13,12 @@ NEUTRAL = -2
 
 
 def match_boxes(
-    overlaps: Float[Tensor, "T N"], *, positive: float, negative: float, best_for_each: bool = False
+    overlaps: Float[Tensor, "T N"],
+    *,
+    positive: float,
+    negative: float,
+    best_for_each: bool = False,
+    min_pos_iou: float | None = None,
 ) -> Int64[Tensor, " N"]:
     """The object that each box stands for.
 
@@ -26,6 +31,9 @@ def match_boxes(
         best_for_each: let every box that no other overlaps an object more than, ties included, stand for the object
             that it (the box) overlaps most, however little; as torchvision and Detectron do. Without overlap it does
             not: there all boxes would tie.
+        min_pos_iou: makes `best_for_each` mmdetection's (`MaxIoUAssigner`): every box that no other overlaps an object
+            more than, ties included, stands for that object, whatever else it overlaps, if their IoU is at least this;
+            of several objects for the last.
 
     Returns:
         the number of the object, BACKGROUND or NEUTRAL.
@@ -37,8 +45,11 @@ def match_boxes(
     if not best_for_each or not overlaps.shape[1]:
         return thresholded
     best = overlaps.max(dim=1, keepdim=True).values
-    is_best = ((overlaps == best) & (overlaps > 0)).any(dim=0)
-    return torch.where(is_best, matches, thresholded)
+    is_best = (overlaps == best) & (overlaps > 0)
+    if min_pos_iou is not None:
+        is_best &= best >= min_pos_iou
+        matches = len(overlaps) - 1 - is_best.flip(0).int().argmax(dim=0)
+    return torch.where(is_best.any(dim=0), matches, thresholded)
 
 
 def match_best_for_each(overlaps: Float[Tensor, "T N"]) -> Int64[Tensor, " N"]:
