@@ -87,7 +87,7 @@ def test_c4_has_the_papers_numbers() -> None:
     for name, samples, proposals in (("mask_rcnn_resnet50_c4", 64, 300), ("mask_rcnn_resnet50_fpn", 512, 1000)):
         with torch.device("meta"):
             network = build(num_classes=5, **VARIANTS[name])
-        assert (network.samples, network.rpn.kept[1]) == (samples, proposals)
+        assert (network.samples, network.rpn.post_nms_topk[1]) == (samples, proposals)
     assert "samples" not in RECIPES["mask_rcnn_resnet50_c4"].stages[0].arguments, "it is trained with these"
     network = small(**{**dict.fromkeys(("samples", "post_nms_topk")), "layout": "c4", "backbone": "resnet18"})
     output = learned(network, objects_batch(THINGS))
