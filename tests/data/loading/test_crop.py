@@ -340,7 +340,7 @@ def test_each_colour_change_comes_with_its_probability() -> None:
     numbers = {"scale_min": 1.0, "scale_max": 1.0, "flip": 0.0, "brightness": 0.5}
     changed = {}
     for probability in (0.0, 0.5, 1.0):
-        crop = TrainingCrop(Augmentation(**numbers, colour_probability=probability), 32, 32, 255)
+        crop = TrainingCrop(Augmentation(**numbers, colour_probability=probability), 32, ResizeRule(length=32), 255)
         results = [crop(sample, np.random.default_rng(seed)).image for seed in range(100)]
         changed[probability] = sum(not torch.equal(image, sample.image) for image in results)
     assert changed[0.0] == 0
