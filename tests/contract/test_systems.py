@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.contracts import Recipe, Sizes, System, SystemFile, Term, as_system
+from pixelwise.errors import DataError
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module, system_names
@@ -204,6 +205,14 @@ def test_the_output_is_a_named_tuple_for_the_losses_or_for_decode(module: System
         assert isinstance(output, tuple)
         assert output._fields
         assert all(part is None or isinstance(part, Tensor | tuple) for part in output)
+
+
+def test_the_loss_of_a_prediction_is_refused(system: nn.Module) -> None:
+    batch = a_batch(system)
+    learnt, predicted = (forward(system.train(training), batch) for training in (True, False))
+    if type(learnt) is not type(predicted):
+        with pytest.raises(DataError, match="forward was called without ground truth"):
+            system.loss(predicted, batch)
 
 
 def test_the_losses_are_finite_and_reach_every_parameter(system: nn.Module) -> None:

@@ -57,13 +57,14 @@ from pixelwise.contracts import (
     Traits,
 )
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import objects_to_learn, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
 from pixelwise.nn.region_solvers import Detects, Samples, fit_refiners, fit_svms
 from pixelwise.nn.rpn import split_crowds
 from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
+from pixelwise.ops.matching import draw_at_most
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import CELLS, coarse_mask, padded_box, superpixel_means
@@ -288,8 +289,9 @@ class SDS(nn.Module):
             *(ClassRows(name, self.things) for name in tensors),
         )
 
-    def loss(self, output: TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """Cross-entropy of the sampled regions."""
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """Cross-entropy of the sampled regions. Raises DataError for another output than that of training."""
+        output = training_output(output, TrainingOutput)
         total = F.cross_entropy(output.logits, output.labels, reduction="sum")
         return {"class": Term(total, torch.tensor(len(output.labels), device=total.device))}
 
@@ -524,8 +526,8 @@ def draw_regions(
         if len(crowds)
         else torch.zeros(len(boxes), dtype=torch.bool)
     )
-    foreground = _drawn(is_object, int(count * foreground_fraction))
-    background = _drawn(~is_object & ~in_crowd, count - len(foreground))
+    foreground = draw_at_most(is_object.nonzero().flatten(), int(count * foreground_fraction))
+    background = draw_at_most((~is_object & ~in_crowd).nonzero().flatten(), count - len(foreground))
     found = torch.cat([channels[owners[foreground]], torch.zeros(len(background), dtype=torch.int64)])
     return torch.cat([foreground, background]), found
 
@@ -539,11 +541,6 @@ def copy_box_tower(
     """Let the region tower begin where the box tower stands, as the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
     yield SolverProgress("copy_box_tower", 1, 1)
-
-
-def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    places = eligible.nonzero().flatten()
-    return places[torch.randperm(len(places))[:count]]
 
 
 def build(

@@ -2,7 +2,7 @@
 
 YOLACT for video. Every fifth frame is a key frame, which the whole network sees. In the frames between, the backbone
 stops after C3; the sums P4 and P5 of the feature pyramid are those of the key frame, moved by a flow that a small
-network guesses from the laterals of C3 of both frames, and P3 is made of the frame's own C3 and the moved P4 (section
+network predicts from the laterals of C3 of both frames, and P3 is made of the frame's own C3 and the moved P4 (section
 III-B). Prototypes, head and losses are YOLACT's.
 
 Differences from the paper, and from the authors' code where it says more:
@@ -35,8 +35,10 @@ from torch.func import functional_call
 
 from pixelwise.contracts import Augmentation, Recipe, Sizes, Term, Thresholds, flat_arguments
 from pixelwise.errors import DataError, RecipeError
+from pixelwise.losses.detection import training_output
 from pixelwise.models import yolact
-from pixelwise.models.yolact import YOLACT, Comparison, Detections
+from pixelwise.models.yolact import YOLACT, Detections, Predictions
+from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import MobileNetV2Backbone, MobileNetV3Backbone, ResNetBackbone
 from pixelwise.nn.darknet import DarkNetBackbone
 from pixelwise.ops.padding import zero_beyond
@@ -83,57 +85,41 @@ class Matching(NamedTuple):
 
     Attributes:
         transformed: made of the key frame's.
-        wanted: what the whole network gives, without gradient.
+        targets: what the whole network gives, without gradient.
         flows: of P4 and P5, see FeatureTransform.
     """
 
     transformed: tuple[Float[Tensor, "B D _ _"], ...]
-    wanted: tuple[Float[Tensor, "B D _ _"], ...]
+    targets: tuple[Float[Tensor, "B D _ _"], ...]
     flows: tuple[Float[Tensor, "B 2 _ _"], ...]
 
 
-class Output(NamedTuple):
-    """What is guessed of P anchors with C prototypes; in training from pairs, of each pair's later frame.
+class TrainingOutput(NamedTuple):
+    """What the losses compare, of the later frame of each pair.
 
     Attributes:
-        logits: as in YOLACT, like all up to `detections`.
-        deltas: likewise.
-        coefficients: likewise.
-        prototypes: likewise.
-        anchors: likewise.
-        image_sizes: likewise.
-        comparison: likewise.
-        detections: likewise.
-        whole: guesses of the same frames seen as key frames; in training from pairs.
-        matching: see Matching; in training from pairs.
-        memory: for the next frame; in evaluation.
+        partial: of the frames between key frames, whose deeper features are the key frame's.
+        whole: of the same frames, as key frames.
+        matching: see Matching.
     """
 
-    logits: Float[Tensor, "B P K"]
-    deltas: Float[Tensor, "B P 4"]
-    coefficients: Float[Tensor, "B P C"]
-    prototypes: Float[Tensor, "B C h w"]
-    anchors: Float[Tensor, "B P 4"]
-    image_sizes: Int64[Tensor, "B 2"]
-    comparison: Comparison | None
-    detections: tuple[Detections, ...] | None
-    whole: yolact.Output | None
-    matching: Matching | None
-    memory: Memory | None
+    partial: yolact.TrainingOutput
+    whole: yolact.TrainingOutput
+    matching: Matching
 
-    @property
-    def guesses(self) -> yolact.Output:
-        """What YOLACT would give."""
-        return yolact.Output(
-            logits=self.logits,
-            deltas=self.deltas,
-            coefficients=self.coefficients,
-            prototypes=self.prototypes,
-            anchors=self.anchors,
-            image_sizes=self.image_sizes,
-            comparison=self.comparison,
-            detections=self.detections,
-        )
+
+class Output(NamedTuple):
+    """What is found in the next frame of each clip.
+
+    Attributes:
+        predictions: as in YOLACT.
+        detections: as in YOLACT.
+        memory: for the next frame.
+    """
+
+    predictions: Predictions
+    detections: tuple[Detections, ...]
+    memory: Memory
 
 
 class FeatureTransform(NamedTuple):
@@ -152,7 +138,7 @@ class FeatureTransform(NamedTuple):
 
 
 class TransformHead(nn.Module):
-    """Guesses a FeatureTransform; begins as the identity.
+    """Predicts a FeatureTransform; begins as the identity.
 
     Args:
         width: of the map that it sees.
@@ -174,7 +160,7 @@ class TransformHead(nn.Module):
 
 
 class FeatFlowNet(nn.Module):
-    """Guesses from two laterals of C3 how P4 and P5 move (figure 3): a small FlowNet (Dosovitskiy et al., 2015).
+    """Predicts from two laterals of C3 how P4 and P5 move (figure 3): a small FlowNet (Dosovitskiy et al., 2015).
 
     Args:
         channels: of laterals and features.
@@ -241,7 +227,9 @@ class YolactEdge(YOLACT):
     """A YOLACT that takes the deeper features of most frames from a key frame.
 
     Args:
-        network: whose parts and numbers become this one's; it is not to be used on its own any more.
+        backbone: a ResNet, MobileNet or DarkNet.
+        things: class ids of the things, ascending.
+        detector: see YOLACT.
         flow_width: see FeatFlowNet.
         key_interval: every so many-th frame of a clip is a key frame; 1 for all.
         learns: see Learns.
@@ -250,14 +238,22 @@ class YolactEdge(YOLACT):
         RecipeError: a backbone whose maps the flow network's do not fit, or whose first stages cannot run alone.
     """
 
-    def __init__(self, network: YOLACT, *, flow_width: int, key_interval: int, learns: Learns) -> None:
-        super(YOLACT, self).__init__()
-        vars(self).update(vars(network))
-        if not isinstance(self.backbone, ResNetBackbone | MobileNetV2Backbone | MobileNetV3Backbone | DarkNetBackbone):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        things: tuple[int, ...],
+        detector: yolact.DetectorArguments,
+        flow_width: int,
+        key_interval: int,
+        learns: Learns,
+    ) -> None:
+        if not isinstance(backbone, ResNetBackbone | MobileNetV2Backbone | MobileNetV3Backbone | DarkNetBackbone):
             raise RecipeError(
-                f"{type(self.backbone).__name__}: yolact_edge wants a ResNet, MobileNet or DarkNet of its own, whose "
+                f"{type(backbone).__name__}: yolact_edge expects a ResNet, MobileNet or DarkNet of its own, whose "
                 "first stages run alone"
             )
+        super().__init__(backbone, things=things, detector=detector)
         self.flow_net = FeatFlowNet(self.fpn.channels, width=flow_width)
         self.refinement = Refinement(self.fpn.channels)
         self.key_interval, self.learns = key_interval, learns
@@ -279,12 +275,12 @@ class YolactEdge(YOLACT):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Memory | None = None,
-    ) -> Output:
-        """The guesses.
+    ) -> Output | TrainingOutput | yolact.TrainingOutput:
+        """What is found; in training with ground truth what the losses compare, of single images or of pairs.
 
         Args:
-            images: in evaluation the next frame of a clip; in training from pairs, with ground truth, key frame and
-                later frame of each clip in turn.
+            images: the next frame of a clip; in training from pairs, with ground truth, key frame and later frame of
+                each clip in turn.
             sizes: see YOLACT, as for the others.
             truth: of each image.
             memory: of the frame before; None begins a clip.
@@ -293,39 +289,41 @@ class YolactEdge(YOLACT):
             DataError: images that are not pairs, or a frame of another size than those before it.
         """
         x, size = zero_beyond(self.normalize(images), sizes), (images.shape[2], images.shape[3])
-        if self.training and truth is not None and self.learns == "pairs":
-            return self._look_at_pairs(x, size, truth)
+        if self.training and truth is not None:
+            if self.learns == "pairs":
+                return self._compare_pairs(x, size, truth)
+            return self.compare(self._pyramid(x), size, truth)
         if memory is None or int(memory.age[0]) + 1 >= self.key_interval:
             sums, memory = self._see_wholly(x)
         else:
             sums, memory = self._see_partly(x, memory), memory._replace(age=memory.age + 1)
-        guesses = self.guess(self.fpn.refine(sums), size, truth)
-        return Output(*guesses, whole=None, matching=None, memory=None if self.training else memory)
+        predictions = self.predict(self.fpn.refine(sums), size)
+        return Output(predictions, self.detect(predictions), memory)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
         """Maps before the sorting: of images as key frames, and of their mirror images as the frames after."""
         size = (images.shape[2], images.shape[3])
         sums, memory = self._see_wholly(self.normalize(images))
         others = self._see_partly(self.normalize(images.flip(3)), memory)
-        guesses = [self.guess(self.fpn.refine(each), size) for each in (sums, others)]
-        return tuple(map for one in guesses for map in (one.logits, one.deltas, one.prototypes))
+        both = [self.predict(self.fpn.refine(each), size) for each in (sums, others)]
+        return tuple(map for one in both for map in (one.logits, one.deltas, one.prototypes))
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def loss(self, output: Output | TrainingOutput | yolact.TrainingOutput, batch: Batch) -> dict[str, Term]:
         """YOLACT's losses; from pairs those of the frame seen partly and, named `key_…`, as a key frame, and how far
         the transformed features are from those of the whole network: 1 - cosine, averaged over cells and maps. Where
-        the ground truth has a flow, also how far the guessed one is from it: their distance in cells, averaged over
+        the ground truth has a flow, also how far the predicted one is from it: their distance in cells, averaged over
         the cells of which at least half is known.
 
         Raises:
-            DataError: objects without masks.
+            DataError: `output` is none of training with ground truth, or there are objects without masks.
         """
-        if output.whole is None or output.matching is None:
-            return super().loss(output.guesses, batch)
+        if not isinstance(output, TrainingOutput):
+            return super().loss(training_output(output, yolact.TrainingOutput), batch)
         later = replace(batch, truth=batch.truth[1::2])
-        terms = super().loss(output.guesses, later)
+        terms = super().loss(output.partial, later)
         terms |= {f"key_{name}": term for name, term in super().loss(output.whole, later).items()}
-        pairs = list(zip(output.matching.transformed, output.matching.wanted, strict=True))
-        distances = [1 - F.cosine_similarity(at_least_float32(x), at_least_float32(wanted)) for x, wanted in pairs]
+        pairs = list(zip(output.matching.transformed, output.matching.targets, strict=True))
+        distances = [1 - F.cosine_similarity(at_least_float32(x), at_least_float32(target)) for x, target in pairs]
         total = torch.stack([distance.flatten(1).mean(dim=1) for distance in distances]).sum()
         count = torch.tensor(len(pairs) * len(later.truth), device=total.device)
         terms["matching"] = Term(total, count)
@@ -336,7 +334,7 @@ class YolactEdge(YOLACT):
         self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
     ) -> list[Annotation]:
         """As YOLACT."""
-        return super().decode(output.guesses, sizes, thresholds)
+        return super().decode(yolact.Output(output.predictions, output.detections), sizes, thresholds)
 
     def transform(
         self, lateral: Float[Tensor, "B D h w"], memory: Memory
@@ -352,7 +350,7 @@ class YolactEdge(YOLACT):
     def _transformed(
         self, lateral: Float[Tensor, "B D h w"], memory: Memory, transforms: Sequence[FeatureTransform]
     ) -> tuple[Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"]]:
-        """What `transform` gives, of what the flow network guesses for P4 and P5."""
+        """What `transform` gives, of what the flow network predicts for P4 and P5."""
         with torch.autocast(lateral.device.type, enabled=False):
             p4, p5 = (
                 transformed(features, FeatureTransform(*(at_least_float32(part) for part in transform)))
@@ -380,9 +378,9 @@ class YolactEdge(YOLACT):
             )
         return self.transform(lateral, memory)
 
-    def _look_at_pairs(
+    def _compare_pairs(
         self, x: Float[Tensor, "B 3 H W"], size: tuple[int, int], truth: tuple[Annotation, ...]
-    ) -> Output:
+    ) -> TrainingOutput:
         if len(x) % 2:
             raise DataError(f"{len(x)} images: expected pairs of a key frame and a later frame")
         sums, seen = self._see_wholly(x)
@@ -391,11 +389,12 @@ class YolactEdge(YOLACT):
         lateral = seen.lateral[1::2]
         transforms = self.flow_net(lateral, key.lateral)
         sums, found = tuple(each[1::2] for each in sums), self._transformed(lateral, key, transforms)
-        whole, partial = (self.guess(self.fpn.refine(each), size, truth[1::2]) for each in (sums, found))
+        whole, partial = (self.compare(self.fpn.refine(each), size, truth[1::2]) for each in (sums, found))
         features = [self._matched(each[1:]) for each in (found, sums)]
         flows = tuple(at_least_float32(transform.flow) for transform in transforms)
-        matching = Matching(features[0], tuple(each.detach() for each in features[1]), flows)
-        return Output(*partial, whole=whole, matching=matching, memory=None)
+        return TrainingOutput(
+            partial, whole, Matching(features[0], tuple(each.detach() for each in features[1]), flows)
+        )
 
     def _matched(self, sums: Sequence[Float[Tensor, "B D _ _"]]) -> tuple[Float[Tensor, "B D _ _"], ...]:
         """P4 and P5 before and after their 3×3 convolutions, which do not learn from it."""
@@ -429,9 +428,9 @@ def _flow_term(flows: Sequence[Float[Tensor, "B 2 _ _"]], truth: Sequence[Annota
             size = (found.shape[1], found.shape[2])
             share = F.adaptive_avg_pool2d(known.to(found), size)
             cells = found.new_tensor([size[1] / known.shape[2], size[0] / known.shape[1]])[:, None, None]
-            wanted = F.adaptive_avg_pool2d(one.flow.to(found).nan_to_num(), size) / share.clamp(min=0.5) * cells
+            target = F.adaptive_avg_pool2d(one.flow.to(found).nan_to_num(), size) / share.clamp(min=0.5) * cells
             evaluated = share[0] >= 0.5
-            total = total + torch.linalg.vector_norm(found - wanted, dim=0)[evaluated].sum()
+            total = total + torch.linalg.vector_norm(found - target, dim=0)[evaluated].sum()
             count = count + evaluated.sum()
     return Term(total, count, weight=FLOW_WEIGHT)
 
@@ -474,8 +473,10 @@ def build(
         raise RecipeError(f"key_interval {key_interval}: expected at least 1, which makes each frame a key frame")
     if learns not in ("images", "pairs"):
         raise RecipeError(f"learns '{learns}': images or pairs")
-    network = yolact.build(num_classes=num_classes, detector=detector)
-    return YolactEdge(network, flow_width=flow_width, key_interval=key_interval, learns=learns)
+    backbone, things = yolact.network_parts(num_classes, detector)
+    return YolactEdge(
+        backbone, things=things, detector=detector, flow_width=flow_width, key_interval=key_interval, learns=learns
+    )
 
 
 VARIANTS = {
