@@ -25,6 +25,8 @@ from tests.outputs import require_equal
 NAMES = system_names()
 VIDEO_NAMES = [name for name in NAMES if system_module(name).TRAITS.uses_memory]
 TASKS = {"semantic", "instance", "panoptic", "weak", "attention"}
+ONE_OUTPUT = {"mask_rcnn", "upsnet", "vpsnet"}
+"""Systems whose output still has fields of one mode alone."""
 ORIGINAL_SIZES = [(50, 71), (130, 33)]
 
 
@@ -205,6 +207,25 @@ def test_the_output_is_a_named_tuple_for_the_losses_or_for_decode(module: System
         assert isinstance(output, tuple)
         assert output._fields
         assert all(part is None or isinstance(part, Tensor | tuple) for part in output)
+
+
+def test_no_field_of_an_output_belongs_to_one_mode(module: SystemFile, system: nn.Module) -> None:
+    """Where training and prediction share a type, what one has the other has; the auxiliary logits alone are left."""
+    if name_of(module) in ONE_OUTPUT:
+        pytest.skip("its output stands for both modes")
+    learnt, predicted = (forward(system.train(training), a_batch(system)) for training in (True, False))
+    if type(learnt) is type(predicted):
+        empty = [
+            {name for name, part in one._asdict().items() if part is None and name != "aux_logits"}
+            for one in (learnt, predicted)
+        ]
+        assert empty[0] == empty[1]
+
+
+def test_no_system_takes_the_attributes_of_another(module: SystemFile) -> None:
+    source = inspect.getsource(inspect.getmodule(module.build) or module.build)
+    assert "vars(self)" not in source
+    assert "_fields[" not in source, "outputs are made by name"
 
 
 def test_the_loss_of_a_prediction_is_refused(system: nn.Module) -> None:

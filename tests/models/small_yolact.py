@@ -104,6 +104,24 @@ def matched_by_loops(anchors: list[list[float]], truth: Instances, size: tuple[i
     return result
 
 
+def suppressed_by_loops(
+    boxes: list[list[float]], scores: list[list[float]], *, per_class: int, fast: bool
+) -> list[tuple[float, int, int]]:
+    """Score, box and class of those that stay, best first."""
+    kept = []
+    for number in range(len(scores[0])):
+        order = sorted(range(len(boxes)), key=lambda index: -scores[index][number])[:per_class]
+        if not fast:
+            order = [index for index in order if scores[index][number] > 0.3]
+        stays: list[int] = []
+        for rank, index in enumerate(order):
+            rivals = order[:rank] if fast else stays
+            if all(iou(boxes[index], boxes[rival]) <= 0.5 for rival in rivals):
+                stays.append(index)
+        kept += [(scores[index][number], index, number) for index in stays]
+    return sorted(kept, reverse=True)
+
+
 def smooth_l1(value: float) -> float:
     return 0.5 * value * value if abs(value) < 1 else abs(value) - 0.5
 

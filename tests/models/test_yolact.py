@@ -23,8 +23,6 @@ from pixelwise.models.yolact import (
     match_objects,
 )
 from pixelwise.ops.boxes import inside_boxes, scale_boxes
-from pixelwise.ops.matching import hard_negatives
-from pixelwise.ops.nms import fast_nms, traditional_nms
 from pixelwise.training.fit import Fit, fit
 from pixelwise.types import Annotation, Instances
 from tests.drawn_scenes import LABELS, DrawnScenes
@@ -37,6 +35,7 @@ from tests.models.small_yolact import (
     losses_by_loops,
     matched_by_loops,
     small_yolact,
+    suppressed_by_loops,
 )
 
 GRIDS = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
@@ -163,72 +162,7 @@ def test_the_best_pair_is_taken_first() -> None:
     assert match_objects(anchors, nothing, SIZE).tolist() == [-1, -1, -1]
 
 
-def test_three_negatives_for_each_object_are_the_hardest() -> None:
-    objects = torch.tensor([0, -1, -1, -2, -1, -1, -1, -1])
-    background = torch.tensor([0.0, 5, 1, -9, 3, 2, 4, -1])
-    logits = torch.stack([background, torch.zeros(8), torch.zeros(8)], dim=1)
-    # those that are least of background: scores -1, 1 and 2; the neutral -9 does not count
-    assert hard_negatives(logits, objects).nonzero().flatten().tolist() == [2, 5, 7]
-    assert not hard_negatives(logits, torch.full((8,), -1)).any()
-    assert hard_negatives(logits, torch.tensor([0, 1, 2, 3, 4, 5, -2, -1])).nonzero().flatten().tolist() == [7]
-
-
-# ---- suppression and masks
-
-
-def test_fast_nms_lets_the_suppressed_suppress() -> None:
-    # each overlaps the next by 6/14 of the union, the first and the third by 2/18
-    boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])
-    scores = torch.tensor([[0.9], [0.8], [0.7]])
-    fast, _ = fast_nms(boxes, scores, threshold=0.4, per_class=200)
-    ordinary, _ = traditional_nms(boxes, scores, threshold=0.4, per_class=200, smallest_score=0.05)
-    assert fast.tolist() == [0]
-    assert ordinary.tolist() == [0, 2]
-
-
-def suppressed_by_loops(
-    boxes: list[list[float]], scores: list[list[float]], *, per_class: int, fast: bool
-) -> list[tuple[float, int, int]]:
-    """Score, box and class of those that stay, best first."""
-    kept = []
-    for number in range(len(scores[0])):
-        order = sorted(range(len(boxes)), key=lambda index: -scores[index][number])[:per_class]
-        if not fast:
-            order = [index for index in order if scores[index][number] > 0.3]
-        stays: list[int] = []
-        for rank, index in enumerate(order):
-            rivals = order[:rank] if fast else stays
-            if all(iou(boxes[index], boxes[rival]) <= 0.5 for rival in rivals):
-                stays.append(index)
-        kept += [(scores[index][number], index, number) for index in stays]
-    return sorted(kept, reverse=True)
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_suppression_follows_the_definition(fast: bool) -> None:
-    generator = torch.Generator().manual_seed(5)
-    corners = torch.rand(60, 2, generator=generator) * 40
-    boxes = torch.cat([corners, corners + 10 + 20 * torch.rand(60, 2, generator=generator)], dim=1)
-    scores = torch.rand(60, 4, generator=generator)
-    if fast:
-        found = fast_nms(boxes, scores, threshold=0.5, per_class=25)
-    else:
-        found = traditional_nms(boxes, scores, threshold=0.5, per_class=25, smallest_score=0.3)
-    wanted = suppressed_by_loops(boxes.tolist(), scores.tolist(), per_class=25, fast=fast)
-    assert [(index, number) for _, index, number in wanted] == list(
-        zip(*(part.tolist() for part in found), strict=True)
-    )
-    none = torch.zeros(0, 4)
-    assert not len(fast_nms(none, none, threshold=0.5, per_class=25)[0])
-
-
-def test_a_crop_has_a_margin_of_one_cell() -> None:
-    # 8×8 cells of 10 pixels; 25…45 is 2.5…4.5 cells: from 1.5 up to but not including 5.5
-    inside = inside_boxes(torch.tensor([[25.0, 25, 45, 30], [75, -20, 500, 5]]), (80, 80), (8, 8))
-    assert inside[0].any(dim=0).nonzero().flatten().tolist() == [2, 3, 4, 5]
-    assert inside[0].any(dim=1).nonzero().flatten().tolist() == [2, 3]
-    assert inside[1].any(dim=0).nonzero().flatten().tolist() == [7]
-    assert inside[1].any(dim=1).nonzero().flatten().tolist() == [0, 1]
+# ---- detections and masks
 
 
 @pytest.mark.parametrize("arguments", [{}, {"nms": "ordinary"}, {"rescores_masks": True}])

@@ -4,12 +4,12 @@ Three tasks, each on the prediction of the one before: boxes that may be objects
 the mask in each box (stage 2), the class of each mask (stage 3), which sees the features of the box and those that the
 mask lets through. Stages 4 and 5 are stages 2 and 3 again, with the same weights, on the boxes that stage 3 regressed
 (section 3.4). The features of a box are warped so that the loss of a later stage has a gradient in the box's
-coordinates, and so in the weights of the stage that guessed it (section 3.1). At the end overlapping masks vote
+coordinates, and so in the weights of the stage that predicted it (section 3.1). At the end overlapping masks vote
 (section 3.5).
 
 Differences from the paper, and choices where paper and authors' code differ:
 - A mask has 21×21 cells, as in the authors' code (`mask_size`); the paper says 28×28.
-- Boxes are warped to 28×28 and max-pooled to 14×14 in both phases, in training and in answering. One of the authors'
+- Boxes are warped to 28×28 and max-pooled to 14×14 in both phases, in training and in prediction. One of the authors'
   releases warps directly to 14×14 in places (`warp_samples=1` does so everywhere).
 - Anchors are centred in their cells and not rounded; those that cross the border of the image are trained on too. An
   anchor whose proposal is sampled learns that proposal's object; the authors take the one that the anchor overlaps
@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import objects_to_learn, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.roi_warping import limit_gradient, warp_rois
@@ -53,7 +53,7 @@ from pixelwise.ops.boxes import (
     scale_boxes,
 )
 from pixelwise.ops.mask_voting import vote_masks
-from pixelwise.ops.matching import BACKGROUND, NEUTRAL, match_boxes, without_crowds
+from pixelwise.ops.matching import BACKGROUND, NEUTRAL, draw_at_most, match_boxes, without_crowds
 from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
@@ -87,7 +87,7 @@ class RPNSample(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What a mask stage and a class stage guessed of the sampled boxes of all images, and what they should have.
+    """What a mask stage and a class stage predicted of the sampled boxes of all images, and what they should have.
 
     Attributes:
         mask_logits: of the boxes that stand for objects.
@@ -110,22 +110,30 @@ class Phase(NamedTuple):
     delta_targets: Float[Tensor, "P 4"]
 
 
-class Output(NamedTuple):
-    """Inputs of the losses in training with ground truth; otherwise the detections, one entry for each image.
+class TrainingOutput(NamedTuple):
+    """What the losses compare.
 
     Attributes:
         rpn: stage 1.
         phases: stages 2 and 3, and stages 4 and 5.
+    """
+
+    rpn: RPNSample
+    phases: tuple[Phase, ...]
+
+
+class Output(NamedTuple):
+    """What is found, one entry for each image.
+
+    Attributes:
         boxes: of both phases, x1 y1 x2 y2 in pixels of the network's image.
         masks: probabilities in each box.
         scores: of each mask's class; channel 0 is background.
     """
 
-    rpn: RPNSample | None
-    phases: tuple[Phase, ...] | None
-    boxes: tuple[Float[Tensor, "R 4"], ...] | None
-    masks: tuple[Float[Tensor, "R m m"], ...] | None
-    scores: tuple[Float[Tensor, "R K"], ...] | None
+    boxes: tuple[Float[Tensor, "R 4"], ...]
+    masks: tuple[Float[Tensor, "R m m"], ...]
+    scores: tuple[Float[Tensor, "R K"], ...]
 
 
 class Rois(NamedTuple):
@@ -220,7 +228,7 @@ class MNC(nn.Module):
         box_batch_size_per_image: boxes that stage 3 learns from.
         foreground_fraction: of them that stand for objects, at most.
         smallest_proposal: side in pixels.
-        pre_nms_topk: boxes before the suppression, in training and in answering.
+        pre_nms_topk: boxes before the suppression, in training and in prediction.
         post_nms_topk: boxes after it; of a prediction twice as many vote, those of both phases.
         score_threshold: lowest score of a detection.
         max_detections: per image.
@@ -284,8 +292,8 @@ class MNC(nn.Module):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
-        """Both phases of the cascade, on sampled boxes where there is truth."""
+    ) -> Output | TrainingOutput:
+        """Both phases of the cascade; in training with ground truth on sampled boxes."""
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
         maps = self.features(images, sizes)
         predictions = self.rpn(maps, (images.shape[2], images.shape[3]))
@@ -293,15 +301,13 @@ class MNC(nn.Module):
             return self._learn(maps[0], predictions, valid, objects_to_learn(truth))
         boxes = self.rpn.propose(predictions, valid).boxes
         rois = _joined(boxes)
-        masks, logits, deltas = self._answer(maps[0], rois)
+        masks, logits, deltas = self._predict(maps[0], rois)
         # where no object is likeliest, the box is moved by that channel's deltas, which nothing taught
         better = decode_boxes(_of_channel(deltas, logits.argmax(dim=1)), rois.boxes, weights=RCNN_WEIGHTS)
         better = _clipped(better, rois.image_index, valid)
-        second_masks, second_logits, _ = self._answer(maps[0], Rois(better, rois.image_index))
+        second_masks, second_logits, _ = self._predict(maps[0], Rois(better, rois.image_index))
         counts = [len(one) for one in boxes]
         return Output(
-            rpn=None,
-            phases=None,
             boxes=_both(rois.boxes, better, counts),
             masks=_both(masks, second_masks, counts),
             scores=_both(logits.softmax(dim=1), second_logits.softmax(dim=1), counts),
@@ -315,10 +321,13 @@ class MNC(nn.Module):
             ClassRows("class_stage.deltas", self.things, first=4, each=4),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code."""
-        if output.rpn is None or output.phases is None:
-            raise ValueError("loss takes the output of forward in training, with ground truth")
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code.
+
+        Raises:
+            DataError: `output` is none of training with ground truth.
+        """
+        output = training_output(output, TrainingOutput)
         rpn = output.rpn
         samples = torch.tensor(len(rpn.logits), device=rpn.logits.device)
         terms = {
@@ -346,9 +355,7 @@ class MNC(nn.Module):
         return terms
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """Masks that the boxes of both phases voted on, at the original size of their image, best first."""
-        if output.boxes is None or output.masks is None or output.scores is None:
-            raise ValueError("decode takes the output of forward without ground truth")
+        """Masks that the boxes of both phases voted on, at the original size of their image, highest score first."""
         thresholds = thresholds or self.thresholds
         annotations: list[Annotation] = []
         images = zip(output.boxes, output.masks, output.scores, sizes.valid, sizes.original, strict=True)
@@ -375,7 +382,7 @@ class MNC(nn.Module):
     def _warp(self, features: Float[Tensor, "B C h w"], rois: Rois) -> Float[Tensor, "R C s s"]:
         return warp_rois(features, rois.boxes, rois.image_index, stride=16, samples=self.warp_samples)
 
-    def _answer(
+    def _predict(
         self, features: Float[Tensor, "B C h w"], rois: Rois
     ) -> tuple[Float[Tensor, "R m m"], Float[Tensor, "R K"], Float[Tensor, "R K 4"]]:
         """Mask probabilities, the logits of the masks' classes, and deltas of each box."""
@@ -390,7 +397,7 @@ class MNC(nn.Module):
         predictions: RPNPredictions,
         valid: Sequence[Sequence[int]],
         truths: Sequence[Instances],
-    ) -> Output:
+    ) -> TrainingOutput:
         """All five stages on sampled anchors and boxes.
 
         The anchors of the sampled proposals are trained on beside those that the proposal network draws (MIX_INDEX of
@@ -433,7 +440,7 @@ class MNC(nn.Module):
             boxes.append(candidates[found != NEUTRAL])
             matches.append(found[found != NEUTRAL])
         second, _ = self._phase(features, _joined(boxes), matches, objects)
-        return Output(rpn=sample, phases=(first, second), boxes=None, masks=None, scores=None)
+        return TrainingOutput(rpn=sample, phases=(first, second))
 
     def _proposals(
         self,
@@ -527,10 +534,11 @@ def draw_rois(
     """
     matches = match_rois(boxes, objects, crowds)
     overlaps = pairwise_iou(objects, boxes).amax(dim=0) if len(objects) else boxes.new_zeros(len(boxes))
-    foreground = _drawn(matches >= 0, round(count * foreground_fraction))
+    foreground = draw_at_most((matches >= 0).nonzero().flatten(), round(count * foreground_fraction))
     rest = count - len(foreground)
-    near = _drawn((matches == BACKGROUND) & (overlaps >= 0.1), round(rest * 0.85))
-    far = _drawn((matches == BACKGROUND) & (overlaps < 0.1), round(rest * 0.15))
+    background, is_near = matches == BACKGROUND, overlaps >= 0.1
+    near = draw_at_most((background & is_near).nonzero().flatten(), round(rest * 0.85))
+    far = draw_at_most((background & ~is_near).nonzero().flatten(), round(rest * 0.15))
     places = torch.cat([foreground, near, far])
     return places, matches[places]
 
@@ -613,11 +621,6 @@ def _clipped(
     return torch.where((cut == boxes).all(dim=1, keepdim=True), boxes, cut.detach())
 
 
-def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    places = eligible.nonzero().flatten()
-    return places[torch.randperm(len(places), device=places.device)[:count]]
-
-
 def _both(
     first: Float[Tensor, "R ..."], second: Float[Tensor, "R ..."], counts: Sequence[int]
 ) -> tuple[Float[Tensor, "R2 ..."], ...]:
@@ -655,7 +658,7 @@ def build(
         warp_samples: see `nn.roi_warping.warp_rois`.
         box_batch_size_per_image: boxes that the class stage learns from.
         smallest_proposal: smallest side of a proposal in pixels.
-        pre_nms_topk: boxes before the suppression, in training and in answering.
+        pre_nms_topk: boxes before the suppression, in training and in prediction.
         post_nms_topk: boxes after it.
         score_threshold: of what is predicted; the authors keep all.
         max_detections: per image.
@@ -720,6 +723,7 @@ RECIPE = Recipe(
         "optimizer.lr": "0.001, a tenth from step 20,000",
         "optimizer.head_lr_multiplier": "1",
         "optimizer.bias_lr_multiplier": "2",
+        "optimizer.head_bias_lr_multiplier": "2",
         "optimizer.weight_decay": "5e-4",
         "optimizer.clip_norm": "none",
         "poly_power": "0",
