@@ -182,7 +182,7 @@ def test_images_without_objects_teach_background() -> None:
         total = sum(term.weight * term.sum / max(1, int(term.count)) for term in system.loss(output, batch).values())
         assert math.isfinite(float(total.detach()))
         total.backward()
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
 
 

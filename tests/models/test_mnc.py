@@ -309,7 +309,7 @@ def test_images_without_objects_and_with_crowds_alone_teach_background() -> None
         assert torch.isfinite(total)
         total.backward()
         assert all(one.grad is None or torch.isfinite(one.grad).all() for one in system.parameters())
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
 
 

@@ -148,7 +148,7 @@ def test_each_stage_teaches_its_tower() -> None:
         assert {name.split(".")[0] for name, one in system.named_parameters() if one.grad is not None} == wanted
     with pytest.raises(RecipeError, match="learns 'all'"):
         unwrap(build)(num_classes=3, learns="all")
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
 
 

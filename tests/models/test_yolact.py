@@ -20,7 +20,7 @@ from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact import (
     Detections,
     MaskIoUNet,
-    match_objects,
+    match_instances,
 )
 from pixelwise.ops.boxes import inside_boxes, scale_boxes
 from pixelwise.training.fit import Fit, fit
@@ -146,7 +146,7 @@ def test_matching_follows_the_definition(seed: int) -> None:
         labels=torch.ones(9, dtype=torch.int64),
         crowd=torch.tensor([False] * 7 + [True] * 2),
     )
-    found = match_objects(anchors, truth, SIZE)
+    found = match_instances(anchors, truth, SIZE)
     assert found.tolist() == matched_by_loops(anchors.tolist(), truth, SIZE)
     assert set(range(1, 7)) <= set(found.tolist()), "every object has an anchor"
     assert {-1, -2} <= set(found.tolist())
@@ -157,9 +157,9 @@ def test_the_best_pair_is_taken_first() -> None:
     # both objects overlap the first anchor most; the second overlaps it more, so the first gets its second best
     anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 30, 30], [50, 50, 60, 60]])
     truth = Instances(boxes=torch.tensor([[0.0, 0, 10, 6], [0, 0, 10, 9]]), labels=torch.tensor([1, 2]))
-    assert match_objects(anchors, truth, SIZE).tolist() == [1, 0, -1]
+    assert match_instances(anchors, truth, SIZE).tolist() == [1, 0, -1]
     nothing = Instances(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
-    assert match_objects(anchors, nothing, SIZE).tolist() == [-1, -1, -1]
+    assert match_instances(anchors, nothing, SIZE).tolist() == [-1, -1, -1]
 
 
 # ---- detections and masks
@@ -361,10 +361,10 @@ def test_what_is_missing_is_said() -> None:
     batch = batch_of(ellipses(0, 2))
     with pytest.raises(DataError, match="without ground truth"):
         system.loss(system(batch.images), batch)
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, truth=(Annotation(),))
     boxes = Annotation(instances=Instances(boxes=torch.tensor([[0.0, 0, 50, 50]]), labels=torch.tensor([1])))
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system.loss(system(batch.images, truth=(boxes,)), batch_of(boxes))
 
 

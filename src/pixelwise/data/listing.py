@@ -242,11 +242,6 @@ class Listing:
         return str(path) if named else f"{path} (image {item.id})"
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: `1 image`, `1,204 images`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def sides(size: Size) -> str:
     """Height×width."""
     return f"{size[0]}×{size[1]}"

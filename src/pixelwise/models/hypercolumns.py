@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn, training_output
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
@@ -303,7 +303,7 @@ class Hypercolumns(nn.Module):
         # half precision does not resolve neighbouring pixels
         found = [self._propose(picture).to(images.device) for picture in pictures]
         if self.training and truth is not None:
-            return self._learn(maps, found, objects_to_learn(truth))
+            return self._learn(maps, found, training_instances(truth))
         boxes, rows = torch.cat(found), [len(one) for one in found]
         logits, deltas = self.box_predictor(self._vectors(maps, found))
         parts = zip(logits.split(rows), deltas.split(rows), found, valid, strict=True)
@@ -689,3 +689,5 @@ RECIPES = {
     )
 }
 """Of the variants: no library has weights of CaffeNet, so its first layers are trained too."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

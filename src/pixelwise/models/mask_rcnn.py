@@ -46,7 +46,7 @@ from pixelwise.contracts import (
     flat_arguments,
 )
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, objects_to_learn
+from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.fpn import FPN, pyramid_maps
@@ -222,7 +222,7 @@ class MaskRCNN(nn.Module):
             ClassRows("mask_head.predictor", self.things),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the ground truth)
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
         """The five terms, all of weight 1: objectness and boxes of anchors; classes, boxes and masks of proposals.
 
         Raises:
@@ -273,7 +273,7 @@ class MaskRCNN(nn.Module):
         levels = self._levels(x)
         predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
         whole = [images.new_tensor([[0.0, 0.0, size[1], size[0]]])] * len(images)
-        vectors, features = self._look_into(levels, whole)
+        vectors, features = self._box_features(levels, whole)
         logits, deltas = self.box_predictor(vectors)
         features = self.mask_pooling(levels, whole) if features is None else features
         masks = self.mask_head(features, torch.ones(len(images), dtype=torch.int64, device=images.device))
@@ -314,7 +314,7 @@ class MaskRCNN(nn.Module):
         proposals = self.rpn.propose(predictions, sizes)
         if truth is None:
             return self._detect(levels, proposals, sizes)
-        instances = objects_to_learn(truth)
+        instances = training_instances(truth)
         anchors = self.rpn.sample(predictions, instances)
         channels = [channels_of(one.labels, self.things) for one in instances]
         rois = sample_rois(
@@ -327,7 +327,7 @@ class MaskRCNN(nn.Module):
             anchor_targets=anchors.targets,
         )
 
-    def _look_into(
+    def _box_features(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R _ _ _"] | None]:
         """A vector for each box, and with C4 the features that the mask head shares."""
@@ -341,7 +341,7 @@ class MaskRCNN(nn.Module):
     def _learn(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], rois: RoISamples, instances: Sequence[Instances]
     ) -> Output:
-        vectors, features = self._look_into(levels, rois.boxes)
+        vectors, features = self._box_features(levels, rois.boxes)
         logits, deltas = self.box_predictor(vectors)
         channels = torch.cat(rois.channels)
         positives = (channels > 0).nonzero().flatten()
@@ -378,7 +378,7 @@ class MaskRCNN(nn.Module):
     ) -> tuple[tuple[Float[Tensor, "_ 4"], ...], tuple[Int64[Tensor, " _"], ...], tuple[Float[Tensor, " _"], ...]]:
         """The final boxes of each image, their channels and their scores."""
         counts = [len(boxes) for boxes in proposals.boxes]
-        logits, deltas = self.box_predictor(self._look_into(levels, proposals.boxes)[0])
+        logits, deltas = self.box_predictor(self._box_features(levels, proposals.boxes)[0])
         parts = zip(logits.split(counts), deltas.split(counts), proposals.boxes, sizes, strict=True)
         detections = [
             select_detections(
@@ -405,7 +405,7 @@ class MaskRCNN(nn.Module):
     ) -> Float[Tensor, "R M M"]:
         """Mask logits of the boxes of each image, each for its channel."""
         if self.box_head is None:
-            _, features = self._look_into(levels, boxes)
+            _, features = self._box_features(levels, boxes)
             assert features is not None
         else:
             features = self.mask_pooling(levels, boxes)
@@ -532,8 +532,8 @@ def build(
         least_side=1.0 if detector.inclusive_boxes else 0.0,
         strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
         convolutions=rpn_convolutions,
-        top=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
-        kept=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
+        pre_nms_topk=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
+        post_nms_topk=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
     )
 
     def pooling(size: int) -> RoIPooling:
@@ -663,3 +663,46 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+PUBLISHED_STAGE = Stage(
+    steps=90_000,
+    batch_size=16,
+    crop_size=0,
+    optimizer=Optimizer(
+        lr=0.02,
+        bias_lr_multiplier=2.0,
+        head_bias_lr_multiplier=2.0,
+        weight_decay=1e-4,
+        norm_weight_decay=0.0,
+        momentum=0.9,
+    ),
+    augmentation=Augmentation(scale_min=1.0, scale_max=1.0, short_sides=(800,)),
+    schedule="step",
+    milestones=(60_000, 80_000),
+    warmup_steps=500,
+    warmup_factor=1 / 3,
+    freeze_batch_norm=True,
+    frozen_stages=1,
+)
+"""Detectron's 1x, of `e2e_mask_rcnn_R-50-FPN_1x.yaml`; section 3.1 has 160,000 steps with a drop at 120,000."""
+
+DETECTRON2_STAGE = replace(
+    PUBLISHED_STAGE,
+    optimizer=Optimizer(lr=0.02, weight_decay=1e-4, norm_weight_decay=1e-4, momentum=0.9),
+    augmentation=replace(PUBLISHED_STAGE.augmentation, short_sides=(640, 672, 704, 736, 768, 800)),
+    warmup_steps=1_000,
+    warmup_factor=1 / 1_000,
+    arguments={"post_nms_topk": (1_000, 1_000), "sampling_ratio": 0, "rpn_beta": 0.0, "box_beta": 0.0},
+)
+"""detectron2's 1x, of `Base-RCNN-FPN.yaml`; its biases are decayed as weights are."""
+
+THREE_TIMES = {"steps": 270_000, "milestones": (210_000, 250_000)}
+"""What detectron2 and UPSNet call 3x."""
+
+PUBLISHED = {
+    "paper": dict.fromkeys(("mask_rcnn", *VARIANTS), Recipe(stages=(PUBLISHED_STAGE,), input_size=1333)),
+    "paper_3x": dict.fromkeys(
+        ("mask_rcnn", *VARIANTS), Recipe(stages=(replace(DETECTRON2_STAGE, **THREE_TIMES),), input_size=1333)
+    ),
+}
+"""`paper` as the authors' Detectron, `paper_3x` as detectron2's `mask_rcnn_R_50_FPN_3x.yaml`."""

@@ -1,34 +1,33 @@
 """SDS: Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014.
 
-Class-agnostic regions, each a set of superpixels, are described by two towers: one sees the region's box, the other
-the same crop with everything but the region at the mean colour (section 3.2). Linear SVMs on the joined features say
-what a region shows (section 3.3); regions that share a superpixel with a better one of the class are suppressed; for
-each class 10×10 logistic regressors guess where in the box the object is, and a last one says which superpixels belong
-to it (section 3.4).
+Class-agnostic regions, each a set of superpixels, are described by two towers: one takes the region's box, the other
+the same crop with everything but the region at the mean colour (section 3.2). Linear SVMs on the concatenated features
+classify the regions (section 3.3). A region is suppressed if it shares a superpixel with a higher-scoring one of its
+class. For each class 10×10 logistic regressors predict where in the box the instance lies, and a last one predicts
+which superpixels belong to it (section 3.4).
 
-Learnt in several stages: the towers by gradients, one alone, then the other, which begins as a copy of it, then both
-(the paper's B, then C: `learns`); then the SVMs and the regressors, which are solved exactly. Their solutions are
-buffers of the module. Until there are SVMs, the towers' own classifier scores regions; until there are regressors,
-regions stay as they are.
+It is trained in several stages: the towers by gradient descent, one alone, then the other, which begins as a copy of
+it, then both (the paper's B, then C: `learns`); then the SVMs and the regressors, which are solved exactly. Their
+solutions are buffers of the module. Before the SVMs are fitted, the towers' own classifier scores regions; before the
+regressors are fitted, regions are not refined.
 
-With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are told by boxes, without the
-latent pass, and boxes that suppress each other from an IoU of 0.3. With `pastes` the prediction has a class for each
-pixel
-too: the highest-scoring regions are pasted one over another (section 5; `ops.semantic_pasting`).
+With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are selected by box IoU, without
+the latent pass, and NMS of boxes at an IoU of 0.3. With `pastes` the prediction has a class for each pixel too: the
+highest-scoring regions are pasted one over another (section 5; `ops.semantic_pasting`).
 
 Differences from the paper and the authors' code:
-- The proposals are not MCG's: superpixels merged by likeness (`ops.superpixels`), or those that the data bring
+- The proposals are not MCG's: superpixels merged by similarity (`ops.superpixels`), or those that the data bring
   (`data.proposals` reads files). Other proposals change the AP.
-- `caffenet` has the layers of the published network, with our mean and deviation in RGB. Other towers are backbones
-  whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
-- Windows of one batch are drawn image by image, a quarter of them objects; the authors draw them from all images.
-- The answer's scores are the logistic function of the SVMs' margins, which keeps their order.
-- In the latent pass an object that no candidate overlaps enough keeps its own region; in the code it is skipped.
+- `caffenet` has the layers of the published network, with our mean and standard deviation in RGB. Other towers are
+  backbones whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
+- Regions of one batch are sampled image by image, a quarter of them positive; the authors sample them from all images.
+- The predicted scores are the logistic function of the SVMs' margins, which keeps their order.
+- In the latent pass an instance that no candidate overlaps enough keeps its own region; in the code it is skipped.
 - Regressors are fitted by L-BFGS, all cells of a class at once, with a penalty of our choice. The candidate's mask is
-  read at the cells' centres; the authors' resizing averages.
-- A region without superpixels after the refinement keeps what it was.
-- The threshold of the pasting is found on the training images, so that one image can be answered alone; the authors
-  find it on the images that they answer. Until there are SVMs it is a probability of one half.
+  sampled at the cells' centres; the authors' resizing averages.
+- A region without superpixels after the refinement stays unrefined.
+- The threshold of the pasting is fitted on the training images, so that a prediction needs one image alone; the authors
+  fit it on the images that they predict. Before the SVMs are fitted it is a probability of one half.
 - The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
@@ -57,11 +56,11 @@ from pixelwise.contracts import (
     Traits,
 )
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn, training_output
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
-from pixelwise.nn.region_solvers import Detects, Samples, fit_refiners, fit_svms
+from pixelwise.nn.region_solvers import AnnotatedImages, Detects, fit_refiners, fit_svms
 from pixelwise.nn.rpn import split_crowds
 from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
 from pixelwise.ops.matching import draw_at_most
@@ -85,23 +84,23 @@ TASK = "instance"
 TRAITS = Traits(takes_proposals=True)
 
 FOREGROUND_IOU = 0.5
-"""Of a region with an object's, or in the box tower's stage of their boxes."""
+"""Smallest IoU of a positive region with an instance; in the box tower's stage, of their boxes."""
 CROPS_AT_ONCE = 64
 
 BOX_NMS_IOU = 0.3
-"""From which a better box of the class suppresses another."""
+"""IoU from which a box suppresses one of its class with a lower score."""
 
 REFINEMENT_THRESHOLD = 0.5
 Learns = Literal["box", "region", "joint"]
-"""Which tower changes in training, with a classifier of its own: one of them, or both with one classifier for both."""
+"""Which tower is trained: one of them with a classifier of its own, or both with one classifier for both."""
 
 
 class TrainingOutput(NamedTuple):
-    """What the loss compares, of the sampled regions of all images.
+    """Inputs of the loss, of the sampled regions of all images.
 
     Attributes:
         logits: channel 0 is background.
-        labels: their channels.
+        labels: their target channels.
     """
 
     logits: Float[Tensor, "R K"]
@@ -109,15 +108,15 @@ class TrainingOutput(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What was found, one entry for each image.
+    """The detections, one entry for each image.
 
     Attributes:
-        scores: of the detections, in [0, 1], highest first.
+        scores: in [0, 1], highest first.
         channels: of their classes, from 1 on.
-        regions: the number of the proposal that each detection comes from.
-        superpixels: at the network's size without padding.
+        regions: index of the proposal of each detection.
+        superpixels: at the network's input size without padding.
         members: 1 for the superpixels of each detection.
-        paste_above: the score above which a detection is pasted; None where nothing is.
+        paste_above: score above which a detection is pasted; None where none is.
     """
 
     scores: tuple[Float[Tensor, " N"], ...]
@@ -129,7 +128,7 @@ class Output(NamedTuple):
 
 
 class Tower(nn.Module):
-    """From crops to feature vectors: a backbone, and two hidden layers.
+    """Maps crops to feature vectors: a backbone and two hidden layers.
 
     Args:
         backbone: whose deepest map is used.
@@ -166,11 +165,11 @@ class SDS(nn.Module):
         crop_size: pixels.
         learns: see Learns.
         detects: see Detects.
-        pastes: answer with a class for each pixel, too.
-        proposal_side: longest side in pixels of the image in which proposals are found.
+        pastes: predict a class for each pixel, too.
+        proposal_side: longest side in pixels of the image on which proposals are computed.
         proposals: at most so many per image.
         box_batch_size_per_image: regions that are trained on.
-        foreground_fraction: of them that show objects, at most.
+        foreground_fraction: largest fraction of positives among them.
         score_threshold: lowest score of a detection.
         max_detections: per image.
     """
@@ -220,7 +219,7 @@ class SDS(nn.Module):
         self.register_buffer("svm_bias", torch.zeros(len(things)))
         self.register_buffer("feature_scale", torch.ones(()))
         self.register_buffer("has_svms", torch.zeros(len(things), dtype=torch.bool))
-        # the last column is the constant's
+        # the last column is the intercept
         self.register_buffer("cell_weight", torch.zeros(len(things), CELLS**2, 2 * width + CELLS**2 + 1))
         self.register_buffer("superpixel_weight", torch.zeros(len(things), 3))
         self.register_buffer("has_refiner", torch.zeros(len(things), dtype=torch.bool))
@@ -235,7 +234,7 @@ class SDS(nn.Module):
 
     @property
     def backbone(self) -> Backbone:
-        """That of the tower that learns alone, or of the box tower; pretrained weights go there."""
+        """The backbone of the one tower that is trained, or of the box tower; pretrained weights are loaded there."""
         return (self.region_tower if self.learns == "region" else self.box_tower).backbone
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
@@ -251,14 +250,14 @@ class SDS(nn.Module):
         memory: Any = None,  # noqa: ARG002
         proposals: Sequence[Regions | None] | None = None,
     ) -> Output | TrainingOutput:
-        """What is found; in training with ground truth the scores of sampled regions.
+        """The detections; in training with ground truth the logits of sampled regions.
 
         Args:
             images: RGB in [0, 1].
             sizes: valid height and width of each.
-            truth: of each, to learn from.
+            truth: of each, for training.
             memory: not used.
-            proposals: the regions of each, at any size; where None stands they are found here.
+            proposals: the regions of each, at any size; None computes them here.
         """
         given = [None] * len(images) if proposals is None else proposals
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
@@ -268,8 +267,8 @@ class SDS(nn.Module):
             self._candidates(image, size, regions) for image, size, regions in zip(images, valid, given, strict=True)
         ]
         if self.training and truth is not None:
-            return self._learn(parts, candidates, objects_to_learn(truth))
-        found = [self._answer(image, regions) for image, regions in zip(parts, candidates, strict=True)]
+            return self._learn(parts, candidates, training_instances(truth))
+        found = [self._predict(image, regions) for image, regions in zip(parts, candidates, strict=True)]
         scores, channels, numbers, members = zip(*found, strict=True)
         return Output(
             scores=scores,
@@ -290,13 +289,13 @@ class SDS(nn.Module):
         )
 
     def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """Cross-entropy of the sampled regions. Raises DataError for another output than that of training."""
+        """Cross-entropy of the sampled regions. Raises DataError for an output of prediction."""
         output = training_output(output, TrainingOutput)
         total = F.cross_entropy(output.logits, output.labels, reduction="sum")
         return {"class": Term(total, torch.tensor(len(output.labels), device=total.device))}
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The regions at the original size of their image, best first."""
+        """The regions at the original size of their image, highest score first."""
         annotations: list[Annotation] = []
         for index, (height, width) in enumerate(sizes.original):
             kept = (thresholds or self.thresholds).places(output.scores[index])
@@ -304,7 +303,7 @@ class SDS(nn.Module):
             regions = Regions(output.superpixels[index], members).resized((height, width))
             scores, boxes = output.scores[index][kept].cpu().float(), regions.boxes()
             labels = class_ids_of(output.channels[index][kept].cpu(), self.things)
-            # superpixels of a pixel or two may vanish in a smaller original
+            # superpixels of a pixel or two may vanish where the original is smaller
             seen = (boxes[:, 2] > boxes[:, 0]).nonzero().flatten()
             places = boxes.long().tolist()
             ids = regions.superpixels.long()
@@ -338,12 +337,12 @@ class SDS(nn.Module):
     def region_features(
         self, image: Float[Tensor, "1 3 h w"], regions: Regions, *, towers: Learns = "joint"
     ) -> Float[Tensor, "R D"]:
-        """What the towers say of each region; of both, box first, or of one.
+        """Features of each region by both towers, box first, or by one.
 
         Args:
             image: normalised.
             regions: of it.
-            towers: which are asked.
+            towers: which ones run.
         """
         boxes = regions.boxes().to(image)
         parts = torch.arange(len(boxes)).split(CROPS_AT_ONCE) if len(boxes) else ()
@@ -367,12 +366,12 @@ class SDS(nn.Module):
         return at_least_float32(torch.cat(asked, dim=1))
 
     def logits(self, features: Float[Tensor, "R D"]) -> Float[Tensor, "R K"]:
-        """Of the classifier of the towers that learn."""
+        """Logits of the classifier of the towers that are trained."""
         scores = {"box": self.box_score, "region": self.region_score, "joint": self.joint_score}
         return at_least_float32(scores[self.learns](features))
 
     def margins(self, features: Float[Tensor, "R D"]) -> Float[Tensor, "R T"]:
-        """Of the SVMs; those without one prediction as those that are sure there is nothing."""
+        """Margins of the SVMs; a class without an SVM has a very low one."""
         margins = (features * self.feature_scale) @ self.svm_weight.T + self.svm_bias
         return torch.where(self.has_svms, margins, -1e3)
 
@@ -381,9 +380,9 @@ class SDS(nn.Module):
 
         Args:
             regions: with the region.
-            which: its number.
+            which: its index.
             features: of it.
-            thing: number of the class, from 0 on.
+            thing: index of the class among the things, from 0 on.
         """
         original = regions.members[which]
         if not self.has_refiner[thing]:
@@ -406,7 +405,7 @@ class SDS(nn.Module):
         return Regions(given.superpixels.cpu(), given.members.cpu()).resized(valid)
 
     def propose(self, picture: UInt8[Tensor, "3 h w"]) -> Regions:
-        """Regions of merged superpixels, found in an image of at most `proposal_side` pixels; fewer in training."""
+        """Regions of merged superpixels, computed on an image of at most `proposal_side` pixels; fewer in training."""
         strategies = STRATEGIES[:1] if self.training else STRATEGIES
         return propose_at(picture, side=self.proposal_side, count=self.proposals, strategies=strategies)
 
@@ -435,16 +434,16 @@ class SDS(nn.Module):
                 crops.append(crop)
                 masks.append(mask)
         if sum(map(len, labels)):
-            # the crops of all images at once: batch norms see them all
+            # the crops of all images in one batch, for the batch norms' statistics
             features = self._tower_features(torch.cat(crops), torch.cat(masks), towers=self.learns)
         else:
             features = images[0].new_zeros(0, self._width(self.learns))
         return TrainingOutput(logits=self.logits(features), labels=torch.cat(labels))
 
-    def _answer(
+    def _predict(
         self, image: Float[Tensor, "1 3 h w"], regions: Regions
     ) -> tuple[Float[Tensor, " N"], Int64[Tensor, " N"], Int64[Tensor, " N"], UInt8[Tensor, "N S"]]:
-        """Scores, channels, numbers of the proposals and superpixels of what one image shows."""
+        """Scores, channels, indices of the proposals and superpixels of the detections in one image."""
         both = bool(self.has_svms.any())
         features = self.region_features(image, regions, towers="joint" if both else self.learns)
         scores = self.margins(features).sigmoid() if both else self.logits(features).softmax(dim=1)[:, 1:]
@@ -466,7 +465,7 @@ class SDS(nn.Module):
         return scores[rows, things], things + 1, rows, stacked.to(torch.uint8)
 
     def survivors(self, regions: Regions, usable: Int64[Tensor, " U"], scores: Float[Tensor, " U"]) -> Tensor:
-        """The numbers of those of some regions that no better one of their class suppresses, best first."""
+        """Indices of the regions that survive NMS within one class, highest score first."""
         if self.detects == "boxes":
             # torchvision suppresses above the threshold, the authors from it on
             return nms(regions.boxes().to(scores)[usable], scores, BOX_NMS_IOU - 1e-6)
@@ -474,7 +473,7 @@ class SDS(nn.Module):
 
 
 def with_truth(regions: Regions, truth: Instances) -> tuple[Regions, Instances, Float[Tensor, "C 4"]]:
-    """Proposals cut along the objects, which are appended in order; the objects; the crowds' boxes.
+    """Proposals cut along the instances, which are appended in order; the instances; the crowds' boxes.
 
     Args:
         regions: of an image.
@@ -499,15 +498,15 @@ def draw_regions(
     foreground_fraction: float,
     by_box: bool,
 ) -> tuple[Int64[Tensor, " S"], Int64[Tensor, " S"]]:
-    """Regions to learn from and their channels, drawn with torch's generator.
+    """Sample regions to train on, and their channels, with torch's generator.
 
     Args:
-        regions: the last ones are the objects', in order.
+        regions: the last ones are the instances, in order.
         objects: their boxes.
         channels: their classes.
-        crowds: boxes in which background is not drawn.
+        crowds: boxes in which no background is sampled.
         count: regions.
-        foreground_fraction: of the count, at most.
+        foreground_fraction: largest fraction of positives.
         by_box: compare boxes, not regions.
     """
     total, boxes = len(objects), regions.boxes()
@@ -534,11 +533,11 @@ def draw_regions(
 
 def copy_box_tower(
     system: SDS,
-    samples: Samples,  # noqa: ARG001
+    samples: AnnotatedImages,  # noqa: ARG001
     *,
     input_size: int,  # noqa: ARG001
 ) -> Iterator[SolverProgress]:
-    """Let the region tower begin where the box tower stands, as the paper's network A."""
+    """Initialise the region tower with the box tower's weights, as in the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
     yield SolverProgress("copy_box_tower", 1, 1)
 
@@ -567,17 +566,17 @@ def build(
         backbone: of both towers: `caffenet` is the paper's; any other of `nn.backbones.build_backbone`.
         width: of each tower's features; 4,096 with caffenet, else 512, if not given.
         crop_size: pixels; 227 with caffenet, else 96, if not given.
-        learns: `box`, `region` or `joint`: which towers learn; a stage of the recipe has it as argument.
+        learns: `box`, `region` or `joint`: which towers are trained; each stage of the recipe sets it.
         detects: `regions`, or `boxes` for the paper's box detector.
-        pastes: answer with a class for each pixel, too; class 0 where no region lies.
-        proposal_side: longest side in pixels of the image in which proposals are found.
+        pastes: predict a class for each pixel, too; class 0 where no region lies.
+        proposal_side: longest side in pixels of the image on which proposals are computed.
         proposals: at most so many per image.
         box_batch_size_per_image: regions that are trained on.
         score_threshold: lowest score of a detection.
         max_detections: per image.
 
     Raises:
-        RecipeError: an unknown backbone, or a tower or a way to detect that does not exist.
+        RecipeError: an unknown backbone, `learns` or `detects`.
     """
     if learns not in ("box", "region", "joint"):
         raise RecipeError(f"learns '{learns}': box, region or joint")
@@ -671,7 +670,9 @@ RECIPE = Recipe(
         **{f"{stage}.{name}": value for stage in ("box", "region", "joint") for name, value in _PAPER_STAGE.items()},
     },
 )
-"""The towers, then what is solved exactly on their features."""
+"""The towers, then the SVMs and regressors on their features."""
 
 RECIPES = {"sds_caffenet_boxes": replace(RECIPE, stages=RECIPE.stages[:-1])}
 """Of the variants: boxes are not refined."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

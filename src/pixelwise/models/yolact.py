@@ -1,22 +1,22 @@
 """YOLACT: Bolya, Zhou, Xiao, Lee, "YOLACT: Real-time Instance Segmentation", ICCV 2019; and "YOLACT++: Better Real-time
 Instance Segmentation", TPAMI 2020.
 
-One network gives, for the whole image, some prototype masks, and for each anchor a class, a box and one coefficient for
-each prototype. An object's mask is the sigmoid of the sum of prototypes times coefficients, cut at its box (section 3).
-Fast NMS lets boxes suppress others that are suppressed themselves, so that it is one comparison of matrices (section
-3.4). YOLACT++ adds deformable convolutions, three times as many anchors, and fast mask re-scoring, a small network that
+One network predicts prototype masks for the whole image, and for each anchor a class, a box and one coefficient for
+each prototype. An instance's mask is the sigmoid of the sum of prototypes times coefficients, cropped to its box
+(section 3). In Fast NMS suppressed boxes suppress others too, so that it is one comparison of matrices (section 3.4).
+YOLACT++ adds deformable convolutions, three times as many anchors, and fast mask re-scoring, a small network that
 predicts the IoU of each mask.
 
 Differences from the paper, and from the authors' code where it says more:
 - The image is stretched to a square, as in the paper; sides other than 550 are allowed, and anchors then keep their
   share of the image, as in the authors' configurations for 400 and 700 pixels (which round them; `anchor_sizes` takes
   theirs).
-- Ground truth boxes below 4/550 of a side are skipped, as in the authors' augmentation; so are, of the mask loss,
-  objects without a mask. An image without objects gives no loss of anchors.
-- The mask loss is computed from logits inside the crop, so that saturated wrong pixels keep their gradient; what the
-  ground truth has beyond the crop of one pixel's margin counts nothing, where the authors add a constant.
+- Ground truth boxes below 4/550 of a side are skipped, as in the authors' augmentation; the mask loss skips instances
+  without a mask. An image without instances has no anchor losses.
+- The mask loss is computed from logits inside the crop, so that saturated wrong pixels keep their gradient. Pixels of
+  the ground truth outside the crop, which has a margin of one pixel, do not count; the authors add a constant for them.
 - Mask-IoU: grids below 63 cells are padded with zeros, as its five unpadded convolutions need. The rescored value is
-  the one score of an object; the authors evaluate boxes by the class score and masks by the rescored one.
+  the one score of an instance; the authors evaluate boxes by the class score and masks by the rescored one.
 - Boxes keep their fractions; the authors cut them to whole pixels for boxes, not for masks. Traditional NMS, an option,
   is torchvision's, without the added pixel of the authors' Cython, and keeps as many candidates of a class as Fast NMS.
 - The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
@@ -47,7 +47,7 @@ from pixelwise.contracts import (
     flat_arguments,
 )
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn, training_output
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.convolution import convolution
@@ -77,18 +77,18 @@ TRAITS = Traits(stretches_input=True)
 
 MEAN = tuple(value / 255 for value in (123.68, 116.78, 103.94))
 STD = tuple(value / 255 for value in (58.40, 57.12, 57.38))
-"""What the authors' ResNets expect of RGB values; in their code in the order BGR, before channels are turned."""
+"""Mean and standard deviation of RGB values for the authors' ResNets; their code has them in the order BGR."""
 
 ANCHOR_RATIOS = (1.0, 0.5, 2.0)
 """Width over height (section 3.3)."""
 TOP_K = 200
-"""So many candidates of each class go into NMS."""
+"""Number of the highest-scoring candidates of each class that go into NMS."""
 SMALLEST_SIDE = 4 / 550
-"""Objects below such a part of the image's sides are skipped."""
+"""Instances below this fraction of the image's sides are skipped."""
 SMALLEST_MASK = 25
-"""Cells of an object's mask from which on YOLACT++ learns no IoU."""
-IGNORED = -1
-"""Stands for an anchor that the class loss skips."""
+"""Mask re-scoring is trained on instances of more cells."""
+NOT_IN_LOSS = -1
+"""Target of an anchor that the class loss skips."""
 
 Anchors = Literal["square", "ratios"]
 """Shape of the anchors of ratios 1/2 and 2.
@@ -99,15 +99,15 @@ Anchors = Literal["square", "ratios"]
 
 
 class Predictions(NamedTuple):
-    """What the network predicts of P anchors with C prototypes.
+    """Predictions for P anchors with C prototypes.
 
     Attributes:
-        logits: of each class before the softmax, channel 0 for no object.
-        deltas: of the boxes, in SSD's coding.
+        logits: of each class; channel 0 is background.
+        deltas: of the boxes, in SSD's encoding.
         coefficients: in (-1, 1), one for each prototype.
-        prototypes: not negative, at twice the size of the largest feature map.
-        anchors: x1 y1 x2 y2 in pixels of the network's image, the same for all images.
-        image_sizes: height and width of the network's image, padding included, the same for all.
+        prototypes: at least 0, at twice the size of the largest feature map.
+        anchors: x1 y1 x2 y2 in pixels of the network's input, the same for all images.
+        image_sizes: height and width of the network's input, padding included, the same for all.
     """
 
     logits: Float[Tensor, "B P K"]
@@ -119,15 +119,16 @@ class Predictions(NamedTuple):
 
 
 class TrainingOutput(NamedTuple):
-    """What the losses compare.
+    """Inputs of the losses for P anchors.
 
     Attributes:
-        predictions: of all anchors.
-        objects: the number in the ground truth of the object that an anchor stands for, or BACKGROUND, or NEUTRAL.
-        targets: the channel that the class loss expects, or IGNORED for what is neither an object nor a hard negative.
-        masked: of each image the anchors whose masks are evaluated.
+        predictions: for all anchors.
+        objects: index of the ground truth instance that an anchor is matched to, or BACKGROUND, or NEUTRAL.
+        targets: target channel of the class loss, or NOT_IN_LOSS for neither a positive nor a hard negative.
+        masked: of each image the anchors whose masks enter the mask loss.
         mask_logits: of these anchors.
-        mask_ious: of these anchors, predicted for the true class from their masks; None without mask re-scoring.
+        mask_ious: of these anchors, predicted from their masks for the ground truth class; None without
+            mask re-scoring.
         semantic_logits: of each class at each cell of the largest feature map.
     """
 
@@ -141,10 +142,10 @@ class TrainingOutput(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What is found in one image, highest score first.
+    """The detections in one image, highest score first.
 
     Attributes:
-        boxes: x1 y1 x2 y2 in pixels of the network's image, may leave it.
+        boxes: x1 y1 x2 y2 in pixels of the network's input, may exceed it.
         scores: in [0, 1].
         channels: of the class, from 1 on.
         masks: in [0, 1] on the prototypes' grid, which covers the image; zero beyond the box.
@@ -157,11 +158,11 @@ class Detections(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What is found.
+    """The detections, and what they are made of.
 
     Attributes:
-        predictions: of all anchors.
-        detections: of each image.
+        predictions: for all anchors.
+        detections: in each image.
     """
 
     predictions: Predictions
@@ -170,10 +171,10 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorArguments:
-    """The arguments of `build` that YolactEdge has too.
+    """Arguments of `build` that YOLACT shares with YolactEdge.
 
     Attributes:
-        thing_ids: class ids of what is found; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: see `nn.backbones.build_backbone`.
         channels: of the feature pyramid.
         prototypes: 32 in the paper (table 2b).
@@ -183,12 +184,13 @@ class DetectorArguments:
         anchor_scales: sizes at each level, by which it is divided into equal ratios up to twice the size; 3 in
             YOLACT++.
         anchor_image_side: see `anchor_sizes`; in images of other sides, anchors have the same share of each.
-        masks_to_train: of each image, at most; the authors have 300 at 700 pixels.
+        masks_to_train: largest number per image, the loss of the sampled ones is scaled to all; the authors have 300 at
+            700 pixels.
         nms: `fast`, or `ordinary` within each class.
-        candidate_threshold: anchors whose best class scores no more go out before NMS.
-        nms_threshold: largest IoU of two objects of a class.
-        score_threshold: of what is predicted; at 0, as the authors evaluate, everything is: with Fast NMS also classes
-            of a candidate that score less than `candidate_threshold`.
+        candidate_threshold: anchors whose highest class score does not exceed it are dropped before NMS.
+        nms_threshold: largest IoU of two detections of a class.
+        score_threshold: lowest score of a detection. At 0, as the authors evaluate, all are kept, with Fast NMS also
+            classes of a candidate that score less than `candidate_threshold`.
         max_detections: per image.
     """
 
@@ -213,11 +215,11 @@ DETECTOR = DetectorArguments()
 
 
 class Protonet(nn.Sequential):
-    """The prototypes (figure 3), not negative, so that what is on stands out.
+    """The prototypes (figure 3), after a ReLU, so that none is negative.
 
     Args:
         channels: of the map.
-        prototypes: how many.
+        prototypes: their number.
     """
 
     def __init__(self, channels: int, prototypes: int) -> None:
@@ -236,8 +238,8 @@ class Head(nn.Module):
     Args:
         channels: of the maps.
         anchors: of each cell.
-        classes: channels of the scores.
-        prototypes: how many coefficients.
+        classes: channels of the logits.
+        prototypes: number of coefficients.
     """
 
     def __init__(self, channels: int, *, anchors: int, classes: int, prototypes: int) -> None:
@@ -261,14 +263,15 @@ class Head(nn.Module):
 
 
 class MaskIoUNet(nn.Module):
-    """Fast mask re-scoring: the IoU of a mask with its object, from the mask alone, for each class (YOLACT++, 5.3).
+    """Fast mask re-scoring: predicts the IoU of a mask with its instance from the mask alone, for each class (YOLACT++,
+    section 5.3).
 
     Args:
         things: classes.
     """
 
     SMALLEST = 63
-    """Cells along a side of which five unpadded convolutions leave one."""
+    """Side in cells that five unpadded convolutions reduce to one."""
 
     def __init__(self, things: int) -> None:
         super().__init__()
@@ -284,7 +287,7 @@ class MaskIoUNet(nn.Module):
         )
 
     def forward(self, masks: Float[Tensor, "N h w"]) -> Float[Tensor, "N T"]:
-        """Not negative, may exceed 1."""
+        """IoUs of at least 0; they may exceed 1."""
         below, beyond = (max(0, self.SMALLEST - side) for side in masks.shape[1:])
         return self.convolutions(F.pad(masks[:, None], (0, beyond, 0, below))).amax(dim=(2, 3))
 
@@ -295,7 +298,7 @@ class YOLACT(nn.Module):
     Args:
         backbone: with maps of stride 8, 16 and 32.
         things: class ids of the things, ascending.
-        detector: its other fields than the backbone's and the things.
+        detector: all but its backbone and its things.
         rescores_masks: predict each mask's IoU, and multiply the class score by it.
     """
 
@@ -352,7 +355,7 @@ class YOLACT(nn.Module):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output | TrainingOutput:
-        """What is found; in training with ground truth what the losses compare."""
+        """The detections; in training with ground truth the inputs of the losses."""
         levels, size = self._pyramid(zero_beyond(self.normalize(images), sizes)), (images.shape[2], images.shape[3])
         if self.training and truth is not None:
             return self.compare(levels, size, truth)
@@ -360,8 +363,9 @@ class YOLACT(nn.Module):
         return Output(predictions, self.detect(predictions))
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
-        """Maps before the sorting, without the coefficients, whose tanh tells roundings apart where a new network's are
-        large."""
+        """Maps before detections are sorted, without the coefficients, whose tanh amplifies rounding in untrained
+        networks.
+        """
         predictions = self.predict(self._pyramid(self.normalize(images)), (images.shape[2], images.shape[3]))
         return predictions.logits, predictions.deltas, predictions.prototypes
 
@@ -371,11 +375,11 @@ class YOLACT(nn.Module):
         return self.fpn([maps[level] for level in self.levels])
 
     def predict(self, levels: Sequence[Float[Tensor, "B D _ _"]], size: tuple[int, int]) -> Predictions:
-        """What the head and the protonet say of the levels of the feature pyramid.
+        """Run prototypes and head on the levels of the feature pyramid.
 
         Args:
             levels: from P3 on.
-            size: height and width of the network's image.
+            size: height and width of the network's input.
         """
         prototypes = self.protonet(levels[0])
         parts = [self.head(x) for x in levels]
@@ -407,7 +411,7 @@ class YOLACT(nn.Module):
         return scale_boxes(torch.cat(levels), (side, side), size)
 
     def detect(self, predictions: Predictions) -> tuple[Detections, ...]:
-        """What each image shows: NMS, mask assembly, crop, and mask re-scoring."""
+        """The detections in each image: NMS, mask assembly, crop, and mask re-scoring."""
         with torch.autocast(predictions.logits.device.type, enabled=False):
             return tuple(self._detect(predictions, index) for index in range(len(predictions.logits)))
 
@@ -440,7 +444,7 @@ class YOLACT(nn.Module):
         return Detections(boxes[best], scores[best], classes[best] + 1, masks[best])
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The objects at the original size of their image, highest score first."""
+        """The instances at the original size of their image, highest score first."""
         annotations: list[Annotation] = []
         image_sizes = output.predictions.image_sizes.tolist()
         images = zip(output.detections, sizes.valid, sizes.original, image_sizes, strict=True)
@@ -448,7 +452,7 @@ class YOLACT(nn.Module):
             kept = (thresholds or self.thresholds).places(found.scores)
             boxes = clip_boxes(scale_boxes(found.boxes, valid, original), original)
             seen = kept[(boxes[kept, 2:] > boxes[kept, :2]).all(dim=1)]
-            # the prototypes cover the padding too: where it would end if the original had it
+            # the prototypes cover the padding too: the size of the original with such padding
             covered = (original[0] * whole[0] / valid[0], original[1] * whole[1] / valid[1])
             pasted = enlarge_masks(found.masks[seen], original, covered=covered)
             instances = Instances(
@@ -463,7 +467,7 @@ class YOLACT(nn.Module):
     def compare(
         self, levels: Sequence[Float[Tensor, "B D _ _"]], size: tuple[int, int], truth: Sequence[Annotation]
     ) -> TrainingOutput:
-        """What the anchors stand for, the hard negatives, and the masks that are evaluated.
+        """Match the anchors, mine hard negatives, and select the masks for the mask loss.
 
         Args:
             levels: see `predict`.
@@ -472,10 +476,10 @@ class YOLACT(nn.Module):
         """
         predictions = self.predict(levels, size)
         semantic_logits = at_least_float32(self.semantic(levels[0]))
-        truths = objects_to_learn(truth)
+        truths = training_instances(truth)
         with torch.autocast(semantic_logits.device.type, enabled=False):
-            objects = torch.stack([match_objects(predictions.anchors[0], one, size) for one in truths])
-            targets = torch.full_like(objects, IGNORED)
+            objects = torch.stack([match_instances(predictions.anchors[0], one, size) for one in truths])
+            targets = torch.full_like(objects, NOT_IN_LOSS)
             masked: list[Tensor] = []
             mask_logits: list[Tensor] = []
             mask_ious: list[Tensor] = []
@@ -502,17 +506,17 @@ class YOLACT(nn.Module):
         )
 
     def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:
-        """The losses of class, box and mask, divided by the anchors that stand for objects, and the semantic one.
+        """The losses of class, box and mask, divided by the number of positive anchors, and the semantic loss.
 
         Raises:
-            DataError: `output` is none of training with ground truth, or there are objects without masks.
+            DataError: an output of prediction, or instances without masks.
         """
         output = training_output(output, TrainingOutput)
-        truths = objects_to_learn(batch.truth)
+        truths = training_instances(batch.truth)
         logits, targets = output.predictions.logits, output.targets
         count = (output.objects >= 0).sum()
         images = torch.tensor(len(truths), device=count.device)
-        evaluated = targets != IGNORED
+        evaluated = targets != NOT_IN_LOSS
         terms = {
             "class": Term(F.cross_entropy(logits[evaluated], targets[evaluated], reduction="sum"), count),
             "box": Term(_box_loss(output, truths), count, weight=1.5),
@@ -533,14 +537,14 @@ class YOLACT(nn.Module):
 
 
 def assemble_masks(prototypes: Float[Tensor, "C h w"], coefficients: Float[Tensor, "N C"]) -> Float[Tensor, "N h w"]:
-    """The linear combinations of prototypes by coefficients: masks before the sigmoid (section 3.2)."""
+    """Mask logits: the linear combinations of prototypes by coefficients (section 3.2)."""
     return (coefficients @ prototypes.flatten(1)).unflatten(1, prototypes.shape[1:])
 
 
-def match_objects(anchors: Float[Tensor, "P 4"], truth: Instances, image_size: Sequence[int]) -> Int64[Tensor, " P"]:
-    """The number in `truth` of the object that each anchor stands for, or BACKGROUND, or NEUTRAL; see `match_anchors`.
+def match_instances(anchors: Float[Tensor, "P 4"], truth: Instances, image_size: Sequence[int]) -> Int64[Tensor, " P"]:
+    """The index of the instance in `truth` that each anchor is matched to, or BACKGROUND, or NEUTRAL.
 
-    Objects of which a side is below SMALLEST_SIDE of the image's are skipped.
+    Instances below SMALLEST_SIDE are skipped; see `match_anchors`.
     """
     crowd = torch.zeros_like(truth.labels, dtype=torch.bool) if truth.crowd is None else truth.crowd
     shares = scale_boxes(truth.boxes, image_size, (1, 1))
@@ -548,7 +552,7 @@ def match_objects(anchors: Float[Tensor, "P 4"], truth: Instances, image_size: S
 
 
 def _box_loss(output: TrainingOutput, truths: Sequence[Instances]) -> Float[Tensor, ""]:
-    """Smooth L1 of SSD's coding."""
+    """Smooth L1 loss of the deltas."""
     predictions = output.predictions
     total = predictions.deltas.sum() * 0
     for index, truth in enumerate(truths):
@@ -560,7 +564,7 @@ def _box_loss(output: TrainingOutput, truths: Sequence[Instances]) -> Float[Tens
 
 
 def _mask_loss(output: TrainingOutput, truths: Sequence[Instances]) -> Float[Tensor, ""]:
-    """Cross-entropy inside the true box, summed and divided by the box's cells (section 3.2)."""
+    """Cross-entropy inside the ground truth box, summed and divided by the box's cells (section 3.2)."""
     total = output.predictions.prototypes.sum() * 0
     size = output.predictions.image_sizes[0].tolist()
     for index, (truth, anchors, logits) in enumerate(zip(truths, output.masked, output.mask_logits, strict=True)):
@@ -571,7 +575,7 @@ def _mask_loss(output: TrainingOutput, truths: Sequence[Instances]) -> Float[Ten
         targets = _masks_on_grid(truth, size, grid)[objects].to(logits)
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * inside_boxes(boxes, size, grid)
         cells = box_areas(scale_boxes(boxes, size, grid))
-        # the loss of those that were drawn stands for all
+        # the loss of the sampled ones is scaled to all
         share = len(anchors) / len(_with_masks(output.objects[index], truth))
         total = total + (losses.sum(dim=(1, 2)) / cells).sum() / share
     return total
@@ -591,7 +595,7 @@ def _semantic_loss(output: TrainingOutput, truths: Sequence[Instances], things: 
 def _mask_iou_loss(
     output: TrainingOutput, mask_ious: Sequence[Float[Tensor, " _"]], truths: Sequence[Instances]
 ) -> Float[Tensor, ""]:
-    """How wrong the predicted IoUs of masks are, of objects of more than SMALLEST_MASK cells (YOLACT++, 5.3)."""
+    """Loss of the predicted mask IoUs, for instances of more than SMALLEST_MASK cells (YOLACT++, 5.3)."""
     total = output.predictions.prototypes.sum() * 0
     size = output.predictions.image_sizes[0].tolist()
     parts = zip(truths, output.masked, output.mask_logits, mask_ious, strict=True)
@@ -610,7 +614,7 @@ def _grid(maps: Float[Tensor, "*_ h w"]) -> tuple[int, int]:
 
 
 def _masks_on_grid(truth: Instances, image_size: Sequence[int], grid: tuple[int, int]) -> Bool[Tensor, "N h w"]:
-    """The true masks on a grid that covers the network's image; those of crowds are empty."""
+    """The ground truth masks on a grid that covers the network's input; those of crowds are empty."""
     assert truth.masks is not None
     whole = truth.boxes.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(truth), 4)
     masks = truth.masks.sample(whole, grid) > 0.5
@@ -618,7 +622,7 @@ def _masks_on_grid(truth: Instances, image_size: Sequence[int], grid: tuple[int,
 
 
 def _with_masks(objects: Int64[Tensor, " P"], truth: Instances) -> Int64[Tensor, " M"]:
-    """The anchors that stand for objects with a mask."""
+    """The anchors that are matched to instances with a mask."""
     positive = (objects >= 0).nonzero().flatten()
     if truth.masks is None:
         return positive
@@ -627,7 +631,7 @@ def _with_masks(objects: Int64[Tensor, " P"], truth: Instances) -> Int64[Tensor,
 
 
 def _initialise(part: nn.Module | None) -> None:
-    """Glorot's weights and no bias, as in the authors' code."""
+    """Initialise with Glorot's weights and zero bias, as in the authors' code."""
     for module in () if part is None else part.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_uniform_(module.weight)
@@ -664,8 +668,7 @@ def build(
     Args:
         num_classes: background included.
         detector: its fields are arguments of their own.
-        deformable_interval: make every so many-th block of a ResNet's last three stages deformable (YOLACT++); 0 for
-            none.
+        deformable_interval: make every n-th block of a ResNet's last three stages deformable (YOLACT++); 0 for none.
         rescores_masks: with the fast mask re-scoring network of YOLACT++.
 
     Raises:
@@ -725,3 +728,34 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=800_000,
+            batch_size=8,
+            crop_size=550,
+            optimizer=Optimizer(lr=1e-3, weight_decay=5e-4, norm_weight_decay=5e-4, momentum=0.9),
+            augmentation=Augmentation(
+                scale_min=1.0,
+                scale_max=1.0,
+                expand=0.5,
+                sample_crop=5 / 6,
+                brightness=32 / 255,
+                contrast=0.5,
+                saturation=0.5,
+                hue=18 / 360,
+                colour_probability=0.5,
+            ),
+            schedule="step",
+            milestones=(280_000, 600_000, 700_000, 750_000),
+            warmup_steps=500,
+            warmup_factor=0.1,
+        ),
+    ),
+    input_size=550,
+    paper={"augmentation.brightness": "adds up to 32 of 255 levels"},
+)
+"""Section 6, and `yolact_base_config` of the authors' code; its crop is SSD's in five of six cases."""
+
+PUBLISHED = {"paper": dict.fromkeys(("yolact", *VARIANTS), _PUBLISHED)}

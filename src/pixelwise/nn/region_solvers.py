@@ -1,4 +1,4 @@
-"""The solvers of SDS: what is fitted exactly on the features of regions, once the towers that give these are trained.
+"""The solvers of SDS: SVMs and regressors, which are solved exactly on the features of regions.
 
 Source: Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014: linear SVMs with
 hard negatives (section 3.3), the regressors of the refinement (section 3.4), the threshold of the pasting (section 5).
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from pixelwise.contracts import SolverProgress, Thresholds
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
 from pixelwise.nn.stored_features import StoredFeatures, StoredImage
 from pixelwise.ops.boxes import pairwise_iou
@@ -30,24 +30,24 @@ from pixelwise.ops.thing_channels import channels_of
 from pixelwise.types import Sample
 
 FEATURE_NORM = 20.0
-"""Mean length that features are brought to before the SVMs."""
+"""Mean norm to which features are scaled before the SVMs."""
 NEGATIVE_IOU = {"regions": 0.2, "boxes": 0.3}
-"""Regions that overlap each object of a class by less are its negatives; the overlap is that of regions or of boxes."""
+"""A class's negatives overlap each of its instances by less; the IoU is that of regions or of boxes."""
 LATENT_IOU = 0.5
-"""A positive may become a candidate that overlaps its object by more."""
+"""In the latent pass, smallest IoU of a candidate with the instance whose positive it may become."""
 REFINEMENT_IOU = 0.7
-"""Smallest overlap with an object of a candidate whose refinement is learnt from."""
+"""Smallest IoU with an instance of a candidate on which the regressors are trained."""
 LEAST_COARSE = 0.2
-"""Superpixels that are neither the region's nor have this mean in the coarse map teach nothing."""
+"""Superpixels outside the region with a lower mean in the coarse map are not trained on."""
 LEAST_AREA = 100 / 500**2
-"""Nor do smaller ones, in parts of the square of the image's long side; 100 pixels of VOC's images."""
+"""Nor are smaller ones, as a fraction of the squared long side of the image; 100 pixels in VOC's images."""
 
 Detects = Literal["regions", "boxes"]
-"""What the SVMs tell apart and what suppresses: regions, or their boxes."""
+"""What the SVMs classify and NMS compares: regions, or their boxes."""
 
 
 @runtime_checkable
-class Samples(Protocol):
+class AnnotatedImages(Protocol):
     """Images with their ground truth."""
 
     def __len__(self) -> int: ...
@@ -56,19 +56,19 @@ class Samples(Protocol):
 
 @runtime_checkable
 class RegionSystem(Protocol):
-    """What the solvers need of a system, and where they leave what they find.
+    """A system whose features the solvers use, and whose buffers they set.
 
     Attributes:
         things: class ids of the things, ascending; the buffers have a row for each.
         detects: see Detects.
         thresholds: of what is predicted.
-        normalize: brings an image to what the towers take.
+        normalize: normalises an image for the towers.
         svm_weight: of the SVMs.
         svm_bias: of the SVMs.
         has_svms: whether there is an SVM of the class.
         feature_scale: factor on the features before the SVMs.
-        cell_weight: of the regressors of the coarse map; the last column is the constant's.
-        superpixel_weight: of the regressor of superpixels: mean in the coarse map, membership, constant.
+        cell_weight: of the regressors of the coarse map; the last column is the intercept.
+        superpixel_weight: of the regressor of superpixels: mean in the coarse map, membership, intercept.
         has_refiner: whether there are regressors of the class.
         paste_threshold: margin above which regions are pasted.
     """
@@ -95,7 +95,7 @@ class RegionSystem(Protocol):
         ...
 
     def propose(self, picture: UInt8[Tensor, "3 h w"]) -> Regions:
-        """The regions of an image that brings none."""
+        """Proposals of an image that has none."""
         ...
 
     def region_features(self, image: Float[Tensor, "1 3 h w"], regions: Regions) -> Float[Tensor, "R D"]:
@@ -107,7 +107,7 @@ class RegionSystem(Protocol):
         ...
 
     def survivors(self, regions: Regions, usable: Int64[Tensor, " U"], scores: Float[Tensor, " U"]) -> Tensor:
-        """The numbers of those of some regions that no better one of their class suppresses, best first."""
+        """Indices of the regions that survive NMS within one class, highest score first."""
         ...
 
 
@@ -116,9 +116,9 @@ class Described(NamedTuple):
 
     Attributes:
         image: normalised.
-        regions: proposals, then the objects in order.
-        objects: the last ones' channels.
-        overlaps: of each region with each object.
+        regions: proposals, then the instances in order.
+        objects: channels of the instances.
+        overlaps: IoU of each region with each instance.
     """
 
     image: Float[Tensor, "1 3 h w"]
@@ -127,20 +127,20 @@ class Described(NamedTuple):
     overlaps: Float[Tensor, "R T"]
 
 
-def fit_svms(system: RegionSystem, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
+def fit_svms(system: RegionSystem, samples: AnnotatedImages, *, input_size: int) -> Iterator[SolverProgress]:
     """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
 
-    Positives are the objects' own regions; after a first round over the images each becomes the candidate of the
-    largest margin that overlaps it by more than LATENT_IOU, and a second round follows. The box detector has one round.
-    At the end the threshold is found above which regions are pasted.
+    Positives are the instances' own regions. After a first round over the images each is replaced by the candidate of
+    the largest margin that overlaps it by more than LATENT_IOU, and a second round follows. The box detector has one
+    round. At the end the threshold is fitted above which regions are pasted.
 
     Args:
-        system: whose buffers are set.
-        samples: images with object masks; proposals are found where they bring none.
-        input_size: long side in pixels at which the network looks.
+        system: its buffers are set.
+        samples: images with instance masks; proposals are computed for those that have none.
+        input_size: long side in pixels of the network's input.
 
     Raises:
-        DataError: an image has no object masks, or there is no room for the features.
+        DataError: an image has no instance masks, or memory for the features is missing.
     """
     count = len(samples)
     rounds = 1 if system.detects == "boxes" else 2
@@ -183,7 +183,7 @@ def fit_svms(system: RegionSystem, samples: Samples, *, input_size: int) -> Iter
 def _set_positives(
     machines: Sequence[MinedSVM], stored: StoredFeatures, count: int, *, scale: float, is_latent: bool
 ) -> None:
-    """Give each machine the objects of its class: their own regions, or the candidates that it likes best."""
+    """Set each SVM's positives: the regions of its class's instances, or their candidates of the largest margin."""
     positives: list[list[np.ndarray]] = [[] for _ in machines]
     for index in range(count):
         image = stored.read(index)
@@ -194,7 +194,7 @@ def _set_positives(
                 near = np.flatnonzero(image.overlaps[:first, one] > LATENT_IOU)
                 if len(near):
                     chosen = int(near[machines[channel - 1].margins(features[near]).argmax()])
-            positives[channel - 1].append(features[chosen].copy())  # not a view that keeps the others
+            positives[channel - 1].append(features[chosen].copy())  # a copy, so that the others can be freed
     for machine, rows in zip(machines, positives, strict=True):
         machine.positives = rows
         if is_latent:
@@ -210,19 +210,19 @@ def _mine_negatives(
         if machine.positives:
             is_own = image.objects == thing + 1
             is_far = image.overlaps[:first, is_own].max(axis=1, initial=0) < negative_iou
-            # objects of other classes are negatives, however they overlap
+            # instances of other classes are negatives, whatever their IoU
             machine.mine(index, features, np.flatnonzero(np.concatenate([is_far, ~is_own])).tolist())
 
 
 @torch.no_grad()
 def _pastable(system: RegionSystem, image: StoredImage, regions: Regions) -> Float[Tensor, " C"]:
-    """The margins of the regions that could be pasted, of the proposals without the objects."""
+    """The margins of the proposals that could be pasted; ground truth regions do not count."""
     proposals = torch.from_numpy(image.features[: len(image.features) - len(image.objects)])
     margins = system.margins(proposals.to(system.svm_weight.device)).cpu()
     scores: list[Tensor] = []
     numbers: list[Tensor] = []
     for thing in system.has_svms.nonzero().flatten().tolist():
-        # what is predicted at all, as in prediction
+        # predicted regions alone, as in prediction
         usable = (margins[:, thing].sigmoid() >= system.thresholds.score).nonzero().flatten()
         kept = usable[system.survivors(regions, usable, margins[usable, thing])]
         scores.append(margins[kept, thing])
@@ -233,19 +233,19 @@ def _pastable(system: RegionSystem, image: StoredImage, regions: Regions) -> Flo
     return every[best_of_regions(every, torch.cat(numbers))]
 
 
-def fit_refiners(system: RegionSystem, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
-    """Fit the regressors of each class: where in the box the object is, then which superpixels are its own.
+def fit_refiners(system: RegionSystem, samples: AnnotatedImages, *, input_size: int) -> Iterator[SolverProgress]:
+    """Fit the regressors of each class: the instance's place in the box, then its superpixels.
 
-    Learnt from the candidates that overlap an object of the class by REFINEMENT_IOU, each of the object that it
-    overlaps most; a class without them has none.
+    They are trained on the candidates that overlap an instance of the class by REFINEMENT_IOU, each with the instance
+    that it overlaps most; a class without candidates gets no regressors.
 
     Args:
-        system: with SVMs; whose buffers are set.
-        samples: images with object masks; proposals are found where they bring none.
-        input_size: long side in pixels at which the network looks.
+        system: has SVMs; its buffers are set.
+        samples: images with instance masks; proposals are computed for those that have none.
+        input_size: long side in pixels of the network's input.
 
     Raises:
-        DataError: an image has no object masks.
+        DataError: an image has no instance masks.
     """
     things = len(system.things)
     total = len(samples) + 2 * things
@@ -293,8 +293,8 @@ def fit_refiners(system: RegionSystem, samples: Samples, *, input_size: int) -> 
 
 @torch.no_grad()
 def describe(system: RegionSystem, sample: Sample, *, input_size: int) -> Described:
-    """The regions of a training image, and how they overlap its objects."""
-    (truth,) = objects_to_learn([sample.truth])
+    """The regions of a training image, and their IoU with its instances."""
+    (truth,) = training_instances([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
     whole_size = (sample.image.shape[1], sample.image.shape[2])
     size = long_side_size(whole_size, input_size)

@@ -16,18 +16,18 @@ from pixelwise.ops.boxes import pairwise_iou
 def fast_nms(
     boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N T"], *, threshold: float, per_class: int
 ) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"]]:
-    """Fast NMS: a box goes if it overlaps a better one of its class, even one that goes itself.
+    """Fast NMS: a box is suppressed by any higher-scoring one of its class, even a suppressed one.
 
     Source: YOLACT, section 3.4.
 
     Args:
         boxes: candidates, each one of every class.
         scores: of every class.
-        threshold: largest IoU that two may have.
-        per_class: so many best boxes of each class are compared.
+        threshold: largest IoU of two boxes of a class.
+        per_class: number of the highest-scoring boxes of each class that are considered.
 
     Returns:
-        the numbers of the boxes that stay and their classes from 0 on, best first.
+        the indices of the boxes that remain and their classes from 0 on, highest score first.
     """
     scores, order = (part[:per_class].T for part in scores.sort(dim=0, descending=True, stable=True))
     chosen: list[Tensor] = []
@@ -47,7 +47,7 @@ def traditional_nms(
     per_class: int,
     smallest_score: float,
 ) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"]]:
-    """NMS within each class, among its boxes above a score; as `fast_nms`."""
+    """Traditional NMS within each class, among its boxes above a score; as `fast_nms`."""
     scores, order = (part[:per_class].T for part in scores.sort(dim=0, descending=True, stable=True))
     classes, ranks = (scores > smallest_score).nonzero(as_tuple=True)
     places = order[classes, ranks]

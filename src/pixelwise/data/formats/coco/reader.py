@@ -63,8 +63,8 @@ from pixelwise.data.kinds.object_lists import (
     similar_names,
     skipped,
 )
-from pixelwise.data.listing import Fault, Item, Listing, count
-from pixelwise.errors import DataError
+from pixelwise.data.listing import Fault, Item, Listing
+from pixelwise.errors import DataError, count
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {

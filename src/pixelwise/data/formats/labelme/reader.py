@@ -57,9 +57,9 @@ from pixelwise.data.kinds.object_lists import (
     similar_names,
     skipped,
 )
-from pixelwise.data.listing import Fault, Item, Listing, count, without_path
+from pixelwise.data.listing import Fault, Item, Listing, without_path
 from pixelwise.data.truth.painting import HOLE
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.files.images import IMAGE_SUFFIXES, image_size
 from pixelwise.files.lookup import Folders, find_file
 from pixelwise.labels import LabelSet

@@ -51,8 +51,8 @@ from pixelwise.data.kinds.object_lists import (
     similar_names,
     skipped,
 )
-from pixelwise.data.listing import NO_TRUTH, Fault, Item, Listing, count, without_path
-from pixelwise.errors import DataError
+from pixelwise.data.listing import NO_TRUTH, Fault, Item, Listing, without_path
+from pixelwise.errors import DataError, count
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
