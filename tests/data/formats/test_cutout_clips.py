@@ -263,7 +263,7 @@ def test_photographs_far_larger_than_the_frames_are_reduced_without_a_shift() ->
 
 
 def test_stills_without_objects_and_senseless_numbers_are_refused() -> None:
-    with pytest.raises(DataError, match="no instance masks"):
+    with pytest.raises(DataError, match="no objects with masks"):
         CutoutClips(Stills(has_objects=False))[0]
     with pytest.raises(DataError, match="frames=0"):
         CutoutClips(Stills(), frames=0)
