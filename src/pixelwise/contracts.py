@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from pixelwise.ops.resize_rule import ResizeRule, Side
 from pixelwise.types import Annotation, Batch
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -386,7 +387,7 @@ class Stage:
     Attributes:
         name: how the stage is called in the log.
         solver: empty for a gradient fit; else the name of a generator of the system's file that finds weights by other
-            means, such as the SVMs of SDS: it is called with the network, the images as they are, and `input_size`,
+            means, such as the SVMs of SDS: it is called with the network, the images as they are, and `resize`,
             yields SolverProgress, and leaves its solutions in the network's parameters or buffers. An interrupted one
             begins anew.
         steps: optimizer steps; 1 for a solver.
@@ -468,6 +469,8 @@ class Recipe:
         stages: what runs, in order; the best weights are chosen within each, and those of the last stage are the run's.
         input_size: long side in pixels at which images are evaluated and around which they are scaled; 0 takes the
             median long side of the validation images.
+        input_side: which side that is: `long`, `short`, `square` for both, or `none` for images as they are.
+        input_limit: most pixels of the long side where `input_side` is `short`; 0 for no limit.
         seed: of the order, the augmentation, the new weights and the dropout.
         precision: `float32`, `bfloat16` (in forward), or `auto`: bfloat16 where the processor computes in it.
         evaluate_every: steps between two evaluations; 0 for one at the end.
@@ -478,9 +481,16 @@ class Recipe:
 
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     input_size: Count = 0
+    input_side: Side = "long"
+    input_limit: Count = 0
     seed: Count = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     evaluate_every: Count = 500
     checkpoint_every: Positive = 100
     patience: Count = 0
     paper: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def resize(self) -> ResizeRule:
+        """The rule that the three numbers of the input make, for images whose size is known."""
+        return ResizeRule(self.input_side, self.input_size, self.input_limit)

@@ -17,6 +17,7 @@ from pixelwise.errors import DataError
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module, system_names
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.run.recipes import recipe_values
 from pixelwise.types import Annotation, Batch, Instances
 from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch
@@ -352,7 +353,11 @@ def test_a_stored_model_answers_as_the_one_that_was_stored(
     module: SystemFile, system: nn.Module, tmp_path: Path
 ) -> None:
     card = ModelCard(
-        task=module.TASK, system=name_of(module), labels=LABELS, arguments=small_arguments(module), input_size=64
+        task=module.TASK,
+        system=name_of(module),
+        labels=LABELS,
+        arguments=small_arguments(module),
+        resize=ResizeRule(length=64),
     )
     write_model(tmp_path / "model", system.state_dict(), card)
     loaded, loaded_card = read_model(tmp_path / "model")
@@ -390,7 +395,7 @@ def test_what_is_known_of_a_clip_lies_in_the_memory_alone(system: nn.Module) -> 
 
 
 def test_images_of_mixed_sizes_are_answered_one_by_one(module: SystemFile, system: nn.Module) -> None:
-    card = ModelCard(task=module.TASK, system=name_of(module), labels=LABELS, input_size=64)
+    card = ModelCard(task=module.TASK, system=name_of(module), labels=LABELS, resize=ResizeRule(length=64))
     predictor = Predictor(system, card, device="cpu")
     generator = torch.Generator().manual_seed(0)
     images = [

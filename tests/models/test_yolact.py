@@ -23,6 +23,7 @@ from pixelwise.models.yolact import (
     match_instances,
 )
 from pixelwise.ops.boxes import inside_boxes, scale_boxes
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, fit
 from pixelwise.types import Annotation, Instances
 from tests.drawn_scenes import LABELS, DrawnScenes
@@ -399,15 +400,17 @@ def test_training_feeds_what_prediction_feeds(size: tuple[int, int], video: bool
         Fit.start(system, stage),
         scenes,
         accelerator=Accelerator(cpu=True),
-        input_size=64,
+        resize=ResizeRule(length=64),
         labels=LABELS,
         seed=0,
         workers=0,
     ):
         pass
     ((images, truth),) = fed
-    predictor = Predictor(system, ModelCard("instance", system.__module__, LABELS, input_size=64), device="cpu")
-    wanted = predictor.prepare(scenes[0].image, 64)[0]
+    predictor = Predictor(
+        system, ModelCard("instance", system.__module__, LABELS, resize=ResizeRule(length=64)), device="cpu"
+    )
+    wanted = predictor.prepare(scenes[0].image)[0]
     assert wanted.shape == (3, 64, 64)
     objects = scenes[0].truth.instances
     assert objects is not None

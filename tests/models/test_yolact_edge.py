@@ -22,6 +22,7 @@ from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact_edge import FeatureTransform, Memory, transformed
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.run.initial_weights import carry_over
 from pixelwise.types import Annotation, Batch
 from tests.models.small_yolact import CLASSES, SIZE, batch_of, ellipses, losses_by_loops
@@ -330,7 +331,9 @@ def test_the_faster_copy_gives_the_same_for_both_kinds_of_frames() -> None:
 def test_the_predictor_goes_through_a_clip() -> None:
     system = small(anchors="ratios")
     labels = LabelSet.from_names("six", [f"class {number}" for number in range(CLASSES)])
-    predictor = Predictor(system, ModelCard("instance", "yolact_edge", labels, input_size=64), device="cpu")
+    predictor = Predictor(
+        system, ModelCard("instance", "yolact_edge", labels, resize=ResizeRule(length=64)), device="cpu"
+    )
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, 50, 70), generator=generator, dtype=torch.uint8) for _ in range(4)]
     assert predictor.network() is not system, "through the faster copy"

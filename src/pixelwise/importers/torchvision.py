@@ -19,6 +19,7 @@ from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 from pixelwise.labels import published
 from pixelwise.nn.backbones import DARKNET, DEEP_STEM, EFFICIENTNET_LITES, NAMES, STRIDE_IN_1X1
+from pixelwise.ops.resize_rule import ResizeRule
 
 _FCN = {"skips": "none", "output_stride": 8}
 _DEEPLAB = {"multi_grid": (1, 1, 1), "output_stride": 8, "head_convolution": True, "dropout": 0.5}
@@ -53,9 +54,10 @@ NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """torchvision's name: our system and the arguments of its `build`."""
 _NOT_THEIRS = (DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET, *EFFICIENTNET_LITES)
 BACKBONES = tuple(name for name in NAMES if not name.endswith(_NOT_THEIRS))
-INPUT_SIZE = 520
-DETECTION_INPUT_SIZE = 1333
-"""Long side, with the short one at most 800."""
+RESIZE = ResizeRule("short", 520, rounding="torchvision", filter="pillow")
+"""Of `torchvision.transforms._presets.SemanticSegmentation`, which all its segmentation weights name, on pictures."""
+DETECTION_RESIZE = ResizeRule("short", 800, 1333, rounding="torchvision_detection", filter="bilinear")
+"""Of `torchvision.models.detection.transform.GeneralizedRCNNTransform`."""
 COCO_CHANNELS = 91
 """Channels of torchvision's detectors: COCO's largest category id, and the background."""
 FROZEN_NOTE = (
@@ -110,9 +112,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     if system == "mask_rcnn":
         return _mask_rcnn(architecture, weights)
     auxiliary = any(key.startswith("aux_classifier.") for key in weights)
-    return ImportedModel(
-        system, {**arguments, "auxiliary": auxiliary}, renamed(weights, _RULES[system]), input_size=INPUT_SIZE
-    )
+    return ImportedModel(system, {**arguments, "auxiliary": auxiliary}, renamed(weights, _RULES[system]), resize=RESIZE)
 
 
 def _mask_rcnn(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
@@ -140,6 +140,4 @@ def _mask_rcnn(architecture: str, weights: Mapping[str, Tensor]) -> ImportedMode
     if is_frozen and not arguments.get("has_norm"):
         arguments = {**arguments, "batch_norm_eps": 0.0}
         notes = (FROZEN_NOTE,)
-    return ImportedModel(
-        system, dict(arguments), found, input_size=DETECTION_INPUT_SIZE, classes=len(channels), notes=notes
-    )
+    return ImportedModel(system, dict(arguments), found, resize=DETECTION_RESIZE, classes=len(channels), notes=notes)

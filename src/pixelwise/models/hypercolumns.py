@@ -668,7 +668,9 @@ RECIPE = Recipe(
     ),
     input_size=320,
     paper={
-        "input_size": "short side 600, long side at most 1,000",
+        "input_size": "600",
+        "input_side": "short",
+        "input_limit": "1,000",
         **{f"all.{name}": value for name, value in _PAPER_STAGE.items()},
         "all.steps": "40,000 (Fast R-CNN, boxes alone)",
         "all.batch_size": "2",

@@ -67,6 +67,7 @@ from pixelwise.ops.matching import draw_at_most
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import CELLS, coarse_mask, padded_box, superpixel_means
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.semantic_pasting import paste_order
 from pixelwise.ops.superpixels import (
     STRATEGIES,
@@ -535,7 +536,7 @@ def copy_box_tower(
     system: SDS,
     samples: AnnotatedImages,  # noqa: ARG001
     *,
-    input_size: int,  # noqa: ARG001
+    resize: ResizeRule,  # noqa: ARG001
 ) -> Iterator[SolverProgress]:
     """Initialise the region tower with the box tower's weights, as in the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
@@ -666,7 +667,7 @@ RECIPE = Recipe(
     ),
     input_size=320,
     paper={
-        "input_size": "none: crops come from images as they are",
+        "input_side": "none: crops come from images as they are",
         **{f"{stage}.{name}": value for stage in ("box", "region", "joint") for name, value in _PAPER_STAGE.items()},
     },
 )

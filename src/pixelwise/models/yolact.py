@@ -709,6 +709,7 @@ RECIPE = Recipe(
         ),
     ),
     input_size=320,
+    input_side="square",
     paper={
         "steps": "800,000",
         "batch_size": "8",

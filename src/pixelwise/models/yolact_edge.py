@@ -499,6 +499,7 @@ RECIPE = Recipe(
         ),
     ),
     input_size=320,
+    input_side="square",
     paper={
         "input_size": "550",
         "images.steps": "500,000, each of a frame of YouTube-VIS and an image of COCO",

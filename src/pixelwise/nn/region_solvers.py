@@ -23,7 +23,7 @@ from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
 from pixelwise.nn.stored_features import StoredFeatures, StoredImage
 from pixelwise.ops.boxes import pairwise_iou
 from pixelwise.ops.region_refinement import CELLS, coarse_mask, padded_box, superpixel_means
-from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.semantic_pasting import best_of_regions, raised_threshold
 from pixelwise.ops.superpixels import Regions, region_overlaps, regions_of_masks
 from pixelwise.ops.thing_channels import channels_of
@@ -127,7 +127,7 @@ class Described(NamedTuple):
     overlaps: Float[Tensor, "R T"]
 
 
-def fit_svms(system: RegionSystem, samples: AnnotatedImages, *, input_size: int) -> Iterator[SolverProgress]:
+def fit_svms(system: RegionSystem, samples: AnnotatedImages, *, resize: ResizeRule) -> Iterator[SolverProgress]:
     """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
 
     Positives are the instances' own regions. After a first round over the images each is replaced by the candidate of
@@ -137,7 +137,7 @@ def fit_svms(system: RegionSystem, samples: AnnotatedImages, *, input_size: int)
     Args:
         system: its buffers are set.
         samples: images with instance masks; proposals are computed for those that have none.
-        input_size: long side in pixels of the network's input.
+        resize: to which size images are brought.
 
     Raises:
         DataError: an image has no instance masks, or memory for the features is missing.
@@ -150,7 +150,7 @@ def fit_svms(system: RegionSystem, samples: AnnotatedImages, *, input_size: int)
     with tempfile.TemporaryDirectory(prefix="pixelwise_features_") as folder:
         stored = StoredFeatures(Path(folder))
         for index in range(count):
-            found = describe(system, samples[index], input_size=input_size)
+            found = describe(system, samples[index], resize=resize)
             features = _features(system, found.image, found.regions)
             if system.detects == "boxes":
                 boxes = found.regions.boxes()
@@ -233,7 +233,7 @@ def _pastable(system: RegionSystem, image: StoredImage, regions: Regions) -> Flo
     return every[best_of_regions(every, torch.cat(numbers))]
 
 
-def fit_refiners(system: RegionSystem, samples: AnnotatedImages, *, input_size: int) -> Iterator[SolverProgress]:
+def fit_refiners(system: RegionSystem, samples: AnnotatedImages, *, resize: ResizeRule) -> Iterator[SolverProgress]:
     """Fit the regressors of each class: the instance's place in the box, then its superpixels.
 
     They are trained on the candidates that overlap an instance of the class by REFINEMENT_IOU, each with the instance
@@ -242,7 +242,7 @@ def fit_refiners(system: RegionSystem, samples: AnnotatedImages, *, input_size: 
     Args:
         system: has SVMs; its buffers are set.
         samples: images with instance masks; proposals are computed for those that have none.
-        input_size: long side in pixels of the network's input.
+        resize: to which size images are brought.
 
     Raises:
         DataError: an image has no instance masks.
@@ -252,7 +252,7 @@ def fit_refiners(system: RegionSystem, samples: AnnotatedImages, *, input_size: 
     rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(things)]
     places: list[list[tuple[Regions, int, Tensor]]] = [[] for _ in range(things)]
     for index in range(len(samples)):
-        found = describe(system, samples[index], input_size=input_size)
+        found = describe(system, samples[index], resize=resize)
         first = len(found.regions.members) - len(found.objects)
         for thing in sorted({int(channel) - 1 for channel in found.objects}):
             mine = (found.objects == thing + 1).nonzero().flatten()
@@ -292,13 +292,13 @@ def fit_refiners(system: RegionSystem, samples: AnnotatedImages, *, input_size: 
 
 
 @torch.no_grad()
-def describe(system: RegionSystem, sample: Sample, *, input_size: int) -> Described:
+def describe(system: RegionSystem, sample: Sample, *, resize: ResizeRule) -> Described:
     """The regions of a training image, and their IoU with its instances."""
     (truth,) = training_instances([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
     whole_size = (sample.image.shape[1], sample.image.shape[2])
-    size = long_side_size(whole_size, input_size)
-    picture = resize_image(sample.image, size)
+    size = resize.size_of(whole_size)
+    picture = resize.resized(sample.image)
     system.eval()
     regions = (system.propose(picture) if sample.proposals is None else sample.proposals).resized(size)
     whole = torch.tensor([[0.0, 0.0, sample.image.shape[2], sample.image.shape[1]]]).expand(len(objects), 4)

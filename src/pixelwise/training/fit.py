@@ -26,6 +26,7 @@ from pixelwise.labels import LabelSet
 from pixelwise.losses.cross_entropy import HasPixelLoss
 from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import freeze_batch_norm, freeze_stages
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.optimizer import build_optimizer, schedule_factor, set_rates, weight_average
 from pixelwise.training.processes import process_count, together, wrapped
 from pixelwise.types import Batch
@@ -87,7 +88,7 @@ def fit(
     samples: Samples,
     *,
     accelerator: Accelerator,
-    input_size: int,
+    resize: ResizeRule,
     labels: LabelSet,
     seed: int,
     workers: int,
@@ -100,7 +101,7 @@ def fit(
         fitting: where it stands; its step, weights and optimizer move.
         samples: what is trained on.
         accelerator: device, precision and processes.
-        input_size: long side around which images are scaled.
+        resize: to which size images are brought where they are evaluated, around which they are scaled.
         labels: what the ids of the ground truth mean.
         seed: of order, augmentation and dropout.
         workers: processes that read images.
@@ -117,9 +118,8 @@ def fit(
     augment = TrainingCrop(
         stage.augmentation,
         stage.crop_size,
-        input_size,
+        resize.as_square() if as_system(system).traits.stretches_input else resize,
         labels.ignore_id,
-        stretches_input=as_system(system).traits.stretches_input,
     )
     sampler = StepSampler(
         len(samples),

@@ -189,7 +189,7 @@ class Validation:
             system=self.plan.system,
             labels=self.data.labels,
             arguments=self.plan.arguments_of(stage),
-            input_size=self.plan.recipe.input_size,
+            resize=self.plan.recipe.resize,
             scores={**scores, **val},
             training={
                 "data": list(self.plan.data),
