@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from pixelwise.ops.resize_rule import ResizeRule, Side
 from pixelwise.types import Annotation, Batch
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -183,7 +184,9 @@ class System(Protocol):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,
     ) -> Any:
-        """Run the network; return a NamedTuple of the model's file, of one type whatever `.training` is.
+        """A NamedTuple of the model's file, what `decode` takes; in training with ground truth what `loss` takes.
+
+        The two are one type where the losses compare what is predicted, as in semantic segmentation.
 
         Args:
             images: RGB in [0, 1]; normalisation is part of the model.
@@ -229,7 +232,9 @@ class SystemFile(Protocol):
         TRAITS: of `build` without arguments.
         VARIANTS: arguments of `build` by the name of the variant.
         RECIPE: how the system is trained.
-        RECIPES: of variants with a recipe of their own.
+        RECIPES: of the variants that are trained in another way.
+        PUBLISHED: by name, such as `paper`, the recipes of the paper or of its public code, for machines that have the
+            room: of the system and the variants that have one, by their names.
     """
 
     TASK: str
@@ -237,6 +242,7 @@ class SystemFile(Protocol):
     VARIANTS: Mapping[str, Mapping[str, Any]]
     RECIPE: Recipe
     RECIPES: Mapping[str, Recipe]
+    PUBLISHED: Mapping[str, Mapping[str, Recipe]]
 
     @property
     def build(self) -> Callable[..., nn.Module]:
@@ -336,20 +342,34 @@ class Augmentation:
     """Random augmentation of each training image.
 
     Attributes:
-        scale_min: smallest factor on the input size.
-        scale_max: largest factor on the input size.
-        rotate: largest rotation in degrees, of every second image.
+        scale_min: smallest factor on the size.
+        scale_max: largest factor on the size.
+        scale_step: factors are drawn from `scale_min`, `scale_min` + `scale_step`, …, up to `scale_max`; 0 draws any.
+        scale_around: the size that the factor is on: `input`, to which the run brings every image for evaluation, or
+            `image`, its own.
+        short_sides: the image's short side is drawn from these pixels first, and the long one is `input_limit` at most,
+            as in detectron2; none leaves the size as it is.
+        expand: probability that the image is put into a canvas of up to four times its sides, as SSD does; see
+            `data.loading.window`.
+        sample_crop: probability of SSD's crop around the centre of an object; see there.
+        rotate: every second image is turned by up to so many degrees to either side.
         blur: probability of a 5×5 Gaussian.
         flip: probability of a mirror image.
         copy_paste: probability that parts of another training image are pasted in; see `data.loading.copy_paste`.
         brightness: largest relative change.
         contrast: largest relative change.
         saturation: largest relative change.
-        hue: largest shift, as a fraction of the colour circle.
+        hue: largest turn, in fractions of the colour circle.
+        colour_probability: of each of these four.
     """
 
     scale_min: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 0.5
     scale_max: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 2.0
+    scale_step: Factor = 0.0
+    scale_around: Literal["input", "image"] = "input"
+    short_sides: tuple[Positive, ...] = ()
+    expand: Probability = 0.0
+    sample_crop: Probability = 0.0
     rotate: Factor = 0.0
     blur: Probability = 0.0
     flip: Probability = 0.5
@@ -358,6 +378,7 @@ class Augmentation:
     contrast: Factor = 0.0
     saturation: Factor = 0.0
     hue: Factor = 0.0
+    colour_probability: Probability = 1.0
 
 
 @dataclass(frozen=True)
@@ -367,22 +388,35 @@ class Stage:
     Attributes:
         name: of the stage in the log.
         solver: empty for a gradient fit; else the name of a generator of the system's file that finds weights by other
-            means, such as the SVMs of SDS: it is called with the network, the images as they are, and `input_size`,
+            means, such as the SVMs of SDS: it is called with the network, the images as they are, and `resize`,
             yields SolverProgress, and leaves its solutions in the network's parameters or buffers. An interrupted one
             begins anew.
         steps: optimizer steps; 1 for a solver.
-        batch_size: images in each step of one process.
-        crop_size: side of training crops in pixels, or their height and width where they are not square.
+        batch_size: images of one process that go through the network at once.
+        accumulate: so many batches make one step, with the gradients of one large batch; batch norm alone sees each by
+            itself.
+        crop_size: side of training crops in pixels, or their height and width where they are not square; 0 takes whole
+            images.
         optimizer: see Optimizer.
         augmentation: see Augmentation.
-        poly_power: the rate falls as (1 - step / steps) ** poly_power, by step.
-        warmup_steps: steps over which the rate first rises from 0.
+        reduction: `mean` divides each term of the loss by what was counted, over all processes; `sum` does not, as in
+            FCN's release, whose rates are so much smaller.
+        schedule: how the rate falls, by step: `poly`, by (1 - step / steps) ** poly_power; `step`, times `gamma` at
+            each of `milestones`; `cosine`, by (1 + cos(π step / steps)) / 2; `fixed`, not at all.
+        poly_power: of `poly`.
+        milestones: steps, of `step`.
+        gamma: of `step`.
+        warmup: `linear`, over `warmup_steps` the rate first rises from `warmup_factor` times its value, or from 1 /
+            `warmup_steps` of it where that is 0; `constant`, it stays there so long.
+        warmup_steps: see `warmup`; 0 for none.
+        warmup_factor: see `warmup`.
         class_weights: of the pixel loss: `none`, `balanced` (`losses.cross_entropy.median_frequency_weights` of the
             training images), or one number for each class.
         ohem: fraction of an image's pixels whose loss counts, the hardest ones.
         freeze_batch_norm: keep batch-norm statistics and weights fixed.
         sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
-        frozen_stages: number of first stages of the backbone with fixed weights and statistics; 0 trains all.
+        batch_norm_momentum: share of a batch in the running statistics; None leaves what the network was built with.
+        frozen_stages: so many first stages of the backbone keep their weights and statistics; 0 trains all.
         ema_decay: decay of the running average of weights that is evaluated and shipped; 0 for none.
         arguments: of the system's `build` that are others in this stage than in the run, JSON values. The network
             begins with all weights of the stage before that fit it by name and shape.
@@ -392,15 +426,23 @@ class Stage:
     solver: str = ""
     steps: Positive = 30_000
     batch_size: Positive = 16
-    crop_size: CropSide | tuple[CropSide, CropSide] = 513
+    accumulate: Positive = 1
+    crop_size: Annotated[int, Field(ge=0)] | tuple[CropSide, CropSide] = 513
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    reduction: Literal["mean", "sum"] = "mean"
+    schedule: Literal["poly", "step", "cosine", "fixed"] = "poly"
     poly_power: Factor = 0.9
+    milestones: tuple[Positive, ...] = ()
+    gamma: Factor = 0.1
+    warmup: Literal["linear", "constant"] = "linear"
     warmup_steps: Count = 0
+    warmup_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
     class_weights: Literal["none", "balanced"] | tuple[Factor, ...] = "none"
     ohem: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = False
     sync_batch_norm: bool = False
+    batch_norm_momentum: Probability | None = None
     frozen_stages: Count = 0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -428,7 +470,9 @@ class Recipe:
         stages: in order; the best weights are selected within each, and those of the last stage are the run's.
         input_size: long side in pixels at which images are evaluated and around which they are scaled; 0 takes the
             median long side of the validation images.
-        seed: of order, augmentation, new weights and dropout.
+        input_side: which side that is: `long`, `short`, `square` for both, or `none` for images as they are.
+        input_limit: most pixels of the long side where `input_side` is `short`; 0 for no limit.
+        seed: of the order, the augmentation, the new weights and the dropout.
         precision: `float32`, `bfloat16` (in forward), or `auto`: bfloat16 where the processor computes in it.
         evaluate_every: steps between two evaluations; 0 for one at the end.
         checkpoint_every: steps between two training states, beside those at evaluations.
@@ -438,9 +482,16 @@ class Recipe:
 
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     input_size: Count = 0
+    input_side: Side = "long"
+    input_limit: Count = 0
     seed: Count = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     evaluate_every: Count = 500
     checkpoint_every: Positive = 100
     patience: Count = 0
     paper: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def resize(self) -> ResizeRule:
+        """The rule that the three numbers of the input make, for images whose size is known."""
+        return ResizeRule(self.input_side, self.input_size, self.input_limit)

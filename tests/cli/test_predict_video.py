@@ -14,6 +14,7 @@ from PIL import Image
 
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.models import yolact
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.cli.conftest import LABELS, Predict
 from tests.small_videos import cut, read_video, squares, write_video
 
@@ -174,7 +175,14 @@ def test_a_file_in_the_place_of_a_folder(
 def test_objects_are_followed(place: Path, predict: Predict, capsys: pytest.CaptureFixture[str]):
     torch.manual_seed(0)
     arguments = {"backbone": "resnet18", "channels": 16, "prototypes": 8}
-    card = ModelCard(task="instance", system="yolact", labels=LABELS, arguments=arguments, input_size=64, licence="CC0")
+    card = ModelCard(
+        task="instance",
+        system="yolact",
+        labels=LABELS,
+        arguments=arguments,
+        resize=ResizeRule(length=64),
+        licence="CC0",
+    )
     write_model(place / "model", yolact.build(num_classes=3, **arguments).state_dict(), card)
     write_video(place / "clip.mp4", squares(4))
     threshold = ("--score-threshold", 0, "--max-detections", 5)

@@ -85,7 +85,7 @@ def test_best_is_the_better_of_the_evaluations(finished: Path) -> None:
     assert best["scores"]["mean_iou"] == max(scores)
     assert last["scores"]["mean_iou"] == scores[-1]
     assert last["training"]["step"] == 3
-    assert best["input_size"] == 64
+    assert (best["resize"]["side"], best["resize"]["length"]) == ("long", 64)
     assert best["labels"]["names"] == ["background", "disc", "square", "triangle"]
 
 

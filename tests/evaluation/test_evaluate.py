@@ -13,6 +13,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.types import Annotation, Panoptic, Sample
 from tests.inference.systems.panels import Panels
 from tests.inference.systems.pointwise import Pointwise
@@ -21,7 +22,7 @@ LABELS = replace(LabelSet.from_names("fruit", ["background", "apple", "pear"]), 
 
 
 def predictor(*, uses_memory: bool) -> Predictor:
-    card = ModelCard(task="panoptic", system="panels", labels=LABELS, input_size=32)
+    card = ModelCard(task="panoptic", system="panels", labels=LABELS, resize=ResizeRule(length=32))
     return Predictor(Panels(num_classes=3, uses_memory=uses_memory), card, device="cpu")
 
 

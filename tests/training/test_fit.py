@@ -15,6 +15,7 @@ from pixelwise.contracts import Augmentation, Optimizer, Stage, Term
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss
 from pixelwise.models.deeplab_v3_plus import build
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss, total_loss
 from pixelwise.training.processes import new_accelerator
 from pixelwise.training.run.checkpoint import RunProgress, load_state, recover_states, save_state
@@ -40,7 +41,15 @@ def small_system(seed: int = 0) -> nn.Module:
 
 
 def make_steps(fitting: Fit, count: int | None = None) -> list[Step]:
-    steps = fit(fitting, DrawnScenes(7, first_seed=0), accelerator=CPU, input_size=64, labels=LABELS, seed=1, workers=0)
+    steps = fit(
+        fitting,
+        DrawnScenes(7, first_seed=0),
+        accelerator=CPU,
+        resize=ResizeRule(length=64),
+        labels=LABELS,
+        seed=1,
+        workers=0,
+    )
     return list(steps) if count is None else [next(steps) for _ in range(count)]
 
 

@@ -133,7 +133,7 @@ def _notes(comparison: Comparison) -> list[str]:
         "GFLOPs: of the network for one of these images, on average; 1 multiply-add = 2 FLOPs; convolutions and matrix "
         "products",
         f"peak memory: {memory}, in a process for each model, over the same images; 1 MiB = 2^20 bytes",
-        "input size: long side in pixels at which the network runs on an image, each model's own",
+        "input size: of the images, each model's own: the long side in pixels, or as --input-size takes it",
     ]
     if len({row.classes for row in comparison.models}) > 1:
         lines.append("the models have different classes, so their means are over different classes")

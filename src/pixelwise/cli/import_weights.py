@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.options import JsonOption
+from pixelwise.cli.options import InputSizeOption, JsonOption
 from pixelwise.cli.terminal import print
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import write_file
@@ -49,9 +49,7 @@ def import_weights(
         str | None,
         typer.Option("--labels", help="Classes of the logits: voc, ade20k, …, a TOML file, a list of names."),
     ] = None,
-    input_size: Annotated[
-        int | None, typer.Option("--input-size", min=1, help="Long side, in pixels, at which the model runs.")
-    ] = None,
+    input_size: InputSizeOption = None,
     output_stride: Annotated[
         int | None,
         typer.Option(
@@ -113,7 +111,7 @@ def _write_model(
     source: Path,
     name: str,
     out: Path,
-    input_size: int | None,
+    input_size: str | None,
     licence: str,
 ) -> dict[str, Any]:
     from pixelwise.inference.model_folder import ModelCard, write_model
@@ -122,17 +120,18 @@ def _write_model(
     system = system_module(model.system)
     network = system.build(num_classes=model.num_classes, **model.arguments)
     network.load_state_dict(model.weights, strict=False)
+    resize = model.resize.changed(input_size)
     card = ModelCard(
         task=system.TASK,
         system=model.system,
         labels=labels,
         arguments=model.arguments,
-        input_size=input_size or model.input_size,
+        resize=resize.as_square() if system.TRAITS.stretches_input else resize,
         licence=licence,
         training={"imported": name, "file": source.name},
     )
     write_model(out, network.state_dict(), card)
-    return {"model": str(out), "labels": labels.name}
+    return {"model": str(out), "labels": labels.name, "resize": str(card.resize)}
 
 
 def _backbone_name(family: Family, architecture: str) -> str:
@@ -182,6 +181,7 @@ def _say(report: dict[str, Any], found: ImportedModel | ImportedBackbone, as_jso
     if "backbone" in report:
         print(f"{report['file']}  for train --backbone {report['backbone']} --init {report['file']}")
     else:
+        print(f"images are resized: {report['resize']}")
         print(f"{report['model']}/  model.safetensors, model.json; labels '{report['labels']}'")
 
 

@@ -22,8 +22,27 @@ WorkersOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable results on stdout.")]
+
+
+def _input_size(text: str) -> str:
+    from pixelwise.errors import RecipeError
+    from pixelwise.ops.resize_rule import ResizeRule
+
+    try:
+        return text if ResizeRule().changed(text) else ""
+    except RecipeError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 InputSizeOption = Annotated[
-    int | None, typer.Option("--input-size", min=1, help="Long side in pixels of the network's input.")
+    str | None,
+    typer.Option(
+        "--input-size",
+        metavar="SIZE",
+        parser=_input_size,
+        help="Run on images of this size instead of the model's own: the long side in pixels; or short:SIDE, "
+        "short:SIDE:LIMIT (of the long side), square:SIDE, none (as they are).",
+    ),
 ]
 TileOption = Annotated[bool, typer.Option("--tile", help="Run on overlapping windows at the image's own size.")]
 TtaOption = Annotated[

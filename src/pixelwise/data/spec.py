@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote
 
 from pixelwise.data import proposals
@@ -74,16 +73,11 @@ class DataSpec:
         return f"{self.format}:{self.path}{slash}{split}{'?' + query if query else ''}"
 
 
-class ListSplit(Protocol):
-    """Lists one split, without reading an image. Raises DataError where nothing of it can be read."""
+ListSplit = Callable[[Path, str, Mapping[str, str]], Listing]
+"""Lists one split of a folder, without reading an image. Raises DataError where nothing of it can be read."""
 
-    def __call__(self, path: Path, split: str, options: Mapping[str, str]) -> Listing: ...  # noqa: D102
-
-
-class ListSplits(Protocol):
-    """The splits that the folder has, train first. Raises DataError if the folder has another layout."""
-
-    def __call__(self, path: Path, options: Mapping[str, str]) -> tuple[str, ...]: ...  # noqa: D102
+ListSplits = Callable[[Path, Mapping[str, str]], tuple[str, ...]]
+"""The splits that a folder has, train first. Raises DataError if the folder has another layout."""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def model_subject(
         (*notes, *_notes(datasets), *_tables(maps)),
         {
             "weights": weights_digest(name),
-            "input_size": options.input_size or predictor.card.input_size,
+            "input_size": predictor.resize_rule(options).input_size,
             "tile": options.tile,
             "tta": options.tta,
             "track": tracks,

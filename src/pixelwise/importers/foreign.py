@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
+from pixelwise.ops.resize_rule import ResizeRule
 
 COUNTERS = ("total_ops", "total_params", "num_batches_tracked")
 """Last parts of names of tensors that only count: thop's operations and parameters, batches of batch norms."""
@@ -46,8 +47,8 @@ class ImportedModel:
         arguments: of its `build`, without `num_classes`.
         weights: under our keys.
         skipped: names of tensors that the network does not use.
-        notes: for the user.
-        input_size: long side in pixels at which its authors evaluate images.
+        notes: sentences for whoever imports.
+        resize: how its authors bring images to the size at which they evaluate them.
         classes: with the background; None where the tensor that gives the logits tells it.
         is_sigmoid: whether the network had one channel for two classes, see `fit.model_of`.
     """
@@ -57,7 +58,7 @@ class ImportedModel:
     weights: Mapping[str, Tensor] = field(repr=False)
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    input_size: int = 512
+    resize: ResizeRule = field(default_factory=ResizeRule)
     classes: int | None = None
     is_sigmoid: bool = False
 

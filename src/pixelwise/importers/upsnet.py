@@ -18,6 +18,7 @@ from torch import Tensor
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, change, in_float32, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
+from pixelwise.ops.resize_rule import ResizeRule
 
 _CITYSCAPES: Mapping[str, Any] = {
     "global_context": False,
@@ -34,8 +35,9 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "upsnet_resnet_101_cityscapes_w_coco": {"backbone": f"resnet101{STRIDE_IN_1X1}", **_CITYSCAPES},
 }
 """The released file's name, without its number of steps: the arguments of our UPSNet."""
-COCO_INPUT_SIZE, CITYSCAPES_INPUT_SIZE = 1333, 2048
-"""Long sides, with the short one at most 800 and 1024."""
+COCO_RESIZE = ResizeRule("short", 800, 1333, filter="opencv")
+CITYSCAPES_RESIZE = ResizeRule("short", 1024, 2048, filter="opencv")
+"""`prep_im_for_blob` of `upsnet/dataset/base_dataset.py`, with the scales of its configurations."""
 
 PIXEL_MEAN = (122.7717, 115.9465, 102.9801)
 """Of RGB values from 0 to 255; the deviation is left at 1."""
@@ -115,6 +117,6 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         "upsnet",
         arguments,
         in_float32(found),
-        input_size=COCO_INPUT_SIZE if is_coco else CITYSCAPES_INPUT_SIZE,
+        resize=COCO_RESIZE if is_coco else CITYSCAPES_RESIZE,
         classes=classes,
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, renamed, require_known
-from pixelwise.importers.yolact import CLASSES_KEY, RULES
+from pixelwise.importers.yolact import CLASSES_KEY, RULES, SIDE, square
 
 NETWORKS: Mapping[str, tuple[str, str]] = {
     "yolact_edge": ("yolact", "resnet101"),
@@ -54,6 +54,6 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         {"backbone": backbone},
         renamed(pyramid, _RULES),
         skipped=tuple(key for key in weights if key not in used),
-        input_size=550,
+        resize=square(SIDE),
         classes=weights[CLASSES_KEY].shape[0] + 1,
     )

@@ -50,7 +50,7 @@ class MergedPredictor(Predictor):
             task="panoptic",
             system="merged",
             labels=labels,
-            input_size=max(semantic.card.input_size, instance.card.input_size),
+            resize=max(semantic.card.resize, instance.card.resize, key=lambda rule: rule.length),
         )
         both = nn.ModuleDict({"semantic": semantic.model, "instance": instance.model})
         super().__init__(both, card, device=semantic.device, name=name, note=note)
@@ -72,9 +72,11 @@ class MergedPredictor(Predictor):
         self.instance.network()
         return self.model
 
-    def logits(self, image: ImageInput, size: tuple[int, int] | None = None) -> Float[Tensor, "K h w"]:
-        """The logits of the semantic model; see Predictor."""
-        return self.semantic.logits(image, size)
+    def logits(
+        self, image: ImageInput, size: tuple[int, int] | None = None, *, input_size: int | str | None = None
+    ) -> Float[Tensor, "K h w"]:
+        """The scores of the semantic model; see Predictor."""
+        return self.semantic.logits(image, size, input_size=input_size)
 
     def require_possible(self, options: Options) -> None:
         """Allow windows and several scales: predictions for the whole image are merged."""

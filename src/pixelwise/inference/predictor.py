@@ -22,7 +22,7 @@ from pixelwise.inference.image_input import ImageInput, image_tensor
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.scene import Scene
 from pixelwise.labels import LabelSet
-from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.superpixels import Regions
 from pixelwise.ops.tiles import join_windows, window_starts
 from pixelwise.types import Annotation, Instances
@@ -36,19 +36,22 @@ class Options:
     """How a model runs on an image.
 
     Attributes:
-        score_threshold: for a semantic model, pixels whose probability is lower become `ignore_id`; None keeps all. For
-            instances and things, those with a lower score are skipped; None takes the model's own threshold.
-        max_detections: largest number of instances per image, None for the model's own; no effect on semantic models.
-        input_size: long side in pixels to which the image is resized, or the side of the windows with `tile`; None
-            takes that of the model's validation.
-        tile: run on overlapping windows of the image at its own size, and average where they overlap. Not for panoptic
-            models.
+        score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
+            Of one that finds objects or things: those with a lower score are skipped; None takes the model's own
+            threshold.
+        max_detections: most objects for each image, None for the model's own number; without effect on models that find
+            no objects.
+        input_size: to which the image is brought instead of the model's own rule: the long side in pixels, or
+            `short:SIDE`, `short:SIDE:LIMIT`, `square:SIDE`, `none` (see `ops.resize_rule`), whose SIDE is that of the
+            windows with `tile`; None is as the model was validated.
+        tile: look at the image at its own size through overlapping windows, and average where they overlap. Not for
+            panoptic models.
         tta: average over three scales and their mirror images: six passes. Not for panoptic models.
     """
 
     score_threshold: float | None = None
     max_detections: int | None = None
-    input_size: int | None = None
+    input_size: int | str | None = None
     tile: bool = False
     tta: bool = False
 
@@ -57,8 +60,7 @@ class Options:
             raise RecipeError(f"score threshold {self.score_threshold}: expected a probability from 0 to 1")
         if self.max_detections is not None and self.max_detections < 1:
             raise RecipeError(f"max detections {self.max_detections}: expected at least 1")
-        if self.input_size is not None and self.input_size < 1:
-            raise RecipeError(f"input size {self.input_size}: expected at least 1 pixel")
+        ResizeRule().changed(self.input_size)  # refuses what is none
 
 
 class OptionArguments(TypedDict, total=False):
@@ -66,7 +68,7 @@ class OptionArguments(TypedDict, total=False):
 
     score_threshold: float | None
     max_detections: int | None
-    input_size: int | None
+    input_size: int | str | None
     tile: bool
     tta: bool
 
@@ -206,7 +208,7 @@ class Predictor:
         Raises:
             RecipeError: an option is impossible for the model, or it takes no proposals.
         """
-        input_size = options.input_size or self.card.input_size
+        rule = self.resize_rule(options)
         if proposals is not None:
             require_takes_proposals(self.model)
             if options.tile or options.tta:
@@ -214,22 +216,23 @@ class Predictor:
                     f"{self.name}: stored proposals belong to the whole image; leave out "
                     f"{'--tile' if options.tile else '--tta'}, or ?proposals="
                 )
-            return self._decoded(image, input_size, options, proposals=proposals)[0]
+            return self._decoded(image, rule, options, proposals=proposals)[0]
         if self.card.task == "panoptic":
             self.require_possible(options)
-            return self._decoded(image, input_size, options)[0]
+            return self._decoded(image, rule, options)[0]
         if self.card.task == "instance":
-            return self._find_objects(image, input_size, options)
+            return self._find_objects(image, rule, options)
         if options.tile:
             size = (image.shape[1], image.shape[2])
-            windows = self._window_logits(image, input_size, tta=options.tta)
+            window = self._window(rule)
+            windows = self._window_logits(image, rule, window, tta=options.tta)
             semantic, confidence = join_windows(
-                windows, size_hw=size, window=input_size, align_corners=self.traits.align_corners
+                windows, size_hw=size, window=window, align_corners=self.traits.align_corners
             )
             annotation = Annotation(semantic=semantic, confidence=confidence)
         else:
             size = (image.shape[1], image.shape[2])
-            output = self._scores(image, input_size, tta=options.tta)
+            output = self._scores(image, rule, tta=options.tta)
             annotation = as_system(self.model).decode(output, Sizes((size,), (size,)))[0]
         if options.score_threshold is not None:
             annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
@@ -270,15 +273,15 @@ class Predictor:
                 f"{self.name}: {'--tile' if options.tile else '--tta'} is not possible in a clip, where the model "
                 "compares frames with those before; leave it out"
             )
-        size, long_side = (image.shape[1], image.shape[2]), options.input_size or self.card.input_size
-        seen = self._seen_size(size, long_side)
+        size, rule = (image.shape[1], image.shape[2]), self.resize_rule(options)
+        seen = rule.size_of(size)
         if memory is not None and (memory.size_hw, memory.seen_hw) != (size, seen):
             (height, width), (seen_height, seen_width) = memory.size_hw, memory.seen_hw
             raise DataError(
                 f"a frame of {size[0]}×{size[1]}, seen at {seen[0]}×{seen[1]}, after one of {height}×{width}, seen at "
                 f"{seen_height}×{seen_width}; the frames of a clip have one size: begin a clip with memory=None"
             )
-        annotation, state = self._decoded(image, long_side, options, state=None if memory is None else memory.state)
+        annotation, state = self._decoded(image, rule, options, state=None if memory is None else memory.state)
         return annotation, FrameMemory(size, seen, state)
 
     @property
@@ -315,18 +318,21 @@ class Predictor:
             )
 
     @torch.no_grad()
-    def logits(self, image: ImageInput, size: tuple[int, int] | None = None) -> Float[Tensor, "K h w"]:
-        """The logits, on the predictor's device.
+    def logits(
+        self, image: ImageInput, size: tuple[int, int] | None = None, *, input_size: int | str | None = None
+    ) -> Float[Tensor, "K h w"]:
+        """The scores before the softmax, on the predictor's device.
 
         Args:
             image: as in a call.
-            size: height and width to which they are enlarged bilinearly; None leaves them at the network's size. All
-                K×H×W of them are held in memory.
+            size: height and width to which they are enlarged bilinearly; None leaves them at the size at which the
+                network gives them. All K×H×W of them are held.
+            input_size: as in a call.
 
         Raises:
             RecipeError: the model has no semantic logits.
         """
-        output = self._look(image_tensor(image), self.card.input_size)
+        output = self._look(image_tensor(image), self.resize_rule(Options(input_size=input_size)))
         if getattr(output, "logits", None) is None:
             raise RecipeError(f"{self.name}: a model for {self.card.task} segmentation, without semantic logits")
         logits = output.logits.float()
@@ -334,23 +340,24 @@ class Predictor:
             return logits[0].clone()
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.traits.align_corners)[0]
 
-    def _find_objects(self, image: UInt8[Tensor, "3 H W"], input_size: int, options: Options) -> Annotation:
-        """Detect instances, with windows and mirror images by the options."""
+    def _find_objects(self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, options: Options) -> Annotation:
+        """The objects of an image, with windows and mirror images as asked for."""
         height, width = image.shape[1:]
         scales = TTA_SCALES if options.tta else (1.0,)
         parts: list[Instances] = []
         answer = Annotation()
-        # with windows the model runs on the whole image too, since a large instance may fill several windows
-        views = [(0, 0, image)]
+        # with windows the whole image is looked at too, since a large object fills several of them
+        views = [(0, 0, image, rule)]
         if options.tile:
-            tops, lefts = window_starts(height, input_size), window_starts(width, input_size)
-            cuts = [(top, left) for top in tops for left in lefts] if max(height, width) > input_size else []
-            views += [(top, left, image[:, top : top + input_size, left : left + input_size]) for top, left in cuts]
-        for top, left, view in views:
+            window = self._window(rule)
+            tops, lefts = window_starts(height, window), window_starts(width, window)
+            cuts = [(top, left) for top in tops for left in lefts] if max(height, width) > window else []
+            within = self._within_windows(rule)
+            views += [(top, left, image[:, top : top + window, left : left + window], within) for top, left in cuts]
+        for top, left, view, seen in views:
             for scale in scales:
                 for mirrored in (False, True) if options.tta else (False,):
-                    long_side = max(1, round(scale * input_size))
-                    answer, _ = self._decoded(view, long_side, options, mirrored=mirrored)
+                    answer, _ = self._decoded(view, seen, options, scale=scale, mirrored=mirrored)
                     found = answer.instances
                     assert found is not None
                     found = mirrored_instances(found, view.shape[2]) if mirrored else found
@@ -373,9 +380,10 @@ class Predictor:
     def _decoded(
         self,
         image: UInt8[Tensor, "3 H W"],
-        long_side: int,
+        rule: ResizeRule,
         options: Options,
         *,
+        scale: float = 1.0,
         mirrored: bool = False,
         state: Any = None,
         proposals: Regions | None = None,
@@ -385,7 +393,7 @@ class Predictor:
         system = as_system(network)
         system.thresholds = self._thresholds(options)
         with torch.inference_mode():
-            pixels = self.prepare(image, long_side)
+            pixels = self.prepare(image, rule, scale)
             seen = pixels.flip(3) if mirrored else pixels
             given: dict[str, Any] = {"memory": state} if self.uses_memory else {}
             if proposals is not None:
@@ -396,19 +404,19 @@ class Predictor:
         return annotation.to("cpu"), output.memory if self.uses_memory else None
 
     def _window_logits(
-        self, image: UInt8[Tensor, "3 H W"], window: int, *, tta: bool
+        self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, window: int, *, tta: bool
     ) -> Iterator[list[Float[Tensor, "K h w"]]]:
         """The logits of each row of windows, computed lazily."""
         for top in window_starts(image.shape[1], window):
             row: list[Tensor] = []
             for left in window_starts(image.shape[2], window):
                 cut = image[:, top : top + window, left : left + window]
-                row.append(self._scores(cut, max(cut.shape[1:]), tta=tta).logits[0])
+                row.append(self._scores(cut, self._within_windows(rule), tta=tta).logits[0])
             yield row
 
-    def _scores(self, image: UInt8[Tensor, "3 H W"], long_side: int, *, tta: bool) -> Any:
+    def _scores(self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, *, tta: bool) -> Any:
         """The network's output; with `tta` its logits are the logarithms of the mean probabilities."""
-        output = self._look(image, long_side)
+        output = self._look(image, rule)
         if not tta:
             return output
         grid = output.logits.shape[2:]
@@ -416,7 +424,7 @@ class Predictor:
         for scale in TTA_SCALES:
             for mirrored in (False, True):
                 is_first = scale == 1 and not mirrored
-                view = output if is_first else self._look(image, max(1, round(scale * long_side)), mirrored=mirrored)
+                view = output if is_first else self._look(image, rule, scale, mirrored=mirrored)
                 logits = view.logits.float()
                 logits = logits.flip(3) if mirrored else logits
                 logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=self.traits.align_corners)
@@ -424,24 +432,43 @@ class Predictor:
         mean = total / (2 * len(TTA_SCALES))
         return output._replace(logits=mean.clamp_min(torch.finfo(torch.float32).tiny).log())
 
-    @torch.inference_mode()  # here alone: its tensors refuse in-place changes, which users may make on results
-    def _look(self, image: UInt8[Tensor, "3 H W"], long_side: int, *, mirrored: bool = False) -> Any:
-        """The network's output for the image, resized to a long side in pixels."""
-        pixels = self.prepare(image, long_side)
+    @torch.inference_mode()  # here alone: its tensors refuse changes in place, which users may make on what they get
+    def _look(
+        self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, scale: float = 1.0, *, mirrored: bool = False
+    ) -> Any:
+        """The network's output for the image at that size."""
+        pixels = self.prepare(image, rule, scale)
         return self.network()(pixels.flip(3) if mirrored else pixels)
 
-    def prepare(self, image: UInt8[Tensor, "3 H W"], long_side: int) -> Float[Tensor, "1 3 h w"]:
-        """The network's input for an image, resized to a long side in pixels: values in [0, 1]."""
-        resized = resize_image(image, self._seen_size((image.shape[1], image.shape[2]), long_side))
+    def prepare(
+        self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule | None = None, scale: float = 1.0
+    ) -> Float[Tensor, "1 3 h w"]:
+        """What the network sees of an image: values in [0, 1].
+
+        Args:
+            image: RGB on the CPU.
+            rule: how it is resized; None is the model's own.
+            scale: factor on the rule's size.
+        """
+        resized = (rule or self.resize_rule()).resized(image, scale)
         parameter = next(self.model.parameters())
         pixels = resized.to(parameter.device).to(parameter.dtype).div_(255)[None]
         return pixels.contiguous(memory_format=torch.channels_last)
 
-    def _seen_size(self, size_hw: tuple[int, int], long_side: int) -> tuple[int, int]:
-        """Height and width of the network's input for an image."""
-        if self.traits.stretches_input:
-            return long_side, long_side
-        return long_side_size(size_hw, long_side)
+    def resize_rule(self, options: Options = DEFAULTS) -> ResizeRule:
+        """How the model's images are resized, with these options."""
+        rule = self.card.resize.changed(options.input_size)
+        return rule.as_square() if self.traits.stretches_input else rule
+
+    def _window(self, rule: ResizeRule) -> int:
+        """The side of the windows through which a large image is seen."""
+        if not rule.length:
+            raise RecipeError(f"--tile: {self.name} has no size of its own; add --input-size, the side of the windows")
+        return rule.length
+
+    def _within_windows(self, rule: ResizeRule) -> ResizeRule:
+        """How a window is resized: not at all, but for networks that run on squares."""
+        return rule if self.traits.stretches_input else replace(rule, side="none", length=0, limit=0)
 
     def network(self) -> nn.Module:
         """The network that runs: the fused copy, or the model where there is no equal copy."""

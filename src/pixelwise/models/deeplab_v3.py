@@ -280,3 +280,30 @@ RECIPES = {
     )
 }
 """Of the variants: batch norm trained at output stride 16, then frozen at 8 (section 4.1)."""
+
+_PAPER_STAGE = Stage(
+    steps=30_000,
+    batch_size=16,
+    crop_size=513,
+    optimizer=Optimizer(lr=0.007, weight_decay=1e-4, norm_weight_decay=0.0, momentum=0.9),
+    augmentation=Augmentation(scale_step=0.25, scale_around="image"),
+    poly_power=0.9,
+    batch_norm_momentum=0.0003,
+)
+"""Section 4; the step of the scales and what is decayed are those of the authors' code."""
+
+_PUBLISHED = Recipe(
+    stages=(
+        replace(_PAPER_STAGE, name="os16"),
+        replace(
+            _PAPER_STAGE,
+            name="os8",
+            optimizer=replace(_PAPER_STAGE.optimizer, lr=0.001),
+            freeze_batch_norm=True,
+            arguments={"output_stride": 8},
+        ),
+    ),
+    input_size=513,
+)
+
+PUBLISHED = {"paper": dict.fromkeys(("deeplab_v3", *VARIANTS), _PUBLISHED)}

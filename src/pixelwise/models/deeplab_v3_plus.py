@@ -181,7 +181,8 @@ def build(
         first_block: see `nn.dilation.FirstBlock`.
         rates: of ASPP's 3×3 branches at output stride 16; they double at 8.
         channels: of ASPP and decoder.
-        separable: factorise their 3×3 convolutions; by default with MobileNets and in smp's layout alone.
+        separable: factorise their 3×3 convolutions; by default with MobileNets, EfficientNet-Lite and in smp's
+            layout alone.
         layout: `smp` for the network of segmentation_models_pytorch; its backbones are `full` in `first_block`, have no
             multi-grid, and its MobileNet V2 is `mobilenet_v2_1280`.
         align_corners: how feature maps and logits are enlarged; by default True in smp's layout alone.
@@ -202,7 +203,7 @@ def build(
         num_classes=num_classes,
         rates=tuple(rate * 16 // output_stride for rate in rates),
         channels=channels,
-        separable=smp or backbone.startswith("mobilenet") if separable is None else separable,
+        separable=smp or backbone.startswith(("mobilenet", "efficientnet_lite")) if separable is None else separable,
         smp=smp,
         align_corners=smp if align_corners is None else align_corners,
         dropout=dropout,
@@ -248,3 +249,21 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=30_000,
+            batch_size=16,
+            crop_size=513,
+            optimizer=Optimizer(lr=0.007, weight_decay=1e-4, norm_weight_decay=0.0, momentum=0.9),
+            augmentation=Augmentation(scale_step=0.25, scale_around="image"),
+            poly_power=0.9,
+            batch_norm_momentum=0.0003,
+        ),
+    ),
+    input_size=513,
+)
+"""Section 4, which takes the protocol of DeepLab v3; the decay is that of the authors' code for ResNets."""
+
+PUBLISHED = {"paper": dict.fromkeys(("deeplab_v3_plus", *VARIANTS), _PUBLISHED)}

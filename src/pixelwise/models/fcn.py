@@ -358,3 +358,39 @@ RECIPES = {
     "fcn_resnet101": _recipe(_stage("fit", 4_000, 3e-4)),
 }
 """Of the variants."""
+
+_HEAVY = Stage(
+    name="32s",
+    steps=100_000,
+    batch_size=1,
+    crop_size=0,
+    optimizer=Optimizer(
+        lr=1e-10,
+        bias_lr_multiplier=2.0,
+        head_bias_lr_multiplier=2.0,
+        weight_decay=5e-4,
+        norm_weight_decay=0.0,
+        momentum=0.99,
+    ),
+    augmentation=Augmentation(scale_min=1.0, scale_max=1.0, scale_around="image", flip=0.0),
+    reduction="sum",
+    schedule="fixed",
+    freeze_batch_norm=True,
+)
+"""The authors' release for VOC: images one by one as they are, the loss a sum over pixels. VGG-16 has no batch norm."""
+
+_HEAVY_STAGES = tuple(
+    replace(_HEAVY, name=skips, optimizer=replace(_HEAVY.optimizer, lr=lr), arguments={"skips": skips})
+    for skips, lr in (("32s", 1e-10), ("16s", 1e-12), ("8s", 1e-14))
+)
+_AT_ONCE = replace(_HEAVY, name="fit", steps=300_000)
+
+PUBLISHED = {
+    "paper": {
+        "fcn": Recipe(stages=_HEAVY_STAGES),
+        "fcn_32s": Recipe(stages=_HEAVY_STAGES[:1]),
+        "fcn_16s": Recipe(stages=_HEAVY_STAGES[:2]),
+        "fcn_8s": Recipe(stages=_HEAVY_STAGES),
+        "fcn_8s_at_once": Recipe(stages=(_AT_ONCE,)),
+    }
+}

@@ -14,6 +14,7 @@ Differences from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -270,7 +271,9 @@ RECIPE = Recipe(
         "steps": "90,000 on COCO, 65,000 on Cityscapes",
         "batch_size": "16 on COCO, 32 on Cityscapes",
         "crop_size": "none: short side 800, long side at most 1333; on Cityscapes 512×1024",
-        "input_size": "1333, short side 800; on Cityscapes 2048",
+        "input_size": "800; on Cityscapes 1024",
+        "input_side": "short",
+        "input_limit": "1333; on Cityscapes 2048",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.02 on COCO, 0.01 on Cityscapes",
         "optimizer.head_lr_multiplier": "1",
@@ -285,3 +288,12 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+PUBLISHED = {
+    name: dict.fromkeys(("panoptic_fpn", *VARIANTS), Recipe(stages=(stage,), input_size=1333))
+    for name, stage in (
+        ("paper", mask_rcnn.DETECTRON2_STAGE),
+        ("paper_3x", replace(mask_rcnn.DETECTRON2_STAGE, **mask_rcnn.THREE_TIMES)),
+    )
+}
+"""The authors' `panoptic_fpn_R_50_1x.yaml` and `panoptic_fpn_R_50_3x.yaml` in detectron2, of COCO."""

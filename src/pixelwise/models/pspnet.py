@@ -227,3 +227,29 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=150_000,
+            batch_size=16,
+            crop_size=473,
+            optimizer=Optimizer(
+                lr=0.01,
+                head_lr_multiplier=10.0,
+                head_bias_lr_multiplier=20.0,
+                weight_decay=1e-4,
+                norm_weight_decay=0.0,
+                momentum=0.9,
+            ),
+            augmentation=Augmentation(scale_around="image", rotate=10.0, blur=0.5),
+            poly_power=0.9,
+            sync_batch_norm=True,
+        ),
+    ),
+    input_size=513,
+    paper={"input_size": "512, in windows of 473"},
+)
+"""ADE20K's; section 5.1, and the authors' prototxt for the rate of the classifiers' biases and for what is decayed."""
+
+PUBLISHED = {"paper": dict.fromkeys(("pspnet", *VARIANTS), _PUBLISHED)}

@@ -58,8 +58,8 @@ TRAITS = Traits()
 STRIDE = 4
 """Stride of the semantic logits in pixels of the image."""
 
-DETECTOR = mask_rcnn.DetectorArguments(score_threshold=0.6)
-"""Instances of the panoptic head have a greater score."""
+DETECTOR = mask_rcnn.DetectorArguments(score_threshold=0.6, allowed_border=0)
+"""Instances of the panoptic head have a greater score; anchors that cross the border are not trained on."""
 
 ROI_SIDE = 28
 """Cells along each side of a box in the RoI loss, as of a mask."""
@@ -244,8 +244,8 @@ class UPSNet(mask_rcnn.MaskRCNN):
         if self.roi_pooling is not None:
             boxes = [one.boxes for one in instances]
             pooled = self.roi_pooling([output.logits], boxes).split([len(one) for one in boxes])
-            targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
-            output = output._replace(roi_logits=pooled, roi_targets=targets)
+            roi_targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
+            output = output._replace(roi_logits=pooled, roi_targets=roi_targets)
         kept = [_some_of(one, self.kept_objects) for one in instances] if self.has_unknown else instances
         boxes, channels = [one.boxes for one in kept], [channels_of(one.labels, self.things) for one in kept]
         masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in kept])
@@ -464,11 +464,14 @@ RECIPE = Recipe(
         "steps": "90,000 on COCO, 12,000 on Cityscapes",
         "batch_size": "16",
         "crop_size": "none: short side 800, long side at most 1333; on Cityscapes short side 800-1024",
-        "input_size": "1333, short side 800; on Cityscapes 2048, short side 1024",
+        "input_size": "800; on Cityscapes 1024",
+        "input_side": "short",
+        "input_limit": "1333; on Cityscapes 2048",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.02",
         "optimizer.head_lr_multiplier": "1",
         "optimizer.bias_lr_multiplier": "2",
+        "optimizer.head_bias_lr_multiplier": "2",
         "optimizer.weight_decay": "1e-4",
         "optimizer.clip_norm": "none",
         "augmentation.scale_min": "1",
@@ -484,3 +487,24 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_COCO = replace(mask_rcnn.PUBLISHED_STAGE, warmup_steps=1_500, warmup_factor=0.1)
+_LONG = replace(
+    _COCO,
+    augmentation=replace(_COCO.augmentation, short_sides=(640, 672, 704, 736, 768, 800, 832)),
+    **mask_rcnn.THREE_TIMES,
+)
+_CITYSCAPES = replace(
+    _COCO,
+    steps=12_000,
+    milestones=(9_000,),
+    augmentation=replace(_COCO.augmentation, short_sides=(800, 832, 864, 896, 928, 960, 992, 1024)),
+)
+PUBLISHED = {
+    "paper": {
+        **dict.fromkeys(("upsnet", *VARIANTS), Recipe(stages=(_COCO,), input_size=1333)),
+        "upsnet_coco_resnet101_deformable": Recipe(stages=(_LONG,), input_size=1333),
+        "upsnet_cityscapes_resnet50": Recipe(stages=(_CITYSCAPES,), input_size=2048),
+    }
+}
+"""Of the authors' `upsnet_resnet50_coco_16gpu.yaml` and its neighbours; the warm-up's start is that of their code."""

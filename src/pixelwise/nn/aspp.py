@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pixelwise.errors import RecipeError
+from pixelwise.nn.convolution import DepthwiseConv2d
 
 
 class ConvNormRelu(nn.Sequential):
@@ -41,17 +42,7 @@ class ConvNormRelu(nn.Sequential):
         padding = dilation * (kernel - 1) // 2
         layers: list[nn.Module] = []
         if separable:
-            layers += [
-                nn.Conv2d(
-                    in_channels,
-                    in_channels,
-                    kernel,
-                    padding=padding,
-                    dilation=dilation,
-                    groups=in_channels,
-                    bias=False,
-                )
-            ]
+            layers += [DepthwiseConv2d(in_channels, kernel, padding=padding, dilation=dilation)]
             if depthwise_norm:
                 layers += [nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)]
             kernel, padding, dilation = 1, 0, 1

@@ -1,7 +1,7 @@
 """Image classifiers as feature extractors, dilated where a system needs denser maps.
 
 torchvision's ResNets, MobileNets and VGG-16 keep torchvision's own keys (`conv1.weight`, `features.0.0.weight`),
-without the classifier; timm's networks keep timm's.
+without the classifier; timm's networks, EfficientNet-Lite among them, keep timm's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pixelwise.files.tensors import read_tensors
 from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.darknet import DarkNetBackbone
 from pixelwise.nn.dilation import FirstBlock, dilate_stages
+from pixelwise.nn.efficientnet_lite import NAMES as EFFICIENTNET_LITES
+from pixelwise.nn.efficientnet_lite import TIMM_PREFIX, EfficientNetLiteBackbone
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DEEP_STEM = "_deep_stem"
@@ -36,6 +38,7 @@ NAMES = (
     "mobilenet_v2_1280",
     "mobilenet_v3_large",
     "mobilenet_v3_small",
+    *EFFICIENTNET_LITES,
     DARKNET,
     "vgg16",
     "vgg16_bn",
@@ -379,6 +382,8 @@ def build_backbone(
     if name.startswith("mobilenet_v3") and name in NAMES:
         network = models.get_model(name, weights=None)
         return MobileNetV3Backbone(network, output_stride=output_stride, first_block=first_block)
+    if name in EFFICIENTNET_LITES:
+        return EfficientNetLiteBackbone(name, output_stride=output_stride, first_block=first_block)
     if name in ("vgg16", "vgg16_bn"):
         if output_stride != 32:
             raise RecipeError(f"backbone '{name}': its output stride is 32, not {output_stride}")
@@ -390,13 +395,16 @@ def build_backbone(
     return TimmBackbone(_timm_name(name), output_stride=output_stride)
 
 
-def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvision", "timm"]) -> int:
+def load_backbone(
+    backbone: Backbone, name: str, source: Path | Literal["torchvision", "timm"] | Mapping[str, Tensor]
+) -> int:
     """Fill a backbone with pretrained classifier weights.
 
     Args:
         backbone: what `build_backbone(name)` made.
         name: its name, for the download and messages.
-        source: a safetensors file with torchvision's or timm's keys, or `torchvision` or `timm` for their own download.
+        source: a safetensors file with torchvision's or timm's keys, or `torchvision` or `timm` for their own download,
+            or the tensors themselves.
 
     Returns:
         number of loaded tensors; those of the classifier are skipped.
@@ -405,7 +413,12 @@ def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvi
         CheckpointError: the file is unreadable, or keys or shapes are not those of the backbone; it names the first
             that differ.
     """
-    weights = _downloaded(name, source) if isinstance(source, str) else read_tensors(source, advice=_OTHER_FILES)
+    if isinstance(source, Mapping):
+        weights, place = source, "the tensors given"
+    elif isinstance(source, str):
+        weights, place = _downloaded(name, source), source
+    else:
+        weights, place = read_tensors(source, advice=_OTHER_FILES), str(source)
     expected = backbone.state_dict()
     weights = backbone_weights(backbone, weights)
     missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
@@ -415,8 +428,8 @@ def load_backbone(backbone: Backbone, name: str, source: Path | Literal["torchvi
         first = ", ".join(f"no '{key}'" for key in missing[:3]) or ", ".join(
             f"'{key}' is {tuple(weights[key].shape)}, not {tuple(expected[key].shape)}" for key in wrong[:3]
         )
-        owner = "timm" if isinstance(backbone, TimmBackbone) else "torchvision"
-        raise CheckpointError(f"{source}: not the weights of {owner}'s {name}: {first}")
+        owner = "timm" if isinstance(backbone, TimmBackbone | EfficientNetLiteBackbone) else "torchvision"
+        raise CheckpointError(f"{place}: not the weights of {owner}'s {name}: {first}")
     backbone.load_state_dict(weights, strict=False)
     return len(weights)
 
@@ -509,12 +522,12 @@ def _downloaded(name: str, source: str) -> Mapping[str, Tensor]:
     if source == "timm":
         import timm
 
-        name = _timm_name(name)
+        name = f"{TIMM_PREFIX}{name}" if name in EFFICIENTNET_LITES else _timm_name(name)
         try:
             return timm.create_model(name, pretrained=True).state_dict()
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).splitlines())
-    elif name.endswith((DEEP_STEM, STRIDE_IN_1X1, DARKNET)) or name not in NAMES:
+    elif name.endswith((DEEP_STEM, STRIDE_IN_1X1, DARKNET)) or name in EFFICIENTNET_LITES or name not in NAMES:
         raise CheckpointError(f"torchvision has no weights of {name}; give --init a local file")
     else:
         try:

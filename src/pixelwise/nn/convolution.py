@@ -1,4 +1,4 @@
-"""A convolution with norm and activation, a strided convolution, and group norm for any width."""
+"""A convolution with norm and activation, a strided and a depthwise convolution, and group norm for any width."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from pixelwise.ops.depthwise_convolution import depthwise_convolution
 
 
 def convolution(
@@ -42,6 +44,30 @@ class StridedConv2d(nn.Conv2d):
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """The convolution."""
         return F.conv2d(input, self.weight, self.bias, (2, 2 if input.shape[3] > 1 else 1), self.padding)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution without bias, as `nn.Conv2d`, whose gradients are quick on the CPU.
+
+    See `ops.depthwise_convolution`.
+
+    Args:
+        channels: of input and output.
+        kernel: side of the kernel, odd.
+        stride: of the convolution.
+        padding: zeros around the input.
+        dilation: between the taps.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3, *, stride: int = 1, padding: int = 0, dilation: int = 1) -> None:
+        super().__init__(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """The convolution."""
+        (down, across), (rows, columns), (below, beside) = self.stride, self.padding, self.dilation  # pyright: ignore
+        return depthwise_convolution(
+            input, self.weight, stride=(down, across), padding=(rows, columns), dilation=(below, beside)
+        )
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

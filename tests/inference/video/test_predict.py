@@ -31,6 +31,7 @@ from pixelwise.inference.video.predict import VideoJob, look_for_results, predic
 from pixelwise.inference.video.state import ClipMemory, ClipProgress, read_state, write_state
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.contract.annotations import LABELS as FIVE
 from tests.inference.simple_models import panels, pointwise, pointwise_card
 from tests.inference.video import slow_clip
@@ -153,7 +154,7 @@ def moving_clip(path: Path, count: int) -> VideoClip:
 def test_ids_of_a_model_with_memory_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
     """VPSNet of random weights: its memory, vectors, boxes, numbers and maps, goes through the file of state."""
     clip = moving_clip(tmp_path / "clip.mp4", 14)
-    card = ModelCard(task="panoptic", system="vpsnet", labels=FIVE, input_size=96)
+    card = ModelCard(task="panoptic", system="vpsnet", labels=FIVE, resize=ResizeRule(length=96))
     vpsnet = Predictor(small_vpsnet(max_known=9), card, device="cpu")
     whole, parts = (job(tmp_path / name, vpsnet) for name in ("whole", "parts"))
     predict(clip, whole)
@@ -174,7 +175,7 @@ def test_ids_by_tracking_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
     """YOLACT of random weights: many doubtful objects, which appear, vanish and come back."""
     clip = moving_clip(tmp_path / "clip.mp4", 14)
     six = LabelSet.from_names("six", [f"class {index}" for index in range(6)])
-    card = ModelCard(task="instance", system="yolact", labels=six, input_size=96)
+    card = ModelCard(task="instance", system="yolact", labels=six, resize=ResizeRule(length=96))
     yolact = Predictor(small_yolact(), card, device="cpu")
     options = Options(score_threshold=0.0, max_detections=12)
     whole, parts = (job(tmp_path / name, yolact, tracks=True, options=options) for name in ("whole", "parts"))

@@ -1,19 +1,17 @@
-"""Run the command line, and kill the process with SIGKILL at a chosen moment.
-
-    python killed_run.py MOMENT N ARGUMENT…
-
-Moments: `step`, after the N-th step; `evaluation`, before the N-th image of an evaluation is counted; `write`, with
-half of the N-th file of a training state on the disk; `swap`, before the N-th rename of a finished folder.
-"""
+"""A command line that is killed with SIGKILL at a chosen moment."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from pixelwise.metrics.mean_iou import MeanIoU
+from pixelwise.training.run import checkpoint
+from pixelwise.training.run.log import Log
+from tests.forked import command_line
 
 
 def kill_on_call(owner: Any, name: str, number: int, last_words: Callable[..., None] | None = None) -> None:
@@ -38,14 +36,16 @@ def write_half(save_file: Callable[..., None], tensors: Any, path: Path) -> None
     path.write_bytes(content[: len(content) // 2])
 
 
-def main() -> None:
-    moment, number = sys.argv[1], int(sys.argv[2])
-    sys.argv = ["pixelwise", *sys.argv[3:]]
-    from pixelwise.cli.app import main as command_line
-    from pixelwise.metrics.mean_iou import MeanIoU
-    from pixelwise.training.run import checkpoint
-    from pixelwise.training.run.log import Log
+def killed_command_line(moment: str, number: int, *words: str) -> None:
+    """Run a command line, and kill this process at a moment of it.
 
+    Args:
+        moment: `step`, after the N-th step; `evaluation`, before the N-th image of an evaluation is counted; `write`,
+            with half of the N-th file of a training state on the disk; `swap`, before the N-th rename of a finished
+            folder.
+        number: N.
+        words: of the command line.
+    """
     if moment == "step":
         kill_on_call(Log, "step", number)
     elif moment == "evaluation":
@@ -54,8 +54,4 @@ def main() -> None:
         kill_on_call(checkpoint, "save_file", number, write_half)
     elif moment == "swap":
         kill_on_call(Path, "rename", number)
-    command_line()
-
-
-if __name__ == "__main__":
-    main()
+    command_line(*words)

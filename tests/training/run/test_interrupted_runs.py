@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from pixelwise.inference.load import load
+from tests import forked
 from tests.drawn_scenes import write_masks_tree
+from tests.forked import Forked
+from tests.training.run.killed_run import killed_command_line
+from tests.training.run_folder import log_of, weights_of
 
 pytestmark = pytest.mark.slow
 
-KILLED_RUN = str(Path(__file__).with_name("killed_run.py"))
 SETTINGS = {
     "batch_size": 4,
     "crop_size": 48,
@@ -40,36 +39,14 @@ def arguments(data: Path, out: Path, system: str = "deeplab_v3_plus") -> list[st
     return ["train", system, "--data", f"masks:{data}", "--backbone", "mobilenet_v2", *words, "--out", str(out)]
 
 
-def pixelwise(*words: str, killed_at: tuple[str, int] | None = None) -> subprocess.CompletedProcess[str]:
-    script = [KILLED_RUN, killed_at[0], str(killed_at[1])] if killed_at else ["-m", "pixelwise"]
-    return subprocess.run([sys.executable, *script, *words], capture_output=True, text=True, timeout=300)
-
-
 def stop_after_steps(words: list[str], run: Path, steps: int, number: signal.Signals) -> int:
-    """Start a run in a process group of its own, send the group a signal once it has made `steps`, return its code."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pixelwise", *words], start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < deadline and len(steps_of(run)) < steps:
-        time.sleep(0.02)
-    if process.poll() is None:
-        os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=120)
-    assert "Traceback" not in errors
-    return process.returncode
-
-
-def steps_of(run: Path) -> list[dict]:
-    path = run / "log.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    events = [json.loads(line) for line in lines if line.endswith("}")]
-    return [event for event in events if event["event"] == "step"]
-
-
-def weights_of(run: Path) -> dict[str, bytes]:
-    """Every weight file of the finished run: best, last, and the state with optimizer and average."""
-    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}
+    """Start a run, send its group a signal once it has made so many steps, and return its exit code."""
+    process = forked.start(*words)
+    process.wait_until(lambda: len(log_of(run, "step")) >= steps)
+    process.send_signal(number, to_group=True)
+    ended = process.ended()
+    assert "Traceback" not in ended.stderr
+    return ended.returncode
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +60,9 @@ def whole_runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     runs: dict[str, Path] = {}
     for system in SYSTEMS:
         out = runs[system] = tmp_path_factory.mktemp("whole") / "run"
-        done = pixelwise(*arguments(data, out, system), "--workers", "0")
+        done = forked.run(*arguments(data, out, system), "--workers", "0")
         assert done.returncode == 0, done.stderr
-        assert [step["step"] for step in steps_of(out)] == list(range(1, STEPS + 1))
+        assert [step["step"] for step in log_of(out, "step")] == list(range(1, STEPS + 1))
     return runs
 
 
@@ -110,15 +87,15 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(
     resume = ["train", "--resume", str(out), "--workers", workers]
     for number, moment in enumerate(moments):
         words = resume if number else [*arguments(data, out, system), "--workers", workers]
-        killed = pixelwise(*words, killed_at=moment)
+        killed = Forked(killed_command_line, *moment, *words).ended()
         assert killed.returncode == -signal.SIGKILL, (moment, killed.stderr)
     if system == "deeplab_v3_plus":
-        assert stop_after_steps(resume, out, len(steps_of(out)) + 1, signal.SIGTERM) == 143
-    done = pixelwise(*resume)
+        assert stop_after_steps(resume, out, len(log_of(out, "step")) + 1, signal.SIGTERM) == 143
+    done = forked.run(*resume)
     assert done.returncode == 0, done.stderr
     assert weights_of(out) == weights_of(whole)
     assert not list(out.rglob(".*")), "nothing half-written is left behind"
-    for mine, other in zip(steps_of(out), steps_of(whole), strict=True):
+    for mine, other in zip(log_of(out, "step"), log_of(whole, "step"), strict=True):
         assert (mine["step"], mine["loss"], mine["lr"]) == (other["step"], other["loss"], other["lr"])
 
 
@@ -136,15 +113,15 @@ def test_ctrl_c_saves_the_state_and_says_how_to_go_on(data: Path, whole_runs: di
     whole = whole_runs["deeplab_v3_plus"]
     out = tmp_path / "run"
     assert stop_after_steps([*arguments(data, out), "--workers", "2"], out, 3, signal.SIGINT) == 130
-    made = len(steps_of(out))
+    made = len(log_of(out, "step"))
     assert 3 <= made < 10
     assert (out / "last" / "model.safetensors").exists()
-    again = pixelwise(*arguments(data, out))
+    again = forked.run(*arguments(data, out))
     assert again.returncode == 2
     assert f"--resume {out}" in again.stderr
-    done = pixelwise("train", "--resume", str(out))
+    done = forked.run("train", "--resume", str(out))
     assert done.returncode == 0, done.stderr
     assert weights_of(out) == weights_of(whole)
-    finished = pixelwise("train", "--resume", str(out))
+    finished = forked.run("train", "--resume", str(out))
     assert finished.returncode == 0
     assert weights_of(out) == weights_of(whole)

@@ -66,7 +66,7 @@ class Job:
             "file": {"bytes": status.st_size, "modified": status.st_mtime},
             "model": self.predictor.name,
             "weights": self.weights,
-            "options": {**options, "input_size": self.options.input_size or self.predictor.card.input_size},
+            "options": {**options, "input_size": self.predictor.resize_rule(self.options).input_size},
         }
 
 

@@ -76,7 +76,7 @@ class VideoJob:
             "weights": self.weights,
             "options": {
                 **options,
-                "input_size": self.options.input_size or self.predictor.card.input_size,
+                "input_size": self.predictor.resize_rule(self.options).input_size,
                 "track": self.tracks,
             },
         }

@@ -80,15 +80,34 @@ def one_size(assignments: Sequence[str]) -> list[str]:
     return [*assignments, *added]
 
 
-def named_system(name: str) -> NamedSystem:
-    """A system, or a variant of one, with its own arguments and recipe. Raises CheckpointError for an unknown name."""
-    for system in () if name in system_names() else system_names():
-        module = system_module(system)
-        if name in module.VARIANTS:
-            arguments = {**model_values(module), **module.VARIANTS[name]}
-            return NamedSystem(system, module, arguments, module.RECIPES.get(name, module.RECIPE))
-    module = system_module(name)
-    return NamedSystem(name, module, model_values(module), module.RECIPE)
+def named_system(name: str, recipe: str | None = None) -> NamedSystem:
+    """A system, or a variant of one, with its own arguments and recipe.
+
+    Args:
+        name: of the system or the variant.
+        recipe: the name of a published one, such as `paper`; None for that of small machines.
+
+    Raises:
+        CheckpointError: an unknown name.
+        RecipeError: it has no recipe of that name.
+    """
+    system = next((other for other in system_names() if name in system_module(other).VARIANTS), name)
+    system = name if name in system_names() else system
+    module = system_module(system)
+    arguments = {**model_values(module), **module.VARIANTS.get(name, {})}
+    chosen = module.RECIPES.get(name, module.RECIPE)
+    if recipe is not None:
+        names = published_names(module, name)
+        if recipe not in names:
+            known = f"expected {' or '.join(names)}, or no --recipe" if names else "it has none; use no --recipe"
+            raise RecipeError(f"--recipe {recipe}: no published recipe of {name}; {known}")
+        chosen = module.PUBLISHED[recipe][name]
+    return NamedSystem(system, module, arguments, chosen)
+
+
+def published_names(module: SystemFile, name: str) -> list[str]:
+    """The names of the published recipes that a system or a variant has."""
+    return [recipe for recipe, recipes in module.PUBLISHED.items() if name in recipes]
 
 
 def model_values(module: SystemFile) -> dict[str, Any]:
@@ -239,7 +258,14 @@ def _stage_values(stage: Stage) -> dict[str, Any]:
 
 
 def require_possible(recipe: Recipe) -> None:
-    """Raise RecipeError for numbers that do not fit together."""
+    """Raise RecipeError for numbers that do not go together."""
+    if recipe.input_side == "none" and recipe.input_size:
+        raise RecipeError(f"input_side=none with input_size={recipe.input_size}: images stay as they are; expected 0")
+    if recipe.input_limit and (recipe.input_side != "short" or recipe.input_limit < recipe.input_size):
+        raise RecipeError(
+            f"--set input_limit={recipe.input_limit}: of the long side, where input_side is short, and at least "
+            f"input_size={recipe.input_size}; 0 for none"
+        )
     if recipe.patience and not recipe.evaluate_every:
         raise RecipeError("patience counts evaluations; add --set evaluate_every=N")
     for stage in recipe.stages:
@@ -250,6 +276,16 @@ def require_possible(recipe: Recipe) -> None:
             raise RecipeError(
                 f"--set {prefix}class_weights={list(stage.class_weights)}: expected {_EXPECTED['class_weights']}"
             )
+        sides = (stage.crop_size,) if isinstance(stage.crop_size, int) else ()
+        if any(0 < side < 16 for side in sides):
+            raise RecipeError(f"--set {prefix}crop_size={stage.crop_size}: expected at least 16, or 0 for whole images")
+        if not stage.crop_size and stage.augmentation.copy_paste:
+            raise RecipeError(
+                f"{prefix}crop_size=0: whole images have several sizes, which cannot be pasted into each other; add "
+                f"--set {prefix}augmentation.copy_paste=0"
+            )
+        if stage.schedule == "step" and not stage.milestones:
+            raise RecipeError(f"{prefix}schedule=step: expected the steps of a lower rate; add --set milestones=[N,…]")
         if stage.batch_size == 1 and not stage.freeze_batch_norm:
             raise RecipeError(
                 f"{prefix}batch_size=1 gives batch norm nothing to average; add --set {prefix}freeze_batch_norm=true"

@@ -159,7 +159,10 @@ def resolved(plan: Plan, data: TrainingData, *, workers: int = 0, progress: Prog
     """
     recipe = plan.recipe
     evaluated = data.val or data.train
-    input_size = recipe.input_size or sizes_median([evaluated.size_of(index) for index in range(len(evaluated))])
+    input_size = recipe.input_size
+    if not input_size and recipe.input_side != "none":
+        sizes = [evaluated.size_of(index) for index in range(len(evaluated))]
+        input_size = sizes_median(sizes, short=recipe.input_side == "short")
     precision = recipe.precision
     if precision == "auto":
         precision = "bfloat16" if computes_bfloat16() else "float32"
@@ -276,7 +279,7 @@ def _run_stage(
         fitting,
         data.train,
         accelerator=accelerator,
-        input_size=plan.recipe.input_size,
+        resize=plan.recipe.resize,
         labels=data.labels,
         seed=plan.recipe.seed,
         workers=workers,
@@ -306,7 +309,7 @@ def _solved(
     solve = vars(system_module(plan.system))[fitting.stage.solver]
     torch.manual_seed(plan.recipe.seed)
     fitting.system.to(device).eval()
-    for progress in solve(fitting.system, data.train, input_size=plan.recipe.input_size):
+    for progress in solve(fitting.system, data.train, resize=plan.recipe.resize):
         yield progress
         if stop.asked():
             return
