@@ -10,14 +10,28 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import wraps
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
 
 from jaxtyping import Float, Int64
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from pixelwise.types import Annotation, Batch
 
 Built = TypeVar("Built", bound=nn.Module)
+
+WithoutCommas = BeforeValidator(lambda value: value.replace(",", "") if isinstance(value, str) else value)
+"""Of whole numbers, so that 12,000 may be written."""
+Count = Annotated[int, Field(ge=0), WithoutCommas]
+"""A whole number from 0 on."""
+Positive = Annotated[int, Field(ge=1), WithoutCommas]
+"""A whole number from 1 on."""
+CropSide = Annotated[int, Field(ge=16)]
+"""Of a crop, in pixels."""
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A number from 0 on."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""A number from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +229,8 @@ class SystemFile(Protocol):
         VARIANTS: arguments of `build` by the name of the variant.
         RECIPE: how the system is trained.
         RECIPES: of the variants that are trained in another way.
+        PUBLISHED: by name, such as `paper`, the recipes of the paper or of its public code, for machines that have the
+            room: of the system and the variants that have one, by their names.
     """
 
     TASK: str
@@ -222,6 +238,7 @@ class SystemFile(Protocol):
     VARIANTS: Mapping[str, Mapping[str, Any]]
     RECIPE: Recipe
     RECIPES: Mapping[str, Recipe]
+    PUBLISHED: Mapping[str, Mapping[str, Recipe]]
 
     @property
     def build(self) -> Callable[..., nn.Module]:
@@ -305,15 +322,15 @@ class Optimizer:
         clip_norm: largest norm of the whole gradient, 0 for none.
     """
 
-    name: str = "sgd"
-    lr: float = 0.007
-    bias_lr_multiplier: float = 1.0
-    head_lr_multiplier: float = 1.0
-    head_bias_lr_multiplier: float | None = None
-    weight_decay: float = 1e-4
-    norm_weight_decay: float = 1e-4
-    momentum: float = 0.9
-    clip_norm: float = 0.0
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Factor = 0.007
+    bias_lr_multiplier: Factor = 1.0
+    head_lr_multiplier: Factor = 1.0
+    head_bias_lr_multiplier: Factor | None = None
+    weight_decay: Factor = 1e-4
+    norm_weight_decay: Factor = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    clip_norm: Factor = 0.0
 
 
 @dataclass(frozen=True)
@@ -321,8 +338,16 @@ class Augmentation:
     """What is drawn for each training image.
 
     Attributes:
-        scale_min: smallest factor on the input size.
-        scale_max: largest factor on the input size.
+        scale_min: smallest factor on the size.
+        scale_max: largest factor on the size.
+        scale_step: factors are drawn from `scale_min`, `scale_min` + `scale_step`, …, up to `scale_max`; 0 draws any.
+        scale_around: the size that the factor is on: `input`, to which the run brings every image for evaluation, or
+            `image`, its own.
+        short_sides: the image's short side is drawn from these pixels first, and the long one is `input_limit` at most,
+            as in detectron2; none leaves the size as it is.
+        expand: probability that the image is put into a canvas of up to four times its sides, as SSD does; see
+            `data.loading.window`.
+        sample_crop: probability of SSD's crop around the centre of an object; see there.
         rotate: every second image is turned by up to so many degrees to either side.
         blur: probability of a 5×5 Gaussian.
         flip: probability of a mirror image.
@@ -331,18 +356,25 @@ class Augmentation:
         contrast: largest relative change.
         saturation: largest relative change.
         hue: largest turn, in fractions of the colour circle.
+        colour_probability: of each of these four.
     """
 
-    scale_min: float = 0.5
-    scale_max: float = 2.0
-    rotate: float = 0.0
-    blur: float = 0.0
-    flip: float = 0.5
-    copy_paste: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    scale_min: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 0.5
+    scale_max: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 2.0
+    scale_step: Factor = 0.0
+    scale_around: Literal["input", "image"] = "input"
+    short_sides: tuple[Positive, ...] = ()
+    expand: Probability = 0.0
+    sample_crop: Probability = 0.0
+    rotate: Factor = 0.0
+    blur: Probability = 0.0
+    flip: Probability = 0.5
+    copy_paste: Probability = 0.0
+    brightness: Factor = 0.0
+    contrast: Factor = 0.0
+    saturation: Factor = 0.0
+    hue: Factor = 0.0
+    colour_probability: Probability = 1.0
 
 
 @dataclass(frozen=True)
@@ -356,38 +388,59 @@ class Stage:
             yields SolverProgress, and leaves its solutions in the network's parameters or buffers. An interrupted one
             begins anew.
         steps: optimizer steps; 1 for a solver.
-        batch_size: images in each step of one process.
-        crop_size: side of training crops in pixels, or their height and width where they are not square.
+        batch_size: images of one process that go through the network at once.
+        accumulate: so many batches make one step, with the gradients of one large batch; batch norm alone sees each by
+            itself.
+        crop_size: side of training crops in pixels, or their height and width where they are not square; 0 takes whole
+            images.
         optimizer: see Optimizer.
         augmentation: see Augmentation.
-        poly_power: the rate falls as (1 - step / steps) ** poly_power, by step.
-        warmup_steps: steps over which the rate first rises from 0.
+        reduction: `mean` divides each term of the loss by what was counted, over all processes; `sum` does not, as in
+            FCN's release, whose rates are so much smaller.
+        schedule: how the rate falls, by step: `poly`, by (1 - step / steps) ** poly_power; `step`, times `gamma` at
+            each of `milestones`; `cosine`, by (1 + cos(π step / steps)) / 2; `fixed`, not at all.
+        poly_power: of `poly`.
+        milestones: steps, of `step`.
+        gamma: of `step`.
+        warmup: `linear`, over `warmup_steps` the rate first rises from `warmup_factor` times its value, or from 1 /
+            `warmup_steps` of it where that is 0; `constant`, it stays there so long.
+        warmup_steps: see `warmup`; 0 for none.
+        warmup_factor: see `warmup`.
         class_weights: of the pixel loss: `none`, `balanced` (`losses.cross_entropy.median_frequency_weights` of the
             training images), or one number for each class.
         ohem: fraction of an image's evaluated pixels whose loss counts, the hardest.
         freeze_batch_norm: keep batch-norm statistics and weights as they are.
         sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
+        batch_norm_momentum: share of a batch in the running statistics; None leaves what the network was built with.
         frozen_stages: so many first stages of the backbone keep their weights and statistics; 0 trains all.
         ema_decay: decay of the running average of weights that is evaluated and shipped; 0 for none.
         arguments: of the system's `build` that are others in this stage than in the run, JSON values. The network
             begins with all weights of the stage before that fit it by name and shape.
     """
 
-    name: str = "fit"
+    name: Annotated[str, Field(pattern=r"^\w+$")] = "fit"
     solver: str = ""
-    steps: int = 30_000
-    batch_size: int = 16
-    crop_size: int | tuple[int, int] = 513
+    steps: Positive = 30_000
+    batch_size: Positive = 16
+    accumulate: Positive = 1
+    crop_size: Annotated[int, Field(ge=0)] | tuple[CropSide, CropSide] = 513
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    poly_power: float = 0.9
-    warmup_steps: int = 0
-    class_weights: str | tuple[float, ...] = "none"
-    ohem: float = 1.0
+    reduction: Literal["mean", "sum"] = "mean"
+    schedule: Literal["poly", "step", "cosine", "fixed"] = "poly"
+    poly_power: Factor = 0.9
+    milestones: tuple[Positive, ...] = ()
+    gamma: Factor = 0.1
+    warmup: Literal["linear", "constant"] = "linear"
+    warmup_steps: Count = 0
+    warmup_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    class_weights: Literal["none", "balanced"] | tuple[Factor, ...] = "none"
+    ohem: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = False
     sync_batch_norm: bool = False
-    frozen_stages: int = 0
-    ema_decay: float = 0.0
+    batch_norm_momentum: Probability | None = None
+    frozen_stages: Count = 0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -421,11 +474,11 @@ class Recipe:
         paper: the paper's value of each number that differs here, by its dotted name.
     """
 
-    stages: tuple[Stage, ...]
-    input_size: int = 0
-    seed: int = 0
-    precision: str = "auto"
-    evaluate_every: int = 500
-    checkpoint_every: int = 100
-    patience: int = 0
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    input_size: Count = 0
+    seed: Count = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    evaluate_every: Count = 500
+    checkpoint_every: Positive = 100
+    patience: Count = 0
     paper: dict[str, str] = field(default_factory=dict)

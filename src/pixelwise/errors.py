@@ -32,3 +32,8 @@ def first_fault(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 image`, `1,204 images`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

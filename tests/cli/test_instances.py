@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from torch import nn
 
 from pixelwise.data.spec import open_dataset
+from pixelwise.inference.load import find_model
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.systems import system_module
 from pixelwise.ops import rle
@@ -232,6 +233,31 @@ def test_training_goes_on_and_chooses_by_mask_ap(run: Run, drawings: Path, tmp_p
     card = json.loads((tmp_path / "run" / "best" / "model.json").read_text())
     assert card["task"] == "instance"
     assert "mask_ap" in card["scores"]
+
+
+def test_a_run_from_a_shipped_model_takes_its_architecture_and_says_so(run: Run, tmp_path: Path) -> None:
+    """The recipe's network has 256 channels, the shipped one 96: its detector goes on, only the classes are others."""
+    data, out = write_coco(tmp_path / "data"), tmp_path / "run"
+    for file in (data / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        content["categories"][0]["name"] = "person"
+        file.write_text(json.dumps(content))
+    words = ["train", "mask_rcnn", "--backbone", "mobilenet_v2", "--init", "default_instance", "--data", f"coco:{data}"]
+    settings = ["steps=1", "batch_size=1", "crop_size=64", "input_size=80", "optimizer.lr=0", "ema_decay=0"]
+    code, _, err = run(*words, "--out", out, "--workers", "0", *[f"--set={setting}" for setting in settings])
+    assert code == 0, err
+    assert "--init default_instance: built as that model, with backbone=mobilenet_v2, channels=96" in err
+    assert "keep the rows of background, person" in err
+    trained, _ = read_model(out / "last")
+    shipped, card = read_model(find_model("default_instance"))
+    weights, expected = trained.state_dict(), shipped.state_dict()
+    others = [key for key, value in expected.items() if not torch.equal(weights[key], value)]
+    assert {key.rpartition(".")[0] for key in others} == {
+        "box_predictor.classes", "box_predictor.deltas", "mask_head.predictor"
+    }  # fmt: skip
+    person = card.labels.names.index("person")
+    rows = weights["box_predictor.classes.weight"], expected["box_predictor.classes.weight"]
+    assert torch.equal(rows[0][1], rows[1][person])
 
 
 def test_clips_of_cut_out_objects_are_learnt_in_two_stages(run: Run, drawings: Path, tmp_path: Path) -> None:

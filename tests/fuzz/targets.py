@@ -246,6 +246,15 @@ def _of_models(shared: Path) -> list[Target]:
             return ["predict", shared / "photo.png", "--model", case / "data" / "run", "--out", case / "out"]
         return ["train", "--resume", case / "data" / "run", "--workers", "0", "--quiet"]
 
+    def begin(case: Path, rng: random.Random) -> Words:
+        init = rng.choice(["run", "run/best", "backbone.safetensors"])
+        words = ["train", "deeplab_v3_plus", "--data", f"masks:{shared / 'drawn'}", "--out", case / "out" / "run"]
+        return [*words, "--init", case / "data" / init, *TRAINING]
+
+    def first_weights(case: Path) -> None:
+        run_folder(case)
+        shutil.copy(shared / "backbone.safetensors", case / "data")
+
     def foreign(case: Path) -> None:
         data = case / "data"
         data.mkdir()
@@ -277,6 +286,7 @@ def _of_models(shared: Path) -> list[Target]:
         Target("videos", videos, predict_clip),
         Target("model folders", model, use_model),
         Target("run folders", run_folder, go_on),
+        Target("initial weights", first_weights, begin),
         Target("foreign weights", foreign, take),
     ]
 
@@ -312,6 +322,13 @@ def _of_results(shared: Path) -> list[Target]:
 
     def davis(case: Path) -> None:
         shutil.copytree(shared / "davis" / "Annotations" / "480p", case / "data" / "found")
+
+    def lines(case: Path) -> None:
+        (case / "data").mkdir()
+        segment = {"id": 4, "label": 1, "area": 24, "box": [0, 0, 6, 4], "score": 0.5, "track_id": 3}
+        segment["rle"] = {"size": [4, 6], "counts": "0h0"}
+        frames = [{"frame": n, "size": [4, 6], "labels": list(LABELS.names), "segments": [segment]} for n in range(3)]
+        (case / "data" / "0003.labelled.jsonl").write_text("".join(f"{json.dumps(frame)}\n" for frame in frames))
 
     def shards(case: Path) -> None:
         (case / "data").mkdir()
@@ -375,6 +392,7 @@ def _of_results(shared: Path) -> list[Target]:
         Target("predicted masks", masks, evaluate("masks", "found")),
         Target("frames of KITTI-STEP", step, evaluate("kitti-step", "found")),
         Target("frames of DAVIS", davis, evaluate("davis", "found")),
+        Target("lines of a clip", lines, evaluate("davis", "0003.labelled.jsonl")),
         Target("shards", shards, join),
         Target("results of predict", predicted, again),
         Target("half a clip", half_a_clip, finish_clip),

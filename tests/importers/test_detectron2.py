@@ -135,7 +135,7 @@ def test_images_are_seen_as_detectron2_sees_them() -> None:
 def test_its_conventions_are_the_arguments() -> None:
     network = our_network(convert("mask_rcnn_R_50_FPN", weights_of("mask_rcnn_R_50_FPN")).arguments, 81)
     assert network.rpn.strides == (4, 8, 16, 32, 64)
-    assert network.rpn.kept == (1000, 1000)
+    assert network.rpn.post_nms_topk == (1000, 1000)
     assert (network.box_pooling.is_aligned, network.box_pooling.sampling_ratio) == (True, 0)
     assert network.paste == "detectron2"
     assert (network.rpn_beta, network.box_beta) == (0.0, 0.0)

@@ -155,8 +155,8 @@ def test_the_usual_numbers_are_theirs(name: str) -> None:
         arguments = convert(name, weights).arguments
         network = build(num_classes=91, **arguments)
     rpn, heads = theirs.rpn, theirs.roi_heads
-    assert network.rpn.top == (rpn._pre_nms_top_n["training"], rpn._pre_nms_top_n["testing"])
-    assert network.rpn.kept == (rpn._post_nms_top_n["training"], rpn._post_nms_top_n["testing"])
+    assert network.rpn.pre_nms_topk == (rpn._pre_nms_top_n["training"], rpn._pre_nms_top_n["testing"])
+    assert network.rpn.post_nms_topk == (rpn._post_nms_top_n["training"], rpn._post_nms_top_n["testing"])
     assert network.rpn.nms_threshold == rpn.nms_thresh
     assert network.rpn.smallest_side == rpn.min_size
     assert network.rpn.positive_overlap == rpn.proposal_matcher.high_threshold

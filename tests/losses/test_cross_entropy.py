@@ -62,7 +62,7 @@ def test_truth_is_stacked_and_missing_truth_refused() -> None:
     one = Annotation(semantic=torch.tensor([[0, VOID]], dtype=torch.uint8))
     stacked = stack_semantic((one, one))
     assert (stacked.dtype, stacked.tolist()) == (torch.int64, [[[0, VOID]], [[0, VOID]]])
-    with pytest.raises(DataError, match="1 of 2 images have no class for each pixel"):
+    with pytest.raises(DataError, match="1 of 2 images have no class map"):
         stack_semantic((one, Annotation()))
 
 

@@ -200,9 +200,9 @@ def test_what_cannot_be_counted_is_named() -> None:
     metric.update(found, truth, id="a")
     with pytest.raises(DataError, match="image 'a' was evaluated before"):
         metric.update(found, truth, id="a")
-    with pytest.raises(DataError, match="image 'b': the predicted objects have no scores"):
+    with pytest.raises(DataError, match="image 'b': the predicted instances have no scores"):
         metric.update(truth, truth, id="b")
-    with pytest.raises(DataError, match="image 'b': the prediction tells no objects"):
+    with pytest.raises(DataError, match="image 'b': the prediction has no instances"):
         metric.update(Annotation(), truth, id="b")
     with pytest.raises(DataError, match="class 7 in the prediction is not one of the 4"):
         metric.update(boxed([[0, 0, 9, 9]], [7], [0.5]), truth, id="b")

@@ -61,9 +61,7 @@ def test_the_usual_definition_follows_the_task_the_classes_and_the_clips() -> No
 
 
 def test_what_nothing_judges_is_refused() -> None:
-    with pytest.raises(
-        RecipeError, match="task 'caption': nothing evaluates it; semantic, instance and panoptic can be"
-    ):
+    with pytest.raises(RecipeError, match="task 'caption': it has no metric; semantic, instance and panoptic can be"):
         new_metric("caption", LABELS)
     with pytest.raises(RecipeError, match="for panoptic segmentation expected one of panoptic, video-panoptic"):
         new_metric("panoptic", LABELS, "coco")

@@ -233,7 +233,7 @@ def test_each_frame_has_a_row_of_its_own() -> None:
         metric.update(predicted, expected, id=id)
     assert sorted(metric.images, key=lambda id: metric.images[id].badness) == ["bad", "good", "none"]
     assert metric.images["bad"].row() == {"j_and_f": 0.0, "objects": 1, "tracks": 0}
-    assert metric.images["good"].caption() == "J&F 1.000 · 1 objects, 1 predicted"
+    assert metric.images["good"].caption() == "J&F 1.000 · 1 object, 1 predicted"
 
 
 def without(annotation: Annotation, part: str) -> Annotation:
@@ -249,20 +249,20 @@ def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(DataError, match=r"davis, another by davis-unsupervised"):
         metric.merge(Davis(LABELS, "davis-unsupervised"))
     for predicted, expected, text in (
-        (Annotation(), truth, "the prediction has no object masks"),
-        (truth, without(truth, "masks"), "the ground truth has no object masks"),
-        (without(truth, "track_ids"), truth, "the prediction has objects without track ids"),
+        (Annotation(), truth, "the prediction has no instance masks"),
+        (truth, without(truth, "masks"), "the ground truth has no instance masks"),
+        (without(truth, "track_ids"), truth, "the prediction has instances without track ids"),
         (tracks(np.zeros((2, 2))), truth, "the prediction is 2×2, the ground truth 4×4"),
     ):
         with pytest.raises(DataError, match=f"image 'a': {text}"):
             metric.update(predicted, expected, id="a")
-    with pytest.raises(DataError, match="a frame of the clip 'x' without its place"):
+    with pytest.raises(DataError, match="a frame of the clip 'x' without its index"):
         metric.update(truth, truth, id="a", clip="x")
     twice = Annotation(instances=Instances.concatenate([truth.instances, truth.instances]))
     with pytest.raises(DataError, match="the prediction has the track 1 twice"):
         metric.update(twice, truth, id="a")
     assert metric.images == {}
-    with pytest.raises(DataError, match=r"state\.images\.a: an object that there is not"):
+    with pytest.raises(DataError, match=r"state\.images\.a: an object that does not exist"):
         Davis.from_state(LABELS, "davis", {"images": {"a": [None, 0, [[1, 1, 4, 4]], [], [[1, 2, 4, 4, 4]], 1.0]}})
     with pytest.raises(DataError, match=r"state\.images"):
         Davis.from_state(LABELS, "davis", {})

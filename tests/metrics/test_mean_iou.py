@@ -201,8 +201,8 @@ def test_frames_of_clips_are_told_apart() -> None:
         (maps([[0, 5]]), maps([[0, 1]]), "class 5 in the prediction is not one of the 5 of 'five'"),
         (maps([[0, 1]]), maps([[0, 254]]), "class 254 in the ground truth"),
         (Annotation(semantic=torch.tensor([[-3]], dtype=torch.int32)), maps([[0]]), "class -3 in the prediction"),
-        (Annotation(saliency=torch.zeros(1, 1)), maps([[0]]), "the prediction says no class for each pixel"),
-        (maps([[0]]), Annotation(), "the ground truth says no class for each pixel"),
+        (Annotation(saliency=torch.zeros(1, 1)), maps([[0]]), "the prediction has no class map"),
+        (maps([[0]]), Annotation(), "the ground truth has no class map"),
     ],
 )
 def test_what_cannot_be_counted_is_refused_and_leaves_no_trace(

@@ -281,7 +281,7 @@ def broken(change: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_what_cannot_be_counted_is_refused() -> None:
     metric = VideoPanopticQuality(LABELS)
-    with pytest.raises(DataError, match="image 'x/a': a frame of the clip 'x' without its place"):
+    with pytest.raises(DataError, match="image 'x/a': a frame of the clip 'x' without its index"):
         metric.update(TRUTH, TRUTH, id="a", clip="x")
     with pytest.raises(RecipeError, match="definition 'panoptic'"):
         VideoPanopticQuality(LABELS, "panoptic")

@@ -205,7 +205,7 @@ def test_truth_without_masks_and_losses_without_truth_are_named() -> None:
     for one in batch.truth:
         assert one.instances is not None
         bare.append(replace(one, instances=replace(one.instances, masks=None)))
-    with pytest.raises(DataError, match="2 of 2 images have no objects with masks"):
+    with pytest.raises(DataError, match="2 of 2 images have no instance masks"):
         network(batch.images, truth=tuple(bare))
     with pytest.raises(DataError, match="without ground truth"), torch.no_grad():
         network.loss(network(batch.images), batch)

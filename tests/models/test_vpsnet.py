@@ -575,7 +575,7 @@ def test_impossible_arguments_and_inputs_are_refused() -> None:
             build(**{**WITH_STUFF, **changes})
     network = small_vpsnet()
     batch = pairs(1)
-    with pytest.raises(DataError, match="1 images to learn from; expected pairs"):
+    with pytest.raises(DataError, match="1 images to train on; expected pairs"):
         network.train()(batch.images[:1], batch.valid_sizes[:1], batch.truth[:1])
     output = learned(network, batch)
     with pytest.raises(DataError, match="forward was called with ground truth"):

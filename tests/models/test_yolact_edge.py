@@ -159,7 +159,7 @@ def test_a_partial_frame_follows_the_definition(size: tuple[int, int]) -> None:
         levels.append(F.conv2d(x, layer[0].weight, layer[0].bias, padding=1).relu())
     for layer in system.fpn.extra:
         levels.append(F.conv2d(levels[-1], layer.weight, layer.bias, stride=2, padding=1))
-    guesses = system.guess(levels, size)
+    guesses = system.predict(levels, size)
     for name in ("logits", "deltas", "coefficients", "prototypes"):
         torch.testing.assert_close(getattr(output, name), getattr(guesses, name), atol=1e-8, rtol=1e-8)
     whole = system(second)
@@ -173,7 +173,7 @@ def test_a_key_frame_is_a_yolacts_image() -> None:
     plain.load_state_dict({key: value for key, value in system.state_dict().items() if key in plain.state_dict()})
     (image,) = frames(1)
     output, wanted = system(image), plain(image)
-    require_equal(output.guesses, wanted)
+    require_equal(output.predictions, wanted)
     require_equal(output[:8], tuple(wanted))
     batch = batch_of(Annotation())
     found, other = (net.decode(one, Sizes.of(batch))[0].instances for net, one in ((system, output), (plain, wanted)))
@@ -390,7 +390,7 @@ def test_the_losses_are_those_of_the_later_frames() -> None:
     assert set(terms) == {*weights, *(f"key_{name}" for name in weights), "matching"}
     values = {name: float((term.sum / term.count).detach()) for name, term in terms.items()}
     with torch.no_grad():
-        for prefix, guesses in (("", output.guesses), ("key_", output.whole)):
+        for prefix, guesses in (("", output.predictions), ("key_", output.whole)):
             wanted = losses_by_loops(guesses, later, mask_iou=None)
             for name, weight in weights.items():
                 assert values[prefix + name] == pytest.approx(wanted[name], rel=1e-6)
@@ -533,8 +533,8 @@ def test_impossible_things_are_refused() -> None:
     for arguments, text in (
         ({"key_interval": 0}, "key_interval 0: expected at least 1"),
         ({"learns": "clips"}, "learns 'clips': images or pairs"),
-        ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge wants a ResNet, MobileNet or DarkNet"),
-        ({"backbone": "timm/resnet18"}, "TimmBackbone: yolact_edge wants"),
+        ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge takes a ResNet, MobileNet or DarkNet"),
+        ({"backbone": "timm/resnet18"}, "TimmBackbone: yolact_edge takes"),
         ({"anchor_sizes": (24, 48)}, "at least three levels"),
     ):
         with pytest.raises(RecipeError, match=text), torch.device("meta"):

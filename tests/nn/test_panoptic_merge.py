@@ -101,8 +101,8 @@ def test_crowds_and_what_is_no_thing_are_left_out() -> None:
 
 def test_objects_that_cannot_be_merged_are_named() -> None:
     found = instances(rectangles((0, 0, 2, 2)), [1], [0.9])
-    with pytest.raises(DataError, match="semantic map of 5×4, objects of 4×4"):
+    with pytest.raises(DataError, match="semantic map of 5×4, instances of 4×4"):
         merge_segments(torch.zeros(5, 4, dtype=torch.uint8), found, num_classes=2, things=(1,))
     bare = Instances(found.boxes, found.labels, None, found.scores)
-    with pytest.raises(DataError, match="have not"):
+    with pytest.raises(DataError, match="have none"):
         merge_segments(torch.zeros(SIZE, dtype=torch.uint8), bare, num_classes=2, things=(1,))

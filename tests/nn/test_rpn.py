@@ -76,7 +76,7 @@ TRUTH = (
 @pytest.mark.parametrize("convolutions", [1, 2])
 @torch.no_grad()
 def test_proposals_are_torchvisions(levels: list[Tensor], convolutions: int, training: bool) -> None:
-    ours = lively(our_rpn(convolutions, top=(60, 40), kept=(50, 30)))
+    ours = lively(our_rpn(convolutions, pre_nms_topk=(60, 40), post_nms_topk=(50, 30)))
     theirs = their_rpn(ours, convolutions)
     ours.train(training)
     theirs.training = training

@@ -77,7 +77,7 @@ def write_gradients(out: Path) -> None:
             Fit.start(system, stage)
             set_pixel_loss(system, stage, 255)
             network = wrapped(system, torch.device("cpu"))
-            terms = make_gradients(network, system, share_of_batch(), new_accelerator("cpu", "float32"))
+            terms = make_gradients(network, system, [share_of_batch()], new_accelerator("cpu", "float32"))
             for key, parameter in system.named_parameters():
                 if parameter.grad is not None:
                     gradients[f"{name}:{key}"] = parameter.grad

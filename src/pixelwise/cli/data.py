@@ -241,7 +241,7 @@ def _print_report(report: Report, *, notes: bool) -> None:
 
 
 def _print_repairs(repairs: Repairs) -> None:
-    from pixelwise.data.listing import count
+    from pixelwise.errors import count
 
     what = "a copy in which faults remain" if repairs.remaining else "a repaired copy"
     print(f"{repairs.path}: {what}, {count(repairs.images, 'image')}")

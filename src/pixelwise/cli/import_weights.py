@@ -162,7 +162,7 @@ def _write_backbone(backbone: ImportedBackbone, *, out: Path) -> dict[str, Any]:
 
 
 def _say(report: dict[str, Any], found: ImportedModel | ImportedBackbone, as_json: bool) -> None:
-    from pixelwise.data.listing import count
+    from pixelwise.errors import count
     from pixelwise.importers.foreign import first_of
 
     if as_json:

@@ -43,11 +43,16 @@ def train(
         str | None,
         typer.Option(
             "--init",
-            help="A backbone file, a run or shipped model (its architecture is taken), torchvision or timm.",
+            help="A backbone file, a run or shipped model (its architecture is taken), torchvision, timm, or pip: the "
+            "installed package of the backbone, see pixelwise models --backbones.",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, such as steps=4000; see pixelwise models SYSTEM.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A published one, such as paper, in place of that of small machines."),
     ] = None,
     label_map: Annotated[
         str | None, typer.Option("--map", help="How other label sets become the first one's: names, or a TOML file.")
@@ -63,7 +68,7 @@ def train(
     """Train a system, or go on where a run stopped."""
     if resume is not None:
         given = [name for name, value in (("SYSTEM", system), ("--data", data), ("--out", out)) if value]
-        if given or settings or init or backbone or label_map or seed is not None:
+        if given or settings or init or backbone or recipe or label_map or seed is not None:
             raise RecipeError(
                 f"--resume {resume} takes everything from its recipe.json; skips "
                 f"{', '.join([*given, *(['the options that change it'] if not given else [])])}"
@@ -87,6 +92,7 @@ def train(
                 data,
                 folder,
                 backbone=backbone,
+                recipe=recipe,
                 init=init,
                 settings=[*(settings or []), *([f"seed={seed}"] if seed is not None else [])],
                 label_map=label_map,
@@ -105,6 +111,7 @@ def _start(
     out: Path,
     *,
     backbone: str | None,
+    recipe: str | None,
     init: str | None,
     settings: list[str],
     label_map: str | None,
@@ -116,7 +123,7 @@ def _start(
     from pixelwise.training.run.recipes import named_system, one_size, resolve_sets
     from pixelwise.training.run.run import start
 
-    named = named_system(system)
+    named = named_system(system, recipe)
     first_weights = None if init is None else check_init(init)
     taken = {} if first_weights is None else init_arguments(first_weights, named.system, named.recipe)
     arguments = {**named.arguments, **taken, **named.module.VARIANTS.get(system, {})}
@@ -125,15 +132,17 @@ def _start(
             raise RecipeError(f"--backbone: {system} has none to choose")
         arguments["backbone"] = backbone
     settings = one_size(settings) if named.module.TRAITS.stretches_input else settings
-    recipe, arguments = resolve_sets(settings, named.recipe, arguments)
+    numbers, arguments = resolve_sets(settings, named.recipe, arguments)
+    others = [f"{name}={value}" for name, value in taken.items() if arguments[name] == value != named.arguments[name]]
     return start(
         out,
         system=named.system,
         arguments=arguments,
-        recipe=recipe,
+        recipe=numbers,
         data=tuple(data),
         label_map=label_map,
         init=first_weights,
+        notes=(f"--init {first_weights}: built as that model, with {', '.join(others)}",) if others else (),
         command=shlex.join(["pixelwise", *sys.argv[1:]]),
         device=device,
         workers=workers,
@@ -161,8 +170,8 @@ def _notes(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) ->
     yield f"{plan.system}: {learned}, {chosen}; {len(sources.labels)} classes; {folder}"
     for label_map in sources.label_maps:
         yield from describe_label_map(label_map)
-    if plan.init is None and not resumes:
-        yield "the backbone starts at random; --init FILE, torchvision or timm starts from ImageNet, default from VOC"
+    if plan.init is None and not resumes and "backbone" in plan.arguments:
+        yield "the backbone starts at random; --init pip, torchvision, timm or FILE: from ImageNet; default: from VOC"
     # where the weights began is of no interest when they go on
     yield from sources.notes if resumes else plan.notes
     threads = torch.get_num_threads()

@@ -67,7 +67,9 @@ def evaluate(
     chosen = range(len(samples)) if indices is None else indices
     for index, read in zip(chosen, _read_each(samples, chosen, workers=workers), strict=True):
         try:
-            sample = read.sample()
+            if isinstance(read, DataError):
+                raise read
+            sample = read
             predicted = answers(sample)
             metric.update(predicted, sample.truth, id=sample.id, clip=sample.clip, frame=sample.frame)
         except DataError as error:
@@ -129,20 +131,8 @@ class _ModelPredictions:
         self._tracked: TrackingMemory | None = None
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A sample, or the error in its stead: an exception would leave a worker process with its traceback for text."""
-
-    content: Sample | DataError
-
-    def sample(self) -> Sample:
-        if isinstance(self.content, DataError):
-            raise self.content
-        return self.content
-
-
-class _Reader(Dataset[_Read]):
-    """Reads the chosen samples."""
+class _Reader(Dataset["Sample | DataError"]):
+    """Reads the chosen samples, or gives the error: as an exception it would come with its traceback for text."""
 
     def __init__(self, samples: Samples, indices: Sequence[int]) -> None:
         self.samples, self.indices = samples, indices
@@ -150,21 +140,21 @@ class _Reader(Dataset[_Read]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> _Read:
+    def __getitem__(self, place: int) -> Sample | DataError:
         try:
-            return _Read(self.samples[self.indices[place]])
+            return self.samples[self.indices[place]]
         except DataError as error:
-            return _Read(error)
+            return error
 
 
-def _read_each(samples: Samples, indices: Sequence[int], *, workers: int) -> Iterator[_Read]:
+def _read_each(samples: Samples, indices: Sequence[int], *, workers: int) -> Iterator[Sample | DataError]:
     """The chosen samples in order, read by `workers` processes or by this one."""
     reader = _Reader(samples, indices)
     if not workers:
         for place in range(len(reader)):
             yield reader[place]
         return
-    loader: DataLoader[_Read] = DataLoader(
+    loader: DataLoader[Sample | DataError] = DataLoader(
         reader,
         batch_size=None,
         num_workers=workers,

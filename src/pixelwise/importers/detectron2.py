@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, change, in_float32, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
 
 NETWORKS = {
@@ -64,15 +63,7 @@ _CONSTANTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
-
-    Args:
-        architecture: one of NETWORKS, with or without the schedule (`_1x`, `_3x`).
-        weights: under detectron2's keys.
-
-    Raises:
-        CheckpointError: an unknown architecture, or no logits of classes.
-    """
+    """The weights under our keys; the schedule (`_1x`, `_3x`) may be named. See `importers.foreign`."""
     name = architecture.removesuffix("_1x").removesuffix("_3x")
     if name not in NETWORKS:
         raise UnknownNetworkError(f"detectron2 has no '{architecture}' here; there are {', '.join(NETWORKS)}")
@@ -85,13 +76,10 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         raise CheckpointError(
             f"detectron2 {architecture}: no roi_heads.box_predictor.cls_score among its tensors ({first}, …)"
         )
-    for key in ("box_predictor.classes.weight", "box_predictor.classes.bias"):
-        if key in found:
-            found[key] = found[key].roll(1, dims=0)  # the background, last there
-    if "backbone.conv1.weight" in found:
-        found["backbone.conv1.weight"] = found["backbone.conv1.weight"].flip(1)
-    if "mask_head.predictor.weight" in found:
-        found["mask_head.predictor.weight"] = found["mask_head.predictor.weight"].flatten(1)
+    rows = ("box_predictor.classes.weight", "box_predictor.classes.bias")
+    change(found, rows, lambda tensor: tensor.roll(1, dims=0))  # the background, last there
+    change(found, ["backbone.conv1.weight"], lambda tensor: tensor.flip(1))
+    change(found, ["mask_head.predictor.weight"], lambda tensor: tensor.flatten(1))
     arguments = {
         "backbone": f"{backbone}{STRIDE_IN_1X1}",
         "layout": layout,
@@ -109,7 +97,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     return ImportedModel(
         "mask_rcnn",
         arguments,
-        {key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for key, tensor in found.items()},
+        in_float32(found),
         skipped=tuple(key for key in weights if key not in used),
         input_size=INPUT_SIZE,
         classes=len(classes),

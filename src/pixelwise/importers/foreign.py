@@ -1,9 +1,14 @@
-"""What every family of foreign weights needs: renaming its tensors, and comparing them with what a network has."""
+"""What every family of foreign weights needs: renaming its tensors, and comparing them with what a network has.
+
+Each family is a module with the same function, `convert(architecture, weights)`: the architecture is one of its
+`NETWORKS`, the weights stand under its authors' keys, and what comes back is an `ImportedModel`. It raises
+CheckpointError for an unknown architecture, and where no tensor gives the logits of classes.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +88,22 @@ class ImportedBackbone:
     weights: Mapping[str, Tensor] = field(repr=False)
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def require_known(family: str, architecture: str, known: Collection[str]) -> None:
+    """Raise UnknownNetworkError, with the networks there are, unless a family has one of that name."""
+    if architecture not in known:
+        raise UnknownNetworkError(f"{family} has no '{architecture}' here; there are {', '.join(known)}")
+
+
+def change(weights: dict[str, Tensor], keys: Iterable[str], how: Callable[[Tensor], Tensor]) -> None:
+    """Replace those of these tensors that are there."""
+    weights |= {key: how(weights[key]) for key in keys if key in weights}
+
+
+def in_float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, those of floating-point numbers in single precision."""
+    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
 
 
 def surplus(weights: Collection[str], state: Collection[str]) -> tuple[str, ...]:

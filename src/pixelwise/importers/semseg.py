@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 
 NETWORKS = {
     "pspnet50": "resnet50_deep_stem",
@@ -36,17 +36,8 @@ _RULES = (
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
-
-    Args:
-        architecture: one of NETWORKS.
-        weights: under semseg's keys, with or without the auxiliary classifier.
-
-    Raises:
-        CheckpointError: an unknown architecture.
-    """
-    if architecture not in NETWORKS:
-        raise UnknownNetworkError(f"semseg has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+    """The weights under our keys, with or without the auxiliary classifier. See `importers.foreign`."""
+    require_known("semseg", architecture, NETWORKS)
     auxiliary = any(key.startswith("aux.") for key in weights)
     arguments = {"backbone": NETWORKS[architecture], "auxiliary": auxiliary}
     return ImportedModel("pspnet", arguments, renamed(weights, _RULES), input_size=INPUT_SIZE)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 from pixelwise.labels import published
-from pixelwise.nn.backbones import DARKNET, DEEP_STEM, NAMES, STRIDE_IN_1X1
+from pixelwise.nn.backbones import DARKNET, DEEP_STEM, EFFICIENTNET_LITES, NAMES, STRIDE_IN_1X1
 
 _FCN = {"skips": "none", "output_stride": 8}
 _DEEPLAB = {"multi_grid": (1, 1, 1), "output_stride": 8, "head_convolution": True, "dropout": 0.5}
@@ -50,7 +50,8 @@ NETWORKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
 }
 """torchvision's name: our system and the arguments of its `build`."""
-BACKBONES = tuple(name for name in NAMES if not name.endswith((DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET)))
+_NOT_THEIRS = (DEEP_STEM, STRIDE_IN_1X1, "_1280", DARKNET, *EFFICIENTNET_LITES)
+BACKBONES = tuple(name for name in NAMES if not name.endswith(_NOT_THEIRS))
 INPUT_SIZE = 520
 DETECTION_INPUT_SIZE = 1333
 """Long side, with the short one at most 800."""
@@ -98,17 +99,8 @@ _RULES = {
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
-
-    Args:
-        architecture: one of NETWORKS.
-        weights: under torchvision's keys, with or without the auxiliary classifier.
-
-    Raises:
-        CheckpointError: an unknown architecture.
-    """
-    if architecture not in NETWORKS:
-        raise UnknownNetworkError(f"torchvision has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+    """The weights under our keys, with or without the auxiliary classifier. See `importers.foreign`."""
+    require_known("torchvision", architecture, NETWORKS)
     system, arguments = NETWORKS[architecture]
     if system == "mask_rcnn":
         return _mask_rcnn(architecture, weights)

@@ -13,11 +13,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, change, in_float32, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
 
 _CITYSCAPES: Mapping[str, Any] = {
@@ -84,15 +83,7 @@ _RULES = (
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
-
-    Args:
-        architecture: one of NETWORKS, with or without the number of steps (`_90000`).
-        weights: under the authors' keys.
-
-    Raises:
-        CheckpointError: an unknown architecture, or no logits of classes.
-    """
+    """The weights under our keys; the number of steps (`_90000`) may be named. See `importers.foreign`."""
     name = re.sub(r"_\d{4,}$", "", architecture)
     if name not in NETWORKS:
         raise UnknownNetworkError(f"upsnet has no '{architecture}' here; there are {', '.join(NETWORKS)}")
@@ -104,16 +95,10 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
             f"upsnet {architecture}: no fcn_head.score or no rcnn.cls_score among its tensors ({first}, …)"
         )
     classes, things = len(scores), len(objects) - 1
-    for key in ("mask_head.predictor.weight", "mask_head.predictor.bias"):
-        if key in found:
-            found[key] = found[key][1:]
-    for key in ("box_predictor.deltas.weight", "box_predictor.deltas.bias"):
-        if key in found:
-            found[key] = found[key][4:]
-    if "mask_head.predictor.weight" in found:
-        found["mask_head.predictor.weight"] = found["mask_head.predictor.weight"].flatten(1)
-    if "backbone.conv1.weight" in found:
-        found["backbone.conv1.weight"] = found["backbone.conv1.weight"].flip(1)
+    change(found, ["mask_head.predictor.weight"], lambda tensor: tensor[1:].flatten(1))
+    change(found, ["mask_head.predictor.bias"], lambda tensor: tensor[1:])
+    change(found, ["box_predictor.deltas.weight", "box_predictor.deltas.bias"], lambda tensor: tensor[4:])
+    change(found, ["backbone.conv1.weight"], lambda tensor: tensor.flip(1))
     is_coco = "cityscapes" not in name
     if is_coco:
         for key in ("semantic_head.score.weight", "semantic_head.score.bias"):
@@ -129,7 +114,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     return ImportedModel(
         "upsnet",
         arguments,
-        {key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for key, tensor in found.items()},
+        in_float32(found),
         input_size=COCO_INPUT_SIZE if is_coco else CITYSCAPES_INPUT_SIZE,
         classes=classes,
     )

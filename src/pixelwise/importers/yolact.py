@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 from pixelwise.models.yolact import VARIANTS
 
 
@@ -76,20 +76,12 @@ CLASSES_KEY = "semantic_seg_conv.weight"
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
+    """The weights under our keys. See `importers.foreign`.
 
     The first release stored the backbone twice and more levels of the pyramid; these are skipped, as the authors'
     loading skips them.
-
-    Args:
-        architecture: one of NETWORKS.
-        weights: under the authors' keys.
-
-    Raises:
-        CheckpointError: an unknown architecture, or other weights.
     """
-    if architecture not in NETWORKS:
-        raise UnknownNetworkError(f"yolact has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+    require_known("yolact", architecture, NETWORKS)
     if CLASSES_KEY not in weights:
         raise CheckpointError(f"not the weights of yolact {architecture}: there is no {CLASSES_KEY}")
     configuration = NETWORKS[architecture]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 from pixelwise.importers.yolact import CLASSES_KEY, RULES
 
 NETWORKS: Mapping[str, tuple[str, str]] = {
@@ -41,17 +41,8 @@ _UNUSED = ("flow_net.pred1.", "flow_net.upfeat2.", "flow_net.upflow2.")
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
-
-    Args:
-        architecture: one of NETWORKS.
-        weights: under the authors' keys.
-
-    Raises:
-        CheckpointError: an unknown architecture, or other weights.
-    """
-    if architecture not in NETWORKS:
-        raise UnknownNetworkError(f"yolact_edge has no '{architecture}' here; there are {', '.join(NETWORKS)}")
+    """The weights under our keys. See `importers.foreign`."""
+    require_known("yolact_edge", architecture, NETWORKS)
     if CLASSES_KEY not in weights:
         raise CheckpointError(f"not the weights of yolact_edge {architecture}: there is no {CLASSES_KEY}")
     system, backbone = NETWORKS[architecture]

@@ -29,6 +29,7 @@ from torchvision.models import mobilenetv2, mobilenetv3, resnet
 
 from pixelwise.contracts import as_system
 from pixelwise.nn.backbones import ResNetBackbone
+from pixelwise.nn.convolution import DepthwiseConv2d
 from pixelwise.nn.dense import DenseSystem
 from pixelwise.ops.winograd import tile_count, transform_kernels, winograd_convolution
 
@@ -250,7 +251,9 @@ def _fused_inverted_residual(layers: nn.Sequential, block: nn.Module) -> nn.Modu
 def _is_plain(module: nn.Module | None) -> TypeGuard[nn.Conv2d]:
     """Whether a module is a convolution as torch computes it, with zeros beyond the border."""
     return (
-        isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward and module.padding_mode == "zeros"
+        isinstance(module, nn.Conv2d)
+        and type(module).forward in (nn.Conv2d.forward, DepthwiseConv2d.forward)
+        and module.padding_mode == "zeros"
     )
 
 

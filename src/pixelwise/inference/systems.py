@@ -28,7 +28,7 @@ from pixelwise.errors import CheckpointError, PixelwiseError, RecipeError, first
 GROUP = "pixelwise.models"
 """The group of entry points of other packages; an entry has the name of the system."""
 
-_OFFERED = ("TASK", "TRAITS", "VARIANTS", "RECIPE", "RECIPES", "build")
+_OFFERED = ("TASK", "TRAITS", "VARIANTS", "RECIPE", "RECIPES", "PUBLISHED", "build")
 
 
 def system_names() -> list[str]:

@@ -1,35 +1,34 @@
 """SDS: Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014.
 
-Class-agnostic regions, each a set of superpixels, are described by two towers: one sees the region's box, the other
-the same crop with everything but the region at the mean colour (section 3.2). Linear SVMs on the joined features say
-what a region shows (section 3.3); regions that share a superpixel with a better one of the class are suppressed; for
-each class 10×10 logistic regressors guess where in the box the object is, and a last one says which superpixels belong
-to it (section 3.4).
+Class-agnostic regions, each a set of superpixels, are described by two towers: one takes the region's box, the other
+the same crop with everything but the region at the mean colour (section 3.2). Linear SVMs on the concatenated features
+classify the regions (section 3.3). A region is suppressed if it shares a superpixel with a higher-scoring one of its
+class. For each class 10×10 logistic regressors predict where in the box the instance lies, and a last one predicts
+which superpixels belong to it (section 3.4).
 
-Learnt in several stages: the towers by gradients, one alone, then the other, which begins as a copy of it, then both
-(the paper's B, then C: `learns`); then the SVMs and the regressors, which are solved exactly. Their solutions are
-buffers of the module. Until there are SVMs, the towers' own classifier scores regions; until there are regressors,
-regions stay as they are.
+It is trained in several stages: the towers by gradient descent, one alone, then the other, which begins as a copy of
+it, then both (the paper's B, then C: `learns`); then the SVMs and the regressors, which are solved exactly. Their
+solutions are buffers of the module. Before the SVMs are fitted, the towers' own classifier scores regions; before the
+regressors are fitted, regions are not refined.
 
-With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are told by boxes, without the
-latent pass, and boxes that suppress each other from an IoU of 0.3. With `pastes` the prediction has a class for each
-pixel
-too: the highest-scoring regions are pasted one over another (section 5; `ops.semantic_pasting`).
+With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are selected by box IoU, without
+the latent pass, and NMS of boxes at an IoU of 0.3. With `pastes` the prediction has a class for each pixel too: the
+highest-scoring regions are pasted one over another (section 5; `ops.semantic_pasting`).
 
 Differences from the paper and the authors' code:
-- The proposals are not MCG's: superpixels merged by likeness (`ops.superpixels`), or those that the data bring
+- The proposals are not MCG's: superpixels merged by similarity (`ops.superpixels`), or those that the data bring
   (`data.proposals` reads files). Other proposals change the AP.
-- `caffenet` has the layers of the published network, with our mean and deviation in RGB. Other towers are backbones
-  whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
-- Windows of one batch are drawn image by image, a quarter of them objects; the authors draw them from all images.
-- The answer's scores are the logistic function of the SVMs' margins, which keeps their order.
-- In the latent pass an object that no candidate overlaps enough keeps its own region; in the code it is skipped.
+- `caffenet` has the layers of the published network, with our mean and standard deviation in RGB. Other towers are
+  backbones whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
+- Regions of one batch are sampled image by image, a quarter of them positive; the authors sample them from all images.
+- The predicted scores are the logistic function of the SVMs' margins, which keeps their order.
+- In the latent pass an instance that no candidate overlaps enough keeps its own region; in the code it is skipped.
 - Regressors are fitted by L-BFGS, all cells of a class at once, with a penalty of our choice. The candidate's mask is
-  read at the cells' centres; the authors' resizing averages.
-- A region without superpixels after the refinement keeps what it was.
-- The threshold of the pasting is found on the training images, so that one image can be answered alone; the authors
-  find it on the images that they answer. Until there are SVMs it is a probability of one half.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+  sampled at the cells' centres; the authors' resizing averages.
+- A region without superpixels after the refinement stays unrefined.
+- The threshold of the pasting is fitted on the training images, so that a prediction needs one image alone; the authors
+  fit it on the images that they predict. Before the SVMs are fitted it is a probability of one half.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ from pixelwise.contracts import (
     Traits,
 )
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
@@ -89,43 +88,43 @@ TASK = "instance"
 TRAITS = Traits(takes_proposals=True)
 
 FOREGROUND_IOU = 0.5
-"""Of a region with an object's, or in the box tower's stage of their boxes."""
+"""Smallest IoU of a positive region with an instance; in the box tower's stage, of their boxes."""
 CROPS_AT_ONCE = 64
 
 FEATURE_NORM = 20.0
-"""Mean length that features are brought to before the SVMs."""
+"""Mean norm to which features are scaled before the SVMs."""
 NEGATIVE_IOU = {"regions": 0.2, "boxes": 0.3}
-"""Regions that overlap each object of a class by less are its negatives; the overlap is that of regions or of boxes."""
+"""A class's negatives overlap each of its instances by less; the IoU is that of regions or of boxes."""
 LATENT_IOU = 0.5
-"""A positive may become a candidate that overlaps its object by more."""
+"""In the latent pass, smallest IoU of a candidate with the instance whose positive it may become."""
 BOX_NMS_IOU = 0.3
-"""From which a better box of the class suppresses another."""
+"""IoU from which a box suppresses one of its class with a lower score."""
 
 REFINEMENT_IOU = 0.7
 REFINEMENT_THRESHOLD = 0.5
 LEAST_COARSE = 0.2
-"""Superpixels that are neither the region's nor have this mean in the coarse map teach nothing."""
+"""Superpixels outside the region with a lower mean in the coarse map are not trained on."""
 LEAST_AREA = 100 / 500**2
-"""Nor do smaller ones, in parts of the square of the image's long side; 100 pixels of VOC's images."""
+"""Nor are smaller ones, as a fraction of the squared long side of the image; 100 pixels in VOC's images."""
 
 Learns = Literal["box", "region", "joint"]
-"""Which tower changes in training, with a classifier of its own: one of them, or both with one classifier for both."""
+"""Which tower is trained: one of them with a classifier of its own, or both with one classifier for both."""
 Detects = Literal["regions", "boxes"]
-"""What the SVMs tell apart and what suppresses: regions, or their boxes."""
+"""What the SVMs classify and NMS compares: regions, or their boxes."""
 
 
 class Output(NamedTuple):
     """In training with ground truth what the loss compares; otherwise what was found in each image, one entry for each.
 
     Attributes:
-        logits: of the sampled regions of all images; channel 0 is no object.
-        labels: their channels.
-        scores: of each image's answers, in [0, 1], best first.
+        logits: of the sampled regions of all images; channel 0 is background.
+        labels: their target channels.
+        scores: of each image's detections, in [0, 1], highest first.
         channels: of their classes, from 1 on.
-        regions: the number of the proposal that each prediction comes from.
-        superpixels: at the network's size without padding.
-        members: 1 for the superpixels of each prediction.
-        paste_above: the score above which a prediction is pasted.
+        regions: index of the proposal of each detection.
+        superpixels: at the network's input size without padding.
+        members: 1 for the superpixels of each detection.
+        paste_above: score above which a detection is pasted.
     """
 
     logits: Float[Tensor, "R K"] | None
@@ -139,15 +138,15 @@ class Output(NamedTuple):
 
 
 @runtime_checkable
-class Samples(Protocol):
-    """Images with their truth."""
+class AnnotatedImages(Protocol):
+    """Images with their ground truth."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Sample: ...
 
 
 class Tower(nn.Module):
-    """From crops to feature vectors: a backbone, and two hidden layers.
+    """Maps crops to feature vectors: a backbone and two hidden layers.
 
     Args:
         backbone: whose deepest map is used.
@@ -179,18 +178,18 @@ class SDS(nn.Module):
 
     Args:
         towers: for the box and for the region.
-        things: class ids of the objects, ascending.
+        things: class ids of the things, ascending.
         width: of each tower's features.
         crop_size: pixels.
         learns: see Learns.
         detects: see Detects.
-        pastes: answer with a class for each pixel, too.
-        proposal_side: longest side in pixels of the image in which proposals are found.
-        proposals: most of an image.
+        pastes: predict a class for each pixel, too.
+        proposal_side: longest side in pixels of the image on which proposals are computed.
+        proposals: at most so many per image.
         box_batch_size_per_image: regions that are trained on.
-        foreground_fraction: of them that show objects, at most.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        foreground_fraction: largest fraction of positives among them.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
     """
 
     task = TASK
@@ -238,7 +237,7 @@ class SDS(nn.Module):
         self.register_buffer("svm_bias", torch.zeros(len(things)))
         self.register_buffer("feature_scale", torch.ones(()))
         self.register_buffer("has_svms", torch.zeros(len(things), dtype=torch.bool))
-        # the last column is the constant's
+        # the last column is the intercept
         self.register_buffer("cell_weight", torch.zeros(len(things), CELLS**2, 2 * width + CELLS**2 + 1))
         self.register_buffer("superpixel_weight", torch.zeros(len(things), 3))
         self.register_buffer("has_refiner", torch.zeros(len(things), dtype=torch.bool))
@@ -253,7 +252,7 @@ class SDS(nn.Module):
 
     @property
     def backbone(self) -> Backbone:
-        """That of the tower that learns alone, or of the box tower; pretrained weights go there."""
+        """The backbone of the one tower that is trained, or of the box tower; pretrained weights are loaded there."""
         return (self.region_tower if self.learns == "region" else self.box_tower).backbone
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
@@ -269,14 +268,14 @@ class SDS(nn.Module):
         memory: Any = None,  # noqa: ARG002
         proposals: Sequence[Regions | None] | None = None,
     ) -> Output:
-        """Scores of sampled regions where there is ground truth, otherwise the predictions.
+        """Logits of sampled regions where there is ground truth, otherwise the predictions.
 
         Args:
             images: RGB in [0, 1].
             sizes: valid height and width of each.
-            truth: of each, to learn from.
+            truth: of each, for training.
             memory: not used.
-            proposals: the regions of each, at any size; where None stands they are found here.
+            proposals: the regions of each, at any size; None computes them here.
         """
         given = [None] * len(images) if proposals is None else proposals
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
@@ -286,8 +285,8 @@ class SDS(nn.Module):
             self._candidates(image, size, regions) for image, size, regions in zip(images, valid, given, strict=True)
         ]
         if self.training and truth is not None:
-            return self._learn(parts, candidates, objects_to_learn(truth))
-        found = [self._answer(image, regions) for image, regions in zip(parts, candidates, strict=True)]
+            return self._learn(parts, candidates, training_instances(truth))
+        found = [self._predict(image, regions) for image, regions in zip(parts, candidates, strict=True)]
         scores, channels, numbers, members = zip(*found, strict=True)
         return Output(
             logits=None,
@@ -312,14 +311,14 @@ class SDS(nn.Module):
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
         """Cross-entropy of the sampled regions."""
         if output.logits is None or output.labels is None:
-            raise ValueError("loss needs what forward gives in training with ground truth")
+            raise ValueError("loss takes the output of forward in training, with ground truth")
         total = F.cross_entropy(output.logits, output.labels, reduction="sum")
         return {"class": Term(total, torch.tensor(len(output.labels), device=total.device))}
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The regions at the original size of their image, best first."""
+        """The regions at the original size of their image, highest score first."""
         if output.scores is None or output.channels is None or output.superpixels is None or output.members is None:
-            raise ValueError("decode needs what forward gives without ground truth")
+            raise ValueError("decode takes the output of forward without ground truth")
         annotations: list[Annotation] = []
         for index, (height, width) in enumerate(sizes.original):
             kept = (thresholds or self.thresholds).places(output.scores[index])
@@ -327,7 +326,7 @@ class SDS(nn.Module):
             regions = Regions(output.superpixels[index], members).resized((height, width))
             scores, boxes = output.scores[index][kept].cpu().float(), regions.boxes()
             labels = class_ids_of(output.channels[index][kept].cpu(), self.things)
-            # superpixels of a pixel or two may vanish in a smaller original
+            # superpixels of a pixel or two may vanish where the original is smaller
             seen = (boxes[:, 2] > boxes[:, 0]).nonzero().flatten()
             places = boxes.long().tolist()
             ids = regions.superpixels.long()
@@ -361,12 +360,12 @@ class SDS(nn.Module):
     def region_features(
         self, image: Float[Tensor, "1 3 h w"], regions: Regions, *, towers: Learns = "joint"
     ) -> Float[Tensor, "R D"]:
-        """What the towers say of each region; of both, box first, or of one.
+        """Features of each region by both towers, box first, or by one.
 
         Args:
             image: normalised.
             regions: of it.
-            towers: which are asked.
+            towers: which ones run.
         """
         boxes = regions.boxes().to(image)
         parts = torch.arange(len(boxes)).split(CROPS_AT_ONCE) if len(boxes) else ()
@@ -390,12 +389,12 @@ class SDS(nn.Module):
         return at_least_float32(torch.cat(asked, dim=1))
 
     def logits(self, features: Float[Tensor, "R D"]) -> Float[Tensor, "R K"]:
-        """Of the classifier of the towers that learn."""
+        """Logits of the classifier of the towers that are trained."""
         scores = {"box": self.box_score, "region": self.region_score, "joint": self.joint_score}
         return at_least_float32(scores[self.learns](features))
 
     def margins(self, features: Float[Tensor, "R D"]) -> Float[Tensor, "R T"]:
-        """Of the SVMs; those without one prediction as those that are sure there is nothing."""
+        """Margins of the SVMs; a class without an SVM has a very low one."""
         margins = (features * self.feature_scale) @ self.svm_weight.T + self.svm_bias
         return torch.where(self.has_svms, margins, -1e3)
 
@@ -404,9 +403,9 @@ class SDS(nn.Module):
 
         Args:
             regions: with the region.
-            which: its number.
+            which: its index.
             features: of it.
-            thing: number of the class, from 0 on.
+            thing: index of the class among the things, from 0 on.
         """
         original = regions.members[which]
         if not self.has_refiner[thing]:
@@ -429,7 +428,7 @@ class SDS(nn.Module):
         return Regions(given.superpixels.cpu(), given.members.cpu()).resized(valid)
 
     def propose(self, picture: UInt8[Tensor, "3 h w"]) -> Regions:
-        """Regions of merged superpixels, found in an image of at most `proposal_side` pixels; fewer in training."""
+        """Regions of merged superpixels, computed on an image of at most `proposal_side` pixels; fewer in training."""
         strategies = STRATEGIES[:1] if self.training else STRATEGIES
         return propose_at(picture, side=self.proposal_side, count=self.proposals, strategies=strategies)
 
@@ -458,17 +457,17 @@ class SDS(nn.Module):
                 crops.append(crop)
                 masks.append(mask)
         if sum(map(len, labels)):
-            # the crops of all images at once: batch norms see them all
+            # the crops of all images in one batch, for the batch norms' statistics
             features = self._tower_features(torch.cat(crops), torch.cat(masks), towers=self.learns)
         else:
             features = images[0].new_zeros(0, self._width(self.learns))
         nothing = dict.fromkeys(Output._fields[2:])
         return Output(logits=self.logits(features), labels=torch.cat(labels), **nothing)
 
-    def _answer(
+    def _predict(
         self, image: Float[Tensor, "1 3 h w"], regions: Regions
     ) -> tuple[Float[Tensor, " N"], Int64[Tensor, " N"], Int64[Tensor, " N"], UInt8[Tensor, "N S"]]:
-        """Scores, channels, numbers of the proposals and superpixels of what one image shows."""
+        """Scores, channels, indices of the proposals and superpixels of the detections in one image."""
         both = bool(self.has_svms.any())
         features = self.region_features(image, regions, towers="joint" if both else self.learns)
         scores = self.margins(features).sigmoid() if both else self.logits(features).softmax(dim=1)[:, 1:]
@@ -490,7 +489,7 @@ class SDS(nn.Module):
         return scores[rows, things], things + 1, rows, stacked.to(torch.uint8)
 
     def _survivors(self, regions: Regions, usable: Int64[Tensor, " U"], scores: Float[Tensor, " U"]) -> Tensor:
-        """The numbers of those of some regions that no better one of their class suppresses, best first."""
+        """Indices of the regions that survive NMS within one class, highest score first."""
         if self.detects == "boxes":
             # torchvision suppresses above the threshold, the authors from it on
             return nms(regions.boxes().to(scores)[usable], scores, BOX_NMS_IOU - 1e-6)
@@ -498,7 +497,7 @@ class SDS(nn.Module):
 
 
 def with_truth(regions: Regions, truth: Instances) -> tuple[Regions, Instances, Float[Tensor, "C 4"]]:
-    """Proposals cut along the objects, which are appended in order; the objects; the crowds' boxes.
+    """Proposals cut along the instances, which are appended in order; the instances; the crowds' boxes.
 
     Args:
         regions: of an image.
@@ -523,15 +522,15 @@ def draw_regions(
     foreground_fraction: float,
     by_box: bool,
 ) -> tuple[Int64[Tensor, " S"], Int64[Tensor, " S"]]:
-    """Regions to learn from and their channels, drawn with torch's generator.
+    """Sample regions to train on, and their channels, with torch's generator.
 
     Args:
-        regions: the last ones are the objects', in order.
+        regions: the last ones are the instances, in order.
         objects: their boxes.
         channels: their classes.
-        crowds: boxes in which background is not drawn.
+        crowds: boxes in which no background is sampled.
         count: regions.
-        foreground_fraction: of the count, at most.
+        foreground_fraction: largest fraction of positives.
         by_box: compare boxes, not regions.
     """
     total, boxes = len(objects), regions.boxes()
@@ -556,7 +555,7 @@ def draw_regions(
     return torch.cat([foreground, background]), found
 
 
-# ---- what is solved, not learned step by step
+# ---- SVMs and regressors, which are solved exactly
 
 
 class Described(NamedTuple):
@@ -564,9 +563,9 @@ class Described(NamedTuple):
 
     Attributes:
         image: normalised.
-        regions: proposals, then the objects in order.
-        objects: the last ones' channels.
-        overlaps: of each region with each object.
+        regions: proposals, then the instances in order.
+        objects: channels of the instances.
+        overlaps: IoU of each region with each instance.
     """
 
     image: Float[Tensor, "1 3 h w"]
@@ -577,29 +576,29 @@ class Described(NamedTuple):
 
 def copy_box_tower(
     system: SDS,
-    samples: Samples,  # noqa: ARG001
+    samples: AnnotatedImages,  # noqa: ARG001
     *,
     input_size: int,  # noqa: ARG001
 ) -> Iterator[SolverProgress]:
-    """Let the region tower begin where the box tower stands, as the paper's network A."""
+    """Initialise the region tower with the box tower's weights, as in the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
     yield SolverProgress("copy_box_tower", 1, 1)
 
 
-def fit_svms(system: SDS, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
+def fit_svms(system: SDS, samples: AnnotatedImages, *, input_size: int) -> Iterator[SolverProgress]:
     """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
 
-    Positives are the objects' own regions; after a first round over the images each becomes the candidate of the
-    largest margin that overlaps it by more than LATENT_IOU, and a second round follows. The box detector has one round.
-    At the end the threshold is found above which regions are pasted.
+    Positives are the instances' own regions. After a first round over the images each is replaced by the candidate of
+    the largest margin that overlaps it by more than LATENT_IOU, and a second round follows. The box detector has one
+    round. At the end the threshold is fitted above which regions are pasted.
 
     Args:
-        system: whose buffers are set.
-        samples: images with object masks; proposals are found where they bring none.
-        input_size: long side in pixels at which the network looks.
+        system: its buffers are set.
+        samples: images with instance masks; proposals are computed for those that have none.
+        input_size: long side in pixels of the network's input.
 
     Raises:
-        DataError: an image has no object masks, or there is no room for the features.
+        DataError: an image has no instance masks, or memory for the features is missing.
     """
     count = len(samples)
     rounds = 1 if system.detects == "boxes" else 2
@@ -642,7 +641,7 @@ def fit_svms(system: SDS, samples: Samples, *, input_size: int) -> Iterator[Solv
 def _set_positives(
     machines: Sequence[MinedSVM], stored: StoredFeatures, count: int, *, scale: float, is_latent: bool
 ) -> None:
-    """Give each machine the objects of its class: their own regions, or the candidates that it likes best."""
+    """Set each SVM's positives: the regions of its class's instances, or their candidates of the largest margin."""
     positives: list[list[np.ndarray]] = [[] for _ in machines]
     for index in range(count):
         image = stored.read(index)
@@ -653,7 +652,7 @@ def _set_positives(
                 near = np.flatnonzero(image.overlaps[:first, one] > LATENT_IOU)
                 if len(near):
                     chosen = int(near[machines[channel - 1].margins(features[near]).argmax()])
-            positives[channel - 1].append(features[chosen].copy())  # not a view that keeps the others
+            positives[channel - 1].append(features[chosen].copy())  # a copy, so that the others can be freed
     for machine, rows in zip(machines, positives, strict=True):
         machine.positives = rows
         if is_latent:
@@ -669,19 +668,19 @@ def _mine_negatives(
         if machine.positives:
             is_own = image.objects == thing + 1
             is_far = image.overlaps[:first, is_own].max(axis=1, initial=0) < negative_iou
-            # objects of other classes are negatives, however they overlap
+            # instances of other classes are negatives, whatever their IoU
             machine.mine(index, features, np.flatnonzero(np.concatenate([is_far, ~is_own])).tolist())
 
 
 @torch.no_grad()
 def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor, " C"]:
-    """The margins of the regions that could be pasted, of the proposals without the objects."""
+    """The margins of the proposals that could be pasted; ground truth regions do not count."""
     proposals = torch.from_numpy(image.features[: len(image.features) - len(image.objects)])
     margins = system.margins(proposals.to(system.svm_weight.device)).cpu()
     scores: list[Tensor] = []
     numbers: list[Tensor] = []
     for thing in system.has_svms.nonzero().flatten().tolist():
-        # what is predicted at all, as in `_answer`
+        # predicted regions alone, as in `_predict`
         usable = (margins[:, thing].sigmoid() >= system.thresholds.score).nonzero().flatten()
         kept = usable[system._survivors(regions, usable, margins[usable, thing])]
         scores.append(margins[kept, thing])
@@ -692,19 +691,19 @@ def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor
     return every[best_of_regions(every, torch.cat(numbers))]
 
 
-def fit_refiners(system: SDS, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
-    """Fit the regressors of each class: where in the box the object is, then which superpixels are its own.
+def fit_refiners(system: SDS, samples: AnnotatedImages, *, input_size: int) -> Iterator[SolverProgress]:
+    """Fit the regressors of each class: the instance's place in the box, then its superpixels.
 
-    Learnt from the candidates that overlap an object of the class by REFINEMENT_IOU, each of the object that it
-    overlaps most; a class without them has none.
+    They are trained on the candidates that overlap an instance of the class by REFINEMENT_IOU, each with the instance
+    that it overlaps most; a class without candidates gets no regressors.
 
     Args:
-        system: with SVMs; whose buffers are set.
-        samples: images with object masks; proposals are found where they bring none.
-        input_size: long side in pixels at which the network looks.
+        system: has SVMs; its buffers are set.
+        samples: images with instance masks; proposals are computed for those that have none.
+        input_size: long side in pixels of the network's input.
 
     Raises:
-        DataError: an image has no object masks.
+        DataError: an image has no instance masks.
     """
     things = len(system.things)
     total = len(samples) + 2 * things
@@ -752,8 +751,8 @@ def fit_refiners(system: SDS, samples: Samples, *, input_size: int) -> Iterator[
 
 @torch.no_grad()
 def describe(system: SDS, sample: Sample, *, input_size: int) -> Described:
-    """The regions of a training image, and how they overlap its objects."""
-    (truth,) = objects_to_learn([sample.truth])
+    """The regions of a training image, and their IoU with its instances."""
+    (truth,) = training_instances([sample.truth])
     objects = truth if truth.crowd is None else truth[~truth.crowd]
     whole_size = (sample.image.shape[1], sample.image.shape[2])
     size = long_side_size(whole_size, input_size)
@@ -804,21 +803,21 @@ def build(
 
     Args:
         num_classes: background included.
-        thing_ids: class ids of the objects; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: of both towers: `caffenet` is the paper's; any other of `nn.backbones.build_backbone`.
         width: of each tower's features; 4,096 with caffenet, else 512, if not given.
         crop_size: pixels; 227 with caffenet, else 96, if not given.
-        learns: `box`, `region` or `joint`: which towers learn; a stage of the recipe has it as argument.
+        learns: `box`, `region` or `joint`: which towers are trained; each stage of the recipe sets it.
         detects: `regions`, or `boxes` for the paper's box detector.
-        pastes: answer with a class for each pixel, too; class 0 where no region lies.
-        proposal_side: longest side in pixels of the image in which proposals are found.
-        proposals: most of an image.
+        pastes: predict a class for each pixel, too; class 0 where no region lies.
+        proposal_side: longest side in pixels of the image on which proposals are computed.
+        proposals: at most so many per image.
         box_batch_size_per_image: regions that are trained on.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
 
     Raises:
-        RecipeError: an unknown backbone, or a tower or a way to detect that does not exist.
+        RecipeError: an unknown backbone, `learns` or `detects`.
     """
     if learns not in ("box", "region", "joint"):
         raise RecipeError(f"learns '{learns}': box, region or joint")
@@ -910,7 +909,9 @@ RECIPE = Recipe(
         **{f"{stage}.{name}": value for stage in ("box", "region", "joint") for name, value in _PAPER_STAGE.items()},
     },
 )
-"""The towers, then what is solved exactly on their features."""
+"""The towers, then the SVMs and regressors on their features."""
 
 RECIPES = {"sds_caffenet_boxes": replace(RECIPE, stages=RECIPE.stages[:-1])}
 """Of the variants: boxes are not refined."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

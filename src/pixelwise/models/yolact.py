@@ -1,25 +1,25 @@
 """YOLACT: Bolya, Zhou, Xiao, Lee, "YOLACT: Real-time Instance Segmentation", ICCV 2019; and "YOLACT++: Better Real-time
 Instance Segmentation", TPAMI 2020.
 
-One network gives, for the whole image, some prototype masks, and for each anchor a class, a box and one coefficient for
-each prototype. An object's mask is the sigmoid of the sum of prototypes times coefficients, cut at its box (section 3).
-Fast NMS lets boxes suppress others that are suppressed themselves, so that it is one comparison of matrices (section
-3.4). YOLACT++ adds deformable convolutions, three times as many anchors, and a small network that guesses the IoU of
-each mask.
+One network predicts prototype masks for the whole image, and for each anchor a class, a box and one coefficient for
+each prototype. An instance's mask is the sigmoid of the sum of prototypes times coefficients, cropped to its box
+(section 3). In Fast NMS suppressed boxes suppress others too, so that it is one comparison of matrices (section 3.4).
+YOLACT++ adds deformable convolutions, three times as many anchors, and a small network that predicts the IoU of each
+mask.
 
 Differences from the paper, and from the authors' code where it says more:
 - The image is stretched to a square, as in the paper; sides other than 550 are allowed, and anchors then keep their
   share of the image, as in the authors' configurations for 400 and 700 pixels (which round them; `anchor_sizes` takes
   theirs).
-- Ground truth boxes below 4/550 of a side are skipped, as in the authors' augmentation; so are, of the mask loss,
-  objects without a mask. An image without objects gives no loss of anchors.
-- The mask loss is computed from logits inside the crop, so that saturated wrong pixels keep their gradient; what the
-  ground truth has beyond the crop of one pixel's margin counts nothing, where the authors add a constant.
+- Ground truth boxes below 4/550 of a side are skipped, as in the authors' augmentation; the mask loss skips instances
+  without a mask. An image without instances has no anchor losses.
+- The mask loss is computed from logits inside the crop, so that saturated wrong pixels keep their gradient. Pixels of
+  the ground truth outside the crop, which has a margin of one pixel, do not count; the authors add a constant for them.
 - Mask-IoU: grids below 63 cells are padded with zeros, as its five unpadded convolutions need. The rescored value is
-  the one score of an object; the authors judge boxes by the class score and masks by the rescored one.
+  the one score of an instance; the authors evaluate boxes by the class score and masks by the rescored one.
 - Boxes keep their fractions; the authors cut them to whole pixels for boxes, not for masks. Ordinary NMS, an option, is
   torchvision's, without the added pixel of the authors' Cython, and keeps `candidates_per_class` as Fast NMS does.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from pixelwise.contracts import (
     flat_arguments,
 )
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.convolution import convolution
@@ -78,10 +78,10 @@ TRAITS = Traits(stretches_input=True)
 
 MEAN = tuple(value / 255 for value in (123.68, 116.78, 103.94))
 STD = tuple(value / 255 for value in (58.40, 57.12, 57.38))
-"""What the authors' ResNets expect of RGB values; in their code in the order BGR, before channels are turned."""
+"""Mean and standard deviation of RGB values for the authors' ResNets; their code has them in the order BGR."""
 
-UNJUDGED = -1
-"""Stands for an anchor that the class loss skips."""
+NOT_IN_LOSS = -1
+"""Target of an anchor that the class loss skips."""
 
 Anchors = Literal["square", "ratios"]
 """Shape of the anchors of ratios 1/2 and 2.
@@ -92,10 +92,10 @@ Anchors = Literal["square", "ratios"]
 
 
 class Detections(NamedTuple):
-    """What is found in one image, best first.
+    """The detections in one image, highest score first.
 
     Attributes:
-        boxes: x1 y1 x2 y2 in pixels of the network's image, may leave it.
+        boxes: x1 y1 x2 y2 in pixels of the network's input, may exceed it.
         scores: in [0, 1].
         channels: of the class, from 1 on.
         masks: in [0, 1] on the prototypes' grid, which covers the image; zero beyond the box.
@@ -108,14 +108,15 @@ class Detections(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What the losses compare of P anchors.
+    """Inputs of the losses for P anchors.
 
     Attributes:
-        objects: the number in the ground truth of the object that an anchor stands for, or BACKGROUND, or NEUTRAL.
-        targets: the channel that the class loss wants, or UNJUDGED for what is neither an object nor a hard negative.
-        masked: of each image the anchors whose masks are evaluated.
+        objects: index of the ground truth instance that an anchor is matched to, or BACKGROUND, or NEUTRAL.
+        targets: target channel of the class loss, or NOT_IN_LOSS for neither a positive nor a hard negative.
+        masked: of each image the anchors whose masks enter the mask loss.
         mask_logits: of these anchors.
-        mask_ious: of these anchors, guessed for the true class from their masks; with a mask-IoU network alone.
+        mask_ious: of these anchors, predicted from their masks for the ground truth class; with a mask-IoU network
+            alone.
         semantic_logits: of each class at each cell of the largest feature map.
     """
 
@@ -128,16 +129,16 @@ class Comparison(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What is guessed of P anchors with C prototypes.
+    """Predictions for P anchors with C prototypes.
 
     Attributes:
-        logits: of each class before the softmax, channel 0 for no object.
-        deltas: of the boxes, in SSD's coding.
+        logits: of each class; channel 0 is background.
+        deltas: of the boxes, in SSD's encoding.
         coefficients: in (-1, 1), one for each prototype.
-        prototypes: not negative, at twice the size of the largest feature map.
-        anchors: x1 y1 x2 y2 in pixels of the network's image, the same for all images.
-        image_sizes: height and width of the network's image, padding included, the same for all.
-        comparison: with the ground truth; in training.
+        prototypes: at least 0, at twice the size of the largest feature map.
+        anchors: x1 y1 x2 y2 in pixels of the network's input, the same for all images.
+        image_sizes: height and width of the network's input, padding included, the same for all.
+        comparison: inputs of the losses; in training.
         detections: of each image; in evaluation.
     """
 
@@ -152,11 +153,11 @@ class Output(NamedTuple):
 
 
 class Protonet(nn.Sequential):
-    """The prototypes (figure 3), not negative, so that what is on stands out.
+    """The prototypes (figure 3), after a ReLU, so that none is negative.
 
     Args:
         channels: of the map.
-        prototypes: how many.
+        prototypes: their number.
     """
 
     def __init__(self, channels: int, prototypes: int) -> None:
@@ -175,8 +176,8 @@ class Head(nn.Module):
     Args:
         channels: of the maps.
         anchors: of each cell.
-        classes: channels of the scores.
-        prototypes: how many coefficients.
+        classes: channels of the logits.
+        prototypes: number of coefficients.
     """
 
     def __init__(self, channels: int, *, anchors: int, classes: int, prototypes: int) -> None:
@@ -200,14 +201,14 @@ class Head(nn.Module):
 
 
 class MaskIoUNet(nn.Module):
-    """The IoU of a mask with its object, guessed from the mask alone, for each class (YOLACT++, section 5.3).
+    """Predicts the IoU of a mask with its instance from the mask alone, for each class (YOLACT++, section 5.3).
 
     Args:
         things: classes.
     """
 
     SMALLEST = 63
-    """Cells along a side of which five unpadded convolutions leave one."""
+    """Side in cells that five unpadded convolutions reduce to one."""
 
     def __init__(self, things: int) -> None:
         super().__init__()
@@ -223,7 +224,7 @@ class MaskIoUNet(nn.Module):
         )
 
     def forward(self, masks: Float[Tensor, "N h w"]) -> Float[Tensor, "N T"]:
-        """Not negative, may exceed 1."""
+        """IoUs of at least 0; they may exceed 1."""
         below, beyond = (max(0, self.SMALLEST - side) for side in masks.shape[1:])
         return self.convolutions(F.pad(masks[:, None], (0, beyond, 0, below))).amax(dim=(2, 3))
 
@@ -233,22 +234,22 @@ class YOLACT(nn.Module):
 
     Args:
         backbone: with maps of stride 8, 16 and 32.
-        things: class ids of the objects, ascending.
+        things: class ids of the things, ascending.
         channels: of the feature pyramid.
         prototypes: 32 in the paper (table 2b).
         anchor_sizes: of each level the anchors' sides, in pixels of an image of `anchor_image_side`.
         anchor_ratios: width over height.
         anchor_image_side: see `anchor_sizes`.
         square_anchors: see Anchors.
-        rescores_masks: guess each mask's IoU, and multiply the class score by it.
-        masks_to_train: of each image, at most; the loss of those that were drawn stands for all.
-        fast_nms: or ordinary NMS.
-        candidate_threshold: anchors whose best class has no larger score are no candidates.
-        candidates_per_class: so many best ones go into NMS.
+        rescores_masks: predict each mask's IoU, and multiply the class score by it.
+        masks_to_train: largest number per image; the loss of the sampled ones is scaled to all.
+        fast_nms: use Fast NMS, else ordinary NMS.
+        candidate_threshold: anchors whose highest class score does not exceed it are no candidates.
+        candidates_per_class: number of the highest-scoring ones that go into NMS.
         nms_threshold: IoU above which a box suppresses another of its class.
-        score_threshold: of what is predicted; at 0, as the authors judge, everything is: with Fast NMS also classes of
-            a candidate that score less than `candidate_threshold`.
-        max_detections: of an image.
+        score_threshold: lowest score of a detection. At 0, as the authors evaluate, all are kept, with Fast NMS also
+            classes of a candidate that score less than `candidate_threshold`.
+        max_detections: per image.
     """
 
     task = TASK
@@ -315,28 +316,29 @@ class YOLACT(nn.Module):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """The guesses; with ground truth what the losses compare, in evaluation mode the detections."""
+        """The predictions; with ground truth the inputs of the losses, in evaluation mode the detections."""
         maps = self.backbone(zero_beyond(self.normalize(images), sizes))
         maps = self.fpn([maps[level] for level in self.levels])
-        return self.guess(maps, (images.shape[2], images.shape[3]), truth)
+        return self.predict(maps, (images.shape[2], images.shape[3]), truth)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
-        """Maps before the sorting, without the coefficients, whose tanh tells roundings apart where a new network's are
-        large."""
-        guesses = self(images)
-        return guesses.logits, guesses.deltas, guesses.prototypes
+        """Maps before detections are sorted, without the coefficients, whose tanh amplifies rounding in untrained
+        networks.
+        """
+        predictions = self(images)
+        return predictions.logits, predictions.deltas, predictions.prototypes
 
-    def guess(
+    def predict(
         self,
         levels: Sequence[Float[Tensor, "B _ _ _"]],
         size: tuple[int, int],
         truth: tuple[Annotation, ...] | None = None,
     ) -> Output:
-        """What the levels of the feature pyramid show.
+        """Run prototypes and head on the levels of the feature pyramid.
 
         Args:
             levels: from the finest.
-            size: height and width of the network's image.
+            size: height and width of the network's input.
             truth: see `forward`.
         """
         prototypes = self.protonet(levels[0])
@@ -371,18 +373,18 @@ class YOLACT(nn.Module):
         return rows if self.mask_iou is None else (*rows, ClassRows("mask_iou.convolutions.10", self.things))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """The losses of class, box and mask, divided by the anchors that stand for objects, and the semantic one.
+        """The losses of class, box and mask, divided by the number of positive anchors, and the semantic loss.
 
         Raises:
-            DataError: objects without masks.
+            DataError: instances without masks.
         """
         compared = output.comparison
         if compared is None:
             raise DataError(
-                "forward was called without ground truth, or in evaluation mode: there is nothing to learn from"
+                "forward was called without ground truth, or in evaluation mode: there are no training targets"
             )
-        truths = objects_to_learn(batch.truth)
-        evaluated = compared.targets != UNJUDGED
+        truths = training_instances(batch.truth)
+        evaluated = compared.targets != NOT_IN_LOSS
         count = (compared.objects >= 0).sum()
         images = torch.tensor(len(truths), device=count.device)
         terms = {
@@ -398,7 +400,7 @@ class YOLACT(nn.Module):
         return terms
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The objects at the original size of their image, best first; none from an output of training."""
+        """The instances at the original size of their image, highest score first; none of an output of training."""
         grid = output.prototypes.shape[2:]
         nothing = output.deltas.new_zeros(0)
         empty = Detections(nothing.view(0, 4), nothing, nothing.long(), nothing.view(0, *grid))
@@ -409,7 +411,7 @@ class YOLACT(nn.Module):
             kept = (thresholds or self.thresholds).places(found.scores)
             boxes = clip_boxes(scale_boxes(found.boxes, valid, original), original)
             seen = kept[(boxes[kept, 2:] > boxes[kept, :2]).all(dim=1)]
-            # the prototypes cover the padding too: where it would end if the original had it
+            # the prototypes cover the padding too: the size of the original with such padding
             covered = (original[0] * whole[0] / valid[0], original[1] * whole[1] / valid[1])
             pasted = enlarge_masks(found.masks[seen], original, covered=covered)
             instances = Instances(
@@ -438,11 +440,11 @@ class YOLACT(nn.Module):
     def _compare(
         self, output: Output, truth: Sequence[Annotation], semantic_logits: Float[Tensor, "B T h3 w3"]
     ) -> Comparison:
-        """What the anchors stand for, and the masks that are evaluated."""
-        truths = objects_to_learn(truth)
+        """Match the anchors and select the masks for the mask loss."""
+        truths = training_instances(truth)
         size = output.image_sizes[0].tolist()
         objects = torch.stack([match_anchors(output.anchors[0], one, size) for one in truths])
-        targets = torch.full_like(objects, UNJUDGED)
+        targets = torch.full_like(objects, NOT_IN_LOSS)
         masked: list[Tensor] = []
         mask_logits: list[Tensor] = []
         mask_ious: list[Tensor] = []
@@ -457,8 +459,8 @@ class YOLACT(nn.Module):
             mask_logits.append(logits)
             if mask_iou is not None:
                 inside = inside_boxes(one.boxes[objects[index, anchors]], size, (logits.shape[1], logits.shape[2]))
-                guesses = mask_iou(logits.sigmoid() * inside)
-                mask_ious.append(guesses.gather(1, targets[index, anchors, None] - 1)[:, 0])
+                predictions = mask_iou(logits.sigmoid() * inside)
+                mask_ious.append(predictions.gather(1, targets[index, anchors, None] - 1)[:, 0])
         return Comparison(
             objects=objects,
             targets=targets,
@@ -469,7 +471,7 @@ class YOLACT(nn.Module):
         )
 
     def _detect(self, output: Output, index: int) -> Detections:
-        """What one image shows."""
+        """The detections in one image."""
         scores = output.logits[index].softmax(dim=1)[:, 1:]
         candidates = (scores.amax(dim=1) > self.candidate_threshold).nonzero().flatten()
         boxes = decode_boxes(
@@ -497,8 +499,8 @@ class YOLACT(nn.Module):
         masks = combine(output.prototypes[index], output.coefficients[index, candidates[chosen]]).sigmoid()
         masks = masks * inside_boxes(boxes, output.image_sizes[index].tolist(), (grid[0], grid[1]))
         if self.mask_iou is not None and len(masks):
-            guesses = self.mask_iou(masks)
-            scores = scores * guesses.gather(1, classes[:, None])[:, 0]
+            predictions = self.mask_iou(masks)
+            scores = scores * predictions.gather(1, classes[:, None])[:, 0]
         best = scores.argsort(descending=True, stable=True)
         if self.thresholds.score > 0:
             best = best[scores[best] > self.thresholds.score]
@@ -515,10 +517,10 @@ def match_anchors(
     crowd_coverage: float = 0.7,
     smallest_side: float = 4 / 550,
 ) -> Int64[Tensor, " P"]:
-    """The object that each anchor stands for.
+    """The instance that each anchor is matched to.
 
-    An anchor stands for the object that it overlaps most. Before, each object gets an anchor of its own: the pair that
-    overlaps most is taken, and so on among the rest.
+    First, each instance gets an anchor of its own: the pair with the largest IoU, then the next pair among the rest,
+    and so on. Every other anchor is matched to the instance that it overlaps most.
 
     Args:
         anchors: in pixels.
@@ -526,28 +528,28 @@ def match_anchors(
         image_size: height and width.
         positive: smallest IoU.
         negative: IoU below which an anchor is background; between the two it is neutral.
-        crowd_coverage: part of an anchor that lies in a crowd, from which on it is no background.
-        smallest_side: objects below such a part of the image's sides are skipped.
+        crowd_coverage: fraction of an anchor inside a crowd from which on it is neutral.
+        smallest_side: instances below this fraction of the image's sides are skipped.
 
     Returns:
-        the number of the object in `truth`, BACKGROUND or NEUTRAL.
+        the index of the instance in `truth`, BACKGROUND or NEUTRAL.
     """
     crowd = torch.zeros_like(truth.labels, dtype=torch.bool) if truth.crowd is None else truth.crowd
     shares = scale_boxes(truth.boxes, image_size, (1, 1))
-    wanted = (~crowd & are_large_enough(shares, smallest_side)).nonzero().flatten()
-    overlaps = pairwise_iou(truth.boxes[wanted].to(anchors), anchors)
+    matchable = (~crowd & are_large_enough(shares, smallest_side)).nonzero().flatten()
+    overlaps = pairwise_iou(truth.boxes[matchable].to(anchors), anchors)
     matches = match_boxes(overlaps, positive=positive, negative=negative)
     forced = match_best_for_each(overlaps)
     matches = torch.where(forced >= 0, forced, matches)
     coverage = pairwise_coverage(truth.boxes[crowd].to(anchors), anchors)
     matches = without_crowds(matches, coverage, threshold=crowd_coverage)
-    if len(wanted):
-        matches = torch.where(matches >= 0, wanted[matches.clamp(min=0)], matches)
+    if len(matchable):
+        matches = torch.where(matches >= 0, matchable[matches.clamp(min=0)], matches)
     return matches
 
 
 def hard_negatives(logits: Float[Tensor, "P K"], objects: Int64[Tensor, " P"], *, ratio: int = 3) -> Bool[Tensor, " P"]:
-    """The background anchors that look least like it: `ratio` times as many as stand for objects.
+    """The background anchors with the largest loss: `ratio` times as many as positives.
 
     Source: SSD (Liu et al., 2016), section 2.2.
     """
@@ -561,14 +563,14 @@ def hard_negatives(logits: Float[Tensor, "P K"], objects: Int64[Tensor, " P"], *
 
 
 def combine(prototypes: Float[Tensor, "C h w"], coefficients: Float[Tensor, "N C"]) -> Float[Tensor, "N h w"]:
-    """The sums of prototypes times coefficients: masks before the sigmoid (section 3.2)."""
+    """Mask logits: the sums of prototypes times coefficients (section 3.2)."""
     return (coefficients @ prototypes.flatten(1)).unflatten(1, prototypes.shape[1:])
 
 
 def inside_boxes(
     boxes: Float[Tensor, "N 4"], image_size: Sequence[int], grid: tuple[int, int]
 ) -> Bool[Tensor, "N h w"]:
-    """Which cells of a grid over the image begin in each box, with a margin of one cell around it."""
+    """Mask of the cells of a grid over the image whose corner lies in each box, with a margin of one cell."""
     x1, y1, x2, y2 = scale_boxes(boxes, image_size, grid)[:, :, None].unbind(dim=1)
     rows, columns = (torch.arange(side, dtype=boxes.dtype, device=boxes.device) for side in grid)
     beside = (columns >= x1.minimum(x2) - 1) & (columns < x1.maximum(x2) + 1)
@@ -579,16 +581,16 @@ def inside_boxes(
 def suppress_fast(
     boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N T"], *, threshold: float, per_class: int
 ) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"]]:
-    """Fast NMS (section 3.4): a box goes if it overlaps a better one of its class, even one that goes itself.
+    """Fast NMS (section 3.4): a box is suppressed by any higher-scoring one of its class, even a suppressed one.
 
     Args:
         boxes: candidates, each one of every class.
         scores: of every class.
-        threshold: largest IoU that two may have.
-        per_class: so many best boxes of each class are looked at.
+        threshold: largest IoU of two boxes of a class.
+        per_class: number of the highest-scoring boxes of each class that are considered.
 
     Returns:
-        the numbers of the boxes that stay and their classes from 0 on, best first.
+        the indices of the boxes that remain and their classes from 0 on, highest score first.
     """
     scores, order = (part[:per_class].T for part in scores.sort(dim=0, descending=True, stable=True))
     chosen: list[Tensor] = []
@@ -621,13 +623,13 @@ def _box_loss(output: Output, compared: Comparison, truths: Sequence[Instances])
     for index, truth in enumerate(truths):
         positive = compared.objects[index] >= 0
         boxes = truth.boxes[compared.objects[index, positive]].to(output.anchors)
-        wanted = encode_boxes(boxes, output.anchors[index, positive], weights=RCNN_WEIGHTS)
-        total = total + F.smooth_l1_loss(output.deltas[index, positive], wanted, reduction="sum")
+        target = encode_boxes(boxes, output.anchors[index, positive], weights=RCNN_WEIGHTS)
+        total = total + F.smooth_l1_loss(output.deltas[index, positive], target, reduction="sum")
     return total
 
 
 def _mask_loss(output: Output, compared: Comparison, truths: Sequence[Instances]) -> Float[Tensor, ""]:
-    """Cross-entropy inside the true box, summed and divided by the box's cells (section 3.2)."""
+    """Cross-entropy inside the ground truth box, summed and divided by the box's cells (section 3.2)."""
     total = output.prototypes.sum() * 0
     size = output.image_sizes[0].tolist()
     for index, (truth, anchors, logits) in enumerate(zip(truths, compared.masked, compared.mask_logits, strict=True)):
@@ -635,8 +637,8 @@ def _mask_loss(output: Output, compared: Comparison, truths: Sequence[Instances]
             continue
         objects, grid = compared.objects[index, anchors], (logits.shape[1], logits.shape[2])
         boxes = truth.boxes[objects].to(logits)
-        wanted = _masks_on_grid(truth, size, grid)[objects].to(logits)
-        losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * inside_boxes(boxes, size, grid)
+        target = _masks_on_grid(truth, size, grid)[objects].to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * inside_boxes(boxes, size, grid)
         cells = box_areas(scale_boxes(boxes, size, grid))
         share = len(anchors) / len(_with_masks(compared.objects[index], truth))
         total = total + (losses.sum(dim=(1, 2)) / cells).sum() / share
@@ -649,38 +651,38 @@ def _semantic_loss(
     """Cross-entropy of each class at each cell, divided by the cells (section 3.2)."""
     logits = compared.semantic_logits
     grid = (logits.shape[2], logits.shape[3])
-    wanted = torch.zeros_like(logits)
+    target = torch.zeros_like(logits)
     for index, truth in enumerate(truths):
-        masks = _masks_on_grid(truth, output.image_sizes[index].tolist(), grid).to(wanted)
+        masks = _masks_on_grid(truth, output.image_sizes[index].tolist(), grid).to(target)
         for mask, channel in zip(masks, channels_of(truth.labels, things).tolist(), strict=True):
-            wanted[index, channel - 1] = wanted[index, channel - 1].maximum(mask)
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / (grid[0] * grid[1])
+            target[index, channel - 1] = target[index, channel - 1].maximum(mask)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / (grid[0] * grid[1])
 
 
 def _mask_iou_loss(
     output: Output,
     compared: Comparison,
-    guesses: Sequence[Float[Tensor, " _"]],
+    predictions: Sequence[Float[Tensor, " _"]],
     truths: Sequence[Instances],
     *,
     smallest_area: int = 25,
 ) -> Float[Tensor, ""]:
-    """How wrong the guessed IoUs of masks are, of objects of more cells than `smallest_area` (YOLACT++, 5.3)."""
+    """Loss of the predicted mask IoUs, for instances of more cells than `smallest_area` (YOLACT++, 5.3)."""
     total = output.prototypes.sum() * 0
     size = output.image_sizes[0].tolist()
-    parts = zip(truths, compared.masked, compared.mask_logits, guesses, strict=True)
-    for index, (truth, anchors, logits, guess) in enumerate(parts):
+    parts = zip(truths, compared.masked, compared.mask_logits, predictions, strict=True)
+    for index, (truth, anchors, logits, predict) in enumerate(parts):
         objects, grid = compared.objects[index, anchors], (logits.shape[1], logits.shape[2])
-        wanted = _masks_on_grid(truth, size, grid)[objects]
+        target = _masks_on_grid(truth, size, grid)[objects]
         found = (logits > 0) & inside_boxes(truth.boxes[objects].to(logits), size, grid)
-        evaluated = wanted.sum(dim=(1, 2)) > smallest_area
-        ious = (wanted & found).sum(dim=(1, 2)) / (wanted | found).sum(dim=(1, 2))
-        total = total + F.smooth_l1_loss(guess[evaluated], ious[evaluated].to(guess), reduction="sum")
+        evaluated = target.sum(dim=(1, 2)) > smallest_area
+        ious = (target & found).sum(dim=(1, 2)) / (target | found).sum(dim=(1, 2))
+        total = total + F.smooth_l1_loss(predict[evaluated], ious[evaluated].to(predict), reduction="sum")
     return total
 
 
 def _masks_on_grid(truth: Instances, image_size: Sequence[int], grid: tuple[int, int]) -> Bool[Tensor, "N h w"]:
-    """The true masks on a grid that covers the network's image; those of crowds are empty."""
+    """The ground truth masks on a grid that covers the network's input; those of crowds are empty."""
     assert truth.masks is not None
     whole = truth.boxes.new_tensor([0, 0, image_size[1], image_size[0]]).expand(len(truth), 4)
     masks = truth.masks.sample(whole, grid) > 0.5
@@ -688,7 +690,7 @@ def _masks_on_grid(truth: Instances, image_size: Sequence[int], grid: tuple[int,
 
 
 def _with_masks(objects: Int64[Tensor, " P"], truth: Instances) -> Int64[Tensor, " M"]:
-    """The anchors that stand for objects with a mask."""
+    """The anchors that are matched to instances with a mask."""
     positive = (objects >= 0).nonzero().flatten()
     if truth.masks is None:
         return positive
@@ -697,14 +699,14 @@ def _with_masks(objects: Int64[Tensor, " P"], truth: Instances) -> Int64[Tensor,
 
 
 def _drawn(places: Int64[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    """At most `count` of the places, drawn with torch's generator."""
+    """At most `count` of the places, sampled with torch's generator."""
     if len(places) <= count:
         return places
     return places[torch.randperm(len(places))[:count].to(places.device)]
 
 
 def _initialise(part: nn.Module | None) -> None:
-    """Glorot's weights and no bias, as in the authors' code."""
+    """Initialise with Glorot's weights and zero bias, as in the authors' code."""
     for module in () if part is None else part.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_uniform_(module.weight)
@@ -714,10 +716,10 @@ def _initialise(part: nn.Module | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorArguments:
-    """The arguments of `build` that YolactEdge has too.
+    """Arguments of `build` that YOLACT shares with YolactEdge.
 
     Attributes:
-        thing_ids: class ids of what is found; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: see `nn.backbones.build_backbone`.
         channels: of the feature pyramid.
         prototypes: 32 in the paper (table 2b).
@@ -729,10 +731,10 @@ class DetectorArguments:
         anchor_image_side: see `anchor_sizes`; in images of other sides, anchors have the same share of each.
         masks_to_train: of each image; the authors have 300 at 700 pixels.
         nms: `fast`, or `ordinary` within each class.
-        candidate_threshold: anchors whose best class scores no more go out before NMS.
-        nms_threshold: largest IoU of two objects of a class.
-        score_threshold: of what is predicted, see YOLACT.
-        max_detections: of an image.
+        candidate_threshold: anchors whose highest class score does not exceed it are dropped before NMS.
+        nms_threshold: largest IoU of two detections of a class.
+        score_threshold: lowest score of a detection, see YOLACT.
+        max_detections: per image.
     """
 
     thing_ids: Sequence[int] | None = None
@@ -768,12 +770,11 @@ def build(
     Args:
         num_classes: background included.
         detector: its fields are arguments of their own.
-        deformable_interval: make every so many-th block of a ResNet's last three stages deformable (YOLACT++); 0 for
-            none.
+        deformable_interval: make every n-th block of a ResNet's last three stages deformable (YOLACT++); 0 for none.
         rescores_masks: with the mask-IoU network of YOLACT++.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     sizes, scales = detector.anchor_sizes, detector.anchor_scales
     if detector.anchors not in ("square", "ratios"):
@@ -855,3 +856,34 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=800_000,
+            batch_size=8,
+            crop_size=550,
+            optimizer=Optimizer(lr=1e-3, weight_decay=5e-4, norm_weight_decay=5e-4, momentum=0.9),
+            augmentation=Augmentation(
+                scale_min=1.0,
+                scale_max=1.0,
+                expand=0.5,
+                sample_crop=5 / 6,
+                brightness=32 / 255,
+                contrast=0.5,
+                saturation=0.5,
+                hue=18 / 360,
+                colour_probability=0.5,
+            ),
+            schedule="step",
+            milestones=(280_000, 600_000, 700_000, 750_000),
+            warmup_steps=500,
+            warmup_factor=0.1,
+        ),
+    ),
+    input_size=550,
+    paper={"augmentation.brightness": "adds up to 32 of 255 levels"},
+)
+"""Section 6, and `yolact_base_config` of the authors' code; its crop is SSD's in five of six cases."""
+
+PUBLISHED = {"paper": dict.fromkeys(("yolact", *VARIANTS), _PUBLISHED)}

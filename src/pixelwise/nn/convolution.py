@@ -1,4 +1,4 @@
-"""A convolution with what usually follows it, one that halves, and group norm for any width."""
+"""A convolution with norm and activation, a strided and a depthwise convolution, and group norm for any width."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pixelwise.ops.depthwise_convolution import depthwise_convolution
+
 
 def convolution(
     in_channels: int, out_channels: int, kernel: int = 3, *, has_norm: bool = False, has_activation: bool = False
 ) -> nn.Sequential:
-    """A convolution that keeps the size, then batch norm and ReLU where they are asked for; biased without batch norm.
+    """A convolution that keeps the size, with optional batch norm and ReLU; it has a bias without batch norm.
 
     Args:
         in_channels: of the input.
@@ -32,8 +34,8 @@ def convolution(
 class StridedConv2d(nn.Conv2d):
     """A 3×3 convolution with stride 2, as `nn.Conv2d`, also over maps that are one pixel wide.
 
-    For these the CPU's kernel of half precision leaves a part of the weight's gradient unwritten: whatever stood in the
-    memory, now and then NaN. A stride along the height alone gives the same map, and a whole gradient.
+    For these the CPU's kernel of half precision leaves a part of the weight's gradient uninitialised, sometimes NaN. A
+    stride along the height alone gives the same map and a right gradient.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -44,10 +46,34 @@ class StridedConv2d(nn.Conv2d):
         return F.conv2d(input, self.weight, self.bias, (2, 2 if input.shape[3] > 1 else 1), self.padding)
 
 
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution without bias, as `nn.Conv2d`, whose gradients are quick on the CPU.
+
+    See `ops.depthwise_convolution`.
+
+    Args:
+        channels: of input and output.
+        kernel: side of the kernel, odd.
+        stride: of the convolution.
+        padding: zeros around the input.
+        dilation: between the taps.
+    """
+
+    def __init__(self, channels: int, kernel: int = 3, *, stride: int = 1, padding: int = 0, dilation: int = 1) -> None:
+        super().__init__(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """The convolution."""
+        (down, across), (rows, columns), (below, beside) = self.stride, self.padding, self.dilation  # pyright: ignore
+        return depthwise_convolution(
+            input, self.weight, stride=(down, across), padding=(rows, columns), dilation=(below, beside)
+        )
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm with 32 groups as in the paper, or with as many as divide the channels, each of several channels.
 
-    A group of one channel would take away what a narrow layer says of the whole image. Source: Wu, He, "Group
+    A group of one channel would remove the mean of the whole image from a narrow layer. Source: Wu, He, "Group
     Normalization", ECCV 2018, section 4.1.
     """
     groups = math.gcd(32, channels)

