@@ -310,7 +310,7 @@ def _fault_json(fault: Fault) -> dict[str, str]:
 
 def _print_conversion(conversion: Conversion, *, notes: bool) -> None:
     from pixelwise.data.label_maps import describe_label_map
-    from pixelwise.data.listing import count
+    from pixelwise.errors import count
 
     if notes and conversion.label_map is not None:
         for line in describe_label_map(conversion.label_map):
@@ -342,8 +342,8 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pixelwise.data.listing import count
     from pixelwise.data.tools.statistics import SIZES
+    from pixelwise.errors import count
 
     rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))
     counts = [
