@@ -1,4 +1,4 @@
-"""The weights that ship: what they see, how they are written down, and that scale does not matter to them."""
+"""The weights that ship: what they recognise, how they are written down, and that scale does not matter to them."""
 
 from __future__ import annotations
 

@@ -335,7 +335,7 @@ def test_strange_images(place: Path, model: Path, predict: Predict):
 
 
 @pytest.mark.parametrize("name", ["animated.gif", "animated.webp", "animated.png"])
-def test_of_an_animation_the_first_frame_is_looked_at(place: Path, name: str):
+def test_of_an_animation_the_first_frame_is_predicted(place: Path, name: str):
     save_strange_images(place / "in")
     with Image.open(place / "in" / name) as picture:
         assert getattr(picture, "n_frames", 1) == 3

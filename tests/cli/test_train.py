@@ -153,7 +153,7 @@ def test_models_shows_every_stage_and_variants() -> None:
     assert values["8s.optimizer.lr"][1] == "1e-14"
 
 
-def test_two_sets_are_learnt_together_through_a_map(data: Path, tmp_path: Path) -> None:
+def test_two_sets_are_trained_on_together_through_a_map(data: Path, tmp_path: Path) -> None:
     other = write_masks_tree(tmp_path / "other", train=3, val=1)
     (other / "labels.txt").write_text("background\ncircle\nsquare\ntriangle\n")
     words = [

@@ -143,7 +143,7 @@ def track_ids(job: VideoJob) -> list[list[int]]:
 
 
 def moving_clip(path: Path, count: int) -> VideoClip:
-    """The squares that VPSNet's own tests look at."""
+    """The squares of VPSNet's own tests."""
     return open_video(
         write_video(path, [(255 * frame[0]).byte().permute(1, 2, 0).numpy() for frame in gliding_squares(count)])
     )
