@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pixelwise.contracts import Sizes, Thresholds, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.models.mask_rcnn import MaskRCNN, Output, build
+from pixelwise.models.mask_rcnn import RECIPES, VARIANTS, MaskRCNN, Output, build
 from pixelwise.nn.roi_heads import RoIPooling
 from pixelwise.nn.rpn import RPN
 from pixelwise.ops.boxes import clip_boxes
@@ -80,6 +80,18 @@ def test_c4_predicts_masks_with_half_the_cells() -> None:
     assert found.mask_probabilities[0].shape[1:] == (14, 14)
     assert network.fpn is None
     assert "backbone.layer4.1.conv2.weight" in network.state_dict(), "so that a classifier's weights fill the head"
+
+
+def test_c4_has_the_papers_numbers() -> None:
+    """Section 3.1: N is 64 for C4 and 512 for FPN, and the proposals at test time are 300 and 1000."""
+    for name, samples, proposals in (("mask_rcnn_resnet50_c4", 64, 300), ("mask_rcnn_resnet50_fpn", 512, 1000)):
+        with torch.device("meta"):
+            network = build(num_classes=5, **VARIANTS[name])
+        assert (network.samples, network.rpn.post_nms_topk[1]) == (samples, proposals)
+    assert "samples" not in RECIPES["mask_rcnn_resnet50_c4"].stages[0].arguments, "it is trained with these"
+    network = small(**{**dict.fromkeys(("samples", "post_nms_topk")), "layout": "c4", "backbone": "resnet18"})
+    output = learned(network, objects_batch(THINGS))
+    assert [len(channels) for channels in output.channels] == [64, 64]
 
 
 def test_impossible_arguments_are_refused() -> None:

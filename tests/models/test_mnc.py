@@ -182,7 +182,8 @@ def test_the_anchors_of_sampled_proposals_are_trained_on(monkeypatch: pytest.Mon
     for drawn in (0, 64):
         system.rpn.samples = drawn
         torch.manual_seed(3)
-        alone = system.rpn.sample(predictions, [annotation.instances for annotation in batch.truth])
+        truth = [annotation.instances for annotation in batch.truth]
+        alone = system.rpn.sample(predictions, batch.valid_sizes.tolist(), truth)
         torch.manual_seed(3)
         sample = system(batch.images, batch.valid_sizes, batch.truth).rpn
         logits, targets = [], []

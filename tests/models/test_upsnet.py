@@ -33,6 +33,23 @@ CITYSCAPES = {
 }
 
 
+def test_anchors_that_cross_the_border_are_not_trained_on() -> None:
+    """Those of objects at the border are none of the image's, so that nothing of the valid part's outside is learnt."""
+    batch = objects_batch(THINGS)
+    batch = replace(batch, valid_sizes=torch.tensor([[64, 96], [64, 40]]))
+    network = small()
+    assert (network.rpn.allowed_border, network.rpn.min_pos_iou) == (0, None)
+    network.rpn.samples = 10**6
+    output = learned(network, batch)
+    anchors = torch.cat(network.rpn([torch.zeros(1, 16, 64 // s, 96 // s) for s in (4, 8, 16, 32, 64)], SIZE).anchors)
+    counts = []
+    for height, width in batch.valid_sizes.tolist():
+        inside = (anchors >= 0).all(dim=1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+        counts.append(int(inside.sum()))
+    found = [len(logits) for logits in output.objects.anchor_logits]
+    assert all(0 < one <= count < len(anchors) / 2 for one, count in zip(found, counts, strict=True))
+
+
 def perturb(network: nn.Module) -> None:
     """Layers that begin at zero or small hide errors."""
     for name, parameter in network.named_parameters():

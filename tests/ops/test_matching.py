@@ -55,6 +55,26 @@ def test_it_matches_as_torchvision_does(best_for_each: bool) -> None:
     assert torch.equal(match_boxes(overlaps, positive=0.6, negative=0.3, best_for_each=best_for_each), expected)
 
 
+def test_with_a_smallest_overlap_it_matches_as_mmdetections_assigner() -> None:
+    """The four steps of MaxIoUAssigner; some objects have no box that overlaps them by 0.3."""
+    overlaps = pairwise_iou(random_boxes(9, 0), random_boxes(60, 1))
+    overlaps = (overlaps * 10).round() / 10  # so that there are ties
+    rows = overlaps.tolist()
+    expected = []
+    for column in zip(*rows, strict=True):
+        largest = max(column)
+        one = BACKGROUND if largest < 0.3 else NEUTRAL if largest < 0.7 else column.index(largest)
+        for number, (row, overlap) in enumerate(zip(rows, column, strict=True)):
+            if max(row) >= 0.3 and overlap == max(row):
+                one = number
+        expected.append(one)
+    found = match_boxes(overlaps, positive=0.7, negative=0.3, best_for_each=True, min_pos_iou=0.3)
+    assert found.tolist() == expected
+    assert any(0 < max(row) < 0.3 for row in rows)
+    without = match_boxes(overlaps, positive=0.7, negative=0.3, best_for_each=True)
+    assert (without >= 0).sum() > (found >= 0).sum() > 5
+
+
 def test_pairs_are_forced_in_the_order_of_their_overlap() -> None:
     overlaps = torch.tensor([[0.9, 0.8, 0.1], [0.95, 0.2, 0.1]])
     # box 0 goes to the second object, so that the first takes its next best

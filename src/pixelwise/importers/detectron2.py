@@ -89,6 +89,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         "grid_strides": False,
         "paste": "detectron2",
         "post_nms_topk": (1000, 1000) if layout == "fpn" else (2000, 1000),
+        "samples": 512,
         "rpn_beta": 0.0,
         "box_beta": 0.0,
         "pixel_mean": tuple(value / 255 for value in PIXEL_MEAN),

@@ -418,7 +418,9 @@ class MNC(nn.Module):
             labels = torch.full_like(predictions.logits[0][0], NEUTRAL, dtype=torch.int64)
             labels[anchor[places[proposed]]] = found[proposed]
             labelled.append(labels)
-        sample = RPNSample(*(torch.cat(part) for part in self.rpn.sample(predictions, truths, labelled=labelled)))
+        sample = RPNSample(
+            *(torch.cat(part) for part in self.rpn.sample(predictions, valid, truths, labelled=labelled))
+        )
         rois = _joined(boxes)
         first, deltas = self._phase(features, rois, matches, objects)
         # of the highest-scoring thing's channel, even where background scores higher

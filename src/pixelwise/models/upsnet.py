@@ -58,8 +58,8 @@ TRAITS = Traits()
 STRIDE = 4
 """Stride of the semantic logits in pixels of the image."""
 
-DETECTOR = mask_rcnn.DetectorArguments(score_threshold=0.6)
-"""Instances of the panoptic head have a greater score."""
+DETECTOR = mask_rcnn.DetectorArguments(score_threshold=0.6, allowed_border=0)
+"""Instances of the panoptic head have a greater score; anchors that cross the border are not trained on."""
 
 ROI_SIDE = 28
 """Cells along each side of a box in the RoI loss, as of a mask."""
@@ -469,6 +469,7 @@ RECIPE = Recipe(
         "optimizer.lr": "0.02",
         "optimizer.head_lr_multiplier": "1",
         "optimizer.bias_lr_multiplier": "2",
+        "optimizer.head_bias_lr_multiplier": "2",
         "optimizer.weight_decay": "1e-4",
         "optimizer.clip_norm": "none",
         "augmentation.scale_min": "1",

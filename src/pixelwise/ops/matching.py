@@ -13,7 +13,12 @@ NEUTRAL = -2
 
 
 def match_boxes(
-    overlaps: Float[Tensor, "T N"], *, positive: float, negative: float, best_for_each: bool = False
+    overlaps: Float[Tensor, "T N"],
+    *,
+    positive: float,
+    negative: float,
+    best_for_each: bool = False,
+    min_pos_iou: float | None = None,
 ) -> Int64[Tensor, " N"]:
     """Match each box to an instance.
 
@@ -26,6 +31,8 @@ def match_boxes(
         best_for_each: for each instance, also match the boxes of largest IoU with it, ties included, to the instance
             that these boxes overlap most, whatever the IoU; as torchvision and Detectron do. Boxes without any overlap
             are not matched.
+        min_pos_iou: makes `best_for_each` that of mmdetection's `MaxIoUAssigner`: the boxes of largest IoU with an
+            instance, ties included, are matched to that instance, if the IoU is at least this; to the last of several.
 
     Returns:
         the index of the instance, BACKGROUND or NEUTRAL.
@@ -37,8 +44,11 @@ def match_boxes(
     if not best_for_each or not overlaps.shape[1]:
         return thresholded
     best = overlaps.max(dim=1, keepdim=True).values
-    is_best = ((overlaps == best) & (overlaps > 0)).any(dim=0)
-    return torch.where(is_best, matches, thresholded)
+    is_best = (overlaps == best) & (overlaps > 0)
+    if min_pos_iou is not None:
+        is_best &= best >= min_pos_iou
+        matches = len(overlaps) - 1 - is_best.flip(0).int().argmax(dim=0)
+    return torch.where(is_best.any(dim=0), matches, thresholded)
 
 
 def match_best_for_each(overlaps: Float[Tensor, "T N"]) -> Int64[Tensor, " N"]:
