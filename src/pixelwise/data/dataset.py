@@ -6,10 +6,9 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,6 +21,11 @@ from pixelwise.errors import DataError
 from pixelwise.files.images import image_size, read_image
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Annotation, Sample
+
+if TYPE_CHECKING:  # pyright takes no cached_property for the property of a protocol
+    cached_property = property
+else:
+    from functools import cached_property
 
 
 class Dataset(Protocol):

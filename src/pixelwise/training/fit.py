@@ -28,7 +28,7 @@ from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import freeze_batch_norm, freeze_stages
 from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.optimizer import build_optimizer, schedule_factor, set_rates, weight_average
-from pixelwise.training.processes import process_count, wrapped
+from pixelwise.training.processes import on_all_ranks, process_count, wrapped
 from pixelwise.types import Batch
 
 
@@ -143,7 +143,7 @@ def fit(
         ignore_id=labels.ignore_id,
     )
     while fitting.step < stage.steps:
-        parts = [together(lambda: next(batches)) for _ in range(stage.accumulate)]
+        parts = [on_all_ranks(lambda: next(batches)) for _ in range(stage.accumulate)]
         system.train()
         _freeze(system, stage)
         first = fitting.step * stage.accumulate
