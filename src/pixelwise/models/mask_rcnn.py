@@ -222,7 +222,7 @@ class MaskRCNN(nn.Module):
             ClassRows("mask_head.predictor", self.things),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the ground truth)
         """The five terms, all of weight 1: objectness and boxes of anchors; classes, boxes and masks of proposals.
 
         Raises:
