@@ -182,7 +182,9 @@ class System(Protocol):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,
     ) -> Any:
-        """A NamedTuple of the model's file whose type never changes with `.training`.
+        """A NamedTuple of the model's file, what `decode` takes; in training with ground truth what `loss` takes.
+
+        The two are one type where the losses compare what is predicted, as in semantic segmentation.
 
         Args:
             images: RGB in [0, 1]; normalisation is part of the model.
