@@ -49,7 +49,7 @@ def small(**changes: Any) -> MaskRCNN:
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_every_layout_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
+def test_every_layout_trains_in_all_its_parts_and_predicts(changes: dict[str, Any]) -> None:
     network = small(**changes)
     batch = objects_batch(THINGS)
     output = learned(network, batch)
@@ -70,7 +70,7 @@ def test_every_layout_learns_in_all_its_parts_and_answers(changes: dict[str, Any
             assert torch.equal(clip_boxes(instances.boxes, size), instances.boxes)
 
 
-def test_c4_looks_at_masks_with_half_the_cells() -> None:
+def test_c4_predicts_masks_with_half_the_cells() -> None:
     network = small(layout="c4", backbone="resnet18")
     with torch.no_grad():
         found = network(torch.rand(1, 3, *SIZE))
@@ -108,7 +108,7 @@ def test_impossible_words_are_refused(changes: dict[str, str]) -> None:
         plain(**{**SMALL, **changes})
 
 
-# ---- learning
+# ---- training
 
 
 def test_masks_are_of_positives_and_their_targets_of_the_proposal() -> None:
@@ -146,7 +146,7 @@ def test_mask_targets_of_a_shifted_proposal() -> None:
     assert targets[1].min() == 1
 
 
-def test_only_the_mask_of_the_true_class_is_learnt() -> None:
+def test_only_the_mask_of_the_true_class_has_a_loss() -> None:
     network = small()
     batch = objects_batch(THINGS)
     truth = []
@@ -203,7 +203,7 @@ def test_crowds_are_neither_targets_nor_background() -> None:
     assert torch.isfinite(loss)
 
 
-def test_truth_without_masks_and_losses_without_truth_are_named() -> None:
+def test_ground_truth_without_masks_and_losses_without_ground_truth_are_named() -> None:
     network = small()
     batch = objects_batch(THINGS)
     bare = []
@@ -216,7 +216,7 @@ def test_truth_without_masks_and_losses_without_truth_are_named() -> None:
         network.loss(network(batch.images), batch)
 
 
-def test_it_learns_in_half_precision() -> None:
+def test_it_trains_in_half_precision() -> None:
     network = small()
     batch = objects_batch(THINGS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -227,11 +227,11 @@ def test_it_learns_in_half_precision() -> None:
     assert torch.isfinite(loss)
 
 
-# ---- answers
+# ---- predictions
 
 
 @torch.no_grad()
-def test_what_lies_beyond_the_valid_size_is_not_looked_at() -> None:
+def test_what_lies_beyond_the_valid_size_is_ignored() -> None:
     network = small().double()
     images = torch.rand(2, 3, 80, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sizes = torch.tensor([[80, 64], [60, 100]])
@@ -250,7 +250,7 @@ def test_what_lies_beyond_the_valid_size_is_not_looked_at() -> None:
 
 
 @torch.no_grad()
-def test_masks_are_looked_for_in_the_final_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_predicted_in_the_final_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     network = small()
     seen: list[list[Tensor]] = []
     look = RoIPooling.forward
@@ -310,7 +310,7 @@ def test_decoding_by_hand() -> None:
 
 
 @torch.no_grad()
-def test_features_are_those_that_answers_come_from() -> None:
+def test_features_are_those_that_predictions_come_from() -> None:
     network = small()
     images = torch.rand(1, 3, *SIZE)
     levels: list[Tensor] = []

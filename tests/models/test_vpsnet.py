@@ -28,6 +28,7 @@ from pixelwise.models.vpsnet import (
 )
 from pixelwise.nn.flow import DISFlow, ZeroFlow
 from pixelwise.nn.tracker import match_logits
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.warp import warp
 from pixelwise.types import Batch
 from tests.contract.annotations import LABELS, empty_annotation, random_batch
@@ -205,7 +206,7 @@ def walk(network: VPSNet, clip: list[Tensor]) -> list[Output]:
 
 
 @pytest.mark.parametrize("changes", [{}, {"has_fuse": False}, {"has_track": False}], ids=["both", "track", "fuse"])
-def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
+def test_every_variant_trains_in_all_its_parts_and_predicts(changes: dict[str, Any]) -> None:
     network = small_vpsnet(**changes)
     batch = pairs(2)
     output = learned(network, batch)
@@ -251,7 +252,7 @@ def test_the_track_term_is_the_mean_cross_entropy_of_known_identities() -> None:
     torch.testing.assert_close((term.sum / term.count).double(), torch.stack(rows).mean(), rtol=1e-5, atol=1e-5)
 
 
-def test_only_targets_are_learnt_from_and_references_count_unfused() -> None:
+def test_losses_are_those_of_targets_and_references_count_unfused() -> None:
     """UPSNet's terms do not change with what is true of the reference; its objects' vectors are of its own maps."""
     network = small_vpsnet()
     batch = pairs(1)
@@ -328,7 +329,7 @@ def test_the_memory_of_a_frame_is_its_own_map_and_its_objects() -> None:
     assert not torch.allclose(alone.segments.logits, logits), "the frame before changes what is seen"
 
 
-def test_clips_are_answered_alike_one_after_the_other_or_in_turn_and_none_begins_anew() -> None:
+def test_clips_are_predicted_alike_one_after_the_other_or_in_turn_and_none_begins_anew() -> None:
     network = small_vpsnet()
     clips = [gliding_squares(3, seed=1), gliding_squares(3, seed=2)]
     apart = [walk(network, clip) for clip in clips]
@@ -410,7 +411,7 @@ def test_any_even_width_can_be_built(channels: int) -> None:
     assert [norm.num_channels for norm in norms] == [channels, channels // 2, channels // 2]
 
 
-def test_half_precision_learns_and_answers() -> None:
+def test_half_precision_trains_and_predicts() -> None:
     network = small_vpsnet()
     batch = pairs(1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -428,7 +429,7 @@ def test_half_precision_learns_and_answers() -> None:
 def test_the_predictor_walks_through_a_clip_with_memory_as_its_only_state() -> None:
     """Frames in turn of two clips, of odd sizes; each pixel's thing has the number that its track has."""
     network = small_vpsnet()
-    card = ModelCard(task="panoptic", system="vpsnet", labels=LABELS, input_size=96)
+    card = ModelCard(task="panoptic", system="vpsnet", labels=LABELS, resize=ResizeRule(length=96))
     predictor = Predictor(network, card, device="cpu")
     clips = [[(255 * frame[0, :, :61, :95]).byte() for frame in gliding_squares(3, seed=seed)] for seed in (1, 2)]
     apart: list[list[Tensor]] = []

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
-from pixelwise.data.listing import Item, count
+from pixelwise.data.listing import Item
+from pixelwise.errors import count
 from pixelwise.files.images import IMAGE_SUFFIXES, describe_passed_over, frame_count, passed_over
 
 EXPECTED = (
