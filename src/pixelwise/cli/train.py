@@ -163,7 +163,7 @@ def _notes(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) ->
     for label_map in sources.label_maps:
         yield from describe_label_map(label_map)
     if plan.init is None and not resumes:
-        yield "the backbone starts at random; --init FILE, torchvision, timm, pip starts from ImageNet, default from VOC"
+        yield "the backbone starts at random; --init FILE, pip, torchvision or timm begins with ImageNet"
     # where the weights began is of no interest when they go on
     yield from sources.notes if resumes else plan.notes
     threads = torch.get_num_threads()

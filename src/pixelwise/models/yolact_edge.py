@@ -39,6 +39,7 @@ from pixelwise.models import yolact
 from pixelwise.models.yolact import YOLACT, Comparison, Detections
 from pixelwise.nn.backbones import MobileNetV2Backbone, MobileNetV3Backbone, ResNetBackbone
 from pixelwise.nn.darknet import DarkNetBackbone
+from pixelwise.nn.efficientnet_lite import EfficientNetLiteBackbone
 from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.warp import warp
@@ -47,6 +48,13 @@ from pixelwise.types import Annotation, Batch
 TASK = "instance"
 TRAITS = replace(yolact.TRAITS, uses_memory=True, clip_frames=2, reference_offsets=(-5, -4, -3, -2), learns_flow=True)
 
+_WITH_FIRST_STAGES = (
+    ResNetBackbone,
+    MobileNetV2Backbone,
+    MobileNetV3Backbone,
+    EfficientNetLiteBackbone,
+    DarkNetBackbone,
+)
 LEAK = 0.1
 """Slope of the activations of the flow network and the refinement below zero."""
 
@@ -253,10 +261,10 @@ class YolactEdge(YOLACT):
     def __init__(self, network: YOLACT, *, flow_width: int, key_interval: int, learns: Learns) -> None:
         super(YOLACT, self).__init__()
         vars(self).update(vars(network))
-        if not isinstance(self.backbone, ResNetBackbone | MobileNetV2Backbone | MobileNetV3Backbone | DarkNetBackbone):
+        if not isinstance(self.backbone, _WITH_FIRST_STAGES):
             raise RecipeError(
-                f"{type(self.backbone).__name__}: yolact_edge wants a ResNet, MobileNet or DarkNet of its own, whose "
-                "first stages run alone"
+                f"{type(self.backbone).__name__}: yolact_edge takes a ResNet, MobileNet, EfficientNet-Lite or DarkNet "
+                "of its own, whose first stages run alone"
             )
         self.flow_net = FeatFlowNet(self.fpn.channels, width=flow_width)
         self.refinement = Refinement(self.fpn.channels)
