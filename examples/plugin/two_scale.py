@@ -102,3 +102,4 @@ RECIPE = Recipe(
     ),
 )
 RECIPES: dict[str, Recipe] = {}
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

@@ -1,4 +1,4 @@
-"""What a system, a metric and a recipe promise.
+"""The contracts of systems, metrics and recipes.
 
 Protocols, not base classes: a system is any `nn.Module` with these three methods, a metric any object with these
 three. Recipes are plain values whose every number is visible.
@@ -10,14 +10,29 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import wraps
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, cast, get_type_hints, runtime_checkable
 
 from jaxtyping import Float, Int64
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from pixelwise.ops.resize_rule import ResizeRule, Side
 from pixelwise.types import Annotation, Batch
 
 Built = TypeVar("Built", bound=nn.Module)
+
+WithoutCommas = BeforeValidator(lambda value: value.replace(",", "") if isinstance(value, str) else value)
+"""Of whole numbers, so that 12,000 may be written."""
+Count = Annotated[int, Field(ge=0), WithoutCommas]
+"""A whole number from 0 on."""
+Positive = Annotated[int, Field(ge=1), WithoutCommas]
+"""A whole number from 1 on."""
+CropSide = Annotated[int, Field(ge=16)]
+"""Of a crop, in pixels."""
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A number from 0 on."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""A number from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +43,7 @@ class Term:
 
     Attributes:
         sum: scalar with a gradient, summed over what was counted.
-        count: scalar, how many were counted (pixels, boxes), or the sum of their weights; 0 gives a term of 0.
+        count: scalar, number of summands (pixels, boxes), or the sum of their weights; 0 gives a term of 0.
         weight: factor of the term in the total.
     """
 
@@ -39,21 +54,21 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a system needs and what it promises, beside its three methods.
+    """Needs and properties of a system, beside its three methods.
 
-    A system's file states the usual ones as `TRAITS`; `traits` of a built system are those of its arguments.
+    A system's file states its defaults as `TRAITS`; `traits` of a built system depend on its arguments.
 
     Attributes:
-        input_size: height and width of the only images that it takes; None takes any.
-        stretches_input: images are brought to a square, without regard to their shape.
+        input_size: the only height and width of its input; None for any.
+        stretches_input: images are resized to a square, whatever their aspect ratio.
         align_corners: its logits are enlarged with the centres of the corners aligned.
         takes_proposals: `forward` has a further argument `proposals`: the regions of each image, or None.
-        uses_memory: it runs on the frames of a clip in order, and what `forward` returns as `memory` goes in with the
-            next frame.
-        gives_identities: the ids of its things are the same for the same object within a clip.
+        uses_memory: it runs on the frames of a clip in order; `forward` takes the `memory` that it returned for the
+            frame before.
+        gives_identities: the ids of its things are track ids within a clip.
         clip_frames: frames of a clip in each training sample: 1, or 2 for a reference and a target.
-        reference_offsets: where the reference may lie, in frames from the target.
-        learns_flow: the ground truth of a target has the flow to the reference, where the data know it.
+        reference_offsets: possible positions of the reference, in frames from the target.
+        learns_flow: it is trained on the flow from target to reference, where the data have it.
     """
 
     input_size: tuple[int, int] | None = None
@@ -72,8 +87,8 @@ class Sizes:
     """Height and width of each image of a batch.
 
     Attributes:
-        valid: at which the network ran on it, without padding.
-        original: at which `decode` annotates it.
+        valid: in the network's input, without padding.
+        original: of the result of `decode`.
     """
 
     valid: tuple[tuple[int, int], ...]
@@ -81,7 +96,7 @@ class Sizes:
 
     @classmethod
     def of(cls, batch: Batch) -> Sizes:
-        """Those of a batch."""
+        """The sizes of a batch."""
         valid, original = (
             tuple((height, width) for height, width in part.tolist())
             for part in (batch.valid_sizes, batch.original_sizes)
@@ -91,32 +106,33 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Which detections count; a system that finds none has no use for them.
+    """Thresholds of detections; semantic systems ignore them.
 
     Attributes:
-        score: lower ones do not, in [0, 1].
-        max_detections: of an image, those of the highest scores.
+        score: lowest score of a detection, in [0, 1].
+        max_detections: per image, those of the highest scores.
     """
 
     score: float = 0.0
     max_detections: int = 100
 
     def places(self, scores: Float[Tensor, " N"]) -> Int64[Tensor, " M"]:
-        """The places of the scores that count, of scores in falling order."""
+        """The indices of the scores that count, given in descending order."""
         return (scores >= self.score).nonzero().flatten()[: self.max_detections]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRows:
-    """Where a layer keeps what it knows of each class, so that a network of other classes can take what both have.
+    """The rows of a layer that belong to each class, so that a network with other classes can take those of common
+    classes.
 
     Attributes:
-        name: of the layer, whose weight and bias are meant, or of a tensor.
+        name: of the layer with weight and bias, or of a tensor.
         class_ids: of the classes, in the order of their rows.
-        first: rows before those of the classes, such as that of no object.
+        first: rows before those of the classes, such as background.
         each: rows of a class.
-        groups: how often all those rows are repeated, such as for each anchor.
-        axes: of the weight that have these rows.
+        groups: number of repetitions of all these rows, such as for each anchor.
+        axes: of the weight along which these rows lie.
     """
 
     name: str
@@ -149,7 +165,7 @@ class System(Protocol):
     Attributes:
         task: `semantic`, `instance`, `panoptic`, …
         traits: what it needs and promises.
-        thresholds: of what `forward` finds where it chooses detections, and `decode` without others; may be set.
+        thresholds: of detections, in `forward` and by default in `decode`; may be set.
     """
 
     task: str
@@ -158,7 +174,7 @@ class System(Protocol):
 
     @property
     def backbone(self) -> nn.Module | None:
-        """The part that pretrained weights fill and that has the first learning rate; None where there is none."""
+        """The part that pretrained weights initialise and that has the backbone's learning rate; None without one."""
         ...
 
     def forward(
@@ -168,18 +184,20 @@ class System(Protocol):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,
     ) -> Any:
-        """A NamedTuple of the model's file whose type never changes with `.training`.
+        """A NamedTuple of the model's file, what `decode` takes; in training with ground truth what `loss` takes.
+
+        The two are one type where the losses compare what is predicted, as in semantic segmentation.
 
         Args:
             images: RGB in [0, 1]; normalisation is part of the model.
             sizes: valid height and width of each image, where padding matters.
-            truth: only where the network itself samples or is teacher-forced.
-            memory: what a video system returned for the frames before.
+            truth: for training, where `forward` samples boxes or is teacher-forced.
+            memory: that a video system returned for the frame before.
         """
         ...
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
-        """All maps that are computed before anything is sorted or chosen, by which two networks can be compared."""
+        """All maps before detections are sorted and selected, for comparing two networks."""
         ...
 
     def class_rows(self) -> Sequence[ClassRows]:
@@ -191,7 +209,7 @@ class System(Protocol):
         ...
 
     def decode(self, output: Any, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """What the scores say, one annotation for each image, at its original size.
+        """Convert the output to one annotation for each image, at its original size.
 
         Args:
             output: of `forward`.
@@ -202,19 +220,21 @@ class System(Protocol):
 
 
 def as_system(network: nn.Module) -> System:
-    """The network as the system that it is: a module of `models.NAME.build`, whose type torch does not tell."""
+    """Cast a module of `models.NAME.build` to System, which type checkers cannot infer."""
     return cast("System", network)
 
 
 class SystemFile(Protocol):
-    """What a file `models/NAME.py` states.
+    """The contents of a file `models/NAME.py`.
 
     Attributes:
         TASK: of the system.
-        TRAITS: as `build` gives them without arguments.
+        TRAITS: of `build` without arguments.
         VARIANTS: arguments of `build` by the name of the variant.
         RECIPE: how the system is trained.
         RECIPES: of the variants that are trained in another way.
+        PUBLISHED: by name, such as `paper`, the recipes of the paper or of its public code, for machines that have the
+            room: of the system and the variants that have one, by their names.
     """
 
     TASK: str
@@ -222,15 +242,16 @@ class SystemFile(Protocol):
     VARIANTS: Mapping[str, Mapping[str, Any]]
     RECIPE: Recipe
     RECIPES: Mapping[str, Recipe]
+    PUBLISHED: Mapping[str, Mapping[str, Recipe]]
 
     @property
     def build(self) -> Callable[..., nn.Module]:
-        """Makes the system with random weights, of `num_classes` and further keyword arguments, JSON values."""
+        """Make the system with random weights; takes `num_classes` and further keyword arguments, JSON values."""
         ...
 
 
 def flat_arguments(build: Callable[..., Built]) -> Callable[..., Built]:
-    """Let a `build` that takes some arguments as one frozen dataclass take its fields as arguments of their own, too.
+    """Let a `build` with a frozen dataclass as argument take the dataclass's fields as arguments, too.
 
     So `--set` and model.json have flat names, and a system that extends another passes its arguments on as one value.
 
@@ -263,7 +284,7 @@ def flat_arguments(build: Callable[..., Built]) -> Callable[..., Built]:
 
 
 class Metric(Protocol):
-    """A measure that is fed image by image and whose state does not grow with the size of the images."""
+    """A metric that is updated image by image and whose state does not grow with the image size."""
 
     def update(
         self,
@@ -278,7 +299,7 @@ class Metric(Protocol):
         ...
 
     def merge(self, other: Any) -> None:
-        """Add what another metric of the same kind counted, exactly."""
+        """Add the counts of another metric of the same kind, exactly."""
         ...
 
     def compute(self) -> dict[str, Any]:
@@ -288,7 +309,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How the weights move.
+    """The optimizer.
 
     The multipliers are factors on `lr`, as in the prototxt files of FCN, DeepLab and PSPNet. Biases are those of
     convolutions and linear layers; the shift of a normalisation layer is none.
@@ -297,32 +318,40 @@ class Optimizer:
         name: `sgd` or `adamw`.
         lr: learning rate of the backbone at step 0.
         bias_lr_multiplier: for the biases of the backbone.
-        head_lr_multiplier: for everything that is not the backbone.
-        head_bias_lr_multiplier: for the biases of what is not the backbone; None takes `head_lr_multiplier`.
+        head_lr_multiplier: for everything but the backbone.
+        head_bias_lr_multiplier: for the biases of everything but the backbone; None takes `head_lr_multiplier`.
         weight_decay: of convolution and linear weights.
         norm_weight_decay: of biases and normalisation layers.
         momentum: SGD's momentum, or AdamW's first beta.
         clip_norm: largest norm of the whole gradient, 0 for none.
     """
 
-    name: str = "sgd"
-    lr: float = 0.007
-    bias_lr_multiplier: float = 1.0
-    head_lr_multiplier: float = 1.0
-    head_bias_lr_multiplier: float | None = None
-    weight_decay: float = 1e-4
-    norm_weight_decay: float = 1e-4
-    momentum: float = 0.9
-    clip_norm: float = 0.0
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Factor = 0.007
+    bias_lr_multiplier: Factor = 1.0
+    head_lr_multiplier: Factor = 1.0
+    head_bias_lr_multiplier: Factor | None = None
+    weight_decay: Factor = 1e-4
+    norm_weight_decay: Factor = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    clip_norm: Factor = 0.0
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for each training image.
+    """Random augmentation of each training image.
 
     Attributes:
-        scale_min: smallest factor on the input size.
-        scale_max: largest factor on the input size.
+        scale_min: smallest factor on the size.
+        scale_max: largest factor on the size.
+        scale_step: factors are drawn from `scale_min`, `scale_min` + `scale_step`, …, up to `scale_max`; 0 draws any.
+        scale_around: the size that the factor is on: `input`, to which the run brings every image for evaluation, or
+            `image`, its own.
+        short_sides: the image's short side is drawn from these pixels first, and the long one is `input_limit` at most,
+            as in detectron2; none leaves the size as it is.
+        expand: probability that the image is put into a canvas of up to four times its sides, as SSD does; see
+            `data.loading.window`.
+        sample_crop: probability of SSD's crop around the centre of an object; see there.
         rotate: every second image is turned by up to so many degrees to either side.
         blur: probability of a 5×5 Gaussian.
         flip: probability of a mirror image.
@@ -331,18 +360,25 @@ class Augmentation:
         contrast: largest relative change.
         saturation: largest relative change.
         hue: largest turn, in fractions of the colour circle.
+        colour_probability: of each of these four.
     """
 
-    scale_min: float = 0.5
-    scale_max: float = 2.0
-    rotate: float = 0.0
-    blur: float = 0.0
-    flip: float = 0.5
-    copy_paste: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    scale_min: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 0.5
+    scale_max: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 2.0
+    scale_step: Factor = 0.0
+    scale_around: Literal["input", "image"] = "input"
+    short_sides: tuple[Positive, ...] = ()
+    expand: Probability = 0.0
+    sample_crop: Probability = 0.0
+    rotate: Factor = 0.0
+    blur: Probability = 0.0
+    flip: Probability = 0.5
+    copy_paste: Probability = 0.0
+    brightness: Factor = 0.0
+    contrast: Factor = 0.0
+    saturation: Factor = 0.0
+    hue: Factor = 0.0
+    colour_probability: Probability = 1.0
 
 
 @dataclass(frozen=True)
@@ -350,54 +386,75 @@ class Stage:
     """One gradient fit, or one run of a solver.
 
     Attributes:
-        name: how the stage is called in the log.
+        name: of the stage in the log.
         solver: empty for a gradient fit; else the name of a generator of the system's file that finds weights by other
-            means, such as the SVMs of SDS: it is called with the network, the images as they are, and `input_size`,
+            means, such as the SVMs of SDS: it is called with the network, the images as they are, and `resize`,
             yields SolverProgress, and leaves its solutions in the network's parameters or buffers. An interrupted one
             begins anew.
         steps: optimizer steps; 1 for a solver.
-        batch_size: images in each step of one process.
-        crop_size: side of training crops in pixels, or their height and width where they are not square.
+        batch_size: images of one process that go through the network at once.
+        accumulate: so many batches make one step, with the gradients of one large batch; batch norm alone sees each by
+            itself.
+        crop_size: side of training crops in pixels, or their height and width where they are not square; 0 takes whole
+            images.
         optimizer: see Optimizer.
         augmentation: see Augmentation.
-        poly_power: the rate falls as (1 - step / steps) ** poly_power, by step.
-        warmup_steps: steps over which the rate first rises from 0.
+        reduction: `mean` divides each term of the loss by what was counted, over all processes; `sum` does not, as in
+            FCN's release, whose rates are so much smaller.
+        schedule: how the rate falls, by step: `poly`, by (1 - step / steps) ** poly_power; `step`, times `gamma` at
+            each of `milestones`; `cosine`, by (1 + cos(π step / steps)) / 2; `fixed`, not at all.
+        poly_power: of `poly`.
+        milestones: steps, of `step`.
+        gamma: of `step`.
+        warmup: `linear`, over `warmup_steps` the rate first rises from `warmup_factor` times its value, or from 1 /
+            `warmup_steps` of it where that is 0; `constant`, it stays there so long.
+        warmup_steps: see `warmup`; 0 for none.
+        warmup_factor: see `warmup`.
         class_weights: of the pixel loss: `none`, `balanced` (`losses.cross_entropy.median_frequency_weights` of the
             training images), or one number for each class.
-        ohem: fraction of an image's evaluated pixels whose loss counts, the hardest.
-        freeze_batch_norm: keep batch-norm statistics and weights as they are.
+        ohem: fraction of an image's pixels whose loss counts, the hardest ones.
+        freeze_batch_norm: keep batch-norm statistics and weights fixed.
         sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
+        batch_norm_momentum: share of a batch in the running statistics; None leaves what the network was built with.
         frozen_stages: so many first stages of the backbone keep their weights and statistics; 0 trains all.
         ema_decay: decay of the running average of weights that is evaluated and shipped; 0 for none.
         arguments: of the system's `build` that are others in this stage than in the run, JSON values. The network
             begins with all weights of the stage before that fit it by name and shape.
     """
 
-    name: str = "fit"
+    name: Annotated[str, Field(pattern=r"^\w+$")] = "fit"
     solver: str = ""
-    steps: int = 30_000
-    batch_size: int = 16
-    crop_size: int | tuple[int, int] = 513
+    steps: Positive = 30_000
+    batch_size: Positive = 16
+    accumulate: Positive = 1
+    crop_size: Annotated[int, Field(ge=0)] | tuple[CropSide, CropSide] = 513
     optimizer: Optimizer = field(default_factory=Optimizer)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    poly_power: float = 0.9
-    warmup_steps: int = 0
-    class_weights: str | tuple[float, ...] = "none"
-    ohem: float = 1.0
+    reduction: Literal["mean", "sum"] = "mean"
+    schedule: Literal["poly", "step", "cosine", "fixed"] = "poly"
+    poly_power: Factor = 0.9
+    milestones: tuple[Positive, ...] = ()
+    gamma: Factor = 0.1
+    warmup: Literal["linear", "constant"] = "linear"
+    warmup_steps: Count = 0
+    warmup_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    class_weights: Literal["none", "balanced"] | tuple[Factor, ...] = "none"
+    ohem: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = False
     sync_batch_norm: bool = False
-    frozen_stages: int = 0
-    ema_decay: float = 0.0
+    batch_norm_momentum: Probability | None = None
+    frozen_stages: Count = 0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SolverProgress(NamedTuple):
-    """How far a solver is.
+    """Progress of a solver.
 
     Attributes:
         name: of the solver.
-        done: pieces of its work.
-        total: pieces in all.
+        done: finished steps.
+        total: all steps.
     """
 
     name: str
@@ -410,22 +467,31 @@ class Recipe:
     """How a system is trained.
 
     Attributes:
-        stages: what runs, in order; the best weights are chosen within each, and those of the last stage are the run's.
+        stages: in order; the best weights are selected within each, and those of the last stage are the run's.
         input_size: long side in pixels at which images are evaluated and around which they are scaled; 0 takes the
             median long side of the validation images.
+        input_side: which side that is: `long`, `short`, `square` for both, or `none` for images as they are.
+        input_limit: most pixels of the long side where `input_side` is `short`; 0 for no limit.
         seed: of the order, the augmentation, the new weights and the dropout.
         precision: `float32`, `bfloat16` (in forward), or `auto`: bfloat16 where the processor computes in it.
         evaluate_every: steps between two evaluations; 0 for one at the end.
         checkpoint_every: steps between two training states, beside those at evaluations.
-        patience: a stage ends early after so many evaluations without a better score; 0 for never.
+        patience: number of evaluations without a better score after which a stage ends early; 0 for never.
         paper: the paper's value of each number that differs here, by its dotted name.
     """
 
-    stages: tuple[Stage, ...]
-    input_size: int = 0
-    seed: int = 0
-    precision: str = "auto"
-    evaluate_every: int = 500
-    checkpoint_every: int = 100
-    patience: int = 0
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    input_size: Count = 0
+    input_side: Side = "long"
+    input_limit: Count = 0
+    seed: Count = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    evaluate_every: Count = 500
+    checkpoint_every: Positive = 100
+    patience: Count = 0
     paper: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def resize(self) -> ResizeRule:
+        """The rule that the three numbers of the input make, for images whose size is known."""
+        return ResizeRule(self.input_side, self.input_size, self.input_limit)

@@ -1,4 +1,4 @@
-"""What goes wrong on the user's side, as exceptions whose text is one line with the repair in it.
+"""Errors on the user's side, as exceptions whose text is one line that tells how to repair it; and words for messages.
 
 The command line prints the text and no traceback. Anything else that escapes is a bug of ours.
 """
@@ -16,7 +16,7 @@ class PixelwiseError(Exception):
 
 
 class DataError(PixelwiseError):
-    """An image, a mask, an annotation or a data set is not what it should be. Names the file and the id."""
+    """An image, a mask, an annotation or a data set is invalid. Names the file and the id."""
 
 
 class RecipeError(PixelwiseError):
@@ -32,3 +32,8 @@ def first_fault(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: `1 image`, `1,204 images`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -13,26 +13,7 @@ from pathlib import Path
 import pytest
 
 import pixelwise
-
-PROGRAM = [sys.executable, "-m", "pixelwise"]
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
-
-
-def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def require_refusal(result: subprocess.CompletedProcess[str], text: str) -> None:
-    """Exit code 2, nothing on stdout, and one line on stderr that holds `text`."""
-    assert result.returncode == 2, result.stderr
-    assert result.stdout == ""
-    assert result.stderr.startswith("pixelwise: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert text in result.stderr
+from tests.cli.own_process import require_refusal, run_apart, run_python
 
 
 @pytest.mark.parametrize(
@@ -47,15 +28,18 @@ def require_refusal(result: subprocess.CompletedProcess[str], text: str) -> None
         (["evaluate", "model"], "Missing option '--data'"),
         (["evaluate", "--data"], "Option '--data' requires an argument"),
         (["predict", "a.png", "--tta=yes"], "Option '--tta' does not take a value"),
-        (["predict", "a.png", "--input-size", "big"], "unable to parse string as an integer, not 'big'"),
-        (["predict", "a.png", "--input-size", "0"], "greater than or equal to 1, not '0'"),
+        (
+            ["predict", "a.png", "--input-size", "big"],
+            "input size big: expected the long side in pixels",
+        ),
+        (["predict", "a.png", "--input-size", "0"], "input size 0: expected at least 1 pixel"),
         (["predict", "a.png", "--score-threshold", "7"], "less than or equal to 1, not '7'"),
         (["predict", "a.png", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["models", "a", "b"], "Got unexpected extra argument"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_that_says_where_to_look(arguments: list[str], text: str) -> None:
-    result = run(*arguments)
+    result = run_apart(*arguments)
     require_refusal(result, text)
     if "Option '" not in text:
         assert "--help)" in result.stderr
@@ -63,14 +47,14 @@ def test_a_wrong_command_line_is_one_line_that_says_where_to_look(arguments: lis
 
 def test_an_error_of_ours_is_one_line() -> None:
     require_refusal(
-        run("evaluate", "--predictions", "x", "--data", "masks:/no/such/folder"), "no folder /no/such/folder"
+        run_apart("evaluate", "--predictions", "x", "--data", "masks:/no/such/folder"), "no folder /no/such/folder"
     )
-    require_refusal(run("predict", "/no/such/photo.jpg"), "/no/such/photo.jpg")
+    require_refusal(run_apart("predict", "/no/such/photo.jpg"), "/no/such/photo.jpg")
 
 
 @pytest.mark.parametrize("command", [[], ["data"]])
 def test_without_a_command_the_help_is_shown(command: list[str]) -> None:
-    result = run(*command)
+    result = run_apart(*command)
     assert result.returncode == 2
     assert "Usage:" in result.stderr
     assert "Commands:" in result.stderr
@@ -83,7 +67,7 @@ COMMANDS = ["predict", "train", "evaluate", "compare", "models", "import", "data
 @pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)])
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_is_plain_text_on_stdout(arguments: list[str], option: str) -> None:
-    result = run(*arguments, option)
+    result = run_apart(*arguments, option)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Usage: ")
     if not arguments:
@@ -91,7 +75,7 @@ def test_help_is_plain_text_on_stdout(arguments: list[str], option: str) -> None
 
 
 def test_the_version_is_printed() -> None:
-    result = run("--version")
+    result = run_apart("--version")
     assert (result.returncode, result.stdout) == (0, f"pixelwise {pixelwise.__version__}\n")
 
 
@@ -112,7 +96,7 @@ def test_help_takes_less_than_half_a_second() -> None:
     def seconds() -> float:
         """Of the processor, as other programs may keep it waiting."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert run("--help").returncode == 0
+        assert run_apart("--help").returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 

@@ -17,10 +17,9 @@ from safetensors.torch import load_file, save_file
 import pixelwise
 from pixelwise.inference.load import WEIGHTS_FOLDER
 from tests.cli.conftest import Run
-from tests.cli.test_app import require_refusal
-from tests.cli.test_app import run as run_apart
+from tests.cli.own_process import require_refusal, run_apart
 from tests.importers.foreign_networks import normalized, require_equal
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 
 @pytest.fixture(scope="module")

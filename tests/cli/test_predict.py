@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +13,13 @@ import tifffile
 import torch
 from PIL import Image
 
-from pixelwise.cli.app import main
 from pixelwise.inference.image_input import image_tensor
 from pixelwise.inference.images import predict as predict_files
-from pixelwise.inference.model_folder import ModelCard, read_model, write_model
-from pixelwise.labels import LabelSet
-from pixelwise.models import deeplab_v3_plus
+from pixelwise.inference.model_folder import read_model
 from pixelwise.ops import rle
-
-LABELS = LabelSet.from_names("fruit", ["apple", "pear", "plum"])
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    arguments = {"backbone": "mobilenet_v2", "channels": 8}
-    module = deeplab_v3_plus.build(num_classes=3, **arguments)
-    folder = tmp_path_factory.mktemp("models") / "random"
-    card = ModelCard(
-        task="semantic", system="deeplab_v3_plus", labels=LABELS, arguments=arguments, input_size=32, licence="CC0"
-    )
-    write_model(folder, module.state_dict(), card, half=True)
-    return folder
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from tests import forked
+from tests.cli.conftest import Predict
+from tests.forked import Forked
 
 
 def save_noise(path: Path, *, size: tuple[int, int] = (24, 20), seed: int = 0) -> Path:
@@ -57,13 +35,6 @@ def save_broken(path: Path) -> Path:
     return path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["pixelwise", "predict", *map(str, arguments)])
-    with pytest.raises(SystemExit) as leaving:
-        main()
-    return int(leaving.value.code or 0)
-
-
 def lines(out: Path) -> dict[str, dict]:
     records = [json.loads(line) for line in (out / "results.jsonl").read_text("utf-8").splitlines()]
     assert len({record["image"] for record in records}) == len(records)
@@ -74,11 +45,11 @@ def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_folder(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_folder(place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]):
     save_noise(place / "holiday" / "größe 1.jpg")
     save_noise(place / "holiday" / "sub" / "b.png", size=(7, 90))
     (place / "holiday" / "notes.txt").write_text("not an image")
-    assert run(monkeypatch, "holiday/", "--model", model, "--out", "out") == 0
+    assert predict("holiday/", "--model", model, "--out", "out") == 0
     captured = capsys.readouterr()
     assert captured.out == "out/  2 overlays, 2 masks, results.jsonl\n"
     assert captured.err == "1 file skipped by its suffix: 1 .txt\n"
@@ -100,12 +71,12 @@ def test_a_folder(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 
 def test_broken_images_are_skipped_and_told(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]
 ):
     save_noise(place / "a" / "good.jpg")
     save_broken(place / "a" / "half.jpg")
     (place / "a" / "empty.png").write_bytes(b"")
-    assert run(monkeypatch, "a", "--model", model) == 1
+    assert predict("a", "--model", model) == 1
     captured = capsys.readouterr()
     told = captured.err.splitlines()
     assert told[0] == "2 of 3 failed:"
@@ -118,21 +89,21 @@ def test_broken_images_are_skipped_and_told(
 
 
 def test_a_model_that_gives_no_numbers_fails_by_image_and_writes_nothing(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     module, card = read_model(model)
     with torch.no_grad():
         next(module.parameters()).fill_(float("inf"))
     monkeypatch.setattr("pixelwise.inference.load.read_model", lambda _: (module, card))
     save_noise(place / "a.png")
-    assert run(monkeypatch, "a.png", "--model", model, "--out", "out") == 1
+    assert predict("a.png", "--model", model, "--out", "out") == 1
     assert "a.png: the model's scores or boxes are no numbers (NaN or infinite)" in capsys.readouterr().err
     assert files_below(place / "out") == {"results.jsonl"}
     assert lines(place / "out") == {}
 
 
 def test_animations_and_files_of_other_kinds_are_told(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]
 ):
     frames = [Image.new("RGB", (9, 8), (value, 0, 0)) for value in (0, 80, 160)]
     (place / "in").mkdir()
@@ -140,43 +111,43 @@ def test_animations_and_files_of_other_kinds_are_told(
     save_noise(place / "in" / "b.jfif")
     (place / "in" / "c.svg").write_text("<svg/>")
     (place / "in" / "d.overlay.png").write_bytes(b"x")
-    assert run(monkeypatch, "in", "--model", model, "--out", "out") == 0
+    assert predict("in", "--model", model, "--out", "out") == 0
     assert capsys.readouterr().err.splitlines() == [
         "1 file skipped by its suffix: 1 .svg",
         "1 file skipped, named as results are (such as .overlay.png)",
         "first frame alone predicted, the others skipped: in/a.gif has 3",
     ]
     assert files_below(place / "out") >= {"a.overlay.png", "b.overlay.png"}
-    assert run(monkeypatch, "in", "--model", model, "--out", "out", "--quiet") == 0
+    assert predict("in", "--model", model, "--out", "out", "--quiet") == 0
     assert capsys.readouterr().err == ""
 
 
-def test_nothing_but_broken_images(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_but_broken_images(place: Path, model: Path, predict: Predict):
     save_broken(place / "half.jpg")
-    assert run(monkeypatch, "half.jpg", "--model", model, "--quiet") == 1
+    assert predict("half.jpg", "--model", model, "--quiet") == 1
 
 
 def test_an_image_above_the_limit_is_skipped(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]
 ):
     save_noise(place / "a.png", size=(50, 50))
-    assert run(monkeypatch, "a.png", "--model", model, "--max-megapixels", "0.001") == 1
+    assert predict("a.png", "--model", model, "--max-megapixels", "0.001") == 1
     assert "a.png: 0.0 megapixels" in capsys.readouterr().err
-    assert run(monkeypatch, "a.png", "--model", model, "--max-megapixels", "0.0025") == 0
+    assert predict("a.png", "--model", model, "--max-megapixels", "0.0025") == 0
 
 
 def test_a_second_run_does_only_what_is_not_done(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]
 ):
     for index, name in enumerate("abc"):
         save_noise(place / "in" / f"{name}.png", seed=index)
     arguments = ("in", "--model", model)
-    assert run(monkeypatch, *arguments) == 0
+    assert predict(*arguments) == 0
     before = (place / "out" / "results.jsonl").read_bytes()
     times = {path: path.stat().st_mtime_ns for path in (place / "out").iterdir()}
     capsys.readouterr()
 
-    assert run(monkeypatch, *arguments) == 0
+    assert predict(*arguments) == 0
     captured = capsys.readouterr()
     assert captured.err == "3 of 3 done before, skipped; --overwrite redoes them\n"
     assert captured.out == "out/  3 overlays, 3 masks, results.jsonl\n"
@@ -185,76 +156,74 @@ def test_a_second_run_does_only_what_is_not_done(
 
     save_noise(place / "in" / "b.png", size=(30, 31), seed=9)
     (place / "out" / "c.overlay.png").unlink()
-    assert run(monkeypatch, *arguments) == 0
+    assert predict(*arguments) == 0
     assert capsys.readouterr().err.startswith("1 of 3 done before")
     assert lines(place / "out")["in/b.png"]["size"] == [30, 31]
     assert (place / "out" / "c.overlay.png").is_file()
 
     for changed in (("--input-size", "40"), ("--tta",), ("--tile",), ("--score-threshold", "0.4"), ()):
-        assert run(monkeypatch, *arguments, *changed) == 0
+        assert predict(*arguments, *changed) == 0
         assert capsys.readouterr().err == ""
         assert len(lines(place / "out")) == 3
-    assert run(monkeypatch, *arguments, "--overwrite") == 0
+    assert predict(*arguments, "--overwrite") == 0
     assert capsys.readouterr().err == ""
     assert len(lines(place / "out")) == 3
 
 
-def test_a_torn_last_line_is_done_again(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_torn_last_line_is_done_again(place: Path, model: Path, predict: Predict):
     for name in "ab":
         save_noise(place / "in" / f"{name}.png")
-    assert run(monkeypatch, "in", "--model", model) == 0
+    assert predict("in", "--model", model) == 0
     path = place / "out" / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-40])
-    assert run(monkeypatch, "in", "--model", model) == 0
+    assert predict("in", "--model", model) == 0
     assert set(lines(place / "out")) == {"in/a.png", "in/b.png"}
 
 
-def test_an_image_that_breaks_later_loses_its_line(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_image_that_breaks_later_loses_its_line(place: Path, model: Path, predict: Predict):
     save_noise(place / "a.jpg", size=(64, 64))
-    assert run(monkeypatch, "a.jpg", "--model", model) == 0
+    assert predict("a.jpg", "--model", model) == 0
     save_broken(place / "a.jpg")
-    assert run(monkeypatch, "a.jpg", "--model", model) == 1
+    assert predict("a.jpg", "--model", model) == 1
     assert lines(place / "out") == {}
 
 
-def test_equal_stems_keep_their_suffix(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_equal_stems_keep_their_suffix(place: Path, model: Path, predict: Predict):
     save_noise(place / "in" / "a.png")
     save_noise(place / "in" / "a.jpg")
-    assert run(monkeypatch, "in/*", "--model", model) == 0
+    assert predict("in/*", "--model", model) == 0
     assert files_below(place / "out") >= {"a.png.overlay.png", "a.jpg.overlay.png"}
     assert "a.overlay.png" not in files_below(place / "out")
 
 
-def test_another_image_of_the_same_name_takes_over(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_another_image_of_the_same_name_takes_over(place: Path, model: Path, predict: Predict):
     save_noise(place / "one" / "a.png")
     save_noise(place / "two" / "a.png", size=(8, 9))
     for folder in ("one", "two"):
-        assert run(monkeypatch, folder, "--model", model) == 0
+        assert predict(folder, "--model", model) == 0
     assert set(lines(place / "out")) == {"two/a.png"}
 
 
-def test_results_beside_the_images_are_never_images(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_results_beside_the_images_are_never_images(place: Path, model: Path, predict: Predict):
     save_noise(place / "a.png")
     for out in (".", "out"):
         for _ in range(2):
-            assert run(monkeypatch, ".", "--model", model, "--out", out) == 0
+            assert predict(".", "--model", model, "--out", out) == 0
             assert set(lines(place / out)) == {"a.png"}
 
 
-def test_json_goes_to_stdout(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_json_goes_to_stdout(place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]):
     save_noise(place / "in" / "a.png")
     save_broken(place / "in" / "b.jpg")
     for workers in (0, 3):
-        code = run(monkeypatch, "in", "--model", model, "--json", "--workers", workers, "--overwrite")
+        code = predict("in", "--model", model, "--json", "--workers", workers, "--overwrite")
         assert code == 1
         captured = capsys.readouterr()
         (line,) = captured.out.splitlines()
         assert json.loads(line) == lines(place / "out")["in/a.png"]
         assert captured.err.startswith("1 of 2 failed:")
     save_noise(place / "in" / "c.png")
-    assert run(monkeypatch, "in", "--model", model, "--json", "--quiet") == 1
+    assert predict("in", "--model", model, "--json", "--quiet") == 1
     assert [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()] == ["in/a.png", "in/c.png"]
 
 
@@ -278,14 +247,14 @@ def test_json_goes_to_stdout(
 def test_what_cannot_be_attempted_is_one_line_and_2(
     place: Path,
     model: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    predict: Predict,
     capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
     words: str,
 ):
     save_noise(place / "in" / "a.png")
     (place / "empty").mkdir()
-    assert run(monkeypatch, *(str(model) if text == "MODEL" else text for text in arguments)) == 2
+    assert predict(*(str(model) if text == "MODEL" else text for text in arguments)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
@@ -296,6 +265,7 @@ def test_what_cannot_be_attempted_is_one_line_and_2(
 def test_a_full_disk_is_one_line(
     place: Path,
     model: Path,
+    predict: Predict,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     workers: int,
@@ -307,16 +277,16 @@ def test_a_full_disk_is_one_line(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pixelwise.inference.scene.write_png", full)
-    assert run(monkeypatch, "in", "--model", model, "--workers", workers) == 2
+    assert predict("in", "--model", model, "--workers", workers) == 2
     captured = capsys.readouterr()
     assert captured.err == "pixelwise: out: results cannot be written (No space left on device); free some room or choose another --out\n"  # fmt: skip # noqa: E501
     assert files_below(place / "out") == {"results.jsonl"}
 
 
-def test_a_name_too_long_for_its_results_is_skipped(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_name_too_long_for_its_results_is_skipped(place: Path, model: Path, predict: Predict):
     save_noise(place / "in" / f"{'x' * 250}.png")
     save_noise(place / "in" / "a.png")
-    assert run(monkeypatch, "in", "--model", model) == 1
+    assert predict("in", "--model", model) == 1
     assert set(lines(place / "out")) == {"in/a.png"}
 
 
@@ -349,12 +319,12 @@ def save_strange_images(folder: Path) -> None:
     colours.resize((3, 4000)).save(folder / "tall.png")
 
 
-def test_strange_images(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_strange_images(place: Path, model: Path, predict: Predict):
     save_strange_images(place / "in")
     count = len(list((place / "in").iterdir()))
     sizes = {"turned": [31, 22], "dot": [1, 1], "wide": [3, 4000], "tall": [4000, 3]}
     for options in ((), ("--tile",), ("--tta",)):
-        assert run(monkeypatch, "in", "--model", model, "--quiet", *options) == 0
+        assert predict("in", "--model", model, "--quiet", *options) == 0
         found = lines(place / "out")
         assert len(found) == count
         for image, record in found.items():
@@ -365,7 +335,7 @@ def test_strange_images(place: Path, model: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("name", ["animated.gif", "animated.webp", "animated.png"])
-def test_of_an_animation_the_first_frame_is_looked_at(place: Path, name: str):
+def test_of_an_animation_the_first_frame_is_predicted(place: Path, name: str):
     save_strange_images(place / "in")
     with Image.open(place / "in" / name) as picture:
         assert getattr(picture, "n_frames", 1) == 3
@@ -382,31 +352,31 @@ def test_sixteen_bits_are_scaled_not_cut(place: Path):
 
 
 def test_many_channels_are_refused_by_name(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]
 ):
     (place / "in").mkdir()
     tifffile.imwrite(
         place / "in" / "spectral.tif", np.zeros((20, 30, 7), np.uint8), photometric="minisblack", planarconfig="contig"
     )
     save_noise(place / "in" / "a.png")
-    assert run(monkeypatch, "in", "--model", model, "--quiet") == 1
+    assert predict("in", "--model", model, "--quiet") == 1
     assert "in/spectral.tif: a TIFF of 7 channels" in capsys.readouterr().err
     assert set(lines(place / "out")) == {"in/a.png"}
 
 
 def test_a_bomb_is_refused_by_its_header(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]
 ):
     Image.new("1", (20_000, 10_001)).save(place / "bomb.png")
     assert (place / "bomb.png").stat().st_size < 100_000
-    assert run(monkeypatch, "bomb.png", "--model", model) == 1
+    assert predict("bomb.png", "--model", model) == 1
     told = capsys.readouterr().err
     assert "bomb.png: 200.0 megapixels (10,001×20,000), at most 200 are allowed" in told
     assert "--max-megapixels" in told
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of POSIX")
-def test_names_in_any_script(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capfd):
+def test_names_in_any_script(place: Path, model: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch, capfd):
     names = [
         "снимок",
         "写真",
@@ -423,29 +393,29 @@ def test_names_in_any_script(place: Path, model: Path, monkeypatch: pytest.Monke
     for name in names:
         save_noise(place / "in" / f"{name}.png")
         save_broken(place / "in" / f"{name}!.jpg")
-    assert run(monkeypatch, "in", "--model", model, "--json") == 1
+    assert predict("in", "--model", model, "--json") == 1
     captured = capfd.readouterr()
     assert [json.loads(line) for line in captured.out.splitlines()] == list(lines(place / "out").values())
     assert set(lines(place / "out")) == {f"in/{name}.png" for name in names}
     assert len(captured.err.splitlines()) == 1 + len(names)
     for name in names:
         assert (place / "out" / f"{name}.overlay.png").is_file()
-    assert run(monkeypatch, "in", "--model", model, "--quiet") == 1  # only the broken ones again
+    assert predict("in", "--model", model, "--quiet") == 1  # only the broken ones again
     assert len(lines(place / "out")) == len(names)
     monkeypatch.chdir(place / "in")
-    assert run(monkeypatch, "--model", model, "--quiet", "--", "-dash.png") == 0
+    assert predict("--model", model, "--quiet", "--", "-dash.png") == 0
 
 
-def test_lines_have_the_order_of_the_images(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_lines_have_the_order_of_the_images(place: Path, model: Path, predict: Predict):
     for index in range(12):
         save_noise(place / "in" / f"{index:02}.png", size=(200, 200) if index % 4 == 0 else (8, 8), seed=index)
     for workers in (0, 1, 4):
-        assert run(monkeypatch, "in", "--model", model, "--workers", workers, "--overwrite", "--quiet") == 0
+        assert predict("in", "--model", model, "--workers", workers, "--overwrite", "--quiet") == 0
         assert list(lines(place / "out")) == [f"in/{index:02}.png" for index in range(12)]
 
 
 def test_many_pixels_at_once_are_taken_one_image_after_the_other(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, model: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(predict_files, "PIXELS_AT_ONCE", 1_000)
     now, most = 0, 0
@@ -468,40 +438,31 @@ def test_many_pixels_at_once_are_taken_one_image_after_the_other(
     monkeypatch.setattr(predict_files.Scene, "save", saved)
     for index, side in enumerate((20, 40, 30, 30, 50, 8)):
         save_noise(place / "in" / f"{index}.png", size=(side, 30))
-    assert run(monkeypatch, "in", "--model", model, "--workers", 4, "--quiet") == 0
+    assert predict("in", "--model", model, "--workers", 4, "--quiet") == 0
     assert len(lines(place / "out")) == 6
     assert most == 1
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pixelwise", "predict", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> None:
-    for _ in range(6000):
-        if path.exists() and path.read_bytes().count(b"\n") >= count:
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    pytest.fail("no results")
+def wait_for_lines(path: Path, count: int, process: Forked) -> None:
+    process.wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count)
+    assert process.poll() is None, process.ended().stderr
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_an_interrupted_run_leaves_whole_results_and_is_resumed(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+    place: Path, model: Path, predict: Predict, number: signal.Signals, code: int
 ):
     total = 60
     for index in range(total):
         save_noise(place / "in" / f"{index:03}.png", size=(200, 300), seed=index)
-    process = start("in", "--model", model, "--input-size", "128")
+    process = forked.start("predict", "in", "--model", model, "--input-size", "128")
     wait_for_lines(place / "out" / "results.jsonl", 3, process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == code, errors
-    assert "Traceback" not in errors
+    ended = process.ended()
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
 
     whole = [line for line in (place / "out" / "results.jsonl").read_text().split("\n") if line.endswith("}")]
     assert 3 <= len(whole) < total
@@ -513,39 +474,39 @@ def test_an_interrupted_run_leaves_whole_results_and_is_resumed(
         with Image.open(path) as picture:
             picture.load()
 
-    assert run(monkeypatch, "in", "--model", model, "--input-size", "128", "--quiet") == 0
+    assert predict("in", "--model", model, "--input-size", "128", "--quiet") == 0
     assert len(lines(place / "out")) == total
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_a_thousand_images_killed_twice_have_one_result_each(
-    place: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_hundreds_of_images_killed_twice_have_one_result_each(
+    place: Path, model: Path, predict: Predict, capsys: pytest.CaptureFixture[str]
 ):
     good = save_noise(place / "good.png", size=(24, 24)).read_bytes()
     readable = set()
     (place / "in").mkdir()
-    for index in range(1000):
+    for index in range(300):
         path = place / "in" / f"{index:04}.png"
-        broken = {13: b"", 500: b"no image", 700: good[:-200]}.get(index % 1000 if index < 900 else 13)
+        broken = {13: b"", 150: b"no image", 210: good[:-200]}.get(index if index < 270 else 13)
         path.write_bytes(good if broken is None else broken)
         readable |= {f"in/{path.name}"} if broken is None else set()
     arguments = ("in", "--model", model, "--input-size", "8", "--quiet")
-    for done in (100, 400):
-        process = start(*arguments)
+    for done in (30, 120):
+        process = forked.start("predict", *arguments)
         wait_for_lines(place / "out" / "results.jsonl", done, process)
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGKILL)
+        assert process.ended().returncode == -signal.SIGKILL
         torn = place / "out" / "results.jsonl"
         for line in torn.read_text("utf-8").splitlines():
             if line.endswith("}"):  # whole lines speak of whole files
                 for name in json.loads(line)["files"]:
                     with Image.open(place / "out" / name) as picture:
                         picture.load()
-    assert run(monkeypatch, *arguments) == 1
-    assert capsys.readouterr().err.startswith(f"{1000 - len(readable)} of 1000 failed:")
+    assert predict(*arguments) == 1
+    assert capsys.readouterr().err.startswith("33 of 300 failed:")
     assert set(lines(place / "out")) == readable
-    assert len(readable) == 897
+    assert len(readable) == 267
     names = {name for record in lines(place / "out").values() for name in record["files"]}
     assert {name for name in files_below(place / "out") if not name.startswith(".")} == names | {"results.jsonl"}
     assert len(names) == 2 * len(readable)

@@ -27,6 +27,7 @@ from pixelwise.inference.systems import system_module
 from pixelwise.inference.video.input import open_video
 from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.data.drawing import write_image
 from tests.data.formats.coco_set import annotation, coco
 from tests.data.formats.masks_set import masks as masks_set
@@ -79,10 +80,12 @@ LABELS = LabelSet.from_names("fruit", ["background", "apple", "pear"])
 
 def _write_shared(shared: Path) -> None:
     module = system_module("pointwise").build(num_classes=3, stride=1)
-    card = ModelCard(task="semantic", system="pointwise", labels=LABELS, input_size=32)
+    card = ModelCard(task="semantic", system="pointwise", labels=LABELS, resize=ResizeRule(length=32))
     write_model(shared / "pointwise", module.state_dict(), card)
     things = replace(LABELS, is_thing=(False, True, True))
-    card = ModelCard(task="panoptic", system="panels", labels=things, input_size=64, arguments={"uses_memory": True})
+    card = ModelCard(
+        task="panoptic", system="panels", labels=things, resize=ResizeRule(length=64), arguments={"uses_memory": True}
+    )
     panels = system_module("panels").build(num_classes=3, uses_memory=True)
     write_model(shared / "panels", panels.state_dict(), card)
     for name in ("masks", "coco", "coco-panoptic", "kitti-step", "davis"):
@@ -246,6 +249,15 @@ def _of_models(shared: Path) -> list[Target]:
             return ["predict", shared / "photo.png", "--model", case / "data" / "run", "--out", case / "out"]
         return ["train", "--resume", case / "data" / "run", "--workers", "0", "--quiet"]
 
+    def begin(case: Path, rng: random.Random) -> Words:
+        init = rng.choice(["run", "run/best", "backbone.safetensors"])
+        words = ["train", "deeplab_v3_plus", "--data", f"masks:{shared / 'drawn'}", "--out", case / "out" / "run"]
+        return [*words, "--init", case / "data" / init, *TRAINING]
+
+    def first_weights(case: Path) -> None:
+        run_folder(case)
+        shutil.copy(shared / "backbone.safetensors", case / "data")
+
     def foreign(case: Path) -> None:
         data = case / "data"
         data.mkdir()
@@ -277,6 +289,7 @@ def _of_models(shared: Path) -> list[Target]:
         Target("videos", videos, predict_clip),
         Target("model folders", model, use_model),
         Target("run folders", run_folder, go_on),
+        Target("initial weights", first_weights, begin),
         Target("foreign weights", foreign, take),
     ]
 
@@ -312,6 +325,13 @@ def _of_results(shared: Path) -> list[Target]:
 
     def davis(case: Path) -> None:
         shutil.copytree(shared / "davis" / "Annotations" / "480p", case / "data" / "found")
+
+    def lines(case: Path) -> None:
+        (case / "data").mkdir()
+        segment = {"id": 4, "label": 1, "area": 24, "box": [0, 0, 6, 4], "score": 0.5, "track_id": 3}
+        segment["rle"] = {"size": [4, 6], "counts": "0h0"}
+        frames = [{"frame": n, "size": [4, 6], "labels": list(LABELS.names), "segments": [segment]} for n in range(3)]
+        (case / "data" / "0003.labelled.jsonl").write_text("".join(f"{json.dumps(frame)}\n" for frame in frames))
 
     def shards(case: Path) -> None:
         (case / "data").mkdir()
@@ -375,6 +395,7 @@ def _of_results(shared: Path) -> list[Target]:
         Target("predicted masks", masks, evaluate("masks", "found")),
         Target("frames of KITTI-STEP", step, evaluate("kitti-step", "found")),
         Target("frames of DAVIS", davis, evaluate("davis", "found")),
+        Target("lines of a clip", lines, evaluate("davis", "0003.labelled.jsonl")),
         Target("shards", shards, join),
         Target("results of predict", predicted, again),
         Target("half a clip", half_a_clip, finish_clip),

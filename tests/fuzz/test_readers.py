@@ -26,9 +26,9 @@ from types import FrameType
 
 import pytest
 
-import pixelwise.models
 from tests.fuzz.mutations import damage
 from tests.fuzz.targets import Target, run_quietly, targets
+from tests.inference.simple_models import add_systems
 
 SECONDS = float(os.environ.get("PIXELWISE_FUZZ_SECONDS", "120"))
 SEED = int(os.environ.get("PIXELWISE_FUZZ_SEED", "0"))
@@ -38,8 +38,6 @@ LEAST_CASES = 3
 CASE_SECONDS = 20
 MORE_MEMORY = 8 * 2**30
 """Bytes that a case may take beyond what the process has: too large a number is to be refused, not tried."""
-
-SYSTEMS = Path(__file__).parents[1] / "inference" / "systems"
 
 
 class HangError(BaseException):
@@ -61,7 +59,7 @@ def test_cases_are_drawn_alike_from_one_seed(tmp_path: Path) -> None:
 @pytest.mark.fuzz
 @pytest.mark.timeout(SECONDS + 600)
 def test_no_reader_breaks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pixelwise.models, "__path__", [*pixelwise.models.__path__, str(SYSTEMS)])
+    add_systems(monkeypatch)
     monkeypatch.setattr(sys, "argv", [])
     root = tmp_path_factory.mktemp("fuzz")
     shared, work, kept = root / "shared", root / "work", root / "failures"

@@ -12,7 +12,7 @@ from pixelwise.importers.backbones import convert_backbone
 from pixelwise.importers.torchvision import BACKBONES
 from pixelwise.nn.backbones import build_backbone
 from tests.importers.foreign_networks import require_equal
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name not in ("resnet101", "resnet152", "vgg16_bn")])

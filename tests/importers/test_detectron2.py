@@ -15,7 +15,7 @@ from pixelwise.importers.foreign import require_fit
 from pixelwise.models.mask_rcnn import MaskRCNN, build
 from pixelwise.ops.boxes import RCNN_WEIGHTS, decode_boxes, encode_boxes
 from pixelwise.ops.thing_channels import class_ids_of
-from tests.ops.test_boxes import random_boxes
+from tests.random_boxes import random_boxes
 
 BLOCKS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3)}
 
@@ -116,7 +116,7 @@ def test_channels_are_turned_and_the_background_comes_first() -> None:
     assert found["mask_head.predictor.bias"][2 - 1] == 2
 
 
-def test_images_are_seen_as_detectron2_sees_them() -> None:
+def test_images_are_normalised_as_in_detectron2() -> None:
     """BGR from 0 to 255 less the mean, through its first convolution, is ours on RGB from 0 to 1."""
     torch.manual_seed(0)
     weights = weights_of("mask_rcnn_R_50_FPN", 1)
@@ -135,7 +135,7 @@ def test_images_are_seen_as_detectron2_sees_them() -> None:
 def test_its_conventions_are_the_arguments() -> None:
     network = our_network(convert("mask_rcnn_R_50_FPN", weights_of("mask_rcnn_R_50_FPN")).arguments, 81)
     assert network.rpn.strides == (4, 8, 16, 32, 64)
-    assert network.rpn.kept == (1000, 1000)
+    assert network.rpn.post_nms_topk == (1000, 1000)
     assert (network.box_pooling.is_aligned, network.box_pooling.sampling_ratio) == (True, 0)
     assert network.paste == "detectron2"
     assert (network.rpn_beta, network.box_beta) == (0.0, 0.0)

@@ -21,7 +21,7 @@ from pixelwise.importers.foreign import ImportedModel
 from pixelwise.importers.smp import convert
 from pixelwise.importers.weights_file import ForeignWeights
 from tests.importers.foreign_networks import normalized, ours, require_equal
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 NAME = "smp DeepLabV3Plus"
 Weights = dict[str, Tensor]

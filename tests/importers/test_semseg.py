@@ -13,7 +13,7 @@ from pixelwise.errors import CheckpointError
 from pixelwise.importers.semseg import convert
 from pixelwise.models import pspnet
 from tests.importers.foreign_networks import normalized, ours, require_equal
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 THEIR_STEM = {"conv1": "0", "bn1": "1", "conv2": "3", "bn2": "4", "conv3": "6", "bn3": "7"}
 

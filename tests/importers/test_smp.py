@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.smp import convert
 from tests.importers.foreign_networks import normalized, ours, require_equal
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pixelwise.importers.foreign import require_fit
 from pixelwise.importers.torchvision import NETWORKS, convert
 from pixelwise.inference.systems import system_module
 from tests.importers.foreign_networks import normalized, ours, require_equal
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])

@@ -13,11 +13,12 @@ from torch import Tensor
 from pixelwise.cli.import_weights import Family, import_weights
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import require_fit
+from pixelwise.importers.yolact import square
 from pixelwise.importers.yolact_edge import NETWORKS, convert
 from pixelwise.inference.model_folder import read_model
 from pixelwise.inference.systems import system_module
 from pixelwise.models import yolact_edge
-from tests.importers import test_yolact
+from tests.importers import yolact_release
 
 
 def their_keys(name: str, classes: int = 40) -> dict[str, tuple[int, ...]]:
@@ -25,7 +26,7 @@ def their_keys(name: str, classes: int = 40) -> dict[str, tuple[int, ...]]:
     depth = "yolact_resnet50" if "resnet50" in name else "yolact_base"
     keys = {
         key.replace("fpn.lat", "fpn_phase_1.lat").replace("fpn.", "fpn_phase_2."): shape
-        for key, shape in test_yolact.their_keys(depth, classes).items()
+        for key, shape in yolact_release.their_keys(depth, classes).items()
     }
     if "vid" not in name:
         return keys
@@ -64,7 +65,7 @@ def test_every_released_tensor_has_its_place(name: str) -> None:
     # the flow of P3 is skipped: its prediction, and what enlarges flow and features for it
     assert len(model.skipped) == (7 if "vid" in name else 0)
     assert len(model.weights) == len(weights) - len(model.skipped)
-    assert (model.num_classes, model.input_size) == (classes + 1, 550)
+    assert (model.num_classes, model.resize) == (classes + 1, square(550))
 
 
 def test_the_number_of_weights_is_the_authors() -> None:
@@ -82,7 +83,7 @@ def random_weights() -> dict[str, Tensor]:
     for key, shape in shapes.items():
         noise = torch.randn(shape, generator=generator)
         added[key] = noise * (2 / (shape[1] * shape[2] * shape[3])) ** 0.5 if len(shape) == 4 else 0.1 * noise
-    base = test_yolact.random_weights("yolact_resnet50")
+    base = yolact_release.random_weights("yolact_resnet50")
     renamed = {key.replace("fpn.lat", "fpn_phase_1.lat").replace("fpn.", "fpn_phase_2."): base[key] for key in base}
     renamed["semantic_seg_conv.weight"], renamed["semantic_seg_conv.bias"] = torch.zeros(40, 256, 1, 1), torch.zeros(40)
     classes = ("prediction_layers.0.conf_layer.weight", "prediction_layers.0.conf_layer.bias")
@@ -134,7 +135,7 @@ def test_partial_frames_are_theirs(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lines[0] == f"{len(weights) - 7} tensors mapped, 0 missing, 0 unexpected"
     assert lines[1].startswith("7 tensors skipped that are not used: flow_net.pred1.")
     network, card = read_model(tmp_path / "model")
-    assert (card.system, card.input_size, len(card.labels)) == ("yolact_edge", 550, 41)
+    assert (card.system, card.resize, len(card.labels)) == ("yolact_edge", square(550), 41)
     assert isinstance(network, yolact_edge.YolactEdge)
     first, second = torch.rand(2, 1, 3, 107, 150)
     memory = network(first).memory

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pixelwise.errors import DataError
 from pixelwise.inference.image_input import image_tensor
-from tests.inference.conftest import noise
+from tests.inference.simple_models import noise
 
 
 def test_every_kind_gives_the_same_tensor(tmp_path: Path):

@@ -6,7 +6,7 @@ from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.inference import load as load_module
 from pixelwise.inference.load import find_model, load, shipped_models
 from pixelwise.inference.model_folder import write_model
-from tests.inference.conftest import pointwise, pointwise_card
+from tests.inference.simple_models import pointwise, pointwise_card
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_nothing_found_says_what_there_is(shipped: Path, tmp_path: Path):
 
 
 def test_a_model_of_another_task_is_refused(model_folder: Path):
-    with pytest.raises(CheckpointError, match="semantic segmentation, instance was asked for"):
+    with pytest.raises(CheckpointError, match="semantic segmentation, expected instance"):
         load(model_folder, task="instance")
 
 

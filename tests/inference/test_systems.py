@@ -22,7 +22,7 @@ from tests.plugin_packages import install_package
 SYSTEM = """
 from torch import nn
 from pixelwise.contracts import Recipe, Stage, Traits
-TASK, TRAITS, VARIANTS, RECIPES, RECIPE = "semantic", Traits(), {}, {}, Recipe(stages=(Stage(),))
+TASK, TRAITS, VARIANTS, RECIPES, PUBLISHED, RECIPE = "semantic", Traits(), {}, {}, {}, Recipe(stages=(Stage(),))
 def build(*, num_classes, width=3):
     return nn.Conv2d(3, num_classes, width)
 """
@@ -79,7 +79,7 @@ def test_two_packages_with_one_name_are_both_named(site: Path) -> None:
         ("raise RuntimeError('too early')", "cannot be imported .*too early"),
         (
             "TASK, VARIANTS = 'semantic', {}",
-            "has no TRAITS, RECIPE, RECIPES, build; expected TASK, TRAITS",
+            "has no TRAITS, RECIPE, RECIPES, PUBLISHED, build; expected TASK, TRAITS",
         ),
     ],
 )

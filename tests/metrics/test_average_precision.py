@@ -145,7 +145,7 @@ def test_parts_join_to_the_whole_in_any_order_and_through_json(real_pairs) -> No
         first.merge(others[0])
 
 
-def test_truth_against_itself_is_perfect(real_pairs) -> None:
+def test_ground_truth_against_itself_is_perfect(real_pairs) -> None:
     pairs = {
         id: (truth, replace(truth, scores=torch.ones(len(truth)), crowd=None))
         for id, (truth, _) in real_pairs.items()
@@ -200,9 +200,9 @@ def test_what_cannot_be_counted_is_named() -> None:
     metric.update(found, truth, id="a")
     with pytest.raises(DataError, match="image 'a' was evaluated before"):
         metric.update(found, truth, id="a")
-    with pytest.raises(DataError, match="image 'b': the predicted objects have no scores"):
+    with pytest.raises(DataError, match="image 'b': the predicted instances have no scores"):
         metric.update(truth, truth, id="b")
-    with pytest.raises(DataError, match="image 'b': the prediction tells no objects"):
+    with pytest.raises(DataError, match="image 'b': the prediction has no instances"):
         metric.update(Annotation(), truth, id="b")
     with pytest.raises(DataError, match="class 7 in the prediction is not one of the 4"):
         metric.update(boxed([[0, 0, 9, 9]], [7], [0.5]), truth, id="b")

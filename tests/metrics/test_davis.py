@@ -70,7 +70,7 @@ def test_a_frame_worked_by_hand() -> None:
     metric.update(half, truth, id="a")
     result = metric.compute()
     assert result["j_mean"] == pytest.approx(2 / 4)
-    assert result["j_recall"] == 0  # more than one half is wanted
+    assert result["j_recall"] == 0  # more than one half counts
     # tolerance: 0.8 % of 5.7 pixels, rounded up to 1; the contour of the half is 6 pixels, all near the true one;
     # of the true 8 all are at most a pixel from it: precision and recall 1
     assert result["f_mean"] == 1
@@ -80,7 +80,7 @@ def test_a_frame_worked_by_hand() -> None:
     assert result["per_class"]["background"]["j_mean"] is None
 
 
-def test_the_first_and_the_last_frame_are_left_out_but_of_single_images() -> None:
+def test_the_first_and_the_last_frame_are_skipped_except_of_single_images() -> None:
     truth, nothing = tracks(np.array(SQUARE)), tracks(np.zeros((4, 4)))
     clip = [(nothing, truth), (truth, truth), (nothing, truth)]
     assert evaluated(clip)["j_mean"] == 1
@@ -112,7 +112,7 @@ def test_ids_must_agree_unless_tracks_are_assigned() -> None:
     assert few["j_mean"] == pytest.approx(0.5)
 
 
-def test_void_and_crowds_are_nobodys() -> None:
+def test_void_and_crowds_are_ignored() -> None:
     truth = tracks([[1, 1, 9, 9], [1, 1, 9, 9]], void=9)
     predicted = tracks([[1, 1, 1, 1], [1, 1, 1, 1]])
     assert evaluated([(predicted, truth)] * 3)["j_mean"] == 1
@@ -233,7 +233,7 @@ def test_each_frame_has_a_row_of_its_own() -> None:
         metric.update(predicted, expected, id=id)
     assert sorted(metric.images, key=lambda id: metric.images[id].badness) == ["bad", "good", "none"]
     assert metric.images["bad"].row() == {"j_and_f": 0.0, "objects": 1, "tracks": 0}
-    assert metric.images["good"].caption() == "J&F 1.000 · 1 objects, 1 predicted"
+    assert metric.images["good"].caption() == "J&F 1.000 · 1 object, 1 predicted"
 
 
 def without(annotation: Annotation, part: str) -> Annotation:
@@ -242,27 +242,27 @@ def without(annotation: Annotation, part: str) -> Annotation:
     return Annotation(instances=Instances(**parts))
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
+def test_what_cannot_be_evaluated_is_refused() -> None:
     metric, truth = Davis(LABELS), tracks(np.array(SQUARE))
     with pytest.raises(RecipeError, match="definition 'coco'"):
         Davis(LABELS, "coco")
     with pytest.raises(DataError, match=r"davis, another by davis-unsupervised"):
         metric.merge(Davis(LABELS, "davis-unsupervised"))
     for predicted, expected, text in (
-        (Annotation(), truth, "the prediction has no object masks"),
-        (truth, without(truth, "masks"), "the ground truth has no object masks"),
-        (without(truth, "track_ids"), truth, "the prediction has objects without track ids"),
+        (Annotation(), truth, "the prediction has no instance masks"),
+        (truth, without(truth, "masks"), "the ground truth has no instance masks"),
+        (without(truth, "track_ids"), truth, "the prediction has instances without track ids"),
         (tracks(np.zeros((2, 2))), truth, "the prediction is 2×2, the ground truth 4×4"),
     ):
         with pytest.raises(DataError, match=f"image 'a': {text}"):
             metric.update(predicted, expected, id="a")
-    with pytest.raises(DataError, match="a frame of the clip 'x' without its place"):
+    with pytest.raises(DataError, match="a frame of the clip 'x' without its index"):
         metric.update(truth, truth, id="a", clip="x")
     twice = Annotation(instances=Instances.concatenate([truth.instances, truth.instances]))
     with pytest.raises(DataError, match="the prediction has the track 1 twice"):
         metric.update(twice, truth, id="a")
     assert metric.images == {}
-    with pytest.raises(DataError, match=r"state\.images\.a: an object that there is not"):
+    with pytest.raises(DataError, match=r"state\.images\.a: an object that does not exist"):
         Davis.from_state(LABELS, "davis", {"images": {"a": [None, 0, [[1, 1, 4, 4]], [], [[1, 2, 4, 4, 4]], 1.0]}})
     with pytest.raises(DataError, match=r"state\.images"):
         Davis.from_state(LABELS, "davis", {})

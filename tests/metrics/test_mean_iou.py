@@ -132,14 +132,14 @@ def test_classes_are_pooled_over_images_and_not_averaged_per_image() -> None:
     assert measured([small, large])["per_class"]["cat"]["iou"] == pytest.approx(9 / 10)
 
 
-def test_truth_against_itself_is_perfect() -> None:
+def test_ground_truth_against_itself_is_perfect() -> None:
     result = measured([(truth, truth) for _, truth in random_pairs(3)])
     names = ("mean_iou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou")
     assert [result[name] for name in names] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("pairs", [[], [(torch.zeros(2, 2).byte(), torch.full((2, 2), VOID).byte())]])
-def test_with_nothing_judged_there_is_no_number(pairs: list[tuple[Tensor, Tensor]]) -> None:
+def test_with_everything_ignored_there_is_no_number(pairs: list[tuple[Tensor, Tensor]]) -> None:
     result = measured(pairs)
     assert {value for name, value in result.items() if name != "per_class"} == {None}
     assert all(values == {"iou": None, "accuracy": None, "pixels": 0} for values in result["per_class"].values())
@@ -201,14 +201,14 @@ def test_frames_of_clips_are_told_apart() -> None:
         (maps([[0, 5]]), maps([[0, 1]]), "class 5 in the prediction is not one of the 5 of 'five'"),
         (maps([[0, 1]]), maps([[0, 254]]), "class 254 in the ground truth"),
         (Annotation(semantic=torch.tensor([[-3]], dtype=torch.int32)), maps([[0]]), "class -3 in the prediction"),
-        (Annotation(saliency=torch.zeros(1, 1)), maps([[0]]), "the prediction says no class for each pixel"),
-        (maps([[0]]), Annotation(), "the ground truth says no class for each pixel"),
+        (Annotation(saliency=torch.zeros(1, 1)), maps([[0]]), "the prediction has no class map"),
+        (maps([[0]]), Annotation(), "the ground truth has no class map"),
     ],
 )
 def test_what_cannot_be_counted_is_refused_and_leaves_no_trace(
     predicted: Annotation, truth: Annotation, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mean_iou, "SLAB_PIXELS", 1)  # so that the first pixel was counted before the fault is seen
+    monkeypatch.setattr(mean_iou, "SLAB_PIXELS", 1)  # so that the first pixel was counted before the fault is met
     metric = MeanIoU(LABELS)
     with pytest.raises(DataError, match=f"^image 'a': .*{text}"):
         metric.update(predicted, truth, id="a")

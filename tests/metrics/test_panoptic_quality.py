@@ -112,7 +112,7 @@ def test_id_0_is_void_and_so_is_what_has_no_entry_or_no_class() -> None:
         assert evaluated((other, truth))["pq"] == 1
 
 
-def test_classes_that_nobody_has_are_left_out_and_segments_without_pixels_are_none() -> None:
+def test_classes_without_segments_are_skipped_and_segments_without_pixels_are_none() -> None:
     truth = segments([[1, 1], [1, 1]], {1: SKY, 2: CAT})
     predicted = segments([[3, 3], [3, 3]], {3: SKY, 9: DOG})
     result = evaluated((predicted, truth))
@@ -277,7 +277,7 @@ def test_each_image_has_a_row_of_its_own() -> None:
         metric.update(predicted, expected, id=id)
     assert sorted(metric.images, key=lambda id: metric.images[id].badness) == ["bad", "good", "void"]
     assert metric.images["bad"].row() == {"pq": 1 / 3, "sq": 1 / 3, "rq": 1 / 3, "tp": 1, "fp": 1, "fn": 1}
-    assert metric.images["bad"].caption() == "PQ 0.333 · 1 of 2 segments found, 1 wrong"
+    assert metric.images["bad"].caption() == "PQ 0.333 · 1 of 2 segments matched, 1 false positive"
     assert metric.images["void"].row()["pq"] is None
 
 
@@ -288,11 +288,11 @@ def test_each_image_has_a_row_of_its_own() -> None:
         (segments([[1]], {1: 3}), segments([[1]], {1: CAT}), "the prediction has a segment 1 of class 3"),
         (segments([[1]], {1: CAT}), segments([[4]], {4: -1}), "the ground truth has a segment 4 of class -1"),
         (segments([[1]], {-4: CAT}), segments([[1]], {1: CAT}), "the prediction has a segment of the id -4"),
-        (Annotation(), segments([[1]], {1: CAT}), "the prediction tells no segments"),
+        (Annotation(), segments([[1]], {1: CAT}), "the prediction has no segments"),
         (
             segments([[1]], {1: CAT}),
             Annotation(semantic=torch.zeros(1, 1).byte()),
-            "the ground truth tells no segments",
+            "the ground truth has no segments",
         ),
     ],
 )
@@ -307,7 +307,7 @@ def test_impossible_states_and_definitions_are_refused() -> None:
     with pytest.raises(RecipeError, match="definition 'voc'"):
         PanopticQuality(LABELS, "voc")
     for row in ([3, 1, 0, 0, 1.0], [0, -1, 0, 0, 0.0], [0, 1, 0, 0, 1.5], [0, 2, 0, 0, 0.3]):
-        with pytest.raises(DataError, match=r"state\.images\.a: a class or counts"):
+        with pytest.raises(DataError, match=r"state\.images\.a: an impossible class or counts"):
             PanopticQuality.from_state(LABELS, "panoptic", {"images": {"a": [[row]]}})
     with pytest.raises(DataError, match=r"state\.images"):
         PanopticQuality.from_state(LABELS, "panoptic", {})

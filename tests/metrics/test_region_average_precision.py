@@ -78,7 +78,7 @@ def test_a_second_detection_of_an_object_is_wrong() -> None:
         assert evaluated([(predicted, truth)], definition)["region_ap_50"] == pytest.approx((1 + 2 / 3) / 2)
 
 
-def test_what_lies_on_a_crowd_is_not_judged() -> None:
+def test_what_lies_on_a_crowd_is_ignored() -> None:
     truth = annotation([(1, "xxxx......", 1.0), (1, "....xxxxxx", 1.0)], crowd=[False, True])
     predicted = annotation([(1, ".....xx...", 0.9), (1, "xxxx......", 0.8)])
     result = evaluated([(predicted, truth)])
@@ -160,7 +160,7 @@ def test_its_state_passes_json() -> None:
     again = RegionAveragePrecision.from_state(LABELS, "region", state)
     assert again.images == metric.images
     assert again.compute() == metric.compute()
-    with pytest.raises(DataError, match="counts of objects"):
+    with pytest.raises(DataError, match="counts of instances"):
         RegionAveragePrecision.from_state(LABELS, "region", {"images": {"a": [[1], []]}})
     with pytest.raises(DataError, match=r"state\.images\.a\.0: "):
         RegionAveragePrecision.from_state(LABELS, "region", {"images": {"a": [1, 2]}})
@@ -174,21 +174,21 @@ def test_each_image_has_a_row_of_its_own() -> None:
     for id, predicted, expected in (("a", found, truth), ("b", truth, truth), ("c", annotation([]), annotation([]))):
         metric.update(predicted, expected, id=id)
     assert metric.images["a"].row() == {"f1": 2 * 1 / (2 + 2), "objects": 2, "detections": 3}
-    assert metric.images["a"].caption() == "F1 0.500 · 2 objects, 2 found with a score from 0.5"
+    assert metric.images["a"].caption() == "F1 0.500 · 2 instances, 2 detected with a score from 0.5"
     assert sorted(metric.images, key=lambda id: metric.images[id].badness) == ["a", "b", "c"]
     assert metric.images["c"].f1 is None
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
+def test_what_cannot_be_evaluated_is_refused() -> None:
     with pytest.raises(RecipeError, match="definition '2016'"):
         RegionAveragePrecision(LABELS, "2016")
     metric, other = RegionAveragePrecision(LABELS), RegionAveragePrecision(LABELS, "region-2015")
     with pytest.raises(DataError, match=r"region, another by region-2015"):
         metric.merge(other)
     truth = annotation([(1, "xxxx......", 1.0)])
-    with pytest.raises(DataError, match="image 'a': the prediction has no object masks"):
+    with pytest.raises(DataError, match="image 'a': the prediction has no instance masks"):
         metric.update(Annotation(), truth, id="a")
-    with pytest.raises(DataError, match="image 'a': the ground truth has no object masks"):
+    with pytest.raises(DataError, match="image 'a': the ground truth has no instance masks"):
         metric.update(truth, Annotation(), id="a")
     with pytest.raises(DataError, match="image 'a': class 4 in the ground truth"):
         metric.update(truth, annotation([(4, "xxxx......", 1.0)]), id="a")

@@ -15,7 +15,7 @@ from pixelwise.errors import RecipeError
 from pixelwise.models.deeplab_v3 import VARIANTS, Cascade, build
 from pixelwise.types import Annotation, Sample
 from tests.models.weights import convolve, copy_weights, normalized, relative_error
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 CLASSES = 5
 

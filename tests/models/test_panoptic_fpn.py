@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from pixelwise.contracts import Sizes
 from pixelwise.errors import RecipeError
 from pixelwise.models import mask_rcnn
 from pixelwise.models.panoptic_fpn import Output, PanopticFPN, SemanticBranch, build
-from pixelwise.types import Batch
 from tests.contract.annotations import empty_annotation, random_batch
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.models.small_detectors import SIZE, SMALL, objects_batch, total
+from tests.perturbed import perturb_batch_norm
 
-SIZE = (64, 96)
-SMALL: dict[str, Any] = {
-    "num_classes": 5,
-    "thing_ids": (1, 3),
-    "backbone": "mobilenet_v2",
-    "channels": 16,
+THINGS = (1, 3)
+WITH_STUFF = {
+    **SMALL,
+    "thing_ids": THINGS,
     "semantic_channels": 8,
-    "box_width": 32,
-    "samples": 32,
-    "post_nms_topk": (60, 30),
-    "max_detections": 12,
     "score_threshold": 0.1,
     "smallest_stuff": 0,
 }
@@ -36,21 +29,12 @@ SMALL: dict[str, Any] = {
 
 def small(**changes: Any) -> PanopticFPN:
     torch.manual_seed(0)
-    network = build(**{**SMALL, **changes})
+    network = build(**{**WITH_STUFF, **changes})
     perturb_batch_norm(network)
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
     return network.eval()
-
-
-def things_batch() -> Batch:
-    batch = random_batch(SIZE, [(50, 71), (130, 33)])
-    truth = []
-    for one in batch.truth:
-        assert one.instances is not None
-        truth.append(replace(one, instances=one.instances[(one.instances.labels % 2 == 1).nonzero().flatten()]))
-    return replace(batch, truth=tuple(truth))
 
 
 @torch.no_grad()
@@ -86,12 +70,12 @@ def test_the_branch_of_the_paper() -> None:
 
 def test_a_branch_without_channels_is_refused() -> None:
     with pytest.raises(RecipeError, match="semantic_channels=0: at least 1"):
-        build(**{**SMALL, "semantic_channels": 0})
+        build(**{**WITH_STUFF, "semantic_channels": 0})
 
 
 def test_things_are_one_class_of_the_semantic_term() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     output = network.train()(batch.images, batch.valid_sizes, batch.truth)
     terms = network.loss(output, batch)
     assert terms["semantic"].weight == 0.5
@@ -105,14 +89,9 @@ def test_things_are_one_class_of_the_semantic_term() -> None:
     assert torch.allclose(terms["semantic"].sum / terms["semantic"].count, expected, atol=1e-5)
 
 
-def total(network: PanopticFPN, output: Output, batch: Batch) -> Tensor:
-    terms = network.loss(output, batch).values()
-    return torch.stack([term.weight * term.sum / term.count.clamp(min=1) for term in terms]).sum()
-
-
-def test_every_part_learns_also_in_half_precision() -> None:
+def test_every_part_trains_also_in_half_precision() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     with torch.autocast("cpu", torch.bfloat16):
         output = network.train()(batch.images, batch.valid_sizes, batch.truth)
     loss = total(network, output, batch)
@@ -160,9 +139,9 @@ def test_decoding_by_hand() -> None:
 
 
 @torch.no_grad()
-def test_answers_are_merged_at_the_original_size() -> None:
+def test_predictions_are_merged_at_the_original_size() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     for annotation, size in zip(
         network.decode(network(batch.images, batch.valid_sizes), Sizes.of(batch)), [(50, 71), (130, 33)], strict=True
     ):

@@ -17,7 +17,7 @@ from pixelwise.errors import RecipeError
 from pixelwise.models.pspnet import VARIANTS, build
 from pixelwise.types import Annotation, Sample
 from tests.models.weights import convolve, copy_weights, layers_as_they_run, normalized, relative_error
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 CLASSES = 4
 

@@ -14,25 +14,16 @@ from torchvision.ops import deform_conv2d, nms, roi_align
 
 from pixelwise.contracts import Sizes, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.models.upsnet import IGNORED, Output, SemanticHead, UPSNet, _inside_boxes, _some_of, build
+from pixelwise.models.upsnet import IGNORED, SemanticHead, UPSNet, _inside_boxes, _some_of, build
 from pixelwise.nn.roi_heads import RoIPooling
-from pixelwise.types import Annotation, Batch, Instances, Masks
+from pixelwise.types import Annotation, Instances, Masks
 from tests.contract.annotations import empty_annotation, random_batch
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.models.small_detectors import SIZE, SMALL, learned, objects_batch, total
+from tests.perturbed import perturb_batch_norm
 
-SIZE = (64, 96)
-SMALL: dict[str, Any] = {
-    "num_classes": 5,
-    "thing_ids": (1, 3),
-    "backbone": "mobilenet_v2",
-    "channels": 16,
-    "box_width": 32,
-    "samples": 32,
-    "post_nms_topk": (60, 30),
-    "max_detections": 12,
-    "score_threshold": 0.1,
-    "smallest_stuff": 0,
-}
+THINGS = (1, 3)
+WITH_STUFF = {**SMALL, "thing_ids": THINGS, "score_threshold": 0.1, "smallest_stuff": 0}
+
 CITYSCAPES = {
     "global_context": False,
     "semantic_layers": 2,
@@ -40,6 +31,23 @@ CITYSCAPES = {
     "roi_weight": 0.0,
     "panoptic_weight": 0.5,
 }
+
+
+def test_anchors_that_cross_the_border_are_not_trained_on() -> None:
+    """Those of objects at the border are none of the image's, so that nothing of the valid part's outside is learnt."""
+    batch = objects_batch(THINGS)
+    batch = replace(batch, valid_sizes=torch.tensor([[64, 96], [64, 40]]))
+    network = small()
+    assert (network.rpn.allowed_border, network.rpn.min_pos_iou) == (0, None)
+    network.rpn.samples = 10**6
+    output = learned(network, batch)
+    anchors = torch.cat(network.rpn([torch.zeros(1, 16, 64 // s, 96 // s) for s in (4, 8, 16, 32, 64)], SIZE).anchors)
+    counts = []
+    for height, width in batch.valid_sizes.tolist():
+        inside = (anchors >= 0).all(dim=1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+        counts.append(int(inside.sum()))
+    found = [len(logits) for logits in output.objects.anchor_logits]
+    assert all(0 < one <= count < len(anchors) / 2 for one, count in zip(found, counts, strict=True))
 
 
 def perturb(network: nn.Module) -> None:
@@ -53,30 +61,10 @@ def perturb(network: nn.Module) -> None:
 
 def small(**changes: Any) -> UPSNet:
     torch.manual_seed(0)
-    network = build(**{**SMALL, **changes})
+    network = build(**{**WITH_STUFF, **changes})
     perturb_batch_norm(network)
     perturb(network)
     return network.eval()
-
-
-def things_batch(**arguments: Any) -> Batch:
-    """Objects of classes 1 and 3; classes 0, 2 and 4 are stuff."""
-    batch = random_batch(SIZE, [(50, 71), (130, 33)], **arguments)
-    truth = []
-    for one in batch.truth:
-        assert one.instances is not None
-        truth.append(replace(one, instances=one.instances[(one.instances.labels % 2 == 1).nonzero().flatten()]))
-    return replace(batch, truth=tuple(truth))
-
-
-def learned(network: UPSNet, batch: Batch, seed: int = 0) -> Output:
-    torch.manual_seed(seed)
-    return network.train()(batch.images, batch.valid_sizes, batch.truth)
-
-
-def total(network: UPSNet, output: Output, batch: Batch) -> Tensor:
-    terms = network.loss(output, batch).values()
-    return torch.stack([term.weight * term.sum / term.count.clamp(min=1) for term in terms]).sum()
 
 
 # ---- the semantic head
@@ -119,13 +107,13 @@ def test_group_norm_follows_each_convolution() -> None:
     assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(32, 128), (32, 64), (32, 64)]
 
 
-# ---- learning
+# ---- training
 
 
 @pytest.mark.parametrize("changes", [{}, CITYSCAPES, {"has_unknown": False}, {"inclusive_boxes": True}])
-def test_every_setting_learns_and_answers(changes: dict[str, Any]) -> None:
+def test_every_setting_trains_and_predicts(changes: dict[str, Any]) -> None:
     network = small(**changes)
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     output = learned(network, batch)
     terms = network.loss(output, batch)
     assert ("roi" in terms) == (network.roi_pooling is not None)
@@ -153,7 +141,7 @@ def test_weights_of_the_terms() -> None:
         (CITYSCAPES, {"semantic": 1.0, "panoptic": 0.5}),
     ):
         network = small(**changes)
-        batch = things_batch()
+        batch = objects_batch(THINGS)
         terms = network.loss(learned(network, batch), batch)
         own = {name: term.weight for name, term in terms.items() if name in ("semantic", "roi", "panoptic")}
         assert own == expected
@@ -162,7 +150,7 @@ def test_weights_of_the_terms() -> None:
 
 def test_the_semantic_term_is_cross_entropy_of_every_pixel() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     output = learned(network, batch)
     term = network.loss(output, batch)["semantic"]
     enlarged = F.interpolate(output.logits, size=SIZE, mode="bilinear", align_corners=False)
@@ -174,7 +162,7 @@ def test_the_semantic_term_is_cross_entropy_of_every_pixel() -> None:
 def test_the_roi_term_scores_pooled_features() -> None:
     """The paper's order: features are pooled inside the true boxes, then scored; true classes at whole pixels."""
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     seen: list[Tensor] = []
     hook = network.semantic_head.score.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     output = learned(network, batch)
@@ -209,7 +197,7 @@ def test_classes_inside_a_box_of_a_fraction_of_a_pixel() -> None:
     assert inside[1].unique().tolist() == list(range(12))
 
 
-def test_a_part_of_the_objects_is_seen() -> None:
+def test_a_part_of_the_objects_is_sampled() -> None:
     """Seven of ten, at least one; the pixels of the others are unknown."""
     masks = torch.zeros(10, *SIZE, dtype=torch.bool)
     for number in range(10):
@@ -236,7 +224,7 @@ def test_a_part_of_the_objects_is_seen() -> None:
 
 def test_crowds_are_unknown() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     truth = []
     for one in batch.truth:
         assert one.instances is not None
@@ -264,9 +252,9 @@ def test_images_without_objects_have_finite_losses() -> None:
     assert all(one.grad is None or torch.isfinite(one.grad).all() for one in network.parameters())
 
 
-def test_it_learns_in_half_precision() -> None:
+def test_it_trains_in_half_precision() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     with torch.autocast("cpu", torch.bfloat16):
         output = learned(network, batch)
     loss = total(network, output, batch)
@@ -275,14 +263,14 @@ def test_it_learns_in_half_precision() -> None:
     assert torch.isfinite(loss)
 
 
-def test_losses_without_truth_are_named() -> None:
+def test_losses_without_ground_truth_are_named() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     with pytest.raises(DataError, match="without ground truth"), torch.no_grad():
         network.loss(network(batch.images), batch)
 
 
-# ---- answers
+# ---- predictions
 
 
 @torch.no_grad()
@@ -301,7 +289,7 @@ def test_better_objects_suppress_those_of_other_classes() -> None:
 
 
 @torch.no_grad()
-def test_padding_changes_no_answer() -> None:
+def test_padding_changes_no_prediction() -> None:
     """But for the mean of the padded map, which Cityscapes' setting is without."""
     network = small(**CITYSCAPES).double()
     nn.init.normal_(network.semantic_head.score.weight, std=3.0)  # so that pixels differ
@@ -322,9 +310,9 @@ def test_padding_changes_no_answer() -> None:
 
 
 @torch.no_grad()
-def test_an_output_that_is_learnt_from_shows_stuff_alone() -> None:
+def test_an_output_of_training_shows_stuff_alone() -> None:
     network = small()
-    batch = things_batch()
+    batch = objects_batch(THINGS)
     for annotation in network.decode(learned(network, batch), Sizes.of(batch)):
         assert annotation.panoptic is not None
         assert set(annotation.panoptic.labels.tolist()) <= {0, 2, 4}
@@ -379,4 +367,4 @@ def test_impossible_arguments_are_refused() -> None:
         ({"deformable_backbone": True}, "takes a ResNet"),
     ):
         with pytest.raises(RecipeError, match=text):
-            plain(**{**SMALL, **changes})
+            plain(**{**WITH_STUFF, **changes})

@@ -20,76 +20,26 @@ from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact import (
     Detections,
     MaskIoUNet,
-    hard_negatives,
-    inside_boxes,
-    match_anchors,
-    suppress_fast,
-    suppress_ordinarily,
+    match_instances,
 )
-from pixelwise.ops.boxes import scale_boxes
+from pixelwise.ops.boxes import inside_boxes, scale_boxes
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, fit
-from pixelwise.types import Annotation, Batch, Instances, Masks
+from pixelwise.types import Annotation, Instances
 from tests.drawn_scenes import LABELS, DrawnScenes
+from tests.models.small_yolact import (
+    CLASSES,
+    SIZE,
+    batch_of,
+    ellipses,
+    iou,
+    losses_by_loops,
+    matched_by_loops,
+    small_yolact,
+    suppressed_by_loops,
+)
 
-SIZE = (96, 128)
-CLASSES = 6
 GRIDS = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
-
-
-def small(**arguments: Any) -> yolact.YOLACT:
-    """The smallest, whose scores are spread out so that some become detections."""
-    torch.manual_seed(0)
-    system = yolact.build(num_classes=CLASSES, backbone="mobilenet_v2", channels=32, prototypes=8, **arguments)
-    for module in system.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-    with torch.no_grad():
-        output = system.train()(torch.rand(2, 3, *SIZE))
-        system.head.classes.weight *= 1.5 / output.logits.std()
-        system.head.coefficients.weight *= 4
-    return system.eval()
-
-
-def ellipses(seed: int, count: int, *, crowds: int = 0, size: tuple[int, int] = SIZE) -> Annotation:
-    """Objects in tight boxes."""
-    generator = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
-    masks: list[Tensor] = []
-    for number in range(count + crowds):
-        radius = 10 + torch.rand(2, generator=generator) * (14 if number < count else 30)
-        centre = torch.rand(2, generator=generator) * torch.tensor(size)
-        masks.append(((y - centre[0]) / radius[0]) ** 2 + ((x - centre[1]) / radius[1]) ** 2 < 1)
-    packed = Masks.from_dense(torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool))
-    return Annotation(
-        instances=Instances(
-            boxes=packed.boxes.float(),
-            labels=torch.randint(1, CLASSES, (count + crowds,), generator=generator),
-            masks=packed,
-            crowd=torch.arange(count + crowds) >= count,
-        )
-    )
-
-
-def batch_of(*truth: Annotation, original: tuple[int, int] = SIZE, valid: tuple[int, int] = SIZE) -> Batch:
-    count = len(truth)
-    return Batch(
-        images=torch.rand(count, 3, *SIZE, generator=torch.Generator().manual_seed(3)),
-        valid_sizes=torch.tensor([valid] * count),
-        original_sizes=torch.tensor([original] * count),
-        truth=truth,
-        ids=tuple(f"image {index}" for index in range(count)),
-        clip_index=torch.arange(count),
-        frame_index=torch.zeros(count, dtype=torch.int64),
-    )
-
-
-def iou(one: list[float], other: list[float]) -> float:
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
-    return width * height / (sum(areas) - width * height)
 
 
 # ---- the network
@@ -99,7 +49,7 @@ def iou(one: list[float], other: list[float]) -> float:
 @pytest.mark.parametrize("scales", [1, 3])
 @torch.no_grad()
 def test_anchors_are_those_of_the_definition(shape: str, scales: int) -> None:
-    system = small(anchors=shape, anchor_scales=scales)
+    system = small_yolact(anchors=shape, anchor_scales=scales)
     height, width = SIZE
     wanted = []
     for (rows, columns), base in zip(GRIDS, (24, 48, 96, 192, 384), strict=True):
@@ -114,25 +64,25 @@ def test_anchors_are_those_of_the_definition(shape: str, scales: int) -> None:
                         box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
                         wanted.append(box)
     output = system(torch.rand(1, 3, *SIZE))
-    torch.testing.assert_close(output.anchors[0], torch.tensor(wanted), atol=1e-4, rtol=1e-5)
-    assert output.logits.shape == (1, len(wanted), CLASSES)
+    torch.testing.assert_close(output.predictions.anchors[0], torch.tensor(wanted), atol=1e-4, rtol=1e-5)
+    assert output.predictions.logits.shape == (1, len(wanted), CLASSES)
 
 
 @torch.no_grad()
 def test_sizes_at_550_pixels_are_the_papers() -> None:
-    system = small()
+    system = small_yolact()
     output = system(torch.rand(1, 3, 550, 550))
-    assert output.logits.shape == (1, 19_248, CLASSES)
-    assert output.prototypes.shape == (1, 8, 138, 138)
+    assert output.predictions.logits.shape == (1, 19_248, CLASSES)
+    assert output.predictions.prototypes.shape == (1, 8, 138, 138)
     assert 3 * 3 * sum(side**2 for side in (69, 35, 18, 9, 5)) == 57_744
-    first = output.anchors[0, :3]
+    first = output.predictions.anchors[0, :3]
     sides = (first[:, 2:] - first[:, :2]).tolist()
     assert [round(width, 2) for width, _ in sides] == [24.0, 16.97, 33.94]
     assert [round(height, 2) for _, height in sides] == [24.0, 16.97, 33.94]
-    assert (output.prototypes >= 0).all()
-    assert output.prototypes.any()
-    assert (output.coefficients.abs() <= 1).all()
-    assert (output.coefficients < 0).any()
+    assert (output.predictions.prototypes >= 0).all()
+    assert output.predictions.prototypes.any()
+    assert (output.predictions.coefficients.abs() <= 1).all()
+    assert (output.predictions.coefficients < 0).any()
 
 
 def test_the_number_of_weights_is_the_papers() -> None:
@@ -170,50 +120,18 @@ def test_impossible_words_are_refused(name: str, text: str) -> None:
 
 @torch.no_grad()
 def test_padding_does_not_matter() -> None:
-    system = small()
+    system = small_yolact()
     images = torch.rand(1, 3, *SIZE)
     sizes = torch.tensor([[70, 90]])
     other = images.clone()
     other[:, :, 70:] = 0.3
     other[:, :, :, 90:] = 0.9
     one, two = system(images, sizes=sizes), system(other, sizes=sizes)
-    assert torch.equal(one.logits, two.logits)
-    assert not torch.equal(one.logits, system(images).logits)
+    assert torch.equal(one.predictions.logits, two.predictions.logits)
+    assert not torch.equal(one.predictions.logits, system(images).predictions.logits)
 
 
 # ---- matching
-
-
-def matched_by_loops(anchors: list[list[float]], truth: Instances, size: tuple[int, int]) -> list[int]:
-    """The object, -1 for background, -2 for neutral."""
-    boxes, crowd = truth.boxes.tolist(), truth.crowd.tolist()
-    limits = (4 / 550 * size[1], 4 / 550 * size[0])
-    wanted = [
-        index
-        for index, (x1, y1, x2, y2) in enumerate(boxes)
-        if not crowd[index] and x2 - x1 >= limits[0] and y2 - y1 >= limits[1]
-    ]
-    overlaps = {index: [iou(boxes[index], anchor) for anchor in anchors] for index in wanted}
-    result = []
-    for place in range(len(anchors)):
-        best = max(wanted, key=lambda index: overlaps[index][place], default=None)
-        value = 0.0 if best is None else overlaps[best][place]
-        result.append(best if value >= 0.5 else -2 if value >= 0.4 else -1)
-    free = [*wanted]
-    taken: set[int] = set()
-    while free:
-        pairs = [(overlaps[index][place], -index, -place) for index in free for place in range(len(anchors))]
-        _, index, place = max(pair for pair in pairs if -pair[2] not in taken)
-        result[-place] = -index
-        free.remove(-index)
-        taken.add(-place)
-    for place, (x1, y1, x2, y2) in enumerate(anchors):
-        for region in (box for box, is_crowd in zip(boxes, crowd, strict=True) if is_crowd):
-            width, height = min(x2, region[2]) - max(x1, region[0]), min(y2, region[3]) - max(y1, region[1])
-            covered = max(0, width) * max(0, height) / ((x2 - x1) * (y2 - y1))
-            if covered > 0.7 and result[place] < 0:
-                result[place] = -2
-    return result
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -229,7 +147,7 @@ def test_matching_follows_the_definition(seed: int) -> None:
         labels=torch.ones(9, dtype=torch.int64),
         crowd=torch.tensor([False] * 7 + [True] * 2),
     )
-    found = match_anchors(anchors, truth, SIZE)
+    found = match_instances(anchors, truth, SIZE)
     assert found.tolist() == matched_by_loops(anchors.tolist(), truth, SIZE)
     assert set(range(1, 7)) <= set(found.tolist()), "every object has an anchor"
     assert {-1, -2} <= set(found.tolist())
@@ -240,91 +158,26 @@ def test_the_best_pair_is_taken_first() -> None:
     # both objects overlap the first anchor most; the second overlaps it more, so the first gets its second best
     anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 30, 30], [50, 50, 60, 60]])
     truth = Instances(boxes=torch.tensor([[0.0, 0, 10, 6], [0, 0, 10, 9]]), labels=torch.tensor([1, 2]))
-    assert match_anchors(anchors, truth, SIZE).tolist() == [1, 0, -1]
+    assert match_instances(anchors, truth, SIZE).tolist() == [1, 0, -1]
     nothing = Instances(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
-    assert match_anchors(anchors, nothing, SIZE).tolist() == [-1, -1, -1]
+    assert match_instances(anchors, nothing, SIZE).tolist() == [-1, -1, -1]
 
 
-def test_three_negatives_for_each_object_are_the_hardest() -> None:
-    objects = torch.tensor([0, -1, -1, -2, -1, -1, -1, -1])
-    background = torch.tensor([0.0, 5, 1, -9, 3, 2, 4, -1])
-    logits = torch.stack([background, torch.zeros(8), torch.zeros(8)], dim=1)
-    # those that are least of background: scores -1, 1 and 2; the neutral -9 does not count
-    assert hard_negatives(logits, objects).nonzero().flatten().tolist() == [2, 5, 7]
-    assert not hard_negatives(logits, torch.full((8,), -1)).any()
-    assert hard_negatives(logits, torch.tensor([0, 1, 2, 3, 4, 5, -2, -1])).nonzero().flatten().tolist() == [7]
-
-
-# ---- suppression and masks
-
-
-def test_fast_nms_lets_the_suppressed_suppress() -> None:
-    # each overlaps the next by 6/14 of the union, the first and the third by 2/18
-    boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])
-    scores = torch.tensor([[0.9], [0.8], [0.7]])
-    fast, _ = suppress_fast(boxes, scores, threshold=0.4, per_class=200)
-    ordinary, _ = suppress_ordinarily(boxes, scores, threshold=0.4, per_class=200, smallest_score=0.05)
-    assert fast.tolist() == [0]
-    assert ordinary.tolist() == [0, 2]
-
-
-def suppressed_by_loops(
-    boxes: list[list[float]], scores: list[list[float]], *, per_class: int, fast: bool
-) -> list[tuple[float, int, int]]:
-    """Score, box and class of those that stay, best first."""
-    kept = []
-    for number in range(len(scores[0])):
-        order = sorted(range(len(boxes)), key=lambda index: -scores[index][number])[:per_class]
-        if not fast:
-            order = [index for index in order if scores[index][number] > 0.3]
-        stays: list[int] = []
-        for rank, index in enumerate(order):
-            rivals = order[:rank] if fast else stays
-            if all(iou(boxes[index], boxes[rival]) <= 0.5 for rival in rivals):
-                stays.append(index)
-        kept += [(scores[index][number], index, number) for index in stays]
-    return sorted(kept, reverse=True)
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_suppression_follows_the_definition(fast: bool) -> None:
-    generator = torch.Generator().manual_seed(5)
-    corners = torch.rand(60, 2, generator=generator) * 40
-    boxes = torch.cat([corners, corners + 10 + 20 * torch.rand(60, 2, generator=generator)], dim=1)
-    scores = torch.rand(60, 4, generator=generator)
-    if fast:
-        found = suppress_fast(boxes, scores, threshold=0.5, per_class=25)
-    else:
-        found = suppress_ordinarily(boxes, scores, threshold=0.5, per_class=25, smallest_score=0.3)
-    wanted = suppressed_by_loops(boxes.tolist(), scores.tolist(), per_class=25, fast=fast)
-    assert [(index, number) for _, index, number in wanted] == list(
-        zip(*(part.tolist() for part in found), strict=True)
-    )
-    none = torch.zeros(0, 4)
-    assert not len(suppress_fast(none, none, threshold=0.5, per_class=25)[0])
-
-
-def test_a_crop_has_a_margin_of_one_cell() -> None:
-    # 8×8 cells of 10 pixels; 25…45 is 2.5…4.5 cells: from 1.5 up to but not including 5.5
-    inside = inside_boxes(torch.tensor([[25.0, 25, 45, 30], [75, -20, 500, 5]]), (80, 80), (8, 8))
-    assert inside[0].any(dim=0).nonzero().flatten().tolist() == [2, 3, 4, 5]
-    assert inside[0].any(dim=1).nonzero().flatten().tolist() == [2, 3]
-    assert inside[1].any(dim=0).nonzero().flatten().tolist() == [7]
-    assert inside[1].any(dim=1).nonzero().flatten().tolist() == [0, 1]
+# ---- detections and masks
 
 
 @pytest.mark.parametrize("arguments", [{}, {"nms": "ordinary"}, {"rescores_masks": True}])
 @torch.no_grad()
 def test_detections_follow_the_definition(arguments: dict[str, Any]) -> None:
-    system = small(max_detections=12, **arguments).double()
+    system = small_yolact(max_detections=12, **arguments).double()
     output = system(batch_of(ellipses(0, 2), ellipses(1, 2)).images.double())
     for index, found in enumerate(output.detections):
-        scores = output.logits[index].softmax(dim=1)[:, 1:]
+        scores = output.predictions.logits[index].softmax(dim=1)[:, 1:]
         kept = [place for place in range(len(scores)) if scores[place].max() > 0.05]
         boxes = []
         for place in kept:
-            x1, y1, x2, y2 = output.anchors[index, place].tolist()
-            dx, dy, dw, dh = output.deltas[index, place].tolist()
+            x1, y1, x2, y2 = output.predictions.anchors[index, place].tolist()
+            dx, dy, dw, dh = output.predictions.deltas[index, place].tolist()
             x, y = (x1 + x2) / 2 + 0.1 * dx * (x2 - x1), (y1 + y2) / 2 + 0.1 * dy * (y2 - y1)
             w, h = (x2 - x1) * math.exp(0.2 * dw), (y2 - y1) * math.exp(0.2 * dh)
             boxes.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
@@ -337,9 +190,9 @@ def test_detections_follow_the_definition(arguments: dict[str, Any]) -> None:
         assert len(found.scores) == len(wanted) == 12
         expected = []
         for score, number, channel in wanted:
-            mask = torch.zeros(output.prototypes.shape[2:], dtype=torch.float64)
+            mask = torch.zeros(output.predictions.prototypes.shape[2:], dtype=torch.float64)
             for prototype, coefficient in zip(
-                output.prototypes[index], output.coefficients[index, kept[number]], strict=True
+                output.predictions.prototypes[index], output.predictions.coefficients[index, kept[number]], strict=True
             ):
                 mask += prototype * coefficient
             mask = mask.sigmoid()
@@ -374,7 +227,7 @@ def ordinary_by_loops(boxes: list[list[float]], scores: list[list[float]]) -> li
 
 @torch.no_grad()
 def test_thresholds_may_be_changed_on_the_module() -> None:
-    system = small()
+    system = small_yolact()
     images = batch_of(ellipses(0, 2)).images
     every = system(images).detections[0].scores
     system.thresholds = Thresholds(float(every[5]), 12)
@@ -389,7 +242,7 @@ def test_thresholds_may_be_changed_on_the_module() -> None:
 @pytest.mark.parametrize(("original", "valid"), [((96, 128), SIZE), ((301, 173), SIZE), ((60, 211), (70, 90))])
 def test_masks_are_the_whole_ones_enlarged(original: tuple[int, int], valid: tuple[int, int]) -> None:
     """The crop is made on the prototypes' grid, then the whole grid is enlarged, then it is cut at a half."""
-    system = small(nms="ordinary")
+    system = small_yolact(nms="ordinary")
     generator = torch.Generator().manual_seed(2)
     grid = (SIZE[0] // 4, SIZE[1] // 4)
     boxes = torch.tensor([[-8.0, 10, 30, 60], [60, 3, 140, 120], [20, 20, 23, 24], [85, 60, 89, 69], [500, 0, 600, 10]])
@@ -436,75 +289,11 @@ def test_masks_are_the_whole_ones_enlarged(original: tuple[int, int], valid: tup
 # ---- losses
 
 
-def smooth_l1(value: float) -> float:
-    return 0.5 * value * value if abs(value) < 1 else abs(value) - 0.5
-
-
-def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    return F.interpolate(mask[None, None].double(), grid, mode="bilinear", align_corners=False)[0, 0] > 0.5
-
-
-def losses_by_loops(output: Any, truths: list[Instances], *, mask_iou: nn.Module | None) -> dict[str, float]:
-    """Before the weights, divided by the anchors that stand for objects (the semantic one by the images)."""
-    totals = {"class": 0.0, "box": 0.0, "mask": 0.0, "semantic": 0.0, "mask_iou": 0.0}
-    count = 0
-    for index, truth in enumerate(truths):
-        matches = matched_by_loops(output.anchors[index].tolist(), truth, SIZE)
-        assert output.comparison.objects[index].tolist() == matches
-        log_odds = output.logits[index].log_softmax(dim=1)
-        positives = [place for place, match in enumerate(matches) if match >= 0]
-        background = [place for place, match in enumerate(matches) if match == -1]
-        hardest = sorted(background, key=lambda place: float(log_odds[place, 0]))[: 3 * len(positives)]
-        count += len(positives)
-        totals["class"] -= sum(float(log_odds[place, 0]) for place in hardest)
-        rows, columns = output.prototypes.shape[2:]
-        dense = truth.masks.dense()
-        drawn = output.comparison.masked[index].tolist()
-        assert set(drawn) <= set(positives)
-        for place in positives:
-            match = matches[place]
-            totals["class"] -= float(log_odds[place, truth.labels[match]])
-            x1, y1, x2, y2 = truth.boxes[match].tolist()
-            a1, b1, a2, b2 = output.anchors[index, place].tolist()
-            coded = (
-                ((x1 + x2) / 2 - (a1 + a2) / 2) / (a2 - a1) / 0.1,
-                ((y1 + y2) / 2 - (b1 + b2) / 2) / (b2 - b1) / 0.1,
-                math.log((x2 - x1) / (a2 - a1)) / 0.2,
-                math.log((y2 - y1) / (b2 - b1)) / 0.2,
-            )
-            deltas = output.deltas[index, place].tolist()
-            totals["box"] += sum(smooth_l1(one - other) for one, other in zip(deltas, coded, strict=True))
-            if place not in drawn:
-                continue
-            mask = torch.einsum("c,chw->hw", output.coefficients[index, place], output.prototypes[index]).sigmoid()
-            left, right = max(x1 / SIZE[1] * columns - 1, 0), min(x2 / SIZE[1] * columns + 1, columns)
-            top, bottom = max(y1 / SIZE[0] * rows - 1, 0), min(y2 / SIZE[0] * rows + 1, rows)
-            across, down = torch.arange(columns), torch.arange(rows)
-            crop = ((down >= top) & (down < bottom))[:, None] & ((across >= left) & (across < right))[None, :]
-            wanted = on_grid(dense[match], (rows, columns))
-            total = F.binary_cross_entropy(mask * crop, wanted.double(), reduction="sum")
-            cells = (x2 - x1) / SIZE[1] * columns * (y2 - y1) / SIZE[0] * rows
-            totals["mask"] += float(total) / cells * len(positives) / len(drawn)
-            if mask_iou is not None and wanted.sum() > 25:
-                seen = (mask * crop) > 0.5
-                overlap = float((seen & wanted).sum() / (seen | wanted).sum())
-                guess = mask_iou((mask * crop)[None])[0, truth.labels[match] - 1]
-                totals["mask_iou"] += smooth_l1(float(guess) - overlap)
-        logits = output.comparison.semantic_logits[index]
-        classes = torch.zeros_like(logits)
-        for label, mask, is_crowd in zip(truth.labels, dense, truth.crowd, strict=True):
-            if not is_crowd:
-                classes[label - 1][on_grid(mask, logits.shape[1:])] = 1
-        total = F.binary_cross_entropy(logits.sigmoid(), classes, reduction="sum")
-        totals["semantic"] += float(total) / (logits.shape[1] * logits.shape[2])
-    return {name: total / (len(truths) if name == "semantic" else count) for name, total in totals.items()}
-
-
 @pytest.mark.parametrize(("plus", "limit"), [(False, 100), (False, 2), (True, 100)])
 def test_the_losses_follow_the_definition(plus: bool, limit: int) -> None:
     arguments = {"anchors": "ratios", "anchor_scales": 3, "rescores_masks": True} if plus else {}
     sizes = (100, 150, 200, 250, 300)  # so that objects of so small an image are not only forced on their anchors
-    system = small(masks_to_train=limit, anchor_sizes=sizes, **arguments).double()
+    system = small_yolact(masks_to_train=limit, anchor_sizes=sizes, **arguments).double()
     with torch.no_grad():
         for parameter in system.mask_iou.parameters() if system.mask_iou is not None else ():
             parameter += 0.02  # else the last ReLU gives nothing but zeros
@@ -525,12 +314,12 @@ def test_the_losses_follow_the_definition(plus: bool, limit: int) -> None:
         found = float((term.sum / term.count).detach())
         assert found == pytest.approx(wanted[name], rel=1e-6)
         assert found > 0
-    chosen = [len(anchors) for anchors in output.comparison.masked]
+    chosen = [len(anchors) for anchors in output.masked]
     assert max(chosen) == limit if limit == 2 else max(chosen) > 4
 
 
 def test_without_objects_there_is_nothing_but_the_semantic_loss() -> None:
-    system = small(rescores_masks=True).train()
+    system = small_yolact(rescores_masks=True).train()
     truth = (ellipses(0, 0), ellipses(1, 0, crowds=1))
     batch = batch_of(*truth)
     terms = system.loss(system(batch.images, truth=truth), batch)
@@ -542,21 +331,20 @@ def test_without_objects_there_is_nothing_but_the_semantic_loss() -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_saturated_masks_still_learn() -> None:
+def test_saturated_masks_still_have_gradients() -> None:
     """A mask that is wrong by far has the full gradient, which a sigmoid in float32 would lose."""
-    system = small().train()
+    system = small_yolact().train()
     truth = (ellipses(0, 2),)
     batch = batch_of(*truth)
     output = system(batch.images, truth=truth)
-    logits = tuple(torch.full_like(mask, -300.0).requires_grad_() for mask in output.comparison.mask_logits)
-    compared = output.comparison._replace(mask_logits=logits)
-    term = system.loss(output._replace(comparison=compared), batch)["mask"]
+    logits = tuple(torch.full_like(mask, -300.0).requires_grad_() for mask in output.mask_logits)
+    term = system.loss(output._replace(mask_logits=logits), batch)["mask"]
     (gradient,) = torch.autograd.grad(term.sum, logits)
     assert gradient.min() < -1e-4
     assert torch.isfinite(gradient).all()
 
 
-def test_the_mask_iou_network_sees_small_grids_too() -> None:
+def test_the_mask_iou_network_takes_small_grids_too() -> None:
     network = MaskIoUNet(3)
     masks = torch.rand(2, 24, 32)
     padded = F.pad(masks, (0, 63 - 32, 0, 63 - 24))
@@ -570,20 +358,20 @@ def test_the_mask_iou_network_sees_small_grids_too() -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    system = small().train()
+    system = small_yolact().train()
     batch = batch_of(ellipses(0, 2))
     with pytest.raises(DataError, match="without ground truth"):
         system.loss(system(batch.images), batch)
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, truth=(Annotation(),))
     boxes = Annotation(instances=Instances(boxes=torch.tensor([[0.0, 0, 50, 50]]), labels=torch.tensor([1])))
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system.loss(system(batch.images, truth=(boxes,)), batch_of(boxes))
 
 
 @torch.no_grad()
 def test_class_ids_need_not_follow_each_other() -> None:
-    system = small()
+    system = small_yolact()
     other = yolact.build(num_classes=12, thing_ids=[3, 4, 7, 9, 11], backbone="mobilenet_v2", channels=32, prototypes=8)
     other.load_state_dict(system.state_dict())
     batch = batch_of(Annotation())
@@ -612,15 +400,17 @@ def test_training_feeds_what_prediction_feeds(size: tuple[int, int], video: bool
         Fit.start(system, stage),
         scenes,
         accelerator=Accelerator(cpu=True),
-        input_size=64,
+        resize=ResizeRule(length=64),
         labels=LABELS,
         seed=0,
         workers=0,
     ):
         pass
     ((images, truth),) = fed
-    predictor = Predictor(system, ModelCard("instance", system.__module__, LABELS, input_size=64), device="cpu")
-    wanted = predictor.prepare(scenes[0].image, 64)[0]
+    predictor = Predictor(
+        system, ModelCard("instance", system.__module__, LABELS, resize=ResizeRule(length=64)), device="cpu"
+    )
+    wanted = predictor.prepare(scenes[0].image)[0]
     assert wanted.shape == (3, 64, 64)
     objects = scenes[0].truth.instances
     assert objects is not None

@@ -14,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from pixelwise.errors import RecipeError
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.fpn import FPN, pyramid_maps
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 WIDTHS = (6, 10, 14)
 SIZES = ((25, 33), (13, 17), (7, 9))

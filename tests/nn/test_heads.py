@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models.segmentation import fcn as theirs_fcn
 
 from pixelwise.nn.heads import FCNHead
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 
 @torch.no_grad()

@@ -92,7 +92,7 @@ def test_nothing_at_all() -> None:
     assert not panoptic.ids.any()
 
 
-def test_crowds_and_what_is_no_thing_are_left_out() -> None:
+def test_crowds_and_what_is_no_thing_are_skipped() -> None:
     found = instances(rectangles((0, 0, 2, 4), (2, 0, 4, 4)), [1, 0], [0.9, 0.8])
     crowd = Instances(found.boxes, found.labels, found.masks, found.scores, crowd=torch.tensor([True, False]))
     panoptic = merge_segments(torch.ones(SIZE, dtype=torch.uint8), crowd, num_classes=2, things=(1,))
@@ -101,8 +101,8 @@ def test_crowds_and_what_is_no_thing_are_left_out() -> None:
 
 def test_objects_that_cannot_be_merged_are_named() -> None:
     found = instances(rectangles((0, 0, 2, 2)), [1], [0.9])
-    with pytest.raises(DataError, match="semantic map of 5×4, objects of 4×4"):
+    with pytest.raises(DataError, match="semantic map of 5×4, instances of 4×4"):
         merge_segments(torch.zeros(5, 4, dtype=torch.uint8), found, num_classes=2, things=(1,))
     bare = Instances(found.boxes, found.labels, None, found.scores)
-    with pytest.raises(DataError, match="have not"):
+    with pytest.raises(DataError, match="have none"):
         merge_segments(torch.zeros(SIZE, dtype=torch.uint8), bare, num_classes=2, things=(1,))

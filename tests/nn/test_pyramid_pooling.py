@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pixelwise.errors import RecipeError
 from pixelwise.nn.pyramid_pooling import PyramidPooling
 from tests.models.weights import convolve, relative_error
-from tests.nn.test_backbones import perturb_batch_norm
+from tests.perturbed import perturb_batch_norm
 
 
 def grid_of(x: Tensor, cells: int, pooling: str) -> Tensor:

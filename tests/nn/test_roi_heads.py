@@ -22,7 +22,7 @@ from pixelwise.nn.roi_heads import (
 )
 from pixelwise.ops.boxes import RCNN_WEIGHTS, encode_boxes, pairwise_iou
 from pixelwise.types import Instances, Masks
-from tests.ops.test_boxes import random_boxes
+from tests.random_boxes import random_boxes
 
 STRIDES = (4, 8, 16, 32)
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from pixelwise.contracts import Optimizer, Stage
-from pixelwise.errors import RecipeError
 from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.training.optimizer import build_optimizer, schedule_factor, set_rates, weight_average
 
@@ -70,6 +69,47 @@ def test_poly_falls_by_step() -> None:
     assert schedule_factor(warm, 4) == pytest.approx(0.5 * 0.96**0.9)
 
 
+@pytest.mark.parametrize(
+    ("stage", "factors"),
+    [
+        (Stage(steps=100, schedule="fixed"), {0: 1, 99: 1}),
+        (Stage(steps=100, schedule="cosine"), {0: 1, 25: 0.5 + 0.5**1.5, 50: 0.5, 75: 0.5 - 0.5**1.5}),
+        (Stage(steps=100, schedule="step", milestones=(60, 80)), {0: 1, 59: 1, 60: 0.1, 79: 0.1, 80: 0.01, 99: 0.01}),
+        (Stage(steps=100, schedule="step", milestones=(60,), gamma=0.5), {59: 1, 60: 0.5}),
+        (
+            Stage(steps=100, schedule="fixed", warmup_steps=10, warmup_factor=0.1),
+            {0: 0.1, 1: 0.19, 5: 0.55, 9: 0.91, 10: 1},
+        ),
+        (Stage(steps=100, schedule="fixed", warmup_steps=10), {0: 0.1, 8: 0.9, 9: 1, 10: 1}),
+        (
+            Stage(steps=100, schedule="fixed", warmup="constant", warmup_steps=10, warmup_factor=0.25),
+            {0: 0.25, 9: 0.25, 10: 1},
+        ),
+        (
+            Stage(steps=100, schedule="step", milestones=(5,), warmup_steps=10, warmup_factor=0.1),
+            {4: 0.46, 5: 0.055, 10: 0.1},
+        ),
+    ],
+)
+def test_schedules_and_warm_ups_equal_their_formulas(stage: Stage, factors: dict[int, float]) -> None:
+    assert {step: schedule_factor(stage, step) for step in factors} == pytest.approx(factors)
+
+
+def test_step_decay_with_a_warm_up_equals_torchs_schedulers() -> None:
+    """torch multiplies by `LinearLR` and `MultiStepLR`, as torchvision's references do."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedulers = [
+        torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1e-3, total_iters=20),
+        torch.optim.lr_scheduler.MultiStepLR(optimizer, [60, 80], gamma=0.1),
+    ]
+    stage = Stage(steps=100, schedule="step", milestones=(60, 80), warmup_steps=20, warmup_factor=1e-3)
+    for step in range(100):
+        assert schedule_factor(stage, step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6), step
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
 def test_rates_follow_the_factor_from_their_start() -> None:
     optimizer = build_optimizer(Headed(nn.Conv2d(1, 1, 1)), Optimizer(lr=0.2, head_lr_multiplier=2))
     for factor in (0.5, 0.25):
@@ -105,8 +145,3 @@ def test_average_equals_the_formula_and_counts_batches_exactly() -> None:
         expected = decay * expected + (1 - decay) * step
     assert float(average.module.weight.detach()) == pytest.approx(expected, rel=1e-5)
     assert int(average.module.num_batches_tracked) == 39
-
-
-def test_unknown_optimizers_are_refused() -> None:
-    with pytest.raises(RecipeError, match="sgd or adamw"):
-        build_optimizer(Headed(nn.Linear(1, 1)), Optimizer(name="adagrad"))

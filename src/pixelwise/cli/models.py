@@ -1,4 +1,4 @@
-"""`pixelwise models`: the systems there are, and each one's recipe, stage by stage, beside its paper's numbers."""
+"""`pixelwise models`: list all systems, or one's recipe, stage by stage, beside its paper's numbers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ import typer
 
 from pixelwise.cli.options import JsonOption
 from pixelwise.cli.terminal import cell, print
+from pixelwise.errors import RecipeError
 
 if TYPE_CHECKING:
     from pixelwise.contracts import SystemFile
+    from pixelwise.training.run.recipes import NamedSystem
 
 
 def models(
     system: Annotated[
-        str | None, typer.Argument(help="Show this one's (or a variant's) recipe beside the paper's.")
+        str | None, typer.Argument(help="Show the recipe of this system or variant beside the paper's.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Show a published recipe, such as paper, in place of its own.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the systems and the weights that ship, or show one system's recipe."""
-    rows = recipe_rows(system) if system else _system_rows()
+    if recipe and not system:
+        raise RecipeError(f"--recipe {recipe}: expected a system too: pixelwise models SYSTEM --recipe {recipe}")
+    rows = recipe_rows(system, recipe) if system else _system_rows()
     if as_json:
         print(json.dumps(rows, ensure_ascii=False), whole=True)
     elif system:
         _print_recipe(rows)
+        _print_published(system)
     else:
         _print_systems(rows)
 
@@ -60,6 +68,13 @@ def _print_recipe(rows: list[dict[str, Any]]) -> None:
     Console(highlight=False).print(table)
 
 
+def _print_published(name: str) -> None:
+    from pixelwise.training.run.recipes import named_system, published_names
+
+    if names := published_names(named_system(name).module, name):
+        print(f"published recipes: {', '.join(names)}; pixelwise models {name} --recipe {names[0]}, and train likewise")
+
+
 def _system_rows() -> list[dict[str, Any]]:
     from pixelwise.inference.load import find_model, shipped_models
     from pixelwise.inference.model_folder import read_card
@@ -82,21 +97,51 @@ def _system_rows() -> list[dict[str, Any]]:
 
 
 def _paper(module: SystemFile) -> str:
-    """What the module's docstring cites: `NAME: the paper.`"""
+    """The paper in the module's docstring: `NAME: the paper.`"""
     first = (module.__doc__ or "").split(".\n")[0]
     return " ".join(first.partition(": ")[2].split()) or " ".join(first.split())
 
 
-def recipe_rows(system: str) -> list[dict[str, Any]]:
-    """The numbers of a recipe, each with what the paper has."""
-    from pixelwise.training.run.recipes import named_system, recipe_values
+def recipe_rows(system: str, recipe: str | None = None) -> list[dict[str, Any]]:
+    """The numbers of a recipe, each with what the paper has, where that differs.
 
-    named = named_system(system)
-    values = recipe_values(named.recipe) | {f"model.{name}": value for name, value in named.arguments.items()}
+    Args:
+        system: or a variant.
+        recipe: see `named_system`.
+    """
+    from pixelwise.training.run.recipes import MODEL, named_system, published_names, recipe_values
+
+    named = named_system(system, recipe)
+    values = recipe_values(named.recipe)
+    set_by_all = set.intersection(*(set(stage.arguments) for stage in named.recipe.stages))
+    values |= {f"{MODEL}{name}": value for name, value in named.arguments.items() if name not in set_by_all}
     stages = {f"{stage.name}." for stage in named.recipe.stages} if len(named.recipe.stages) > 1 else set()
+    published = None
+    if recipe is None and published_names(named.module, system):
+        published = named_system(system, published_names(named.module, system)[0])
     rows: list[dict[str, Any]] = []
     for name, value in values.items():
         stage = next((stage for stage in stages if name.startswith(stage)), "")
-        paper = named.recipe.paper.get(name, named.recipe.paper.get(name.removeprefix(stage), ""))
+        short = name.removeprefix(stage)
+        paper = named.recipe.paper.get(name, named.recipe.paper.get(short, ""))
+        if not paper and published:
+            paper = _differing(_published_value(published, name, short), value)
         rows.append({"--set": name, "here": "" if value is None else value, "paper": paper})
     return rows
+
+
+def _published_value(published: NamedSystem, name: str, short: str) -> list[Any]:
+    """The number of a published recipe, or those of its stages where it has others."""
+    from pixelwise.training.run.recipes import MODEL, recipe_values
+
+    values = {f"{MODEL}{key}": value for key, value in published.arguments.items()} | recipe_values(published.recipe)
+    if name in values:
+        return [values[name]]
+    return [values[key] for stage in published.recipe.stages if (key := f"{stage.name}.{short}") in values] or [
+        value for key, value in values.items() if key == short
+    ]
+
+
+def _differing(published: list[Any], here: Any) -> str:
+    kept = list(dict.fromkeys(str(value) for value in published))
+    return "" if kept == [str(here)] else ", then ".join("none" if text == "None" else text for text in kept)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pixelwise.data.listing import Item, Listing, ReadTruth
+from pixelwise.data.passed_over import passed_over_notes
 from pixelwise.data.truth.segments import annotation_of, mapped_segments
 from pixelwise.errors import DataError
 from pixelwise.files.images import image_size, read_image
@@ -102,22 +104,14 @@ class FileDataset:
     def __post_init__(self) -> None:
         require_unique(self.ids, source=self.name)
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """The id of each image."""
-        return self._ids
-
-    @cached_property
-    def _ids(self) -> tuple[str, ...]:
         return tuple(item.id for item in self.items)
 
-    @property
+    @cached_property
     def clips(self) -> tuple[str, ...] | None:
         """The clip of each image; None of stills."""
-        return self._clips
-
-    @cached_property
-    def _clips(self) -> tuple[str, ...] | None:
         return tuple(item.clip for item in self.items if item.clip is not None) or None
 
     @cached_property
@@ -196,7 +190,7 @@ def open_listing(listing: Listing, *, name: str, format: str) -> Dataset:
         if item.rivals:
             raise DataError(f"{item.rivals[0]}: another file has the name '{item.id}' too; take away one of them")
     _require_files(items, listing, name=name)
-    note = "; ".join([*listing.notes, *skipped]) or None
+    note = "; ".join([*listing.notes, *skipped, *passed_over_notes(listing.items, listing.source)]) or None
     dataset = FileDataset(name, format, listing.labels, items, listing.read, listing.source, note, listing.numbered_by)
     return dataset if listing.make is None else listing.make(dataset, name)
 
@@ -277,52 +271,40 @@ class Merged:
         """The notes of the parts, joined."""
         return "; ".join(part.note for part in self.parts if part.note) or None
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """The ids of all parts, in order."""
-        return self._ids
+        return tuple(self._named(number, id) for number, part in enumerate(self.parts) for id in part.ids)
 
-    @property
+    @cached_property
     def clips(self) -> tuple[str, ...] | None:
         """The clip of each image; None unless all parts are sets of clips."""
-        return self._clips
-
-    @cached_property
-    def _ids(self) -> tuple[str, ...]:
-        plain = [id for part in self.parts for id in part.ids]
-        if not self._are_prefixed:
-            return tuple(plain)
-        return tuple(f"{number}/{id}" for number, part in enumerate(self.parts, start=1) for id in part.ids)
-
-    @cached_property
-    def _clips(self) -> tuple[str, ...] | None:
-        clips = [clips_of(part) for part in self.parts]
-        if any(names is None for names in clips):
+        clips = [part.clips for part in self.parts]
+        if None in clips:
             return None
-        return tuple(self._clip(part, name) for part, names in enumerate(clips) for name in names or ())
+        return tuple(self._named(part, name) for part, names in enumerate(clips) for name in names or ())
 
     @cached_property
     def _are_prefixed(self) -> bool:
         plain = [id for part in self.parts for id in part.ids]
-        clips = [name for part in self.parts for name in set(clips_of(part) or ())]
+        clips = [name for part in self.parts for name in set(part.clips or ())]
         return any(len(set(names)) < len(names) for names in (plain, clips))
 
-    def _clip(self, part: int, name: str) -> str:
+    def _named(self, part: int, name: str) -> str:
         return f"{part + 1}/{name}" if self._are_prefixed else name
 
     @cached_property
-    def _starts(self) -> np.ndarray:
-        return np.cumsum([0, *(len(part) for part in self.parts)])
+    def _starts(self) -> list[int]:
+        return [*accumulate(map(len, self.parts), initial=0)]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> Sample:
         """The sample of the part that the index falls into, under its id here."""
-        index = range(len(self))[index]
-        number = self._part(index)
-        sample = self.parts[number][index - int(self._starts[number])]
-        clip = None if sample.clip is None else self._clip(number, sample.clip)
+        number, inner = self._place(index)
+        sample = self.parts[number][inner]
+        clip = None if sample.clip is None else self._named(number, sample.clip)
         return replace(sample, id=self.ids[index], clip=clip)
 
     def size_of(self, index: int) -> tuple[int, int]:
@@ -353,12 +335,13 @@ class Merged:
 
     def find(self, index: int) -> tuple[Dataset, int]:
         """The part that the index falls into, and its place there."""
-        index = range(len(self))[index]  # negative and too large indices as in a list
-        part = self._part(index)
-        return self.parts[part], index - int(self._starts[part])
+        part, inner = self._place(index)
+        return self.parts[part], inner
 
-    def _part(self, index: int) -> int:
-        return int(np.searchsorted(self._starts, index, side="right")) - 1
+    def _place(self, index: int) -> tuple[int, int]:
+        index = range(len(self))[index]  # negative and too large indices as in a list
+        part = bisect_right(self._starts, index) - 1
+        return part, index - self._starts[part]
 
 
 @dataclass(frozen=True)
@@ -483,17 +466,12 @@ class FlowSamples(Protocol):
     def flow(self, index: int, *, reference: int) -> Float[Tensor, "2 H W"] | None: ...  # noqa: D102
 
 
-def clips_of(samples: object) -> tuple[str, ...] | None:
-    """The clip of each image, where the samples are frames that stand clip by clip in the order of time; else None."""
-    return samples.clips if isinstance(samples, FrameSamples) else None
-
-
 def clip_of_each(dataset: object) -> tuple[str | None, ...] | None:
-    """As `clips_of`, also of a set that joins clips with stills, of which each has None; None if there are no clips."""
+    """As `Dataset.clips`, also of a set that joins clips with stills, which have None; None if there are no clips."""
     if isinstance(dataset, Wrapped):
         return clip_of_each(dataset.dataset)
     if not isinstance(dataset, Merged):
-        return clips_of(dataset)
+        return dataset.clips if isinstance(dataset, FrameSamples) else None
     parts = [clip_of_each(part) for part in dataset.parts]
     if all(clips is None for clips in parts):
         return None

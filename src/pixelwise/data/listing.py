@@ -134,7 +134,10 @@ class Repaired(NamedTuple):
 
 
 class Repairer(Protocol):
-    """Writes the images of a split into a copy. Can be pickled, so that other processes may write."""
+    """Writes the images of a split into a copy. Can be pickled, so that other processes may write.
+
+    A repairer inherits what it has nothing to do in.
+    """
 
     def repair(self, item: Item, *, root: Path, split: str, id: str) -> Repaired:
         """Read an image and its ground truth, and write them under an id.
@@ -147,11 +150,9 @@ class Repairer(Protocol):
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int] | None:
         """Write what tells of a whole split; gives what else was done."""
-        ...
 
     def finish_set(self, root: Path) -> None:
         """Write what tells of all splits."""
-        ...
 
 
 class Repair(NamedTuple):
@@ -239,11 +240,6 @@ class Listing:
             return f"id '{item.id}'"
         named = item.clip is not None or not self.one_file
         return str(path) if named else f"{path} (image {item.id})"
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: `1 image`, `1,204 images`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def sides(size: Size) -> str:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote
 
 from pixelwise.data import proposals
@@ -74,16 +73,11 @@ class DataSpec:
         return f"{self.format}:{self.path}{slash}{split}{'?' + query if query else ''}"
 
 
-class ListSplit(Protocol):
-    """Lists one split, without reading an image. Raises DataError where nothing of it can be read."""
+ListSplit = Callable[[Path, str, Mapping[str, str]], Listing]
+"""Lists one split of a folder, without reading an image. Raises DataError where nothing of it can be read."""
 
-    def __call__(self, path: Path, split: str, options: Mapping[str, str]) -> Listing: ...  # noqa: D102
-
-
-class ListSplits(Protocol):
-    """The splits that the folder has, train first. Raises DataError if the folder has another layout."""
-
-    def __call__(self, path: Path, options: Mapping[str, str]) -> tuple[str, ...]: ...  # noqa: D102
+ListSplits = Callable[[Path, Mapping[str, str]], tuple[str, ...]]
+"""The splits that a folder has, train first. Raises DataError if the folder has another layout."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +89,7 @@ class Format:
         splits: names the splits.
         list_split: lists one of them.
         writer: makes a writer; None of a format that is only read.
+        takes: the options that a new set may have.
         numbered_ids: whether ids are numbers in a list, so that names of files say more.
         synthetic: whether images are not those of their files.
         shared_images: whether an image may stand in several splits, which are lists.
@@ -105,6 +100,7 @@ class Format:
     splits: ListSplits
     list_split: ListSplit
     writer: MakeWriter | None = None
+    takes: tuple[str, ...] = ()
     numbered_ids: bool = False
     synthetic: bool = False
     shared_images: bool = False

@@ -2,7 +2,7 @@
 
 Source: `modeling/` of github.com/facebookresearch/detectron2 and its configurations COCO-InstanceSegmentation. Its
 backbones are those of He et al.'s Caffe release: images BGR without a deviation, blocks strided in their first
-convolution. Here the first convolution's input channels are turned round, so that images are RGB. Its classes have the
+convolution. Here the first convolution's input channels are reversed, so that images are RGB. Its classes have the
 background last and its boxes and masks none; here the background is first.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, change, in_float32, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
+from pixelwise.ops.resize_rule import ResizeRule
 
 NETWORKS = {
     "mask_rcnn_R_50_FPN": ("resnet50", "fpn"),
@@ -23,8 +23,8 @@ NETWORKS = {
     "mask_rcnn_R_50_C4": ("resnet50", "c4"),
 }
 """The configuration's name, without its schedule: the backbone, and the layout of our Mask R-CNN."""
-INPUT_SIZE = 1333
-"""Long side, with the short one at most 800."""
+RESIZE = ResizeRule("short", 800, 1333, rounding="detectron2", filter="pillow")
+"""`ResizeShortestEdge` with `INPUT.MIN_SIZE_TEST` and `INPUT.MAX_SIZE_TEST` of its configurations, by Pillow."""
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """Of RGB values from 0 to 255; the deviation is left at 1."""
@@ -64,15 +64,7 @@ _CONSTANTS = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
-
-    Args:
-        architecture: one of NETWORKS, with or without the schedule (`_1x`, `_3x`).
-        weights: under detectron2's keys.
-
-    Raises:
-        CheckpointError: an unknown architecture, or no logits of classes.
-    """
+    """The weights under our keys; the schedule (`_1x`, `_3x`) may be named. See `importers.foreign`."""
     name = architecture.removesuffix("_1x").removesuffix("_3x")
     if name not in NETWORKS:
         raise UnknownNetworkError(f"detectron2 has no '{architecture}' here; there are {', '.join(NETWORKS)}")
@@ -85,13 +77,10 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         raise CheckpointError(
             f"detectron2 {architecture}: no roi_heads.box_predictor.cls_score among its tensors ({first}, …)"
         )
-    for key in ("box_predictor.classes.weight", "box_predictor.classes.bias"):
-        if key in found:
-            found[key] = found[key].roll(1, dims=0)  # the background, last there
-    if "backbone.conv1.weight" in found:
-        found["backbone.conv1.weight"] = found["backbone.conv1.weight"].flip(1)
-    if "mask_head.predictor.weight" in found:
-        found["mask_head.predictor.weight"] = found["mask_head.predictor.weight"].flatten(1)
+    rows = ("box_predictor.classes.weight", "box_predictor.classes.bias")
+    change(found, rows, lambda tensor: tensor.roll(1, dims=0))  # the background, last there
+    change(found, ["backbone.conv1.weight"], lambda tensor: tensor.flip(1))
+    change(found, ["mask_head.predictor.weight"], lambda tensor: tensor.flatten(1))
     arguments = {
         "backbone": f"{backbone}{STRIDE_IN_1X1}",
         "layout": layout,
@@ -101,6 +90,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         "grid_strides": False,
         "paste": "detectron2",
         "post_nms_topk": (1000, 1000) if layout == "fpn" else (2000, 1000),
+        "samples": 512,
         "rpn_beta": 0.0,
         "box_beta": 0.0,
         "pixel_mean": tuple(value / 255 for value in PIXEL_MEAN),
@@ -109,8 +99,8 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     return ImportedModel(
         "mask_rcnn",
         arguments,
-        {key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for key, tensor in found.items()},
+        in_float32(found),
         skipped=tuple(key for key in weights if key not in used),
-        input_size=INPUT_SIZE,
+        resize=RESIZE,
         classes=len(classes),
     )

@@ -40,15 +40,12 @@ _PSPNET_RULES = (
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor], *, output_stride: int = 16) -> ImportedModel:
-    """The weights under our keys.
+    """The weights under our keys; the architecture in any case. See `importers.foreign`.
 
     Args:
-        architecture: one of NETWORKS, in any case.
-        weights: under smp's keys.
+        architecture: one of NETWORKS.
+        weights: of a known encoder.
         output_stride: `encoder_output_stride` of DeepLabV3Plus.
-
-    Raises:
-        CheckpointError: an unknown architecture, or an encoder that is not known here.
     """
     name = next((name for name in NETWORKS if name.lower() == architecture.lower()), None)
     if name is None:

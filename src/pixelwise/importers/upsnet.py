@@ -2,9 +2,9 @@
 
 Source: `upsnet/models` of github.com/uber-research/UPSNet and its configurations. Images there are BGR without a
 deviation, blocks are strided in their first convolution, RoIAlign has no half-pixel centres, and a box's x2 and y2 are
-its last pixels. Here the first convolution's input channels are turned round, so that images are RGB. Boxes and masks
-have scores of the background there, which nothing reads. On COCO its semantic scores have the 53 classes of stuff
-first; here they stand in the order of COCO's categories, the 80 things first.
+its last pixels. Here the first convolution's input channels are reversed, so that images are RGB. Its boxes and masks
+have background channels, which are not used. On COCO its semantic logits have the 53 classes of stuff first; here they
+are in the order of COCO's categories, the 80 things first.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pixelwise.errors import CheckpointError
-from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, renamed
+from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, change, in_float32, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
+from pixelwise.ops.resize_rule import ResizeRule
 
 _CITYSCAPES: Mapping[str, Any] = {
     "global_context": False,
@@ -35,8 +35,9 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "upsnet_resnet_101_cityscapes_w_coco": {"backbone": f"resnet101{STRIDE_IN_1X1}", **_CITYSCAPES},
 }
 """The released file's name, without its number of steps: the arguments of our UPSNet."""
-COCO_INPUT_SIZE, CITYSCAPES_INPUT_SIZE = 1333, 2048
-"""Long sides, with the short one at most 800 and 1024."""
+COCO_RESIZE = ResizeRule("short", 800, 1333, filter="opencv")
+CITYSCAPES_RESIZE = ResizeRule("short", 1024, 2048, filter="opencv")
+"""`prep_im_for_blob` of `upsnet/dataset/base_dataset.py`, with the scales of its configurations."""
 
 PIXEL_MEAN = (122.7717, 115.9465, 102.9801)
 """Of RGB values from 0 to 255; the deviation is left at 1."""
@@ -84,15 +85,7 @@ _RULES = (
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys.
-
-    Args:
-        architecture: one of NETWORKS, with or without the number of steps (`_90000`).
-        weights: under the authors' keys.
-
-    Raises:
-        CheckpointError: an unknown architecture, or no logits of classes.
-    """
+    """The weights under our keys; the number of steps (`_90000`) may be named. See `importers.foreign`."""
     name = re.sub(r"_\d{4,}$", "", architecture)
     if name not in NETWORKS:
         raise UnknownNetworkError(f"upsnet has no '{architecture}' here; there are {', '.join(NETWORKS)}")
@@ -104,16 +97,10 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
             f"upsnet {architecture}: no fcn_head.score or no rcnn.cls_score among its tensors ({first}, …)"
         )
     classes, things = len(scores), len(objects) - 1
-    for key in ("mask_head.predictor.weight", "mask_head.predictor.bias"):
-        if key in found:
-            found[key] = found[key][1:]
-    for key in ("box_predictor.deltas.weight", "box_predictor.deltas.bias"):
-        if key in found:
-            found[key] = found[key][4:]
-    if "mask_head.predictor.weight" in found:
-        found["mask_head.predictor.weight"] = found["mask_head.predictor.weight"].flatten(1)
-    if "backbone.conv1.weight" in found:
-        found["backbone.conv1.weight"] = found["backbone.conv1.weight"].flip(1)
+    change(found, ["mask_head.predictor.weight"], lambda tensor: tensor[1:].flatten(1))
+    change(found, ["mask_head.predictor.bias"], lambda tensor: tensor[1:])
+    change(found, ["box_predictor.deltas.weight", "box_predictor.deltas.bias"], lambda tensor: tensor[4:])
+    change(found, ["backbone.conv1.weight"], lambda tensor: tensor.flip(1))
     is_coco = "cityscapes" not in name
     if is_coco:
         for key in ("semantic_head.score.weight", "semantic_head.score.bias"):
@@ -129,7 +116,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     return ImportedModel(
         "upsnet",
         arguments,
-        {key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for key, tensor in found.items()},
-        input_size=COCO_INPUT_SIZE if is_coco else CITYSCAPES_INPUT_SIZE,
+        in_float32(found),
+        resize=COCO_RESIZE if is_coco else CITYSCAPES_RESIZE,
         classes=classes,
     )

@@ -22,20 +22,20 @@ def stack_semantic(truth: Sequence[Annotation]) -> Int64[Tensor, "B H W"]:
     """The class maps of a batch of equal sizes. Raises DataError when an annotation has none."""
     maps = [annotation.semantic for annotation in truth if annotation.semantic is not None]
     if len(maps) < len(truth):
-        raise DataError(f"{len(truth) - len(maps)} of {len(truth)} images have no class for each pixel to learn from")
+        raise DataError(f"{len(truth) - len(maps)} of {len(truth)} images have no class map to train on")
     return torch.stack(maps).long()
 
 
 @dataclass(frozen=True)
 class PixelLoss:
-    """Cross-entropy of the evaluated pixels, as a value: `fit` replaces a system's `pixel_loss` by that of the stage.
+    """Cross-entropy of the pixels that are not ignored; `fit` replaces a system's `pixel_loss` by that of the stage.
 
     Attributes:
-        ignore_id: stands in the ground truth where nobody evaluates.
+        ignore_id: class id of ignored pixels in the ground truth.
         class_weights: factor on the pixels of each class, or None for 1; see `median_frequency_weights`.
-        ohem: fraction of an image's evaluated pixels that count, those of the largest (weighted) loss. They are
-            chosen image by image, so that several processes choose what one would. Source: `top_k_percent_pixels` of
-            the authors' code of DeepLab v3+, which chooses from the whole batch.
+        ohem: fraction of an image's pixels that count, those of the largest (weighted) loss (OHEM, online hard example
+            mining). They are selected image by image, so that the number of processes changes nothing. Source:
+            `top_k_percent_pixels` of the authors' code of DeepLab v3+, which selects from the whole batch.
         align_corners: enlarge with the corners' centres aligned, as the authors of DeepLab and PSPNet do.
     """
 
@@ -45,19 +45,19 @@ class PixelLoss:
     align_corners: bool = False
 
     def __call__(self, logits: Float[Tensor, "B K h w"], truth: Int64[Tensor, "B H W"], *, weight: float = 1.0) -> Term:
-        """Enlarge the scores bilinearly to the ground truth's size and sum the cross-entropy of the pixels that count.
+        """Enlarge the logits bilinearly to the ground truth's size and sum the cross-entropy of the pixels that count.
 
-        The scores are enlarged and the labels kept full-size, so that no label is lost (Chen et al., DeepLab v3,
-        section 4.1). Scores of half precision are summed in float32.
+        The logits are enlarged and the labels kept full-size, so that no label is lost (Chen et al., DeepLab v3,
+        section 4.1). Half precision is summed in float32.
 
         Args:
-            logits: before the softmax, at any size.
+            logits: at any size.
             truth: class ids.
             weight: of the term in the total.
 
         Returns:
-            nats in all, each pixel's times its class's weight, and the number of pixels that count, or the sum of their
-            weights where there are class weights; 0 and 0 where nothing is evaluated.
+            the sum in nats, each pixel's times its class's weight, and the number of pixels that count, or the sum of
+            their weights with class weights; 0 and 0 if all pixels are ignored.
         """
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if logits.shape[2:] != truth.shape[1:]:
@@ -96,13 +96,13 @@ class PixelLoss:
 
 @runtime_checkable
 class HasPixelLoss(Protocol):
-    """A system that learns the class of every pixel; `fit` gives its loss the stage's settings."""
+    """A system that is trained on the class of every pixel; `fit` gives its loss the stage's settings."""
 
     pixel_loss: PixelLoss
 
 
 def median_frequency_weights(class_pixels: Sequence[int], image_pixels: Sequence[int]) -> tuple[float, ...]:
-    """Weights that make up for how rare a class is: the median of all frequencies over the class's own.
+    """Weights that balance rare classes: the median of all frequencies divided by the class's own.
 
     A frequency is the share of a class in the images that contain it. Source: Eigen & Fergus, "Predicting Depth,
     Surface Normals and Semantic Labels with a Common Multi-Scale Convolutional Architecture", ICCV 2015, section 6.3.2;
@@ -113,7 +113,7 @@ def median_frequency_weights(class_pixels: Sequence[int], image_pixels: Sequence
         image_pixels: of each class, the evaluated pixels of all images that contain it.
 
     Returns:
-        one weight for each class; a class that no image contains has weight 1 and no say in the median.
+        one weight for each class; a class that no image contains has weight 1 and does not count in the median.
     """
     frequencies = [pixels / seen if pixels else None for pixels, seen in zip(class_pixels, image_pixels, strict=True)]
     present = [frequency for frequency in frequencies if frequency]

@@ -1,8 +1,9 @@
-"""What detectors learn from, and losses of sampled boxes, as sums and counts; of half precision summed in float32."""
+"""Training targets and losses of detectors, as sums and counts; half precision is summed in float32."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +15,22 @@ from pixelwise.errors import DataError
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.types import Annotation, Instances
 
+Compared = TypeVar("Compared")
 
-def objects_to_learn(truth: Sequence[Annotation]) -> list[Instances]:
-    """The objects of each image; there may be none. Raises DataError where an image tells none, or not their masks."""
+
+def training_instances(truth: Sequence[Annotation]) -> list[Instances]:
+    """The instances of each image, which may be none. Raises DataError for annotations without instances or masks."""
     instances = [one.instances for one in truth if one.instances is not None and one.instances.masks is not None]
     if len(instances) < len(truth):
-        raise DataError(
-            f"{len(truth) - len(instances)} of {len(truth)} images have no objects with masks to learn from"
-        )
+        raise DataError(f"{len(truth) - len(instances)} of {len(truth)} images have no instance masks to train on")
     return instances
+
+
+def training_output(output: object, kind: type[Compared]) -> Compared:
+    """The output as what the losses of its system compare. Raises DataError for one of prediction."""
+    if not isinstance(output, kind):
+        raise DataError("no training targets: forward was called without ground truth, or in evaluation mode")
+    return output
 
 
 def objectness_term(logits: Float[Tensor, " N"], is_object: Bool[Tensor, " N"], *, weight: float = 1.0) -> Term:
@@ -46,15 +54,15 @@ def box_term(
     beta: float,
     weight: float = 1.0,
 ) -> Term:
-    """Smooth L1 of the coded boxes: d² / (2·beta) up to `beta`, then |d| - beta / 2.
+    """Smooth L1 loss of the deltas: d² / (2·beta) up to `beta`, then |d| - beta / 2.
 
     Source: Girshick, Fast R-CNN (2015), section 2.3, with beta 1.
 
     Args:
         deltas: predicted, of the positives alone.
-        targets: coded truth.
-        count: what the sum is divided by: R-CNNs take the number of all that were sampled, not of the positives.
-        beta: where the parabola ends; 0 for plain L1.
+        targets: regression targets.
+        count: divisor of the sum: in R-CNNs the number of all samples, not of the positives.
+        beta: end of the quadratic part; 0 for plain L1.
         weight: of the term in the total.
     """
     deltas = at_least_float32(deltas)
@@ -65,7 +73,8 @@ def box_term(
 def mask_term(logits: Float[Tensor, "P h w"], targets: Float[Tensor, "P h w"], *, weight: float = 1.0) -> Term:
     """Binary cross-entropy of every cell of the masks, in nats, and the number of cells.
 
-    Source: He et al., Mask R-CNN (2017), section 3: of the true class's mask alone, so that classes do not compete.
+    Source: He et al., Mask R-CNN (2017), section 3: of the ground truth class's mask alone, so that classes do not
+        compete.
     """
     logits = at_least_float32(logits)
     total = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="sum")

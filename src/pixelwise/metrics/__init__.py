@@ -1,1 +1,1 @@
-"""Measures of how well predictions agree with the truth."""
+"""Metrics that compare predictions with the ground truth."""

@@ -1,15 +1,14 @@
-"""COCO's average precision and recall of objects, by boxes and by masks, and boundary AP.
+"""COCO's average precision and recall of instances, by boxes and by masks, and boundary AP.
 
-Ten thresholds of IoU from 0.5 to 0.95, 101 points of recall, the best 1, 10 and 100 detections of an image; regions of
-crowds cost nothing and give nothing. IoUs are counted in the packed masks, where two boxes meet; faster-coco-eval does
-the matching and the curves. The numbers are pycocotools'. Objects are small below 32², large from 96² square pixels: by
-the `area` that a COCO file states, or else the pixels of the mask. Detections are as large as their boxes, as in
-pycocotools if results state boxes, as those of `pixelwise predict` do; so are their masks, whose pixels other tools
-take, leaving the boxes out of results. Where nothing but the box of an object is known it counts by boxes, and is
-ignored as a crowd by masks.
+Ten thresholds of IoU from 0.5 to 0.95, 101 points of recall, the highest-scoring 1, 10 and 100 detections of an image;
+crowds are ignored. IoUs are computed on the packed masks, where two boxes overlap; faster-coco-eval does the matching
+and the curves. The numbers are pycocotools'. Instances are small below 32², large from 96² square pixels: by the `area`
+in a COCO file, or else the pixels of the mask. The size of a detection is the area of its box, for masks too:
+pycocotools does so if results have boxes, as those of `pixelwise predict` do; other tools write results without boxes
+and so use the mask's pixels. An instance with a box alone counts in box AP and is ignored, like a crowd, in mask AP.
 
-Sources: Lin et al., "Microsoft COCO", 2014, and the COCO API; boundary AP: Cheng et al., "Boundary IoU", CVPR 2021,
-the lesser of mask and boundary IoU, at a distance of 2 % of the diagonal.
+Sources: Lin et al., "Microsoft COCO", 2014, and the COCO API; boundary AP: Cheng et al., "Boundary IoU", CVPR 2021, the
+minimum of mask and boundary IoU, at a distance of 2 % of the diagonal.
 """
 
 from __future__ import annotations
@@ -27,34 +26,34 @@ from faster_coco_eval import COCOeval_faster
 from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
-from pixelwise.errors import DataError
-from pixelwise.metrics.per_image import PerImage, new_key, require_size
+from pixelwise.errors import DataError, count
+from pixelwise.metrics.per_image import PerImage, Place, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
 
 DEFINITIONS: dict[str, str] = {
     "coco": "AP and AR by COCO's definition: mean over IoU 0.50 to 0.95 and 101 points of recall, 100 detections "
-    "for each image, crowds neither right nor wrong; sizes are areas as the file states them or of masks, and of "
+    "for each image, crowds ignored; sizes are areas as the file states them or of masks, and of "
     "detections' boxes",
-    "boundary": "as COCO's, and boundary AP: the lesser of mask IoU and the IoU of their boundaries, 2 % of the "
+    "boundary": "as COCO's, and boundary AP: the minimum of mask IoU and the IoU of their boundaries, 2 % of the "
     "diagonal wide",
 }
-"""One line each for people who compare numbers."""
+"""One line for each definition, shown beside the numbers."""
 
 EVALUATED_SCORE = 0.5
-"""Detections from this score on make up what an image alone would get."""
+"""Lowest score of the detections that count in an image's own result."""
 
 
 class Object(NamedTuple):
-    """An object as it is kept.
+    """The stored data of an instance.
 
     Attributes:
         label: class id.
-        score: in [0, 1]; 1 of truth.
+        score: in [0, 1]; 1 for ground truth.
         pixels: of its mask; None without one.
-        area: in square pixels, by which it is small, medium or large.
-        crowd: whether it stands for many objects.
-        boxed: whether nothing but its box is known: by boxes it is an object, by masks as ignored as a crowd.
+        area: in square pixels, which decides whether it is small, medium or large.
+        crowd: whether it is a crowd region.
+        boxed: whether it has a box alone: it counts by boxes and is ignored by masks.
     """
 
     label: int
@@ -65,19 +64,19 @@ class Object(NamedTuple):
     boxed: bool = False
 
     def is_ignored(self, kind: str) -> bool:
-        """Whether it need not be found where boxes, masks or boundaries count."""
+        """Whether it is ignored for boxes, masks or boundaries."""
         return self.crowd or (self.boxed and kind != "box")
 
 
 class Overlap(NamedTuple):
-    """How much a detection and an object of the same class have in common: IoUs, or with a crowd the detection's share.
+    """Overlap of a detection and an instance of one class: IoUs, or with a crowd the covered fraction of the detection.
 
     Attributes:
-        found: number of the detection.
-        truth: number of the object.
+        found: index of the detection.
+        truth: index of the ground truth instance.
         box: of their boxes.
         mask: of their masks; 0 without.
-        boundary: the lesser of `mask` and that of the masks' boundaries, of a crowd `mask`; 0 if not asked for.
+        boundary: the minimum of `mask` and the IoU of the masks' boundaries, for a crowd `mask`; 0 if not needed.
     """
 
     found: int
@@ -88,13 +87,14 @@ class Overlap(NamedTuple):
 
 
 class ImageObjects(NamedTuple):
-    """One image.
+    """The stored data of one image.
 
     Attributes:
-        truth: what is there.
-        found: what was predicted, the best first.
-        overlaps: of the pairs of one class that meet.
-        f1: of the detections with a score of at least one half, matched at an IoU of one half; None without any object.
+        truth: ground truth instances.
+        found: detections, highest score first.
+        overlaps: of the pairs of one class that overlap.
+        f1: of the detections with a score of at least one half, matched at an IoU of one half; None without any
+            instance.
     """
 
     truth: tuple[Object, ...]
@@ -104,56 +104,46 @@ class ImageObjects(NamedTuple):
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst image first, those with more objects before others; one without any comes last."""
+        """Sort key: worst image first, then more instances first; an image without any comes last."""
         return (True, 0.0, 0.0) if self.f1 is None else (False, self.f1, -float(len(self.truth)))
 
     def caption(self) -> str:
-        """What a sheet of images says of it."""
+        """Caption in a sheet of images."""
         found = sum(detection.score >= EVALUATED_SCORE for detection in self.found)
-        return f"F1 {self.f1 or 0:.3f} · {len(self.truth)} objects, {found} found with a score from {EVALUATED_SCORE}"
+        instances = f"{count(len(self.truth), 'instance')}, {found} detected with a score from {EVALUATED_SCORE}"
+        return f"F1 {self.f1 or 0:.3f} · {instances}"
 
     def row(self) -> dict[str, Any]:
-        """What `images.jsonl` says of it."""
+        """Fields in `images.jsonl`."""
         return {"f1": self.f1, "objects": len(self.truth), "detections": len(self.found)}
 
 
 class AveragePrecision(PerImage[ImageObjects]):
-    """Keeps the sizes, scores and overlaps of each image's objects, whatever its size, and matches them in `compute`.
+    """Stores sizes, scores and overlaps of each image's instances, not the masks, and matches them in `compute`.
 
-    Args:
-        labels: the classes; the things among them are evaluated, or all but the background where none is a thing.
-        definition: `coco`, or `boundary`, which is slower.
-
-    Raises:
-        RecipeError: an unknown definition.
+    The things among the classes are evaluated, or all but the background where none is a thing. `boundary` is slower.
     """
 
     definitions = DEFINITIONS
     result = ImageObjects
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Keep the objects of one image. Raises DataError for a second time, another size, or an unknown class."""
-        id = new_key(self.images, id, clip, frame)
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageObjects:
+        """Instances of one image and their overlaps. See PerImage."""
         if predicted.instances is None or truth.instances is None:
             which = "prediction" if predicted.instances is None else "ground truth"
-            raise DataError(f"image '{id}': the {which} tells no objects; expected instance annotations")
+            raise DataError(f"image '{at.key}': the {which} has no instances; expected instance annotations")
         if predicted.instances.scores is None:
-            raise DataError(f"image '{id}': the predicted objects have no scores; average precision sorts by them")
+            raise DataError(f"image '{at.key}': the predicted instances have no scores, by which AP sorts")
         masks = [one.masks for one in (predicted.instances, truth.instances) if one.masks is not None]
         if len(masks) == 2:
-            require_size(masks[0].size, masks[1].size, id=id)
+            require_size(masks[0].size, masks[1].size, id=at.key)
         expected, found = truth.instances.to("cpu"), predicted.instances.to("cpu").by_score()
-        wanted, claimed = self._objects(expected, id=id, by_masks=True), self._objects(found, id=id, by_masks=False)
-        overlaps = self._overlaps(found, expected, [_pixels(claimed), _pixels(wanted)])
-        self.images[id] = ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
+        objects, detections = (
+            self._objects(expected, id=at.key, by_masks=True),
+            self._objects(found, id=at.key, by_masks=False),
+        )
+        overlaps = self._overlaps(found, expected, [_pixels(detections), _pixels(objects)])
+        return ImageObjects(objects, detections, overlaps, _f1(objects, detections, overlaps))
 
     def _objects(self, instances: Instances, *, id: str, by_masks: bool) -> tuple[Object, ...]:
         boxes, labels = instances.boxes.double(), instances.labels.tolist()
@@ -186,19 +176,19 @@ class AveragePrecision(PerImage[ImageObjects]):
         return tuple(map(Overlap, rows.tolist(), columns.tolist(), *values))
 
     def fault(self, result: ImageObjects) -> str | None:
-        """What is wrong with a stored result whose types are right, or None."""
+        """The fault of a stored result of the right types, or None."""
         counts = len(result.found), len(result.truth)
         if any(not (0 <= one.found < counts[0] and 0 <= one.truth < counts[1]) for one in result.overlaps):
-            return "a number of an object that there is not"
+            return "an index of an instance that does not exist"
         every = (*result.truth, *result.found)
         strange = next((one.label for one in every if not 0 <= one.label < len(self.labels)), None)
-        return None if strange is None else f"a class {strange} that there is not"
+        return None if strange is None else f"an unknown class {strange}"
 
     def compute(self) -> dict[str, Any]:
         """`mask_ap`, `mask_ap50`, `mask_ap75`, `mask_ap_small` …, `mask_ar1` …, the same for `box_`, and `per_class`.
 
-        `boundary` adds `boundary_ap` and its companions. Fractions of 1; None where there is no object to find, and for
-        masks where the ground truth or the predictions have none.
+        `boundary` adds `boundary_ap` and the like. Fractions of 1; None without ground truth instances, and for masks
+        where the ground truth or the predictions have none.
         """
         evaluated = self.labels.object_ids
         kinds = ("mask", "box", *(("boundary",) if self.definition == "boundary" else ()))
@@ -217,8 +207,8 @@ class AveragePrecision(PerImage[ImageObjects]):
         return {**means, "per_class": per_class}
 
     def _curves(self, kind: str, evaluated: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """COCO's precision [T, R, K, A, M] and recall [T, K, A, M], -1 where there is nothing to find."""
-        # ties in scores are broken by the order of images, so that it must not depend on how they came
+        """COCO's precision [T, R, K, A, M] and recall [T, K, A, M], -1 without ground truth instances."""
+        # ties in scores are broken by the order of images, which must not depend on the order of updates
         ids = sorted(self.images, key=_in_order)
         every = (one for image in self.images.values() for one in (*image.truth, *image.found))
         if not ids or (kind != "box" and any(one.pixels is None for one in every)):
@@ -230,17 +220,17 @@ class AveragePrecision(PerImage[ImageObjects]):
 
 
 def _in_order(id: str) -> tuple[bool, int, str]:
-    """Sorts ids that are numbers as numbers, as pycocotools does, before others."""
+    """Sort key: numeric ids as numbers, as in pycocotools, before others."""
     is_number = id.removeprefix("-").isdecimal() and len(id) < 1000
     return not is_number, int(id) if is_number else 0, id
 
 
 class _CocoEval(COCOeval_faster):
-    """faster-coco-eval's matching and curves, of objects that need no COCO file and over IoUs that are known.
+    """faster-coco-eval's matching and curves on stored instances and IoUs, without a COCO file.
 
     Args:
         images: in the order that breaks ties.
-        kind: which of an overlap's numbers counts.
+        kind: which IoU of the overlaps is used.
         evaluated: class ids.
     """
 
@@ -251,12 +241,12 @@ class _CocoEval(COCOeval_faster):
         self.known: dict[tuple[int, int], list[list[float]]] = {}
 
     def _prepare(self) -> None:
-        """Give the library its objects, and find the IoUs of each image and class."""
+        """Give the library its instances, and collect the IoUs of each image and class."""
         ids = itertools.count(1)
         seen: Counter[int] = Counter()
         for image in self.images:
-            # classes are evaluated apart, so that each counts the images it is in: the library works on every image and
-            # class, and most images have few of the classes
+            # classes are evaluated one by one, each on the images that have it: the library would visit every pair of
+            # image and class
             (columns, widths), (rows, heights) = (_places_within_class(side) for side in (image.truth, image.found))
             numbers = {label: seen[label] for label in widths | heights}
             seen.update(numbers.keys())
@@ -274,12 +264,12 @@ class _CocoEval(COCOeval_faster):
         self._nonempty_iou_pairs = self.known.keys()
 
     def computeIoU(self, imgId: Any, catId: Any) -> Any:  # noqa: N802, N803 (the library's names)
-        """Of the detections of a class, the best first, with its objects."""
+        """IoUs of the detections of a class, highest score first, with its instances."""
         return self.known[imgId, catId][: self.params.maxDets[-1]]
 
 
 def _places_within_class(objects: Sequence[Object]) -> tuple[list[int], dict[int, int]]:
-    """The place of each object among those of its class, and how many there are of each class."""
+    """The index of each instance among those of its class, and the number of instances of each class."""
     counts: dict[int, int] = {}
     places = []
     for one in objects:
@@ -290,7 +280,7 @@ def _places_within_class(objects: Sequence[Object]) -> tuple[list[int], dict[int
 
 
 def _means(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
-    """COCO's twelve numbers of curves over some classes."""
+    """COCO's twelve numbers from curves over some classes."""
     areas = ("small", "medium", "large")
     return {
         "ap": _mean(precision[..., 0, 2]),
@@ -308,24 +298,24 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _f1(truth: Sequence[Object], found: Sequence[Object], overlaps: Sequence[Overlap]) -> float | None:
-    """Of an image alone: each detection takes the free object of its class that it overlaps most."""
+    """F1 of one image: each detection is matched to the free instance of its class that it overlaps most."""
     by_mask = all(one.pixels is not None for one in (*truth, *found))
-    wanted = {number for number, one in enumerate(truth) if not one.is_ignored("mask" if by_mask else "box")}
-    claimed = {number for number, one in enumerate(found) if one.score >= EVALUATED_SCORE}
-    if not wanted and not claimed:
+    counted = {number for number, one in enumerate(truth) if not one.is_ignored("mask" if by_mask else "box")}
+    detected = {number for number, one in enumerate(found) if one.score >= EVALUATED_SCORE}
+    if not counted and not detected:
         return None
     possible = [(one.found, -(one.mask if by_mask else one.box), one.truth) for one in overlaps]
     taken: set[int] = set()
     right: set[int] = set()
     for detection, negative, number in sorted(possible):
-        if -negative >= 0.5 and detection in claimed - right and number in wanted - taken:
+        if -negative >= 0.5 and detection in detected - right and number in counted - taken:
             right.add(detection)
             taken.add(number)
-    return 2 * len(right) / (len(wanted) + len(claimed))
+    return 2 * len(right) / (len(counted) + len(detected))
 
 
 def _ignored(instances: Instances) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """Which are crowds, and of which nothing but the box of one object is known."""
+    """Flags of the crowds and of the instances with a box alone."""
     nothing = np.zeros(len(instances), dtype=np.bool_)
     crowd, boxed = (nothing if one is None else one.numpy() for one in (instances.crowd, instances.boxed))
     return crowd & ~boxed, boxed
@@ -342,7 +332,7 @@ def _mask_ious(
     evaluated: Bool[np.ndarray, "N M"],
     crowd: Bool[np.ndarray, " M"],
 ) -> Float64[np.ndarray, "N M"]:
-    """IoU of pairs of masks of one image, counted where their boxes meet; 0 where a pair is ignored."""
+    """IoU of pairs of masks of one image, computed where their boxes overlap; 0 where a pair is ignored."""
     return _ious(shared_pixels(some, others, torch.from_numpy(evaluated)).numpy(), areas[0], areas[1], crowd)
 
 
@@ -357,7 +347,7 @@ def boundaries(masks: Masks) -> Masks:
     for index in range(len(masks)):
         crop = masks.crop(index)
         if crop.numel():
-            # so many erosions in 3×3 are one in a square; what lies outside of the crop is not of the mask
+            # repeated 3×3 erosions equal one by a larger square; pixels outside the crop are not in the mask
             outside = F.pad(1 - crop.float(), (distance,) * 4, value=1.0)[None]
             near = F.max_pool2d(F.max_pool2d(outside, (2 * distance + 1, 1), 1), (1, 2 * distance + 1), 1)[0]
             crop = crop * (near > 0)
@@ -381,6 +371,6 @@ def _ious(
     other_areas: Shaped[np.ndarray, " M"],
     crowd: Bool[np.ndarray, " M"],
 ) -> Float64[np.ndarray, "N M"]:
-    """What is common by what either covers; of a crowd, by what the first one covers."""
+    """Intersection over union; with a crowd, over the area of the first."""
     whole = np.where(crowd[None], areas[:, None], areas[:, None] + other_areas[None] - common)
     return np.divide(common, whole, out=np.zeros(common.shape), where=common > 0)

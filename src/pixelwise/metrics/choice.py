@@ -1,4 +1,4 @@
-"""Which metric evaluates a task, and by which of its numbers weights are chosen."""
+"""The metric of each task, and the number by which the best weights are selected."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality, ks_of
 
 @runtime_checkable
 class ImageResult(Protocol):
-    """What a metric keeps of one image."""
+    """The stored result of one image."""
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst image first; one with nothing to evaluate comes last."""
+        """Sort key: worst image first; one with nothing to evaluate comes last."""
         ...
 
     def caption(self) -> str:
-        """What a sheet of images says of it."""
+        """Caption in a sheet of images."""
         ...
 
     def row(self) -> dict[str, Any]:
-        """What `images.jsonl` says of it."""
+        """Fields in `images.jsonl`."""
         ...
 
 
 @runtime_checkable
 class TaskMetric(Metric, Protocol):
-    """A metric with what reports tell: the image results, and a state that JSON keeps exactly."""
+    """A metric with results for each image and an exact state for JSON."""
 
     labels: LabelSet
     definition: str
@@ -56,12 +56,12 @@ class TaskMetric(Metric, Protocol):
 
 
 class _Family(NamedTuple):
-    """Definitions that one metric has.
+    """The definitions of one metric.
 
     Attributes:
-        task: whose predictions are evaluated.
-        metric: is made from the classes and the name of a definition.
-        shown: what a table of models shows of it; by the first weights are chosen.
+        task: of the predictions.
+        metric: makes it from the label set and the name of a definition.
+        shown: numbers in tables of models; the first selects the best weights.
         definitions: by name, one line each.
     """
 
@@ -88,10 +88,10 @@ _FAMILIES = (
 _BY_NAME = {name: family for family in _FAMILIES for name in family.definitions}
 
 DEFINITIONS = {name: line for family in _FAMILIES for name, line in family.definitions.items()}
-"""One line each for people who compare numbers."""
+"""One line for each definition, shown beside the numbers."""
 
 EVALUATED_TASKS = tuple(dict.fromkeys(family.task for family in _FAMILIES))
-"""The tasks that something evaluates."""
+"""The tasks that have a metric."""
 
 
 def shown(definition: str) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ def shown(definition: str) -> tuple[str, ...]:
 
 
 def chosen_by(definition: str) -> str:
-    """The number by which the best weights are chosen."""
+    """The number by which the best weights are selected."""
     return shown(definition)[0]
 
 
@@ -112,20 +112,20 @@ def new_metric(
     clips: bool = False,
     windows: Sequence[int] | None = None,
 ) -> TaskMetric:
-    """The metric of a task, by this definition or, with None, by the usual one of the task and the label set.
+    """Make the metric of a task, by this definition or, with None, by the usual one of the task and the label set.
 
     Args:
-        task: what the predictions are.
+        task: of the predictions.
         labels: the classes.
         definition: one of the task's.
         clips: whether the images are frames of clips.
         windows: of VPQ, lengths in labelled frames; those of Cityscapes-VPS if not given.
 
     Raises:
-        RecipeError: a task that nothing evaluates, a definition that is none of the task, or one without windows.
+        RecipeError: a task without a metric, a definition of another task, or windows for a definition without them.
     """
     if task not in EVALUATED_TASKS:
-        raise RecipeError(f"task '{task}': nothing evaluates it; {_listed(EVALUATED_TASKS)} can be evaluated")
+        raise RecipeError(f"task '{task}': it has no metric; {_listed(EVALUATED_TASKS)} can be evaluated")
     known = [name for name, family in _BY_NAME.items() if family.task == task]
     if definition is not None and definition not in known:
         raise RecipeError(f"definition '{definition}': for {task} segmentation expected one of {', '.join(known)}")
@@ -143,7 +143,7 @@ def new_metric(
 
 
 def metric_from_state(labels: LabelSet, definition: str, state: Mapping[str, Any]) -> TaskMetric:
-    """The metric that counted what `state` tells. Raises DataError or RecipeError where there can be no such."""
+    """Restore a metric from its state. Raises DataError or RecipeError for an impossible state."""
     if definition not in _BY_NAME:
         raise RecipeError(f"definition '{definition}': expected one of {', '.join(_BY_NAME)}")
     family = _BY_NAME[definition]

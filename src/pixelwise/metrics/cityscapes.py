@@ -1,4 +1,4 @@
-"""What Cityscapes' own evaluation knows of its classes.
+"""Classes and categories of Cityscapes' own evaluation.
 
 Source: evalPixelLevelSemanticLabeling.py and labels.py of the official cityscapesScripts.
 """
@@ -38,4 +38,4 @@ INSTANCE_SIZES: dict[str, float] = {
     "motorcycle": 6298.7200839748,
     "bicycle": 4672.3249222261,
 }
-"""Pixels of the average object of each class that has objects."""
+"""Mean area in pixels of the instances of each class that has them."""

@@ -1,18 +1,18 @@
-"""DAVIS: region similarity J and contour accuracy F of objects in clips, each by its mean, recall and decay.
+"""DAVIS: region similarity J and contour accuracy F of objects in clips, each with mean, recall and decay.
 
 In each frame J is the IoU of an object's mask and F the harmonic mean of precision and recall of its contour: a pixel
 of one contour is right if one of the other lies within 0.8 % of the image's diagonal, rounded up. Where neither ground
 truth nor prediction have the object both are 1. Recall is the share of frames above 0.5, decay the mean of the first
-quarter of the frames less that of the last. Means are over all objects of all clips. Void pixels, and those of crowds,
-are taken from all masks.
+quarter of the frames less that of the last. Means are over all objects of all clips. Void pixels and those of crowds
+are removed from all masks.
 
-- `davis`: the semi-supervised task of 2016 and 2017. The first frame is given, so that predicted ids are the true
-  ones; it is skipped, and so is the last. What has an id that the ground truth does not have counts nowhere.
-- `davis-unsupervised`: that of 2019. Nothing is given: the tracks of a clip are assigned to its objects so that the
-  mean of J and F is largest; tracks without object cost nothing. All frames count.
+- `davis`: the semi-supervised task of 2016 and 2017. The first frame is given, so predicted ids are those of the ground
+  truth; the first and the last frame are skipped. Predictions with other ids are ignored.
+- `davis-unsupervised`: that of 2019. No frame is given: the tracks of a clip are matched to its objects so that the
+  mean of J and F is largest; unmatched tracks are ignored. All frames count.
 
-The first is the usual one: results carry the true ids, and assigning tracks would hide objects that change places.
-Models that are not told the first frame, as all of this package, want the second.
+The first is the usual one: results have the ids of the ground truth, and matching tracks would hide swapped objects.
+The second is for models without the first frame, as all of this package.
 
 Sources: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016,
 section 4; Pont-Tuset et al., "The 2017 DAVIS Challenge"; Caelles et al., "The 2019 DAVIS Challenge", and the code of
@@ -33,22 +33,22 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.per_image import PerImage, new_key, require_size
+from pixelwise.metrics.per_image import PerImage, Place, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
 
 DEFINITIONS: dict[str, str] = {
     "davis": "J and F by DAVIS' semi-supervised definition: objects by their ids, means over objects, the first and "
     "the last frame of a clip skipped; contours match within 0.8 % of the diagonal",
-    "davis-unsupervised": "J and F by DAVIS' unsupervised definition: the tracks of a clip are assigned to its objects "
+    "davis-unsupervised": "J and F by DAVIS' unsupervised definition: the tracks of a clip are matched to its objects "
     "so that the mean of J and F is largest, all frames; contours match within 0.8 % of the diagonal",
 }
-"""One line each for people who compare numbers."""
+"""One line for each definition, shown beside the numbers."""
 
 CONTOUR_TOLERANCE = 0.008
-"""Of the diagonal."""
+"""Tolerance of contours, as a fraction of the diagonal."""
 
 
 class TrueObject(NamedTuple):
@@ -69,14 +69,14 @@ class FoundObject(NamedTuple):
 
 
 class Meeting(NamedTuple):
-    """What a true and a predicted object have in common.
+    """Overlap of a ground truth object and a predicted one.
 
     Attributes:
         truth: track id.
         found: track id.
-        pixels: that both masks have.
-        true_near: pixels of the true contour near the predicted one.
-        found_near: pixels of the predicted contour near the true one.
+        pixels: of the intersection of both masks.
+        true_near: pixels of the ground truth contour near the predicted one.
+        found_near: pixels of the predicted contour near the ground truth one.
     """
 
     truth: int
@@ -87,14 +87,14 @@ class Meeting(NamedTuple):
 
 
 class FrameObjects(NamedTuple):
-    """What is kept of a frame.
+    """The stored data of a frame.
 
     Attributes:
-        clip: its clip; None for an image of none, which is evaluated by itself.
-        frame: its place in the clip.
-        truth: the objects.
+        clip: its clip; None for a single image, which is evaluated by itself.
+        frame: its index in the clip.
+        truth: the objects of the ground truth.
         found: the predicted ones.
-        meetings: of the pairs that have anything in common.
+        meetings: of the pairs that overlap.
         score: mean over the objects of (J + F) / 2 in this frame alone; None without objects.
     """
 
@@ -107,51 +107,31 @@ class FrameObjects(NamedTuple):
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst frame first, those with more objects before others; one without any comes last."""
+        """Sort key: worst frame first, then more objects first; a frame without any comes last."""
         return (True, 0.0, 0.0) if self.score is None else (False, self.score, -float(len(self.truth)))
 
     def caption(self) -> str:
-        """What a sheet of images says of it."""
-        return f"J&F {self.score or 0:.3f} · {len(self.truth)} objects, {len(self.found)} predicted"
+        """Caption in a sheet of images."""
+        return f"J&F {self.score or 0:.3f} · {count(len(self.truth), 'object')}, {len(self.found)} predicted"
 
     def row(self) -> dict[str, Any]:
-        """What `images.jsonl` says of it."""
+        """Fields in `images.jsonl`."""
         return {"j_and_f": self.score, "objects": len(self.truth), "tracks": len(self.found)}
 
 
 class Davis(PerImage[FrameObjects]):
-    """Keeps sizes of masks, contours and what they share, of each frame, and follows the objects in `compute`.
+    """Stores areas, contour lengths and overlaps of each frame, and evaluates tracks in `compute`.
 
     Frames may come in any order, clips mixed.
-
-    Args:
-        labels: the classes.
-        definition: `davis` or `davis-unsupervised`; see above.
-
-    Raises:
-        RecipeError: an unknown definition.
     """
 
     definitions = DEFINITIONS
     result = FrameObjects
+    order = "decay needs"
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Keep what the objects of one frame share.
-
-        Raises DataError for a second time, another size, a class out of range, missing masks or track ids, a track that
-        stands twice in the frame, or a frame whose place in its clip is not known.
-        """
-        id = new_key(self.images, id, clip, frame)
-        if clip is not None and frame is None:
-            raise DataError(f"image '{id}': a frame of the clip '{clip}' without its place; decay needs the order")
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameObjects:
+        """Overlaps of the objects of one frame. See PerImage. Raises DataError also for a track that occurs twice."""
+        id = at.key
         truth_name, found_name = f"image '{id}': the ground truth", f"image '{id}': the prediction"
         objects, masks = _tracks(truth.instances, name=truth_name)
         found, found_masks = _tracks(predicted.instances, name=found_name)
@@ -168,15 +148,15 @@ class Davis(PerImage[FrameObjects]):
         one = _overlaps(
             masks, found_masks, objects.track_ids.tolist(), found.track_ids.tolist(), objects.labels.tolist()
         )
-        self.images[id] = FrameObjects(clip, frame or 0, *one, _alone(*one, assigned=self.definition != "davis"))
+        return FrameObjects(at.clip, at.frame, *one, _alone(*one, assigned=self.definition != "davis"))
 
     def fault(self, result: FrameObjects) -> str | None:
-        """What is wrong with a stored result whose types are right, or None."""
+        """The fault of a stored result of the right types, or None."""
         known, known_found = ({row.id for row in side} for side in (result.truth, result.found))
         if any(row.truth not in known or row.found not in known_found for row in result.meetings):
-            return "an object that there is not"
+            return "an object that does not exist"
         strange = next((row.label for row in result.truth if not 0 <= row.label < len(self.labels)), None)
-        return None if strange is None else f"a class {strange} that there is not"
+        return None if strange is None else f"an unknown class {strange}"
 
     def compute(self) -> dict[str, Any]:
         """`j_and_f`, `j_mean`, `j_recall`, `j_decay`, the same of `f_`, `per_class` and `per_object`.
@@ -212,9 +192,9 @@ class Davis(PerImage[FrameObjects]):
 
 def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks]:
     if instances is None or instances.masks is None:
-        raise DataError(f"{name} has no object masks; expected instance annotations")
+        raise DataError(f"{name} has no instance masks; expected instance annotations")
     if instances.track_ids is None:
-        raise DataError(f"{name} has objects without track ids; nothing tells which are the same in other frames")
+        raise DataError(f"{name} has instances without track ids, which J and F need")
     ids, counts = instances.track_ids.unique(return_counts=True)
     if bool((counts > 1).any()):
         raise DataError(f"{name} has the track {int(ids[counts > 1][0])} twice; expected one object for each")
@@ -224,7 +204,7 @@ def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks
 
 
 def _void(truth: Annotation, objects: Instances, masks: Masks, labels: LabelSet) -> Bool[Tensor, "H W"] | None:
-    """The pixels that are ignored; None where there are none."""
+    """The ignored pixels; None without any."""
     crowds = [] if objects.crowd is None else objects.crowd.nonzero().flatten().tolist()
     void = torch.zeros(masks.size, dtype=torch.bool)
     if truth.semantic is not None and truth.semantic.shape == void.shape:
@@ -258,7 +238,7 @@ def _overlaps(
 def contour(masks: Masks, index: int) -> Int64[np.ndarray, "P 2"]:
     """The pixels, row and column, that differ from their neighbour on the right, below, or between the two.
 
-    A mask goes on beyond the right and the lower side of the image. (Contours lie half a pixel up and to the left.)
+    A mask continues beyond the right and the lower side of the image. (Contours lie half a pixel up and to the left.)
     """
     x1, y1, x2, y2 = masks.boxes[index].tolist()
     padded = np.zeros((y2 - y1 + 2, x2 - x1 + 2), dtype=np.uint8)
@@ -274,7 +254,7 @@ def contour(masks: Masks, index: int) -> Int64[np.ndarray, "P 2"]:
 
 
 def _near(points: Int64[np.ndarray, "P 2"], others: Int64[np.ndarray, "Q 2"], reach: int) -> int:
-    """How many points have one of the others within reach."""
+    """Number of points that have one of the others within reach."""
     if not len(points) or not len(others):
         return 0
     inside = (points >= others.min(axis=0) - reach) & (points <= others.max(axis=0) + reach)
@@ -303,12 +283,12 @@ def _contour_accuracy(truth: TrueObject, found: FoundObject, meeting: Meeting) -
 def _alone(
     truth: Sequence[TrueObject], found: Sequence[FoundObject], meetings: Sequence[Meeting], *, assigned: bool
 ) -> float | None:
-    """What the frame alone would get: of the track of the same id, or of the best one."""
+    """J&F of a single frame, with the track of the same id or the best track."""
     met = {(one.truth, one.found): one for one in meetings}
     values = []
-    for wanted in truth:
-        tracks = [one for one in found if assigned or one.id == wanted.id] or [_NO_TRACK]
-        parts = [(wanted, one, met.get((wanted.id, one.id), _APART)) for one in tracks]
+    for annotated in truth:
+        tracks = [one for one in found if assigned or one.id == annotated.id] or [_NO_TRACK]
+        parts = [(annotated, one, met.get((annotated.id, one.id), _APART)) for one in tracks]
         values.append(max((_jaccard(*part) + _contour_accuracy(*part)) / 2 for part in parts))
     return math.fsum(values) / len(values) if values else None
 
@@ -324,7 +304,7 @@ def _followed(frames: Sequence[FrameObjects], *, assigned: bool) -> Iterable[tup
     if not assigned:
         partners = {id: id for id in ids}
     else:
-        # no track at all stands for the objects that outnumber the tracks
+        # objects beyond the number of tracks are matched to no track
         offered = [*tracks, *[None] * max(0, len(ids) - len(tracks))]
         gain = np.array([[_mean(_values(frames, id, track).mean(axis=1)) for id in ids] for track in offered])
         rows, columns = linear_sum_assignment(gain.reshape(len(offered), len(ids)), maximize=True)
@@ -335,7 +315,7 @@ def _followed(frames: Sequence[FrameObjects], *, assigned: bool) -> Iterable[tup
 
 
 def _values(frames: Sequence[FrameObjects], id: int, track: int | None) -> Float64[np.ndarray, "2 F"]:
-    """J and F of an object in each frame, if it were followed by this track."""
+    """J and F of an object in each frame, matched to this track."""
     values = np.zeros((2, len(frames)))
     for place, frame in enumerate(frames):
         truth = next((one for one in frame.truth if one.id == id), _NO_OBJECT)
@@ -357,7 +337,7 @@ def _statistics(name: str, values: Float64[np.ndarray, " F"]) -> dict[str, float
 
 
 def _mean(values: np.ndarray) -> float:
-    return math.fsum(values.tolist()) / len(values)
+    return math.fsum(values) / len(values)
 
 
 def _means(results: Sequence[Mapping[str, float]]) -> dict[str, float | None]:

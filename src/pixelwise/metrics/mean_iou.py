@@ -1,15 +1,15 @@
-"""Mean intersection over union and its companions, by the definitions of PASCAL VOC, ADE20K and Cityscapes.
+"""Mean intersection over union and related numbers, by the definitions of PASCAL VOC, ADE20K and Cityscapes.
 
 One confusion matrix over all pixels of all images. IoU = tp / (ground truth + predicted - tp); the mean is over all
-classes, background included. Pixels whose ground truth is void are not counted, so what is predicted there costs
-nothing; predicting void where there is ground truth is an error. The definitions agree in this, and differ in:
+classes, background included. Pixels whose ground truth is void are ignored; predicting void where there is ground truth
+is an error. The definitions agree in this, and differ in:
 
 - `voc`: a class that neither ground truth nor predictions have does not count in the means. So do Cityscapes and FCN's
   tools.
 - `ade20k`: such a class counts 0 in the mean IoU; the challenge's score is the mean of mean IoU and pixel accuracy.
-- `cityscapes`: as `voc`, and the same over seven categories of classes; where the ground truth tells objects apart,
-  also the iIoU, in which each object counts as much as the average object of its class, whatever its size. What is
-  predicted too much belongs to no object and counts by its pixels.
+- `cityscapes`: as `voc`, and the same over seven categories of classes; where the ground truth has instances, also the
+  iIoU, in which each instance counts as much as the average instance of its class, whatever its size. False positives
+  belong to no instance and count by their pixels.
 
 Sources: Everingham et al., the VOC 2012 development kit; utils_eval.py of the MIT scene parsing challenge;
 evalPixelLevelSemanticLabeling.py of cityscapesScripts, and Cordts et al., Cityscapes (2016), section 4.1; companions:
@@ -28,7 +28,7 @@ from torch import Tensor
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.cityscapes import CATEGORIES, INSTANCE_SIZES
-from pixelwise.metrics.per_image import PerImage, mean, new_key, require_size, stored
+from pixelwise.metrics.per_image import PerImage, Place, mean, require_size, stored
 from pixelwise.types import Annotation
 
 DEFINITIONS: dict[str, str] = {
@@ -37,25 +37,25 @@ DEFINITIONS: dict[str, str] = {
     "ade20k": "mean IoU by ADE20K's definition: one confusion matrix, void ignored; predicted void is an error, "
     "a class that neither ground truth nor predictions have counts 0; score = (mean IoU + pixel accuracy) / 2",
     "cityscapes": "mean IoU by Cityscapes' definition: one confusion matrix, void ignored; predicted void is an "
-    "error, a class that neither ground truth nor predictions have does not count; in iIoU every object counts as the "
-    "average one of its class",
+    "error, a class that neither ground truth nor predictions have does not count; in iIoU every instance counts as "
+    "the average one of its class",
 }
-"""One line each for people who compare numbers."""
+"""One line for each definition, shown beside the numbers."""
 
 SLAB_PIXELS = 2**22
-"""How many pixels are counted at once: 8 bytes each, several times."""
+"""Pixels that are counted at once, at several times 8 bytes each."""
 
 SHARE = 2**40
-"""An object that is wholly found, in the state: shares are kept as integers, so that sums do not depend on order."""
+"""A fully detected instance in the state: fractions are integers, so that sums do not depend on order."""
 
 
 class ImageScore(NamedTuple):
-    """What an image alone would get.
+    """The result of one image.
 
     Attributes:
-        right: pixels whose class was found.
+        right: pixels of the right class.
         evaluated: pixels whose ground truth is not void.
-        mean_iou: over the classes that its ground truth or its prediction has; None if nothing was evaluated.
+        mean_iou: over the classes in its ground truth or its prediction; None if all pixels are void.
     """
 
     right: int
@@ -64,17 +64,17 @@ class ImageScore(NamedTuple):
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst image first: by mean IoU, then by pixel accuracy; one with nothing to evaluate comes last."""
+        """Sort key: worst image first, by mean IoU, then by pixel accuracy; one with nothing to evaluate comes last."""
         if self.mean_iou is None:
             return True, 0.0, 0.0
         return False, self.mean_iou, self.right / self.evaluated
 
     def caption(self) -> str:
-        """What a sheet of images says of it."""
+        """Caption in a sheet of images."""
         return f"mean IoU {self.mean_iou or 0:.3f} · pixel accuracy {self.right / max(1, self.evaluated):.3f}"
 
     def row(self) -> dict[str, Any]:
-        """What `images.jsonl` says of it."""
+        """Fields in `images.jsonl`."""
         accuracy = self.right / self.evaluated if self.evaluated else None
         return {"mean_iou": self.mean_iou, "pixel_accuracy": accuracy, "pixels": self.evaluated}
 
@@ -82,12 +82,7 @@ class ImageScore(NamedTuple):
 class MeanIoU(PerImage[ImageScore]):
     """Counts class pairs pixel by pixel; the state is K × (K + 1) integers, and a row for each image.
 
-    Args:
-        labels: the classes.
-        definition: whose; see above.
-
-    Raises:
-        RecipeError: an unknown definition, or Cityscapes' for classes that it does not have.
+    Raises RecipeError also for Cityscapes' definition with classes that it does not have.
     """
 
     definitions = DEFINITIONS
@@ -103,51 +98,45 @@ class MeanIoU(PerImage[ImageScore]):
             )
         # rows: ground truth; columns: prediction, the last one void
         self.confusion: Int64[Tensor, "K K1"] = torch.zeros(len(labels), len(labels) + 1, dtype=torch.int64)
-        # objects of each class: how many, the sum of their shares that were found, and found as one of the category
+        # instances of each class: their number, the sum of their detected fractions, and of those detected as one of
+        # the category
         self.objects: Int64[Tensor, "K 3"] = torch.zeros(len(labels), 3, dtype=torch.int64)
         self.images_without_objects = 0
-        """Images whose ground truth does not tell objects apart; with one of them there is no iIoU."""
+        """Number of images whose ground truth has no instances; with any of them there is no iIoU."""
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Count the pixels of one image. Raises DataError for a second time, another size, or a class out of range."""
-        id = new_key(self.images, id, clip, frame)
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageScore:
+        """Count the pixels of one image. See PerImage."""
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "ground truth"
-            raise DataError(f"image '{id}': the {which} says no class for each pixel; expected semantic annotations")
-        require_size(predicted.semantic.shape, truth.semantic.shape, id=id)
-        answer = predicted.semantic.flatten()
-        expected = truth.semantic.to(answer.device).flatten()
+            raise DataError(f"image '{at.key}': the {which} has no class map; expected semantic annotations")
+        require_size(predicted.semantic.shape, truth.semantic.shape, id=at.key)
+        predicted_ids = predicted.semantic.flatten()
+        expected = truth.semantic.to(predicted_ids.device).flatten()
         confusion = torch.zeros_like(self.confusion)
-        for slab in zip(expected.split(SLAB_PIXELS), answer.split(SLAB_PIXELS), strict=True):
-            confusion += self._pairs(*slab, id=id).cpu()
+        for slab in zip(expected.split(SLAB_PIXELS), predicted_ids.split(SLAB_PIXELS), strict=True):
+            confusion += self._pairs(*slab, id=at.key).cpu()
         if self.definition == "cityscapes":
             self._count_objects(predicted.semantic.cpu(), truth)
         self.confusion += confusion
         right, evaluated = int(confusion.diagonal().sum()), int(confusion.sum())
-        self.images[id] = ImageScore(right, evaluated, _number(_ious(confusion).nanmean()) if evaluated else None)
+        return ImageScore(right, evaluated, _number(_ious(confusion).nanmean()) if evaluated else None)
 
-    def _pairs(self, expected: Shaped[Tensor, " P"], answer: Shaped[Tensor, " P"], *, id: str) -> Int64[Tensor, "K K1"]:
-        """How often each class of the ground truth is predicted by each class, or by void."""
+    def _pairs(
+        self, expected: Shaped[Tensor, " P"], predicted_ids: Shaped[Tensor, " P"], *, id: str
+    ) -> Int64[Tensor, "K K1"]:
+        """Confusion matrix of ground truth classes and predicted classes, void last."""
         classes, ignore_id = len(self.labels), self.labels.ignore_id
-        expected, answer = expected.long(), answer.long()
-        for side, values in (("ground truth", expected), ("prediction", answer)):
+        expected, predicted_ids = expected.long(), predicted_ids.long()
+        for side, values in (("ground truth", expected), ("prediction", predicted_ids)):
             strange = values[((values < 0) | (values >= classes)) & (values != ignore_id)]
             self.require_classes(strange[:1].tolist(), id=id, side=side)
         evaluated = expected != ignore_id
-        answer = torch.where(answer == ignore_id, classes, answer)
-        pairs = expected[evaluated] * (classes + 1) + answer[evaluated]
+        predicted_ids = torch.where(predicted_ids == ignore_id, classes, predicted_ids)
+        pairs = expected[evaluated] * (classes + 1) + predicted_ids[evaluated]
         return pairs.bincount(minlength=classes * (classes + 1)).view(classes, classes + 1)
 
     def _count_objects(self, semantic: Shaped[Tensor, "H W"], truth: Annotation) -> None:
-        """Which share of each object was found; regions of many objects that nobody told apart are no object."""
+        """Count the detected fraction of each instance; crowds do not count."""
         instances = truth.instances
         if instances is None or instances.masks is None:
             self.images_without_objects += 1
@@ -158,12 +147,12 @@ class MeanIoU(PerImage[ImageScore]):
             if is_crowd or self.labels.names[label] not in INSTANCE_SIZES:
                 continue
             x1, y1, x2, y2 = masks.boxes[index].tolist()
-            answer = semantic[y1:y2, x1:x2][masks.crop(index).bool()].long()
-            if not len(answer):
+            predicted_ids = semantic[y1:y2, x1:x2][masks.crop(index).bool()].long()
+            if not len(predicted_ids):
                 continue
             category = torch.tensor(self._category_of(self.labels.names[label]))
-            found = (int((answer == label).sum()), int(torch.isin(answer, category).sum()))
-            shares = [(2 * SHARE * pixels + len(answer)) // (2 * len(answer)) for pixels in found]
+            found = (int((predicted_ids == label).sum()), int(torch.isin(predicted_ids, category).sum()))
+            shares = [(2 * SHARE * pixels + len(predicted_ids)) // (2 * len(predicted_ids)) for pixels in found]
             self.objects[label] += torch.tensor([1, *shares])
 
     def _category_of(self, name: str) -> list[int]:
@@ -171,7 +160,7 @@ class MeanIoU(PerImage[ImageScore]):
         return [index for index, other in enumerate(self.labels.names) if CATEGORIES[other] == CATEGORIES[name]]
 
     def merge(self, other: Any) -> None:
-        """Add what another one counted over other images.
+        """Add the counts of another one over other images.
 
         Raises DataError for an image in both, other classes, or another definition.
         """
@@ -181,7 +170,7 @@ class MeanIoU(PerImage[ImageScore]):
         self.images_without_objects += other.images_without_objects
 
     def state(self) -> dict[str, Any]:
-        """What was counted, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
+        """The counts as lists and numbers that JSON keeps exactly; `from_state` restores them."""
         return {
             "confusion": self.confusion.tolist(),
             "objects": self.objects.tolist(),
@@ -191,7 +180,7 @@ class MeanIoU(PerImage[ImageScore]):
 
     @classmethod
     def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> MeanIoU:
-        """A metric that counted what `state` tells. Raises DataError for a state that such a metric cannot have."""
+        """Restore a metric from its state. Raises DataError for an impossible state."""
         metric = super().from_state(labels, definition, state)
         metric.confusion = _counts(state, "confusion", like=metric.confusion)
         metric.objects = _counts(state, "objects", like=metric.objects)
@@ -241,7 +230,7 @@ class MeanIoU(PerImage[ImageScore]):
         return {**means, "per_class": per_class, "per_category": per_category}
 
     def _per_category(self) -> dict[str, dict[str, float | None]]:
-        """Cityscapes' categories: a pixel is right if its class is one of the true category."""
+        """Cityscapes' categories: a pixel is right if its class belongs to the ground truth category."""
         names = self.labels.names
         scores: dict[str, dict[str, float | None]] = {}
         for category in dict.fromkeys(CATEGORIES[name] for name in names):
@@ -253,9 +242,9 @@ class MeanIoU(PerImage[ImageScore]):
         return scores
 
     def _iiou(self, members: Sequence[int], *, found: int) -> float | None:
-        """Cityscapes' iIoU of classes taken together; `found` is the column of `objects` with what was found of them.
+        """Cityscapes' iIoU of several classes; `found` is the column of `objects` with their detected fractions.
 
-        None where there is nothing to evaluate, or objects are not known.
+        None where there is nothing to evaluate or the ground truth has no instances.
         """
         names = [self.labels.names[index] for index in members]
         if self.images_without_objects or any(name not in INSTANCE_SIZES for name in names):

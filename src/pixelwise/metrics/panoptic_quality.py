@@ -1,18 +1,17 @@
 """Panoptic quality: PQ = SQ · RQ, of all classes, of things, of stuff, and of each class.
 
-A predicted segment finds a true one of its class if their IoU is larger than 0.5, so that none finds two. Of a class,
-with TP pairs that found each other, FP predicted segments and FN true ones without partner: SQ is the mean IoU of the
-pairs, RQ = TP / (TP + FP/2 + FN/2), and PQ is their product. Counts are pooled over all images; classes of which nobody
-knows anything do not count in the means.
+A predicted segment matches a ground truth segment of its class if their IoU is larger than 0.5, so matches are unique.
+For a class with TP matches, FP unmatched predicted segments and FN unmatched ground truth segments, SQ is the mean IoU
+of the matches, RQ = TP / (TP + FP/2 + FN/2), and PQ is their product. Counts are pooled over all images; classes
+without any segment do not count in the means.
 
-- Pixels whose ground truth is void are taken from a predicted segment before its IoU is formed. Id 0 is void, and so
-  is a segment without entry or without a class.
-- A true crowd is neither found nor missed. A predicted segment without partner is no error if more than half of it lies
-  on void and on crowds of its class.
+- Pixels whose ground truth is void are removed from a predicted segment before its IoU is computed. Id 0 is void, and
+  so is a segment without entry or without a class.
+- A ground truth crowd is ignored. An unmatched predicted segment is ignored if more than half of it lies on void and on
+  crowds of its class.
 
 Source: Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4, and the COCO panoptic API, which differs in two
-places: it knows one crowd for each class and image, and believes the areas that a file tells instead of counting
-pixels.
+    points: it has one crowd for each class and image, and uses the areas in the file instead of counting pixels.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.labels import LabelSet
-from pixelwise.metrics.per_image import PerImage, new_key, require_size
+from pixelwise.metrics.per_image import PerImage, Place, require_size
 from pixelwise.ops.joint_counts import joint_counts
 from pixelwise.types import Annotation, Panoptic
 
 DEFINITIONS: dict[str, str] = {
     "panoptic": "PQ by COCO's definition: segments match at an IoU above 0.5 outside of void, counts pooled over all "
-    "images, crowds neither found nor missed; the mean is over classes that ground truth or predictions have",
+    "images, crowds ignored; the mean is over classes that ground truth or predictions have",
 }
-"""One line each for people who compare numbers."""
+"""One line for each definition, shown beside the numbers."""
 
 
 class SegmentOverlaps(NamedTuple):
-    """Which pixels true and predicted segments share, in one image or in several frames.
+    """Shared pixels of ground truth and predicted segments, in one image or in several frames.
 
     Attributes:
-        pairs: true id, predicted id and the number of pixels that both have, sorted; id 0 is void.
-        truth: id, class id and 1 for a crowd, of each true segment that has pixels, sorted.
+        pairs: ground truth id, predicted id and number of shared pixels, sorted; id 0 is void.
+        truth: id, class id and 1 for a crowd, of each ground truth segment that has pixels, sorted.
         found: id and class id of each predicted one that has pixels, sorted.
     """
 
@@ -52,14 +51,14 @@ class SegmentOverlaps(NamedTuple):
 
 
 class ClassCounts(NamedTuple):
-    """What was counted of a class.
+    """The counts of a class.
 
     Attributes:
         label: class id.
-        tp: true segments that were found.
-        fp: predicted ones that found none.
-        fn: true ones that were missed.
-        iou: sum over those that were found.
+        tp: matched segments.
+        fp: unmatched predicted segments.
+        fn: unmatched ground truth segments.
+        iou: sum over the matches.
     """
 
     label: int
@@ -78,69 +77,52 @@ class Quality(NamedTuple):
 
 
 class ImageSegments(NamedTuple):
-    """What was counted in an image.
+    """The counts of an image.
 
     Attributes:
-        classes: those that it has, by class id.
+        classes: counts of its classes, by class id.
     """
 
     classes: tuple[ClassCounts, ...]
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst image first, those with more segments before others; one without any comes last."""
+        """Sort key: worst image first, then more segments first; an image without any comes last."""
         pq = self.quality.pq
         return (True, 0.0, 0.0) if pq is None else (False, pq, -float(sum(one.tp + one.fn for one in self.classes)))
 
     @property
     def quality(self) -> Quality:
-        """What the image alone would get."""
+        """Quality of this image."""
         return mean_quality(class_quality(one) for one in self.classes)
 
     def caption(self) -> str:
-        """What a sheet of images says of it."""
+        """Caption in a sheet of images."""
         tp, fp, fn = (sum(getattr(one, name) for one in self.classes) for name in ("tp", "fp", "fn"))
-        return f"PQ {self.quality.pq or 0:.3f} · {tp} of {tp + fn} segments found, {fp} wrong"
+        matched = f"{tp} of {count(tp + fn, 'segment')} matched"
+        return f"PQ {self.quality.pq or 0:.3f} · {matched}, {count(fp, 'false positive')}"
 
     def row(self) -> dict[str, Any]:
-        """What `images.jsonl` says of it."""
+        """Fields in `images.jsonl`."""
         counts = {name: sum(getattr(one, name) for one in self.classes) for name in ("tp", "fp", "fn")}
         return {**self.quality._asdict(), **counts}
 
 
 class PanopticQuality(PerImage[ImageSegments]):
-    """Matches the segments of each image; the state is a row of counts for each image and class.
-
-    Args:
-        labels: the classes.
-        definition: `panoptic`.
-
-    Raises:
-        RecipeError: an unknown definition.
-    """
+    """Matches the segments of each image; the state is a row of counts for each image and class."""
 
     definitions = DEFINITIONS
     result = ImageSegments
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Match the segments of one image. Raises DataError for a second time, another size, or an unknown class."""
-        id = new_key(self.images, id, clip, frame)
-        overlaps = segment_overlaps(predicted, truth, self.labels, id=id)
-        self.images[id] = ImageSegments(class_counts(overlaps))
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageSegments:
+        """Match the segments of one image. See PerImage."""
+        return ImageSegments(class_counts(segment_overlaps(predicted, truth, self.labels, id=at.key)))
 
     def fault(self, result: ImageSegments) -> str | None:
-        """What is wrong with a stored result whose types are right, or None."""
+        """The fault of a stored result of the right types, or None."""
         for one in result.classes:
             if not 0 <= one.label < len(self.labels) or min(one[:4]) < 0 or not 0.5 * one.tp <= one.iou <= one.tp:
-                return f"a class or counts that there cannot be: {list(one)}"
+                return f"an impossible class or counts: {list(one)}"
         return None
 
     def compute(self) -> dict[str, Any]:
@@ -159,13 +141,13 @@ class PanopticQuality(PerImage[ImageSegments]):
 
 
 def segment_overlaps(predicted: Annotation, truth: Annotation, labels: LabelSet, *, id: str) -> SegmentOverlaps:
-    """Count which pixels the segments of one image share.
+    """Count the pixels that the segments of one image share.
 
-    Raises DataError for annotations without segments, other sizes, an unknown class, or ids that are no ids.
+    Raises DataError for annotations without segments, other sizes, an unknown class, or invalid ids.
     """
     if predicted.panoptic is None or truth.panoptic is None:
         which = "prediction" if predicted.panoptic is None else "ground truth"
-        raise DataError(f"image '{id}': the {which} tells no segments; expected panoptic annotations")
+        raise DataError(f"image '{id}': the {which} has no segments; expected panoptic annotations")
     require_size(predicted.panoptic.ids.shape, truth.panoptic.ids.shape, id=id)
     expected = _entries(truth.panoptic, labels, name=f"image '{id}': the ground truth")
     found = _entries(predicted.panoptic, labels, name=f"image '{id}': the prediction")[:, :2]
@@ -232,7 +214,7 @@ def _sums(places: Int64[np.ndarray, " R"], pixels: Int64[np.ndarray, " R"], size
 
 
 def pooled(counts: Iterable[ClassCounts]) -> dict[int, ClassCounts]:
-    """Counts of the same class added up, to the same bits in whatever order they come."""
+    """Sums of the counts of each class, to the same bits in any order."""
     grouped: dict[int, list[ClassCounts]] = {}
     for one in counts:
         grouped.setdefault(one.label, []).append(one)

@@ -1,22 +1,31 @@
-"""What all metrics share: a result for each image, each image once, and a state that JSON keeps exactly."""
+"""The shared part of all metrics: a result for each image, each image once, and an exact state for JSON."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.labels import LabelSet
+from pixelwise.types import Annotation
 
 Result = TypeVar("Result")
 Metric = TypeVar("Metric", bound="PerImage[Any]")
 
 
+class Place(NamedTuple):
+    """The counted image: its unique name, its clip, and its index in the clip."""
+
+    key: str
+    clip: str | None
+    frame: int
+
+
 class PerImage(Generic[Result]):
-    """Keeps a result for each image.
+    """Stores a result for each image.
 
     Args:
         labels: the classes.
@@ -27,9 +36,11 @@ class PerImage(Generic[Result]):
     """
 
     definitions: ClassVar[Mapping[str, str]]
-    """One line each for people who compare numbers."""
+    """One line for each definition, shown beside the numbers."""
     result: ClassVar[Any]
-    """The type of what is kept of an image: a NamedTuple of numbers, strings and tuples."""
+    """The type of an image's result: a NamedTuple of numbers, strings and tuples."""
+    order: ClassVar[str | None] = None
+    """The part of the metric that needs the order of frames, such as `decay needs`; None without such a part."""
 
     def __init__(self, labels: LabelSet, definition: str | None = None) -> None:
         if definition is None:
@@ -39,10 +50,35 @@ class PerImage(Generic[Result]):
         self.labels = labels
         self.definition = definition
         self.images: dict[str, Result] = {}
-        """What is kept of each image, by its name."""
+        """The result of each image, by its name."""
+
+    def update(
+        self,
+        predicted: Annotation,
+        truth: Annotation,
+        *,
+        id: str,
+        clip: str | None = None,
+        frame: int | None = None,
+    ) -> None:
+        """Count one image.
+
+        Raises DataError for an image counted before, another size, a class out of range, or annotations without the
+        compared part; where the order counts, also for a frame without an index in its clip.
+        """
+        key = image_key(id, clip, frame)
+        if key in self.images:
+            raise DataError(f"image '{key}' was evaluated before; each id is counted once")
+        if self.order is not None and clip is not None and frame is None:
+            raise DataError(f"image '{key}': a frame of the clip '{clip}' without its index; {self.order} the order")
+        self.images[key] = self.count(predicted, truth, Place(key, clip, frame or 0))
+
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> Result:
+        """The result of one image. Raises DataError where it cannot be counted; then nothing has changed."""
+        raise NotImplementedError
 
     def merge(self, other: Any) -> None:
-        """Add what another one kept of other images.
+        """Add the results of another one over other images.
 
         Raises DataError for an image in both, other classes, or another definition.
         """
@@ -55,12 +91,12 @@ class PerImage(Generic[Result]):
         self.images |= other.images
 
     def state(self) -> dict[str, Any]:
-        """What is kept, as tuples and numbers that JSON keeps exactly; `from_state` takes it back."""
+        """The results as tuples and numbers that JSON keeps exactly; `from_state` restores them."""
         return {"images": dict(self.images)}
 
     @classmethod
     def from_state(cls: type[Metric], labels: LabelSet, definition: str, state: Mapping[str, Any]) -> Metric:
-        """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
+        """Restore a metric from its state. Raises DataError for an impossible state."""
         metric = cls(labels, definition)
         metric.images = stored(dict[str, cls.result], state, "images")
         for name, one in metric.images.items():
@@ -70,11 +106,11 @@ class PerImage(Generic[Result]):
         return metric
 
     def fault(self, result: Result) -> str | None:  # noqa: ARG002
-        """What is wrong with a stored result whose types are right, or None."""
+        """The fault of a stored result of the right types, or None."""
         return None
 
     def require_classes(self, labels: Collection[int], *, id: str, side: str) -> None:
-        """Raise DataError for a class that is none of the metric's; `side` is `truth` or `prediction`."""
+        """Raise DataError for a class that is not in the label set; `side` is `ground truth` or `prediction`."""
         strange = next((one for one in labels if not 0 <= one < len(self.labels)), None)
         if strange is not None:
             raise DataError(
@@ -84,16 +120,8 @@ class PerImage(Generic[Result]):
 
 
 def image_key(id: str, clip: str | None = None, frame: int | None = None) -> str:
-    """The name of an image among all: frames of several clips may have the same id."""
+    """The unique name of an image: frames of several clips may have the same id."""
     return "/".join(str(part) for part in (clip, frame, id) if part is not None)
-
-
-def new_key(counted: Collection[str], id: str, clip: str | None = None, frame: int | None = None) -> str:
-    """The name of an image that is about to be counted. Raises DataError where it was counted before."""
-    key = image_key(id, clip, frame)
-    if key in counted:
-        raise DataError(f"image '{key}' was evaluated before; each id is counted once")
-    return key
 
 
 def require_size(predicted: Sequence[int], truth: Sequence[int], *, id: str) -> None:
@@ -106,7 +134,7 @@ def require_size(predicted: Sequence[int], truth: Sequence[int], *, id: str) -> 
 
 
 def stored(form: Any, state: Mapping[str, Any], name: str) -> Any:
-    """An entry of a state, of this type. Raises DataError that names the first place where it is not."""
+    """An entry of a state, validated as this type. Raises DataError that names the first fault."""
     try:
         return TypeAdapter(form).validate_python(state.get(name))
     except ValidationError as error:
@@ -116,6 +144,6 @@ def stored(form: Any, state: Mapping[str, Any], name: str) -> Any:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those that are known, to the same bits in any order; None without any."""
+    """The mean of the values that are not None, to the same bits in any order; None without any."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None

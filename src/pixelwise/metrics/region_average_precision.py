@@ -2,16 +2,16 @@
 boxes.
 
 Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014, section 5. The detections of
-a class in all images are sorted by score; one is right if its region overlaps that of an object by more than a
-threshold and no better detection found the object. AP is the area under the interpolated curve of precision over
-recall, at all its points, and AP^r_vol the mean of AP^r over the thresholds 0.1, 0.2, …, 0.9.
+a class in all images are sorted by score; one is a true positive if its region's IoU with an instance exceeds a
+threshold and no higher-scoring detection matched the instance. AP is the area under the interpolated curve of precision
+over recall, at all its points, and AP^r_vol the mean of AP^r over the thresholds 0.1, 0.2, …, 0.9.
 
-The two published codes differ in what a detection is compared with:
+The two published codes differ in the instance that a detection is compared with:
 
-- `region` (2014): the object that it overlaps most among those not yet found; right if the overlap is larger than the
-  threshold.
-- `region-2015` (hypercolumns): the object that it overlaps most of all; right if the overlap is at least the threshold
-  and the object was not yet found.
+- `region` (2014): the one that it overlaps most among those not yet matched; true positive if the IoU is larger than
+  the threshold.
+- `region-2015` (hypercolumns): the one that it overlaps most of all; true positive if the IoU is at least the threshold
+  and the instance is not yet matched.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from pixelwise.errors import DataError
-from pixelwise.metrics.per_image import PerImage, mean, new_key, require_size
+from pixelwise.errors import DataError, count
+from pixelwise.metrics.per_image import PerImage, Place, mean, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances
 
 DEFINITIONS: dict[str, str] = {
-    "region": "AP^r by the definition of SDS: a detection is right if its mask overlaps the best object that is still "
-    "free by more than the threshold; all points of the curve; the mean over 0.1 to 0.9 is AP^r_vol",
-    "region-2015": "AP^r as hypercolumns' code counts it: a detection is right if its mask overlaps the best object of "
-    "all by at least the threshold and the object is free; all points of the curve",
+    "region": "AP^r by the definition of SDS: a detection is right if its mask's IoU with the best instance that is "
+    "not yet matched exceeds the threshold; all points of the curve; the mean over 0.1 to 0.9 is AP^r_vol",
+    "region-2015": "AP^r as hypercolumns' code counts it: a detection is right if its mask's IoU with the best "
+    "instance of all is at least the threshold and the instance is not yet matched; all points of the curve",
 }
-"""One line each for people who compare numbers."""
+"""One line for each definition, shown beside the numbers."""
 
 EVALUATED_SCORE = 0.5
-"""Detections from this score on make up what an image alone would get."""
+"""Lowest score of the detections that count in an image's own result."""
 
 THRESHOLDS = tuple(step / 10 for step in range(1, 10))
-"""Of the overlap, in AP^r_vol."""
+"""Thresholds of the IoU in AP^r_vol."""
 
 REPORTED = {"region_ap_50": (0.5,), "region_ap_70": (0.7,), "region_ap_vol": THRESHOLDS}
 """Names of the results: AP^r at 0.5 and at 0.7, and AP^r_vol."""
 
 
 class Detection(NamedTuple):
-    """One detection, evaluated.
+    """One matched detection.
 
     Attributes:
         label: class id.
         score: of the detection.
-        right: a bit for each threshold, the first lowest: whether it found an object.
-        void: likewise, whether it lies on a region of many objects, so that it is neither right nor wrong.
+        right: a bit for each threshold, the first lowest: whether it is a true positive.
+        void: likewise, whether it lies on a crowd and is ignored.
     """
 
     label: int
@@ -63,11 +63,11 @@ class Detection(NamedTuple):
 
 
 class ImageMatches(NamedTuple):
-    """What is kept of an image.
+    """The stored data of an image.
 
     Attributes:
-        objects: how many of each class there are.
-        detections: best first.
+        objects: number of instances of each class.
+        detections: highest score first.
     """
 
     objects: tuple[int, ...]
@@ -75,7 +75,7 @@ class ImageMatches(NamedTuple):
 
     @property
     def f1(self) -> float | None:
-        """Of the detections with a score of at least one half, at an overlap of 0.5; None without any object."""
+        """F1 of the detections with a score of at least one half, at an IoU of 0.5; None without any instance."""
         bit = THRESHOLDS.index(0.5)
         claimed = [one for one in self.detections if one.score >= EVALUATED_SCORE and not one.void >> bit & 1]
         evaluated = sum(self.objects) + len(claimed)
@@ -83,59 +83,42 @@ class ImageMatches(NamedTuple):
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst image first, those with more objects before others; one without any comes last."""
+        """Sort key: worst image first, then more instances first; an image without any comes last."""
         return (True, 0.0, 0.0) if self.f1 is None else (False, self.f1, -float(sum(self.objects)))
 
     def caption(self) -> str:
-        """What a sheet of images says of it."""
+        """Caption in a sheet of images."""
         found = sum(one.score >= EVALUATED_SCORE for one in self.detections)
-        return f"F1 {self.f1 or 0:.3f} · {sum(self.objects)} objects, {found} found with a score from {EVALUATED_SCORE}"
+        instances = f"{count(sum(self.objects), 'instance')}, {found} detected with a score from {EVALUATED_SCORE}"
+        return f"F1 {self.f1 or 0:.3f} · {instances}"
 
     def row(self) -> dict[str, Any]:
-        """What `images.jsonl` says of it."""
+        """Fields in `images.jsonl`."""
         return {"f1": self.f1, "objects": sum(self.objects), "detections": len(self.detections)}
 
 
 class RegionAveragePrecision(PerImage[ImageMatches]):
     """Matches the detections of each image; the state is a row for each image and detection.
 
-    Objects marked as crowd are not counted, and detections that lie on one of their class are ignored.
-
-    Args:
-        labels: the classes.
-        definition: whose; see above.
-
-    Raises:
-        RecipeError: an unknown definition.
+    Crowds are not counted, and detections that lie on a crowd of their class are ignored.
     """
 
     definitions = DEFINITIONS
     result = ImageMatches
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Match the detections of one image.
-
-        Raises DataError for a second time, another size, a class out of range, or missing masks or scores.
-        """
-        id = new_key(self.images, id, clip, frame)
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageMatches:
+        """Match the detections of one image. See PerImage."""
+        id = at.key
         found, objects = predicted.instances, truth.instances
         if found is None or objects is None or found.masks is None or objects.masks is None:
             which = "prediction" if found is None or found.masks is None else "ground truth"
-            raise DataError(f"image '{id}': the {which} has no object masks; expected instance annotations")
+            raise DataError(f"image '{id}': the {which} has no instance masks; expected instance annotations")
         if found.scores is None:
             raise DataError(f"image '{id}': the prediction has no scores; detections cannot be sorted")
         require_size(found.masks.size, objects.masks.size, id=id)
         for side, one in (("ground truth", objects), ("prediction", found)):
             self.require_classes(one.labels.tolist(), id=id, side=side)
-        self.images[id] = self._match(found.to("cpu"), objects.to("cpu"))
+        return self._match(found.to("cpu"), objects.to("cpu"))
 
     def _match(self, found: Instances, objects: Instances) -> ImageMatches:
         crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
@@ -144,21 +127,21 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
         for label in range(len(self.labels)):
             mine = objects.labels == label
             counts[label] = int((mine & ~crowd).sum())
-            wanted, many = (mine & ~crowd).nonzero().flatten(), (mine & crowd).nonzero().flatten()
+            single, crowds = (mine & ~crowd).nonzero().flatten(), (mine & crowd).nonzero().flatten()
             assert found.scores is not None
             mine = (found.labels == label).nonzero().flatten()
             mine = mine[found.scores[mine].argsort(descending=True, stable=True)]
             assert found.masks is not None
             assert objects.masks is not None
-            masks, true_masks = found.masks[mine], objects.masks[torch.cat([wanted, many])]
+            masks, true_masks = found.masks[mine], objects.masks[torch.cat([single, crowds])]
             shared, areas, true_areas = shared_pixels(masks, true_masks), masks.areas(), true_masks.areas()
             union = areas[:, None] + true_areas - shared
-            overlap = (shared.double() / union.clamp(min=1))[:, : len(wanted)]
-            on_many = (shared.double() / areas[:, None].clamp(min=1))[:, len(wanted) :]
+            overlap = (shared.double() / union.clamp(min=1))[:, : len(single)]
+            on_crowds = (shared.double() / areas[:, None].clamp(min=1))[:, len(single) :]
             right, void = [0] * len(mine), [0] * len(mine)
             for bit, threshold in enumerate(THRESHOLDS):
                 flags = _right(overlap, threshold, free_only=self.definition == "region")
-                covered = (on_many >= threshold).any(dim=1).tolist()
+                covered = (on_crowds >= threshold).any(dim=1).tolist()
                 for index, flag in enumerate(flags):
                     right[index] |= flag << bit
                     void[index] |= (covered[index] and not flag) << bit
@@ -168,16 +151,16 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
         return ImageMatches(tuple(counts), tuple(detections))
 
     def fault(self, result: ImageMatches) -> str | None:
-        """What is wrong with a stored result whose types are right, or None."""
+        """The fault of a stored result of the right types, or None."""
         if len(result.objects) != len(self.labels):
-            return f"expected {len(self.labels)} counts of objects, not {len(result.objects)}"
+            return f"expected {len(self.labels)} counts of instances, not {len(result.objects)}"
         strange = next((one.label for one in result.detections if not 0 <= one.label < len(self.labels)), None)
-        return None if strange is None else f"a class {strange} that there is not"
+        return None if strange is None else f"an unknown class {strange}"
 
     def compute(self) -> dict[str, Any]:
         """`region_ap_50`, `region_ap_70` and `region_ap_vol`, and the same in `per_class` with the number of `objects`.
 
-        A class without objects has none (None) and does not count in the means; without any object all are None.
+        A class without instances has None and does not count in the means; without any instance all are None.
         """
         # ties between images are broken by their ids, so that the order of evaluation changes nothing
         rows = [(row, id) for id in sorted(self.images) for row in self.images[id].detections]
@@ -201,23 +184,23 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
 
 
 def average_precision(right: Sequence[bool], objects: int) -> float | None:
-    """Area under precision over recall, each precision being the largest at that recall or beyond.
+    """Area under precision over recall, where each precision is the largest at that recall or beyond.
 
     Args:
-        right: of the detections, best first.
-        objects: how many there are to find; without any there is no prediction.
+        right: of the detections, highest score first.
+        objects: number of ground truth instances; None is returned without any.
     """
     if not objects:
         return None
     hits = torch.tensor(right, dtype=torch.float64).cumsum(0)
     precision = hits / torch.arange(1, len(right) + 1, dtype=torch.float64)
     envelope = precision.flip(0).cummax(0).values.flip(0) if len(right) else precision
-    # recall rises by one object at each right detection
+    # recall rises by one instance at each true positive
     return float(envelope[torch.tensor(right, dtype=torch.bool)].sum() / objects)
 
 
 def _right(overlap: Float64[Tensor, "D N"], threshold: float, *, free_only: bool) -> list[bool]:
-    """Which detections of one class and image, best first, find an object that was not found before."""
+    """Flags of the true positives of one class and image, highest score first."""
     found: set[int] = set()
     flags: list[bool] = []
     for row in overlap.tolist():

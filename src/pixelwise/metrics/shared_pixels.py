@@ -1,4 +1,4 @@
-"""How many pixels masks of one image share, counted where their boxes meet."""
+"""Number of pixels that masks of one image share, counted where their boxes overlap."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pixelwise.types import Masks
 
 
 def shared_pixels(some: Masks, others: Masks, evaluated: Bool[Tensor, "N M"] | None = None) -> Int64[Tensor, "N M"]:
-    """Of each pair, or with `evaluated` of those pairs and 0 for the others."""
+    """Shared pixels of each pair, or with `evaluated` of those pairs and 0 for the others."""
     boxes, other_boxes = some.boxes.numpy(), others.boxes.numpy()
     low = np.maximum(boxes[:, None, :2], other_boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], other_boxes[None, :, 2:])
     meet = (low < high).all(axis=2)
     rows, columns = np.nonzero(meet if evaluated is None else meet & evaluated.numpy())
-    # where the common part of two boxes lies in the crop of each: x1 y1 x2 y2
+    # the common part of two boxes in the crop of each: x1 y1 x2 y2
     common = np.concatenate([low[rows, columns], high[rows, columns]], axis=1)
     first, second = common - boxes[rows][:, [0, 1, 0, 1]], common - other_boxes[columns][:, [0, 1, 0, 1]]
     crops, other_crops = _crops(some), _crops(others)

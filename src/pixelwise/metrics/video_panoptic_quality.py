@@ -1,16 +1,16 @@
-"""Video panoptic quality, VPQ, and with it STQ.
+"""Video panoptic quality (VPQ) and STQ.
 
 The frames of a window of a clip are taken as one image in which a segment is a tube: all pixels of its id. Tubes match
 as segments do in PQ. The window slides over the clip by one labelled frame; counts are pooled over the windows of all
 clips, PQ is averaged over classes, and VPQ is the mean over windows of several lengths.
 
-Lengths are told by k, the number of frames of the video between the first and the last of a window. In Cityscapes-VPS
-every fifth frame is labelled, so that k = 0, 5, 10, 15 are windows of 1, 2, 3 and 4 labelled frames. Only labelled
-frames make windows. A clip with fewer frames than a window has none of that length.
+The length of a window is given by k, the number of frames of the video between its first and its last frame. In
+Cityscapes-VPS every fifth frame is labelled, so that k = 0, 5, 10, 15 are windows of 1, 2, 3 and 4 labelled frames.
+Windows consist of labelled frames alone. A clip with fewer frames than a window has no window of that length.
 
 Source: Kim et al., "Video Panoptic Segmentation", CVPR 2020, section 4, and the code of its authors. As there, the
-class of a tube is that of its id in the first frame of the window that has it. Their code adds the areas of true tubes
-to the areas of frames that later windows take again; here areas are counted.
+class of a tube is that of its id in the first frame of the window that has it. Their code changes the stored areas of
+frames while it adds them up, and later windows use them again; here areas are counted.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ from pixelwise.metrics.panoptic_quality import (
     qualities,
     segment_overlaps,
 )
-from pixelwise.metrics.per_image import PerImage, mean, new_key, stored
+from pixelwise.metrics.per_image import PerImage, Place, mean, stored
 from pixelwise.metrics.segmentation_tracking_quality import segmentation_tracking_quality
 from pixelwise.types import Annotation
 
 DEFINITIONS: dict[str, str] = {
     "video-panoptic": "VPQ: PQ of tubes over windows of 1 to 4 labelled frames (k = 0, 5, 10, 15 where every fifth "
-    "frame is labelled), and its mean; STQ = √(AQ · SQ), AQ how well things are followed, whatever their class, SQ the "
+    "frame is labelled), and its mean; STQ = √(AQ · SQ), AQ the quality of tracks, whatever their class, SQ the "
     "mean IoU",
 }
-"""One line each for people who compare numbers."""
+"""One line for each definition, shown beside the numbers."""
 
 SPACING = 5
 """Frames of the video from one labelled frame to the next, in Cityscapes-VPS."""
 
 
 def ks_of(windows: Sequence[int]) -> tuple[int, ...]:
-    """The k of windows of so many labelled frames. Raises RecipeError for a window without a frame."""
+    """The k of windows, given in labelled frames. Raises RecipeError for a window without a frame."""
     if not windows or min(windows) < 1:
         raise RecipeError(f"windows {list(windows)}: expected numbers of labelled frames, at least 1 each")
     return tuple((length - 1) * SPACING for length in windows)
 
 
 class FrameSegments(NamedTuple):
-    """What is kept of a frame.
+    """The stored data of a frame.
 
     Attributes:
-        clip: its clip; an image of none is one by itself.
-        frame: its place in the clip.
-        overlaps: which pixels its segments share.
+        clip: its clip; a single image is a clip of its own.
+        frame: its index in the clip.
+        overlaps: shared pixels of its segments.
     """
 
     clip: str
@@ -69,25 +69,25 @@ class FrameSegments(NamedTuple):
 
     @property
     def alone(self) -> ImageSegments:
-        """What was counted in the frame alone."""
+        """The counts of the frame alone."""
         return ImageSegments(class_counts(self.overlaps))
 
     @property
     def badness(self) -> tuple[bool, float, float]:
-        """Sorts the worst frame first, by the PQ that it would get alone; one with nothing to evaluate comes last."""
+        """Sort key: worst frame first, by its own PQ; one with nothing to evaluate comes last."""
         return self.alone.badness
 
     def caption(self) -> str:
-        """What a sheet of images says of it."""
+        """Caption in a sheet of images."""
         return self.alone.caption()
 
     def row(self) -> dict[str, Any]:
-        """What `images.jsonl` says of it."""
+        """Fields in `images.jsonl`."""
         return self.alone.row()
 
 
 class VideoPanopticQuality(PerImage[FrameSegments]):
-    """Keeps the joint histogram of each frame, whatever its size; windows are made in `compute`.
+    """Stores the joint histogram of each frame, not its pixels; windows are made in `compute`.
 
     Frames may come in any order, clips mixed.
 
@@ -102,6 +102,7 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
     """
 
     definitions = DEFINITIONS
+    order = "windows need"
 
     def __init__(
         self,
@@ -117,27 +118,13 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
         self.k = tuple(dict.fromkeys(k))
         self.spacing = spacing
 
-    def update(
-        self,
-        predicted: Annotation,
-        truth: Annotation,
-        *,
-        id: str,
-        clip: str | None = None,
-        frame: int | None = None,
-    ) -> None:
-        """Count one frame.
-
-        Raises DataError for a second time, another size, an unknown class, or a frame whose place is not known.
-        """
-        id = new_key(self.images, id, clip, frame)
-        if clip is not None and frame is None:
-            raise DataError(f"image '{id}': a frame of the clip '{clip}' without its place; windows need the order")
-        overlaps = segment_overlaps(predicted, truth, self.labels, id=id)
-        self.images[id] = FrameSegments(id if clip is None else clip, frame or 0, overlaps)
+    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameSegments:
+        """Count the shared pixels of one frame's segments. See PerImage."""
+        overlaps = segment_overlaps(predicted, truth, self.labels, id=at.key)
+        return FrameSegments(at.key if at.clip is None else at.clip, at.frame, overlaps)
 
     def merge(self, other: Any) -> None:
-        """Add what another one kept of other frames.
+        """Add the frames of another one.
 
         Raises DataError for a frame in both, other classes, or other windows.
         """
@@ -149,7 +136,7 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
         super().merge(other)
 
     def state(self) -> dict[str, Any]:
-        """What is kept, as lists and numbers that JSON keeps exactly; `from_state` takes it back."""
+        """The frames as lists and numbers that JSON keeps exactly; `from_state` restores them."""
         return {
             "k": list(self.k),
             "spacing": self.spacing,
@@ -161,7 +148,7 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
 
     @classmethod
     def from_state(cls, labels: LabelSet, definition: str, state: Mapping[str, Any]) -> VideoPanopticQuality:
-        """A metric that kept what `state` tells. Raises DataError for a state that such a metric cannot have."""
+        """Restore a metric from its state. Raises DataError for an impossible state."""
         k, spacing = stored(list[int], state, "k"), stored(int, state, "spacing")
         metric = cls(labels, definition, k=k, spacing=spacing)
         for id, (clip, frame, *rows) in stored(dict[str, _Frame], state, "images").items():
@@ -214,14 +201,14 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
 
 
 def _windows(frames: Sequence[SegmentOverlaps], length: int) -> Iterator[SegmentOverlaps]:
-    """Every so many frames that follow each other, as one."""
+    """Each window of `length` successive frames, joined."""
     for start in range(len(frames) - length + 1):
         window = frames[start : start + length]
         yield window[0] if length == 1 else _joined(window)
 
 
 def _joined(frames: Sequence[SegmentOverlaps]) -> SegmentOverlaps:
-    """The overlaps of tubes: pixels of the same ids added up, the class that of the first frame."""
+    """The overlaps of tubes: sums of the pixels of the same ids; the class is that of the first frame."""
     pairs, *tables = (np.concatenate(parts) for parts in zip(*frames, strict=True))
     unique, place = np.unique(pairs[:, 0] << 32 | pairs[:, 1], return_inverse=True)
     # sums of integers below 2^53 are exact in double
@@ -232,11 +219,11 @@ def _joined(frames: Sequence[SegmentOverlaps]) -> SegmentOverlaps:
 
 
 _Frame = tuple[str, int, list[tuple[int, int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]
-"""How a frame stands in the state."""
+"""A frame in the state."""
 
 
 def _require_sound(overlaps: SegmentOverlaps, classes: int, *, name: str) -> None:
-    """Raise DataError unless the ids are sorted and those of the pairs are the entries', and the classes known."""
+    """Raise DataError unless ids are sorted, the pairs' ids are those of the segments, and classes are known."""
     pairs, *tables = overlaps
     for side, table in enumerate(tables):
         ids = np.unique(pairs[:, side])

@@ -1,8 +1,9 @@
 """DeepLab v3: Chen, Papandreou, Schroff, Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation",
 2017.
 
-A classifier is kept dense by dilation. Then either atrous spatial pyramid pooling sees its last map at several scales
-(section 3.3), or copies of its last block in cascade see ever more of the image (section 3.2).
+Dilation keeps the feature maps of a classification network dense. On its last map follows either atrous spatial pyramid
+pooling (ASPP) with several dilation rates (section 3.3), or a cascade of copies of its last block with growing dilation
+(section 3.2).
 
 Differences from the paper:
 - Batch norm keeps torchvision's momentum 0.1 and eps 1e-5; the paper's decay is 0.9997.
@@ -10,10 +11,10 @@ Differences from the paper:
   With `first_block="previous"` the 3×3 convolutions of the last stage have the rates 1, 4, 8 at output stride 16 (2, 8,
   16 at 8) for the paper's 2, 4, 8 (4, 8, 16), which `full` gives.
 - Bilinear enlargement uses half-pixel centres; the authors' code aligns corners.
-- The recipe is one for small data on a small machine; `deeplab_v3_resnet101` has the paper's two phases in its shape:
-  batch norm learned at output stride 16, then frozen at 8.
-- `head_convolution` and `auxiliary` are torchvision's additions: a 3×3 convolution before the classifier, and scores
-  from an earlier map that are only trained on.
+- The recipe is for small data sets on a small machine; `deeplab_v3_resnet101` has the paper's two phases in its shape:
+  batch norm trained at output stride 16, then frozen at 8.
+- `head_convolution` and `auxiliary` are torchvision's additions: a 3×3 convolution before the classifier, and an
+  auxiliary classifier on an earlier map, used in training alone.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ TRAITS = Traits()
 
 
 class Output(NamedTuple):
-    """Scores before the softmax, at the output stride.
+    """Logits at the output stride.
 
     Attributes:
-        logits: one map for each class.
+        logits: one channel for each class.
         aux_logits: those of the auxiliary classifier, or None where there is none.
     """
 
@@ -57,8 +58,8 @@ class Cascade(nn.Sequential):
     """Copies of a ResNet's last block, each dilated twice as much as the one before (section 3.2.1, figure 3 b).
 
     Args:
-        blocks: how many; three make the paper's block 5 to block 7.
-        output_stride: of the map they work on; it stays.
+        blocks: number of copies; three are the paper's blocks 5 to 7.
+        output_stride: of their input, which they keep.
         multi_grid: factors on the dilations of each block's three units.
     """
 
@@ -79,11 +80,11 @@ class DeepLabV3(DenseSystem):
 
     Args:
         backbone: with a dilated deepest map.
-        num_classes: channels of the scores, background included.
+        num_classes: channels of the logits, background included.
         context: what the deepest map goes through: ASPP or a cascade.
-        channels: of its result.
+        channels: of the context's output.
         head_convolution: a 3×3 convolution of as many channels before the classifier.
-        auxiliary: number of the backbone's map that the auxiliary classifier sees, or None for no such classifier.
+        auxiliary: index of the backbone's map that the auxiliary classifier takes, or None for no auxiliary classifier.
         auxiliary_weight: of its term in the loss.
     """
 
@@ -114,7 +115,7 @@ class DeepLabV3(DenseSystem):
         truth: tuple[Annotation, ...] | None = None,  # noqa: ARG002
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """Scores of every class at the output stride."""
+        """Logits of every class at the output stride."""
         maps = self.backbone(self.normalize(images))
         logits = self.classifier(self.refine(self.context(maps[-1])))
         if self.auxiliary is None or self.auxiliary_map is None:
@@ -122,7 +123,7 @@ class DeepLabV3(DenseSystem):
         return Output(logits, self.auxiliary(maps[self.auxiliary_map]))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the enlarged scores, and of the auxiliary ones."""
+        """Cross-entropy of the enlarged logits and of the auxiliary logits."""
         truth = stack_semantic(batch.truth)
         terms = {"main": self.pixel_loss(output.logits, truth)}
         if output.aux_logits is not None:
@@ -155,10 +156,10 @@ def build(
         multi_grid: factors on the dilations of a ResNet's last stage; by default 1, 2, 4 where that stage has three
             blocks of three convolutions (table 5), and 1, 2, 1 in a cascade (table 4).
         first_block: see `nn.dilation.FirstBlock`.
-        rates: of ASPP's 3×3 branches at output stride 16; they double at 8. None of them gives the variant for mobile
+        rates: of ASPP's 3×3 branches at output stride 16; they double at 8. An empty list gives the variant for mobile
             networks: the 1×1 branch and image pooling alone (MobileNetV2, section 6.3).
-        image_pooling: give ASPP the features of the whole image.
-        cascade: so many copies of a ResNet's last block in place of ASPP.
+        image_pooling: whether ASPP has the image pooling branch.
+        cascade: number of copies of a ResNet's last block in place of ASPP.
         channels: of ASPP.
         separable: factorise ASPP's 3×3 convolutions.
         head_convolution: torchvision's 3×3 convolution before the classifier.
@@ -166,7 +167,7 @@ def build(
         dropout: after ASPP; torchvision has 0.5.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if output_stride not in (8, 16):
         raise RecipeError(f"output_stride {output_stride}: deeplab_v3 has 8 or 16")
@@ -278,4 +279,31 @@ RECIPES = {
         },
     )
 }
-"""Of the variants: batch norm learned at output stride 16, then frozen at 8 (section 4.1)."""
+"""Of the variants: batch norm trained at output stride 16, then frozen at 8 (section 4.1)."""
+
+_PAPER_STAGE = Stage(
+    steps=30_000,
+    batch_size=16,
+    crop_size=513,
+    optimizer=Optimizer(lr=0.007, weight_decay=1e-4, norm_weight_decay=0.0, momentum=0.9),
+    augmentation=Augmentation(scale_step=0.25, scale_around="image"),
+    poly_power=0.9,
+    batch_norm_momentum=0.0003,
+)
+"""Section 4; the step of the scales and what is decayed are those of the authors' code."""
+
+_PUBLISHED = Recipe(
+    stages=(
+        replace(_PAPER_STAGE, name="os16"),
+        replace(
+            _PAPER_STAGE,
+            name="os8",
+            optimizer=replace(_PAPER_STAGE.optimizer, lr=0.001),
+            freeze_batch_norm=True,
+            arguments={"output_stride": 8},
+        ),
+    ),
+    input_size=513,
+)
+
+PUBLISHED = {"paper": dict.fromkeys(("deeplab_v3", *VARIANTS), _PUBLISHED)}

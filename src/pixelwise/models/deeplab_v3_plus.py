@@ -1,11 +1,11 @@
 """DeepLab v3+: Chen, Zhu, Papandreou, Schroff, Adam, "Encoder-Decoder with Atrous Separable Convolution for Semantic
 Image Segmentation", ECCV 2018.
 
-The encoder is DeepLab v3: a dilated classifier and ASPP. The decoder enlarges its features to stride 4, joins them
-with a thin projection of an early map, and refines them with two 3×3 convolutions (section 3.1, tables 1 and 2).
+The encoder is DeepLab v3: a dilated backbone and ASPP. The decoder enlarges its features to stride 4, joins them with a
+thin projection of an early map, and refines them with two 3×3 convolutions (section 3.1, tables 1 and 2).
 
 Differences from the paper:
-- Backbones are torchvision's ResNets and MobileNet V2; the aligned Xception is not built here.
+- Backbones are torchvision's ResNets and MobileNet V2; the aligned Xception is missing.
 - Bilinear enlargement uses half-pixel centres by default; the authors' code aligns corners, with crops of 8n + 1 pixels
   (`align_corners`).
 - The rates of a ResNet's last stage: see `deeplab_v3`.
@@ -14,7 +14,7 @@ Differences from the paper:
 - `layout="smp"` is the network of segmentation_models_pytorch: another convolution after ASPP, one in the decoder in
   place of two, no batch norm inside separable convolutions, corners aligned.
 - Batch norm keeps torchvision's momentum 0.1 and eps 1e-5; the paper's decay is 0.9997.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ TRAITS = Traits()
 
 
 class Output(NamedTuple):
-    """Scores before the softmax, at stride 4.
+    """Logits at stride 4.
 
     Attributes:
-        logits: one map for each class.
+        logits: one channel for each class.
     """
 
     logits: Float[Tensor, "B K h w"]
 
 
 class Decoder(nn.Module):
-    """Joins what is deep with what is sharp (section 3.1, figure 2).
+    """Joins deep features with an early map of higher resolution (section 3.1, figure 2).
 
     Args:
         low_level_channels: of the early map.
@@ -95,12 +95,12 @@ class DeepLabV3Plus(DenseSystem):
 
     Args:
         backbone: with a map of stride 4 and a dilated deepest map.
-        num_classes: channels of the scores, background included.
+        num_classes: channels of the logits, background included.
         rates: dilations of ASPP.
         channels: of ASPP and decoder.
         separable: factorise the 3×3 convolutions of ASPP and decoder.
         smp: see `layout` of `build`.
-        align_corners: how maps and scores are enlarged.
+        align_corners: how feature maps and logits are enlarged.
         dropout: after ASPP.
     """
 
@@ -146,13 +146,13 @@ class DeepLabV3Plus(DenseSystem):
         truth: tuple[Annotation, ...] | None = None,  # noqa: ARG002
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """Scores of every class at stride 4."""
+        """Logits of every class at stride 4."""
         maps = self.backbone(self.normalize(images))
         encoded = self.after_aspp(self.aspp(maps[-1]))
         return Output(self.classifier(self.decoder(encoded, maps[self.low_level])))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the enlarged scores."""
+        """Cross-entropy of the enlarged logits."""
         return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
 
 
@@ -185,11 +185,11 @@ def build(
             layout alone.
         layout: `smp` for the network of segmentation_models_pytorch; its backbones are `full` in `first_block`, have no
             multi-grid, and its MobileNet V2 is `mobilenet_v2_1280`.
-        align_corners: how maps and scores are enlarged; by default in smp's layout alone.
-        dropout: after ASPP; the authors keep 0.9, smp 0.5.
+        align_corners: how feature maps and logits are enlarged; by default True in smp's layout alone.
+        dropout: probability, after ASPP; the authors have 0.1, smp 0.5.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if layout not in ("paper", "smp"):
         raise RecipeError(f"layout '{layout}': paper or smp")
@@ -249,3 +249,21 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=30_000,
+            batch_size=16,
+            crop_size=513,
+            optimizer=Optimizer(lr=0.007, weight_decay=1e-4, norm_weight_decay=0.0, momentum=0.9),
+            augmentation=Augmentation(scale_step=0.25, scale_around="image"),
+            poly_power=0.9,
+            batch_norm_momentum=0.0003,
+        ),
+    ),
+    input_size=513,
+)
+"""Section 4, which takes the protocol of DeepLab v3; the decay is that of the authors' code for ResNets."""
+
+PUBLISHED = {"paper": dict.fromkeys(("deeplab_v3_plus", *VARIANTS), _PUBLISHED)}

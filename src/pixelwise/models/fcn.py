@@ -1,18 +1,18 @@
 """FCN: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015; Shelhamer, Long,
 Darrell, PAMI 2017.
 
-The classifier's hidden layers become convolutions (section 3.1), a 1×1 convolution scores the classes on the deepest
-map and on those of earlier poolings, the scores are added from coarse to fine (section 4.2, figure 3), and learnable
-deconvolutions that begin as bilinear interpolation enlarge them (section 3.3).
+The classifier's hidden layers become convolutions (section 3.1). A 1×1 convolution predicts logits on the deepest map
+and on those of earlier poolings. They are added from coarse to fine (section 4.2, figure 3) and enlarged by learnable
+deconvolutions that are initialised as bilinear interpolation (section 3.3).
 
 Differences from the paper:
 - The loss is the mean over pixels; the authors' rates of 1e-10 to 1e-14 belong to sums.
 - VGG-16 takes torchvision's weights (RGB, mean and deviation); the authors' come from Caffe (BGR, mean alone).
-- As in the paper, the last deconvolution stays bilinear and the others learn; the released networks fix them all
+- As in the paper, the last deconvolution stays bilinear and the others are trained; the released networks fix them all
   (`learn_upsampling`).
 - Other backbones than VGG-16 are padded as they are and have no hidden layers; images are filled up at the far sides to
-  multiples of 32 pixels, and the scores cropped there.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+  multiples of 32 pixels, and the logits cropped there.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 - `skips="none"` is torchvision's FCN: a dilated backbone, a head of two convolutions, plain bilinear enlargement.
 """
 
@@ -43,22 +43,22 @@ TRAITS = Traits()
 
 Skips = Literal["32s", "16s", "8s", "8s-at-once", "none"]
 SKIP_STRIDES: dict[str, tuple[int, ...]] = {"32s": (), "16s": (16,), "8s": (16, 8), "8s-at-once": (16, 8)}
-"""Strides of the earlier maps whose scores are added."""
+"""Strides of the earlier maps whose logits are added."""
 
 VGG_PADDING = 100
 VGG_SKIP_OFFSETS = {16: 5, 8: 9}
-"""Where the coarser scores lie in those of an earlier map, given the padding of the first convolution."""
+"""Offset of the coarser logits in those of an earlier map, given the padding of the first convolution."""
 VGG_OUTPUT_OFFSETS = {32: 19, 16: 27, 8: 31}
-"""Where the image lies in the enlarged scores, by the stride of the last enlargement."""
+"""Offset of the image in the enlarged logits, by the stride of the last enlargement."""
 AT_ONCE_SCALES = {16: 0.01, 8: 0.0001}
-"""Factors on the earlier maps before they are scored, where all is learned at once."""
+"""Factors on the earlier maps before their 1×1 convolution, for training in one stage."""
 
 
 class Output(NamedTuple):
-    """Scores before the softmax.
+    """Logits.
 
     Attributes:
-        logits: one map for each class, at the size of the images; of torchvision's form at the output stride.
+        logits: one channel for each class, at the size of the images; in torchvision's form at the output stride.
         aux_logits: those of torchvision's auxiliary classifier, or None.
     """
 
@@ -67,7 +67,7 @@ class Output(NamedTuple):
 
 
 class Deconvolution(nn.ConvTranspose2d):
-    """Enlarges scores by a whole factor; begins as bilinear interpolation, each class for itself (section 3.3).
+    """Enlarges logits by an integer factor; initialised as bilinear interpolation of each class (section 3.3).
 
     Args:
         classes: channels.
@@ -93,18 +93,18 @@ def bilinear_kernel(size: int) -> Float[Tensor, "size size"]:
 
 
 class FCN(DenseSystem):
-    """Scores on several maps, added from coarse to fine.
+    """Logits of several maps, added from coarse to fine.
 
     Args:
         backbone: with maps of stride 32 and of `skip_strides`.
-        num_classes: channels of the scores, background included.
-        skip_strides: of the earlier maps that are scored, coarse to fine.
-        skip_scales: factors on them before.
-        skip_offsets: row and column in each of them at which the coarser scores begin.
-        output_offset: row and column in the enlarged scores at which the image begins.
-        padded: whether images are filled up to multiples of 32 pixels, so that no backbone leaves a rest unseen, and
-            deconvolutions crop half their factor, so that scores lie over the pixels they judge; without, the offsets
-            do that.
+        num_classes: channels of the logits, background included.
+        skip_strides: of the earlier maps that get a classifier, coarse to fine.
+        skip_scales: factors on these maps before the classifier.
+        skip_offsets: row and column in each of them at which the coarser logits begin.
+        output_offset: row and column in the enlarged logits at which the image begins.
+        padded: whether images are filled up to multiples of 32 pixels, so that the backbone covers all of them, and
+            deconvolutions crop half their factor, so that logits are aligned with their pixels; without, the offsets
+            align them.
         learn_upsampling: see `build`.
     """
 
@@ -143,7 +143,7 @@ class FCN(DenseSystem):
         truth: tuple[Annotation, ...] | None = None,  # noqa: ARG002
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """Scores of every class for every pixel."""
+        """Logits of every class for every pixel."""
         top, (height, width) = self.output_offset, images.shape[2:]
         images = self.normalize(images)
         if self.padded:
@@ -163,17 +163,17 @@ class FCN(DenseSystem):
         return (*super().class_rows(), *(ClassRows(name, every, axes=(0, 1)) for name in names))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the scores."""
+        """Cross-entropy of the logits."""
         return {"main": self.pixel_loss(output.logits, stack_semantic(batch.truth))}
 
 
 class DilatedFCN(DenseSystem):
-    """torchvision's FCN: two convolutions on a dilated map, and the same on an earlier one to learn from.
+    """torchvision's FCN: a head of two convolutions on a dilated map, and an auxiliary head on an earlier one.
 
     Args:
         backbone: with a dilated deepest map.
-        num_classes: channels of the scores, background included.
-        auxiliary: whether the last map but one is scored too.
+        num_classes: channels of the logits, background included.
+        auxiliary: whether the last map but one gets an auxiliary head.
         auxiliary_weight: of its term in the loss.
     """
 
@@ -193,12 +193,12 @@ class DilatedFCN(DenseSystem):
         truth: tuple[Annotation, ...] | None = None,  # noqa: ARG002
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """Scores of every class at the output stride."""
+        """Logits of every class at the output stride."""
         *_, earlier, deepest = self.backbone(self.normalize(images))
         return Output(self.classifier(deepest), None if self.auxiliary is None else self.auxiliary(earlier))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the enlarged scores, and of the auxiliary ones."""
+        """Cross-entropy of the enlarged logits and of the auxiliary logits."""
         truth = stack_semantic(batch.truth)
         terms = {"main": self.pixel_loss(output.logits, truth)}
         if output.aux_logits is not None:
@@ -216,20 +216,20 @@ def build(
     first_block: FirstBlock = "previous",
     auxiliary: bool = False,
 ) -> FCN | DilatedFCN:
-    """FCN with random weights, scores at zero.
+    """FCN with random weights and zero logits.
 
     Args:
         num_classes: background included.
         backbone: `vgg16` is the paper's; any other of `nn.backbones.build_backbone` with strides 8, 16 and 32.
-        skips: `32s` scores the deepest map alone, `16s` adds that of stride 16, `8s` that of stride 8 too; `8s-at-once`
-            scales them so that all can be learned in one stage; `none` is torchvision's form.
-        learn_upsampling: which deconvolutions learn: `none`, the `intermediate` ones but not the last, or `all`.
+        skips: `32s` predicts from the deepest map alone, `16s` adds that of stride 16, `8s` that of stride 8 too;
+            `8s-at-once` scales them so that all can be trained in one stage; `none` is torchvision's form.
+        learn_upsampling: which deconvolutions are trained: `none`, the `intermediate` ones but not the last, or `all`.
         output_stride: of torchvision's form.
         first_block: see `nn.dilation.FirstBlock`; for torchvision's form.
         auxiliary: give torchvision's form its auxiliary classifier.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if skips == "none":
         network = build_backbone(backbone, output_stride=output_stride, first_block=first_block)
@@ -274,7 +274,7 @@ def _score(channels: int, classes: int) -> nn.Conv2d:
 
 
 def _add(coarse: Tensor, fine: Tensor, offset: int) -> Tensor:
-    """The sum where both are: `coarse` begins at row and column `offset` of `fine`."""
+    """The sum where both overlap: `coarse` begins at row and column `offset` of `fine`."""
     height = min(coarse.shape[2], fine.shape[2] - offset)
     width = min(coarse.shape[3], fine.shape[3] - offset)
     return coarse[:, :, :height, :width] + fine[:, :, offset : offset + height, offset : offset + width]
@@ -358,3 +358,39 @@ RECIPES = {
     "fcn_resnet101": _recipe(_stage("fit", 4_000, 3e-4)),
 }
 """Of the variants."""
+
+_HEAVY = Stage(
+    name="32s",
+    steps=100_000,
+    batch_size=1,
+    crop_size=0,
+    optimizer=Optimizer(
+        lr=1e-10,
+        bias_lr_multiplier=2.0,
+        head_bias_lr_multiplier=2.0,
+        weight_decay=5e-4,
+        norm_weight_decay=0.0,
+        momentum=0.99,
+    ),
+    augmentation=Augmentation(scale_min=1.0, scale_max=1.0, scale_around="image", flip=0.0),
+    reduction="sum",
+    schedule="fixed",
+    freeze_batch_norm=True,
+)
+"""The authors' release for VOC: images one by one as they are, the loss a sum over pixels. VGG-16 has no batch norm."""
+
+_HEAVY_STAGES = tuple(
+    replace(_HEAVY, name=skips, optimizer=replace(_HEAVY.optimizer, lr=lr), arguments={"skips": skips})
+    for skips, lr in (("32s", 1e-10), ("16s", 1e-12), ("8s", 1e-14))
+)
+_AT_ONCE = replace(_HEAVY, name="fit", steps=300_000)
+
+PUBLISHED = {
+    "paper": {
+        "fcn": Recipe(stages=_HEAVY_STAGES),
+        "fcn_32s": Recipe(stages=_HEAVY_STAGES[:1]),
+        "fcn_16s": Recipe(stages=_HEAVY_STAGES[:2]),
+        "fcn_8s": Recipe(stages=_HEAVY_STAGES),
+        "fcn_8s_at_once": Recipe(stages=(_AT_ONCE,)),
+    }
+}

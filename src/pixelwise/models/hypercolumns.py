@@ -1,32 +1,32 @@
 """Hypercolumns: Hariharan, Arbeláez, Girshick, Malik, "Hypercolumns for Object Segmentation and Fine-grained
 Localization", CVPR 2015; the system of the authors' release, on Fast R-CNN (Girshick, ICCV 2015) with VGG-16.
 
-A pixel is described by the activations of several layers above it, its hypercolumn. What a pixel shows depends on where
-in the box it lies, so K×K classifiers divide the box between them, and their probabilities are interpolated (section
-3.1). Classifying is linear, so each layer's activations are classified at their own size and the scores, not the
-features, are enlarged and added up (section 3.3). The result is averaged over superpixels (section 4).
+A pixel is described by the activations of several layers above it, its hypercolumn. Its appearance depends on its place
+in the box, so K×K classifiers divide the box among them, and their probabilities are interpolated (section 3.1). The
+classifiers are linear, so each layer's activations are classified at their own size, and the logits, not the features,
+are enlarged and added (section 3.3). The result is averaged over superpixels (section 4).
 
 The boxes come from the system itself: superpixels are merged to class-agnostic proposals (`ops.superpixels`), which
-Fast R-CNN's head classifies and regresses. In training the true boxes are among the proposals. The masks are learned on
-boxes that overlap an object's box by at least 0.7.
+Fast R-CNN's head classifies and regresses. In training the ground truth boxes are among the proposals. The masks are
+trained on boxes whose IoU with an instance's box is at least 0.7.
 
 Differences from the paper and the authors' release:
-- The proposals are not MCG's; other proposals change the AP. They are found in an image of at most `proposal_side`
+- The proposals are not MCG's; other proposals change the AP. They are computed on an image of at most `proposal_side`
   pixels.
-- The detector is learned with the masks at first, on a small machine; in the release it is fixed (`learns="masks"`).
-- The log-loss is divided by the 2,500 pixels of a box, so that it can stand beside the detector's losses; the release
-  sums. The fully connected classifier's rate is that of the others, where the release has a tenth.
-- Of an image up to five boxes of each object are drawn; the release draws a class first, then an image of it.
-- An object of which no superpixel reaches the threshold keeps the pixels that do.
+- The detector is trained with the masks at first, on a small machine; in the release it is fixed (`learns="masks"`).
+- The log-loss is divided by the 2,500 pixels of a box, so that its scale fits the detector's losses; the release sums.
+  The fully connected classifier's rate is that of the others, where the release has a tenth.
+- Up to five boxes of each instance are sampled per image; the release samples a class first, then an image of it.
+- An instance of which no superpixel reaches the threshold keeps the pixels that do.
 - The box head has no dropout.
 - `caffenet` is the CVPR paper's smaller network with its three layers: the second pooling, the fourth convolution and
-  fc7. The paper enlarges each box to 227×227 pixels and asks the network anew; here the layers are maps of the whole
-  image, in which boxes are pooled to 6×6 cells, as in Fast R-CNN's CaffeNet. The location classifiers learn together,
-  where the paper's learn one by one and meet at test time. The second classification of the segmented regions, which
-  the paper has with VGG-16, is not built.
+  fc7. The paper enlarges each box to 227×227 pixels and runs the network on it; here the layers are maps of the whole
+  image, in which boxes are pooled to 6×6 cells, as in Fast R-CNN's CaffeNet. The location classifiers are trained
+  jointly, where the paper's are trained one by one and combined at test time. The second classification of the
+  segmented regions, which the paper has with VGG-16, is missing.
 - Other backbones: a ResNet up to its stage of stride 16, others dilated to stride 16; boxes are pooled by RoIAlign, as
   RoIPool makes boxes of few cells equal. The activations of the maps are scaled with VGG-16 alone.
-- The recipe is one for small data on a small machine; the release's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the release's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
@@ -76,45 +76,74 @@ TASK = "instance"
 TRAITS = Traits()
 
 MASK_IOU = 0.7
-"""Smallest IoU of a box, from which a mask is learned, with the object's box."""
+"""Smallest IoU with an instance's box of a box on which a mask is trained."""
 BOXES_PER_OBJECT = 5
 PROJECTION_THRESHOLD = 0.4
-"""Smallest mean probability of a superpixel that belongs to the object."""
+"""Smallest mean probability of a superpixel that belongs to the instance."""
 FULL_WEIGHT_AREA = 224**2
-"""Pixels of a box from which on its mask counts in full."""
+"""Area in pixels from which on a box's mask has the full loss weight."""
 VGG_SCALES = (0.0027, 0.063)
-"""Factors on VGG-16's activations after the third and the fourth pooling, which would swamp those of the box."""
+"""Factors on VGG-16's activations after the third and the fourth pooling, which would otherwise dominate those of the
+box.
+"""
 
 Learns = Literal["all", "boxes", "masks"]
-"""Which parts change in training: all, the detector with the backbone, or the location classifiers."""
+"""Which parts are trained: all, the detector with the backbone, or the location classifiers."""
+
+
+class ComparedBoxes(NamedTuple):
+    """What the losses of Fast R-CNN compare.
+
+    Attributes:
+        logits: of the sampled proposals of all images; channel 0 is background.
+        labels: their target channels.
+        deltas: of the positive proposals, for their channel.
+        delta_targets: their regression targets.
+    """
+
+    logits: Float[Tensor, "R K"]
+    labels: Int64[Tensor, " R"]
+    deltas: Float[Tensor, "P 4"]
+    delta_targets: Float[Tensor, "P 4"]
+
+
+class ComparedMasks(NamedTuple):
+    """What the loss of the location classifiers compares.
+
+    Attributes:
+        probabilities: of the boxes on which masks are trained.
+        targets: 0 or 1.
+        weights: of each such box.
+    """
+
+    probabilities: Float[Tensor, "M s s"]
+    targets: Float[Tensor, "M s s"]
+    weights: Float[Tensor, " M"]
+
+
+class TrainingOutput(NamedTuple):
+    """What the losses compare.
+
+    Attributes:
+        boxes: None where the masks alone are trained.
+        masks: None where the detector alone is trained.
+    """
+
+    boxes: ComparedBoxes | None
+    masks: ComparedMasks | None
 
 
 class Output(NamedTuple):
-    """In training with ground truth what the losses compare; otherwise what was found in each image, one entry for
-    each.
+    """What is found, one entry for each image.
 
     Attributes:
-        logits: of the sampled proposals of all images; channel 0 is no object.
-        labels: their channels.
-        deltas: of the proposals that stand for objects, for their channel.
-        delta_targets: what these should be.
-        mask_probabilities: of the boxes from which masks are learned.
-        mask_targets: 0 or 1.
-        mask_weights: of each such box.
         detections: of each image.
         masks: probabilities in each detection's box.
-        superpixels: of each image, at the network's size without padding.
+        superpixels: at the network's input size without padding; None where masks are not averaged over them.
     """
 
-    logits: Float[Tensor, "R K"] | None
-    labels: Int64[Tensor, " R"] | None
-    deltas: Float[Tensor, "P 4"] | None
-    delta_targets: Float[Tensor, "P 4"] | None
-    mask_probabilities: Float[Tensor, "M s s"] | None
-    mask_targets: Float[Tensor, "M s s"] | None
-    mask_weights: Float[Tensor, " M"] | None
-    detections: tuple[Detections, ...] | None
-    masks: tuple[Float[Tensor, "N s s"], ...] | None
+    detections: tuple[Detections, ...]
+    masks: tuple[Float[Tensor, "N s s"], ...]
     superpixels: tuple[Int32[Tensor, "_h _w"], ...] | None
 
 
@@ -163,14 +192,14 @@ class LocationClassifiers(nn.Module):
         image_index: Int64[Tensor, " R"],
         channels: Int64[Tensor, " R"],
     ) -> Float[Tensor, "R s s"]:
-        """Probability that each cell of a box shows its object.
+        """Probability that each cell of a box belongs to its instance.
 
         Args:
             maps: the finer one, the coarser one.
             vectors: of the boxes.
             boxes: x1 y1 x2 y2 in pixels.
             image_index: the image of each.
-            channels: of the objects in them, from 1 on.
+            channels: of the instances in them, from 1 on.
         """
         things, cells, rows = self.things, self.cells, torch.arange(len(boxes), device=boxes.device)
         scores = at_least_float32(self.box(vectors)).view(-1, things, cells)[rows, channels - 1, :, None, None]
@@ -187,20 +216,20 @@ class Hypercolumns(nn.Module):
 
     Args:
         backbone: with maps of stride 8 or 16.
-        things: class ids of the objects, ascending.
-        levels: the numbers of the backbone's maps that the location classifiers see, the finer first, and of the one,
-            of stride 16, that boxes are pooled from.
+        things: class ids of the things, ascending.
+        levels: indices of the backbone's maps that the location classifiers take, the finer first, and of the one, of
+            stride 16, that boxes are pooled from.
         hidden: channels of the box head.
         pooling: of its features.
         cells: of a pooled box along each side.
         scales: see LocationClassifiers.
         learns: see Learns.
-        proposal_side: longest side in pixels of the image in which proposals are found.
-        proposals: most of an image.
-        samples: proposals of an image that the detector learns from.
+        proposal_side: longest side in pixels of the image on which proposals are computed.
+        proposals: at most so many per image.
+        samples: proposals per image that the detector is trained on.
         projects: average masks over superpixels.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
         nms_threshold: IoU from which a box suppresses another of its class.
     """
 
@@ -255,7 +284,7 @@ class Hypercolumns(nn.Module):
     def features(
         self, images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None = None
     ) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        """The two maps that the location classifiers see, and the one that boxes are pooled from."""
+        """The two maps that the location classifiers take, and the one that boxes are pooled from."""
         images = zero_beyond(self.normalize(images), sizes)
         maps = self.backbone(images)
         return tuple(maps[level] for level in self.levels)
@@ -266,15 +295,15 @@ class Hypercolumns(nn.Module):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
-        """Boxes and the masks in them, of sampled proposals where there is truth."""
+    ) -> Output | TrainingOutput:
+        """Boxes and the masks in them; in training with ground truth those of sampled proposals, with their targets."""
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
         maps = self.features(images, sizes)
         pictures = [as_stored(image, size) for image, size in zip(images, valid, strict=True)]
-        # half precision cannot tell neighbouring pixels apart
+        # half precision does not resolve neighbouring pixels
         found = [self._propose(picture).to(images.device) for picture in pictures]
         if self.training and truth is not None:
-            return self._learn(maps, found, objects_to_learn(truth))
+            return self._learn(maps, found, training_instances(truth))
         boxes, rows = torch.cat(found), [len(one) for one in found]
         logits, deltas = self.box_predictor(self._vectors(maps, found))
         parts = zip(logits.split(rows), deltas.split(rows), found, valid, strict=True)
@@ -292,9 +321,7 @@ class Hypercolumns(nn.Module):
         )
         boxes = [one.boxes for one in detections]
         masks = self._masks(maps, boxes, torch.cat([one.channels for one in detections]))
-        nothing = dict.fromkeys(Output._fields[:7])
         return Output(
-            **nothing,
             detections=detections,
             masks=masks.split([len(one) for one in boxes]),
             superpixels=tuple(superpixels_of(picture) for picture in pictures) if self.projects else None,
@@ -309,30 +336,31 @@ class Hypercolumns(nn.Module):
             *(ClassRows(f"mask_classifiers.{name}", self.things, each=cells) for name in ("fine", "coarse", "box")),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """Fast R-CNN's two losses, and the log-loss of the masks' cells, averaged over boxes."""
-        if output.logits is None and output.mask_probabilities is None:
-            raise ValueError("loss needs what forward gives in training with ground truth")
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """Fast R-CNN's two losses, and the log-loss of the masks' cells, averaged over boxes.
+
+        Raises:
+            DataError: `output` is none of training with ground truth.
+        """
+        output = training_output(output, TrainingOutput)
         terms: dict[str, Term] = {}
-        if output.logits is not None:
-            count = torch.tensor(len(output.logits), device=output.logits.device)
-            boxes = F.smooth_l1_loss(output.deltas, output.delta_targets, reduction="sum")  # pyright: ignore[reportArgumentType]
-            terms["class"] = Term(F.cross_entropy(output.logits, output.labels, reduction="sum"), count)  # pyright: ignore[reportArgumentType]
+        if output.boxes is not None:
+            compared = output.boxes
+            count = torch.tensor(len(compared.logits), device=compared.logits.device)
+            boxes = F.smooth_l1_loss(compared.deltas, compared.delta_targets, reduction="sum")
+            terms["class"] = Term(F.cross_entropy(compared.logits, compared.labels, reduction="sum"), count)
             terms["box"] = Term(boxes, count)
-        if output.mask_probabilities is not None:
-            probabilities, targets, weights = output.mask_probabilities, output.mask_targets, output.mask_weights
+        if output.masks is not None:
+            probabilities, targets, weights = output.masks
             # the interpolation's weights add up to 1 but for rounding
-            losses = F.binary_cross_entropy(probabilities.clamp(0, 1), targets, reduction="none")  # pyright: ignore[reportArgumentType]
+            losses = F.binary_cross_entropy(probabilities.clamp(0, 1), targets, reduction="none")
             count = torch.tensor(len(probabilities), device=probabilities.device)
             cells = self.mask_classifiers.size**2
-            total = (losses.sum(dim=(1, 2)) * weights).sum()  # pyright: ignore[reportOperatorIssue]
-            terms["mask"] = Term(total, count, weight=1 / cells)
+            terms["mask"] = Term((losses.sum(dim=(1, 2)) * weights).sum(), count, weight=1 / cells)
         return terms
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The objects at the original size of their image, best first."""
-        if output.detections is None or output.masks is None:
-            raise ValueError("decode needs what forward gives without ground truth")
+        """The instances at the original size of their image, highest score first."""
         annotations: list[Annotation] = []
         for index, (valid, (height, width)) in enumerate(zip(sizes.valid, sizes.original, strict=True)):
             kept = (thresholds or self.thresholds).places(output.detections[index].scores)
@@ -357,7 +385,7 @@ class Hypercolumns(nn.Module):
 
     @torch.no_grad()
     def _propose(self, picture: UInt8[Tensor, "3 h w"]) -> Float[Tensor, "N 4"]:
-        """The boxes of merged superpixels, in pixels of the picture."""
+        """The boxes of merged superpixels, in pixels of the image."""
         strategies = STRATEGIES[:1] if self.training else STRATEGIES
         regions = propose_at(picture, side=self.proposal_side, count=self.proposals, strategies=strategies)
         boxes = regions.boxes().unique(dim=0)
@@ -384,15 +412,16 @@ class Hypercolumns(nn.Module):
         maps: Sequence[Float[Tensor, "B _ _ _"]],
         proposals: Sequence[Float[Tensor, "_ 4"]],
         truths: Sequence[Instances],
-    ) -> Output:
-        output = Output(*[None] * len(Output._fields))
+    ) -> TrainingOutput:
+        compared_boxes: ComparedBoxes | None = None
+        compared_masks: ComparedMasks | None = None
         channels = [channels_of(truth.labels, self.things) for truth in truths]
         if self.learns != "masks":
             drawn = sample_rois(proposals, truths, channels, samples=self.samples)
             logits, deltas = self.box_predictor(self._vectors(maps, drawn.boxes))
             labels = torch.cat(drawn.channels)
             positive = labels > 0
-            output = output._replace(
+            compared_boxes = ComparedBoxes(
                 logits=logits,
                 labels=labels,
                 deltas=deltas[positive, labels[positive] - 1],
@@ -410,18 +439,18 @@ class Hypercolumns(nn.Module):
                 targets.append((truth.masks[objects].sample(image_boxes, (side, side)) >= 0.5).to(image_boxes.dtype))
                 labels_of_boxes.append(labels[objects])
             weights = (box_areas(torch.cat(boxes)) / FULL_WEIGHT_AREA).clamp(max=1)
-            output = output._replace(
-                mask_probabilities=self._masks(maps, boxes, torch.cat(labels_of_boxes)),
-                mask_targets=torch.cat(targets),
-                mask_weights=weights,
+            compared_masks = ComparedMasks(
+                probabilities=self._masks(maps, boxes, torch.cat(labels_of_boxes)),
+                targets=torch.cat(targets),
+                weights=weights,
             )
-        return output
+        return TrainingOutput(compared_boxes, compared_masks)
 
 
 def enlarge_boxes(
     x: Float[Tensor, "R C h w"], boxes: Float[Tensor, "R 4"], size: int
 ) -> Float[Tensor, "R C size size"]:
-    """The inside of one box of each map, read bilinearly at the centres of its cells; the border is repeated.
+    """The inside of one box of each map, sampled bilinearly at the centres of its cells; the border is repeated.
 
     RoIAlign with one sample for each cell, as two products of matrices. Measured beside torchvision's operator on one
     core, with the gradient, 25 channels and 50×50 samples: 0.14 of its time on maps of 12×12 cells, 0.42 on 40×40, 1.2
@@ -447,7 +476,7 @@ def enlarge_boxes(
 
 
 def location_weights(grid: int, size: int) -> Float[Tensor, "cells size size"]:
-    """What each of K×K classifiers has to say in each cell of a box: bilinear between the classifiers' centres."""
+    """Weight of each of K×K classifiers in each cell of a box: bilinear between the classifiers' centres."""
     cells = grid * grid
     return F.interpolate(torch.eye(cells).view(cells, 1, grid, grid), size=(size, size), mode="bilinear")[:, 0]
 
@@ -456,9 +485,10 @@ def location_weights(grid: int, size: int) -> Float[Tensor, "cells size size"]:
 def draw_mask_boxes(
     proposals: Float[Tensor, "R 4"], truth: Instances
 ) -> tuple[Float[Tensor, "M 4"], Int64[Tensor, " M"]]:
-    """Boxes to learn masks in, and the instances that they are of, drawn with torch's generator.
+    """Sample boxes on which masks are trained, and their instances, with torch's generator.
 
-    Of each object its true box, and up to four proposals that overlap it by MASK_IOU and no other object more.
+    For each instance its ground truth box, and up to four proposals that overlap it by MASK_IOU and no other instance
+    more.
     """
     objects, _ = split_crowds(truth)
     numbers = torch.arange(len(truth), device=objects.device)
@@ -480,7 +510,7 @@ def _project(
     superpixels: Int32[Tensor, "h w"],
     size: tuple[int, int],
 ) -> Masks:
-    """Each mask as the superpixels in which its mean reaches the threshold, at another size of the image.
+    """Each mask as the superpixels in which its mean reaches the threshold, at another image size.
 
     Args:
         masks: probabilities in the boxes, pasted by the nearest cell.
@@ -538,21 +568,21 @@ def build(
 
     Args:
         num_classes: background included.
-        thing_ids: class ids of the objects; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: `vgg16` is the release's, `caffenet` the CVPR paper's smaller one; any other of
             `nn.backbones.build_backbone`.
         hidden: channels of the box head; 4,096 with these two, else 1,024, if not given.
-        learns: `all`; `boxes`, the detector alone; or `masks`, with the detector as it is.
-        proposal_side: longest side in pixels of the image in which proposals are found.
-        proposals: most of an image.
-        samples: proposals of an image that the detector learns from.
+        learns: what is trained: `all`; `boxes`, the detector alone; or `masks`, with a fixed detector.
+        proposal_side: longest side in pixels of the image on which proposals are computed.
+        proposals: at most so many per image.
+        samples: proposals per image that the detector is trained on.
         projects: average masks over superpixels.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
         nms_threshold: IoU from which a box suppresses another of its class.
 
     Raises:
-        RecipeError: an unknown backbone, one without maps of stride 8 and 16, or parts to learn that do not exist.
+        RecipeError: an unknown backbone, one without maps of stride 8 and 16, or an unknown `learns`.
     """
     if learns not in ("all", "boxes", "masks"):
         raise RecipeError(f"learns '{learns}': all, boxes or masks")
@@ -638,22 +668,28 @@ RECIPE = Recipe(
     ),
     input_size=320,
     paper={
-        "input_size": "short side 600, long side at most 1,000",
+        "input_size": "600",
+        "input_side": "short",
+        "input_limit": "1,000",
         **{f"all.{name}": value for name, value in _PAPER_STAGE.items()},
         "all.steps": "40,000 (Fast R-CNN, boxes alone)",
         "all.batch_size": "2",
         "all.optimizer.weight_decay": "5e-4",
+        "all.optimizer.bias_lr_multiplier": "2",
+        "all.optimizer.head_bias_lr_multiplier": "2",
         **{f"masks.{name}": value for name, value in _PAPER_STAGE.items()},
         "masks.steps": "10,000",
         "masks.batch_size": "20 (one by one, their gradients added)",
         "masks.optimizer.weight_decay": "1e-3",
     },
 )
-"""The masks are learned to the end on a detector that no longer changes."""
+"""The last stage trains the masks on a fixed detector."""
 
 RECIPES = {
     "hypercolumns_caffenet": replace(
         RECIPE, stages=(_stage("all", 3_000, learns="all", frozen_stages=0), *RECIPE.stages[1:])
     )
 }
-"""Of the variants: no library has weights of CaffeNet, so its first layers learn too."""
+"""Of the variants: no library has weights of CaffeNet, so its first layers are trained too."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

@@ -1,9 +1,9 @@
 """Mask R-CNN: He, Gkioxari, Dollár, Girshick, "Mask R-CNN", ICCV 2017.
 
-A region proposal network says where objects may be. For each proposal a head tells its class and a better box, and a
-small convolutional head draws its mask, one for each class, so that classes do not compete for pixels (section 3). All
-heads read the backbone through RoIAlign, which does not round coordinates. The features are a pyramid of all stages
-("FPN"), or those of the fourth stage, with the fifth as the head of each box ("C4", figure 4).
+A region proposal network (RPN) proposes boxes. For each proposal a head predicts the class and a refined box, and a
+small convolutional head predicts its mask, one for each class, so that classes do not compete for pixels (section 3).
+All heads take features by RoIAlign, which does not round coordinates. The features are a pyramid of all stages ("FPN"),
+or those of the fourth stage, with the fifth as the head of each box ("C4", figure 4).
 
 Differences from the paper:
 - The conventions of coordinates are detectron2's by default: half-pixel centres (`is_aligned`), anchors of exact sides,
@@ -11,15 +11,15 @@ Differences from the paper:
 - RoIAlign takes 2×2 samples of each cell (as torchvision and Detectron); detectron2's adaptive number is
   `sampling_ratio=0`.
 - Boxes have no "+1" in their widths (as torchvision and detectron2; Detectron has).
-- Mask targets are the true mask read at the cells' centres inside the proposal and cut at 1/2; Detectron rasterises
-  polygons, torchvision keeps values between 0 and 1.
+- Mask targets are the ground truth mask sampled at the cells' centres inside the proposal, with a threshold of 1/2;
+  Detectron rasterises polygons, torchvision keeps values between 0 and 1.
 - The losses are sums divided by counts over the whole batch and all processes, where the paper and torchvision take
   means over the samples of an image or a process: objectness and RPN boxes by the sampled anchors, classes and boxes
   by the sampled proposals, masks by the cells of the positives. detectron2 divides the RPN's by 256 for each image,
   however many were sampled.
 - Batch norm is plain; recipes freeze it (`freeze_batch_norm`), as the paper does.
 - Images whose sides are no multiples of 32 are padded with zeros (as all public codes do).
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from pixelwise.contracts import (
     flat_arguments,
 )
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, objects_to_learn
+from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, training_instances
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.fpn import FPN, pyramid_maps
@@ -80,23 +80,22 @@ MASKS_AT_A_TIME = 16
 
 
 class Output(NamedTuple):
-    """What is trained on, where there was ground truth, or else what was found; each a tuple with one part for each
-    image.
+    """Inputs of the losses where there was ground truth, else the detections; each a tuple with one entry per image.
 
     Attributes:
         anchor_logits: objectness of the sampled anchors.
-        anchor_is_object: whether each of them stands for an object.
-        anchor_deltas: coded boxes of those that do.
-        anchor_targets: their coded truth.
-        class_logits: scores of the sampled proposals, background first.
-        channels: their true class, 0 for background; or the class of each detection, from 1 on.
-        box_deltas: coded box of the true class, of the positive proposals.
-        box_targets: their coded truth.
-        mask_logits: masks of the true class, of the positive proposals.
-        mask_targets: 0 or 1, the true masks inside the proposals.
+        anchor_is_object: whether each of them is positive.
+        anchor_deltas: predicted deltas of the positive ones.
+        anchor_targets: their regression targets.
+        class_logits: of the sampled proposals, background first.
+        channels: their ground truth class, 0 for background; or the class of each detection, from 1 on.
+        box_deltas: predicted deltas of the positive proposals, for their ground truth class.
+        box_targets: their regression targets.
+        mask_logits: of the positive proposals, for their ground truth class.
+        mask_targets: 0 or 1, the ground truth masks inside the proposals.
         positive_boxes: the positive proposals.
-        positive_objects: which of the image's true objects each of them stands for.
-        boxes: of the detections, in pixels of the network's input, best first.
+        positive_objects: index of the ground truth instance that each of them is matched to.
+        boxes: of the detections, in pixels of the network's input, highest score first.
         scores: probabilities of their classes.
         mask_probabilities: of their masks, inside the boxes.
     """
@@ -120,27 +119,27 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Parts:
-    """What a detector consists of; systems that extend Mask R-CNN take those of one that `build` made.
+    """The parts of a detector; systems that extend Mask R-CNN take them from one that `build` made.
 
     Attributes:
-        backbone: its maps are the pyramid's, or the first three of its stages the map of C4.
-        things: class ids that are told apart, ascending.
+        backbone: gives the maps of the pyramid, or with C4 the map of its first three stages.
+        things: class ids of the things, ascending.
         fpn: the pyramid; None for C4, where the backbone's last stage is the head of each box.
-        maps: numbers of the backbone's maps that the pyramid takes.
+        maps: indices of the backbone's maps that the pyramid takes.
         rpn: proposes boxes from the levels.
         box_pooling: for the box head.
         mask_pooling: for the mask head.
-        box_head: makes a vector of a box's features; None for C4, where it is their mean.
-        box_predictor: classes and boxes.
-        mask_head: masks.
-        normalize: of the images.
-        size_divisor: images are padded to multiples of so many pixels.
-        samples: proposals of each image that the heads learn from.
+        box_head: maps a box's features to a vector; None for C4, which takes their mean.
+        box_predictor: predicts classes and boxes.
+        mask_head: predicts masks.
+        normalize: normalises the images.
+        size_divisor: images are padded to multiples of this.
+        samples: proposals per image that the heads are trained on.
         positive_fraction: of the samples, at most.
-        rpn_beta: where the parabola of the RPN's box loss ends.
-        box_beta: likewise, of the box head.
-        paste: how masks become pixels, see `ops.paste.Convention`.
-        nms_threshold: IoU from which a better detection of a class suppresses another.
+        rpn_beta: beta of the RPN's smooth L1 loss.
+        box_beta: beta of the box head's smooth L1 loss.
+        paste: how masks are pasted into the image, see `ops.paste.Convention`.
+        nms_threshold: IoU from which a detection suppresses one of its class with a lower score.
         thresholds: detections have a greater score.
     """
 
@@ -172,14 +171,14 @@ class MaskRCNN(nn.Module):
         parts: see Parts; each becomes an attribute.
 
     Attributes:
-        thresholds: detections have a greater score; may be set, as the next.
-        nms_threshold: IoU from which a better detection of a class suppresses another.
+        thresholds: detections have a greater score; may be set, as `nms_threshold`.
+        nms_threshold: IoU from which a detection suppresses one of its class with a lower score.
     """
 
     task = TASK
     traits = TRAITS
     suppresses_across_classes = False
-    """Whether a better detection suppresses those of other classes too."""
+    """Whether a detection suppresses those of other classes too."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -196,7 +195,7 @@ class MaskRCNN(nn.Module):
 
     @property
     def parts(self) -> Parts:
-        """For a system that extends this one."""
+        """The parts, for a system that extends this one."""
         return Parts(**{field.name: getattr(self, field.name) for field in fields(Parts)})
 
     def forward(
@@ -206,7 +205,7 @@ class MaskRCNN(nn.Module):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With ground truth what is trained on, else what is found.
+        """With ground truth the inputs of the losses, else the detections.
 
         Raises:
             DataError: the ground truth has no boxes and masks.
@@ -223,11 +222,11 @@ class MaskRCNN(nn.Module):
             ClassRows("mask_head.predictor", self.things),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
-        """The five terms: objectness and boxes of anchors, classes, boxes and masks of proposals, all of weight 1.
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the ground truth)
+        """The five terms, all of weight 1: objectness and boxes of anchors; classes, boxes and masks of proposals.
 
         Raises:
-            DataError: forward was called without truth.
+            DataError: forward was called without ground truth.
         """
         return {
             "rpn_objectness": objectness_term(_joined(output.anchor_logits), _joined(output.anchor_is_object)),
@@ -248,7 +247,7 @@ class MaskRCNN(nn.Module):
         }
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The detections with their masks in the original images, best first; none of an output that is trained on."""
+        """The detections with masks at the original size, highest score first; none of an output of training."""
         annotations: list[Annotation] = []
         for index, (valid, size) in enumerate(zip(sizes.valid, sizes.original, strict=True)):
             if output.boxes is None or output.scores is None or output.mask_probabilities is None:
@@ -268,13 +267,13 @@ class MaskRCNN(nn.Module):
         return annotations
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
-        """Everything that is computed before anything is sorted or chosen, the heads for one box: the whole image."""
+        """All maps before detections are sorted and selected; the heads run on one box, the whole image."""
         size = (images.shape[2], images.shape[3])
         x = self._prepared(images, None)
         levels = self._levels(x)
         predictions = self.rpn(levels, (x.shape[2], x.shape[3]))
         whole = [images.new_tensor([[0.0, 0.0, size[1], size[0]]])] * len(images)
-        vectors, features = self._look_into(levels, whole)
+        vectors, features = self._box_features(levels, whole)
         logits, deltas = self.box_predictor(vectors)
         features = self.mask_pooling(levels, whole) if features is None else features
         masks = self.mask_head(features, torch.ones(len(images), dtype=torch.int64, device=images.device))
@@ -303,11 +302,11 @@ class MaskRCNN(nn.Module):
         sizes: Sequence[Sequence[int]],
         truth: tuple[Annotation, ...] | None,
     ) -> Output:
-        """What the heads learn from, where there is ground truth, or else find in the levels.
+        """Inputs of the heads' losses where there is ground truth, else the detections.
 
         Args:
             levels: of the pyramid.
-            padded_size: height and width of the images that the backbone saw.
+            padded_size: height and width of the padded images.
             sizes: valid height and width of each image.
             truth: of each image.
         """
@@ -315,8 +314,8 @@ class MaskRCNN(nn.Module):
         proposals = self.rpn.propose(predictions, sizes)
         if truth is None:
             return self._detect(levels, proposals, sizes)
-        instances = objects_to_learn(truth)
-        anchors = self.rpn.sample(predictions, instances)
+        instances = training_instances(truth)
+        anchors = self.rpn.sample(predictions, sizes, instances)
         channels = [channels_of(one.labels, self.things) for one in instances]
         rois = sample_rois(
             proposals.boxes, instances, channels, samples=self.samples, positive_fraction=self.positive_fraction
@@ -328,7 +327,7 @@ class MaskRCNN(nn.Module):
             anchor_targets=anchors.targets,
         )
 
-    def _look_into(
+    def _box_features(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R _ _ _"] | None]:
         """A vector for each box, and with C4 the features that the mask head shares."""
@@ -342,7 +341,7 @@ class MaskRCNN(nn.Module):
     def _learn(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], rois: RoISamples, instances: Sequence[Instances]
     ) -> Output:
-        vectors, features = self._look_into(levels, rois.boxes)
+        vectors, features = self._box_features(levels, rois.boxes)
         logits, deltas = self.box_predictor(vectors)
         channels = torch.cat(rois.channels)
         positives = (channels > 0).nonzero().flatten()
@@ -379,7 +378,7 @@ class MaskRCNN(nn.Module):
     ) -> tuple[tuple[Float[Tensor, "_ 4"], ...], tuple[Int64[Tensor, " _"], ...], tuple[Float[Tensor, " _"], ...]]:
         """The final boxes of each image, their channels and their scores."""
         counts = [len(boxes) for boxes in proposals.boxes]
-        logits, deltas = self.box_predictor(self._look_into(levels, proposals.boxes)[0])
+        logits, deltas = self.box_predictor(self._box_features(levels, proposals.boxes)[0])
         parts = zip(logits.split(counts), deltas.split(counts), proposals.boxes, sizes, strict=True)
         detections = [
             select_detections(
@@ -404,9 +403,9 @@ class MaskRCNN(nn.Module):
         boxes: Sequence[Float[Tensor, "_ 4"]],
         channels: Sequence[Int64[Tensor, " _"]],
     ) -> Float[Tensor, "R M M"]:
-        """The masks of the boxes of each image, each for its channel, before the sigmoid."""
+        """Mask logits of the boxes of each image, each for its channel."""
         if self.box_head is None:
-            _, features = self._look_into(levels, boxes)
+            _, features = self._box_features(levels, boxes)
             assert features is not None
         else:
             features = self.mask_pooling(levels, boxes)
@@ -417,30 +416,33 @@ class MaskRCNN(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorArguments:
-    """The arguments of `build` that systems which extend Mask R-CNN have too; in them objects are their things.
+    """Arguments of `build` that Mask R-CNN shares with the systems that extend it; there, instances are the things.
 
     Attributes:
-        thing_ids: class ids that are told apart; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: see `nn.backbones.build_backbone`; with maps of the strides 4, 8, 16 and 32, and for C4 a ResNet.
         channels: of the pyramid's levels, and of the mask head.
         box_width: of the box head's hidden layers.
         sampling_ratio: RoIAlign's samples along each side of a cell; 0 for as many as there are pixels (detectron2).
         is_aligned: RoIAlign with half-pixel centres; torchvision, Detectron and UPSNet's code are without.
-        inclusive_boxes: what follows from x2 and y2 being the last pixels and a width x2 - x1 + 1, as in Detectron and
-            UPSNet's code: RoIAlign ends a pixel before the box does, anchors have whole sides and lie in the middle of
-            their cells, and a pixel stays of boxes beyond the border.
-        pre_nms_topk: of each level, before the suppression, in training and otherwise; 2000 and 1000, with C4 12000
-            and 6000.
-        post_nms_topk: of each image, after it; 2000 and 1000.
-        samples: proposals of each image that are trained on.
+        inclusive_boxes: x2 and y2 are the last pixels and a width is x2 - x1 + 1, as in Detectron and UPSNet's code:
+            RoIAlign ends a pixel before the box does, anchors have whole sides and lie in the middle of their cells,
+            and a pixel remains of boxes beyond the border.
+        pre_nms_topk: proposals of each level before NMS, in training and otherwise; 2000 and 1000, with C4 12000 and
+            6000.
+        post_nms_topk: proposals of each image after NMS, likewise; 2000 and 1000, with C4 2000 and 300 (section 3.1).
+        allowed_border: pixels by which an anchor that is trained on may cross the border of the image; none is skipped
+            if not given, as in torchvision and detectron2. 0 in Detectron and in UPSNet's and VPSNet's code.
+        min_pos_iou: see `ops.matching.match_boxes`; 0.3 in VPSNet's code.
+        samples: proposals per image that are trained on; 512, with C4 64 (section 3.1).
         positive_fraction: of the samples, at most.
         rpn_beta: see `losses.detection.box_term`; Detectron has 1/9 and 1, torchvision twice 1/9, detectron2 twice 0.
         box_beta: likewise.
         pixel_mean: of the RGB values in [0, 1]; the backbone's if not given.
         pixel_std: their deviation; the backbone's if not given.
         score_threshold: detections have a greater score.
-        nms_threshold: IoU from which a better detection suppresses another, of its class or in UPSNet of any.
-        max_detections: of each image.
+        nms_threshold: IoU from which a detection suppresses one with a lower score, of its class or, in UPSNet, of any.
+        max_detections: per image.
     """
 
     thing_ids: Sequence[int] | None = None
@@ -452,7 +454,9 @@ class DetectorArguments:
     inclusive_boxes: bool = False
     pre_nms_topk: Sequence[int] | None = None
     post_nms_topk: Sequence[int] | None = None
-    samples: int = 512
+    allowed_border: float | None = None
+    min_pos_iou: float | None = None
+    samples: int | None = None
     positive_fraction: float = 0.25
     rpn_beta: float = 1 / 9
     box_beta: float = 1.0
@@ -484,17 +488,17 @@ def build(
         num_classes: of the label set, background included.
         detector: its fields are arguments of their own.
         layout: `fpn`, or `c4`, whose box and mask heads are the backbone's last stage (figure 4, left).
-        rpn_convolutions: before the RPN's answers; torchvision's second version has two.
+        rpn_convolutions: convolutions of the RPN's head; torchvision's second version has two.
         box_convolutions: of the box head; that version has four, and one hidden layer in place of two.
         has_norm: batch norm in the pyramid and the heads, as that version has.
         roi_pooling: `align`, or `pool` for the paper's ablation.
         rounded_anchors: anchors with corners at whole pixels, as torchvision's.
         grid_strides: distances of anchors from the sizes of image and map, as torchvision's; else the maps' strides.
-        paste: how masks become pixels, see `ops.paste.Convention`.
+        paste: how masks are pasted into the image, see `ops.paste.Convention`.
         batch_norm_eps: of the backbone's batch norms; torchvision's weights of 2019 were made with 0.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if layout not in ("fpn", "c4"):
         raise RecipeError(f"layout '{layout}': fpn or c4")
@@ -533,8 +537,10 @@ def build(
         least_side=1.0 if detector.inclusive_boxes else 0.0,
         strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
         convolutions=rpn_convolutions,
-        top=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
-        kept=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
+        pre_nms_topk=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
+        post_nms_topk=_pair(detector.post_nms_topk, (2000, 1000) if is_pyramid else (2000, 300), "post_nms_topk"),
+        allowed_border=detector.allowed_border,
+        min_pos_iou=detector.min_pos_iou,
     )
 
     def pooling(size: int) -> RoIPooling:
@@ -576,7 +582,7 @@ def build(
         ),
         normalize=Normalize(detector.pixel_mean or network.mean, detector.pixel_std or network.std),
         size_divisor=32 if is_pyramid else 1,
-        samples=detector.samples,
+        samples=(512 if is_pyramid else 64) if detector.samples is None else detector.samples,
         positive_fraction=detector.positive_fraction,
         rpn_beta=detector.rpn_beta,
         box_beta=detector.box_beta,
@@ -590,15 +596,15 @@ def build(
 def _mask_targets(
     masks: Masks, objects: Int64[Tensor, " P"], boxes: Float[Tensor, "P 4"], side: int
 ) -> Float[Tensor, "P M M"]:
-    """What each proposal shows of its object: 0 or 1 for each cell. Crops are shared by the proposals of an object."""
+    """The part of the matched mask in each proposal: 0 or 1 for each cell. Proposals of an instance share its crop."""
     chosen = Masks(masks.crops, masks.offsets[objects], masks.boxes[objects], masks.size)
     return (chosen.sample(boxes, (side, side)) >= 0.5).to(boxes.dtype)
 
 
 def _joined(parts: tuple[Tensor, ...] | None) -> Tensor:
-    """All images' parts. Raises DataError where forward had no truth."""
+    """The parts of all images. Raises DataError where forward had no ground truth."""
     if parts is None:
-        raise DataError("nothing to learn from: forward was called without ground truth")
+        raise DataError("no training targets: forward was called without ground truth")
     return torch.cat(parts)
 
 
@@ -637,7 +643,7 @@ DETECTOR_STAGE = Stage(
     ema_decay=0.998,
     arguments={"samples": 128},
 )
-"""Of all systems that extend Mask R-CNN."""
+"""The stage of all systems that extend Mask R-CNN."""
 
 RECIPE = Recipe(
     stages=(replace(DETECTOR_STAGE, augmentation=replace(DETECTOR_STAGE.augmentation, copy_paste=0.5)),),
@@ -645,7 +651,9 @@ RECIPE = Recipe(
         "steps": "160,000 (90,000 in Detectron's 1x)",
         "batch_size": "16",
         "crop_size": "none: short side 800, long side at most 1333",
-        "input_size": "1333, short side 800",
+        "input_size": "800",
+        "input_side": "short",
+        "input_limit": "1333",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.02",
         "optimizer.head_lr_multiplier": "1",
@@ -663,4 +671,49 @@ RECIPE = Recipe(
         "ema_decay": "none",
     },
 )
-RECIPES: dict[str, Recipe] = {}
+RECIPES: dict[str, Recipe] = {
+    "mask_rcnn_resnet50_c4": replace(RECIPE, stages=(replace(RECIPE.stages[0], arguments={}),)),
+}
+
+PUBLISHED_STAGE = Stage(
+    steps=90_000,
+    batch_size=16,
+    crop_size=0,
+    optimizer=Optimizer(
+        lr=0.02,
+        bias_lr_multiplier=2.0,
+        head_bias_lr_multiplier=2.0,
+        weight_decay=1e-4,
+        norm_weight_decay=0.0,
+        momentum=0.9,
+    ),
+    augmentation=Augmentation(scale_min=1.0, scale_max=1.0, short_sides=(800,)),
+    schedule="step",
+    milestones=(60_000, 80_000),
+    warmup_steps=500,
+    warmup_factor=1 / 3,
+    freeze_batch_norm=True,
+    frozen_stages=1,
+)
+"""Detectron's 1x, of `e2e_mask_rcnn_R-50-FPN_1x.yaml`; section 3.1 has 160,000 steps with a drop at 120,000."""
+
+DETECTRON2_STAGE = replace(
+    PUBLISHED_STAGE,
+    optimizer=Optimizer(lr=0.02, weight_decay=1e-4, norm_weight_decay=1e-4, momentum=0.9),
+    augmentation=replace(PUBLISHED_STAGE.augmentation, short_sides=(640, 672, 704, 736, 768, 800)),
+    warmup_steps=1_000,
+    warmup_factor=1 / 1_000,
+    arguments={"post_nms_topk": (1_000, 1_000), "sampling_ratio": 0, "rpn_beta": 0.0, "box_beta": 0.0},
+)
+"""detectron2's 1x, of `Base-RCNN-FPN.yaml`; its biases are decayed as weights are."""
+
+THREE_TIMES = {"steps": 270_000, "milestones": (210_000, 250_000)}
+"""What detectron2 and UPSNet call 3x."""
+
+PUBLISHED = {
+    "paper": dict.fromkeys(("mask_rcnn", *VARIANTS), Recipe(stages=(PUBLISHED_STAGE,), input_size=1333)),
+    "paper_3x": dict.fromkeys(
+        ("mask_rcnn", *VARIANTS), Recipe(stages=(replace(DETECTRON2_STAGE, **THREE_TIMES),), input_size=1333)
+    ),
+}
+"""`paper` as the authors' Detectron, `paper_3x` as detectron2's `mask_rcnn_R_50_FPN_3x.yaml`."""

@@ -1,27 +1,26 @@
 """MNC: Dai, He, Sun, "Instance-aware Semantic Segmentation via Multi-task Network Cascades", CVPR 2016.
 
-Three tasks, each on the prediction of the one before: boxes that may be objects (stage 1, a region proposal network),
-the mask in each box (stage 2), the class of each mask (stage 3), which sees the features of the box and those that the
-mask lets through. Stages 4 and 5 are stages 2 and 3 again, with the same weights, on the boxes that stage 3 regressed
-(section 3.4). The features of a box are warped so that the loss of a later stage has a gradient in the box's
-coordinates, and so in the weights of the stage that guessed it (section 3.1). At the end overlapping masks vote
-(section 3.5).
+Three tasks, each on the prediction of the one before: proposals (stage 1, a region proposal network), the mask in each
+box (stage 2), the class of each mask (stage 3) from the features of the box and from those inside the mask. Stages 4
+and 5 are stages 2 and 3 again, with the same weights, on the boxes that stage 3 regressed (section 3.4). The features
+of a box are warped so that the loss of a later stage has a gradient in the box's coordinates, and so in the weights of
+the stage that predicted it (section 3.1). At the end overlapping masks are merged by mask voting (section 3.5).
 
 Differences from the paper, and choices where paper and authors' code differ:
 - A mask has 21×21 cells, as in the authors' code (`mask_size`); the paper says 28×28.
-- Boxes are warped to 28×28 and max-pooled to 14×14 in both phases, in training and in answering. One of the authors'
+- Boxes are warped to 28×28 and max-pooled to 14×14 in both phases, in training and in prediction. One of the authors'
   releases warps directly to 14×14 in places (`warp_samples=1` does so everywhere).
 - Anchors are centred in their cells and not rounded; those that cross the border of the image are trained on too. An
-  anchor whose proposal is sampled learns that proposal's object; the authors take the one that the anchor overlaps
-  most.
-- The overlap of a predicted mask with its object, which decides the label of the mask class, is counted on the mask's
-  own cells in the box, with the object's whole area in the union; the authors enlarge the mask first.
+  anchor whose proposal is sampled is trained on that proposal's instance; the authors take the one that the anchor
+  overlaps most.
+- The IoU of a predicted mask with its instance, which decides the target of the mask class, is computed on the mask's
+  own cells in the box, with the instance's whole area in the union; the authors enlarge the mask first.
 - A batch may hold several images, whose losses are averaged; the authors have one, and average the gradients of eight.
-- Votes are counted at the original size of the image and kept so; the authors bring them back to 21×21. The votes are
-  binary as in their CPU code; their GPU code averages probabilities.
+- Masks are voted on at the original size of the image and stay there; the authors resize the result to 21×21. The votes
+  are binary as in their CPU code; their GPU code averages probabilities.
 - Other backbones than VGG-16: a ResNet up to its stage of stride 16, others dilated to stride 16; the hidden layers of
   their class stage, which no classifier's weights can fill, have 1,024 channels (`hidden`).
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.roi_warping import limit_gradient, warp_rois
@@ -53,7 +52,7 @@ from pixelwise.ops.boxes import (
     scale_boxes,
 )
 from pixelwise.ops.mask_voting import vote_masks
-from pixelwise.ops.matching import BACKGROUND, NEUTRAL, match_boxes, without_crowds
+from pixelwise.ops.matching import BACKGROUND, NEUTRAL, draw_at_most, match_boxes, without_crowds
 from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
@@ -63,21 +62,21 @@ TASK = "instance"
 TRAITS = Traits()
 
 FOREGROUND_IOU = 0.5
-"""Of a box with an object's box, and of a mask with an object's mask."""
+"""Smallest IoU of a positive box with an instance's box, and of a positive mask with an instance's mask."""
 MASK_THRESHOLD = 0.4
-"""From which a cell belongs to the mask."""
+"""Probability from which a cell belongs to the mask."""
 GRADIENT_LIMIT = 1 / 512
-"""Of each box delta's gradient from the stages after it, divided by the number of images in the batch."""
+"""Limit on each box delta's gradient from the later stages, divided by the number of images in the batch."""
 
 
 class RPNSample(NamedTuple):
-    """What the proposal network learns from, of all images.
+    """Inputs of the RPN's losses, of all images.
 
     Attributes:
         logits: of the sampled anchors.
-        is_object: what they should be.
-        deltas: of the anchors that stand for objects.
-        targets: what these should be.
+        is_object: their targets.
+        deltas: of the positive anchors.
+        targets: their regression targets.
     """
 
     logits: Float[Tensor, " S"]
@@ -87,17 +86,17 @@ class RPNSample(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What a mask stage and a class stage guessed of the sampled boxes of all images, and what they should have.
+    """Predictions of a mask stage and a class stage for the sampled boxes of all images, and their targets.
 
     Attributes:
-        mask_logits: of the boxes that stand for objects.
+        mask_logits: of the positive boxes.
         mask_targets: 0 or 1.
-        class_logits: of the boxes; channel 0 is no object.
-        box_labels: channels, by the boxes' overlap with objects.
+        class_logits: of the boxes; channel 0 is background.
+        box_labels: target channels, by the boxes' IoU with instances.
         mask_class_logits: of the masks in the boxes.
-        mask_labels: channels, by the masks' overlap with objects too.
-        deltas: of the boxes that stand for objects, for their channel.
-        delta_targets: what these should be.
+        mask_labels: target channels, by the masks' IoU with instances too.
+        deltas: of the positive boxes, for their channel.
+        delta_targets: their regression targets.
     """
 
     mask_logits: Float[Tensor, "P m m"]
@@ -110,27 +109,34 @@ class Phase(NamedTuple):
     delta_targets: Float[Tensor, "P 4"]
 
 
-class Output(NamedTuple):
-    """In training with ground truth what the losses compare; otherwise what was found in each image, one entry for
-    each.
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses.
 
     Attributes:
         rpn: stage 1.
         phases: stages 2 and 3, and stages 4 and 5.
-        boxes: of both phases, x1 y1 x2 y2 in pixels of the network's image.
-        masks: probabilities in each box.
-        scores: of each mask's class; channel 0 is no object.
     """
 
-    rpn: RPNSample | None
-    phases: tuple[Phase, ...] | None
-    boxes: tuple[Float[Tensor, "R 4"], ...] | None
-    masks: tuple[Float[Tensor, "R m m"], ...] | None
-    scores: tuple[Float[Tensor, "R K"], ...] | None
+    rpn: RPNSample
+    phases: tuple[Phase, ...]
+
+
+class Output(NamedTuple):
+    """The predictions, one entry for each image.
+
+    Attributes:
+        boxes: of both phases, x1 y1 x2 y2 in pixels of the network's input.
+        masks: probabilities in each box.
+        scores: of each mask's class; channel 0 is background.
+    """
+
+    boxes: tuple[Float[Tensor, "R 4"], ...]
+    masks: tuple[Float[Tensor, "R m m"], ...]
+    scores: tuple[Float[Tensor, "R K"], ...]
 
 
 class Rois(NamedTuple):
-    """Boxes of all images in a row.
+    """Boxes of all images, concatenated.
 
     Attributes:
         boxes: x1 y1 x2 y2 in pixels; gradients flow through them.
@@ -169,13 +175,13 @@ class MaskStage(nn.Module):
 class ClassStage(nn.Module):
     """Stage 3: class of the box, class of the mask and a better box, from two paths (section 3.3, equation 8).
 
-    One path sees the features of the box, the other the same multiplied by the mask.
+    One path takes the features of the box, the other the same multiplied by the mask.
 
     Args:
         channels: of the warped features.
         size: their height and width, halved by a max pooling.
         hidden: channels of the two layers of each path.
-        classes: channels of the scores, no object included.
+        classes: channels of the logits, background included.
     """
 
     def __init__(self, channels: int, *, size: int = 14, hidden: int = 4096, classes: int) -> None:
@@ -209,23 +215,23 @@ class ClassStage(nn.Module):
 
 
 class MNC(nn.Module):
-    """Backbone, proposals, mask stage and class stage, the two last twice.
+    """Backbone, proposals, mask stage and class stage; the last two run twice.
 
     Args:
         backbone: whose deepest map of stride 16 is used.
-        things: class ids of the objects, ascending.
+        things: class ids of the things, ascending.
         anchor_sizes: roots of the anchors' areas, in pixels.
         hidden: see ClassStage.
         mask_size: see MaskStage.
-        warp_samples: of each bin and side, see `nn.roi_warping`.
-        box_batch_size_per_image: boxes that stage 3 learns from.
-        foreground_fraction: of them that stand for objects, at most.
-        smallest_proposal: side in pixels.
-        pre_nms_topk: boxes before the suppression, in training and in answering.
-        post_nms_topk: boxes after it; of a prediction twice as many vote, those of both phases.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
-        nms_threshold: IoU above which a box suppresses another of its class before the masks vote.
+        warp_samples: samples along each side of a bin, see `nn.roi_warping`.
+        box_batch_size_per_image: boxes that stage 3 is trained on.
+        foreground_fraction: largest fraction of positives among them.
+        smallest_proposal: smallest side of a proposal in pixels.
+        pre_nms_topk: proposals before NMS, in training and in prediction.
+        post_nms_topk: proposals after NMS; in prediction the boxes of both phases vote, twice as many.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
+        nms_threshold: IoU above which a box suppresses another of its class before mask voting.
     """
 
     task = TASK
@@ -261,8 +267,8 @@ class MNC(nn.Module):
             strides=[16],
             anchor_offset=0.5,
             channels=512,
-            top=(pre_nms_topk[0], pre_nms_topk[1]),
-            kept=(post_nms_topk[0], post_nms_topk[1]),
+            pre_nms_topk=(pre_nms_topk[0], pre_nms_topk[1]),
+            post_nms_topk=(post_nms_topk[0], post_nms_topk[1]),
             smallest_side=smallest_proposal,
         )
         self.mask_stage = MaskStage(channels, mask_size=mask_size)
@@ -275,7 +281,7 @@ class MNC(nn.Module):
     def features(
         self, images: Float[Tensor, "B 3 H W"], sizes: Int64[Tensor, "B 2"] | None = None
     ) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The one map in which it looks, of stride 16."""
+        """The one feature map, of stride 16."""
         images = zero_beyond(self.normalize(images), sizes)
         return (self.backbone(images)[self.level],)
 
@@ -285,24 +291,22 @@ class MNC(nn.Module):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
-        """Both phases of the cascade, on sampled boxes where there is truth."""
+    ) -> Output | TrainingOutput:
+        """Both phases of the cascade; in training with ground truth on sampled boxes."""
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
         maps = self.features(images, sizes)
         predictions = self.rpn(maps, (images.shape[2], images.shape[3]))
         if self.training and truth is not None:
-            return self._learn(maps[0], predictions, valid, objects_to_learn(truth))
+            return self._learn(maps[0], predictions, valid, training_instances(truth))
         boxes = self.rpn.propose(predictions, valid).boxes
         rois = _joined(boxes)
-        masks, logits, deltas = self._answer(maps[0], rois)
-        # where no object is likeliest, the box is moved by that channel's deltas, which nothing taught
+        masks, logits, deltas = self._predict(maps[0], rois)
+        # where background scores highest, the box is moved by that channel's deltas, which are not trained
         better = decode_boxes(_of_channel(deltas, logits.argmax(dim=1)), rois.boxes, weights=RCNN_WEIGHTS)
         better = _clipped(better, rois.image_index, valid)
-        second_masks, second_logits, _ = self._answer(maps[0], Rois(better, rois.image_index))
+        second_masks, second_logits, _ = self._predict(maps[0], Rois(better, rois.image_index))
         counts = [len(one) for one in boxes]
         return Output(
-            rpn=None,
-            phases=None,
             boxes=_both(rois.boxes, better, counts),
             masks=_both(masks, second_masks, counts),
             scores=_both(logits.softmax(dim=1), second_logits.softmax(dim=1), counts),
@@ -316,10 +320,13 @@ class MNC(nn.Module):
             ClassRows("class_stage.deltas", self.things, first=4, each=4),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code."""
-        if output.rpn is None or output.phases is None:
-            raise ValueError("loss needs what forward gives in training with ground truth")
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code.
+
+        Raises:
+            DataError: an output of prediction.
+        """
+        output = training_output(output, TrainingOutput)
         rpn = output.rpn
         samples = torch.tensor(len(rpn.logits), device=rpn.logits.device)
         terms = {
@@ -347,9 +354,7 @@ class MNC(nn.Module):
         return terms
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """Masks that the boxes of both phases voted on, at the original size of their image, best first."""
-        if output.boxes is None or output.masks is None or output.scores is None:
-            raise ValueError("decode needs what forward gives without ground truth")
+        """The voted masks of the boxes of both phases, at the original size of their image, highest score first."""
         thresholds = thresholds or self.thresholds
         annotations: list[Annotation] = []
         images = zip(output.boxes, output.masks, output.scores, sizes.valid, sizes.original, strict=True)
@@ -376,7 +381,7 @@ class MNC(nn.Module):
     def _warp(self, features: Float[Tensor, "B C h w"], rois: Rois) -> Float[Tensor, "R C s s"]:
         return warp_rois(features, rois.boxes, rois.image_index, stride=16, samples=self.warp_samples)
 
-    def _answer(
+    def _predict(
         self, features: Float[Tensor, "B C h w"], rois: Rois
     ) -> tuple[Float[Tensor, "R m m"], Float[Tensor, "R K"], Float[Tensor, "R K 4"]]:
         """Mask probabilities, the logits of the masks' classes, and deltas of each box."""
@@ -391,11 +396,11 @@ class MNC(nn.Module):
         predictions: RPNPredictions,
         valid: Sequence[Sequence[int]],
         truths: Sequence[Instances],
-    ) -> Output:
+    ) -> TrainingOutput:
         """All five stages on sampled anchors and boxes.
 
-        The anchors of the sampled proposals are trained on beside those that the proposal network draws (MIX_INDEX of
-        the authors' code): otherwise nothing holds their boxes against the gradients of the later stages.
+        The anchors of the sampled proposals are trained on beside those that the RPN samples (MIX_INDEX of the authors'
+        code): otherwise the later stages' gradients alone would move their boxes.
         """
         limit = GRADIENT_LIMIT / len(valid)
         objects = [truth if truth.crowd is None else truth[~truth.crowd] for truth in truths]
@@ -420,10 +425,12 @@ class MNC(nn.Module):
             labels = torch.full_like(predictions.logits[0][0], NEUTRAL, dtype=torch.int64)
             labels[anchor[places[proposed]]] = found[proposed]
             labelled.append(labels)
-        sample = RPNSample(*(torch.cat(part) for part in self.rpn.sample(predictions, truths, labelled=labelled)))
+        sample = RPNSample(
+            *(torch.cat(part) for part in self.rpn.sample(predictions, valid, truths, labelled=labelled))
+        )
         rois = _joined(boxes)
         first, deltas = self._phase(features, rois, matches, objects)
-        # of the likeliest object's channel, even where no object is likelier still
+        # of the highest-scoring thing's channel, even where background scores higher
         channels = first.mask_class_logits[:, 1:].argmax(dim=1) + 1
         chosen = limit_gradient(_of_channel(deltas, channels), limit)
         better = _clipped(decode_boxes(chosen, rois.boxes, weights=RCNN_WEIGHTS), rois.image_index, valid)
@@ -434,7 +441,7 @@ class MNC(nn.Module):
             boxes.append(candidates[found != NEUTRAL])
             matches.append(found[found != NEUTRAL])
         second, _ = self._phase(features, _joined(boxes), matches, objects)
-        return Output(rpn=sample, phases=(first, second), boxes=None, masks=None, scores=None)
+        return TrainingOutput(rpn=sample, phases=(first, second))
 
     def _proposals(
         self,
@@ -444,9 +451,9 @@ class MNC(nn.Module):
         *,
         limit: float,
     ) -> list[Float[Tensor, "_ 4"]]:
-        """The boxes of these anchors of each image, with a limited gradient into their deltas.
+        """The boxes of these anchors of each image; the gradient into their deltas is limited.
 
-        Where the anchor or its box crosses the border of the image there is none.
+        It is zero where the anchor or its box crosses the border of the image.
         """
         deltas, everywhere = torch.cat(predictions.deltas, dim=1), torch.cat(predictions.anchors)
         found: list[Tensor] = []
@@ -470,7 +477,7 @@ class MNC(nn.Module):
         Args:
             features: of the images.
             rois: image after image.
-            matches: of each image, the object that each box stands for, or BACKGROUND.
+            matches: of each image, the instance that each box is matched to, or BACKGROUND.
             objects: of each image.
         """
         boxes, matched = rois.boxes.detach(), torch.cat(list(matches))
@@ -489,7 +496,7 @@ class MNC(nn.Module):
         masks = mask_logits.sigmoid()
         fits = torch.zeros_like(positive)
         fits[positive] = mask_overlaps(masks[positive].detach(), targets, boxes[positive], areas) >= FOREGROUND_IOU
-        # as in the authors' code, a mask that is no object's learns from its own loss alone
+        # as in the authors' code, a mask that matches no instance is trained by its own loss alone
         gates = torch.where(fits[:, None, None], masks, masks.detach())
         class_logits, mask_class_logits, deltas = (at_least_float32(x) for x in self.class_stage(warped, gates))
         phase = Phase(
@@ -508,7 +515,7 @@ class MNC(nn.Module):
 def match_rois(
     boxes: Float[Tensor, "R 4"], objects: Float[Tensor, "T 4"], crowds: Float[Tensor, "C 4"]
 ) -> Int64[Tensor, " R"]:
-    """The object that each box stands for, BACKGROUND, or NEUTRAL for background inside a crowd."""
+    """The instance that each box is matched to, BACKGROUND, or NEUTRAL for background inside a crowd."""
     matches = match_boxes(pairwise_iou(objects, boxes), positive=FOREGROUND_IOU, negative=FOREGROUND_IOU)
     return without_crowds(matches, pairwise_coverage(crowds, boxes))
 
@@ -521,17 +528,18 @@ def draw_rois(
     count: int = 64,
     foreground_fraction: float = 0.3,
 ) -> tuple[Int64[Tensor, " S"], Int64[Tensor, " S"]]:
-    """Boxes to learn from, and the object that each stands for or BACKGROUND, drawn with torch's generator.
+    """Sample boxes to train on, and the instance that each is matched to or BACKGROUND, with torch's generator.
 
-    Of what objects leave of `count`, 85 % are background that overlaps an object by at least 0.1, 15 % other; neither
-    takes the other's place (proposal_target_layer.py of the authors' code).
+    Of the places in `count` that positives leave, 85 % are for background that overlaps an instance by at least 0.1, 15
+    % for other background; neither fills the other's places (proposal_target_layer.py of the authors' code).
     """
     matches = match_rois(boxes, objects, crowds)
     overlaps = pairwise_iou(objects, boxes).amax(dim=0) if len(objects) else boxes.new_zeros(len(boxes))
-    foreground = _drawn(matches >= 0, round(count * foreground_fraction))
+    foreground = draw_at_most((matches >= 0).nonzero().flatten(), round(count * foreground_fraction))
     rest = count - len(foreground)
-    near = _drawn((matches == BACKGROUND) & (overlaps >= 0.1), round(rest * 0.85))
-    far = _drawn((matches == BACKGROUND) & (overlaps < 0.1), round(rest * 0.15))
+    background, is_near = matches == BACKGROUND, overlaps >= 0.1
+    near = draw_at_most((background & is_near).nonzero().flatten(), round(rest * 0.85))
+    far = draw_at_most((background & ~is_near).nonzero().flatten(), round(rest * 0.15))
     places = torch.cat([foreground, near, far])
     return places, matches[places]
 
@@ -542,13 +550,13 @@ def mask_overlaps(
     boxes: Float[Tensor, "P 4"],
     areas: Int64[Tensor, " P"],
 ) -> Float[Tensor, " P"]:
-    """Intersection over union of predicted masks with their objects.
+    """Intersection over union of predicted masks with their instances.
 
     Args:
         masks: probabilities in each box; cells from MASK_THRESHOLD on belong to the mask.
-        targets: 0 or 1, the object's part in the box.
+        targets: 0 or 1, the instance's part in the box.
         boxes: of the masks.
-        areas: pixels of the whole objects.
+        areas: pixels of the whole instances.
     """
     predicted = (masks >= MASK_THRESHOLD).to(targets.dtype)
     cell = box_areas(boxes) / (masks.shape[1] * masks.shape[2])
@@ -573,7 +581,7 @@ def corner_resizing(cells: int, size: int) -> Float[Tensor, "size cells"]:
 def _mask_targets(
     rois: Rois, matches: Sequence[Int64[Tensor, " _"]], objects: Sequence[Instances], *, side: int
 ) -> tuple[Float[Tensor, "P m m"], Float[Tensor, "P 4"], Int64[Tensor, " P"]]:
-    """Of the boxes that stand for objects: the objects' masks in them, the objects' boxes, the masks' areas."""
+    """Of the positive boxes: the instances' masks in them, the instances' boxes, the masks' areas."""
     targets = [rois.boxes.new_zeros(0, side, side)]
     references = [rois.boxes.new_zeros(0, 4)]
     areas = [torch.zeros(0, dtype=torch.int64, device=rois.boxes.device)]
@@ -608,21 +616,16 @@ def _of_channel(deltas: Float[Tensor, "R K 4"], channels: Int64[Tensor, " R"]) -
 def _clipped(
     boxes: Float[Tensor, "R 4"], image_index: Int64[Tensor, " R"], valid: Sequence[Sequence[int]]
 ) -> Float[Tensor, "R 4"]:
-    """Boxes cut at the borders of their images; to those that crossed them no gradient flows."""
+    """Boxes clipped to their images; clipped coordinates get no gradient."""
     limits = boxes.new_tensor([[width, height, width, height] for height, width in valid])
     cut = boxes.clamp(min=0).minimum(limits[image_index])
     return torch.where((cut == boxes).all(dim=1, keepdim=True), boxes, cut.detach())
 
 
-def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    places = eligible.nonzero().flatten()
-    return places[torch.randperm(len(places), device=places.device)[:count]]
-
-
 def _both(
     first: Float[Tensor, "R ..."], second: Float[Tensor, "R ..."], counts: Sequence[int]
 ) -> tuple[Float[Tensor, "R2 ..."], ...]:
-    """Of each image what the first phase found, then the second."""
+    """For each image the results of the first phase, then those of the second."""
     pairs = zip(first.split(list(counts)), second.split(list(counts)), strict=True)
     return tuple(torch.cat(pair) for pair in pairs)
 
@@ -648,18 +651,18 @@ def build(
 
     Args:
         num_classes: background included.
-        thing_ids: class ids of the objects; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: `vgg16` is the paper's; any other of `nn.backbones.build_backbone`.
         anchor_sizes: roots of the anchors' areas in pixels; with three ratios each.
         hidden: channels of the class stage's layers; 4,096 with VGG-16, else 1,024, if not given.
         mask_size: height and width of masks.
         warp_samples: see `nn.roi_warping.warp_rois`.
-        box_batch_size_per_image: boxes that the class stage learns from.
+        box_batch_size_per_image: boxes that the class stage is trained on.
         smallest_proposal: smallest side of a proposal in pixels.
-        pre_nms_topk: boxes before the suppression, in training and in answering.
-        post_nms_topk: boxes after it.
-        score_threshold: of what is predicted; the authors keep all.
-        max_detections: of an image.
+        pre_nms_topk: proposals before NMS, in training and in prediction.
+        post_nms_topk: proposals after NMS, likewise.
+        score_threshold: lowest score of a detection; the authors keep all.
+        max_detections: per image.
         nms_threshold: see `ops.mask_voting.vote_masks`.
 
     Raises:
@@ -716,11 +719,14 @@ RECIPE = Recipe(
         "steps": "25,000",
         "batch_size": "8 (one by one, their gradients added)",
         "crop_size": "whole images",
-        "input_size": "short side 600, long side at most 1,000",
+        "input_size": "600",
+        "input_side": "short",
+        "input_limit": "1,000",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.001, a tenth from step 20,000",
         "optimizer.head_lr_multiplier": "1",
         "optimizer.bias_lr_multiplier": "2",
+        "optimizer.head_bias_lr_multiplier": "2",
         "optimizer.weight_decay": "5e-4",
         "optimizer.clip_norm": "none",
         "poly_power": "0",
@@ -734,3 +740,31 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=25_000,
+            batch_size=1,
+            accumulate=8,
+            crop_size=0,
+            optimizer=Optimizer(
+                lr=0.001,
+                bias_lr_multiplier=2.0,
+                head_bias_lr_multiplier=2.0,
+                weight_decay=5e-4,
+                norm_weight_decay=0.0,
+                momentum=0.9,
+            ),
+            augmentation=Augmentation(scale_min=1.0, scale_max=1.0, short_sides=(600,)),
+            schedule="step",
+            milestones=(20_000,),
+            freeze_batch_norm=True,
+            frozen_stages=2,
+        ),
+    ),
+    input_size=1000,
+)
+"""Of the authors' `models/VGG16/mnc_5stage/solver.prototxt` and its training script."""
+
+PUBLISHED = {"paper": dict.fromkeys(("mnc", *VARIANTS), _PUBLISHED)}

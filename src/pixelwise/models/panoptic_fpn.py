@@ -1,19 +1,20 @@
 """Panoptic FPN: Kirillov, Girshick, He, Dollár, "Panoptic Feature Pyramid Networks", CVPR 2019.
 
-Mask R-CNN on a pyramid, with a second, light branch on the same pyramid that gives every pixel a class of stuff: each
-level is enlarged step by step to a quarter of the image, by convolutions with group norm, and their sum is scored
-(section 3, figure 3). The scores of stuff have one channel more, for all things together. Objects and stuff are merged
-by a heuristic (`nn.panoptic_merge`).
+Mask R-CNN on a pyramid, with a second, light branch on the same pyramid that predicts a class of stuff for every pixel:
+each level is enlarged step by step to a quarter of the image, by convolutions with group norm, and a 1×1 convolution on
+their sum gives the logits (section 3, figure 3). These have one more channel, for all things. Instances and stuff are
+merged by a heuristic (`nn.panoptic_merge`).
 
 Differences from the paper:
 - Those of `models.mask_rcnn`.
-- The semantic branch is learned with the weight 0.5 by default; the paper chooses it for each data set (section 4.1).
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The semantic branch is trained with the weight 0.5 by default; the paper chooses it for each data set (section 4.1).
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -35,20 +36,22 @@ TASK = "panoptic"
 TRAITS = Traits()
 
 STRIDE = 4
-"""Pixels of the image for each score of stuff."""
+"""Stride of the semantic logits in pixels of the image."""
 
 DETECTOR = mask_rcnn.DetectorArguments(score_threshold=SCORE_THRESHOLD)
-"""Objects that are merged have a greater score."""
+"""Instances that are merged have a greater score."""
 
 THINGS = 0
-"""The channel of all things together."""
+"""The channel of all things."""
 
 
 class Output(NamedTuple):
-    """Scores of stuff, and what Mask R-CNN's heads learn from, where there was ground truth, or else found.
+    """Semantic logits, and of Mask R-CNN's heads the inputs of the losses, where there was ground truth, or the
+    detections.
 
     Attributes:
-        logits: things first, then each class of stuff in the order of the ids, at a quarter of the padded images' size.
+        logits: all things first, then each class of stuff in the order of the ids, at a quarter of the padded images'
+            size.
         objects: of Mask R-CNN.
     """
 
@@ -57,12 +60,12 @@ class Output(NamedTuple):
 
 
 class SemanticBranch(nn.Module):
-    """Every level enlarged to a quarter of the image, by a 3×3 convolution, group norm, ReLU and a doubling as often as
-    it takes; their sum is scored by a 1×1 convolution.
+    """Enlarges every level to a quarter of the image, by repeated 3×3 convolution, group norm, ReLU and doubling; a 1×1
+    convolution on their sum gives the logits.
 
     Args:
         in_channels: of the levels.
-        scores: channels of the scores.
+        scores: channels of the logits.
         channels: of the branch.
         levels: of the pyramid, of the strides 4, 8, …
     """
@@ -87,7 +90,7 @@ class SemanticBranch(nn.Module):
         nn.init.zeros_(self.score.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, levels: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B S h w"]:
-        """Scores at the size of the finest level.
+        """Logits at the size of the finest level.
 
         Args:
             levels: from the finest; those beyond the last are not used.
@@ -145,10 +148,10 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With ground truth what is trained on, else what is found.
+        """With ground truth the inputs of the losses, else the detections.
 
         Raises:
-            DataError: the ground truth has no objects with masks.
+            DataError: the ground truth has no instances with masks.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -172,22 +175,22 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         logits = F.interpolate(
             at_least_float32(output.logits), scale_factor=STRIDE, mode="bilinear", align_corners=False
         )
-        # by class id, and last what is none
+        # by class id; the last is ignored
         nothing = PixelLoss.ignore_id
         channels = torch.full((self.num_classes + 1,), THINGS, device=truth.device)
         channels[list(self.stuff)] = torch.arange(1, len(self.stuff) + 1, device=truth.device)
         channels[-1] = nothing
         known = (truth >= 0) & (truth < self.num_classes)
-        wanted = channels[torch.where(known, truth, self.num_classes)]
+        targets = channels[torch.where(known, truth, self.num_classes)]
         terms["semantic"] = PixelLoss(ignore_id=nothing)(
-            logits[:, :, :height, :width], wanted, weight=self.semantic_weight
+            logits[:, :, :height, :width], targets, weight=self.semantic_weight
         )
         return terms
 
     def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
     ) -> list[Annotation]:
-        """Objects and stuff of the original images, merged; only stuff of an output that is trained on."""
+        """Instances and stuff at the original size, merged; of an output of training stuff alone."""
         annotations: list[Annotation] = []
         height, width = (STRIDE * side for side in output.logits.shape[2:])
         thresholds = thresholds or self.thresholds
@@ -211,7 +214,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         return annotations
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
-        """Everything that is computed before anything is sorted or chosen."""
+        """All maps before detections are sorted and selected."""
         return (*super().features(images), self.semantic_branch(self._levels(self._prepared(images, None))))
 
 
@@ -232,11 +235,11 @@ def build(
         detector: its fields are arguments of their own.
         semantic_channels: of the semantic branch.
         semantic_weight: of its term in the loss.
-        largest_overlap: an object is skipped if more of it is hidden by surer ones.
-        smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
+        largest_overlap: an instance is skipped if a larger fraction of it is covered by higher-scoring ones.
+        smallest_stuff: smallest area of a class of stuff, in pixels of the original image; less becomes void.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if semantic_channels < 1:
         raise RecipeError(f"semantic_channels={semantic_channels}: at least 1")
@@ -268,7 +271,9 @@ RECIPE = Recipe(
         "steps": "90,000 on COCO, 65,000 on Cityscapes",
         "batch_size": "16 on COCO, 32 on Cityscapes",
         "crop_size": "none: short side 800, long side at most 1333; on Cityscapes 512×1024",
-        "input_size": "1333, short side 800; on Cityscapes 2048",
+        "input_size": "800; on Cityscapes 1024",
+        "input_side": "short",
+        "input_limit": "1333; on Cityscapes 2048",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.02 on COCO, 0.01 on Cityscapes",
         "optimizer.head_lr_multiplier": "1",
@@ -283,3 +288,12 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+PUBLISHED = {
+    name: dict.fromkeys(("panoptic_fpn", *VARIANTS), Recipe(stages=(stage,), input_size=1333))
+    for name, stage in (
+        ("paper", mask_rcnn.DETECTRON2_STAGE),
+        ("paper_3x", replace(mask_rcnn.DETECTRON2_STAGE, **mask_rcnn.THREE_TIMES)),
+    )
+}
+"""The authors' `panoptic_fpn_R_50_1x.yaml` and `panoptic_fpn_R_50_3x.yaml` in detectron2, of COCO."""

@@ -1,15 +1,15 @@
 """PSPNet: Zhao, Shi, Qi, Wang, Jia, "Pyramid Scene Parsing Network", CVPR 2017.
 
-A dilated ResNet's last map is joined with its means over grids of 1, 2, 3 and 6 cells (section 3.2), so that each place
-knows the scene it is part of. An auxiliary classifier on an earlier stage helps the training (section 3.3).
+A dilated ResNet's last map is joined with its means over grids of 1, 2, 3 and 6 cells (section 3.2), so that each cell
+has context from the whole image. An auxiliary classifier on an earlier stage supports the training (section 3.3).
 
 Differences from the paper:
 - The authors' Caffe release joins the pyramid in the order 6, 3, 2, 1, strides the first 1×1 convolution of a block and
   compares with labels at 1/8 of the size; as in their PyTorch code (semseg), it is 1, 2, 3, 6 here, the 3×3 convolution
-  is strided (`backbone="resnet50_deep_stem"`), and the scores are enlarged to the full-size labels.
-- Images of any size are taken; the authors' sides are 8n + 1.
+  is strided (`backbone="resnet50_deep_stem"`), and the logits are enlarged to the full-size labels.
+- Images may have any size; the authors' sides are 8n + 1.
 - Dropout drops whole channels, as in semseg; synchronised batch norm is an option of the recipe.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 - `layout="smp"` is the PSPNet of segmentation_models_pytorch: a shallow encoder and other convolutions.
 """
 
@@ -38,10 +38,10 @@ TRAITS = Traits(align_corners=True)
 
 
 class Output(NamedTuple):
-    """Scores before the softmax, at stride 8.
+    """Logits at stride 8.
 
     Attributes:
-        logits: one map for each class.
+        logits: one channel for each class.
         aux_logits: those of the auxiliary classifier, or None where there is none.
     """
 
@@ -54,13 +54,14 @@ class PSPNet(DenseSystem):
 
     Args:
         backbone: its map of stride `output_stride` is pooled.
-        num_classes: channels of the scores, background included.
-        pooled_map: number of the backbone's map that is pooled.
-        pyramid: pools it.
+        num_classes: channels of the logits, background included.
+        pooled_map: index of the backbone's map that is pooled.
+        pyramid: the pyramid pooling.
         channels: between the pyramid and the classifier.
         kernels: sides of the convolution after the pyramid and of the classifier.
         dropout: of whole channels, before the classifier.
-        auxiliary_map: number of the backbone's map that the auxiliary classifier sees, or None for no such classifier.
+        auxiliary_map: index of the backbone's map that the auxiliary classifier takes, or None for no auxiliary
+            classifier.
         auxiliary_weight: of its term in the loss; 0.4 is best in table 2.
     """
 
@@ -103,7 +104,7 @@ class PSPNet(DenseSystem):
         truth: tuple[Annotation, ...] | None = None,  # noqa: ARG002
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """Scores of every class at the stride of the pooled map."""
+        """Logits of every class at the stride of the pooled map."""
         maps = self.backbone(self.normalize(images))
         logits = self.classifier(self.dropout(self.refine(self.pyramid(maps[self.pooled_map]))))
         if self.auxiliary is None or self.auxiliary_map is None:
@@ -111,7 +112,7 @@ class PSPNet(DenseSystem):
         return Output(logits, self.auxiliary(maps[self.auxiliary_map]))
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """Cross-entropy of the enlarged scores, and of the auxiliary ones."""
+        """Cross-entropy of the enlarged logits and of the auxiliary logits."""
         truth = stack_semantic(batch.truth)
         terms = {"main": self.pixel_loss(output.logits, truth)}
         if output.aux_logits is not None:
@@ -145,15 +146,15 @@ def build(
         pooling: `average` or `max` ("AVE", "MAX").
         reduce: bring the grids' channels down to their share of the map's ("DR").
         channels: between the pyramid and the classifier; by default a quarter of the map's, at least 256.
-        auxiliary: learn from an earlier map too: the ResNets' third stage, else the last map but one.
+        auxiliary: add an auxiliary classifier on an earlier map: the ResNets' third stage, else the last map but one.
         auxiliary_weight: of its term in the loss.
         layout: `smp` pools the map of stride 8 of an undilated backbone; its grid of one cell has no batch norm, the
-            map stands after its grids, the convolution after them is 1×1 of 512 channels, the classifier is 3×3, and
-            there is no auxiliary classifier.
+            map is concatenated after its grids, the convolution after them is 1×1 of 512 channels, the classifier is
+            3×3, and there is no auxiliary classifier.
         dropout: smp has 0.2.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if layout not in ("paper", "smp"):
         raise RecipeError(f"layout '{layout}': paper or smp")
@@ -163,7 +164,7 @@ def build(
     network = build_backbone(backbone, output_stride=32 if smp else output_stride, first_block=first_block)
     pooled_map = network.deepest(8) if smp else len(network.channels) - 1
     if smp:
-        network.shorten(pooled_map + 1)  # what lies beyond would be computed for nothing
+        network.shorten(pooled_map + 1)  # later stages are not used
     width = network.channels[pooled_map]
     pyramid = PyramidPooling(
         width,
@@ -226,3 +227,29 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=150_000,
+            batch_size=16,
+            crop_size=473,
+            optimizer=Optimizer(
+                lr=0.01,
+                head_lr_multiplier=10.0,
+                head_bias_lr_multiplier=20.0,
+                weight_decay=1e-4,
+                norm_weight_decay=0.0,
+                momentum=0.9,
+            ),
+            augmentation=Augmentation(scale_around="image", rotate=10.0, blur=0.5),
+            poly_power=0.9,
+            sync_batch_norm=True,
+        ),
+    ),
+    input_size=513,
+    paper={"input_size": "512, in windows of 473"},
+)
+"""ADE20K's; section 5.1, and the authors' prototxt for the rate of the classifiers' biases and for what is decayed."""
+
+PUBLISHED = {"paper": dict.fromkeys(("pspnet", *VARIANTS), _PUBLISHED)}

@@ -1,46 +1,42 @@
 """SDS: Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014.
 
-Class-agnostic regions, each a set of superpixels, are described by two towers: one sees the region's box, the other
-the same crop with everything but the region at the mean colour (section 3.2). Linear SVMs on the joined features say
-what a region shows (section 3.3); regions that share a superpixel with a better one of the class are suppressed; for
-each class 10×10 logistic regressors guess where in the box the object is, and a last one says which superpixels belong
-to it (section 3.4).
+Class-agnostic regions, each a set of superpixels, are described by two towers: one takes the region's box, the other
+the same crop with everything but the region at the mean colour (section 3.2). Linear SVMs on the concatenated features
+classify the regions (section 3.3). A region is suppressed if it shares a superpixel with a higher-scoring one of its
+class. For each class 10×10 logistic regressors predict where in the box the instance lies, and a last one predicts
+which superpixels belong to it (section 3.4).
 
-Learnt in several stages: the towers by gradients, one alone, then the other, which begins as a copy of it, then both
-(the paper's B, then C: `learns`); then the SVMs and the regressors, which are solved exactly. Their solutions are
-buffers of the module. Until there are SVMs, the towers' own classifier scores regions; until there are regressors,
-regions stay as they are.
+It is trained in several stages: the towers by gradient descent, one alone, then the other, which begins as a copy of
+it, then both (the paper's B, then C: `learns`); then the SVMs and the regressors, which are solved exactly. Their
+solutions are buffers of the module. Before the SVMs are fitted, the towers' own classifier scores regions; before the
+regressors are fitted, regions are not refined.
 
-With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are told by boxes, without the
-latent pass, and boxes that suppress each other from an IoU of 0.3. With `pastes` the prediction has a class for each
-pixel
-too: the highest-scoring regions are pasted one over another (section 5; `ops.semantic_pasting`).
+With `detects="boxes"` it is the paper's box detector (section 5): SVMs whose negatives are selected by box IoU, without
+the latent pass, and NMS of boxes at an IoU of 0.3. With `pastes` the prediction has a class for each pixel too: the
+highest-scoring regions are pasted one over another (section 5; `ops.semantic_pasting`).
 
 Differences from the paper and the authors' code:
-- The proposals are not MCG's: superpixels merged by likeness (`ops.superpixels`), or those that the data bring
+- The proposals are not MCG's: superpixels merged by similarity (`ops.superpixels`), or those that the data bring
   (`data.proposals` reads files). Other proposals change the AP.
-- `caffenet` has the layers of the published network, with our mean and deviation in RGB. Other towers are backbones
-  whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
-- Windows of one batch are drawn image by image, a quarter of them objects; the authors draw them from all images.
-- The answer's scores are the logistic function of the SVMs' margins, which keeps their order.
-- In the latent pass an object that no candidate overlaps enough keeps its own region; in the code it is skipped.
+- `caffenet` has the layers of the published network, with our mean and standard deviation in RGB. Other towers are
+  backbones whose deepest map is averaged, with two hidden layers after it, of 512 channels; their crops have 96 pixels.
+- Regions of one batch are sampled image by image, a quarter of them positive; the authors sample them from all images.
+- The predicted scores are the logistic function of the SVMs' margins, which keeps their order.
+- In the latent pass an instance that no candidate overlaps enough keeps its own region; in the code it is skipped.
 - Regressors are fitted by L-BFGS, all cells of a class at once, with a penalty of our choice. The candidate's mask is
-  read at the cells' centres; the authors' resizing averages.
-- A region without superpixels after the refinement keeps what it was.
-- The threshold of the pasting is found on the training images, so that one image can be answered alone; the authors
-  find it on the images that they answer. Until there are SVMs it is a probability of one half.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+  sampled at the cells' centres; the authors' resizing averages.
+- A region without superpixels after the refinement stays unrefined.
+- The threshold of the pasting is fitted on the training images, so that a prediction needs one image alone; the authors
+  fit it on the images that they predict. Before the SVMs are fitted it is a probability of one half.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int32, Int64, UInt8
@@ -60,19 +56,19 @@ from pixelwise.contracts import (
     Traits,
 )
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
-from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
+from pixelwise.nn.region_solvers import AnnotatedImages, Detects, fit_refiners, fit_svms
 from pixelwise.nn.rpn import split_crowds
-from pixelwise.nn.stored_features import StoredFeatures, StoredImage
 from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
+from pixelwise.ops.matching import draw_at_most
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import CELLS, coarse_mask, padded_box, superpixel_means
-from pixelwise.ops.resize import long_side_size, resize_image
-from pixelwise.ops.semantic_pasting import best_of_regions, paste_order, raised_threshold
+from pixelwise.ops.resize_rule import ResizeRule
+from pixelwise.ops.semantic_pasting import paste_order
 from pixelwise.ops.superpixels import (
     STRATEGIES,
     Regions,
@@ -83,71 +79,57 @@ from pixelwise.ops.superpixels import (
     suppress_shared,
 )
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
-from pixelwise.types import Annotation, Batch, Instances, Masks, Sample
+from pixelwise.types import Annotation, Batch, Instances, Masks
 
 TASK = "instance"
 TRAITS = Traits(takes_proposals=True)
 
 FOREGROUND_IOU = 0.5
-"""Of a region with an object's, or in the box tower's stage of their boxes."""
+"""Smallest IoU of a positive region with an instance; in the box tower's stage, of their boxes."""
 CROPS_AT_ONCE = 64
 
-FEATURE_NORM = 20.0
-"""Mean length that features are brought to before the SVMs."""
-NEGATIVE_IOU = {"regions": 0.2, "boxes": 0.3}
-"""Regions that overlap each object of a class by less are its negatives; the overlap is that of regions or of boxes."""
-LATENT_IOU = 0.5
-"""A positive may become a candidate that overlaps its object by more."""
 BOX_NMS_IOU = 0.3
-"""From which a better box of the class suppresses another."""
+"""IoU from which a box suppresses one of its class with a lower score."""
 
-REFINEMENT_IOU = 0.7
 REFINEMENT_THRESHOLD = 0.5
-LEAST_COARSE = 0.2
-"""Superpixels that are neither the region's nor have this mean in the coarse map teach nothing."""
-LEAST_AREA = 100 / 500**2
-"""Nor do smaller ones, in parts of the square of the image's long side; 100 pixels of VOC's images."""
-
 Learns = Literal["box", "region", "joint"]
-"""Which tower changes in training, with a classifier of its own: one of them, or both with one classifier for both."""
-Detects = Literal["regions", "boxes"]
-"""What the SVMs tell apart and what suppresses: regions, or their boxes."""
+"""Which tower is trained: one of them with a classifier of its own, or both with one classifier for both."""
+
+
+class TrainingOutput(NamedTuple):
+    """Inputs of the loss, of the sampled regions of all images.
+
+    Attributes:
+        logits: channel 0 is background.
+        labels: their target channels.
+    """
+
+    logits: Float[Tensor, "R K"]
+    labels: Int64[Tensor, " R"]
 
 
 class Output(NamedTuple):
-    """In training with ground truth what the loss compares; otherwise what was found in each image, one entry for each.
+    """The detections, one entry for each image.
 
     Attributes:
-        logits: of the sampled regions of all images; channel 0 is no object.
-        labels: their channels.
-        scores: of each image's answers, in [0, 1], best first.
+        scores: in [0, 1], highest first.
         channels: of their classes, from 1 on.
-        regions: the number of the proposal that each prediction comes from.
-        superpixels: at the network's size without padding.
-        members: 1 for the superpixels of each prediction.
-        paste_above: the score above which a prediction is pasted.
+        regions: index of the proposal of each detection.
+        superpixels: at the network's input size without padding.
+        members: 1 for the superpixels of each detection.
+        paste_above: score above which a detection is pasted; None where none is.
     """
 
-    logits: Float[Tensor, "R K"] | None
-    labels: Int64[Tensor, " R"] | None
-    scores: tuple[Float[Tensor, " N"], ...] | None
-    channels: tuple[Int64[Tensor, " N"], ...] | None
-    regions: tuple[Int64[Tensor, " N"], ...] | None
-    superpixels: tuple[Int32[Tensor, "_h _w"], ...] | None
-    members: tuple[UInt8[Tensor, "N S"], ...] | None
+    scores: tuple[Float[Tensor, " N"], ...]
+    channels: tuple[Int64[Tensor, " N"], ...]
+    regions: tuple[Int64[Tensor, " N"], ...]
+    superpixels: tuple[Int32[Tensor, "_h _w"], ...]
+    members: tuple[UInt8[Tensor, "N S"], ...]
     paste_above: Float[Tensor, ""] | None
 
 
-@runtime_checkable
-class Samples(Protocol):
-    """Images with their truth."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Sample: ...
-
-
 class Tower(nn.Module):
-    """From crops to feature vectors: a backbone, and two hidden layers.
+    """Maps crops to feature vectors: a backbone and two hidden layers.
 
     Args:
         backbone: whose deepest map is used.
@@ -179,18 +161,18 @@ class SDS(nn.Module):
 
     Args:
         towers: for the box and for the region.
-        things: class ids of the objects, ascending.
+        things: class ids of the things, ascending.
         width: of each tower's features.
         crop_size: pixels.
         learns: see Learns.
         detects: see Detects.
-        pastes: answer with a class for each pixel, too.
-        proposal_side: longest side in pixels of the image in which proposals are found.
-        proposals: most of an image.
+        pastes: predict a class for each pixel, too.
+        proposal_side: longest side in pixels of the image on which proposals are computed.
+        proposals: at most so many per image.
         box_batch_size_per_image: regions that are trained on.
-        foreground_fraction: of them that show objects, at most.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        foreground_fraction: largest fraction of positives among them.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
     """
 
     task = TASK
@@ -238,7 +220,7 @@ class SDS(nn.Module):
         self.register_buffer("svm_bias", torch.zeros(len(things)))
         self.register_buffer("feature_scale", torch.ones(()))
         self.register_buffer("has_svms", torch.zeros(len(things), dtype=torch.bool))
-        # the last column is the constant's
+        # the last column is the intercept
         self.register_buffer("cell_weight", torch.zeros(len(things), CELLS**2, 2 * width + CELLS**2 + 1))
         self.register_buffer("superpixel_weight", torch.zeros(len(things), 3))
         self.register_buffer("has_refiner", torch.zeros(len(things), dtype=torch.bool))
@@ -253,7 +235,7 @@ class SDS(nn.Module):
 
     @property
     def backbone(self) -> Backbone:
-        """That of the tower that learns alone, or of the box tower; pretrained weights go there."""
+        """The backbone of the one tower that is trained, or of the box tower; pretrained weights are loaded there."""
         return (self.region_tower if self.learns == "region" else self.box_tower).backbone
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
@@ -268,15 +250,15 @@ class SDS(nn.Module):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
         proposals: Sequence[Regions | None] | None = None,
-    ) -> Output:
-        """Scores of sampled regions where there is ground truth, otherwise the predictions.
+    ) -> Output | TrainingOutput:
+        """The detections; in training with ground truth the logits of sampled regions.
 
         Args:
             images: RGB in [0, 1].
             sizes: valid height and width of each.
-            truth: of each, to learn from.
+            truth: of each, for training.
             memory: not used.
-            proposals: the regions of each, at any size; where None stands they are found here.
+            proposals: the regions of each, at any size; None computes them here.
         """
         given = [None] * len(images) if proposals is None else proposals
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
@@ -286,12 +268,10 @@ class SDS(nn.Module):
             self._candidates(image, size, regions) for image, size, regions in zip(images, valid, given, strict=True)
         ]
         if self.training and truth is not None:
-            return self._learn(parts, candidates, objects_to_learn(truth))
-        found = [self._answer(image, regions) for image, regions in zip(parts, candidates, strict=True)]
+            return self._learn(parts, candidates, training_instances(truth))
+        found = [self._predict(image, regions) for image, regions in zip(parts, candidates, strict=True)]
         scores, channels, numbers, members = zip(*found, strict=True)
         return Output(
-            logits=None,
-            labels=None,
             scores=scores,
             channels=channels,
             regions=numbers,
@@ -309,17 +289,14 @@ class SDS(nn.Module):
             *(ClassRows(name, self.things) for name in tensors),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """Cross-entropy of the sampled regions."""
-        if output.logits is None or output.labels is None:
-            raise ValueError("loss needs what forward gives in training with ground truth")
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """Cross-entropy of the sampled regions. Raises DataError for an output of prediction."""
+        output = training_output(output, TrainingOutput)
         total = F.cross_entropy(output.logits, output.labels, reduction="sum")
         return {"class": Term(total, torch.tensor(len(output.labels), device=total.device))}
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The regions at the original size of their image, best first."""
-        if output.scores is None or output.channels is None or output.superpixels is None or output.members is None:
-            raise ValueError("decode needs what forward gives without ground truth")
+        """The regions at the original size of their image, highest score first."""
         annotations: list[Annotation] = []
         for index, (height, width) in enumerate(sizes.original):
             kept = (thresholds or self.thresholds).places(output.scores[index])
@@ -327,7 +304,7 @@ class SDS(nn.Module):
             regions = Regions(output.superpixels[index], members).resized((height, width))
             scores, boxes = output.scores[index][kept].cpu().float(), regions.boxes()
             labels = class_ids_of(output.channels[index][kept].cpu(), self.things)
-            # superpixels of a pixel or two may vanish in a smaller original
+            # superpixels of a pixel or two may vanish where the original is smaller
             seen = (boxes[:, 2] > boxes[:, 0]).nonzero().flatten()
             places = boxes.long().tolist()
             ids = regions.superpixels.long()
@@ -349,7 +326,7 @@ class SDS(nn.Module):
                 scores=scores[seen],
             )
             semantic = None
-            if output.paste_above is not None and output.regions is not None:
+            if output.paste_above is not None:
                 semantic = torch.zeros(height, width, dtype=torch.uint8 if max(self.things) < 256 else torch.int32)
                 order = paste_order(scores, output.regions[index][kept].cpu(), threshold=float(output.paste_above))
                 for answer in order.tolist():
@@ -361,12 +338,12 @@ class SDS(nn.Module):
     def region_features(
         self, image: Float[Tensor, "1 3 h w"], regions: Regions, *, towers: Learns = "joint"
     ) -> Float[Tensor, "R D"]:
-        """What the towers say of each region; of both, box first, or of one.
+        """Features of each region by both towers, box first, or by one.
 
         Args:
             image: normalised.
             regions: of it.
-            towers: which are asked.
+            towers: which ones run.
         """
         boxes = regions.boxes().to(image)
         parts = torch.arange(len(boxes)).split(CROPS_AT_ONCE) if len(boxes) else ()
@@ -390,12 +367,12 @@ class SDS(nn.Module):
         return at_least_float32(torch.cat(asked, dim=1))
 
     def logits(self, features: Float[Tensor, "R D"]) -> Float[Tensor, "R K"]:
-        """Of the classifier of the towers that learn."""
+        """Logits of the classifier of the towers that are trained."""
         scores = {"box": self.box_score, "region": self.region_score, "joint": self.joint_score}
         return at_least_float32(scores[self.learns](features))
 
     def margins(self, features: Float[Tensor, "R D"]) -> Float[Tensor, "R T"]:
-        """Of the SVMs; those without one prediction as those that are sure there is nothing."""
+        """Margins of the SVMs; a class without an SVM has a very low one."""
         margins = (features * self.feature_scale) @ self.svm_weight.T + self.svm_bias
         return torch.where(self.has_svms, margins, -1e3)
 
@@ -404,9 +381,9 @@ class SDS(nn.Module):
 
         Args:
             regions: with the region.
-            which: its number.
+            which: its index.
             features: of it.
-            thing: number of the class, from 0 on.
+            thing: index of the class among the things, from 0 on.
         """
         original = regions.members[which]
         if not self.has_refiner[thing]:
@@ -429,13 +406,13 @@ class SDS(nn.Module):
         return Regions(given.superpixels.cpu(), given.members.cpu()).resized(valid)
 
     def propose(self, picture: UInt8[Tensor, "3 h w"]) -> Regions:
-        """Regions of merged superpixels, found in an image of at most `proposal_side` pixels; fewer in training."""
+        """Regions of merged superpixels, computed on an image of at most `proposal_side` pixels; fewer in training."""
         strategies = STRATEGIES[:1] if self.training else STRATEGIES
         return propose_at(picture, side=self.proposal_side, count=self.proposals, strategies=strategies)
 
     def _learn(
         self, images: Sequence[Float[Tensor, "1 3 h w"]], candidates: Sequence[Regions], truths: Sequence[Instances]
-    ) -> Output:
+    ) -> TrainingOutput:
         crops: list[Tensor] = []
         masks: list[Tensor] = []
         labels: list[Tensor] = []
@@ -458,17 +435,16 @@ class SDS(nn.Module):
                 crops.append(crop)
                 masks.append(mask)
         if sum(map(len, labels)):
-            # the crops of all images at once: batch norms see them all
+            # the crops of all images in one batch, for the batch norms' statistics
             features = self._tower_features(torch.cat(crops), torch.cat(masks), towers=self.learns)
         else:
             features = images[0].new_zeros(0, self._width(self.learns))
-        nothing = dict.fromkeys(Output._fields[2:])
-        return Output(logits=self.logits(features), labels=torch.cat(labels), **nothing)
+        return TrainingOutput(logits=self.logits(features), labels=torch.cat(labels))
 
-    def _answer(
+    def _predict(
         self, image: Float[Tensor, "1 3 h w"], regions: Regions
     ) -> tuple[Float[Tensor, " N"], Int64[Tensor, " N"], Int64[Tensor, " N"], UInt8[Tensor, "N S"]]:
-        """Scores, channels, numbers of the proposals and superpixels of what one image shows."""
+        """Scores, channels, indices of the proposals and superpixels of the detections in one image."""
         both = bool(self.has_svms.any())
         features = self.region_features(image, regions, towers="joint" if both else self.learns)
         scores = self.margins(features).sigmoid() if both else self.logits(features).softmax(dim=1)[:, 1:]
@@ -476,7 +452,7 @@ class SDS(nn.Module):
         found: list[tuple[float, int, int]] = []
         for thing in range(len(self.things)):
             usable = (scores[:, thing] >= self.thresholds.score).nonzero().flatten()
-            kept = usable[self._survivors(regions, usable, scores[usable, thing])]
+            kept = usable[self.survivors(regions, usable, scores[usable, thing])]
             found += [(float(scores[one, thing]), thing, one) for one in kept.tolist()]
         found = sorted(found, key=lambda row: -row[0])[: self.thresholds.max_detections]
         refines = both and self.detects == "regions"
@@ -489,8 +465,8 @@ class SDS(nn.Module):
         stacked = torch.stack(members) if members else regions.members[:0]
         return scores[rows, things], things + 1, rows, stacked.to(torch.uint8)
 
-    def _survivors(self, regions: Regions, usable: Int64[Tensor, " U"], scores: Float[Tensor, " U"]) -> Tensor:
-        """The numbers of those of some regions that no better one of their class suppresses, best first."""
+    def survivors(self, regions: Regions, usable: Int64[Tensor, " U"], scores: Float[Tensor, " U"]) -> Tensor:
+        """Indices of the regions that survive NMS within one class, highest score first."""
         if self.detects == "boxes":
             # torchvision suppresses above the threshold, the authors from it on
             return nms(regions.boxes().to(scores)[usable], scores, BOX_NMS_IOU - 1e-6)
@@ -498,7 +474,7 @@ class SDS(nn.Module):
 
 
 def with_truth(regions: Regions, truth: Instances) -> tuple[Regions, Instances, Float[Tensor, "C 4"]]:
-    """Proposals cut along the objects, which are appended in order; the objects; the crowds' boxes.
+    """Proposals cut along the instances, which are appended in order; the instances; the crowds' boxes.
 
     Args:
         regions: of an image.
@@ -523,15 +499,15 @@ def draw_regions(
     foreground_fraction: float,
     by_box: bool,
 ) -> tuple[Int64[Tensor, " S"], Int64[Tensor, " S"]]:
-    """Regions to learn from and their channels, drawn with torch's generator.
+    """Sample regions to train on, and their channels, with torch's generator.
 
     Args:
-        regions: the last ones are the objects', in order.
+        regions: the last ones are the instances, in order.
         objects: their boxes.
         channels: their classes.
-        crowds: boxes in which background is not drawn.
+        crowds: boxes in which no background is sampled.
         count: regions.
-        foreground_fraction: of the count, at most.
+        foreground_fraction: largest fraction of positives.
         by_box: compare boxes, not regions.
     """
     total, boxes = len(objects), regions.boxes()
@@ -550,238 +526,21 @@ def draw_regions(
         if len(crowds)
         else torch.zeros(len(boxes), dtype=torch.bool)
     )
-    foreground = _drawn(is_object, int(count * foreground_fraction))
-    background = _drawn(~is_object & ~in_crowd, count - len(foreground))
+    foreground = draw_at_most(is_object.nonzero().flatten(), int(count * foreground_fraction))
+    background = draw_at_most((~is_object & ~in_crowd).nonzero().flatten(), count - len(foreground))
     found = torch.cat([channels[owners[foreground]], torch.zeros(len(background), dtype=torch.int64)])
     return torch.cat([foreground, background]), found
 
 
-# ---- what is solved, not learned step by step
-
-
-class Described(NamedTuple):
-    """One training image for the solvers.
-
-    Attributes:
-        image: normalised.
-        regions: proposals, then the objects in order.
-        objects: the last ones' channels.
-        overlaps: of each region with each object.
-    """
-
-    image: Float[Tensor, "1 3 h w"]
-    regions: Regions
-    objects: Int64[Tensor, " T"]
-    overlaps: Float[Tensor, "R T"]
-
-
 def copy_box_tower(
     system: SDS,
-    samples: Samples,  # noqa: ARG001
+    samples: AnnotatedImages,  # noqa: ARG001
     *,
-    input_size: int,  # noqa: ARG001
+    resize: ResizeRule,  # noqa: ARG001
 ) -> Iterator[SolverProgress]:
-    """Let the region tower begin where the box tower stands, as the paper's network A."""
+    """Initialise the region tower with the box tower's weights, as in the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
     yield SolverProgress("copy_box_tower", 1, 1)
-
-
-def fit_svms(system: SDS, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
-    """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
-
-    Positives are the objects' own regions; after a first round over the images each becomes the candidate of the
-    largest margin that overlaps it by more than LATENT_IOU, and a second round follows. The box detector has one round.
-    At the end the threshold is found above which regions are pasted.
-
-    Args:
-        system: whose buffers are set.
-        samples: images with object masks; proposals are found where they bring none.
-        input_size: long side in pixels at which the network looks.
-
-    Raises:
-        DataError: an image has no object masks, or there is no room for the features.
-    """
-    count = len(samples)
-    rounds = 1 if system.detects == "boxes" else 2
-    total = (rounds + 2) * count
-    machines = [MinedSVM() for _ in system.things]
-    lengths: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="pixelwise_features_") as folder:
-        stored = StoredFeatures(Path(folder))
-        for index in range(count):
-            found = describe(system, samples[index], input_size=input_size)
-            features = _features(system, found.image, found.regions)
-            if system.detects == "boxes":
-                boxes = found.regions.boxes()
-                found = found._replace(overlaps=pairwise_iou(boxes, boxes[len(boxes) - len(found.objects) :]))
-            stored.write(index, features, found.regions, objects=found.objects, overlaps=found.overlaps)
-            lengths += features.norm(dim=1).tolist()
-            yield SolverProgress("fit_svms", index + 1, total)
-        scale = FEATURE_NORM / max(float(np.mean(lengths)) if lengths else 1.0, 1e-12)
-        system.feature_scale.fill_(scale)
-        for round_number in range(1, rounds + 1):
-            _set_positives(machines, stored, count, scale=scale, is_latent=round_number > 1)
-            for index in range(count):
-                _mine_negatives(machines, stored, index, scale=scale, negative_iou=NEGATIVE_IOU[system.detects])
-                yield SolverProgress("fit_svms", round_number * count + index + 1, total)
-            for machine in machines:
-                machine.fit()
-        for thing, machine in enumerate(machines):
-            if machine.weight is not None:
-                system.svm_weight[thing] = torch.from_numpy(machine.weight).to(system.svm_weight)
-                system.svm_bias[thing] = machine.bias
-                system.has_svms[thing] = True
-        candidates: list[Tensor] = []
-        for index in range(count):
-            candidates.append(_pastable(system, stored.read(index), stored.read_regions(index)))
-            yield SolverProgress("fit_svms", (rounds + 1) * count + index + 1, total)
-    if system.has_svms.any():
-        system.paste_threshold.fill_(raised_threshold(candidates))
-
-
-def _set_positives(
-    machines: Sequence[MinedSVM], stored: StoredFeatures, count: int, *, scale: float, is_latent: bool
-) -> None:
-    """Give each machine the objects of its class: their own regions, or the candidates that it likes best."""
-    positives: list[list[np.ndarray]] = [[] for _ in machines]
-    for index in range(count):
-        image = stored.read(index)
-        features, first = image.features * np.float32(scale), len(image.features) - len(image.objects)
-        for one, channel in enumerate(image.objects.tolist()):
-            chosen = first + one
-            if is_latent:
-                near = np.flatnonzero(image.overlaps[:first, one] > LATENT_IOU)
-                if len(near):
-                    chosen = int(near[machines[channel - 1].margins(features[near]).argmax()])
-            positives[channel - 1].append(features[chosen].copy())  # not a view that keeps the others
-    for machine, rows in zip(machines, positives, strict=True):
-        machine.positives = rows
-        if is_latent:
-            machine.fit()
-
-
-def _mine_negatives(
-    machines: Sequence[MinedSVM], stored: StoredFeatures, index: int, *, scale: float, negative_iou: float
-) -> None:
-    image = stored.read(index)
-    features, first = image.features * np.float32(scale), len(image.features) - len(image.objects)
-    for thing, machine in enumerate(machines):
-        if machine.positives:
-            is_own = image.objects == thing + 1
-            is_far = image.overlaps[:first, is_own].max(axis=1, initial=0) < negative_iou
-            # objects of other classes are negatives, however they overlap
-            machine.mine(index, features, np.flatnonzero(np.concatenate([is_far, ~is_own])).tolist())
-
-
-@torch.no_grad()
-def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor, " C"]:
-    """The margins of the regions that could be pasted, of the proposals without the objects."""
-    proposals = torch.from_numpy(image.features[: len(image.features) - len(image.objects)])
-    margins = system.margins(proposals.to(system.svm_weight.device)).cpu()
-    scores: list[Tensor] = []
-    numbers: list[Tensor] = []
-    for thing in system.has_svms.nonzero().flatten().tolist():
-        # what is predicted at all, as in `_answer`
-        usable = (margins[:, thing].sigmoid() >= system.thresholds.score).nonzero().flatten()
-        kept = usable[system._survivors(regions, usable, margins[usable, thing])]
-        scores.append(margins[kept, thing])
-        numbers.append(kept)
-    if not scores:
-        return torch.zeros(0)
-    every = torch.cat(scores)
-    return every[best_of_regions(every, torch.cat(numbers))]
-
-
-def fit_refiners(system: SDS, samples: Samples, *, input_size: int) -> Iterator[SolverProgress]:
-    """Fit the regressors of each class: where in the box the object is, then which superpixels are its own.
-
-    Learnt from the candidates that overlap an object of the class by REFINEMENT_IOU, each of the object that it
-    overlaps most; a class without them has none.
-
-    Args:
-        system: with SVMs; whose buffers are set.
-        samples: images with object masks; proposals are found where they bring none.
-        input_size: long side in pixels at which the network looks.
-
-    Raises:
-        DataError: an image has no object masks.
-    """
-    things = len(system.things)
-    total = len(samples) + 2 * things
-    rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(things)]
-    places: list[list[tuple[Regions, int, Tensor]]] = [[] for _ in range(things)]
-    for index in range(len(samples)):
-        found = describe(system, samples[index], input_size=input_size)
-        first = len(found.regions.members) - len(found.objects)
-        for thing in sorted({int(channel) - 1 for channel in found.objects}):
-            mine = (found.objects == thing + 1).nonzero().flatten()
-            best, owner = found.overlaps[:first, mine].max(dim=1)
-            near = (best >= REFINEMENT_IOU).nonzero().flatten()
-            regions = found.regions._replace(members=found.regions.members[near])
-            truths = found.regions._replace(members=found.regions.members[first + mine[owner[near]]])
-            features = _features(system, found.image, regions) * float(system.feature_scale)
-            boxes = regions.boxes()
-            for one in range(len(near)):
-                box = padded_box(boxes[one])
-                x = torch.cat([features[one], coarse_mask(regions, one, box), torch.ones(1)])
-                rows[thing].append((x, coarse_mask(truths, one, box)))
-                places[thing].append((regions, one, truths.members[one]))
-        yield SolverProgress("fit_refiners", index + 1, total)
-    for thing in range(things):
-        if rows[thing]:
-            x = torch.stack([row for row, _ in rows[thing]]).double()
-            y = torch.stack([target for _, target in rows[thing]]).double()
-            weight = fit_logistic(x, y)
-            system.cell_weight[thing] = weight.to(system.cell_weight)
-            inputs: list[Tensor] = []
-            targets: list[Tensor] = []
-            for (regions, one, truth), row in zip(places[thing], x, strict=True):
-                coarse = (weight @ row).sigmoid().view(CELLS, CELLS).float()
-                means, _ = superpixel_means(coarse, padded_box(regions.boxes()[one]), regions)
-                members = regions.members[one]
-                is_large = regions.areas() > LEAST_AREA * max(regions.superpixels.shape) ** 2
-                teaches = is_large & (members | (means > LEAST_COARSE))
-                z = torch.stack([means, members.float(), torch.ones_like(means)], dim=1)
-                inputs.append(z[teaches])
-                targets.append(truth[teaches].float())
-            solved = fit_logistic(torch.cat(inputs).double(), torch.cat(targets).double()[:, None])
-            system.superpixel_weight[thing] = solved[0].to(system.superpixel_weight)
-            system.has_refiner[thing] = True
-        yield SolverProgress("fit_refiners", len(samples) + 2 * (thing + 1), total)
-
-
-@torch.no_grad()
-def describe(system: SDS, sample: Sample, *, input_size: int) -> Described:
-    """The regions of a training image, and how they overlap its objects."""
-    (truth,) = objects_to_learn([sample.truth])
-    objects = truth if truth.crowd is None else truth[~truth.crowd]
-    whole_size = (sample.image.shape[1], sample.image.shape[2])
-    size = long_side_size(whole_size, input_size)
-    picture = resize_image(sample.image, size)
-    system.eval()
-    regions = (system.propose(picture) if sample.proposals is None else sample.proposals).resized(size)
-    whole = torch.tensor([[0.0, 0.0, sample.image.shape[2], sample.image.shape[1]]]).expand(len(objects), 4)
-    assert objects.masks is not None
-    dense = (objects.masks[[index]].sample(whole[:1], size)[0] >= 0.5 for index in range(len(objects)))
-    regions = regions_of_masks(dense, size, within=regions)
-    parameter = next(system.parameters())
-    members = regions.members[len(regions.members) - len(objects) :]
-    return Described(
-        image=system.normalize(picture.to(parameter.device).to(parameter.dtype).div(255)[None]),
-        regions=regions,
-        objects=channels_of(objects.labels, system.things),
-        overlaps=region_overlaps(regions.members, members, regions.areas()),
-    )
-
-
-@torch.no_grad()
-def _features(system: SDS, image: Float[Tensor, "1 3 h w"], regions: Regions) -> Float[Tensor, "R D"]:
-    return system.region_features(image, regions).cpu()
-
-
-def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    places = eligible.nonzero().flatten()
-    return places[torch.randperm(len(places))[:count]]
 
 
 def build(
@@ -804,21 +563,21 @@ def build(
 
     Args:
         num_classes: background included.
-        thing_ids: class ids of the objects; all but 0 if not given.
+        thing_ids: class ids of the things; all but 0 if not given.
         backbone: of both towers: `caffenet` is the paper's; any other of `nn.backbones.build_backbone`.
         width: of each tower's features; 4,096 with caffenet, else 512, if not given.
         crop_size: pixels; 227 with caffenet, else 96, if not given.
-        learns: `box`, `region` or `joint`: which towers learn; a stage of the recipe has it as argument.
+        learns: `box`, `region` or `joint`: which towers are trained; each stage of the recipe sets it.
         detects: `regions`, or `boxes` for the paper's box detector.
-        pastes: answer with a class for each pixel, too; class 0 where no region lies.
-        proposal_side: longest side in pixels of the image in which proposals are found.
-        proposals: most of an image.
+        pastes: predict a class for each pixel, too; class 0 where no region lies.
+        proposal_side: longest side in pixels of the image on which proposals are computed.
+        proposals: at most so many per image.
         box_batch_size_per_image: regions that are trained on.
-        score_threshold: of what is predicted.
-        max_detections: of an image.
+        score_threshold: lowest score of a detection.
+        max_detections: per image.
 
     Raises:
-        RecipeError: an unknown backbone, or a tower or a way to detect that does not exist.
+        RecipeError: an unknown backbone, `learns` or `detects`.
     """
     if learns not in ("box", "region", "joint"):
         raise RecipeError(f"learns '{learns}': box, region or joint")
@@ -877,7 +636,9 @@ _PAPER_STAGE = {
     "crop_size": "whole images",
     "optimizer.name": "sgd",
     "optimizer.lr": "0.001, a tenth every 20,000 steps",
-    "optimizer.head_lr_multiplier": "10 (of the classifier; 20 of its bias)",
+    "optimizer.bias_lr_multiplier": "2",
+    "optimizer.head_lr_multiplier": "10 (of the classifier)",
+    "optimizer.head_bias_lr_multiplier": "20 (of the classifier)",
     "optimizer.weight_decay": "5e-4",
     "optimizer.clip_norm": "none",
     "poly_power": "0",
@@ -891,26 +652,28 @@ _PAPER_STAGE = {
 }
 
 
-def _solver(name: str, function: str) -> Stage:
-    return replace(_stage("joint", 1), name=name, solver=function)
+def _solver(name: str, solver: Callable[..., Iterator[SolverProgress]]) -> Stage:
+    return replace(_stage("joint", 1), name=name, solver=solver.__name__)
 
 
 RECIPE = Recipe(
     stages=(
         _stage("box", 1_000),
-        _solver("copy", "copy_box_tower"),
+        _solver("copy", copy_box_tower),
         _stage("region", 1_000),
         _stage("joint", 1_000),
-        _solver("svms", "fit_svms"),
-        _solver("refiners", "fit_refiners"),
+        _solver("svms", fit_svms),
+        _solver("refiners", fit_refiners),
     ),
     input_size=320,
     paper={
-        "input_size": "none: crops come from images as they are",
+        "input_side": "none: crops come from images as they are",
         **{f"{stage}.{name}": value for stage in ("box", "region", "joint") for name, value in _PAPER_STAGE.items()},
     },
 )
-"""The towers, then what is solved exactly on their features."""
+"""The towers, then the SVMs and regressors on their features."""
 
 RECIPES = {"sds_caffenet_boxes": replace(RECIPE, stages=RECIPE.stages[:-1])}
 """Of the variants: boxes are not refined."""
+
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

@@ -1,10 +1,10 @@
 """UPSNet: Xiong, Liao, Zhao, Hu, Bai, Yumer, Urtasun, "UPSNet: A Unified Panoptic Segmentation Network", CVPR 2019.
 
-Mask R-CNN on a pyramid finds objects, and a semantic head on the same pyramid scores the class of every pixel: small
-deformable convolutions on each level, brought to the finest one and joined (section 3.1). A panoptic head without
-parameters makes of both one score for each segment, and one for what is unknown, so that a pixel belongs to exactly one
-segment and the network may say that it does not know which (`nn.panoptic_head`). In training, three of ten objects are
-skipped at random, and their pixels are unknown.
+Mask R-CNN on a pyramid detects instances, and a semantic head on the same pyramid predicts the class of every pixel: a
+few deformable convolutions on each level, enlarged to the finest one and concatenated (section 3.1). A panoptic head
+without parameters combines both into one logit for each segment and one for "unknown", so that a pixel belongs to
+exactly one segment or to none (`nn.panoptic_head`). In training, three of ten instances are skipped at random, and
+their pixels are unknown.
 
 Differences from the paper:
 - The conventions of coordinates are those of `models.mask_rcnn` by default; those of the public code, without
@@ -12,15 +12,16 @@ Differences from the paper:
   `inclusive_boxes`).
 - Batches may hold several images; the public code takes one in each process. The mean of the deepest map
   (`global_context`) is then that of the padded image.
-- The RoI loss pools the scores of the boxes where the paper pools features and then scores them: both are linear, so
-  that the results agree, and there are fewer scores than features. Its target reads the true class at whole pixels.
+- The RoI loss pools the logits of the boxes where the paper pools features and then classifies them: both steps are
+  linear, so the results agree, and there are fewer logits than features. Its target is the ground truth class at whole
+  pixels.
 - The losses are sums divided by counts over the whole batch, as those of `models.mask_rcnn`; the public code counts
-  cells that nobody evaluated in the mean of the RoI loss and of the panoptic loss.
-- Pixels of crowds are unknown, as those of objects that were skipped; the public code leaves images without objects
-  out, where here nothing stands beside what is unknown.
-- Predictions are found at the size of the original image, where the public code enlarges the segments found at the
-  network's; where nothing is found, no empty object takes part.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+  ignored cells in the mean of the RoI loss and of the panoptic loss.
+- Pixels of crowds are unknown, as those of skipped instances; the public code skips images without instances, which
+  here have unknown pixels alone.
+- Segments are computed at the size of the original image, where the public code enlarges those of the network's size;
+  without detections, no empty instance takes part.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from torch import Tensor, nn
 from pixelwise.contracts import ClassRows, Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.models import mask_rcnn
 from pixelwise.nn.backbones import ResNetBackbone
 from pixelwise.nn.convolution import group_norm
@@ -55,23 +56,23 @@ TASK = "panoptic"
 TRAITS = Traits()
 
 STRIDE = 4
-"""Pixels of the image for each semantic score."""
+"""Stride of the semantic logits in pixels of the image."""
 
-DETECTOR = mask_rcnn.DetectorArguments(score_threshold=0.6)
-"""Objects of the panoptic head have a greater score."""
+DETECTOR = mask_rcnn.DetectorArguments(score_threshold=0.6, allowed_border=0)
+"""Instances of the panoptic head have a greater score; anchors that cross the border are not trained on."""
 
 ROI_SIDE = 28
 """Cells along each side of a box in the RoI loss, as of a mask."""
 
 
 class Output(NamedTuple):
-    """Scores of the classes, and what is trained on where there was ground truth, or else what was found.
+    """Semantic logits, and the inputs of the losses where there was ground truth, else the detections.
 
     Attributes:
         logits: of every class, at a quarter of the padded images' size.
-        objects: of Mask R-CNN's heads; of what was found it holds `boxes`, `channels`, `scores` and `mask_logits`.
-        roi_logits: scores of the classes inside all true boxes of each image.
-        roi_targets: their true classes.
+        objects: of Mask R-CNN's heads; of detections it holds `boxes`, `channels`, `scores` and `mask_logits`.
+        roi_logits: logits of the classes inside all ground truth boxes of each image.
+        roi_targets: their ground truth classes.
         panoptic_logits: of each image, see `nn.panoptic_head.panoptic_logits`.
         panoptic_targets: see `nn.panoptic_head.panoptic_targets`.
     """
@@ -85,14 +86,14 @@ class Output(NamedTuple):
 
 
 class SemanticHead(nn.Module):
-    """The same deformable convolutions on four levels, enlarged to the finest and joined, then a score for each class.
+    """The same deformable convolutions on four levels, enlarged to the finest and concatenated, then a classifier.
 
     Args:
         in_channels: of the levels.
-        num_classes: channels of the scores.
-        channels: of each level from the last but one convolution on.
+        num_classes: channels of the logits.
+        channels: of each level, after its last two convolutions.
         layers: convolutions, at least two; three on COCO, two on Cityscapes.
-        norm: what follows each convolution: `none`, or group norm as in VPSNet.
+        norm: after each convolution: `none`, or `group` for group norm as in VPSNet.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class SemanticHead(nn.Module):
         nn.init.zeros_(self.score.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, levels: Sequence[Float[Tensor, "B C _ _"]]) -> Float[Tensor, "B K h w"]:
-        """Scores at the size of the finest level.
+        """Logits at the size of the finest level.
 
         Args:
             levels: from the finest; those beyond the fourth are not used.
@@ -138,13 +139,13 @@ class UPSNet(mask_rcnn.MaskRCNN):
     Args:
         parts: of the detector.
         semantic_head: on its pyramid.
-        roi_pooling: of the scores in the RoI loss; None for no such loss.
+        roi_pooling: of the logits in the RoI loss; None for no such loss.
         semantic_weight: of the semantic head's term in the loss.
         roi_weight: of the RoI loss's.
         panoptic_weight: of the panoptic head's.
-        kept_objects: fraction of an image's objects, at least one of them, that the panoptic head sees in training.
-        has_unknown: whether there is a score for what is unknown.
-        smallest_stuff: pixels of the original image; less of a class of stuff becomes void.
+        kept_objects: fraction of an image's instances, at least one of them, that the panoptic head gets in training.
+        has_unknown: whether there is a channel for unknown pixels.
+        smallest_stuff: smallest area of a class of stuff, in pixels of the original image; less becomes void.
 
     Attributes:
         pixel_loss: of the semantic head.
@@ -180,10 +181,10 @@ class UPSNet(mask_rcnn.MaskRCNN):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
     ) -> Output:
-        """With ground truth what is trained on, else what is found.
+        """With ground truth the inputs of the losses, else the detections.
 
         Raises:
-            DataError: the ground truth has no objects with masks, or no class for each pixel.
+            DataError: the ground truth has no instances with masks, or no class for each pixel.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -198,7 +199,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         """Mask R-CNN's five terms, and those of the semantic head, of its boxes and of the panoptic head.
 
         Raises:
-            DataError: forward was called without truth.
+            DataError: forward was called without ground truth.
         """
         terms = super().loss(output.objects, batch)
         height, width = batch.images.shape[2:]
@@ -208,7 +209,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         truth = stack_semantic(batch.truth)
         terms["semantic"] = self.pixel_loss(logits[:, :, :height, :width], truth, weight=self.semantic_weight)
         if output.panoptic_logits is None or output.panoptic_targets is None:
-            raise DataError("nothing to learn from: forward was called without ground truth")
+            raise DataError("no training targets: forward was called without ground truth")
         if output.roi_logits is not None and output.roi_targets is not None:
             terms["roi"] = _segment_term(output.roi_logits, output.roi_targets, self.roi_weight)
         logits, targets = ([one[None] for one in part] for part in (output.panoptic_logits, output.panoptic_targets))
@@ -218,13 +219,13 @@ class UPSNet(mask_rcnn.MaskRCNN):
     def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
     ) -> list[Annotation]:
-        """The segments of the original images; of an output that is trained on, those of the semantic head alone."""
+        """The segments at the original size; of an output of training, those of the semantic head alone."""
         thresholds = thresholds or self.thresholds
         images = range(len(sizes.original))
         return [Annotation(panoptic=self._panoptic(output, sizes, index, thresholds)) for index in images]
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
-        """Everything that is computed before anything is sorted or chosen."""
+        """All maps before detections are sorted and selected."""
         return (*super().features(images), self.semantic_head(self._levels(self._prepared(images, None))))
 
     def _segments(
@@ -234,22 +235,22 @@ class UPSNet(mask_rcnn.MaskRCNN):
         sizes: Sequence[Sequence[int]],
         truth: tuple[Annotation, ...] | None,
     ) -> Output:
-        """What all heads learn from or find in the levels; the arguments are those of `_objects`."""
+        """Inputs of the losses or detections of all heads; the arguments are those of `_objects`."""
         output = Output(self.semantic_head(levels), self._objects(levels, padded_size, sizes, truth))
         if truth is None:
             return output
-        instances = [_without_crowds(one) for one in objects_to_learn(truth)]
+        instances = [_without_crowds(one) for one in training_instances(truth)]
         semantic = stack_semantic(truth)
         if self.roi_pooling is not None:
             boxes = [one.boxes for one in instances]
             pooled = self.roi_pooling([output.logits], boxes).split([len(one) for one in boxes])
-            targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
-            output = output._replace(roi_logits=pooled, roi_targets=targets)
+            roi_targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
+            output = output._replace(roi_logits=pooled, roi_targets=roi_targets)
         kept = [_some_of(one, self.kept_objects) for one in instances] if self.has_unknown else instances
         boxes, channels = [one.boxes for one in kept], [channels_of(one.labels, self.things) for one in kept]
         masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in kept])
         logits: list[Tensor] = []
-        wanted: list[Tensor] = []
+        segment_targets: list[Tensor] = []
         for scores, objects, mask, classes in zip(output.logits, kept, masks, semantic, strict=True):
             assert objects.masks is not None
             logits.append(
@@ -263,7 +264,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
                     has_unknown=self.has_unknown,
                 )
             )
-            wanted.append(
+            segment_targets.append(
                 panoptic_targets(
                     classes,
                     objects.masks,
@@ -274,7 +275,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
                     has_unknown=self.has_unknown,
                 )
             )
-        return output._replace(panoptic_logits=tuple(logits), panoptic_targets=tuple(wanted))
+        return output._replace(panoptic_logits=tuple(logits), panoptic_targets=tuple(segment_targets))
 
     def _detect(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
@@ -298,7 +299,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
             sizes: of all images.
             index: of the image.
             thresholds: of its detections.
-            numbers: of the tracks of its detections, by which segments are called; else they are counted.
+            numbers: track ids of its detections, which the segments get; else they are counted.
         """
         valid, size = sizes.valid[index], sizes.original[index]
         logits, found = output.logits[index], output.objects
@@ -358,12 +359,14 @@ def build(
         semantic_weight: of the semantic term; 0.2 on COCO, 1 on Cityscapes.
         roi_weight: of the RoI term; 0.04 on COCO; 0 for none, as on Cityscapes.
         panoptic_weight: of the panoptic term; 0.1 on COCO, 0.5 on Cityscapes.
-        kept_objects: fraction of the true objects that the panoptic head sees; the pixels of the others are unknown.
-        has_unknown: whether the panoptic head may say that it does not know.
-        smallest_stuff: pixels of the original image, below which a class of stuff becomes void; 2048 on Cityscapes.
+        kept_objects: fraction of the ground truth instances that the panoptic head gets; the pixels of the others are
+            unknown.
+        has_unknown: whether the panoptic head has a channel for unknown pixels.
+        smallest_stuff: smallest area of a class of stuff, in pixels of the original image; less becomes void; 2048 on
+            Cityscapes.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if detector.channels < 2:
         raise RecipeError(f"channels={detector.channels}: at least 2, of which the semantic head has half")
@@ -408,14 +411,14 @@ def _without_crowds(instances: Instances) -> Instances:
 
 
 def _some_of(instances: Instances, fraction: float) -> Instances:
-    """A fraction of the objects, at least one, drawn with torch's generator; in their order."""
+    """A fraction of the instances, at least one, sampled with torch's generator; in their order."""
     count = len(instances)
     drawn = torch.randperm(count, device=instances.labels.device)[: max(int(count * fraction), 1)]
     return instances[drawn.sort().values]
 
 
 def _inside_boxes(semantic: Int64[Tensor, "H W"], boxes: Float[Tensor, "N 4"]) -> Int64[Tensor, "N M M"]:
-    """The true classes inside each box, whose corners are rounded: those of the nearest pixels above and left."""
+    """The ground truth classes inside each box, at the nearest pixels above and left; corners are rounded."""
     height, width = semantic.shape
     corners = boxes.round().long()
     steps = torch.arange(ROI_SIDE, device=boxes.device)
@@ -428,15 +431,15 @@ def _inside_boxes(semantic: Int64[Tensor, "H W"], boxes: Float[Tensor, "N 4"]) -
 def _segment_term(
     logits: Sequence[Float[Tensor, "_ _ h w"]], targets: Sequence[Int64[Tensor, "_ h w"]], weight: float
 ) -> Term:
-    """Cross-entropy of every evaluated cell, in nats, and their number."""
+    """Cross-entropy of all cells that are not ignored, in nats, and their number."""
     sums: list[Tensor] = []
     counts: list[Tensor] = []
-    for scores, wanted in zip(logits, targets, strict=True):
+    for scores, target in zip(logits, targets, strict=True):
         scores = at_least_float32(scores)
-        wanted = torch.where(wanted < scores.shape[1], wanted, IGNORED)  # ids of void may be larger, or negative
-        wanted = wanted.clamp(min=IGNORED)
-        sums.append(F.cross_entropy(scores, wanted, ignore_index=IGNORED, reduction="sum"))
-        counts.append((wanted != IGNORED).sum())
+        target = torch.where(target < scores.shape[1], target, IGNORED)  # ids of void may be larger, or negative
+        target = target.clamp(min=IGNORED)
+        sums.append(F.cross_entropy(scores, target, ignore_index=IGNORED, reduction="sum"))
+        counts.append((target != IGNORED).sum())
     return Term(torch.stack(sums).sum(), torch.stack(counts).sum(), weight)
 
 
@@ -461,11 +464,14 @@ RECIPE = Recipe(
         "steps": "90,000 on COCO, 12,000 on Cityscapes",
         "batch_size": "16",
         "crop_size": "none: short side 800, long side at most 1333; on Cityscapes short side 800-1024",
-        "input_size": "1333, short side 800; on Cityscapes 2048, short side 1024",
+        "input_size": "800; on Cityscapes 1024",
+        "input_side": "short",
+        "input_limit": "1333; on Cityscapes 2048",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.02",
         "optimizer.head_lr_multiplier": "1",
         "optimizer.bias_lr_multiplier": "2",
+        "optimizer.head_bias_lr_multiplier": "2",
         "optimizer.weight_decay": "1e-4",
         "optimizer.clip_norm": "none",
         "augmentation.scale_min": "1",
@@ -481,3 +487,24 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+_COCO = replace(mask_rcnn.PUBLISHED_STAGE, warmup_steps=1_500, warmup_factor=0.1)
+_LONG = replace(
+    _COCO,
+    augmentation=replace(_COCO.augmentation, short_sides=(640, 672, 704, 736, 768, 800, 832)),
+    **mask_rcnn.THREE_TIMES,
+)
+_CITYSCAPES = replace(
+    _COCO,
+    steps=12_000,
+    milestones=(9_000,),
+    augmentation=replace(_COCO.augmentation, short_sides=(800, 832, 864, 896, 928, 960, 992, 1024)),
+)
+PUBLISHED = {
+    "paper": {
+        **dict.fromkeys(("upsnet", *VARIANTS), Recipe(stages=(_COCO,), input_size=1333)),
+        "upsnet_coco_resnet101_deformable": Recipe(stages=(_LONG,), input_size=1333),
+        "upsnet_cityscapes_resnet50": Recipe(stages=(_CITYSCAPES,), input_size=2048),
+    }
+}
+"""Of the authors' `upsnet_resnet50_coco_16gpu.yaml` and its neighbours; the warm-up's start is that of their code."""

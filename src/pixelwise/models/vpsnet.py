@@ -1,27 +1,27 @@
 """VPSNet: Kim, Woo, Lee, Kweon, "Video Panoptic Segmentation", CVPR 2020.
 
-UPSNet on the frames of a clip, with two parts that look at the frame before (section 4.2). "Fuse" gathers the pyramid
-of each frame into one map, moves the reference's to where the target shows the same, by optical flow and by what a
-small network adds to it, joins both by attention over frames and places, and adds the result to every level of the
-target. "Track" makes a vector of each object; its products with those of the objects known so far, together with
-overlap and class, tell which one it is. All that is kept of a clip is a value, `Memory`, that goes in and comes out
-with each frame.
+UPSNet on the frames of a clip, with two parts that use the frame before (section 4.2). "Fuse" gathers the pyramid of
+each frame into one map, warps the reference's to the target by optical flow, which a small network refines, joins both
+by attention over frames and positions, and adds the result to every level of the target. "Track" embeds each instance
+as a vector; its products with those of the instances tracked so far, with IoU and class, decide its identity. The state
+of a clip is a value, `Memory`, that `forward` takes and returns with each frame.
 
 Differences from the paper:
-- The conventions of coordinates, the losses' counts and the place where answers are found are those of `models.upsnet`.
-- As in the public code there is no score for what is unknown, and the semantic head has three deformable layers, each
+- The conventions of coordinates, the losses' counts and the size at which segments are computed are those of
+  `models.upsnet`.
+- As in the public code there is no channel for unknown pixels, and the semantic head has three deformable layers, each
   with group norm; the paper has UPSNet's.
-- The flow is that of `nn.flow`, DIS by default; the paper's is FlowNet2. The layers of "Fuse" are to be trained with
-  the flow that they are used with.
-- Warping reads each cell at its place plus the flow, exactly. The public code makes its grid for aligned corners and
-  leaves how it is read to torch, whose default has changed since: then a flow of zero is not the identity.
-- The loss of "Track" is divided by the number of positive proposals whose identity is known; the public code counts the
-  background too, of which nothing is learned.
-- An object never changes its class: a detection that is taken for an object of another class gets a new identity. The
-  public code keeps the number, but its segments are told apart by class and number, which is the same.
-- The public code keeps all objects of a clip, here a bounded number is known: those that were not seen for longest are
-  forgotten. It keeps their features, here their vectors, which is the same.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The flow is that of `nn.flow`, DIS by default; the paper's is FlowNet2. Train the layers of "Fuse" with the flow that
+  prediction uses.
+- Warping samples each cell exactly at its position plus the flow. The public code makes its grid for aligned corners
+  but samples it by torch's default, which has changed since: then a flow of zero is not the identity.
+- Proposals whose instance has no annotated identity are not counted in the loss of "Track"; in Cityscapes-VPS all have
+  one. Otherwise it is that of the public code: the mean over the positive proposals, times 0.5.
+- A track never changes its class: a detection that is matched to a track of another class gets a new one. The public
+  code keeps the number, but its segments are identified by class and number, which is the same.
+- The public code remembers all tracks of a clip, here their number is bounded: those not detected for longest are
+  forgotten. It remembers their features, here their vectors, which is the same.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pixelwise.contracts import Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
+from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import objects_to_learn
+from pixelwise.losses.detection import training_instances
 from pixelwise.models import mask_rcnn, upsnet
 from pixelwise.nn.convolution import convolution
 from pixelwise.nn.flow import build_flow
-from pixelwise.ops.boxes import pairwise_iou
+from pixelwise.nn.tracker import MATCH_WEIGHTS, UNKNOWN, TrackHead, Tracks, match_logits, match_targets, track
 from pixelwise.ops.correlation import correlate
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.warp import warp
@@ -51,61 +51,48 @@ from pixelwise.types import Annotation, Batch, Instances
 TASK = "panoptic"
 TRAITS = Traits(uses_memory=True, gives_identities=True, clip_frames=2)
 
+DETECTOR = replace(upsnet.DETECTOR, min_pos_iou=0.3)
+"""UPSNet's, with mmdetection's matching of anchors."""
+
 SLOPE = 0.1
-"""Of the leaky ReLUs."""
-
-MATCH_WEIGHTS = (1.0, 2.0, 10.0)
-"""Of a detection's log score, its overlap with the last box of an object, and the sameness of their classes."""
-
-NEW = -1
-"""No known object."""
-
-UNKNOWN = -1
-"""Stands in the targets, and among track ids, where nobody says which object it is."""
+"""Slope of the leaky ReLUs below zero."""
 
 
 class Memory(NamedTuple):
-    """What is kept of the frames of one clip.
+    """The state of one clip.
 
     Attributes:
-        vectors: of the known objects, those that were not seen for longest first; none without the track head.
-        boxes: where each was seen last, in pixels of the network's input.
-        channels: the class of each, from 1 on.
-        tracks: the number of each.
-        next_track: the number of the next new object.
-        image: the last frame, padded, RGB in [0, 1]; of no size where nothing is fused.
-        gathered: its gathered pyramid, with nothing added.
+        tracks: so far, see `nn.tracker`; without the track head none is remembered.
+        image: the last frame, padded, RGB in [0, 1]; empty without "Fuse".
+        gathered: its gathered pyramid, before fusion.
     """
 
-    vectors: Float[Tensor, "M D"]
-    boxes: Float[Tensor, "M 4"]
-    channels: Int64[Tensor, " M"]
-    tracks: Int64[Tensor, " M"]
-    next_track: Int64[Tensor, ""]
+    tracks: Tracks
     image: Float[Tensor, "1 3 H W"]
     gathered: Float[Tensor, "1 C h w"]
 
 
 class Output(NamedTuple):
-    """What is trained on of the target frames, where there was ground truth, or else what was found in all.
+    """Inputs of the losses of the target frames, where there was ground truth, else the detections in all frames.
 
     Attributes:
         segments: of UPSNet.
-        match_logits: of each target, its positive proposals: that they are new, or one of the reference's objects.
-        match_targets: which of these is true, or UNKNOWN.
-        tracks: of each image, the numbers of what was found.
-        memory: for the next frame; None where several images were looked at.
+        match_logits: of the positive proposals of each target: first for a new track, then for each of the reference's
+            instances.
+        match_targets: the right column, or UNKNOWN.
+        track_ids: of each image, those of the detections.
+        memory: for the next frame; None for several images.
     """
 
     segments: upsnet.Output
     match_logits: tuple[Float[Tensor, "_ _"], ...] | None = None
     match_targets: tuple[Int64[Tensor, " _"], ...] | None = None
-    tracks: tuple[Int64[Tensor, " _"], ...] | None = None
+    track_ids: tuple[Int64[Tensor, " _"], ...] | None = None
     memory: Memory | None = None
 
 
 class FlowRefinement(nn.Module):
-    """What is to be added to the flow, from how alike the target and the warped reference are around each place.
+    """Predicts a correction of the flow from the correlation of target and warped reference around each position.
 
     Args:
         channels: of both maps.
@@ -124,21 +111,21 @@ class FlowRefinement(nn.Module):
     def forward(
         self, target: Float[Tensor, "B C h w"], warped: Float[Tensor, "B C h w"], flow: Float[Tensor, "B 2 h w"]
     ) -> Float[Tensor, "B 2 h w"]:
-        """From each place of the target to what `warped` shows of it, in cells."""
+        """The correction for each position of the target, in cells."""
         alike = correlate(target, warped, radius=self.radius)
         return at_least_float32(self.convolutions(torch.cat([target, alike, flow], dim=1)))
 
 
 class SpaceTimeAttention(nn.Module):
-    """Joins the maps of frames: each frame counts, place by place, as far as it agrees with the target, and the places
-    of the joint map are weighted by what is around them.
+    """Joins the maps of frames: each frame is weighted, at each position, by its similarity to the target, and the
+    positions of the joint map are weighted by their neighbourhood.
 
     Source: the public code, after Wang et al., "EDVR", CVPR workshops 2019, section 3.3 (temporal and spatial
     attention), with one level of the latter's pyramid.
 
     Args:
         channels: of each map.
-        frames: how many maps, the target's first.
+        frames: number of maps, the target's first.
     """
 
     def __init__(self, channels: int, *, frames: int = 2) -> None:
@@ -169,7 +156,7 @@ class SpaceTimeAttention(nn.Module):
 
 
 class Fuse(nn.Module):
-    """Adds to the pyramid of a frame what the frame before shows of the same places (section 4.2, "Fuse").
+    """Adds features of the frame before, warped to the same positions, to the pyramid of a frame (section 4.2, "Fuse").
 
     Args:
         channels: of each level.
@@ -199,19 +186,19 @@ class Fuse(nn.Module):
         reference: Float[Tensor, "B C h w"],
         flow: Float[Tensor, "B 2 H W"],
     ) -> tuple[Float[Tensor, "B C _ _"], ...]:
-        """The levels with what was added.
+        """The fused levels.
 
         Args:
             levels: of the target.
-            gathered: of the target, what `gather` makes of them.
-            reference: gathered of the other frame, nothing added.
+            gathered: `gather` of the target's levels.
+            reference: `gather` of the reference's levels, before fusion.
             flow: from the target to the reference, in pixels of the images.
         """
         flow = reduce_flow(flow, (gathered.shape[2], gathered.shape[3]))
         warped = warp(reference, flow)
         warped = warp(warped, self.flow_refinement(gathered, warped, flow))
         x = self.refinement(self.attention([gathered, warped]))
-        # the finest level has the size of x: a pool that changes nothing
+        # on the finest level, of the size of x, the pooling is the identity
         return tuple(
             level + F.adaptive_max_pool2d(x, (level.shape[2], level.shape[3])) if number else level + x
             for number, level in enumerate(levels)
@@ -219,157 +206,22 @@ class Fuse(nn.Module):
 
 
 def reduce_flow(flow: Float[Tensor, "B 2 H W"], size: tuple[int, int]) -> Float[Tensor, "B 2 h w"]:
-    """The flow between smaller maps of the same frames: fewer places, and each of them moves by fewer cells."""
+    """The flow between smaller maps of the same frames, resized and scaled to cells."""
     scale = flow.new_tensor([size[1] / flow.shape[3], size[0] / flow.shape[2]]).view(1, 2, 1, 1)
     return F.interpolate(flow, size=size, mode="bilinear", align_corners=False) * scale
-
-
-class TrackHead(nn.Module):
-    """From the features of a box to a vector whose products with others tell whether they show the same object
-    (section 4.2, "Track"; Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, section 4.2).
-
-    Args:
-        in_channels: of the features.
-        size: their side in cells.
-        width: of the vector.
-    """
-
-    def __init__(self, in_channels: int, *, size: int = 7, width: int = 1024) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(in_channels * size**2, width)
-        self.output = nn.Linear(width, width)
-        for layer in (self.hidden, self.output):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Float[Tensor, "R C s s"]) -> Float[Tensor, "R D"]:
-        """One vector for each box."""
-        return at_least_float32(self.output(F.relu(self.hidden(x.flatten(1)))))
-
-
-def match_logits(vectors: Float[Tensor, "N D"], known: Float[Tensor, "M D"]) -> Float[Tensor, "N M1"]:
-    """For each box, first that it is new, a score of 0, then that it is each of the known objects."""
-    return torch.cat([vectors.new_zeros(len(vectors), 1), vectors @ known.T], dim=1)
-
-
-def match_scores(
-    logits: Float[Tensor, "N M1"],
-    scores: Float[Tensor, " N"],
-    overlaps: Float[Tensor, "N M"],
-    are_same_class: Bool[Tensor, "N M"],
-    *,
-    weights: Sequence[float] = MATCH_WEIGHTS,
-) -> Float[Tensor, "N M1"]:
-    """How good each identity is for each box: log-probability, and weighted log score, IoU and sameness of class.
-
-    That it is new counts as of the same class and without overlap.
-
-    Args:
-        logits: of `match_logits`.
-        scores: of the detections.
-        overlaps: IoU with the last box of each known object.
-        are_same_class: as each known object.
-        weights: of the latter three.
-    """
-    new = overlaps.new_zeros(len(overlaps), 1)
-    overlaps = torch.cat([new, overlaps], dim=1)
-    same = torch.cat([new + 1, are_same_class.to(overlaps.dtype)], dim=1)
-    of_score, of_overlap, of_class = weights
-    return logits.log_softmax(dim=1) + of_score * scores.log()[:, None] + of_overlap * overlaps + of_class * same
-
-
-def assign(scores: Float[Tensor, "N M1"]) -> Int64[Tensor, " N"]:
-    """The known object that each box is, or NEW: each takes its best, and of those that take the same the best has it;
-    the others are new.
-
-    Args:
-        scores: of `match_scores`.
-    """
-    best, choice = scores.max(dim=1)
-    objects = choice - 1
-    rivals = (objects[:, None] == objects) & (best > best[:, None])
-    # of equally good ones the first
-    earlier = torch.ones_like(rivals).tril(-1)
-    rivals |= (objects[:, None] == objects) & (best == best[:, None]) & earlier
-    return objects.masked_fill(rivals.any(dim=1), NEW)
-
-
-def follow(
-    known: Memory,
-    vectors: Float[Tensor, "N D"],
-    boxes: Float[Tensor, "N 4"],
-    channels: Int64[Tensor, " N"],
-    scores: Float[Tensor, " N"],
-    *,
-    max_known: int,
-    weights: Sequence[float] = MATCH_WEIGHTS,
-) -> tuple[Int64[Tensor, " N"], Memory]:
-    """The track of each detection of the next frame, and what is known after it; image and map are left as they are.
-
-    Args:
-        known: of the frames before.
-        vectors: of the detections, best first.
-        boxes: in pixels of the network's input.
-        channels: the class of each, from 1 on.
-        scores: in [0, 1].
-        max_known: objects that are known at most; of those that were seen at the same time the worst is forgotten
-            first. With 0 everything is always new.
-        weights: see `match_scores`.
-    """
-    are_same = channels[:, None] == known.channels
-    overlaps = pairwise_iou(boxes, known.boxes)
-    objects = assign(match_scores(match_logits(vectors, known.vectors), scores, overlaps, are_same, weights=weights))
-    # NEW is column 0, which is no known object's
-    is_known = torch.cat([are_same.new_zeros(len(boxes), 1), are_same], dim=1)
-    is_new = ~is_known.gather(1, objects[:, None] + 1).flatten()
-    before = len(known.tracks)
-    numbers = is_new.cumsum(dim=0)
-    named = torch.cat([known.tracks, known.next_track + torch.arange(len(boxes), device=boxes.device)])
-    tracks = named[torch.where(is_new, before + numbers - 1, objects)]
-    unseen = torch.ones(before, dtype=torch.bool, device=boxes.device)
-    unseen[objects[~is_new]] = False
-    oldest = max(int(unseen.sum()) + len(boxes) - max_known, 0)
-
-    def joined(old: Tensor, new: Tensor) -> Tensor:
-        return torch.cat([old[unseen], new.flip(0)])[oldest:].detach()
-
-    memory = known._replace(
-        vectors=joined(known.vectors, vectors),
-        boxes=joined(known.boxes, boxes),
-        channels=joined(known.channels, channels),
-        tracks=joined(known.tracks, tracks),
-        next_track=known.next_track + is_new.sum(),
-    )
-    return tracks, memory
-
-
-def match_targets(target: Instances, objects: Int64[Tensor, " P"], reference: Instances) -> Int64[Tensor, " P"]:
-    """Which column of `match_logits` is true for each box: 0 for what the reference does not show, or UNKNOWN.
-
-    Args:
-        target: the objects of a frame.
-        objects: which of them each box stands for.
-        reference: the objects of the other frame, the known ones of `match_logits`.
-    """
-    if target.track_ids is None or reference.track_ids is None:
-        return torch.full_like(objects, UNKNOWN)
-    ids = target.track_ids[objects]
-    are_same = ids[:, None] == reference.track_ids
-    columns = torch.cat([~are_same.any(dim=1, keepdim=True), are_same], dim=1).int()
-    return columns.argmax(dim=1).masked_fill(ids <= UNKNOWN, UNKNOWN)
 
 
 class VPSNet(upsnet.UPSNet):
     """UPSNet with "Fuse" and "Track", or one of them.
 
     Args:
-        base: whose parts and settings are taken.
-        flow: see `nn.flow`; None where nothing is fused.
+        base: its parts and settings are taken.
+        flow: see `nn.flow`; None without "Fuse".
         fuse: None for "VPSNet-Track".
-        track_head: None for "VPSNet-Fuse", whose objects are new in each frame.
+        track_head: None for "VPSNet-Fuse", whose instances are new in each frame.
         track_weight: of the track term in the loss.
-        match_weights: see `match_scores`.
-        max_known: objects of a clip that are known at most.
+        match_weights: see `nn.tracker.match_scores`.
+        max_known: largest number of tracks remembered of a clip.
     """
 
     task = TASK
@@ -397,7 +249,7 @@ class VPSNet(upsnet.UPSNet):
             smallest_stuff=base.smallest_stuff,
         )
         self.flow, self.fuse, self.track_head = flow, fuse, track_head
-        # without the track head objects are new in each frame
+        # without the track head instances are new in each frame
         self.traits = replace(TRAITS, gives_identities=track_head is not None)
         self.track_weight, self.match_weights, self.max_known = track_weight, tuple(match_weights), max_known
 
@@ -408,18 +260,18 @@ class VPSNet(upsnet.UPSNet):
         truth: tuple[Annotation, ...] | None = None,
         memory: Memory | None = None,
     ) -> Output:
-        """With ground truth what is trained on, else what is found in the next frame, or the first, of a clip.
+        """With ground truth the inputs of the losses, else the detections in the next frame, or the first, of a clip.
 
         Args:
             images: with ground truth pairs, the reference and then the target of each; else one frame, or the first
                 frames of several clips.
             sizes: valid height and width of each.
-            truth: of each; of the references objects and track ids alone are looked at.
+            truth: of each; of the references instances and track ids alone are used.
             memory: of the frame before; None for the first.
 
         Raises:
-            DataError: no pairs; a frame of another size than the one before; several frames with one memory; the
-                ground truth has no objects with masks, or no class for each pixel.
+            DataError: no pairs; a frame of another size than the one before; several frames with one memory; the ground
+                truth has no instances with masks, or no class for each pixel.
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
@@ -427,20 +279,20 @@ class VPSNet(upsnet.UPSNet):
         if truth is not None:
             return self._learn_pairs(self._levels(x), frames, valid, truth)
         if memory is not None and len(images) > 1:
-            raise DataError(f"{len(images)} frames with the memory of one clip; they are to be given one by one")
+            raise DataError(f"{len(images)} frames with the memory of one clip; give them one by one")
         if memory is not None and self.fuse is not None and memory.image.shape != frames.shape:
             height, width = memory.image.shape[2:]
             raise DataError(
                 f"a frame of {frames.shape[2]}×{frames.shape[3]} after one of {height}×{width} (padded); the frames of "
                 "a clip have one size: begin a clip with memory=None"
             )
-        return self._answer(self._levels(x), frames, valid, memory)
+        return self._predict(self._levels(x), frames, valid, memory)
 
     def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """UPSNet's terms of the targets, and the cross-entropy of whom each positive proposal is, in nats.
+        """UPSNet's terms of the targets, and the cross-entropy of the positive proposals' identities, in nats.
 
         Raises:
-            DataError: forward was called without truth.
+            DataError: forward was called without ground truth.
         """
         terms = super().loss(output.segments, _targets_of(batch))  # pyright: ignore[reportArgumentType]
         if output.match_logits is None or output.match_targets is None:
@@ -455,21 +307,21 @@ class VPSNet(upsnet.UPSNet):
     def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
     ) -> list[Annotation]:
-        """The segments of the original images, those of things called by their tracks.
+        """The segments at the original size; ids of things follow their tracks.
 
         Raises:
-            DataError: forward was called with truth.
+            DataError: forward was called with ground truth.
         """
-        if output.tracks is None:
-            raise DataError("nothing was found: forward was called with ground truth")
+        if output.track_ids is None:
+            raise DataError("no detections: forward was called with ground truth")
         thresholds = thresholds or self.thresholds
         return [
             Annotation(panoptic=self._panoptic(output.segments, sizes, index, thresholds, tracks))
-            for index, tracks in enumerate(output.tracks)
+            for index, tracks in enumerate(output.track_ids)
         ]
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
-        """Everything that is computed before anything is sorted or chosen, of a frame that follows itself."""
+        """Everything that is computed before anything is sorted or chosen, of a frame whose reference is itself."""
         levels = self._levels(self._prepared(images, None))
         found = list(super().features(images))
         if self.fuse is not None:
@@ -488,7 +340,7 @@ class VPSNet(upsnet.UPSNet):
         truth: tuple[Annotation, ...],
     ) -> Output:
         if len(frames) % 2:
-            raise DataError(f"{len(frames)} images to learn from; expected pairs of a reference and a target")
+            raise DataError(f"{len(frames)} images to train on; expected pairs of a reference and a target")
         references, targets = [x[0::2] for x in levels], [x[1::2] for x in levels]
         fused = tuple(targets)
         if self.fuse is not None and self.flow is not None:
@@ -500,15 +352,15 @@ class VPSNet(upsnet.UPSNet):
         boxes, objects = segments.objects.positive_boxes, segments.objects.positive_objects
         assert boxes is not None
         assert objects is not None
-        known = [_identified(one) for one in objects_to_learn(truth[0::2])]
+        known = [_identified(one) for one in training_instances(truth[0::2])]
         vectors = self.track_head(self.box_pooling(fused, boxes)).split([len(one) for one in boxes])
         others = self.track_head(self.box_pooling(references, [one.boxes for one in known]))
         others = others.split([len(one) for one in known])
-        columns = [match_targets(*parts) for parts in zip(objects_to_learn(truth[1::2]), objects, known, strict=True)]
+        columns = [match_targets(*parts) for parts in zip(training_instances(truth[1::2]), objects, known, strict=True)]
         logits = tuple(match_logits(*pair) for pair in zip(vectors, others, strict=True))
         return Output(segments, match_logits=logits, match_targets=tuple(columns))
 
-    def _answer(
+    def _predict(
         self,
         levels: Sequence[Float[Tensor, "B _ _ _"]],
         frames: Float[Tensor, "B 3 H W"],
@@ -518,7 +370,7 @@ class VPSNet(upsnet.UPSNet):
         image, gathered = frames.new_zeros(1, 3, 0, 0), frames.new_zeros(1, 0, 0, 0)
         if self.fuse is not None and self.flow is not None:
             gathered = self.fuse.gather(levels)
-            # the first frame follows itself
+            # the first frame is its own reference
             flow = torch.zeros_like(frames[:, :2]) if memory is None else self.flow(frames, memory.image)
             levels = self.fuse(levels, gathered, gathered if memory is None else memory.gathered, flow)
             image = frames
@@ -530,20 +382,23 @@ class VPSNet(upsnet.UPSNet):
         vectors, max_known = every.new_zeros(len(every), 0), 0
         if self.track_head is not None:
             vectors, max_known = self.track_head(self.box_pooling(levels, boxes)), self.max_known
-        begin = _nothing_known(vectors) if memory is None else memory
-        followed = [
-            follow(begin, *parts, max_known=max_known, weights=self.match_weights)
-            for parts in zip(vectors.split([len(one) for one in boxes]), boxes, channels, scores, strict=True)
-        ]
-        after = followed[0][1]._replace(image=image.detach(), gathered=gathered.detach()) if len(frames) == 1 else None
-        return Output(segments, tracks=tuple(tracks for tracks, _ in followed), memory=after)
+        known = Tracks.none(vectors) if memory is None else memory.tracks
+        ids, tracks = zip(
+            *(
+                track(known, *parts, max_known=max_known, weights=self.match_weights)
+                for parts in zip(vectors.split([len(one) for one in boxes]), boxes, channels, scores, strict=True)
+            ),
+            strict=True,
+        )
+        after = Memory(tracks[0], image.detach(), gathered.detach()) if len(frames) == 1 else None
+        return Output(segments, track_ids=ids, memory=after)
 
 
 @flat_arguments
 def build(
     *,
     num_classes: int,
-    detector: mask_rcnn.DetectorArguments = upsnet.DETECTOR,
+    detector: mask_rcnn.DetectorArguments = DETECTOR,
     has_fuse: bool = True,
     has_track: bool = True,
     flow: str = "dis",
@@ -560,23 +415,23 @@ def build(
         num_classes: of the label set, things and stuff.
         detector: its fields are arguments of their own; the semantic head has half of its channels, the track head its
             `box_width`.
-        has_fuse: the frame before adds to the features; without it, the paper's "VPSNet-Track".
-        has_track: objects are known again; without it, "VPSNet-Fuse", whose objects are new in each frame.
+        has_fuse: add features of the frame before; without it, the paper's "VPSNet-Track".
+        has_track: track instances; without it, "VPSNet-Fuse", whose instances are new in each frame.
         flow: `dis`, `raft_small`, `raft_large` (with weights, see `nn.flow`) or `zero`, for ablation.
         semantic_weight: of the semantic term in the loss.
         panoptic_weight: of the panoptic term.
         track_weight: of the track term.
-        match_weights: of log score, overlap and class, beside the log-probability, in telling objects.
-        max_known: objects of a clip that are known at most; those that were not seen for longest are forgotten.
-        smallest_stuff: pixels of the original image, below which a class of stuff becomes void.
+        match_weights: of log score, IoU and class, beside the log-probability, in tracking.
+        max_known: largest number of tracks remembered of a clip; those not detected for longest are forgotten.
+        smallest_stuff: smallest area of a class of stuff, in pixels of the original image; less becomes void.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if not has_fuse and not has_track:
-        raise RecipeError("has_fuse and has_track are both false: that is upsnet, which looks at single images")
+        raise RecipeError("has_fuse and has_track are both false: that is upsnet, for single images")
     if len(match_weights) != len(MATCH_WEIGHTS):
-        raise RecipeError(f"match_weights {list(match_weights)}: three numbers, of log score, overlap and class")
+        raise RecipeError(f"match_weights {list(match_weights)}: three numbers, of log score, IoU and class")
     if max_known < 1:
         raise RecipeError(f"max_known={max_known}: at least 1")
     base = upsnet.build(
@@ -603,22 +458,8 @@ def build(
     )
 
 
-def _nothing_known(vectors: Float[Tensor, "N D"]) -> Memory:
-    """Before the first frame."""
-    numbers = torch.zeros(0, dtype=torch.int64, device=vectors.device)
-    return Memory(
-        vectors=vectors[:0],
-        boxes=vectors.new_zeros(0, 4),
-        channels=numbers,
-        tracks=numbers,
-        next_track=torch.zeros((), dtype=torch.int64, device=vectors.device),
-        image=vectors.new_zeros(1, 3, 0, 0),
-        gathered=vectors.new_zeros(1, 0, 0, 0),
-    )
-
-
 def _identified(instances: Instances) -> Instances:
-    """The objects whose identity is known; without the crowds, which are many."""
+    """The instances whose identity is annotated, without crowds."""
     keep = torch.ones_like(instances.labels, dtype=torch.bool)
     if instances.crowd is not None:
         keep &= ~instances.crowd
@@ -673,3 +514,28 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+
+EPOCH = 2_400
+"""Steps of eight pairs, in eight repetitions of Cityscapes-VPS's 2,400 training frames."""
+
+_PUBLISHED = Recipe(
+    stages=(
+        Stage(
+            steps=12 * EPOCH,
+            batch_size=8,
+            crop_size=(800, 1600),
+            optimizer=Optimizer(lr=0.005, weight_decay=1e-4, norm_weight_decay=1e-4, momentum=0.9, clip_norm=35.0),
+            augmentation=Augmentation(scale_min=0.8, scale_max=1.5),
+            schedule="step",
+            milestones=(8 * EPOCH, 11 * EPOCH),
+            warmup_steps=500,
+            warmup_factor=1 / 3,
+            freeze_batch_norm=True,
+            frozen_stages=1,
+        ),
+    ),
+    input_size=2048,
+)
+"""Of the authors' `configs/cityscapes/fusetrack.py`."""
+
+PUBLISHED = {"paper": dict.fromkeys(("vpsnet", *VARIANTS), _PUBLISHED)}

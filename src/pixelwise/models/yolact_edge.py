@@ -1,24 +1,24 @@
 """YolactEdge: Liu, Rivera Soto, Xiao, Lee, "YolactEdge: Real-time Instance Segmentation on the Edge", ICRA 2021.
 
-YOLACT for video. Every fifth frame is a key frame, which the whole network sees. In the frames between, the backbone
-stops after C3; the sums P4 and P5 of the feature pyramid are those of the key frame, moved by a flow that a small
-network guesses from the laterals of C3 of both frames, and P3 is made of the frame's own C3 and the moved P4 (section
-III-B). Prototypes, head and losses are YOLACT's.
+YOLACT for video. The whole network runs on every fifth frame, a key frame. On the frames between, the backbone stops
+after C3; the sums P4 and P5 of the feature pyramid are those of the key frame, warped by a flow that a small network
+predicts from the laterals of C3 of both frames, and P3 is made of the frame's own C3 and the warped P4 (section III-B).
+Prototypes, head and losses are YOLACT's.
 
 Differences from the paper, and from the authors' code where it says more:
 - TensorRT with 8-bit numbers (section III-A) is a way to run a trained network, not a part of it; here it computes in
   the precision of its weights.
-- There is no training of the flow on FlyingChairs: it is learned with the rest from pairs of frames, and from their
-  true flow where the data tell it (`cutout-clips` do). So flow, scale, bias and refinement begin as the identity, the
-  key frame's features as they are, where the authors' begin at random. The flow and the features at the resolution of
-  P3, which theirs computes in training alone, are skipped.
-- One step adds up the losses of a pair's later frame, seen partly and seen as a key frame; the authors make a step for
+- The flow is not trained on FlyingChairs: it is trained with the rest on pairs of frames, and on their ground truth
+  flow where the data have it (`cutout-clips` do). So flow, scale, bias and refinement are initialised as the identity,
+  where the authors' begin at random. The flow and the features at the resolution of P3, which theirs computes in
+  training alone, are skipped.
+- One step adds the losses of a pair's later frame as a frame between and as a key frame; the authors make a step for
   each, and one for an image of COCO in between.
 - The key frame of a pair lies two to five frames before the other, as in prediction; in the authors' code after it.
 - The features of P5 are compared after P5's own 3×3 convolution; the authors' code takes that of P3 for them.
 - Backbones whose maps shrink as the flow network's do, which are ResNets, MobileNets and DarkNet. MobileNet V2 has the
   maps of `models.yolact`; the authors take others of strides 16 and 32.
-- The recipe is one for small data on a small machine; the paper's numbers stand beside it.
+- The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ from torch.func import functional_call
 
 from pixelwise.contracts import Augmentation, Recipe, Sizes, Term, Thresholds, flat_arguments
 from pixelwise.errors import DataError, RecipeError
+from pixelwise.losses.detection import training_output
 from pixelwise.models import yolact
-from pixelwise.models.yolact import YOLACT, Comparison, Detections
+from pixelwise.models.yolact import YOLACT, Detections, Predictions
+from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import MobileNetV2Backbone, MobileNetV3Backbone, ResNetBackbone
 from pixelwise.nn.darknet import DarkNetBackbone
 from pixelwise.nn.efficientnet_lite import EfficientNetLiteBackbone
@@ -59,25 +61,25 @@ LEAK = 0.1
 """Slope of the activations of the flow network and the refinement below zero."""
 
 FLOW_WEIGHT = 4.0
-"""Of the loss of the flow, whose distances are fractions of a cell, so that it counts as much as the others."""
+"""Weight of the flow loss, whose distances are fractions of a cell, so that it has the scale of the others."""
 
 Learns = Literal["images", "pairs"]
-"""What is trained.
+"""Parts that are trained.
 
-- `images`: all that YOLACT has, from single images.
-- `pairs`: from a key frame and a later frame of the same clip, all but the backbone and the 1×1 convolutions of the
-  pyramid, which stay as they are: so the cached features of key frames keep their meaning.
+- `images`: all parts of YOLACT, on single images.
+- `pairs`: on a key frame and a later frame of the same clip, all but the backbone and the 1×1 convolutions of the
+  pyramid, which are fixed, so that cached features of key frames stay valid.
 """
 
 
 class Memory(NamedTuple):
-    """What is kept of the last key frame of a clip.
+    """Features of the last key frame of a clip.
 
     Attributes:
         lateral: C3 at the width of the pyramid.
         p4: the pyramid's sum of stride 16, before its 3×3 convolution.
         p5: that of stride 32.
-        age: frames since, the same for all where several clips go side by side.
+        age: frames since, the same for all clips of a batch.
     """
 
     lateral: Float[Tensor, "B D h3 w3"]
@@ -87,71 +89,55 @@ class Memory(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """Features that shall be alike: of P4 and P5 before their 3×3 convolutions, then of both after them.
+    """Features of P4 and P5 to be matched, before their 3×3 convolutions, then after them.
 
     Attributes:
-        transformed: made of the key frame's.
-        wanted: what the whole network gives, without gradient.
+        transformed: from the key frame's features.
+        expected: of the whole network, without gradient.
         flows: of P4 and P5, see FeatureTransform.
     """
 
     transformed: tuple[Float[Tensor, "B D _ _"], ...]
-    wanted: tuple[Float[Tensor, "B D _ _"], ...]
+    expected: tuple[Float[Tensor, "B D _ _"], ...]
     flows: tuple[Float[Tensor, "B 2 _ _"], ...]
 
 
-class Output(NamedTuple):
-    """What is guessed of P anchors with C prototypes; in training from pairs, of each pair's later frame.
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses, of the later frame of each pair.
 
     Attributes:
-        logits: as in YOLACT, like all up to `detections`.
-        deltas: likewise.
-        coefficients: likewise.
-        prototypes: likewise.
-        anchors: likewise.
-        image_sizes: likewise.
-        comparison: likewise.
-        detections: likewise.
-        whole: guesses of the same frames seen as key frames; in training from pairs.
-        matching: see Matching; in training from pairs.
-        memory: for the next frame; in evaluation.
+        partial: as a frame between key frames.
+        whole: as a key frame.
+        matching: see Matching.
     """
 
-    logits: Float[Tensor, "B P K"]
-    deltas: Float[Tensor, "B P 4"]
-    coefficients: Float[Tensor, "B P C"]
-    prototypes: Float[Tensor, "B C h w"]
-    anchors: Float[Tensor, "B P 4"]
-    image_sizes: Int64[Tensor, "B 2"]
-    comparison: Comparison | None
-    detections: tuple[Detections, ...] | None
-    whole: yolact.Output | None
-    matching: Matching | None
-    memory: Memory | None
+    partial: yolact.TrainingOutput
+    whole: yolact.TrainingOutput
+    matching: Matching
 
-    @property
-    def guesses(self) -> yolact.Output:
-        """What YOLACT would give."""
-        return yolact.Output(
-            logits=self.logits,
-            deltas=self.deltas,
-            coefficients=self.coefficients,
-            prototypes=self.prototypes,
-            anchors=self.anchors,
-            image_sizes=self.image_sizes,
-            comparison=self.comparison,
-            detections=self.detections,
-        )
+
+class Output(NamedTuple):
+    """The predictions for the next frame of each clip.
+
+    Attributes:
+        predictions: as in YOLACT.
+        detections: as in YOLACT.
+        memory: for the next frame.
+    """
+
+    predictions: Predictions
+    detections: tuple[Detections, ...]
+    memory: Memory
 
 
 class FeatureTransform(NamedTuple):
-    """How features of the key frame become those of the frame.
+    """Transform from features of the key frame to those of the frame.
 
     Attributes:
-        flow: where to look in the key frame, from the same place to the right and down, in sixteenths of the distance
-            between the centres of the outermost cells.
-        scale: factor on what is found there.
-        bias: what is added to it.
+        flow: displacement in the key frame, right and down, in sixteenths of the distance between the centres of the
+            outermost cells.
+        scale: factor on the features there.
+        bias: added after the factor.
     """
 
     flow: Float[Tensor, "B 2 h w"]
@@ -160,10 +146,10 @@ class FeatureTransform(NamedTuple):
 
 
 class TransformHead(nn.Module):
-    """Guesses a FeatureTransform; begins as the identity.
+    """Predicts a FeatureTransform; initialised as the identity.
 
     Args:
-        width: of the map that it sees.
+        width: channels of its input.
         channels: of the features.
     """
 
@@ -182,7 +168,7 @@ class TransformHead(nn.Module):
 
 
 class FeatFlowNet(nn.Module):
-    """Guesses from two laterals of C3 how P4 and P5 move (figure 3): a small FlowNet (Dosovitskiy et al., 2015).
+    """Predicts the motion of P4 and P5 from two laterals of C3 (figure 3): a small FlowNet (Dosovitskiy et al., 2015).
 
     Args:
         channels: of laterals and features.
@@ -221,7 +207,7 @@ class FeatFlowNet(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Adds to transformed features what the frame's own C3 says; begins by adding nothing.
+    """Refines transformed features by the frame's own C3; initialised to add zero.
 
     Args:
         channels: of the features.
@@ -239,7 +225,7 @@ class Refinement(nn.Module):
         """The features of both levels, from the finer."""
         refined: list[Tensor] = []
         for layer, x in zip(self.layers, features, strict=True):
-            # for P5 the lateral is made smaller twice, as in the authors' code
+            # for P5 the lateral is downsampled twice, as in the authors' code
             lateral = _resized(lateral, (x.shape[2], x.shape[3]))
             refined.append(x + layer(torch.cat([x, lateral], dim=1)))
         return tuple(refined)
@@ -249,23 +235,33 @@ class YolactEdge(YOLACT):
     """A YOLACT that takes the deeper features of most frames from a key frame.
 
     Args:
-        network: whose parts and numbers become this one's; it is not to be used on its own any more.
+        backbone: a ResNet, MobileNet or DarkNet.
+        things: class ids of the things, ascending.
+        detector: see YOLACT.
         flow_width: see FeatFlowNet.
-        key_interval: every so many-th frame of a clip is a key frame; 1 for all.
+        key_interval: every n-th frame of a clip is a key frame; 1 for all.
         learns: see Learns.
 
     Raises:
         RecipeError: a backbone whose maps the flow network's do not fit, or whose first stages cannot run alone.
     """
 
-    def __init__(self, network: YOLACT, *, flow_width: int, key_interval: int, learns: Learns) -> None:
-        super(YOLACT, self).__init__()
-        vars(self).update(vars(network))
-        if not isinstance(self.backbone, _WITH_FIRST_STAGES):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        things: tuple[int, ...],
+        detector: yolact.DetectorArguments,
+        flow_width: int,
+        key_interval: int,
+        learns: Learns,
+    ) -> None:
+        if not isinstance(backbone, _WITH_FIRST_STAGES):
             raise RecipeError(
-                f"{type(self.backbone).__name__}: yolact_edge takes a ResNet, MobileNet, EfficientNet-Lite or DarkNet "
-                "of its own, whose first stages run alone"
+                f"{type(backbone).__name__}: yolact_edge takes a ResNet, MobileNet, EfficientNet-Lite or DarkNet of "
+                "its own, whose first stages run alone"
             )
+        super().__init__(backbone, things=things, detector=detector)
         self.flow_net = FeatFlowNet(self.fpn.channels, width=flow_width)
         self.refinement = Refinement(self.fpn.channels)
         self.key_interval, self.learns = key_interval, learns
@@ -275,7 +271,7 @@ class YolactEdge(YOLACT):
             part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> YolactEdge:
-        """As of any module, but that batch norms of a backbone that does not learn keep their statistics."""
+        """Set the mode; batch norms of a fixed backbone keep their statistics."""
         super().train(mode)
         if self.learns == "pairs":
             self.backbone.eval()
@@ -287,12 +283,12 @@ class YolactEdge(YOLACT):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Memory | None = None,
-    ) -> Output:
-        """The guesses.
+    ) -> Output | TrainingOutput | yolact.TrainingOutput:
+        """The predictions; in training with ground truth the inputs of the losses, of single images or of pairs.
 
         Args:
-            images: in evaluation the next frame of a clip; in training from pairs, with ground truth, key frame and
-                later frame of each clip in turn.
+            images: the next frame of a clip; in training on pairs, with ground truth, key frame and later frame of
+                each clip in turn.
             sizes: see YOLACT, as for the others.
             truth: of each image.
             memory: of the frame before; None begins a clip.
@@ -301,39 +297,41 @@ class YolactEdge(YOLACT):
             DataError: images that are not pairs, or a frame of another size than those before it.
         """
         x, size = zero_beyond(self.normalize(images), sizes), (images.shape[2], images.shape[3])
-        if self.training and truth is not None and self.learns == "pairs":
-            return self._look_at_pairs(x, size, truth)
+        if self.training and truth is not None:
+            if self.learns == "pairs":
+                return self._learn_pairs(x, size, truth)
+            return self.compare(self._pyramid(x), size, truth)
         if memory is None or int(memory.age[0]) + 1 >= self.key_interval:
-            sums, memory = self._see_wholly(x)
+            sums, memory = self._whole_pass(x)
         else:
-            sums, memory = self._see_partly(x, memory), memory._replace(age=memory.age + 1)
-        guesses = self.guess(self.fpn.refine(sums), size, truth)
-        return Output(*guesses, whole=None, matching=None, memory=None if self.training else memory)
+            sums, memory = self._partial_pass(x, memory), memory._replace(age=memory.age + 1)
+        predictions = self.predict(self.fpn.refine(sums), size)
+        return Output(predictions, self.detect(predictions), memory)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
-        """Maps before the sorting: of images as key frames, and of their mirror images as the frames after."""
+        """Maps before detections are sorted, of images as key frames and of their mirror images as the next frames."""
         size = (images.shape[2], images.shape[3])
-        sums, memory = self._see_wholly(self.normalize(images))
-        others = self._see_partly(self.normalize(images.flip(3)), memory)
-        guesses = [self.guess(self.fpn.refine(each), size) for each in (sums, others)]
-        return tuple(map for one in guesses for map in (one.logits, one.deltas, one.prototypes))
+        sums, memory = self._whole_pass(self.normalize(images))
+        others = self._partial_pass(self.normalize(images.flip(3)), memory)
+        both = [self.predict(self.fpn.refine(each), size) for each in (sums, others)]
+        return tuple(map for one in both for map in (one.logits, one.deltas, one.prototypes))
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """YOLACT's losses; from pairs those of the frame seen partly and, named `key_…`, as a key frame, and how far
-        the transformed features are from those of the whole network: 1 - cosine, averaged over cells and maps. Where
-        the ground truth has a flow, also how far the guessed one is from it: their distance in cells, averaged over
-        the cells of which at least half is known.
+    def loss(self, output: Output | TrainingOutput | yolact.TrainingOutput, batch: Batch) -> dict[str, Term]:
+        """YOLACT's losses. On pairs there are those of the later frame between key frames, those of it as a key frame
+        (`key_…`), and the distance of the transformed features from those of the whole network: 1 - cosine, averaged
+        over cells and maps. Where the ground truth has a flow, the endpoint error of the predicted flow is added: in
+        cells, averaged over the cells of which at least half is known.
 
         Raises:
-            DataError: objects without masks.
+            DataError: an output of prediction, or instances without masks.
         """
-        if output.whole is None or output.matching is None:
-            return super().loss(output.guesses, batch)
+        if not isinstance(output, TrainingOutput):
+            return super().loss(training_output(output, yolact.TrainingOutput), batch)
         later = replace(batch, truth=batch.truth[1::2])
-        terms = super().loss(output.guesses, later)
+        terms = super().loss(output.partial, later)
         terms |= {f"key_{name}": term for name, term in super().loss(output.whole, later).items()}
-        pairs = list(zip(output.matching.transformed, output.matching.wanted, strict=True))
-        distances = [1 - F.cosine_similarity(at_least_float32(x), at_least_float32(wanted)) for x, wanted in pairs]
+        pairs = list(zip(output.matching.transformed, output.matching.expected, strict=True))
+        distances = [1 - F.cosine_similarity(at_least_float32(x), at_least_float32(target)) for x, target in pairs]
         total = torch.stack([distance.flatten(1).mean(dim=1) for distance in distances]).sum()
         count = torch.tensor(len(pairs) * len(later.truth), device=total.device)
         terms["matching"] = Term(total, count)
@@ -344,7 +342,7 @@ class YolactEdge(YOLACT):
         self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
     ) -> list[Annotation]:
         """As YOLACT."""
-        return super().decode(output.guesses, sizes, thresholds)
+        return super().decode(yolact.Output(output.predictions, output.detections), sizes, thresholds)
 
     def transform(
         self, lateral: Float[Tensor, "B D h w"], memory: Memory
@@ -360,7 +358,7 @@ class YolactEdge(YOLACT):
     def _transformed(
         self, lateral: Float[Tensor, "B D h w"], memory: Memory, transforms: Sequence[FeatureTransform]
     ) -> tuple[Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"]]:
-        """What `transform` gives, of what the flow network guesses for P4 and P5."""
+        """As `transform`, with given transforms for P4 and P5."""
         with torch.autocast(lateral.device.type, enabled=False):
             p4, p5 = (
                 transformed(features, FeatureTransform(*(at_least_float32(part) for part in transform)))
@@ -370,14 +368,14 @@ class YolactEdge(YOLACT):
         p4, p5 = self.refinement(lateral, (p4, p5))
         return p3, p4, p5
 
-    def _see_wholly(self, x: Float[Tensor, "B 3 H W"]) -> tuple[tuple[Float[Tensor, "B D _ _"], ...], Memory]:
-        """The pyramid's sums, and what is kept of a key frame."""
+    def _whole_pass(self, x: Float[Tensor, "B 3 H W"]) -> tuple[tuple[Float[Tensor, "B D _ _"], ...], Memory]:
+        """The pyramid's sums, and the memory of a key frame."""
         maps = self.backbone(x)
         laterals = self.fpn.widen([maps[level] for level in self.levels])
         sums = self.fpn.add(laterals)
         return sums, Memory(laterals[0], sums[1], sums[2], torch.zeros(len(x), dtype=torch.int64))
 
-    def _see_partly(self, x: Float[Tensor, "B 3 H W"], memory: Memory) -> tuple[Float[Tensor, "B D _ _"], ...]:
+    def _partial_pass(self, x: Float[Tensor, "B 3 H W"], memory: Memory) -> tuple[Float[Tensor, "B D _ _"], ...]:
         """The pyramid's sums, without the backbone's stages beyond C3."""
         lateral = self.fpn.lateral[0](self.backbone.first_maps(x, self.levels[0] + 1)[-1])
         if lateral.shape != memory.lateral.shape:
@@ -388,25 +386,26 @@ class YolactEdge(YOLACT):
             )
         return self.transform(lateral, memory)
 
-    def _look_at_pairs(
+    def _learn_pairs(
         self, x: Float[Tensor, "B 3 H W"], size: tuple[int, int], truth: tuple[Annotation, ...]
-    ) -> Output:
+    ) -> TrainingOutput:
         if len(x) % 2:
             raise DataError(f"{len(x)} images: expected pairs of a key frame and a later frame")
-        sums, seen = self._see_wholly(x)
+        sums, seen = self._whole_pass(x)
         key = Memory(*(part[::2] for part in seen))
-        # as the backbone does not learn, C3 of the later frame need not be computed a second time
+        # the backbone is fixed: C3 of the later frame need not be computed a second time
         lateral = seen.lateral[1::2]
         transforms = self.flow_net(lateral, key.lateral)
         sums, found = tuple(each[1::2] for each in sums), self._transformed(lateral, key, transforms)
-        whole, partial = (self.guess(self.fpn.refine(each), size, truth[1::2]) for each in (sums, found))
+        whole, partial = (self.compare(self.fpn.refine(each), size, truth[1::2]) for each in (sums, found))
         features = [self._matched(each[1:]) for each in (found, sums)]
         flows = tuple(at_least_float32(transform.flow) for transform in transforms)
-        matching = Matching(features[0], tuple(each.detach() for each in features[1]), flows)
-        return Output(*partial, whole=whole, matching=matching, memory=None)
+        return TrainingOutput(
+            partial, whole, Matching(features[0], tuple(each.detach() for each in features[1]), flows)
+        )
 
     def _matched(self, sums: Sequence[Float[Tensor, "B D _ _"]]) -> tuple[Float[Tensor, "B D _ _"], ...]:
-        """P4 and P5 before and after their 3×3 convolutions, which do not learn from it."""
+        """P4 and P5 before and after their 3×3 convolutions, which get no gradient from it."""
         after: list[Tensor] = []
         for x, convolution in zip(sums, list(self.fpn.output)[1:], strict=True):
             weights = {name: weight.detach() for name, weight in convolution.named_parameters()}
@@ -415,7 +414,7 @@ class YolactEdge(YOLACT):
 
 
 def transformed(features: Float[Tensor, "B D h w"], transform: FeatureTransform) -> Float[Tensor, "B D h w"]:
-    """The features where the flow points to, zero beyond the map, times scale plus bias (section III-B)."""
+    """The features warped by the flow, zero beyond the map, times scale plus bias (section III-B)."""
     return warp(features, _in_cells(transform.flow)) * transform.scale + transform.bias
 
 
@@ -426,7 +425,7 @@ def _in_cells(flow: Float[Tensor, "B 2 h w"]) -> Float[Tensor, "B 2 h w"]:
 
 
 def _flow_term(flows: Sequence[Float[Tensor, "B 2 _ _"]], truth: Sequence[Annotation]) -> Term:
-    """How far the flows are from the true ones, summed over the cells of which at least half is known."""
+    """Endpoint error of the flows, summed over the cells of which at least half is known."""
     total = torch.stack([flow.sum() * 0 for flow in flows]).sum()
     count = torch.tensor(0, device=total.device)
     for flow in flows:
@@ -437,9 +436,9 @@ def _flow_term(flows: Sequence[Float[Tensor, "B 2 _ _"]], truth: Sequence[Annota
             size = (found.shape[1], found.shape[2])
             share = F.adaptive_avg_pool2d(known.to(found), size)
             cells = found.new_tensor([size[1] / known.shape[2], size[0] / known.shape[1]])[:, None, None]
-            wanted = F.adaptive_avg_pool2d(one.flow.to(found).nan_to_num(), size) / share.clamp(min=0.5) * cells
+            target = F.adaptive_avg_pool2d(one.flow.to(found).nan_to_num(), size) / share.clamp(min=0.5) * cells
             evaluated = share[0] >= 0.5
-            total = total + torch.linalg.vector_norm(found - wanted, dim=0)[evaluated].sum()
+            total = total + torch.linalg.vector_norm(found - target, dim=0)[evaluated].sum()
             count = count + evaluated.sum()
     return Term(total, count, weight=FLOW_WEIGHT)
 
@@ -472,18 +471,20 @@ def build(
         detector: its fields are arguments of their own; the backbone is a ResNet, MobileNet or DarkNet of
             `nn.backbones.NAMES`.
         flow_width: channels of the flow network's first stage.
-        key_interval: every so many-th frame of a clip is a key frame.
+        key_interval: every n-th frame of a clip is a key frame.
         learns: see Learns.
 
     Raises:
-        RecipeError: parts that do not go together.
+        RecipeError: arguments that do not fit together.
     """
     if key_interval < 1:
         raise RecipeError(f"key_interval {key_interval}: expected at least 1, which makes each frame a key frame")
     if learns not in ("images", "pairs"):
         raise RecipeError(f"learns '{learns}': images or pairs")
-    network = yolact.build(num_classes=num_classes, detector=detector)
-    return YolactEdge(network, flow_width=flow_width, key_interval=key_interval, learns=learns)
+    backbone, things = yolact.network_parts(num_classes, detector)
+    return YolactEdge(
+        backbone, things=things, detector=detector, flow_width=flow_width, key_interval=key_interval, learns=learns
+    )
 
 
 VARIANTS = {
@@ -506,6 +507,7 @@ RECIPE = Recipe(
         ),
     ),
     input_size=320,
+    input_side="square",
     paper={
         "input_size": "550",
         "images.steps": "500,000, each of a frame of YouTube-VIS and an image of COCO",
@@ -532,3 +534,4 @@ RECIPE = Recipe(
     },
 )
 RECIPES: dict[str, Recipe] = {}
+PUBLISHED: dict[str, dict[str, Recipe]] = {}

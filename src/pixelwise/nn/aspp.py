@@ -55,31 +55,32 @@ class ConvNormRelu(nn.Sequential):
 
 
 class ImagePooling(nn.Module):
-    """The mean of the whole map through a 1×1 convolution, spread over the map again."""
+    """Global average pooling and a 1×1 convolution, broadcast over the map."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = ConvNormRelu(in_channels, out_channels, kernel=1)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        """One vector for each image, repeated at every place."""
+        """One vector for each image, repeated at every position."""
         pooled = self.conv(x.mean(dim=(2, 3), keepdim=True))
         return pooled.expand(-1, -1, *x.shape[2:])
 
 
 class ASPP(nn.Module):
-    """One 1×1 and several dilated 3×3 convolutions and image pooling side by side, joined by a 1×1 convolution.
+    """One 1×1 and several dilated 3×3 convolutions and image pooling in parallel, concatenated and projected by a 1×1
+    convolution.
 
     Args:
         in_channels: of the backbone's deepest map.
-        rates: dilations of the 3×3 branches; the paper's 6, 12, 18 belong to output stride 16 and double at 8. None
-            leaves the 1×1 branch and image pooling: the form for mobile networks (Sandler et al., MobileNetV2, 2018,
-            section 6.3).
+        rates: dilations of the 3×3 branches; the paper's 6, 12, 18 belong to output stride 16 and double at 8. Without
+            rates the 1×1 branch and image pooling remain: the form for mobile networks (Sandler et al., MobileNetV2,
+            2018, section 6.3).
         channels: of each branch and of the result.
         separable: factorise the 3×3 branches.
         depthwise_norm: see ConvNormRelu.
-        image_pooling: have the branch of the whole map's mean.
-        dropout: probability after the joining convolution.
+        image_pooling: whether there is the image pooling branch.
+        dropout: probability, after the projection.
 
     Raises:
         RecipeError: a rate below 1.
@@ -110,6 +111,6 @@ class ASPP(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        """Features that see several scales."""
+        """Features of several scales."""
         x = self.project(torch.cat([branch(x) for branch in self.branches], dim=1))
         return F.dropout(x, self.dropout, self.training)

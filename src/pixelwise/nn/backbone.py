@@ -1,4 +1,4 @@
-"""What every backbone promises, and how images are brought to it."""
+"""The interface of all backbones, and the normalisation of images for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """Subtract the mean of the RGB values that a backbone was trained with and divide by their deviation.
+    """Subtract the mean of the RGB values that a backbone was trained with and divide by their standard deviation.
 
     Images are in [0, 1].
     """
@@ -37,11 +37,11 @@ class Backbone(nn.Module):
     """Feature maps of an image, from strides 2 or 4 up to the deepest.
 
     Attributes:
-        strides: pixels of the image for each step in each map, in order of depth.
+        strides: of each map in pixels of the image, in order of depth.
         channels: of each map.
         mean: of the RGB values it was trained with, for `Normalize`.
-        std: their deviation.
-        added: keys of tensors that the weights of a classifier lack; `load_backbone` leaves them as they are.
+        std: their standard deviation.
+        added: keys of tensors that classifier weights lack; `load_backbone` does not change them.
     """
 
     strides: tuple[int, ...]
@@ -59,23 +59,23 @@ class Backbone(nn.Module):
         images: Float[Tensor, "B 3 H W"],  # noqa: ARG002
         count: int,
     ) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """So many first maps, at least one, without the work of the others.
+        """The first `count` maps, at least one; later stages do not run.
 
         Raises:
-            RecipeError: the network runs only as a whole.
+            RecipeError: the network cannot stop at an early stage.
         """
         raise RecipeError(f"{type(self).__name__}: runs only as a whole, not its first {count} stages alone")
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """What computes each map from the one before, the first from the image."""
+        """The modules that compute each map from the one before, the first from the image."""
         raise NotImplementedError
 
     def shorten(self, maps: int) -> None:
-        """Keep so many first maps, and drop the layers beyond."""
+        """Keep the first `maps` maps and drop the later layers."""
         raise NotImplementedError
 
     def deepest(self, stride: int) -> int:
-        """The number of the deepest map of that stride. Raises RecipeError if there is none."""
+        """The index of the deepest map of that stride. Raises RecipeError if there is none."""
         if stride not in self.strides:
             raise RecipeError(f"the backbone has no map of stride {stride}; its strides are {self.strides}")
         return len(self.strides) - 1 - self.strides[::-1].index(stride)

@@ -1,4 +1,4 @@
-"""Image classifiers as feature extractors, kept dense by dilation where a system asks for it.
+"""Image classifiers as feature extractors, dilated where a system needs denser maps.
 
 torchvision's ResNets, MobileNets and VGG-16 keep torchvision's own keys (`conv1.weight`, `features.0.0.weight`),
 without the classifier; timm's networks, EfficientNet-Lite among them, keep timm's.
@@ -29,7 +29,7 @@ DEEP_STEM = "_deep_stem"
 STRIDE_IN_1X1 = "_stride_in_1x1"
 """Suffix of the ResNets of He et al.'s Caffe release: blocks are strided in their first convolution, not in the 3×3."""
 DARKNET = "darknet53"
-"""Of our own layout, see `nn.darknet`; timm's has its prefix."""
+"""Our own layout, see `nn.darknet`; timm's has its prefix."""
 NAMES = (
     *RESNETS,
     *(f"{name}{DEEP_STEM}" for name in RESNETS[2:]),
@@ -44,7 +44,7 @@ NAMES = (
     "vgg16_bn",
 )
 BOTTLENECK_RESNETS = tuple(name for name in NAMES if name.startswith(RESNETS[2:]))
-"""Those whose blocks have three convolutions, and whose last stage has three blocks."""
+"""ResNets whose blocks have three convolutions and whose last stage has three blocks."""
 TIMM = "timm/"
 """Prefix of timm's names."""
 _OTHER_FILES = "copy it again, or make a backbone of weights of torchvision's or timm's with pixelwise import"
@@ -102,7 +102,7 @@ class ResNetBackbone(Backbone):
         self.channels = tuple(_last_channels(layer) for layer in layers)
 
     def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The maps after so many first stages."""
+        """The maps after the first `count` stages."""
         x = self.relu(self.bn1(self.conv1(images)))
         if self.deep_stem:
             x = self.relu(self.bn2(self.conv2(x)))
@@ -121,7 +121,7 @@ class ResNetBackbone(Backbone):
         return ((self.conv1, self.bn1, *deep, first), *((layer,) for layer in others))
 
     def shorten(self, maps: int) -> None:
-        """Keep so many first stages."""
+        """Keep the first `maps` stages."""
         for number in range(maps, len(self.strides)):
             delattr(self, f"layer{number + 1}")
         self.strides, self.channels = self.strides[:maps], self.channels[:maps]
@@ -131,11 +131,11 @@ class ResNetBackbone(Backbone):
 
 
 class _Sequence(Backbone):
-    """A network that is one sequence of blocks, with the maps that some of them make.
+    """A network that is one sequence of blocks; some of them output the maps.
 
     Args:
         blocks: the sequence; kept under `features`.
-        ends: numbers of the blocks whose results are the maps.
+        ends: indices of the blocks whose outputs are the maps.
     """
 
     def __init__(self, blocks: nn.Sequential, ends: Sequence[int]) -> None:
@@ -160,7 +160,7 @@ class _Sequence(Backbone):
         return tuple(tuple(blocks[start : end + 1]) for start, end in zip(starts, self.ends, strict=True))
 
     def shorten(self, maps: int) -> None:
-        """Keep the blocks of so many first maps."""
+        """Keep the blocks of the first `maps` maps."""
         self.ends = self.ends[:maps]
         self.features = self.features[: self.ends[-1] + 1]
         self.strides, self.channels = self.strides[:maps], self.channels[:maps]
@@ -173,7 +173,7 @@ class MobileNetV2Backbone(_Sequence):
         network: torchvision's MobileNet V2.
         output_stride: 8, 16 or 32.
         first_block: see FirstBlock.
-        classifier_layer: go on to the 1×1 convolution of 1280 channels, the classifier's input, as smp does.
+        classifier_layer: include the 1×1 convolution of 1280 channels before the classifier, as smp does.
     """
 
     def __init__(
@@ -194,8 +194,8 @@ class MobileNetV2Backbone(_Sequence):
 class MobileNetV3Backbone(_Sequence):
     """Howard et al., Searching for MobileNetV3 (2019), up to the last 1×1 convolution before the pooling.
 
-    The maps before the deepest are those of the first, strided block of each stage, as torchvision's segmentation
-    models take them; the dilated blocks are those of stride 32 alone where `output_stride` is 16.
+    The maps before the deepest are those of the first, strided block of each stage, as in torchvision's segmentation
+    models; only the blocks of stride 32 are dilated where `output_stride` is 16.
 
     Args:
         network: torchvision's MobileNet V3.
@@ -208,7 +208,7 @@ class MobileNetV3Backbone(_Sequence):
     ) -> None:
         blocks = list(network.features)
         strided = [0, *(index for index in range(1, len(blocks)) if _is_strided(blocks[index]))]
-        # a map after each strided block, and one at the end; the last strided block only begins what ends there
+        # a map after each strided block but the last, and one at the end
         super().__init__(network.features, (*strided[:-1], len(blocks) - 1))
         groups = [blocks[start:stop] for start, stop in zip(strided, (*strided[1:], len(blocks)), strict=True)]
         strides = tuple(2 ** (number + 1) for number in range(len(groups)))
@@ -223,7 +223,7 @@ class VGGBackbone(_Sequence):
         network: torchvision's VGG.
         first_padding: of the first convolution; FCN's release has 100.
         ceil_mode: round the sizes of pooled maps up, as Caffe does.
-        fully_convolutional: go on to the two hidden layers of the classifier as convolutions of 7×7 and 1×1 (Long et
+        fully_convolutional: include the two hidden layers of the classifier as convolutions of 7×7 and 1×1 (Long et
             al., FCN, section 3.1), each with ReLU and dropout; the deepest map is then theirs. Their weights have the
             classifier's keys.
         last_pooling: without it the deepest map is that of the last convolution, of stride 16, as in Fast R-CNN.
@@ -262,7 +262,7 @@ class VGGBackbone(_Sequence):
             )
 
     def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The maps after each pooling, the last one through the classifier's layers where they are kept."""
+        """The maps after each pooling, the last one after the classifier's layers where they are included."""
         maps = super().first_maps(images, count)
         if self.classifier is None or count < len(self.ends):
             return maps
@@ -274,7 +274,7 @@ class VGGBackbone(_Sequence):
         return stages if self.classifier is None else (*stages[:-1], (*stages[-1], self.classifier))
 
     def shorten(self, maps: int) -> None:
-        """Keep the layers of so many first maps."""
+        """Keep the layers of the first `maps` maps."""
         if maps < len(self.ends):
             self.classifier = None
         super().shorten(maps)
@@ -306,7 +306,7 @@ class TimmBackbone(Backbone):
         """The maps that timm lists, channels first. Raises RecipeError for a size that the network does not take."""
         try:
             maps = self.network(images)
-        except AssertionError as error:  # how timm's windowed transformers say it
+        except AssertionError as error:  # raised by timm's windowed transformers
             raise RecipeError(
                 f"backbone '{TIMM}{self.name}': it does not take images of {images.shape[2]}×{images.shape[3]} pixels "
                 f"({error})"
@@ -314,7 +314,7 @@ class TimmBackbone(Backbone):
         return tuple(x.permute(0, 3, 1, 2) if self.channels_last else x for x in maps)
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """The children of the network, each with the map that it ends or helps to.
+        """The children of the network, grouped by the map that they compute.
 
         Raises:
             RecipeError: timm computes the maps inside larger parts.
@@ -334,11 +334,11 @@ class TimmBackbone(Backbone):
             if name in names and len(stages) < len(self.strides):
                 stages.append([])
         if len(stages) != len(self.strides):
-            raise RecipeError(f"timm does not say where the stages of {self.name} end")
+            raise RecipeError(f"timm does not tell where the stages of {self.name} end")
         return stages
 
     def shorten(self, maps: int) -> None:
-        """Let timm build the network for so many first maps."""
+        """Rebuild the network for the first `maps` maps."""
         self.network = _timm_features(self.name, self.output_stride, maps=maps)
         self.strides, self.channels = self.strides[:maps], self.channels[:maps]
 
@@ -356,7 +356,7 @@ def build_backbone(
         name: one of NAMES, or `timm/` and a name of timm's (which may be skipped where the name is not one of ours).
         output_stride: of the deepest map: 8, 16 or 32.
         multi_grid: factors on the dilation of a ResNet's last stage, None for 1; other networks have none.
-        first_block: see FirstBlock; without meaning for timm's networks, which timm dilates.
+        first_block: see FirstBlock; ignored for timm's networks, which timm dilates.
 
     Raises:
         RecipeError: an unknown name or stride, or a network that cannot have that stride.
@@ -402,15 +402,16 @@ def load_backbone(
 
     Args:
         backbone: what `build_backbone(name)` made.
-        name: its name, for the download and the message.
+        name: its name, for the download and messages.
         source: a safetensors file with torchvision's or timm's keys, or `torchvision` or `timm` for their own download,
             or the tensors themselves.
 
     Returns:
-        how many tensors were loaded; those of the classifier are skipped.
+        number of loaded tensors; those of the classifier are skipped.
 
     Raises:
-        CheckpointError: unreadable, or keys or shapes are not those of the backbone; names the first that differ.
+        CheckpointError: the file is unreadable, or keys or shapes are not those of the backbone; it names the first
+            that differ.
     """
     if isinstance(source, Mapping):
         weights, place = source, "the tensors given"
@@ -418,14 +419,14 @@ def load_backbone(
         weights, place = _downloaded(name, source), source
     else:
         weights, place = read_tensors(source, advice=_OTHER_FILES), str(source)
-    wanted = backbone.state_dict()
+    expected = backbone.state_dict()
     weights = backbone_weights(backbone, weights)
-    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
+    missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
     missing = [key for key in missing if key not in backbone.added]
-    wrong = [key for key in weights if weights[key].shape != wanted[key].shape]
+    wrong = [key for key in weights if weights[key].shape != expected[key].shape]
     if missing or wrong:
         first = ", ".join(f"no '{key}'" for key in missing[:3]) or ", ".join(
-            f"'{key}' is {tuple(weights[key].shape)}, not {tuple(wanted[key].shape)}" for key in wrong[:3]
+            f"'{key}' is {tuple(weights[key].shape)}, not {tuple(expected[key].shape)}" for key in wrong[:3]
         )
         owner = "timm" if isinstance(backbone, TimmBackbone | EfficientNetLiteBackbone) else "torchvision"
         raise CheckpointError(f"{place}: not the weights of {owner}'s {name}: {first}")
@@ -434,24 +435,24 @@ def load_backbone(
 
 
 def backbone_weights(backbone: Backbone, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a classifier's tensors that the backbone has, under its keys.
+    """Select the tensors of a classifier that the backbone has, under its keys.
 
-    Files written before batch norm counted its batches lack the counter, which nothing here reads. A linear layer that
-    the backbone holds as a convolution is unfolded.
+    Old files lack batch norm's counter of batches, which is not needed. A linear layer that is a convolution in the
+    backbone is reshaped.
     """
-    # timm's maps come from a network whose leading sequences are taken apart: `network.stages_0.` was `stages.0.`
+    # timm's feature extractor flattens leading sequences: `network.stages_0.` was `stages.0.`
     stored = {key.replace(".", "_", 1): tensor for key, tensor in weights.items()} | dict(weights)
     found: dict[str, Tensor] = {}
-    for key, wanted in backbone.state_dict().items():
+    for key, expected in backbone.state_dict().items():
         tensor = stored.get(key, stored.get(key.removeprefix("network.")))
         if tensor is not None:
-            unfolds = wanted.ndim == 4 and tensor.ndim == 2 and tensor.numel() == wanted.numel()
-            found[key] = tensor.reshape(wanted.shape) if unfolds else tensor
+            reshapes = expected.ndim == 4 and tensor.ndim == 2 and tensor.numel() == expected.numel()
+            found[key] = tensor.reshape(expected.shape) if reshapes else tensor
     return found
 
 
 def freeze_stages(backbone: Backbone, count: int) -> None:
-    """Stop the gradients of the first stages and put them into evaluation mode; call again after `train()`.
+    """Stop the gradients of the first stages and set them to evaluation mode; call again after `train()`.
 
     Raises:
         RecipeError: the backbone has fewer stages.
@@ -464,7 +465,7 @@ def freeze_stages(backbone: Backbone, count: int) -> None:
 
 
 def freeze_batch_norm(network: nn.Module) -> None:
-    """Put every batch norm into evaluation mode and stop its gradients; call again after `train()`."""
+    """Set every batch norm to evaluation mode and stop its gradients; call again after `train()`."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -473,7 +474,7 @@ def freeze_batch_norm(network: nn.Module) -> None:
 
 
 def _widen_input(layer: nn.Module, channels: int) -> None:
-    """Let the first block of a ResNet's stage take so many channels."""
+    """Set the input channels of the first block of a ResNet's stage."""
     block = layer[0]  # pyright: ignore[reportIndexIssue]
     for holder, name in ((block, "conv1"), (block.downsample, "0")):
         old = getattr(holder, name)
@@ -491,7 +492,7 @@ def _last_channels(stage: nn.Module) -> int:
 
 
 def _timm_name(name: str) -> str:
-    """A name of timm's without its prefix. Raises RecipeError if timm has none such."""
+    """timm's name without our prefix. Raises RecipeError if timm has no such network."""
     import timm
 
     bare = name.removeprefix(TIMM)

@@ -1,5 +1,6 @@
 """CaffeNet: the network of Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
-Networks", NIPS 2012, as Caffe's reference model has it, whose pooling comes before the local normalisation."""
+Networks", NIPS 2012, in the form of Caffe's reference model, whose pooling comes before the local normalisation.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ from pixelwise.nn.backbone import Backbone
 class CaffeNetBackbone(Backbone):
     """The maps after the first two poolings, the fourth and fifth convolution, and the last pooling.
 
-    Crops of 227×227 pixels have 6×6 cells in the last.
+    A crop of 227×227 pixels gives 6×6 cells in the last.
 
     Args:
-        is_padded: half a window lies around the map before the first convolution and the first two poolings, so that
-            a map of stride 16 has a cell for each 16 pixels, as in Fast R-CNN's release; the classifier has no such.
+        is_padded: pad by half a window before the first convolution and the first two poolings, so that a map of stride
+            16 has a cell for each 16 pixels, as in Fast R-CNN's release; the classifier has no such padding.
         last_pooling: without it the deepest map is that of the fifth convolution, of stride 16.
     """
 
@@ -50,7 +51,7 @@ class CaffeNetBackbone(Backbone):
             self.shorten(4)
 
     def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """So many of the maps, the first ones."""
+        """The first `count` maps."""
         x = images
         maps: list[Tensor] = []
         for index, layer in enumerate(self.layers[: self.ends[count - 1] + 1]):
@@ -66,7 +67,7 @@ class CaffeNetBackbone(Backbone):
         return tuple(tuple(layers[start : end + 1]) for start, end in zip(starts, self.ends, strict=True))
 
     def shorten(self, maps: int) -> None:
-        """Keep the layers of so many first maps."""
+        """Keep the layers of the first `maps` maps."""
         self.ends = self.ends[:maps]
         self.layers = self.layers[: self.ends[-1] + 1]
         self.strides, self.channels = self.strides[:maps], self.channels[:maps]

@@ -1,4 +1,4 @@
-"""A convolution with what usually follows it, one that halves, one of each channel alone, and group norm."""
+"""A convolution with norm and activation, a strided and a depthwise convolution, and group norm for any width."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixelwise.ops.depthwise_convolution import depthwise_convolution
 def convolution(
     in_channels: int, out_channels: int, kernel: int = 3, *, has_norm: bool = False, has_activation: bool = False
 ) -> nn.Sequential:
-    """A convolution that keeps the size, then batch norm and ReLU where they are asked for; biased without batch norm.
+    """A convolution that keeps the size, with optional batch norm and ReLU; it has a bias without batch norm.
 
     Args:
         in_channels: of the input.
@@ -34,8 +34,8 @@ def convolution(
 class StridedConv2d(nn.Conv2d):
     """A 3×3 convolution with stride 2, as `nn.Conv2d`, also over maps that are one pixel wide.
 
-    For these the CPU's kernel of half precision leaves a part of the weight's gradient unwritten: whatever stood in the
-    memory, now and then NaN. A stride along the height alone gives the same map, and a whole gradient.
+    For these the CPU's kernel of half precision leaves a part of the weight's gradient uninitialised, sometimes NaN. A
+    stride along the height alone gives the same map and a right gradient.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -73,7 +73,7 @@ class DepthwiseConv2d(nn.Conv2d):
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group norm with 32 groups as in the paper, or with as many as divide the channels, each of several channels.
 
-    A group of one channel would take away what a narrow layer says of the whole image. Source: Wu, He, "Group
+    A group of one channel would remove the mean of the whole image from a narrow layer. Source: Wu, He, "Group
     Normalization", ECCV 2018, section 4.1.
     """
     groups = math.gcd(32, channels)

@@ -17,7 +17,8 @@ LEAK = 0.1
 
 
 class DarkNetBackbone(Backbone):
-    """Five stages, each a strided convolution and residual blocks of 1×1 and 3×3; RGB in [0, 1] as it is.
+    """Five stages, each a strided convolution and residual blocks of 1×1 and 3×3; takes RGB in [0, 1] without
+    normalisation.
 
     The parts of a stage have the keys that YOLACT's release gives them (`layers.0.1.conv1.0.weight`).
     """
@@ -38,7 +39,7 @@ class DarkNetBackbone(Backbone):
         )
 
     def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
-        """The maps after so many first stages."""
+        """The maps after the first `count` stages."""
         x = self.stem(images)
         maps: list[Tensor] = []
         for layer in islice(self.layers, count):
@@ -52,7 +53,7 @@ class DarkNetBackbone(Backbone):
         return ((self.stem, first), *((layer,) for layer in others))
 
     def shorten(self, maps: int) -> None:
-        """Keep so many first stages."""
+        """Keep the first `maps` stages."""
         self.layers = self.layers[:maps]
         self.strides, self.channels = self.strides[:maps], self.channels[:maps]
 

@@ -16,11 +16,11 @@ from pixelwise.ops.deformable_convolution import convolve_deformed
 
 
 class DeformableConv2d(nn.Module):
-    """A convolution whose taps are moved, and weighted, by what another convolution sees at the same place.
+    """A convolution whose taps another convolution at the same position displaces and weights.
 
-    Each tap reads bilinearly at its place plus an offset in pixels of the map, times a factor in (0, 1) if it is
-    modulated. Both come from a convolution that begins at zero, so that a new layer is an ordinary convolution, times a
-    half if it is modulated.
+    Each tap samples bilinearly at its position plus an offset in pixels of the map, times a factor in (0, 1) if it is
+    modulated. Both come from a convolution that is initialised as zero, so that a new layer is an ordinary convolution,
+    times one half if it is modulated.
 
     Args:
         in_channels: of the map.
@@ -28,7 +28,7 @@ class DeformableConv2d(nn.Module):
         kernel: side, odd.
         stride: of both convolutions.
         is_modulated: whether taps have factors (version 2), or offsets alone (version 1).
-        has_bias: whether a constant is added.
+        has_bias: whether a bias is added.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DeformableConv2d(nn.Module):
         bound = 1 / math.sqrt(in_channels * self.taps)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if has_bias else None
-        # of each tap the offset down and to the right, then of each tap the factor before the sigmoid
+        # the offsets down and to the right of each tap, then the logit of the factor of each tap
         values = (3 if is_modulated else 2) * self.taps
         moving = nn.Conv2d(in_channels, values, kernel, stride=stride, padding=self.padding)
         for parameter in moving.parameters():
@@ -58,8 +58,8 @@ class DeformableConv2d(nn.Module):
             self.conv_offset = moving
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """The convolution at the moved places."""
-        # the operator takes all its tensors in one precision, which autocast would mix
+        """The convolution at the displaced positions."""
+        # the operator needs all tensors in one precision, which autocast would mix
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.weight.dtype)
             moved = (self.conv_offset_mask if self.is_modulated else self.conv_offset)(x)
@@ -81,7 +81,7 @@ def deform(backbone: ResNetBackbone, *, interval: int = 1, is_modulated: bool = 
         has_bias: likewise; YOLACT++ has one beside the batch norm, UPSNet none.
 
     Raises:
-        RecipeError: the blocks are others.
+        RecipeError: other blocks than bottlenecks, or dilated ones.
     """
     for number in (2, 3, 4):
         for index, block in enumerate(getattr(backbone, f"layer{number}")):

@@ -1,4 +1,4 @@
-"""What systems share that score the classes of every pixel."""
+"""The shared part of systems that predict a class for every pixel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixelwise.types import Annotation
 
 
 class DenseSystem(nn.Module):
-    """A semantic system: its output has `logits`, which are enlarged to the image and whose largest is the class.
+    """A semantic system: its output has `logits`, which are enlarged to the image; the class is their argmax.
 
     Args:
         backbone: of the system, or None for a system without pretrained parts.
@@ -24,8 +24,8 @@ class DenseSystem(nn.Module):
         num_classes: channels of its logits.
 
     Attributes:
-        normalize: of the images, as the backbone wants them.
-        auxiliary: a classifier that is trained alone, or None; a system that has one sets it.
+        normalize: normalises images for the backbone.
+        auxiliary: a classifier that is used in training alone, or None; a system that has one sets it.
         score_layers: names of the layers with a channel for each class.
         pixel_loss: `fit` gives it the stage's settings.
     """
@@ -52,7 +52,7 @@ class DenseSystem(nn.Module):
         return tuple(ClassRows(name, tuple(range(self.num_classes))) for name in self.score_layers)
 
     def decode(self, output: Any, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:  # noqa: ARG002
-        """The likeliest class of each pixel of the original image, and its probability."""
+        """The most probable class of each pixel of the original image, and its probability."""
         annotations: list[Annotation] = []
         for logits, size in zip(output.logits, sizes.original, strict=True):
             semantic, confidence = argmax_resized(logits, size, align_corners=self.traits.align_corners)

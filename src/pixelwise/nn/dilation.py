@@ -1,4 +1,4 @@
-"""Keeping a classifier's maps dense: strides beyond a limit become 1, and what follows is dilated instead.
+"""Dilate a classifier to keep its maps dense: strides beyond a limit become 1, and later layers are dilated.
 
 Source: Chen et al., DeepLab v3 (2017), section 3. Published networks differ in how they treat the block whose stride is
 undone; see FirstBlock.
@@ -16,9 +16,10 @@ from pixelwise.errors import RecipeError
 FirstBlock = Literal["previous", "full"]
 """Dilation of the formerly strided block of a dilated stage.
 
-`previous`: that of the stage before, so that every place of the strided network is kept: the original DeepLab code and
-torchvision; where strides are 2 this is the "half" of CSAIL's code too. `full`: the stage's own: PSPNet's authors,
-semseg, smp, and torchvision's MobileNet V3."""
+`previous`: that of the stage before, so that the outputs at the strided network's positions are unchanged: the original
+DeepLab code and torchvision; where strides are 2 this is the "half" of CSAIL's code too. `full`: the stage's own:
+PSPNet's authors, semseg, smp, and torchvision's MobileNet V3.
+"""
 
 
 def dilate_stages(
@@ -33,10 +34,10 @@ def dilate_stages(
 
     Args:
         stages: each a sequence of blocks whose first may be strided.
-        strides: what each stage has in the classifier.
+        strides: of each stage in the classifier.
         output_stride: the largest stride to keep.
         first_block: see FirstBlock.
-        grids: for the stage of that number (from 1), factors on its blocks' dilations if it is dilated.
+        grids: for a stage, by its number from 1, factors on its blocks' dilations if it is dilated.
     """
     previous = 1
     for number, (stage, stride) in enumerate(zip(stages, strides, strict=True), start=1):

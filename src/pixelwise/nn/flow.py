@@ -1,8 +1,8 @@
-"""Optical flow: where each pixel of one frame is found in another.
+"""Optical flow: the position of each pixel of one frame in another.
 
 All kinds take two frames and give the flow from the first to the second, in pixels, right and down, so that
-`ops.warp.warp(reference, flow)` looks like the target. None of them learns here: a network on top of one kind of flow
-is to be trained anew, or at least refined, for another.
+`ops.warp.warp(reference, flow)` approximates the target. None of them is trained here. Train or fine-tune a network
+again before it uses another kind of flow.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from pixelwise.files.tensors import read_tensors
 NAMES = ("dis", "raft_small", "raft_large", "zero")
 
 SMALLEST_SIDES = {"dis": 16, "raft": 128}
-"""In pixels; smaller frames are continued by their outermost pixels."""
+"""Smallest side in pixels; smaller frames are padded by their outermost pixels."""
 
 
 class OpticalFlow(Protocol):
-    """A module that finds the flow; `build_flow` makes one."""
+    """A module that estimates the flow; `build_flow` makes one."""
 
     def __call__(
         self, target: Float[Tensor, "B 3 H W"], reference: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, "B 2 H W"]:
-        """Where in the reference each pixel of the target is: its distance to the right and down, in pixels.
+        """Displacement from each pixel of the target to the reference, right and down, in pixels.
 
         Args:
             target: RGB in [0, 1].
-            reference: the like.
+            reference: likewise.
         """
         ...
 
 
 class ZeroFlow(nn.Module):
-    """Nothing moves: for ablation."""
+    """A flow of zero, for ablation."""
 
     def forward(
         self,
@@ -54,7 +54,7 @@ class ZeroFlow(nn.Module):
 
 
 class DISFlow(nn.Module):
-    """Dense inverse search, as OpenCV has it ("medium"): no weights, no GPU.
+    """Dense inverse search in OpenCV's "medium" preset, without weights and GPU.
 
     Source: Kroeger, Timofte, Dai, Van Gool, "Fast Optical Flow using Dense Inverse Search", ECCV 2016. Computed from
     grey values of 8 bits, on the CPU and outside of autograd.
@@ -91,7 +91,7 @@ class RAFTFlow(nn.Module):
         name: `raft_small` or `raft_large`.
 
     Attributes:
-        has_weights: stored with the weights, so that random ones are never taken for a flow.
+        has_weights: whether weights were loaded; stored with them, so that random weights are refused.
     """
 
     has_weights: Tensor
@@ -103,7 +103,7 @@ class RAFTFlow(nn.Module):
         self.register_buffer("has_weights", torch.tensor(False))
 
     def train(self, mode: bool = True) -> RAFTFlow:  # noqa: ARG002
-        """Stays in evaluation mode, as its batch norms are not to learn."""
+        """Stay in evaluation mode: its batch norms are fixed."""
         return super().train(False)
 
     @torch.no_grad()
@@ -130,10 +130,10 @@ class RAFTFlow(nn.Module):
 
 
 def build_flow(name: str) -> nn.Module:
-    """The kind of that name: `dis`, `raft_small`, `raft_large` (without weights yet) or `zero`.
+    """Build the flow of that name: `dis`, `raft_small`, `raft_large` (without weights) or `zero`.
 
     Raises:
-        RecipeError: there is none of that name.
+        RecipeError: unknown name.
     """
     if name in ("raft_small", "raft_large"):
         return RAFTFlow(name)
@@ -147,11 +147,10 @@ def load_flow(flow: RAFTFlow, source: Path | Literal["torchvision"]) -> None:
 
     Args:
         flow: to be filled.
-        source: a safetensors file with torchvision's keys, or `torchvision` for its own download or what is left of an
-            earlier one.
+        source: a safetensors file with torchvision's keys, or `torchvision` for its own download or cache.
 
     Raises:
-        CheckpointError: unreadable, cannot be fetched, or another network's.
+        CheckpointError: unreadable, not downloadable, or another network's weights.
     """
     if isinstance(source, Path):
         weights = read_tensors(source)
@@ -165,9 +164,9 @@ def load_flow(flow: RAFTFlow, source: Path | Literal["torchvision"]) -> None:
     try:
         flow.network.load_state_dict(weights)
     except RuntimeError:
-        wanted = flow.network.state_dict()
-        strange = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
-        strange += [key for key in weights if key not in wanted]
+        expected = flow.network.state_dict()
+        strange = [key for key in expected if key not in weights or weights[key].shape != expected[key].shape]
+        strange += [key for key in weights if key not in expected]
         raise CheckpointError(
             f"{source}: not the weights of torchvision's {flow.name}: {', '.join(strange[:3])} differ"
         ) from None

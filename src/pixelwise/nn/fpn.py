@@ -1,4 +1,4 @@
-"""Feature pyramid network: maps of one width at several strides, each with what the deeper ones know.
+"""Feature pyramid network: maps of one width at several strides, each combined with the deeper ones.
 
 Source: Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, section 3.
 """
@@ -16,8 +16,9 @@ from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.convolution import StridedConv2d, convolution
 
 Extra = Literal["none", "pool", "convolutions"]
-"""What follows the deepest level: nothing; its every second pixel (P6 of Mask R-CNN); or levels that 3×3 convolutions
-of stride 2 make one from the other, without activation (P6 and P7 of YOLACT)."""
+"""Extra levels after the deepest: none; every second pixel of it (P6 of Mask R-CNN); or levels by successive 3×3
+convolutions of stride 2 without activation (P6 and P7 of YOLACT).
+"""
 
 
 class FPN(nn.Module):
@@ -26,14 +27,14 @@ class FPN(nn.Module):
     Args:
         in_channels: of each map, from the finest.
         channels: of each level.
-        upsampling: how a deeper sum is brought to the exact size of the one above: `nearest`, or `bilinear` as in
+        upsampling: how a deeper sum is enlarged to the size of the next finer one: `nearest`, or `bilinear` as in
             YOLACT.
         has_norm: batch norm after every convolution, which then has no bias, as in torchvision's second version.
         has_activation: ReLU after the 3×3 convolutions, as in YOLACT.
         extra: see Extra.
-        extra_levels: how many.
-        global_context: add to every cell of the deepest sum what a linear layer makes of the mean of the deepest map,
-            as UPSNet does on COCO.
+        extra_levels: their number.
+        global_context: add a linear projection of the mean of the deepest map to every cell of the deepest sum, as
+            UPSNet does on COCO.
 
     Attributes:
         channels: of each level.
@@ -109,5 +110,5 @@ class FPN(nn.Module):
 
 
 def pyramid_maps(backbone: Backbone, strides: Sequence[int] = (4, 8, 16, 32)) -> tuple[int, ...]:
-    """The numbers of the backbone's deepest maps of the strides. Raises RecipeError if it has none of one of them."""
+    """The indices of the backbone's deepest maps of the strides. Raises RecipeError if one is missing."""
     return tuple(backbone.deepest(stride) for stride in strides)

@@ -1,4 +1,4 @@
-"""From features to scores."""
+"""Heads that map features to logits."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from torch import nn
 
 
 class FCNHead(nn.Sequential):
-    """A 3×3 convolution with batch norm and ReLU, dropout, and a 1×1 convolution to the scores.
+    """A 3×3 convolution with batch norm and ReLU, dropout, and a 1×1 convolution to the logits.
 
     The auxiliary classifier of PSPNet (section 3.3), and the whole head of torchvision's FCN.
 
     Args:
         in_channels: of the features.
-        num_classes: channels of the scores.
+        num_classes: channels of the logits.
         channels: between the two convolutions; a quarter of `in_channels` if not given.
         dropout: probability.
         dropout_of_channels: drop whole channels, not single values.

@@ -1,4 +1,4 @@
-"""Linear machines that are solved exactly, not learned step by step: SVMs with mined negatives, logistic regressors."""
+"""Linear models that are solved exactly: SVMs with hard negative mining, logistic regressions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 
 class MinedSVM:
-    """A linear SVM of one class, whose negatives are searched for image by image.
+    """A linear SVM of one class with hard negatives mined image by image.
 
     Hariharan et al., "Simultaneous Detection and Segmentation", ECCV 2014, section 3.3, with the numbers of the
-    authors' code: hinge loss, liblinear. Negatives that the machine is sure of are neither added nor kept.
+    authors' code: hinge loss, liblinear. Easy negatives, beyond the margin, are neither added nor kept.
 
     Attributes:
         positives: one row each.
         weight: of the features; None before the first fit.
-        bias: of the machine.
+        bias: of the SVM.
     """
 
     COST: float = 1e-3
@@ -39,30 +39,30 @@ class MinedSVM:
         self._added = 0
 
     def margins(self, features: np.ndarray) -> np.ndarray:
-        """Of rows of features; 0 before the first fit."""
+        """Margins of rows of features; 0 before the first fit."""
         if self.weight is None:
             return np.zeros(len(features))
         return features @ self.weight + self.bias
 
     def mine(self, image: int, features: np.ndarray, rows: Sequence[int]) -> None:
-        """Add the hard ones of the negatives of an image, and fit if there is no machine yet or enough is new.
+        """Add the hard negatives of an image; fit before any other fit, or once enough new ones are added.
 
         Args:
-            image: number of the image; a negative is added once.
+            image: index of the image; a negative is added once.
             features: of its regions.
-            rows: numbers of the regions that are negatives.
+            rows: indices of the regions that are negatives.
         """
         chosen = np.asarray(rows, dtype=np.int64)
         hard = chosen[self.margins(features[chosen]) >= self.MINE_ABOVE]
         for row in hard.tolist():
             if (image, row) not in self._negatives:
-                self._negatives[image, row] = features[row].copy()  # not a view that keeps the others
+                self._negatives[image, row] = features[row].copy()  # a copy, so that the others can be freed
                 self._added += 1
         if self.weight is None or self._added > self.REFIT_AFTER:
             self.fit()
 
     def fit(self) -> None:
-        """Solve for what there is; nothing happens without positives or without negatives."""
+        """Solve on the present examples; do nothing without positives or without negatives."""
         from sklearn.svm import LinearSVC
 
         if not self.positives or not self._negatives:
@@ -90,7 +90,7 @@ def fit_logistic(x: Float[Tensor, "N D"], y: Float[Tensor, "N K"], *, penalty: f
     """The weights of K logistic regressions that minimise mean log-loss plus half the penalty times squared weights.
 
     Args:
-        x: the last column is the constant, whose weight is not penalised.
+        x: the last column is the constant 1, whose weight is not penalised.
         y: 0 or 1.
         penalty: of the squared weights.
     """
@@ -100,7 +100,7 @@ def fit_logistic(x: Float[Tensor, "N D"], y: Float[Tensor, "N K"], *, penalty: f
     def closure() -> Tensor:
         solver.zero_grad()
         loss = F.binary_cross_entropy_with_logits(x @ weight.T, y, reduction="sum") / len(x)
-        # the constant's weight keeps a thousandth of it, so that cells which are always one have a prediction
+        # the intercept has a thousandth of the penalty, so that cells that are always 1 have a finite solution
         loss = loss + 0.5 * penalty * (weight[:, :-1].square().sum() + 1e-3 * weight[:, -1].square().sum())
         loss.backward()
         return loss

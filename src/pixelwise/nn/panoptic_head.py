@@ -1,8 +1,8 @@
-"""The panoptic head, which has no parameters: semantic scores and masks of objects become one score for each segment.
+"""The panoptic head, which has no parameters: combines semantic logits and instance masks to one logit per segment.
 
-A class of stuff has its semantic score. An object has, inside its box, the semantic score of its class plus its mask,
-enlarged to the box, and zero (not minus infinity) everywhere else. What is unknown has the largest score of a thing
-class minus the largest semantic score of an object: it wins where the pixels show a thing that no object stands for.
+A class of stuff has its semantic logit. An instance has, inside its box, the semantic logit of its class plus its mask
+logit, enlarged to the box, and zero (not minus infinity) everywhere else. "Unknown" has the largest logit of a thing
+class minus the largest semantic logit of an instance: it wins where pixels show a thing that no instance covers.
 
 Source: Xiong et al., "UPSNet: A Unified Panoptic Segmentation Network", CVPR 2019, sections 3.1 and 3.2.
 """
@@ -24,24 +24,24 @@ from pixelwise.ops.resize import enlarge_rows, first_zero
 from pixelwise.types import Masks, Panoptic
 
 IGNORED = -1
-"""Stands in the targets where nobody evaluates."""
+"""Target of pixels that are ignored."""
 
 LARGEST_COVERAGE = 0.3
-"""An object of which a larger part is hidden by better ones of its class is skipped (section 3.2)."""
+"""An instance is skipped if a larger fraction of it is covered by higher-scoring ones of its class (section 3.2)."""
 
 STUFF_MAJORITY = 0.5
-"""An object becomes stuff where so many of its pixels are of one class of stuff, more than of any other class."""
+"""Fraction of an instance's pixels in one class of stuff from which it becomes stuff, if no other class has more."""
 
 SLAB_BYTES = 8 * 2**20
-"""How much of the enlarged scores is held at once."""
+"""Bytes of the enlarged logits that are held at once."""
 
 
 class Places(NamedTuple):
-    """Where objects have their terms, in cells; x1 y1 x2 y2, x2 y2 exclusive. The second lie within the first.
+    """Boxes of the instances' terms in cells; x1 y1 x2 y2, x2 y2 exclusive.
 
     Attributes:
-        semantic: of the semantic scores, inside the map.
-        mask: whole corners between which the masks are enlarged; may leave the map.
+        semantic: of the semantic logits, inside the map.
+        mask: integer corners between which the masks are enlarged; may exceed the map.
     """
 
     semantic: Int64[Tensor, "N 4"]
@@ -49,8 +49,8 @@ class Places(NamedTuple):
 
 
 def places_of(boxes: Float[Tensor, "N 4"], size: tuple[int, int], *, stride: float = 1.0) -> Places:
-    """The cells of boxes as the public code takes them: from the cell of the first pixel to that of the last; semantic
-    scores to where the last one is rounded to, masks to where its fraction is cut off.
+    """The cells of boxes as in the public code: from the cell of the first pixel to that of the last, which is rounded
+    for semantic logits and rounded down for masks.
 
     Args:
         boxes: in pixels, x2 y2 exclusive.
@@ -76,19 +76,19 @@ def panoptic_logits(
     stride: float = 1.0,
     has_unknown: bool = True,
 ) -> Float[Tensor, "S h w"]:
-    """The scores of all segments of one image, to learn from: N×h×w of them, which is why answers are found otherwise.
+    """The logits of all segments of one image, for training: N×h×w of them, too many for prediction.
 
     Args:
-        semantic: scores of the classes, in the order of their ids.
-        boxes: of the objects, in pixels.
+        semantic: logits of the classes, in the order of their ids.
+        boxes: of the instances, in pixels.
         labels: their classes, things.
-        masks: of their classes, before the sigmoid.
+        masks: logits, of their classes.
         things: class ids of things; the others are stuff.
         stride: pixels for each cell of `semantic`.
-        has_unknown: whether there is a score for what is unknown.
+        has_unknown: whether there is a channel for unknown pixels.
 
     Returns:
-        the classes of stuff in the order of their ids, then the objects, then what is unknown.
+        the classes of stuff in the order of their ids, then the instances, then "unknown".
     """
     semantic, masks = at_least_float32(semantic), at_least_float32(masks)
     height, width = semantic.shape[1:]
@@ -123,22 +123,22 @@ def panoptic_targets(
     size: tuple[int, int],
     has_unknown: bool = True,
 ) -> Int64[Tensor, "h w"]:
-    """The place of each cell's segment among `panoptic_logits`, read at the cell's first pixel as the public code does.
+    """The channel of each cell's segment in `panoptic_logits`, taken at the cell's first pixel as in the public code.
 
-    Pixels of things without a mask (objects that were skipped, crowds) are unknown, or IGNORED if nothing is.
+    Pixels of things without a mask (skipped instances, crowds) are unknown, or IGNORED without that channel.
 
     Args:
-        semantic: true class of each pixel; what is no class id is IGNORED.
-        masks: of the objects.
+        semantic: ground truth class of each pixel; other values than class ids are IGNORED.
+        masks: of the instances.
         num_classes: of the label set.
         things: class ids of things.
         stride: pixels for each cell.
-        size: height and width of the scores; what lies beyond the ground truth is IGNORED.
+        size: height and width of the logits; cells beyond the ground truth are IGNORED.
         has_unknown: see `panoptic_logits`.
     """
     stuff = [number for number in range(num_classes) if number not in things]
     unknown = len(stuff) + len(masks) if has_unknown else IGNORED
-    # by class id, and last what is none
+    # by class id; the last is ignored
     places = torch.full((num_classes + 1,), unknown, device=semantic.device)
     places[stuff] = torch.arange(len(stuff), device=semantic.device)
     places[-1] = IGNORED
@@ -163,15 +163,15 @@ def uncovered(
     *,
     largest_coverage: float = LARGEST_COVERAGE,
 ) -> Int64[Tensor, " R"]:
-    """The numbers of the objects that the panoptic head takes: those with pixels, of which better ones of the same
-    class cover no more than a part (section 3.2).
+    """The indices of the instances that the panoptic head takes: those with pixels of which higher-scoring ones of the
+    same class cover at most a fraction (section 3.2).
 
     Args:
-        boxes: best first, in pixels of the image.
+        boxes: highest score first, in pixels of the image.
         labels: their classes.
-        masks: before the sigmoid; the pixels above zero are the object's.
+        masks: logits; the pixels above zero are the instance's.
         size: height and width of the image.
-        largest_coverage: of an object's pixels.
+        largest_coverage: fraction of an instance's pixels.
     """
     corners = places_of(boxes, size).mask.tolist()
     kept: list[int] = []
@@ -217,31 +217,31 @@ def panoptic_segments(
     has_unknown: bool = True,
     numbers: Int64[Tensor, " N"] | None = None,
 ) -> Panoptic:
-    """The segments of one image: the top of `panoptic_logits` at the image's size, slab of rows by slab of rows.
+    """The segments of one image: the argmax of `panoptic_logits` at the image's size, computed by slabs of rows.
 
-    After it an object whose pixels' likeliest classes are mostly one class of stuff becomes that stuff, and stuff with
-    too few pixels becomes void, as what is unknown.
+    Afterwards an instance whose pixels are mostly predicted as one class of stuff becomes that stuff. Stuff with too
+    few pixels and unknown pixels become void.
 
     Args:
-        semantic: scores of the classes.
-        boxes: of the objects that `uncovered` gave, best first, in pixels of the image.
+        semantic: logits of the classes.
+        boxes: of the instances that `uncovered` returned, highest score first, in pixels of the image.
         labels: their classes.
-        masks: before the sigmoid.
+        masks: logits.
         scores: in [0, 1].
         size: height and width of the image.
         things: class ids of things.
-        covered: pixels of the image that the scores cover, see `ops.resize.enlarge_rows`.
-        smallest_stuff: pixels.
+        covered: pixels of the image that the logits cover, see `ops.resize.enlarge_rows`.
+        smallest_stuff: smallest area of a class of stuff, in pixels.
         has_unknown: see `panoptic_logits`.
-        numbers: of the objects' tracks, by which their segments are called; else they are counted, best first.
+        numbers: of the instances' tracks, which give their segment ids; else they are counted, highest score first.
 
     Returns:
-        only segments that have pixels. The score of stuff is the mean probability of its class among all classes.
+        segments with pixels alone. The score of stuff is the mean probability of its class among all classes.
     """
     classes, count = len(semantic), len(boxes)
     slabs = _Slabs(at_least_float32(semantic), boxes, labels, at_least_float32(masks), size, tuple(things), covered)
     codes = torch.empty(size, dtype=torch.int32, device=semantic.device)
-    # of the pixels of stuff, and of each object by their likeliest class
+    # pixels of stuff, and of each instance, by their predicted class
     areas = torch.zeros(count + 1, classes, dtype=torch.int64, device=semantic.device)
     sums = torch.zeros(count + 1, classes, dtype=torch.float64, device=semantic.device)
     rows = max(1, SLAB_BYTES // (4 * classes * size[1]))
@@ -262,7 +262,7 @@ def panoptic_segments(
     table[classes + 1 + (names.stuff_of >= 0).nonzero().flatten()] = table[1 + turned]
     for start in range(0, size[0], rows):
         codes[start : start + rows] = table[codes[start : start + rows].long()]
-    # of the stuff, the pixels of its own and those of objects that became it
+    # pixels of the stuff, its own and those of instances that became it
     own_area, own_sum = areas[0, stuff], sums[0, stuff]
     for number in (names.stuff_of >= 0).nonzero().flatten().tolist():
         same = stuff == names.stuff_of[number]
@@ -278,7 +278,7 @@ def panoptic_segments(
 
 
 class _Slabs:
-    """The panoptic head of one image, some rows at a time; codes are 0 for void, 1 + class of stuff, then objects."""
+    """The panoptic head of one image, some rows at a time; codes are 0 for void, 1 + class of stuff, then instances."""
 
     def __init__(
         self,
@@ -300,8 +300,9 @@ class _Slabs:
     def rows(
         self, start: int, stop: int, *, has_unknown: bool
     ) -> tuple[Int32[Tensor, "h W"], Int64[Tensor, " P"], Int64[Tensor, " P"], Float[Tensor, " P"]]:
-        """The codes of rows start…stop-1, and of the pixels that are not void: 0 for stuff or 1 + number of the object,
-        then of stuff its class and probability, of objects the likeliest class and its probability."""
+        """The codes of rows start…stop-1. For the pixels that are not void also 0 for stuff or 1 + index of the
+        instance, the class (of instances the most probable one) and its probability.
+        """
         slab = enlarge_rows(self.semantic, start, stop, self.size, covered=self.covered)
         value, codes = self._stuff(slab)
         most = self._objects(slab, start, stop, value, codes)
@@ -314,12 +315,14 @@ class _Slabs:
         owner = (codes - len(self.semantic)).clamp_(min=0).long()
         is_stuff = (codes > 0) & (owner == 0)
         label = torch.where(is_stuff, codes - 1, likeliest)
-        own = slab.gather(0, label[None].clamp(min=0))[0] * probability  # of the likeliest class its exponential is 1
+        own = (
+            slab.gather(0, label[None].clamp(min=0))[0] * probability
+        )  # the exponential of the most probable class is 1
         seen = codes > 0
         return codes, owner[seen], label[seen], own[seen]
 
     def _stuff(self, slab: Float[Tensor, "K h W"]) -> tuple[Float[Tensor, "h W"], Int32[Tensor, "h W"]]:
-        """The largest score of stuff, and its code; without stuff minus infinity, and void."""
+        """The largest logit of stuff and its code; without stuff minus infinity and void."""
         if not len(self.stuff):
             return torch.full_like(slab[0], -torch.inf), torch.zeros_like(slab[0], dtype=torch.int32)
         scores = slab.index_select(0, self.stuff)
@@ -334,11 +337,11 @@ class _Slabs:
         value: Float[Tensor, "h W"],
         codes: Int32[Tensor, "h W"],
     ) -> Float[Tensor, "h W"]:
-        """Let the objects win the pixels where their scores are larger; gives their largest semantic term."""
+        """Write the instances into the pixels where their logits are larger; return their largest semantic term."""
         if not self.labels:
             return torch.zeros_like(value)
         most = torch.full_like(value, -torch.inf)
-        outside = torch.full_like(codes, len(self.labels))  # of so many objects a pixel lies outside
+        outside = torch.full_like(codes, len(self.labels))  # number of instances outside whose box a pixel lies
         first = len(self.semantic) + 1
         slab_box = (0, start, self.size[1], stop)
         for number, (label, box, corners) in enumerate(zip(self.labels, self.boxes, self.corners, strict=True)):
@@ -357,7 +360,7 @@ class _Slabs:
             value[region] = torch.where(wins, total, value[region])
             codes[region].masked_fill_(wins, first + number)
             outside[region] -= 1
-        # the zero that an object has outside its box beats what is negative
+        # the zero that an instance has outside its box exceeds negative logits
         is_outside = outside > 0
         most = torch.where(is_outside, most.clamp(min=0), most)
         pending = is_outside & (value < 0)
@@ -376,12 +379,12 @@ class _Slabs:
 
 
 class _Names(NamedTuple):
-    """What is left after the majority and the smallest area.
+    """The segments that remain after the majority and the smallest area.
 
     Attributes:
         stuff: classes with a segment, ascending.
-        objects: numbers of those with a segment, best first.
-        stuff_of: for each object the class of stuff that it became, or -1.
+        objects: indices of the instances with a segment, highest score first.
+        stuff_of: for each instance the class of stuff that it became, or -1.
     """
 
     stuff: Int64[Tensor, " S"]

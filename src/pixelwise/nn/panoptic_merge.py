@@ -1,7 +1,7 @@
-"""The heuristic that makes one panoptic map of a semantic map and of objects, which know nothing of each other.
+"""The heuristic that merges independent semantic and instance predictions to one panoptic map.
 
-Objects are laid down from the highest-scoring on, each where nothing lies yet, unless most of it is hidden; what is
-left takes its class of stuff, where enough of that is left.
+Instances are pasted in order of descending score, each on free pixels alone, and skipped if too much of them is
+covered. The remaining pixels take their class of stuff if enough of that class is left.
 
 Source: Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4.1, and "Panoptic Feature Pyramid Networks", CVPR
 2019, section 3, whose thresholds are the defaults (as in detectron2).
@@ -24,7 +24,7 @@ LARGEST_OVERLAP = 0.5
 SMALLEST_STUFF = 64 * 64
 
 SLAB_PIXELS = 2**20
-"""How many pixels are counted at once."""
+"""Pixels that are counted at once."""
 
 
 def merge_segments(
@@ -41,30 +41,30 @@ def merge_segments(
     """The panoptic map of an image.
 
     Args:
-        semantic: class of each pixel; classes of things, and what is no class id, are no stuff.
+        semantic: class of each pixel; classes of things and values that are no class ids become void.
         instances: of things, with masks and scores; crowds are skipped.
         num_classes: of the label set.
         things: class ids of things.
         confidence: probability of the class of each pixel; the score of stuff is its mean, or 1 without it.
-        score_threshold: an object has at least this score.
-        largest_overlap: an object is skipped if more of its area, as a fraction, is hidden by surer ones.
-        smallest_stuff: pixels, below which a class of stuff becomes void.
+        score_threshold: lowest score of an instance.
+        largest_overlap: an instance is skipped if a larger fraction of its area is covered by higher-scoring ones.
+        smallest_stuff: smallest area of a class of stuff, in pixels; less becomes void.
 
     Returns:
-        stuff, then objects from the highest-scoring on; only segments that have pixels.
+        stuff, then instances by descending score; segments with pixels alone.
 
     Raises:
-        DataError: the objects have no masks or no scores, or are of another size.
+        DataError: the instances have no masks or no scores, or another size.
     """
     masks, scores = instances.masks, instances.scores
     if masks is None or scores is None:
-        raise DataError("objects to merge have masks and scores; these have not")
+        raise DataError("instances to merge need masks and scores; these have none")
     size = (semantic.shape[0], semantic.shape[1])
     if masks.size != size:
-        raise DataError(f"a semantic map of {size[0]}×{size[1]}, objects of {masks.size[0]}×{masks.size[1]}")
+        raise DataError(f"a semantic map of {size[0]}×{size[1]}, instances of {masks.size[0]}×{masks.size[1]}")
     is_thing = torch.zeros(num_classes, dtype=torch.bool, device=semantic.device)
     is_thing[list(things)] = True
-    # 0 for void, 1 + class of stuff, then the objects that were laid down
+    # 0 for void, 1 + class of stuff, then the pasted instances
     codes = torch.zeros(size, dtype=torch.int32, device=semantic.device)
     laid: list[int] = []
     for number in scores.argsort(descending=True, stable=True).tolist():
@@ -101,11 +101,11 @@ def merge_segments(
 def _lay_stuff(
     semantic: Tensor, codes: Int32[Tensor, "H W"], is_thing: Tensor, confidence: Float[Tensor, "H W"] | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Write 1 + class where `codes` is 0 and the class is stuff; gives each class's pixels and sum of confidence."""
+    """Write 1 + class where `codes` is 0 and the class is stuff; return each class's pixels and sum of confidence."""
     classes = len(is_thing)
     areas = torch.zeros(classes, dtype=torch.int64, device=codes.device)
     sums = None if confidence is None else torch.zeros(classes, dtype=torch.float64, device=codes.device)
-    is_stuff = torch.cat([~is_thing, is_thing.new_zeros(1)])  # and last what is no class
+    is_stuff = torch.cat([~is_thing, is_thing.new_zeros(1)])  # the last is no class
     for rows in _slabs((codes.shape[0], codes.shape[1])):
         labels = semantic[rows].long()
         labels = torch.where((labels >= 0) & (labels < classes), labels, classes)

@@ -1,4 +1,4 @@
-"""Pyramid pooling: means of a map over grids of several sizes, enlarged again and joined with the map.
+"""Pyramid pooling: means of a map over grids of several sizes, enlarged again and concatenated with the map.
 
 Source: Zhao, Shi, Qi, Wang, Jia, "Pyramid Scene Parsing Network", CVPR 2017, section 3.2 and figure 3.
 """
@@ -19,18 +19,19 @@ Pooling = Literal["average", "max"]
 
 
 class PyramidPooling(nn.Module):
-    """The map and its poolings, side by side.
+    """The map and its poolings, concatenated.
 
     Args:
         in_channels: of the map.
-        bins: cells along each side of each grid; they tile the map, and share a row where its size does not divide.
-        pooling: what a cell takes of its pixels.
+        bins: cells along each side of each grid; they tile the map, and neighbours share a row where its size is not
+            divisible.
+        pooling: average or maximum of the pixels of a cell.
         reduced_channels: of each pooled grid after its 1×1 convolution; None skips the convolutions ("DR" in
             table 1).
         align_corners: how the grids are enlarged.
-        norm_of_one_bin: whether the grid of one cell has batch norm, to which a batch of one image gives nothing to
-            average; without, its convolution has a bias.
-        map_first: whether the map stands before its poolings in the result.
+        norm_of_one_bin: whether the grid of one cell has batch norm, which cannot train on a batch of one image;
+            without, its convolution has a bias.
+        map_first: whether the map comes before its poolings in the result.
 
     Attributes:
         out_channels: of the result.

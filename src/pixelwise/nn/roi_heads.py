@@ -1,4 +1,4 @@
-"""Heads that look at one box of a feature map at a time: pooling, classes and boxes, masks.
+"""Heads that run on boxes of a feature map: pooling, classes and boxes, masks.
 
 Sources: Girshick, "Fast R-CNN", ICCV 2015; He et al., "Mask R-CNN", ICCV 2017, section 3; for the choice of a level
 Lin et al., FPN, CVPR 2017, equation 1.
@@ -36,20 +36,21 @@ Pooling = Literal["align", "pool"]
 """RoIAlign, or RoIPool of Fast R-CNN, which rounds boxes to cells (the ablation of Mask R-CNN, table 2c and d)."""
 
 CANONICAL_SIZE = 224
-"""Side in pixels of a box that is pooled from stride 16: that of ImageNet's images."""
+"""Side in pixels of a box that is pooled from stride 16, the size of ImageNet's images."""
 
 
 class RoIPooling(nn.Module):
-    """Features of a fixed size from the inside of each box, of the level that suits its size.
+    """Pool features of a fixed size from the inside of each box, on the level that fits its size.
 
-    RoIAlign and RoIPool are torchvision's; where nothing learns, on the CPU, RoIAlign is that of `ops.roi_align`.
+    RoIAlign and RoIPool are torchvision's; on the CPU without gradients RoIAlign is that of `ops.roi_align`.
 
     Args:
-        strides: of the levels, from the finest, each twice the one before; with one level all boxes take it.
+        strides: of the levels, from the finest, each twice the one before; with one level all boxes are pooled from it.
         size: side of the result in cells.
         kind: see Pooling.
         sampling_ratio: RoIAlign's samples along each side of a cell; 0 takes as many as the cell has pixels.
-        is_aligned: pixels' centres lie at half coordinates, as in detectron2; otherwise half a pixel is lost.
+        is_aligned: pixels' centres lie at half coordinates, as in detectron2; otherwise boxes are shifted by half a
+            pixel.
         inclusive_boxes: boxes are pooled from x1 y1 to x2 - 1, y2 - 1, as in codes whose x2 and y2 are the last pixels
             and whose boxes are x2 - x1 + 1 wide (UPSNet's).
     """
@@ -93,11 +94,11 @@ class RoIPooling(nn.Module):
         return result
 
     def levels_of(self, boxes: Float[Tensor, "R 4"]) -> Int64[Tensor, " R"]:
-        """The number of the level of each box: ⌊4 + log2(√area / 224)⌋, where stride 2^k is level k."""
+        """The index of the level of each box: ⌊4 + log2(√area / 224)⌋, where stride 2^k is level k."""
         finest = self.strides[0].bit_length() - 1
-        # what torchvision adds against rounding: a box of exactly 112 pixels belongs to the coarser level
-        wanted = (4 + torch.log2(box_areas(boxes).sqrt() / CANONICAL_SIZE) + 1e-6).floor()
-        return (wanted.clamp(finest, finest + len(self.strides) - 1) - finest).long()
+        # torchvision's constant against rounding: a box of exactly 112 pixels belongs to the coarser level
+        levels = (4 + torch.log2(box_areas(boxes).sqrt() / CANONICAL_SIZE) + 1e-6).floor()
+        return (levels.clamp(finest, finest + len(self.strides) - 1) - finest).long()
 
     def _pool(self, x: Float[Tensor, "B C h w"], rois: Float[Tensor, "R 5"], stride: int) -> Float[Tensor, "R C s s"]:
         x = at_least_float32(x)
@@ -112,7 +113,7 @@ class RoIPooling(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """From the features of a box to one vector: convolutions, then fully connected layers, each with ReLU.
+    """Maps the features of a box to one vector: convolutions, then fully connected layers, each with ReLU.
 
     Args:
         in_channels: of the features.
@@ -156,7 +157,7 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """From the vector of a box to the scores of its classes and, for each class, its box.
+    """Predicts class logits and, for each class, box deltas from the vector of a box.
 
     Args:
         in_channels: length of the vector.
@@ -172,15 +173,15 @@ class BoxPredictor(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "R D"]) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R K 4"]]:
-        """The scores before the softmax, background first, and the coded box of each thing."""
+        """The logits, background first, and the box deltas of each thing."""
         logits, deltas = at_least_float32(self.classes(x)), at_least_float32(self.deltas(x))
         return logits, deltas.unflatten(1, (-1, 4))
 
 
 class MaskHead(nn.Module):
-    """From the features of a box to the mask of one class, twice as fine (section 3, figure 4).
+    """Predicts the mask of one class from the features of a box, at twice their resolution (section 3, figure 4).
 
-    The last layer is a 1×1 convolution for each class; only that of the class asked for is computed.
+    The last layer is a 1×1 convolution for each class; only that of the given class is computed.
 
     Args:
         in_channels: of the features.
@@ -208,14 +209,14 @@ class MaskHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "R C s s"], channels: Int64[Tensor, " R"]) -> Float[Tensor, "R s2 s2"]:
-        """The mask before the sigmoid.
+        """The mask logits.
 
         Args:
             x: features of each box.
-            channels: the class of each, from 1 on, as `ops.thing_channels` counts.
+            channels: the class of each, from 1 on, see `ops.thing_channels`.
         """
-        # a transposed convolution of stride 2 gives each cell four of its own: as a product of matrices it takes half
-        # the time, and only the masks, not their features, need to be put in order
+        # a transposed convolution of stride 2 maps each cell to four: as a matrix product it takes half the time, and
+        # only the masks, not their features, must be reordered
         x = self.convolutions(x).permute(0, 2, 3, 1)
         count, height, width = x.shape[:3]
         cells = self.enlargement.weight.permute(2, 3, 1, 0).flatten(0, 2)
@@ -230,13 +231,13 @@ class MaskHead(nn.Module):
 
 
 class RoISamples(NamedTuple):
-    """Boxes that the heads learn from, of each image, positives first.
+    """Sampled boxes that the heads are trained on, of each image, positives first.
 
     Attributes:
-        boxes: proposals, and the true boxes themselves.
+        boxes: proposals and ground truth boxes.
         channels: class of each, 0 for background.
-        objects: for the positives, which of the image's instances each stands for.
-        targets: for the positives, the coded true box.
+        objects: index of the matched instance of each positive.
+        targets: regression targets of the positives.
     """
 
     boxes: tuple[Float[Tensor, "S 4"], ...]
@@ -256,16 +257,16 @@ def sample_rois(
     positive_overlap: float = 0.5,
     weights: Sequence[float] = RCNN_WEIGHTS,
 ) -> RoISamples:
-    """Proposals to learn from, drawn with torch's generator; background inside a crowd is not drawn.
+    """Sample proposals to train on, with torch's generator; background inside a crowd is not sampled.
 
     Args:
-        proposals: of each image; the true boxes are added, so that there are positives from the first step on.
-        truth: the objects of each image, with the crowds, which are no targets.
+        proposals: of each image; ground truth boxes are added, so that there are positives from the first step on.
+        truth: the instances of each image, with the crowds, which are no targets.
         channels: class of each of them, from 1 on.
-        samples: of each image.
-        positive_fraction: of the samples, at most.
-        positive_overlap: smallest IoU of a box that stands for an object; all others are background.
-        weights: of the boxes' coding.
+        samples: number per image.
+        positive_fraction: largest fraction of positives.
+        positive_overlap: smallest IoU of a positive; all others are background.
+        weights: of the box encoding.
     """
     drawn: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for image_proposals, instances, classes in zip(proposals, truth, channels, strict=True):
@@ -290,7 +291,7 @@ def sample_rois(
 
 
 class Detections(NamedTuple):
-    """What was found in one image, best first.
+    """The detections in one image, highest score first.
 
     Attributes:
         boxes: inside the image.
@@ -317,20 +318,20 @@ def select_detections(
     weights: Sequence[float] = RCNN_WEIGHTS,
     across_classes: bool = False,
 ) -> Detections:
-    """The objects of one image: every class of every proposal is a candidate, and within a class the best suppress.
+    """Select the detections of one image: every class of every proposal is a candidate, followed by NMS in each class.
 
     Args:
         logits: background first.
-        deltas: the box of each class.
-        proposals: to which the deltas refer.
+        deltas: for each class.
+        proposals: references of the deltas.
         size: valid height and width of the image.
-        score_threshold: a candidate's probability is greater.
-        nms_threshold: IoU from which the better candidate of a class suppresses the other.
-        max_detections: of all classes together.
+        score_threshold: candidates have a greater probability.
+        nms_threshold: IoU from which a candidate suppresses one of its class with a lower score.
+        max_detections: over all classes.
         smallest_side: of a box in pixels.
-        least_side: pixels that stay of a box beyond the border, see `ops.boxes.clip_boxes`.
-        weights: of the boxes' coding.
-        across_classes: let the best suppress those of all classes.
+        least_side: smallest side of a clipped box, see `ops.boxes.clip_boxes`.
+        weights: of the box encoding.
+        across_classes: run one NMS over all classes.
     """
     probabilities = logits.softmax(dim=1)[:, 1:]
     proposal, channel = (probabilities > score_threshold).nonzero(as_tuple=True)

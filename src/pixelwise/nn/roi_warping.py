@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 ROIS_AT_ONCE = 64
-"""How many boxes are sampled before they are pooled: bounds the memory of the samples where no gradient is kept."""
+"""Boxes that are sampled at a time before pooling, which bounds memory where no gradient is kept."""
 
 
 def warp_rois(
@@ -28,10 +28,10 @@ def warp_rois(
     samples: int = 2,
     round_corners: bool = True,
 ) -> Float[Tensor, "R C size size"]:
-    """Read every box at `size · samples` bilinear samples a side and keep the largest of each `samples` × `samples`.
+    """Sample every box bilinearly at `size · samples` positions a side, then max-pool by `samples` × `samples`.
 
-    The samples lie at the corners of their bins, `start + p · bin` for p = 0, 1, …, not at the centres. What lies more
-    than half a cell outside the map is zero; within that half cell the border's value is read.
+    The samples lie at the corners of their bins, `start + p · bin` for p = 0, 1, …, not at the centres. Samples more
+    than half a cell outside the map are zero; within that half cell they take the border's value.
 
     Args:
         features: one map for each image.
@@ -39,15 +39,15 @@ def warp_rois(
         image_index: the image of each box.
         stride: pixels of the image for each cell.
         size: height and width of the result.
-        samples: of each bin and side; 1 samples directly to `size`, as the first release did in its second phase.
-        round_corners: bring the corners to whole cells first, as the authors' code does; their gradients pass the
-            rounding as if it were not there.
+        samples: along each side of a bin; 1 samples directly to `size`, as the first release did in its second phase.
+        round_corners: round the corners to whole cells first, as the authors' code does; gradients pass straight
+            through the rounding.
 
     Returns:
-        float32 (float64 where the features are), of one row for each box.
+        float32 (float64 where the features are), one row for each box.
     """
     if features.dtype != torch.float64:
-        features = features.float()  # bfloat16 cannot tell the places of neighbouring samples apart
+        features = features.float()  # bfloat16 does not resolve the positions of neighbouring samples
     cells = boxes.to(features.dtype) / stride
     if round_corners:
         cells = cells + ((cells + 0.5).floor() - cells).detach()
@@ -81,7 +81,7 @@ def _warp(
 def _weights(
     start: Float[Tensor, " R"], end: Float[Tensor, " R"], samples: int, cells: int
 ) -> Float[Tensor, "R samples cells"]:
-    """What each cell along a side of the map gives to each sample.
+    """Weight of each cell along a side of the map in each sample.
 
     A sample at a cell's centre has the gradient towards the next cell.
     """
@@ -112,7 +112,7 @@ _limit: Callable[[Tensor, float], Tensor] = _LimitedGradient.apply  # pyright: i
 
 
 def limit_gradient(x: Float[Tensor, "*S"], limit: float) -> Float[Tensor, "*S"]:
-    """The same values; each element of their gradient is brought into [-limit, limit].
+    """Return the same values; clamp each element of their gradient to [-limit, limit].
 
     MNC's authors do so with 1/512 where the gradient of warped features enters the regressed boxes.
     """

@@ -1,4 +1,4 @@
-"""Region proposal network: where in an image objects may be, whatever they are.
+"""Region proposal network: class-agnostic proposals of boxes.
 
 Source: Ren, He, Girshick, Sun, "Faster R-CNN", NIPS 2015, section 3; on
 pyramids Lin et al., FPN, CVPR 2017, section 4.1.
@@ -30,12 +30,12 @@ from pixelwise.types import Instances
 
 
 class Proposals(NamedTuple):
-    """What may be objects, of each image, best first, without gradients.
+    """Proposals of each image, highest score first, without gradients.
 
     Attributes:
         boxes: inside the image.
-        scores: probability of an object.
-        places: of each one's anchor among all of them, level by level.
+        scores: objectness probabilities.
+        places: index of each proposal's anchor among all anchors, level by level.
     """
 
     boxes: tuple[Float[Tensor, "N 4"], ...]
@@ -44,13 +44,13 @@ class Proposals(NamedTuple):
 
 
 class AnchorSamples(NamedTuple):
-    """What is trained on, of each image.
+    """Inputs of the RPN's losses, of each image.
 
     Attributes:
         logits: of the sampled anchors, positives first.
         is_object: whether each is positive.
         deltas: predicted for the positives.
-        targets: their coded truth.
+        targets: their regression targets.
     """
 
     logits: tuple[Float[Tensor, " S"], ...]
@@ -60,12 +60,12 @@ class AnchorSamples(NamedTuple):
 
 
 class RPNPredictions(NamedTuple):
-    """The head's answer for each level.
+    """Predictions of the head for each level.
 
     Attributes:
-        logits: of an object, anchor by anchor in the order of `ops.anchors.grid_anchors`.
-        deltas: the anchors' boxes, coded.
-        anchors: of all images alike.
+        logits: objectness, in the order of `ops.anchors.grid_anchors`.
+        deltas: of the anchors.
+        anchors: the same for all images.
     """
 
     logits: tuple[Float[Tensor, "B _"], ...]
@@ -74,25 +74,29 @@ class RPNPredictions(NamedTuple):
 
 
 class RPN(nn.Module):
-    """One small head over all levels, and what is made of its predictions.
+    """One small head for all levels, its proposals, and the sampling of anchors for training.
 
     Args:
         in_channels: of every level.
-        base_anchors: of each level, see `ops.anchors.base_anchors`; as many for each cell on every level.
-        strides: of each level in pixels; None takes the image's sides over the map's, rounded down, as torchvision
+        base_anchors: of each level, see `ops.anchors.base_anchors`; the same number on every level.
+        strides: of each level in pixels; None divides the image's sides by the map's, rounded down, as torchvision
             does, which differs where the padded image is no multiple of a stride.
         anchor_offset: of the anchors' centres in their cells, see `ops.anchors.grid_anchors`.
         channels: of the hidden convolutions; those of the levels if not given.
         convolutions: 3×3 ones before the two 1×1; two in torchvision's second version.
-        top: proposals of each level that go into the suppression, in training and otherwise.
-        kept: proposals of each image that come out of it, in training and otherwise.
-        nms_threshold: overlap from which, within a level, the better one suppresses the other.
+        pre_nms_topk: proposals of each level before NMS, in training and otherwise.
+        post_nms_topk: proposals of each image after NMS, in training and otherwise.
+        nms_threshold: IoU from which a proposal suppresses one of its level with a lower score.
         smallest_side: of a proposal in pixels.
-        least_side: pixels that stay of a proposal beyond the border, see `ops.boxes.clip_boxes`.
-        samples: anchors of each image that are trained on.
-        positive_fraction: of the samples, at most.
-        positive_overlap: smallest IoU of an anchor that stands for an object; the best for each object always do.
-        negative_overlap: smallest IoU that is not background.
+        least_side: smallest side of a clipped proposal, see `ops.boxes.clip_boxes`.
+        samples: anchors per image that are trained on.
+        positive_fraction: largest fraction of positives.
+        positive_overlap: smallest IoU of a positive anchor; the anchors of largest IoU with an instance are always
+            positive.
+        negative_overlap: IoU below which an anchor is background.
+        allowed_border: pixels by which an anchor that is trained on may cross the border of the image; 0 skips all that
+            cross it (Faster R-CNN, section 3.3), None skips none.
+        min_pos_iou: see `ops.matching.match_boxes`.
     """
 
     def __init__(
@@ -104,8 +108,8 @@ class RPN(nn.Module):
         anchor_offset: float = 0.0,
         channels: int | None = None,
         convolutions: int = 1,
-        top: tuple[int, int] = (2000, 1000),
-        kept: tuple[int, int] = (2000, 1000),
+        pre_nms_topk: tuple[int, int] = (2000, 1000),
+        post_nms_topk: tuple[int, int] = (2000, 1000),
         nms_threshold: float = 0.7,
         smallest_side: float = 1e-3,
         least_side: float = 0.0,
@@ -113,6 +117,8 @@ class RPN(nn.Module):
         positive_fraction: float = 0.5,
         positive_overlap: float = 0.7,
         negative_overlap: float = 0.3,
+        allowed_border: float | None = None,
+        min_pos_iou: float | None = None,
     ) -> None:
         super().__init__()
         channels = channels or in_channels
@@ -131,13 +137,14 @@ class RPN(nn.Module):
         self.levels = len(base_anchors)
         self.strides = None if strides is None else tuple(strides)
         self.anchor_offset = anchor_offset
-        self.top, self.kept = top, kept
+        self.pre_nms_topk, self.post_nms_topk = pre_nms_topk, post_nms_topk
         self.nms_threshold, self.smallest_side, self.least_side = nms_threshold, smallest_side, least_side
         self.samples, self.positive_fraction = samples, positive_fraction
         self.positive_overlap, self.negative_overlap = positive_overlap, negative_overlap
+        self.allowed_border, self.min_pos_iou = allowed_border, min_pos_iou
 
     def forward(self, levels: Sequence[Float[Tensor, "B _ _ _"]], image_size: tuple[int, int]) -> RPNPredictions:
-        """The answers of all anchors.
+        """Predictions for all anchors.
 
         Args:
             levels: of the pyramid.
@@ -159,20 +166,20 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, predictions: RPNPredictions, sizes: Sequence[Sequence[int]]) -> Proposals:
-        """The best boxes of each level, cut at the image's border, without those that a better one suppresses.
+        """The highest-scoring boxes of each level, clipped to the image, after NMS.
 
         Args:
             predictions: of `forward`.
             sizes: valid height and width of each image.
         """
-        top, kept = self.top[not self.training], self.kept[not self.training]
+        pre_nms_topk, post_nms_topk = self.pre_nms_topk[not self.training], self.post_nms_topk[not self.training]
         boxes: list[Tensor] = []
         logits: list[Tensor] = []
         numbers: list[Tensor] = []
         anchor_places: list[Tensor] = []
         first = 0
         for number, (level_logits, deltas, anchors) in enumerate(zip(*predictions, strict=True)):
-            best, places = level_logits.topk(min(top, level_logits.shape[1]), dim=1)
+            best, places = level_logits.topk(min(pre_nms_topk, level_logits.shape[1]), dim=1)
             chosen = deltas.gather(1, places[:, :, None].expand(-1, -1, 4))
             boxes.append(decode_boxes(chosen, anchors[places]))
             logits.append(best)
@@ -186,37 +193,44 @@ class RPN(nn.Module):
             image_boxes, scores = clip_boxes(image_boxes, size, least=self.least_side), image_logits.sigmoid()
             usable = are_large_enough(image_boxes, self.smallest_side)
             image_boxes, scores, image_places = image_boxes[usable], scores[usable], image_places[usable]
-            best = batched_nms(image_boxes, scores, level[usable], self.nms_threshold)[:kept]
+            best = batched_nms(image_boxes, scores, level[usable], self.nms_threshold)[:post_nms_topk]
             found.append((image_boxes[best], scores[best], image_places[best]))
         return Proposals(*(tuple(parts) for parts in zip(*found, strict=True)))
 
     def sample(
         self,
         predictions: RPNPredictions,
+        sizes: Sequence[Sequence[int]],
         truth: Sequence[Instances],
         *,
         labelled: Sequence[Int64[Tensor, " N"]] | None = None,
     ) -> AnchorSamples:
-        """Anchors to learn from, drawn with torch's generator; background inside a crowd is not drawn.
+        """Sample anchors to train on, with torch's generator; background inside a crowd is not sampled.
 
         Args:
             predictions: of `forward`.
-            truth: the objects of each image, with the crowds.
-            labelled: what the anchors of each image that are trained on beside the drawn ones stand for: the number
-                of an object that is no crowd, or BACKGROUND; NEUTRAL leaves the anchor to the draw.
+            sizes: valid height and width of each image.
+            truth: the instances of each image, with the crowds.
+            labelled: matches of further anchors of each image that are trained on beside the sampled ones: the index of
+                an instance that is no crowd, or BACKGROUND; NEUTRAL leaves the anchor to the sampling.
         """
         anchors = torch.cat(predictions.anchors)
         all_logits, all_deltas = torch.cat(predictions.logits, dim=1), torch.cat(predictions.deltas, dim=1)
         samples: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        for index, (logits, deltas, instances) in enumerate(zip(all_logits, all_deltas, truth, strict=True)):
+        images = zip(all_logits, all_deltas, sizes, truth, strict=True)
+        for index, (logits, deltas, size, instances) in enumerate(images):
             objects, crowds = split_crowds(instances)
-            matches = match_boxes(
-                pairwise_iou(objects, anchors),
+            places = self._usable(anchors, size)
+            usable = anchors[places]
+            matched = match_boxes(
+                pairwise_iou(objects, usable),
                 positive=self.positive_overlap,
                 negative=self.negative_overlap,
                 best_for_each=True,
+                min_pos_iou=self.min_pos_iou,
             )
-            matches = without_crowds(matches, pairwise_coverage(crowds, anchors))
+            matches = torch.full(anchors.shape[:1], NEUTRAL, device=anchors.device)
+            matches[places] = without_crowds(matched, pairwise_coverage(crowds, usable))
             positives, negatives = sample_balanced(
                 matches, count=self.samples, positive_fraction=self.positive_fraction
             )
@@ -231,9 +245,18 @@ class RPN(nn.Module):
             samples.append((logits[chosen], is_object, deltas[positives], targets))
         return AnchorSamples(*(tuple(parts) for parts in zip(*samples, strict=True)))
 
+    def _usable(self, anchors: Float[Tensor, "N 4"], size: Sequence[int]) -> Int64[Tensor, " M"]:
+        """The numbers of the anchors that may be trained on in an image of that size."""
+        if self.allowed_border is None:
+            return torch.arange(len(anchors), device=anchors.device)
+        border, (height, width) = self.allowed_border, size
+        is_inside = (anchors[:, :2] >= -border).all(dim=1)
+        is_inside &= (anchors[:, 2:] <= anchors.new_tensor([width + border, height + border])).all(dim=1)
+        return is_inside.nonzero().flatten()
+
 
 def split_crowds(instances: Instances) -> tuple[Float[Tensor, "T 4"], Float[Tensor, "R 4"]]:
-    """The boxes of the objects, and those of the crowds."""
+    """The boxes of the instances and those of the crowds."""
     if instances.crowd is None:
         return instances.boxes, instances.boxes[:0]
     return instances.boxes[~instances.crowd], instances.boxes[instances.crowd]

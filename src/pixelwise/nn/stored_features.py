@@ -1,4 +1,4 @@
-"""Features of the regions of many images in files, for solvers that need them again and again."""
+"""Features of the regions of many images in files, for solvers that read them repeatedly."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pixelwise.ops.superpixels import Regions
 
 
 class StoredImage(NamedTuple):
-    """What is kept of an image beside its regions.
+    """The stored data of an image beside its regions.
 
     Attributes:
-        features: of each region; the last regions are the objects'.
-        objects: the channels of the objects.
-        overlaps: of each region with each object.
+        features: of each region; the last regions are the instances.
+        objects: the channels of the instances.
+        overlaps: IoU of each region with each instance.
     """
 
     features: np.ndarray
@@ -32,7 +32,7 @@ class StoredFeatures:
     """One file for each image.
 
     Args:
-        folder: where they lie.
+        folder: of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class StoredFeatures:
         objects: Int64[Tensor, " T"],
         overlaps: Float[Tensor, "R T"],
     ) -> None:
-        """Keep what is known of an image. Raises DataError where there is no room."""
+        """Store an image. Raises DataError where the disk is full."""
         try:
             np.savez(
                 self.folder / f"{index}.npz",
@@ -64,11 +64,11 @@ class StoredFeatures:
             ) from None
 
     def read(self, index: int) -> StoredImage:
-        """All of an image but its regions."""
+        """Read an image without its regions."""
         with np.load(self.folder / f"{index}.npz", allow_pickle=False) as arrays:
             return StoredImage(*(arrays[name] for name in StoredImage._fields))
 
     def read_regions(self, index: int) -> Regions:
-        """The regions of an image."""
+        """Read the regions of an image."""
         with np.load(self.folder / f"{index}.npz", allow_pickle=False) as arrays:
             return Regions(torch.from_numpy(arrays["superpixels"]), torch.from_numpy(arrays["members"]))

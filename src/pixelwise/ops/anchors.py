@@ -1,4 +1,4 @@
-"""Anchors: the boxes around each cell of a feature map from which detectors guess. Boxes are x1 y1 x2 y2 in pixels."""
+"""Anchors: reference boxes around each cell of a feature map. Boxes are x1 y1 x2 y2 in pixels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def base_anchors(sizes: Sequence[float], ratios: Sequence[float], *, is_rounded:
     Args:
         sizes: in pixels.
         ratios: height over width.
-        is_rounded: torchvision's: corners at whole pixels, all sizes of a ratio after each other. Otherwise
-            detectron2's: exact, all ratios of a size after each other.
+        is_rounded: torchvision's: corners at whole pixels, all sizes of a ratio follow each other. Otherwise
+            detectron2's: exact, all ratios of a size follow each other.
     """
     size, root = torch.tensor([*sizes], dtype=torch.float32), torch.tensor([*ratios], dtype=torch.float32).sqrt()
     if is_rounded:
@@ -29,8 +29,8 @@ def base_anchors(sizes: Sequence[float], ratios: Sequence[float], *, is_rounded:
 
 
 def inclusive_anchors(sizes: Sequence[float], ratios: Sequence[float], stride: float) -> Float[Tensor, "A 4"]:
-    """The anchors of one cell of Detectron and its kin, centred at 0: those of the stride's area have whole sides, and
-    are enlarged to each size. All sizes of a ratio come after each other.
+    """The anchors of one cell in Detectron's convention, centred at 0: anchors of the stride's area have integer sides
+    and are scaled to each size. All sizes of a ratio follow each other.
 
     Args:
         sizes: in pixels.
@@ -53,8 +53,8 @@ def grid_anchors(
         base: of one cell, centred at 0.
         grid: height and width of the map.
         stride: pixels of the image from cell to cell, downwards and to the right.
-        offset: where in its cell an anchor's centre lies, in fractions of the stride: 0 at the upper left corner, as in
-            torchvision and by default in detectron2; 0.5 in the middle.
+        offset: position of an anchor's centre in its cell, in fractions of the stride: 0 at the upper left corner, as
+            in torchvision and by default in detectron2; 0.5 in the middle.
     """
     y = (torch.arange(grid[0], dtype=base.dtype, device=base.device) + offset) * stride[0]
     x = (torch.arange(grid[1], dtype=base.dtype, device=base.device) + offset) * stride[1]
@@ -69,17 +69,17 @@ def centred_anchors(
     ratios: Sequence[float],
     is_square: bool = False,
 ) -> Float[Tensor, "N 4"]:
-    """The anchors of SSD and YOLACT: around the middle of each cell, of which the map's size covers the image evenly.
+    """The anchors of SSD and YOLACT: around the centre of each cell, where the cells divide the image evenly.
 
-    The order is that of `grid_anchors`, and within a cell all ratios of a size after each other.
+    The order is that of `grid_anchors`; within a cell all ratios of a size follow each other.
 
     Args:
         grid: height and width of the map.
         image_size: height and width of the image in pixels.
         sizes: in pixels; the area is size².
         ratios: width over height.
-        is_square: give each anchor its width as height, as a mistake in YOLACT's release does, with which its weights
-            were trained (sides 24, 16.97 and 33.94 for the ratios 1, 1/2 and 2).
+        is_square: set the height to the width, as YOLACT's release does by mistake, with which its weights were trained
+            (sides 24, 16.97 and 33.94 for the ratios 1, 1/2 and 2).
     """
     widths = torch.tensor([size * ratio**0.5 for size in sizes for ratio in ratios])
     heights = widths if is_square else torch.tensor([size / ratio**0.5 for size in sizes for ratio in ratios])

@@ -1,4 +1,4 @@
-"""Boxes x1 y1 x2 y2 in pixels, x2 y2 exclusive: overlap, coding against a reference, cutting at the border.
+"""Boxes x1 y1 x2 y2 in pixels, x2 y2 exclusive: IoU, encoding relative to a reference, clipping.
 
 Non-maximum suppression is torchvision's (`torchvision.ops.batched_nms`).
 """
@@ -14,10 +14,11 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 LARGEST_LOG_SCALE = math.log(1000 / 16)
-"""Largest logarithm by which R-CNNs let a side grow, so that it stays finite (Detectron's BBOX_XFORM_CLIP)."""
+"""Largest dw and dh in R-CNNs, so that sides stay finite (Detectron's BBOX_XFORM_CLIP)."""
 
 RCNN_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""Factors on the coded x, y, width and height in the box heads of R-CNNs, and, as the variances 0.1 and 0.2, in SSD."""
+"""Factors on the deltas of x, y, width and height in the box heads of R-CNNs and, as the variances 0.1 and 0.2, in SSD.
+"""
 
 
 def box_areas(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
@@ -31,7 +32,7 @@ def pairwise_iou(boxes: Float[Tensor, "N 4"], others: Float[Tensor, "M 4"]) -> F
 
 
 def pairwise_coverage(regions: Float[Tensor, "R 4"], boxes: Float[Tensor, "N 4"]) -> Float[Tensor, "R N"]:
-    """Which part of each box's area lies in each region: COCO's overlap with a crowd; 0 for boxes without area."""
+    """Fraction of each box's area inside each region: COCO's overlap with a crowd; 0 for boxes without area."""
     corner = torch.maximum(regions[:, None, :2], boxes[None, :, :2])
     opposite = torch.minimum(regions[:, None, 2:], boxes[None, :, 2:])
     common = (opposite - corner).clamp(min=0).prod(dim=2)
@@ -44,10 +45,10 @@ def encode_boxes(
     *,
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[Tensor, "*N 4"]:
-    """Boxes as shifts and growths of references: dx = (x - x_r) / w_r, dw = log(w / w_r), and so for y and height.
+    """Encode boxes as deltas relative to references: dx = (x - x_r) / w_r, dw = log(w / w_r), and so for y and height.
 
-    Source: Girshick et al., R-CNN (2014), appendix C. SSD's coding (Liu et al., 2016, with the variances 0.1 and 0.2 of
-    its release) is this with RCNN_WEIGHTS.
+    Source: Girshick et al., R-CNN (2014), appendix C. SSD's encoding (Liu et al., 2016, with the variances 0.1 and 0.2
+        of its release) is this with RCNN_WEIGHTS.
 
     Args:
         boxes: each with a width and a height above 0.
@@ -75,13 +76,13 @@ def decode_boxes(
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     largest_log_scale: float | None = LARGEST_LOG_SCALE,
 ) -> Float[Tensor, "*N 4"]:
-    """The boxes that `encode_boxes` coded; leading dimensions are broadcast.
+    """Decode deltas of `encode_boxes`; leading dimensions are broadcast.
 
     Args:
         deltas: dx, dy, dw, dh.
-        references: what they refer to.
+        references: anchors or proposals.
         weights: as in encoding.
-        largest_log_scale: of dw and dh; None for no limit, as in SSD.
+        largest_log_scale: limit of dw and dh; None for no limit, as in SSD.
     """
     x_r, y_r, width_r, height_r = _centres_and_sides(references.to(deltas.dtype))
     wx, wy, ww, wh = weights
@@ -94,13 +95,13 @@ def decode_boxes(
 
 
 def clip_boxes(boxes: Float[Tensor, "*N 4"], size: Sequence[int], *, least: float = 0.0) -> Float[Tensor, "*N 4"]:
-    """Boxes cut at the border of an image.
+    """Clip boxes to an image.
 
     Args:
         boxes: anywhere.
         size: height and width of the image.
-        least: pixels that stay of each side, even of a box that lies beyond the border: 1 where x2 and y2 are the last
-            pixels, as in Detectron.
+        least: smallest side in pixels, even of a box beyond the border: 1 where x2 and y2 are the last pixels, as in
+            Detectron.
     """
     height, width = size[0], size[1]
     first_x, first_y = boxes[..., 0].clamp(0, width - least), boxes[..., 1].clamp(0, height - least)
@@ -111,15 +112,32 @@ def clip_boxes(boxes: Float[Tensor, "*N 4"], size: Sequence[int], *, least: floa
 def scale_boxes(
     boxes: Float[Tensor, "*N 4"], from_size: Sequence[int], to_size: Sequence[int]
 ) -> Float[Tensor, "*N 4"]:
-    """Boxes of an image in the same image at another height and width, each axis by its own factor."""
+    """Scale boxes to another height and width of the image, each axis by its own factor."""
     factor_y, factor_x = to_size[0] / from_size[0], to_size[1] / from_size[1]
     return boxes * boxes.new_tensor([factor_x, factor_y, factor_x, factor_y])
 
 
 def are_large_enough(boxes: Float[Tensor, "*N 4"], smallest_side: float) -> Bool[Tensor, "*N"]:
-    """Whether both sides of each box have at least so many pixels."""
+    """Whether both sides of each box have at least `smallest_side` pixels."""
     sides = boxes[..., 2:] - boxes[..., :2]
     return (sides >= smallest_side).all(dim=-1)
+
+
+def inside_boxes(
+    boxes: Float[Tensor, "N 4"], image_size: Sequence[int], grid: tuple[int, int]
+) -> Bool[Tensor, "N h w"]:
+    """Mask of the cells of a grid over the image whose corner lies in each box, with a margin of one cell (YOLACT).
+
+    Args:
+        boxes: in pixels of the image.
+        image_size: height and width.
+        grid: rows and columns.
+    """
+    x1, y1, x2, y2 = scale_boxes(boxes, image_size, grid)[:, :, None].unbind(dim=1)
+    rows, columns = (torch.arange(side, dtype=boxes.dtype, device=boxes.device) for side in grid)
+    beside = (columns >= x1.minimum(x2) - 1) & (columns < x1.maximum(x2) + 1)
+    above = (rows >= y1.minimum(y2) - 1) & (rows < y1.maximum(y2) + 1)
+    return above[:, :, None] & beside[:, None, :]
 
 
 def _centres_and_sides(boxes: Float[Tensor, "*N 4"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

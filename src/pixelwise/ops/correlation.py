@@ -1,4 +1,4 @@
-"""How alike two maps are at places near each other."""
+"""Correlation of two maps at neighbouring positions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pixelwise.ops.precision import at_least_float32
 def correlate(
     one: Float[Tensor, "B C H W"], other: Float[Tensor, "B C H W"], *, radius: int
 ) -> Float[Tensor, "B D H W"]:
-    """The products of each place's features with those of the other map around it, averaged over the channels.
+    """Products of the features at each position with those of the other map around it, averaged over the channels.
 
     Source: Dosovitskiy et al., "FlowNet", ICCV 2015, section 3.2, with patches of one pixel.
 
     Args:
-        one: whose places are kept.
-        other: which is zero outside.
+        one: gives the positions of the result.
+        other: is zero outside.
         radius: of the square neighbourhood.
 
     Returns:
@@ -29,7 +29,7 @@ def correlate(
     height, width = one.shape[2:]
     other = F.pad(other, (radius, radius, radius, radius))
     steps = range(2 * radius + 1)
-    # one displacement at a time: all at once would hold a copy of the map for each
+    # one displacement at a time, to save memory
     return torch.stack(
         [(one * other[:, :, y : y + height, x : x + width]).mean(dim=1) for y in steps for x in steps], dim=1
     )

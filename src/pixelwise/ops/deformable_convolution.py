@@ -1,4 +1,4 @@
-"""Deformable convolution, whose taps read bilinearly where they were moved to."""
+"""Deformable convolution, whose taps sample bilinearly at displaced positions."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def convolve_deformed(
     padding: int = 0,
     factor: Float[Tensor, "B T h w"] | None = None,
 ) -> Float[Tensor, "B D h w"]:
-    """The convolution; what lies outside of the map is zero, reached linearly within one pixel.
+    """The convolution; values outside the map are zero, with a linear transition within one pixel.
 
     Source: Dai et al., "Deformable Convolutional Networks", ICCV 2017, section 2.1; with factors Zhu et al.,
     "Deformable ConvNets v2", CVPR 2019, section 3.2.
 
     Args:
         x: the map.
-        offset: of each of the T = k·k taps, row by row, how far it is moved down and to the right, in pixels.
+        offset: displacement of each of the T = k·k taps, row by row, down and to the right, in pixels.
         weight: of the taps.
-        bias: is added.
-        stride: pixels between two places.
-        padding: by how many pixels the first tap of the first place lies above and to the left of the map.
+        bias: of the convolution.
+        stride: pixels between two positions.
+        padding: pixels of zero padding on each side.
         factor: of each tap; None for ones.
     """
     if x.device.type != "cpu":
         sides = (stride, stride), (padding, padding)
         return deform_conv2d(x, offset, weight, bias, sides[0], sides[1], mask=factor)
-    # torchvision's kernel for CPUs takes 2 to 3 times as long, and its gradient 4 to 7 times (one core). What the taps
-    # read is nine times the map, and is read again for the gradient, as there
+    # torchvision's kernel for CPUs takes 2 to 3 times as long, and its gradient 4 to 7 times (one core). The sampled
+    # values have nine times the map's size and are computed again for the gradient, as there
     if torch.is_grad_enabled():
         result = checkpoint(
             _by_sampling, x, offset, weight, stride, padding, factor, use_reentrant=False, preserve_rng_state=False
@@ -57,7 +57,7 @@ def _by_sampling(
     padding: int,
     factor: Float[Tensor, "B T h w"] | None,
 ) -> Float[Tensor, "B D h w"]:
-    """Read what all taps see, then weigh it by one product of matrices."""
+    """Sample the values of all taps, then multiply by the weights in one matrix product."""
     height, width = x.shape[2:]
     rows, columns = offset.shape[2:]
     side = weight.shape[3]

@@ -1,4 +1,4 @@
-"""How many pixels each segment of one map shares with each segment of another."""
+"""Number of pixels that each segment of one map shares with each segment of another."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 SLAB_PIXELS = 2**17
-"""So many pixels are compared at once, so that they stay in the processor's cache."""
+"""Pixels that are compared at once, few enough for the processor's cache."""
 
 PIXELS_IN_RUN = 4
-"""Runs that are shorter on average cost more than they save."""
+"""Smallest mean run length for which counting runs is faster."""
 
 SMALL_ID = 2**10
-"""Ids below are bins of a histogram themselves; larger ones are numbered first."""
+"""Ids below are used as bins of a histogram directly; larger ones are numbered first."""
 
 LARGEST_TABLE = 2**22
-"""Slots of a hash table up to which one without collisions is looked for."""
+"""Largest size of a hash table that is tried for one without collisions."""
 
 LARGEST_HISTOGRAM = 2**24
-"""Pairs of segments up to which a bin is kept for each."""
+"""Largest number of pairs of segments with a bin each."""
 
 
 def joint_counts(
@@ -31,18 +31,18 @@ def joint_counts(
 ) -> Int64[np.ndarray, "R 3"]:
     """The joint histogram of two maps of the same size, without its zeros.
 
-    Where both maps stay the same for some pixels, only the first of them is looked at and the length is counted: most
-    pixels of a segmentation are like the one before. Where they do not, every pixel is counted in a bin of its own.
+    Runs of equal pixels in both maps are counted by their first pixel and their length, since most pixels of a
+    segmentation equal the one before. Maps with short runs are counted pixel by pixel.
 
     Args:
         one: ids.
         other: ids.
-        ids: those of `one` that are told apart, larger than 0 and each once; all others are void.
+        ids: the segments of `one`, larger than 0 and each once; all other ids are void.
         other_ids: likewise of `other`.
 
     Returns:
-        a row for each pair that shares pixels, sorted: the place in `ids` plus 1, 0 for void, that in `other_ids`, and
-        the number of pixels.
+        a row for each pair that shares pixels, sorted: the index in `ids` plus 1 (0 for void), likewise in `other_ids`,
+        and the number of pixels.
     """
     numbers, other_numbers = _Numbers(ids), _Numbers(other_ids)
     columns = other_numbers.size
@@ -90,11 +90,11 @@ def _summed(keys: list[np.ndarray], counts: list[np.ndarray]) -> tuple[np.ndarra
 
 
 class _Numbers:
-    """Numbers small enough for a histogram that stand for ids.
+    """A mapping of ids to numbers small enough for a histogram.
 
     Attributes:
         size: the numbers are below.
-        place: of each number, the place of its id plus 1; 0 of what is no id.
+        place: for each number, the index of its id plus 1; 0 for other ids.
     """
 
     def __init__(self, ids: Int64[np.ndarray, " S"]) -> None:
@@ -107,7 +107,7 @@ class _Numbers:
         self.table = None if self.are_ids else _table_of(ids)
 
     def of(self, values: Int32[np.ndarray, " P"]) -> Int64[np.ndarray, " P"]:
-        """The number of each id; 0 of what is none."""
+        """The number of each id; 0 for other ids."""
         if self.are_ids:
             if values.min() < 0 or values.max() >= self.size:
                 values = np.where((values < 0) | (values >= self.size), 0, values)
@@ -130,12 +130,12 @@ class _Table(NamedTuple):
 
 
 def _slots(values: Int32[np.ndarray, " P"], factor: int, bits: int) -> np.ndarray:
-    """The upper bits of a product: a table by the ids themselves would have to hold 24 bits of them."""
+    """Hash ids to the upper bits of a product, since a table indexed by ids would need 24 bits."""
     return values.astype(np.uint32) * np.uint32(factor) >> np.uint32(32 - bits)
 
 
 def _table_of(ids: Int64[np.ndarray, " S"]) -> _Table | None:
-    """A table without collisions, if it need not be too large."""
+    """A table without collisions, or None if it would be too large."""
     keys = ids.astype(np.int32)
     bits = min(max(10, 2 * len(ids).bit_length()), LARGEST_TABLE.bit_length() - 1)
     for attempt in range(64):

@@ -1,4 +1,4 @@
-"""Mask voting: overlapping boxes average their masks in place of one mask surviving.
+"""Mask voting: after NMS the masks of overlapping boxes are averaged.
 
 Dai, He, Sun, "Instance-aware Semantic Segmentation via Multi-task Network Cascades", CVPR 2016, section 3.5, with the
 numbers of the authors' code (mask_transform.py).
@@ -16,11 +16,11 @@ from torchvision.ops import batched_nms, box_iou
 
 
 class Voted(NamedTuple):
-    """What was agreed on, best first.
+    """The voted masks, highest score first.
 
     Attributes:
         boxes: x1 y1 x2 y2 of each mask's pixels, x2 y2 exclusive.
-        channels: of the scores, from 1 on.
+        channels: of their classes, from 1 on.
         scores: of the box that survived.
         crops: the masks in their boxes.
     """
@@ -44,7 +44,7 @@ def vote_masks(
     mask_threshold: float = 0.4,
     binarize: bool = True,
 ) -> Voted:
-    """Suppress boxes class by class, then let every survivor's neighbours vote on its mask.
+    """Run NMS class by class, then average the masks of the boxes that overlap each survivor.
 
     The voters are all boxes that overlap the survivor, itself included, whatever their class; each counts by its score
     for the survivor's class, divided by the sum of these. A pixel is in the mask where the weighted sum of the votes
@@ -53,10 +53,10 @@ def vote_masks(
     Args:
         boxes: x1 y1 x2 y2 in pixels of the result, inside the image.
         masks: probabilities in each box.
-        scores: of each box; channel 0 is no object.
+        scores: of each box; channel 0 is background.
         size: height and width of the image.
-        score_threshold: lower scores do not survive.
-        max_detections: so many best ones survive, over all classes.
+        score_threshold: lowest score of a survivor.
+        max_detections: largest number of survivors over all classes.
         nms_threshold: largest IoU between survivors of one class.
         voter_iou: smallest IoU of a voter with the survivor.
         mask_threshold: of a mask's probabilities, and of the sum of votes.
@@ -69,7 +69,7 @@ def vote_masks(
     candidates = (flat > score_threshold).nonzero().flatten()
     kept = batched_nms(boxes[owners[candidates]].to(flat.dtype), flat[candidates], channels[candidates], nms_threshold)
     survivors = candidates[kept[:max_detections]]
-    # the boxes' whole pixels; at least one each
+    # the boxes in whole pixels, at least one each
     height, width = size
     limits = torch.tensor([width, height], device=boxes.device)
     rounded = (boxes + 0.5).floor().long()
@@ -82,7 +82,7 @@ def vote_masks(
     chosen: list[int] = []
     for survivor, overlap in zip(survivors.tolist(), overlaps, strict=True):
         voters = (overlap >= voter_iou).nonzero().flatten()
-        if not len(voters):  # a box without area overlaps nothing, not even itself
+        if not len(voters):  # a box without area does not overlap itself
             voters = owners[survivor][None]
         weights = scores[voters, channels[survivor]]
         weights = weights / weights.sum()

@@ -1,8 +1,8 @@
 """Polygons around masks, along the edges of the pixels.
 
 By COCO's rule (`ops.rle`) they cover exactly the pixels of the mask: a vertical edge between two columns crosses no
-column's centre, and a horizontal one between two rows none of a row. A hole is joined to the outline around it by a
-line that goes there and back; it encloses nothing, so that it changes no pixel.
+column's centre, and a horizontal one between two rows none of a row. A hole is connected to the outline around it by a
+line there and back, which encloses no area and changes no pixel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def polygons_of(crop: Shaped[np.ndarray, "h w"], box: Sequence[int]) -> list[lis
     """One polygon x1 y1 x2 y2 … for each part of a mask, holes included.
 
     Args:
-        crop: what is not zero belongs to the mask; pixels that meet only at a corner are two parts.
+        crop: mask, not zero inside; pixels that touch at a corner alone are two parts.
         box: x1 y1 x2 y2 of the crop in the image; the polygons are in pixels of the image.
     """
     parts = np.asarray(label(crop != 0, connectivity=1))
@@ -42,7 +42,7 @@ def _loops(crop: np.ndarray) -> list[list[Point]]:
     """The corners of each closed line around set pixels, which lie on its right; each begins above a set pixel."""
     mask = np.pad(crop != 0, 1).astype(np.int8)
     down, across = np.diff(mask, axis=0)[:, 1:-1], np.diff(mask, axis=1)[1:-1]
-    # where each straight line begins → where it ends, by the way it goes
+    # start → end of each straight line, by direction
     right = {(x1, y): (x2, y) for y, x1, x2 in _lines(down > 0)}
     left = {(x2, y): (x1, y) for y, x1, x2 in _lines(down < 0)}
     south = {(x, y1): (x, y2) for x, y1, y2 in _lines((across < 0).T)}
@@ -56,7 +56,7 @@ def _loops(crop: np.ndarray) -> list[list[Point]]:
             point = way.pop(point)
             if point == start:
                 break
-            # where two parts meet at a corner, the turn to the right keeps them apart
+            # where two parts touch at a corner, a right turn separates them
             if way is right:
                 way = south if point in south else north
             elif way is left:

@@ -1,4 +1,4 @@
-"""What lies beyond an image in its batch."""
+"""Padding of the images of a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def zero_beyond(images: Float[Tensor, "B C H W"], sizes: Int64[Tensor, "B 2"] | None) -> Float[Tensor, "B C H W"]:
-    """Normalised images with zeros beyond their valid height and width; without sizes they are whole."""
+    """Set normalised images to zero beyond their valid height and width; without sizes nothing is padding."""
     if sizes is None:
         return images
     sizes = sizes.to(images.device)

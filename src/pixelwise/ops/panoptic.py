@@ -1,4 +1,4 @@
-"""Segment ids: which of them predictions have, and how COCO's panoptic PNGs hold them (id = R + 256·G + 65536·B).
+"""Segment ids: those of predictions, and their coding in COCO's panoptic PNGs (id = R + 256·G + 65536·B).
 
 In a prediction 0 is void, a class of stuff is one segment with the id class + 1, and the n-th thing has the id
 classes + 1 + n. In one image things are counted by descending score, in a clip by their tracks, so that in all frames
@@ -15,13 +15,13 @@ from torch import Tensor
 from pixelwise.errors import DataError
 
 VOID_ID = 0
-"""Stands where there is no segment."""
+"""Id of pixels without a segment."""
 
 TABLE_LENGTH = 2**20
 """Ids below are looked up in a table."""
 
 SLAB_PIXELS = 2**20
-"""How many pixels are looked up at once."""
+"""Pixels that are looked up at once."""
 
 
 def stuff_segment_ids(class_ids: Int64[Tensor, " S"]) -> Int32[Tensor, " S"]:
@@ -33,11 +33,11 @@ def thing_segment_ids(numbers: Int64[Tensor, " N"], num_classes: int) -> Int32[T
     """The segment of each thing.
 
     Args:
-        numbers: from 0, by score in an image, of the track in a clip.
+        numbers: from 0 on: rank by score in an image, track id in a clip.
         num_classes: of the label set, things and stuff.
 
     Raises:
-        DataError: more things were counted than 31 bits hold.
+        DataError: more things than 31 bits hold.
     """
     largest = torch.iinfo(torch.int32).max - num_classes - 1
     if len(numbers) and int(numbers.max()) > largest:
@@ -48,7 +48,7 @@ def thing_segment_ids(numbers: Int64[Tensor, " N"], num_classes: int) -> Int32[T
 
 
 def segment_places(ids: Int32[np.ndarray, "H W"], segment_ids: Int32[np.ndarray, " S"]) -> Int32[np.ndarray, "H W"]:
-    """For each pixel the place of its segment in `segment_ids`, -1 where it has none."""
+    """For each pixel the index of its segment in `segment_ids`, -1 without one."""
     places = np.full(ids.shape, -1, dtype=np.int32)
     if not len(segment_ids):
         return places
@@ -76,6 +76,6 @@ def ids_to_rgb(ids: Int32[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def rgb_to_ids(rgb: UInt8[np.ndarray, "H W 3"]) -> Int32[np.ndarray, "H W"]:
-    """The segment ids that the colours stand for."""
+    """The segment ids of the colours."""
     red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
     return red + (green << 8) + (blue << 16)

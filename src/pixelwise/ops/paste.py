@@ -1,4 +1,4 @@
-"""Small masks of boxes enlarged to the pixels of an image, packed as `types.Masks` packs them.
+"""Paste the small masks of boxes into an image, packed as in `types.Masks`.
 
 Bilinear enlargement is a product of three matrices, rows × mask × columns, of which only the pixels of the box are
 computed, some rows at a time: never N×H×W, nor a box in floating point.
@@ -16,10 +16,10 @@ from jaxtyping import Float, Int32, Int64, UInt8
 from torch import Tensor
 
 Convention = Literal["torchvision", "detectron2"]
-"""How a mask of M×M cells lies in its box.
+"""Position of a mask of M×M cells in its box.
 
 - `torchvision`, as Detectron: with a border of one cell of zeros, in a box that is larger by (M + 2) / M, whose corners
-  lose their fractions and whose last pixels are included.
+  are rounded down and whose last pixels are included.
 - `detectron2`: the cells divide the box evenly, and a pixel takes the value at its centre; zero outside.
 """
 
@@ -49,7 +49,7 @@ def paste_masks(
     convention: Convention = "torchvision",
     threshold: float = 0.5,
 ) -> Pasted:
-    """Enlarge each mask to its box and cut it at a probability.
+    """Enlarge each mask to its box and threshold it.
 
     Source: `paste_masks_in_image` of torchvision (`models/detection/roi_heads.py`) and of detectron2
     (`layers/mask_ops.py`), without their images of the full size.
@@ -59,7 +59,7 @@ def paste_masks(
         boxes: of each, in pixels of the image.
         size: height and width of the image.
         convention: see Convention.
-        threshold: a pixel belongs to the object from so much on.
+        threshold: smallest probability inside a mask.
     """
     height, width = size
     padded = F.pad(masks, (1, 1, 1, 1))
@@ -96,15 +96,15 @@ def enlarge_masks(
     covered: tuple[float, float],
     threshold: float = 0.5,
 ) -> Pasted:
-    """Enlarge masks on a grid over the whole image, and cut them at a probability: `interpolate(…) > threshold`.
+    """Enlarge masks on a grid over the whole image and threshold them: `interpolate(…) > threshold`.
 
-    Only the pixels are computed that a cell other than zero reaches, and the crops are tight.
+    Only pixels near cells other than zero are computed, and the crops are tight.
 
     Args:
         masks: probabilities, mostly zero.
         size: height and width of the image.
         covered: pixels downwards and to the right that the grid covers: the image's, and more if it was padded.
-        threshold: a pixel belongs to the object above it.
+        threshold: pixels inside a mask have a greater probability.
     """
     crops: list[Tensor] = []
     boxes: list[tuple[int, int, int, int]] = []
@@ -138,9 +138,9 @@ def enlarged_part(mask: Float[Tensor, "M M2"], corners: Sequence[int], part: Seq
     """A part of a mask that is enlarged to whole corners: `interpolate(mask, (y2 - y1, x2 - x1))`, without the rest.
 
     Args:
-        mask: numbers of any meaning, without a border.
-        corners: x1 y1 x2 y2 between which the mask lies; may leave the image.
-        part: x1 y1 x2 y2 of the pixels that are asked for, inside the corners.
+        mask: any values, without a border.
+        corners: x1 y1 x2 y2 of the whole mask; may exceed the image.
+        part: x1 y1 x2 y2 of the pixels to compute, inside the corners.
     """
     left, top, right, bottom = corners
     x1, y1, x2, y2 = part
@@ -150,13 +150,13 @@ def enlarged_part(mask: Float[Tensor, "M M2"], corners: Sequence[int], part: Seq
 
 
 def _reached(cells: Float[Tensor, " h"], pixels: int, covered: float) -> tuple[int, int]:
-    """The first pixel of a side, and the one after the last, to whose value a cell above zero adds."""
+    """The first pixel of a side, and the one after the last, whose value depends on a cell above zero."""
     above = (cells > 0).nonzero().flatten()
     if not len(above):
         return 0, 0
     per_cell = covered / len(cells)
     first, last = int(above[0]), int(above[-1])
-    # a cell reaches to the centres of its neighbours, and those at the border to it
+    # a cell contributes up to the centres of its neighbours, those at the border up to it
     low = 0 if first == 0 else math.floor((first - 0.5) * per_cell - 0.5)
     high = pixels if last == len(cells) - 1 else math.ceil((last + 1.5) * per_cell + 0.5)
     return min(max(low, 0), pixels), min(high, pixels)
@@ -181,13 +181,13 @@ def _detectron2_boxes(boxes: Float[Tensor, "N 4"], cells: int, threshold: float)
 def _weights(
     start: int, end: int, low: float, high: float, mask: Float[Tensor, "M2 _"], *, convention: Convention
 ) -> Float[Tensor, "p M2"]:
-    """What each cell along the first side of a padded mask gives to each pixel from `start` to `end`.
+    """Weight of each cell along the first side of a padded mask in each pixel from `start` to `end`.
 
     Args:
         start: the first pixel.
         end: after the last.
-        low: where the cells begin, in pixels: the padded ones in torchvision's convention, else the others.
-        high: where they end.
+        low: start of the cells in pixels: of the padded ones in torchvision's convention, else of the others.
+        high: end of the cells.
         mask: with its border of zeros; for its size, dtype and device.
         convention: see Convention.
     """
@@ -199,7 +199,7 @@ def _weights(
         place = (scale * (pixels - low + 0.5) - 0.5).clamp(min=0)
     else:
         place = (pixels + 0.5 - low) / (high - low) * (cells - 2) + 0.5
-        place = place.nan_to_num(0.0).clamp(0, cells - 1)  # the border is zero, and all beyond
+        place = place.nan_to_num(0.0).clamp(0, cells - 1)  # the border and everything beyond are zero
     first = place.floor().clamp(max=cells - 1)
     fraction = place - first
     index = first.long()[:, None]

@@ -1,4 +1,4 @@
-"""Numbers of half precision, where sums or pixels need more."""
+"""Conversion from half precision, where sums or coordinates need more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crops of regions: what lies in their box, with some context, and which of its pixels are the region's."""
+"""Crops of regions: the inside of their box with some context, and the region's mask."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def crop_regions(
     *,
     size: int,
 ) -> tuple[Float[Tensor, "M 3 s s"], Float[Tensor, "M s s"]]:
-    """The crops of regions, stretched to a square, and which of their pixels are the region's.
+    """The crops of regions, stretched to a square, and the regions' masks in them.
 
-    Each box is enlarged so that a border of CONTEXT lies around it. The picture is read bilinearly, the mask at the
+    Each box is enlarged so that a border of CONTEXT lies around it. The image is sampled bilinearly, the mask at the
     nearest pixel; both are zero outside the image, which in a normalised image is the mean colour.
     """
     height, width = image.shape[2:]

@@ -1,7 +1,7 @@
-"""The refinement of regions in SDS: a coarse map over a region's box, and what it says of each superpixel.
+"""The refinement of regions in SDS: a coarse map over a region's box and its mean in each superpixel.
 
 Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014, section 3.4, with the
-numbers of the authors' code. The weights are fitted in `models.sds`.
+numbers of the authors' code. The weights are fitted in `nn.region_solvers`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor
 from pixelwise.ops.superpixels import Regions, mean_in_superpixels
 
 CELLS = 10
-"""Of the grid, along each side."""
+"""Cells along each side of the grid."""
 PADDING = 16 / 195
-"""By which a box is enlarged on each side, in parts of its own side."""
+"""Enlargement of a box on each side, as a fraction of its own side."""
 
 
 def padded_box(box: Float[Tensor, " 4"]) -> Float[Tensor, " 4"]:
-    """The box that the refinement looks at."""
+    """The enlarged box of the refinement."""
     x1, y1, x2, y2 = box.unbind()
     dx, dy = (x2 - x1) * PADDING, (y2 - y1) * PADDING
     return torch.stack([x1 - dx, y1 - dy, x2 + dx, y2 + dy])

@@ -1,4 +1,4 @@
-"""Bringing images to a network's scale and its scores back."""
+"""Resize images to a network's input size and its logits to the image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from jaxtyping import Float, Int32, Int64, UInt8
 from torch import Tensor
 
 FAR = 1e38
-"""Makes every difference of scores larger than any number of classes."""
+"""Factor that makes every difference of logits larger than the number of classes."""
 
 LOG2_E = math.log2(math.e)
 
 SLAB_BYTES = 2 * 2**20
-"""How much of the enlarged scores is held at once: little enough for a processor's cache."""
+"""Bytes of the enlarged logits that are held at once, few enough for a processor's cache."""
 
 
 def long_side_size(size_hw: tuple[int, int], long_side: int) -> tuple[int, int]:
@@ -39,15 +39,15 @@ def argmax_resized(
     align_corners: bool = False,
     covered: tuple[float, float] | None = None,
 ) -> tuple[UInt8[Tensor, "H W"] | Int32[Tensor, "H W"], Float[Tensor, "H W"]]:
-    """Enlarge scores bilinearly and reduce them to ids, slab of rows by slab of rows.
+    """Enlarge logits bilinearly and reduce them to class ids, by slabs of rows.
 
     The result equals `interpolate(logits, size, align_corners=align_corners).softmax(0).max(0)` to rounding; of the
-    enlarged scores only SLAB_BYTES are held at once.
+    enlarged logits only SLAB_BYTES are held at once.
 
     Args:
-        logits: scores before the softmax.
+        logits: of one image.
         size_hw: height and width of the result.
-        align_corners: whether the centres of the corner pixels lie on each other, or the pixels' outer corners.
+        align_corners: whether the centres of the corner pixels are aligned, or the pixels' outer corners.
         covered: see `enlarge_rows`.
 
     Returns:
@@ -63,15 +63,15 @@ def argmax_resized(
         slab = enlarge_rows(source, start, stop, size_hw, align_corners=align_corners, covered=covered)
         slab.sub_(slab.amax(dim=0))
         ids[start:stop] = first_zero(slab)
-        # 1 / Σ exp(score - top) is the probability of the top score; powers of 2 are three times as fast
+        # 1 / Σ exp(logit - largest) is the probability of the largest logit; powers of 2 are three times as fast
         confidence[start:stop] = slab.mul_(LOG2_E).exp2_().sum(dim=0).reciprocal_()
     return ids, confidence
 
 
 def first_zero(slab: Float[Tensor, "K H W"]) -> Float[Tensor, "H W"]:
-    """The first place along the first axis that holds 0, of numbers that are 0 or less; as a number in their dtype.
+    """The first index along the first axis with the value 0, of values of at most 0; in their dtype.
 
-    Of scores minus their top score it is the argmax, for which torch takes twenty times as long.
+    For logits minus their maximum it is the argmax, for which torch takes twenty times as long.
     """
     places = torch.arange(len(slab), 0, -1, device=slab.device, dtype=slab.dtype)[:, None, None]
     return (len(slab) - torch.add(places, slab, alpha=FAR).amax(dim=0)).clamp_(max=len(slab) - 1)
@@ -86,16 +86,16 @@ def enlarge_rows(
     align_corners: bool = False,
     covered: tuple[float, float] | None = None,
 ) -> Float[Tensor, "K rows W"]:
-    """Rows start…stop-1 of `interpolate(source, size_hw, align_corners=align_corners)`; the caller may change them.
+    """Rows start…stop-1 of `interpolate(source, size_hw, align_corners=align_corners)`; the caller may modify them.
 
     Args:
-        source: what is enlarged.
+        source: the map to enlarge.
         start: the first row.
         stop: after the last.
         size_hw: height and width of the result.
-        align_corners: whether the centres of the corner pixels lie on each other.
-        covered: pixels of the result, downwards and to the right, that the source covers where it covers more: scores
-            of an image that was padded. Not with `align_corners`.
+        align_corners: whether the centres of the corner pixels are aligned.
+        covered: pixels of the result, downwards and to the right, that the source covers, if these are more: for logits
+            of a padded image. Not with `align_corners`.
     """
     height, width = size_hw
     h, w = source.shape[1:]
@@ -105,7 +105,7 @@ def enlarge_rows(
         above, below, weight = _between(y, h)
     else:
         above, below, weight = _neighbours(start, stop, h, height if covered is None else covered[0], source)
-    # the few rows of the source are widened first, and then mixed to many
+    # the few rows of the source are widened first, then interpolated to many
     first = int(above[0])
     lines = source[:, first : int(below[-1]) + 1]
     if covered is not None and covered[1] != width:
@@ -121,7 +121,7 @@ def enlarge_rows(
 def _neighbours(
     start: int, stop: int, cells: int, pixels: float, source: Tensor
 ) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " P"], Float[Tensor, " P"]]:
-    """The cells between whose centres each pixel's centre lies, and the share of the second."""
+    """The cells between whose centres each pixel's centre lies, and the weight of the second."""
     target = torch.arange(start, stop, device=source.device, dtype=torch.float32)
     return _between(((target + 0.5) * (cells / pixels) - 0.5).clamp(0, cells - 1), cells)
 

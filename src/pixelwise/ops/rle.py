@@ -1,10 +1,10 @@
-"""COCO's run-length encoding: the form in which binary masks leave and enter the program.
+"""COCO's run-length encoding (RLE), in which binary masks are read and written.
 
 Runs go down the columns, first the zeros. `{"size": [h, w], "counts": "…"}` is the compressed form.
 The C++ code of faster-coco-eval does the work; it refuses runs that do not fill the size before it writes a pixel.
 
-`crop` and `crop_polygons` give a mask inside its tight box: polygons are traced and joined in the coordinates of the
-whole image, since COCO's rounding depends on them, but as runs; only the pixels of the box are ever written.
+`crop` and `crop_polygons` return a mask inside its tight box. Polygons are rasterised as runs in the coordinates of the
+whole image, since COCO's rounding depends on them; only the pixels of the box are written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Box = tuple[int, int, int, int]
 """x1 y1 x2 y2 in pixels, x2 y2 exclusive; 0 0 0 0 of an empty mask."""
 
 FARTHEST_PX = 100_000
-"""Largest coordinate of a polygon: rasterising walks along its edges, one that leads far away takes gigabytes."""
+"""Largest coordinate of a polygon, since rasterising a longer edge takes gigabytes."""
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def from_runs(starts: np.ndarray, stops: np.ndarray, size: tuple[int, int]) -> d
 
 
 def encode_crop(crop: np.ndarray, box: Sequence[int], size: tuple[int, int]) -> dict[str, Any]:
-    """Encode a mask of which only the part inside a box is given; no pixel outside it is looked at.
+    """Encode a mask of which only the part inside a box is given.
 
     Args:
         crop: bool or u8 [h, w], the mask inside the box.
@@ -74,14 +74,14 @@ def decode(rle: Mapping[str, Any], *, size: tuple[int, int] | None = None, sourc
 
     Args:
         rle: `size` and `counts`.
-        size: height and width that it must have; looked at before anything is decoded.
-        source: what the error begins with.
+        size: height and width that it must have; checked before decoding.
+        source: beginning of error messages.
 
     Returns:
         u8 [H, W] of 0 and 1.
 
     Raises:
-        DataError: the size is malformed or another one, or the runs are malformed or do not fill the size.
+        DataError: the size is malformed or differs, or the runs are malformed or do not fill the size.
     """
     height, width = _size_of(rle, size, source)
     try:
@@ -106,12 +106,12 @@ def crop(
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int], *, source: str = "polygon") -> np.ndarray:
-    """Rasterise the polygons of one object to their union, by COCO's rule.
+    """Rasterise the polygons of one instance to their union, by COCO's rule.
 
     Args:
-        polygons: [x1, y1, x2, y2, …] each, in pixels; none give an empty mask.
-        size: height and width of the image; what lies outside is cut off.
-        source: what the error begins with.
+        polygons: [x1, y1, x2, y2, …] each, in pixels; without any the mask is empty.
+        size: height and width of the image; parts outside are clipped.
+        source: beginning of error messages.
 
     Returns:
         u8 [H, W] of 0 and 1.
@@ -126,7 +126,7 @@ def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int], *,
 def crop_polygons(
     polygons: Sequence[Sequence[float]], size: tuple[int, int], *, source: str = "polygon"
 ) -> tuple[UInt8[np.ndarray, "h w"], Box]:
-    """Rasterise the polygons of one object inside their tight box alone; takes and raises what `from_polygons` does.
+    """Rasterise the polygons of one instance inside their tight box alone; takes and raises what `from_polygons` does.
 
     Returns:
         0 and 1 inside the box, and the box.
@@ -174,7 +174,7 @@ def _compressed(counts: Any, height: int, width: int) -> Any:
 
 
 def _traced(polygons: Sequence[Sequence[float]], size: tuple[int, int], source: str) -> Any:
-    """The union of polygons as compressed runs; None of none."""
+    """The union of polygons as compressed runs; None without polygons."""
     try:
         parts = [list(map(float, polygon)) for polygon in polygons]
     except (TypeError, ValueError, OverflowError):
@@ -182,7 +182,7 @@ def _traced(polygons: Sequence[Sequence[float]], size: tuple[int, int], source: 
     for polygon in parts:
         if len(polygon) < 6 or len(polygon) % 2:
             raise DataError(f"{source}: a polygon of {len(polygon)} numbers; expected at least three points (x, y)")
-        strange = [value for value in polygon if not abs(value) <= FARTHEST_PX]  # so that NaN is strange too
+        strange = [value for value in polygon if not abs(value) <= FARTHEST_PX]  # NaN is strange, too
         if strange:
             raise DataError(f"{source}: a polygon with the coordinate {strange[0]}; expected at most {FARTHEST_PX:,}")
     if not parts:

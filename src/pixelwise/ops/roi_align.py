@@ -22,11 +22,11 @@ def sampled_roi_align(
     sampling_ratio: int,
     is_aligned: bool,
 ) -> Float[Tensor, "R C s s"]:
-    """What `torchvision.ops.roi_align` gives, to rounding; no gradient flows to the boxes.
+    """As `torchvision.ops.roi_align`, up to rounding; boxes get no gradient.
 
     Args:
         x: best laid out with channels last, as the result is.
-        rois: number of the image, x1 y1 x2 y2 in its pixels.
+        rois: index of the image, x1 y1 x2 y2 in its pixels.
         size: side of the result in cells.
         scale: cells of the map for each pixel of the image.
         sampling_ratio: samples along each side of a cell, at least 1.
@@ -40,7 +40,7 @@ def sampled_roi_align(
     column, weight_x = _neighbours(low[:, 0], sides[:, 0], size, sampling_ratio, width)
     row, weight_y = _neighbours(low[:, 1], sides[:, 1], size, sampling_ratio, height)
     first = (rois[:, 0].long() * height)[:, None, None]
-    # box, row and column of the cell, then the pixels that it is the sum of
+    # box, row and column of the cell, then the pixels that are summed
     place = ((first + row) * width)[:, :, None, :, None] + column[:, None, :, None, :]
     weight = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :]
     pixels = (2 * sampling_ratio) ** 2
@@ -51,9 +51,9 @@ def sampled_roi_align(
 def _neighbours(
     low: Float[Tensor, " R"], side: Float[Tensor, " R"], size: int, samples: int, length: int
 ) -> tuple[Int64[Tensor, "R s p"], Float[Tensor, "R s p"]]:
-    """For each cell along a side the pixels that its samples lie between, and their shares in it.
+    """For each cell along a side the pixels between which its samples lie, and their weights.
 
-    Samples more than a pixel outside count as zero, others outside as the border's pixel.
+    Samples more than a pixel outside are zero, others outside take the border's pixel.
     """
     number = torch.arange(size * samples, device=low.device, dtype=low.dtype)
     step = side[:, None] / size

@@ -1,4 +1,4 @@
-"""From scored regions to a class for each pixel: the best ones, pasted one over another.
+"""Paste the highest-scoring regions one over another to predict a class for each pixel.
 
 Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014, section 5 (semantic
 segmentation), with the numbers of the authors' code, which follows Carreira et al.'s O2P.
@@ -13,20 +13,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 MEAN_SEGMENTS = 2.0
-"""Segments of an image, on average over a set, at most."""
+"""Largest mean number of segments per image over a data set."""
 CANDIDATES = 10
-"""Regions of an image that may be pasted."""
+"""Largest number of regions of an image that may be pasted."""
 STEP = 0.01
 LOWEST = -1.0
 """Margin from which the threshold rises."""
 
 
 def best_of_regions(scores: Float[Tensor, " N"], regions: Int64[Tensor, " N"]) -> Int64[Tensor, " M"]:
-    """The answers that may be pasted, best first: of each region the best class, and of all regions the best ten.
+    """The predictions that may be pasted, highest score first: of each region the best class, and of all regions the
+    best ten.
 
     Args:
-        scores: of predictions that survived the suppression in their class.
-        regions: the number of the region of each; one region may be the prediction for several classes.
+        scores: of predictions after NMS in their class.
+        regions: index of the region of each; one region may be predicted for several classes.
     """
     order = scores.argsort(descending=True, stable=True).tolist()
     first: dict[int, int] = {}
@@ -36,7 +37,7 @@ def best_of_regions(scores: Float[Tensor, " N"], regions: Int64[Tensor, " N"]) -
 
 
 def raised_threshold(candidates: Sequence[Float[Tensor, " _"]], *, mean: float = MEAN_SEGMENTS) -> float:
-    """The first of -1, -0.99, -0.98, … which so many candidates of an image exceed at most, on average.
+    """The first of -1, -0.99, -0.98, … which on average at most `mean` candidates of an image exceed.
 
     Args:
         candidates: of each image the margins of those that may be pasted.
@@ -51,12 +52,12 @@ def raised_threshold(candidates: Sequence[Float[Tensor, " _"]], *, mean: float =
 
 
 def paste_order(scores: Float[Tensor, " N"], regions: Int64[Tensor, " N"], *, threshold: float) -> Int64[Tensor, " M"]:
-    """The answers to paste one over another, so that the best one, which comes last, hides the others.
+    """The predictions in the order of pasting; the highest-scoring one comes last and covers the others.
 
     Args:
         scores: as in `best_of_regions`.
         regions: likewise.
-        threshold: a score that is pasted is greater.
+        threshold: pasted predictions have a greater score.
     """
     best = best_of_regions(scores, regions)
     return best[scores[best] > threshold].flip(0)

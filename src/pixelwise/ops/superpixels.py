@@ -1,7 +1,7 @@
 """Superpixels, and regions that are sets of them: a class-agnostic generator of proposals, overlaps, projection.
 
 A region is a row of bools, one for each superpixel, as MCG stores its proposals and SDS takes them. The generator
-merges neighbouring superpixels by their likeness (Uijlings, van de Sande, Gevers, Smeulders, "Selective Search for
+merges neighbouring superpixels by their similarity (Uijlings, van de Sande, Gevers, Smeulders, "Selective Search for
 Object Recognition", IJCV 2013, section 3); superpixels are those of Felzenszwalb and Huttenlocher (IJCV 2004), by
 scikit-image.
 """
@@ -56,7 +56,7 @@ class Regions(NamedTuple):
         return self.members[index][self.superpixels.long()]
 
     def resized(self, size: tuple[int, int]) -> Regions:
-        """The same regions over an image of another size; superpixels are read at the centres of its pixels."""
+        """The same regions over an image of another size; superpixels are sampled at the centres of its pixels."""
         height, width = self.superpixels.shape
         if (height, width) == tuple(size):
             return self
@@ -73,8 +73,8 @@ def superpixels_of(
     Args:
         image: RGB.
         scale: larger gives larger superpixels.
-        sigma: of the Gaussian before, in pixels.
-        smallest: pixels of the smallest superpixel.
+        sigma: of the Gaussian filter before it, in pixels.
+        smallest: smallest area of a superpixel, in pixels.
     """
     from skimage.segmentation import felzenszwalb
 
@@ -91,7 +91,7 @@ def propose_regions(
     strategies: Sequence[tuple[str, str]] = STRATEGIES,
     seed: int = 0,
 ) -> Regions:
-    """All regions that arise when the two most alike neighbours are merged again and again.
+    """All regions that arise when the two most similar neighbours are merged repeatedly.
 
     The same region of several strategies is listed once. The order is selective search's: a region's rank from the
     whole image down, times a random number in [0, 1].
@@ -99,7 +99,7 @@ def propose_regions(
     Args:
         image: RGB.
         superpixels: to start from; `superpixels_of` the image if not given.
-        count: so many regions at most.
+        count: largest number of regions.
         strategies: colour spaces and measures, see STRATEGIES.
         seed: of the order.
     """
@@ -124,12 +124,12 @@ def propose_regions(
 def propose_at(
     image: UInt8[Tensor, "3 H W"], *, side: int, count: int, strategies: Sequence[tuple[str, str]] = STRATEGIES
 ) -> Regions:
-    """The proposals of an image that was made so small that its longest side has at most so many pixels.
+    """The proposals of an image that is reduced to at most `side` pixels along its longest side.
 
     Args:
         image: RGB.
-        side: pixels.
-        count: so many regions at most.
+        side: in pixels.
+        count: largest number of regions.
         strategies: colour spaces and measures, see STRATEGIES.
 
     Returns:
@@ -143,7 +143,7 @@ def propose_at(
 
 
 def as_stored(image: Float[Tensor, "3 H W"], size: Sequence[int]) -> UInt8[Tensor, "3 h w"]:
-    """An image in [0, 1] without what lies beyond a height and a width, in whole numbers, on the CPU."""
+    """An image in [0, 1] cropped to a height and a width, as u8 on the CPU."""
     valid = image[:, : size[0], : size[1]].detach().cpu()
     return (valid * 255).round().clamp(0, 255).to(torch.uint8).contiguous()
 
@@ -154,14 +154,14 @@ def regions_of_masks(
     *,
     within: Regions | None = None,
 ) -> Regions:
-    """Regions of any shape: superpixels are cut along their borders until each region is a set of them.
+    """Regions of any shape: superpixels are split along their borders until each region is a set of them.
 
-    Masks are taken one by one; none of the regions of `within` changes.
+    Masks are consumed one by one; the regions of `within` do not change.
 
     Args:
         masks: the new regions, appended in their order.
         size: height and width of the image.
-        within: superpixels and regions so far; none, and one superpixel, if not given.
+        within: superpixels and regions so far; one superpixel and no region if not given.
     """
     if within is None:
         within = Regions(torch.zeros(size, dtype=torch.int32), torch.zeros(0, 1, dtype=torch.bool))
@@ -186,9 +186,9 @@ def region_overlaps(
 
 
 def suppress_shared(members: Bool[Tensor, "R S"], scores: Float[Tensor, " R"]) -> Int64[Tensor, " N"]:
-    """The regions that share no superpixel with one of a higher score that is kept, best first.
+    """The regions that share no superpixel with a remaining one of a higher score, highest score first.
 
-    SDS's non-maximum suppression for regions: an overlap of any size suppresses.
+    SDS's non-maximum suppression for regions: any overlap suppresses.
     """
     taken = torch.zeros(members.shape[1], dtype=torch.bool, device=members.device)
     kept: list[int] = []
@@ -202,7 +202,7 @@ def suppress_shared(members: Bool[Tensor, "R S"], scores: Float[Tensor, " R"]) -
 def mean_in_superpixels(
     values: Float[Tensor, "H W"], superpixels: Int32[Tensor, "H W"], count: int
 ) -> Float[Tensor, " S"]:
-    """The mean of a map over each superpixel, 0 over one without pixels."""
+    """The mean of a map over each superpixel, 0 for one without pixels."""
     places = superpixels.flatten().long()
     sums = torch.zeros(count, dtype=torch.float64, device=values.device)
     sums.index_add_(0, places, values.flatten().double())
@@ -283,7 +283,7 @@ def _merge(
     texture: np.ndarray,
     measures: str,
 ) -> list[np.ndarray]:
-    """The superpixels and every region made of two, in the order of their making, as rows of bools."""
+    """The superpixels and every merged region, in the order of merging, as rows of bools."""
     pixels = float(ids.size)
     sizes = [float(size) for size in np.bincount(ids.ravel(), minlength=total)]
     boxes = superpixel_boxes(torch.from_numpy(ids), total).tolist()
@@ -293,7 +293,7 @@ def _merge(
     around = [set(one) for one in neighbours]
     alive = set(range(total))
 
-    def likeness(a: int, b: int) -> float:
+    def similarity(a: int, b: int) -> float:
         shared = np.minimum(features[a], features[b])
         result = 0.0
         if "c" in measures:
@@ -308,7 +308,7 @@ def _merge(
             result += 1 - (hull - sizes[a] - sizes[b]) / pixels
         return float(result)
 
-    queue = [(-likeness(a, b), a, b) for a in range(total) for b in around[a] if a < b]
+    queue = [(-similarity(a, b), a, b) for a in range(total) for b in around[a] if a < b]
     heapq.heapify(queue)
     while queue:
         _, a, b = heapq.heappop(queue)
@@ -326,5 +326,5 @@ def _merge(
         for other in around[new]:
             around[other] -= {a, b}
             around[other].add(new)
-            heapq.heappush(queue, (-likeness(other, new), other, new))
+            heapq.heappush(queue, (-similarity(other, new), other, new))
     return rows

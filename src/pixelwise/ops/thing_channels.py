@@ -1,4 +1,4 @@
-"""Class ids of things as channels of a detector's scores: channel 0 is no object, channel i the i-th thing."""
+"""Class ids of things as channels of a detector's logits: channel 0 is background, channel i the i-th thing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def things_of(num_classes: int, thing_ids: Sequence[int] | None) -> tuple[int, ...]:
-    """The class ids that a detector tells apart, ascending; without a choice all but class 0, the background.
+    """The class ids of a detector's things, ascending; by default all but class 0, the background.
 
     Raises:
-        ValueError: none, one twice, or one that is no class id.
+        ValueError: no class id, one twice, or one out of range.
     """
     things = tuple(range(1, num_classes)) if thing_ids is None else tuple(sorted(thing_ids))
     if not things or len(set(things)) < len(things) or things[0] < 0 or things[-1] >= num_classes:
@@ -22,7 +22,7 @@ def things_of(num_classes: int, thing_ids: Sequence[int] | None) -> tuple[int, .
 
 
 def channels_of(class_ids: Int64[Tensor, " N"], things: Sequence[int]) -> Int64[Tensor, " N"]:
-    """The channel of each object, from 1 on. The class ids are things."""
+    """The channel of each instance, from 1 on. The class ids are things."""
     return torch.searchsorted(torch.tensor(things, device=class_ids.device), class_ids) + 1
 
 

@@ -1,4 +1,4 @@
-"""Windows that cover a large image, and their scores joined without ever holding them all."""
+"""Sliding windows over a large image, and their logits joined in little memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pixelwise.ops.resize import SLAB_BYTES, enlarge_rows
 
 
 def window_starts(length: int, window: int) -> list[int]:
-    """Where windows of `window` pixels begin along a side of `length` pixels.
+    """Starts of the windows of `window` pixels along a side of `length` pixels.
 
     Neighbours overlap by a third; the last window ends with the side. A side no longer than a window has one, at 0.
     """
@@ -32,15 +32,15 @@ def join_windows(
 ) -> tuple[UInt8[Tensor, "H W"] | Int32[Tensor, "H W"], Float[Tensor, "H W"]]:
     """Average the probabilities of overlapping windows and reduce them to ids.
 
-    Scores stay as coarse as they come until their pixels are predicted, some rows at a time; they are then enlarged
-    bilinearly to the window's size, put through the softmax and averaged. K×H×W is never held.
+    Some rows at a time, logits are enlarged bilinearly to the window's size, passed through the softmax and averaged.
+    K×H×W is never held.
 
     Args:
-        rows: for each row of windows, from above, the scores of its windows from the left; begun as `window_starts`
-            says, and consumed one row after the other.
+        rows: for each row of windows, from above, the logits of its windows from the left; starts are those of
+            `window_starts`; consumed one row after the other.
         size_hw: of the image.
-        window: side of the windows in pixels; shorter where the image is.
-        align_corners: how scores are enlarged, see `argmax_resized`.
+        window: side of the windows in pixels; shorter where the image is shorter.
+        align_corners: how logits are enlarged, see `argmax_resized`.
 
     Returns:
         ids u8 (i32 where K > 255), and the averaged probability of that class.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -10,7 +11,6 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.contracts import Optimizer, Stage, as_system
-from pixelwise.errors import RecipeError
 
 
 def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
@@ -26,9 +26,7 @@ def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Opti
     ]
     if optimizer.name == "sgd":
         return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum)
-    if optimizer.name == "adamw":
-        return torch.optim.AdamW(groups, lr=optimizer.lr, betas=(optimizer.momentum, 0.999))
-    raise RecipeError(f"optimizer.name '{optimizer.name}': sgd or adamw")
+    return torch.optim.AdamW(groups, lr=optimizer.lr, betas=(optimizer.momentum, 0.999))
 
 
 def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list[nn.Parameter], float, float]]:
@@ -42,7 +40,7 @@ def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list
         ("head", False, head, head if head_bias is None else head_bias),
     ):
         chosen = [parameter for parameter in parameters if (id(parameter) in in_backbone) == of_backbone]
-        # what has one dimension and is no bias scales and shifts a normalisation
+        # one-dimensional parameters that are no biases belong to normalisation layers
         thin = [parameter for parameter in chosen if parameter.ndim <= 1]
         lr, decay = optimizer.lr * multiplier, optimizer.norm_weight_decay
         yield f"{part} weights", [p for p in chosen if p.ndim > 1], lr, optimizer.weight_decay
@@ -51,12 +49,33 @@ def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list
 
 
 def schedule_factor(stage: Stage, step: int) -> float:
-    """Factor on every rate in a step (from 0): a linear rise over the warm-up, and poly decay by step all along.
+    """Factor on every rate in a step (from 0): that of the schedule all along, times that of the warm-up.
 
-    Source: the "poly" policy of Liu et al. (ParseNet), as DeepLab v2 uses it, section 4.1.
+    Sources: poly, Liu et al. (ParseNet), as DeepLab v2 uses it, section 4.1; steps and both warm-ups, Detectron's and
+    detectron2's `WarmupMultiStepLR`; cosine, Loshchilov & Hutter (SGDR), without restarts.
     """
-    rise = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
-    return rise * (1 - step / stage.steps) ** stage.poly_power
+    return _warmup_factor(stage, step) * _decay_factor(stage, step)
+
+
+def _warmup_factor(stage: Stage, step: int) -> float:
+    if step >= stage.warmup_steps:
+        return 1.0
+    start = stage.warmup_factor
+    if stage.warmup == "constant":
+        return start
+    # from 0 the first step would change nothing, so that it is the second of as many steps
+    done = (step + (start == 0)) / stage.warmup_steps
+    return start + (1 - start) * done
+
+
+def _decay_factor(stage: Stage, step: int) -> float:
+    if stage.schedule == "poly":
+        return (1 - step / stage.steps) ** stage.poly_power
+    if stage.schedule == "step":
+        return stage.gamma ** sum(step >= milestone for milestone in stage.milestones)
+    if stage.schedule == "cosine":
+        return (1 + math.cos(math.pi * step / stage.steps)) / 2
+    return 1.0
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -86,5 +105,5 @@ def weight_average(network: nn.Module, decay: float) -> AveragedModel:
 
 
 def set_updates(averaged: AveragedModel, count: int) -> None:
-    """Say how often the average was moved; the weights that it begins with count as one more, or they would be lost."""
+    """Set the number of updates of the average; the initial weights count as one more."""
     averaged.n_averaged.fill_(count + 1)

@@ -110,4 +110,4 @@ def _named_split(path: Path | None) -> str | None:
     return parts[1] if len(parts) > 2 and parts[0] == "ADE" and parts[1] else None
 
 
-FORMAT = Format(OPTIONS, splits, list_split, writer)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=("labels",))

@@ -52,4 +52,4 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     )
 
 
-FORMAT = Format(OPTIONS, splits, list_split, writer)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=("labels",))

@@ -202,4 +202,4 @@ def _with_ids(ids: str) -> LabelSet:
     return replace(labels, dataset_ids=tuple(range(len(labels))), void_ids=(255, -1))
 
 
-FORMAT = Format(OPTIONS, splits, list_split, writer)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=tuple(OPTIONS))

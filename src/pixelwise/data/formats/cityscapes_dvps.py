@@ -15,106 +15,58 @@ Qiao et al., "ViP-DeepLab: Learning Visual Perception with Depth-aware Video Pan
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, require_split
 from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, frame_item, in_time
-from pixelwise.data.kinds.segment_clips_writer import (
-    PlacedSegment,
-    joined_regions,
-    number_in,
-    stem_with_clip,
-    tracks_in,
-    translated,
-    void_id,
-    with_ids_below,
-    write_places,
-)
+from pixelwise.data.kinds.segment_clips_writer import NumberedMapsWriter, Places, stem_with_clip, with_ids_below
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
-from pixelwise.data.kinds.track_clips_writer import by_clip
-from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
+from pixelwise.data.kinds.writing import Original, write_ids
 from pixelwise.data.listing import Item, Listing
 from pixelwise.data.spec import Format
-from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
 from pixelwise.labels import LabelSet, published
 
 OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .toml file in the folder"}
 
+_IMAGE = "_leftImg8bit"
+_MAP = "_gtFine_instanceTrainIds"
+
 DVPS_DIVISOR = 1000
 """Numbers of objects in Cityscapes-DVPS are below it."""
-
 
 DVPS_CLASSES = 65
 """Ids of classes in Cityscapes-DVPS, whose maps have 16 bits, are below it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DvpsWriter(Writer):
-    """The format cityscapes-dvps, without depth maps. See Writer for the attributes.
+@dataclass(frozen=True)
+class DvpsWriter(NumberedMapsWriter):
+    """The format cityscapes-dvps, without depth maps. See NumberedMapsWriter for the attributes."""
 
-    Attributes:
-        default: the label set that needs no label file.
-    """
-
-    default: LabelSet
     format: str = "cityscapes-dvps"
+    label_file: str | None = "video_sequence/labels.toml"
+    divisor: int = DVPS_DIVISOR
+    classes: int = DVPS_CLASSES
 
-    def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes one of class · 1000 + number. See Writer."""
+    def places(self, root: Path, original: Original) -> Places:  # noqa: ARG002
+        """See SegmentClipsWriter."""
         clip, stem = stem_with_clip(original.id, source=original.image)
         place = f"video_sequence/{original.split}/{stem}"
-        file, losses = original.write_image(root, f"{place}_leftImg8bit")
-        path = root / f"{place}_gtFine_instanceTrainIds.png"
-        regions, lost = write_places(path, original.truth, self.labels, source=original.image)
-        joined = joined_regions(regions, self.labels)
-        return Written(
-            original.name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions}
-        )
+        return Places(clip, stem, f"{place}{_IMAGE}", f"{place}{_MAP}.png")
 
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
-        """Number the objects of each clip class by class, and write its maps anew.
+    def value(self, dataset_id: int, number: int) -> tuple[int, ...]:
+        """Class · 1000 + number."""
+        return (dataset_id * DVPS_DIVISOR + number,)
 
-        Raises DataError for too many objects of a class in a clip.
-        """
-        renumbered = 0
-        void = void_id(self.labels, below=DVPS_CLASSES) * DVPS_DIVISOR
-        for clip, entries in by_clip(written):
-            tracks = tracks_of(tracks_in(entry, self.labels) for entry in entries)
-            former = former_numbers(tracks, divisor=self.numbered_by, own=composed_by(DVPS_DIVISOR))
-            numbers, others = kept_numbers(
-                former,
-                largest=DVPS_DIVISOR - 1,
-                groups={track: track[1] for track in tracks},
-                clip=clip,
-                format=self.format,
-            )
-            renumbered += others
-            for entry in entries:
-                path = root / "video_sequence" / split / entry["map"]
-
-                def value(one: PlacedSegment, numbers: Mapping[Track, int] = numbers) -> tuple[int]:
-                    number = number_in(one, numbers, self.labels)
-                    return (self.labels.dataset_ids[one.class_id] * DVPS_DIVISOR + number,)
-
-                write_ids(path, translated(path, entry["of"], value, void=(void,))[..., 0], None)
-        return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml, if the classes are not those of the format."""
-        if self.labels != self.default:
-            (root / "video_sequence" / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
-
-
-_IMAGE = "_leftImg8bit"
-_MAP = "_gtFine_instanceTrainIds"
+    def save(self, path: Path, values: np.ndarray) -> None:
+        """Write a map of 16 bits."""
+        write_ids(path, values[..., 0], None)
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
@@ -173,10 +125,8 @@ def dvps_labels() -> LabelSet:
     return replace(labels, name="cityscapes-dvps", dataset_ids=tuple(range(len(labels))), void_ids=(32, 255))
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> DvpsWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> DvpsWriter:  # noqa: ARG001
     """Writes a set of this format, without depth; one whose classes are not those of Cityscapes gets a labels.toml."""
-    if options:
-        raise DataError(f"cityscapes-dvps: a new set takes no option {next(iter(options))}")
     own = dvps_labels()
     labels = own if source.names == own.names else with_ids_below(source, DVPS_CLASSES, format="cityscapes-dvps")
     return DvpsWriter(labels=labels, default=own)

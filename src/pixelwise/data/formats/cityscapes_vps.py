@@ -16,7 +16,6 @@ Kim et al., "Video Panoptic Segmentation", CVPR 2020.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,9 +27,9 @@ from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.frames import folders_in
 from pixelwise.data.kinds.listed_frames import FrameEntries, FramePlaces, listing_of
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
-from pixelwise.data.kinds.segment_clips_writer import sides_of, stem_with_clip, write_listed, write_places
+from pixelwise.data.kinds.segment_clips_writer import Places, SegmentClipsWriter, stem_with_clip, write_listed
 from pixelwise.data.kinds.track_clips_writer import by_clip
-from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
+from pixelwise.data.kinds.writing import Original, Written, contiguous
 from pixelwise.data.listing import Listing
 from pixelwise.data.spec import Format
 from pixelwise.errors import DataError
@@ -81,45 +80,31 @@ def _map_of(folder: Path, _clip: str, annotation: Entry) -> Path:
     return find_file(name, [maps]) or maps / posix_name(name)
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> VpsWriter:  # noqa: ARG001
     """Writes a set of this format, with the classes of the source as categories."""
-    if options:
-        raise DataError(f"cityscapes-vps: a new set takes no option {next(iter(options))}")
     return VpsWriter(labels=source if min(source.dataset_ids) >= 0 else contiguous(source))
 
 
 @dataclass(frozen=True)
-class VpsWriter(Writer):
+class VpsWriter(SegmentClipsWriter):
     """The format cityscapes-vps. See Writer for the attributes."""
 
     format: str = "cityscapes-vps"
 
-    def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Writer."""
-        clip, image_id = stem_with_clip(original.id, source=original.image)
-        file, losses = original.write_image(root, f"{original.split}/img_all/{image_id}_newImg8bit")
-        path = root / original.split / "panoptic_video" / f"{image_id}_final_mask.png"
-        regions, lost = write_places(path, original.truth, self.labels, source=original.image)
-        entry = {
-            "clip": clip,
-            "map": path.name,
-            "of": regions,
-            "image": {"id": image_id, **sides_of(original.pixels), "file_name": Path(file).name},
-        }
-        return Written(original.name, file, Counter(losses) + lost, entry)
+    def places(self, root: Path, original: Original) -> Places:  # noqa: ARG002
+        """See SegmentClipsWriter."""
+        clip, id = stem_with_clip(original.id, source=original.image)
+        split = original.split
+        return Places(clip, id, f"{split}/img_all/{id}_newImg8bit", f"{split}/panoptic_video/{id}_final_mask.png")
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the maps anew, and the JSON of the split."""
         annotations: list[dict[str, Any]] = []
         renumbered = 0
         for clip, entries in by_clip(written):
-            maps = [root / split / "panoptic_video" / entry["map"] for entry in entries]
-            infos, others = write_listed(maps, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
+            found, others = write_listed(root, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
             renumbered += others
-            annotations += (
-                {"image_id": entry["image"]["id"], "file_name": entry["map"], "segments_info": of_frame}
-                for entry, of_frame in zip(entries, infos, strict=True)
-            )
+            annotations += found
         content = {
             "info": {"label_set": self.labels.to_json()},
             "categories": panoptic_categories(self.labels),
@@ -129,9 +114,6 @@ class VpsWriter(Writer):
         path = root / f"panoptic_gt_{split}_city_vps.json"
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Nothing: the classes stand in every JSON file."""
 
 
 FORMAT = Format(OPTIONS, splits, list_split, writer)

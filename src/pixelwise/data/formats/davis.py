@@ -103,9 +103,6 @@ def list_frames(path: Path, split: str, options: Mapping[str, str]) -> tuple[Ite
 
 def writer(options: Mapping[str, str], source: LabelSet) -> DavisWriter:
     """Writes a set of this format, with lists as in 2017; all classes become one."""
-    strange = next((name for name in options if name != "resolution"), None)
-    if strange is not None:
-        raise DataError(f"davis: a new set takes no option {strange}; it takes resolution")
     return DavisWriter(labels=source, resolution=_resolution(options))
 
 
@@ -244,4 +241,4 @@ class DavisWriter(Writer):
             lists[0].unlink()
 
 
-FORMAT = Format(OPTIONS, splits, list_split, writer)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=("resolution",))

@@ -13,33 +13,21 @@ Weber et al., "STEP: Segmenting and Tracking Every Pixel", NeurIPS Datasets and 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.folders import in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.folders import in_reading_order, labels_for, require_split
 from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, pair_clip
-from pixelwise.data.kinds.segment_clips_writer import (
-    PlacedSegment,
-    joined_regions,
-    number_in,
-    tracks_in,
-    translated,
-    void_id,
-    with_ids_below,
-    write_places,
-    write_rgb,
-)
+from pixelwise.data.kinds.segment_clips_writer import NumberedMapsWriter, Places, with_ids_below, write_rgb
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
-from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame
-from pixelwise.data.kinds.writing import Original, Writer, Written
+from pixelwise.data.kinds.track_clips_writer import clip_and_frame
+from pixelwise.data.kinds.writing import Original
 from pixelwise.data.listing import Item, Listing
 from pixelwise.data.spec import Format
-from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, seen_together, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_channels
 from pixelwise.labels import LabelSet, published
@@ -49,57 +37,32 @@ OPTIONS: Mapping[str, str] = {"labels": "a published label set, or a .txt or .to
 STEP_DIVISOR = 65_536
 """Numbers of objects in KITTI-STEP are below it."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class StepWriter(Writer):
-    """The format kitti-step. See Writer for the attributes.
-
-    Attributes:
-        default: the label set that needs no label file.
-    """
-
-    default: LabelSet
-    format: str = "kitti-step"
-
-    def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes one of classes and numbers. See Writer."""
-        clip, frame = clip_and_frame(original.id, source=original.image)
-        file, losses = original.write_image(root, f"images/{original.split}/{clip}/{frame}")
-        path = root / "panoptic_maps" / original.split / clip / f"{frame}.png"
-        regions, lost = write_places(path, original.truth, self.labels, source=original.image)
-        joined = joined_regions(regions, self.labels)
-        return Written(
-            original.name, file, Counter(losses) + lost + joined, {"clip": clip, "map": path.name, "of": regions}
-        )
-
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
-        """Number the objects of each clip, and write its maps anew. Raises DataError for too many in a clip."""
-        renumbered = 0
-        for clip, entries in by_clip(written):
-            frames = [[*tracks_in(entry, self.labels)] for entry in entries]
-            former = former_numbers(tracks_of(frames), divisor=self.numbered_by, own=composed_by(STEP_DIVISOR))
-            together = seen_together(frames, former)
-            groups = {track: track[1] if number in together else None for track, number in former.items()}
-            numbers, others = kept_numbers(
-                former, largest=STEP_DIVISOR - 1, groups=groups, clip=clip, format=self.format
-            )
-            renumbered += others
-            for entry in entries:
-                path = root / "panoptic_maps" / split / clip / entry["map"]
-
-                def value(one: PlacedSegment, numbers: Mapping[Track, int] = numbers) -> tuple[int, int, int]:
-                    return self.labels.dataset_ids[one.class_id], *divmod(number_in(one, numbers, self.labels), 256)
-
-                write_rgb(path, translated(path, entry["of"], value, void=(void_id(self.labels, below=256), 0, 0)))
-        return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml, if the classes are not those of the format."""
-        if self.labels != self.default:
-            (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
-
-
 _IMAGES, _MAPS = "images", "panoptic_maps"
+
+
+@dataclass(frozen=True)
+class StepWriter(NumberedMapsWriter):
+    """The format kitti-step. See NumberedMapsWriter for the attributes."""
+
+    format: str = "kitti-step"
+    label_file: str | None = "labels.toml"
+    divisor: int = STEP_DIVISOR
+    classes: int = 256
+    by_number: bool = True
+
+    def places(self, root: Path, original: Original) -> Places:  # noqa: ARG002
+        """See SegmentClipsWriter."""
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        image, map = (f"{folder}/{original.split}/{clip}/{frame}" for folder in (_IMAGES, _MAPS))
+        return Places(clip, frame, image, f"{map}.png")
+
+    def value(self, dataset_id: int, number: int) -> tuple[int, ...]:
+        """The class in R, the number in G and B."""
+        return dataset_id, *divmod(number, 256)
+
+    def save(self, path: Path, values: np.ndarray) -> None:
+        """Write a map of three channels."""
+        write_rgb(path, values)
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001
@@ -157,10 +120,8 @@ def step_labels() -> LabelSet:
     )
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> StepWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> StepWriter:  # noqa: ARG001
     """Writes a set of this format; one whose classes are not those of Cityscapes gets a labels.toml."""
-    if options:
-        raise DataError(f"kitti-step: a new set takes no option {next(iter(options))}")
     own = step_labels()
     labels = own if source.names == own.names else with_ids_below(source, 256, format="kitti-step")
     return StepWriter(labels=labels, default=own)

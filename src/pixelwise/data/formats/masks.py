@@ -80,7 +80,7 @@ def has_colours(options: Mapping[str, str]) -> bool:
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     """Writes images/SPLIT/ and masks/SPLIT/ (or the names in the options), greyscale masks, and labels.toml."""
     if "palette" in options:
-        raise DataError("masks: masks of colours are read, not written; skips the option palette")
+        raise DataError("masks: masks of colours are read, not written; remove the option palette")
     image, mask = places_of(options, format="masks")
     return PairWriter(
         format="masks",
@@ -90,4 +90,4 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
     )
 
 
-FORMAT = Format(OPTIONS, splits, list_split, writer)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=tuple(OPTIONS))

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pixelwise.data.dataset import is_there
-from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, labels_toml, require_split
+from pixelwise.data.kinds.folders import by_stem, in_reading_order, labels_for, require_split
 from pixelwise.data.kinds.frames import (
     LARGEST_TRACK_ID,
     FramePart,
@@ -157,13 +157,11 @@ def mots_labels() -> LabelSet:
     )
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> MotsWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> MotsWriter:  # noqa: ARG001
     """Writes a set of this format: SPLIT/images/CLIP/ and SPLIT/instances_txt/CLIP.txt.
 
     A set whose classes are not car and pedestrian gets a labels.toml.
     """
-    if options:
-        raise DataError(f"mots: a new set takes no option {next(iter(options))}")
     own = mots_labels()
     if source.names == own.names:
         return MotsWriter(labels=own, default=own)
@@ -276,16 +274,12 @@ MOTS_DIVISOR = 1000
 """Numbers of objects in MOTS are below it; an id is class · 1000 + number."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MotsWriter(Writer):
-    """The format mots. See Writer for the attributes.
+    """The format mots. See Writer for the attributes."""
 
-    Attributes:
-        default: the label set that needs no label file.
-    """
-
-    default: LabelSet
     format: str = "mots"
+    label_file: str | None = "labels.toml"
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one frame; its objects go into the entry, for `finish`. See Writer."""
@@ -348,11 +342,6 @@ class MotsWriter(Writer):
         """The number in an id that this format makes, None in another."""
         dataset_id, number = divmod(id, MOTS_DIVISOR)
         return number if dataset_id == self.labels.dataset_ids[class_id] else None
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml, if the classes are not those of the format."""
-        if self.labels != self.default:
-            (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
 
 
 FORMAT = Format(OPTIONS, splits, list_split, writer)

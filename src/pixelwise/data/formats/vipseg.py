@@ -19,7 +19,6 @@ Miao et al., "Large-scale Video Panoptic Segmentation in the Wild: A Benchmark",
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,10 +33,10 @@ from pixelwise.data.kinds.folders import in_reading_order, require_split
 from pixelwise.data.kinds.frames import FramePart, clip_listing, clip_repair, folders_in, pair_clip
 from pixelwise.data.kinds.listed_frames import FrameEntries, FramePlaces, listing_of
 from pixelwise.data.kinds.panoptic_json import panoptic_categories, panoptic_labels_of
-from pixelwise.data.kinds.segment_clips_writer import sides_of, write_listed, write_places
+from pixelwise.data.kinds.segment_clips_writer import Places, SegmentClipsWriter, write_listed
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame, free_clip
-from pixelwise.data.kinds.writing import Original, Writer, Written, contiguous
+from pixelwise.data.kinds.writing import Original, Written, contiguous
 from pixelwise.data.listing import Fault, Item, Listing
 from pixelwise.data.spec import Format
 from pixelwise.data.truth.segments import regions_of_ids
@@ -101,10 +100,8 @@ def labels_of(path: Path) -> LabelSet:
     return replace(labels, name="vipseg", dataset_ids=tuple(id + 1 for id in labels.dataset_ids), void_ids=(0,))
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> VipsegWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> VipsegWriter:  # noqa: ARG001
     """Writes a set of this format with JSON files, and the classes of the source as categories."""
-    if options:
-        raise DataError(f"vipseg: a new set takes no option {next(iter(options))}")
     return VipsegWriter(labels=source if min(source.dataset_ids) >= 0 else contiguous(source))
 
 
@@ -227,26 +224,17 @@ def _flat(content: Mapping[str, Any], clips: str, entries: str, key: str, file: 
 
 
 @dataclass(frozen=True)
-class VipsegWriter(Writer):
+class VipsegWriter(SegmentClipsWriter):
     """The format vipseg, with panomasksRGB/, JSON files and lists. See Writer for the attributes."""
 
     format: str = "vipseg"
     shares_images: bool = True
 
-    def write(self, root: Path, original: Original) -> Written:
-        """Write one frame and its map of places, which `finish` makes a PNG of ids. See Writer."""
+    def places(self, root: Path, original: Original) -> Places:
+        """See SegmentClipsWriter."""
         clip, frame = clip_and_frame(original.id, source=original.image)
         clip, renamed = free_clip(root, clip, original.split)
-        file, losses = original.write_image(root, f"images/{clip}/{frame}")
-        path = root / "panomasksRGB" / clip / f"{frame}.png"
-        regions, lost = write_places(path, original.truth, self.labels, source=original.image)
-        entry = {
-            "clip": clip,
-            "map": path.name,
-            "of": regions,
-            "image": {"id": frame, **sides_of(original.pixels), "file_name": Path(file).name},
-        }
-        return Written(original.name, file, Counter(losses) + lost + Counter(renamed_images=renamed), entry)
+        return Places(clip, frame, f"images/{clip}/{frame}", f"panomasksRGB/{clip}/{frame}.png", renamed)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the maps anew, the JSON of the split, and the list of its clips."""
@@ -254,15 +242,10 @@ class VipsegWriter(Writer):
         annotations: list[dict[str, Any]] = []
         renumbered = 0
         for clip, entries in by_clip(written):
-            maps = [root / "panomasksRGB" / clip / entry["map"] for entry in entries]
-            infos, others = write_listed(maps, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
+            found, others = write_listed(root, entries, self.labels, self.numbered_by, clip=clip, format=self.format)
             renumbered += others
             videos.append({"video_id": clip, "images": [entry["image"] for entry in entries]})
-            listed = [
-                {"image_id": entry["image"]["id"], "file_name": entry["map"], "segments_info": of_frame}
-                for entry, of_frame in zip(entries, infos, strict=True)
-            ]
-            annotations.append({"video_id": clip, "annotations": listed})
+            annotations.append({"video_id": clip, "annotations": found})
         content = {
             "info": {"label_set": self.labels.to_json()},
             "categories": panoptic_categories(self.labels),
@@ -273,9 +256,6 @@ class VipsegWriter(Writer):
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         (root / f"{split}.txt").write_text("".join(f"{one['video_id']}\n" for one in videos), encoding="utf-8")
         return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Nothing: the classes stand in every JSON file."""
 
 
 FORMAT = Format(OPTIONS, splits, list_split, writer)

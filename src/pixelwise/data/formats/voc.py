@@ -181,4 +181,4 @@ def _year(path: Path) -> Path:
     raise DataError(f"{path}: not a VOC folder: {', '.join(f'{name}/' for name in missing)} is missing")
 
 
-FORMAT = Format(OPTIONS, splits, list_split, writer, shared_images=True)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=("labels", "instances"), shared_images=True)

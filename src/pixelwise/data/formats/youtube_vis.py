@@ -112,10 +112,8 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     )
 
 
-def writer(options: Mapping[str, str], source: LabelSet) -> TrackWriter:
+def writer(options: Mapping[str, str], source: LabelSet) -> TrackWriter:  # noqa: ARG001
     """Writes a set of this format: SPLIT.json and SPLIT/JPEGImages/CLIP/."""
-    if options:
-        raise DataError(f"youtube-vis: a new set takes no option {next(iter(options))}")
     return TrackWriter(labels=coco_labels(source))
 
 
@@ -357,9 +355,6 @@ class TrackWriter(Writer):
         }
         (root / f"{split}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return {"renumbered_objects": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Nothing: the classes stand in every JSON file."""
 
 
 FORMAT = Format(OPTIONS, splits, list_split, writer)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.kinds.folders import labels_toml, published_names, read_labels
+from pixelwise.data.kinds.folders import published_names, read_labels
 from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
 from pixelwise.data.truth.object_ids import numbered_by_class, object_colours, painted_ids
 from pixelwise.errors import DataError
@@ -27,7 +27,6 @@ class PairWriter(Writer):
         list_file: where the names of a split are listed, or None.
         folders: split → its name on disk, of those that differ.
         palette: whether masks carry the colours of the classes.
-        default: the label set that needs no label file, or None.
         objects: where the ids of its objects go, if the format has such files and the ground truth has objects.
         object_labels: the label set whose ids the files of objects hold, where it is not `labels`.
         divisor: object ids are class · divisor + number, and regions and crowds have the class alone; None: numbers.
@@ -38,7 +37,7 @@ class PairWriter(Writer):
     list_file: str | None = None
     folders: Mapping[str, str] = field(default_factory=dict)
     palette: bool = False
-    default: LabelSet | None = None
+    label_file: str | None = "labels.toml"
     objects: str | None = None
     object_labels: LabelSet | None = None
     divisor: int | None = None
@@ -86,11 +85,6 @@ class PairWriter(Writer):
             path = root / self.list_file.format(split=split)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(f"{one.name}\n" for one in written), encoding="utf-8")
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml, unless the format has these labels anyway."""
-        if self.labels != self.default:
-            (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
 
 
 def writable_labels(options: Mapping[str, str], *, source: LabelSet, default: str | None) -> LabelSet:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from pixelwise.data.listing import Fault, Findings, Item, Size, count
+from pixelwise.data.listing import Fault, Findings, Item, Size
 from pixelwise.data.truth.boxes import is_elsewhere, leaves_image, tight_box
 from pixelwise.data.truth.painting import HOLE, painted
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 from pixelwise.types import Annotation, Instances, Masks

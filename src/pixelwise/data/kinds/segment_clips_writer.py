@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,11 @@ import torch
 from PIL import Image
 
 from pixelwise.data.kinds.segment_maps import write_segment_ids
-from pixelwise.data.kinds.track_clips_writer import clip_and_frame
-from pixelwise.data.kinds.writing import write_ids
+from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame
+from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
 from pixelwise.data.truth.segments import with_ids
 from pixelwise.data.truth.segments_of import segments_of
-from pixelwise.data.truth.track_ids import Track, former_numbers, kept_numbers, tracks_of
+from pixelwise.data.truth.track_ids import Track, composed_by, former_numbers, kept_numbers, seen_together, tracks_of
 from pixelwise.errors import DataError
 from pixelwise.files.images import read_ids
 from pixelwise.labels import LARGEST_ID, LabelSet
@@ -38,16 +39,92 @@ class PlacedSegment(NamedTuple):
     area: int
 
 
+class Places(NamedTuple):
+    """Where a frame goes: its clip, its id in lists, its image (without suffix) and its map; whether it is renamed."""
+
+    clip: str
+    id: str
+    image: str
+    map: str
+    renamed: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentClipsWriter(Writer):
+    """A format whose frames have a map of segments. See Writer for the attributes."""
+
+    def places(self, root: Path, original: Original) -> Places:
+        """Where a frame goes in the folder of the new set."""
+        raise NotImplementedError
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame and its map of places, which `finish` makes one of the format. See Writer."""
+        place = self.places(root, original)
+        file, losses = original.write_image(root, place.image)
+        regions, lost = write_places(root / place.map, original.truth, self.labels, source=original.image)
+        height, width, _ = original.pixels.shape
+        image = {"id": place.id, "width": width, "height": height, "file_name": Path(file).name}
+        entry = {"clip": place.clip, "map": place.map, "of": regions, "image": image}
+        return Written(original.name, file, Counter(losses) + lost + Counter(renamed_images=place.renamed), entry)
+
+
+@dataclass(frozen=True)
+class NumberedMapsWriter(SegmentClipsWriter):
+    """A format whose maps hold a class and, within it, the number of an object. See Writer for the attributes.
+
+    Attributes:
+        divisor: numbers are below it.
+        classes: ids of classes on disk are below it.
+        by_number: whether objects of different classes have different numbers, if their source does not repeat them.
+    """
+
+    divisor: int = 0
+    classes: int = 0
+    by_number: bool = False
+
+    def value(self, dataset_id: int, number: int) -> tuple[int, ...]:
+        """What the channels of a map hold."""
+        raise NotImplementedError
+
+    def save(self, path: Path, values: np.ndarray) -> None:
+        """Write a map [H, W, C]."""
+        raise NotImplementedError
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame and its map of places; regions that are no objects have no number. See Writer."""
+        written = super().write(root, original)
+        joined = joined_regions(written.entry["of"], self.labels)
+        return replace(written, losses=Counter(written.losses) + joined)
+
+    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:  # noqa: ARG002
+        """Number the objects of each clip, and write its maps anew. Raises DataError for too many in a clip."""
+        renumbered = 0
+        void = self.value(void_id(self.labels, below=self.classes), 0)
+        for clip, entries in by_clip(written):
+            frames = [[*tracks_in(entry, self.labels)] for entry in entries]
+            former = former_numbers(tracks_of(frames), divisor=self.numbered_by, own=composed_by(self.divisor))
+            apart = seen_together(frames, former) if self.by_number else {*former.values()}
+            groups = {track: track[1] if number in apart else None for track, number in former.items()}
+            numbers, others = kept_numbers(
+                former, largest=self.divisor - 1, groups=groups, clip=clip, format=self.format
+            )
+            renumbered += others
+            value = partial(self._value, numbers)
+            for entry in entries:
+                path = root / entry["map"]
+                self.save(path, translated(path, entry["of"], value, void=void))
+        return {"renumbered_objects": renumbered}
+
+    def _value(self, numbers: Mapping[Track, int], one: PlacedSegment) -> tuple[int, ...]:
+        number = numbers[one.id, one.class_id] if _is_object(one, self.labels) else 0
+        return self.value(self.labels.dataset_ids[one.class_id], number)
+
+
 def stem_with_clip(id: str, *, source: Path) -> tuple[str, str]:
     """The clip, without `_`, and a name of the frame that begins with it and `_`."""
     clip, frame = clip_and_frame(id, source=source)
     clip = clip.replace("_", "-")
     return clip, f"{clip}_{frame}"
-
-
-def sides_of(pixels: np.ndarray) -> dict[str, int]:
-    """Width and height, as a JSON has them."""
-    return {"width": pixels.shape[1], "height": pixels.shape[0]}
 
 
 def write_places(
@@ -90,11 +167,6 @@ def _is_object(one: PlacedSegment, labels: LabelSet) -> bool:
 def tracks_in(entry: Mapping[str, Any], labels: LabelSet) -> Iterator[Track]:
     """The objects of a frame."""
     return ((one.id, one.class_id) for one in entry["of"] if _is_object(one, labels))
-
-
-def number_in(one: PlacedSegment, numbers: Mapping[Track, int], labels: LabelSet) -> int:
-    """The number of a segment; 0 of a region that is no object."""
-    return numbers[one.id, one.class_id] if _is_object(one, labels) else 0
 
 
 def joined_regions(regions: Sequence[PlacedSegment], labels: LabelSet) -> Counter[str]:
@@ -145,15 +217,15 @@ def write_rgb(path: Path, channels: np.ndarray) -> None:
 
 
 def write_listed(
-    maps: Sequence[Path],
+    root: Path,
     entries: Sequence[Mapping[str, Any]],
     labels: LabelSet,
     numbered_by: int | None,
     *,
     clip: str,
     format: str,
-) -> tuple[list[list[dict[str, Any]]], int]:
-    """Write the PNGs of a clip; gives the segments of each frame, and how many objects have another number."""
+) -> tuple[list[dict[str, Any]], int]:
+    """Write the PNGs of a clip; gives the annotation of each frame, and how many objects have another number."""
     tracks = tracks_of(tracks_in(entry, labels) for entry in entries)
     ids = {track: track[0] for track in tracks}
     former = former_numbers(tracks, divisor=numbered_by)
@@ -171,8 +243,9 @@ def write_listed(
         clip=clip,
         format=format,
     )
-    infos: list[list[dict[str, Any]]] = []
-    for path, entry in zip(maps, entries, strict=True):
+    annotations: list[dict[str, Any]] = []
+    for entry in entries:
+        path = root / entry["map"]
 
         def id_of(one: PlacedSegment) -> int:
             return numbers[one.id, one.class_id] if _is_object(one, labels) else plain[one.id, one.class_id, one.crowd]
@@ -181,10 +254,9 @@ def write_listed(
         areas: Counter[tuple[int, int, bool]] = Counter()  # a track that a list has twice in a frame is one segment
         for one in entry["of"]:
             areas[id_of(one), labels.dataset_ids[one.class_id], one.crowd] += one.area
-        infos.append(
-            [
-                {"id": id, "category_id": category, "iscrowd": int(crowd), "area": area}
-                for (id, category, crowd), area in areas.items()
-            ]
-        )
-    return infos, renumbered
+        infos = [
+            {"id": id, "category_id": category, "iscrowd": int(crowd), "area": area}
+            for (id, category, crowd), area in areas.items()
+        ]
+        annotations.append({"image_id": entry["image"]["id"], "file_name": path.name, "segments_info": infos})
+    return annotations, renumbered

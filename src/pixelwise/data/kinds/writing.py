@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.listing import Written
 from pixelwise.errors import DataError
 from pixelwise.files.images import IMAGE_SUFFIXES
@@ -60,6 +61,8 @@ class Writer:
         suffixes: that images may have; the first is that of images encoded anew. Empty: any.
         shares_images: whether all splits have their images in one place, so that one may stand in several splits.
         numbered_by: of clips, the divisor in the ids of the ground truth; see `data.truth.track_ids`.
+        label_file: where the label set is stored in the folder of the set; None where lists hold it.
+        default: the label set that needs no label file, or None.
     """
 
     labels: LabelSet
@@ -67,6 +70,8 @@ class Writer:
     suffixes: tuple[str, ...] = ()
     shares_images: bool = False
     numbered_by: int | None = None
+    label_file: str | None = None
+    default: LabelSet | None = None
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one image and what belongs to it alone into the folder of the new set."""
@@ -77,6 +82,8 @@ class Writer:
 
     def finish_set(self, root: Path) -> None:
         """Write what belongs to all splits, such as the label file."""
+        if self.label_file is not None and self.labels != self.default:
+            (root / self.label_file).write_text(labels_toml(self.labels), encoding="utf-8")
 
 
 MakeWriter = Callable[[Mapping[str, str], LabelSet], Writer]

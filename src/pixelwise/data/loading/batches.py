@@ -6,6 +6,7 @@ So any step can be repeated without having run those before it, with any number 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,9 +109,21 @@ class AugmentedSamples(Dataset["tuple[Sample, ...] | DataError"]):
 
 
 def training_batches(
-    samples: AugmentedSamples, sampler: StepSampler, *, workers: int, pin_memory: bool = False
+    samples: AugmentedSamples,
+    sampler: StepSampler,
+    *,
+    workers: int,
+    pin_memory: bool = False,
+    ignore_id: int = 255,
 ) -> Iterator[Batch]:
     """The batches of the sampler's steps, read by `workers` processes, or by this one if 0.
+
+    Args:
+        samples: what is trained on.
+        sampler: which of them make a batch.
+        workers: processes that read.
+        pin_memory: so that a GPU may fetch them.
+        ignore_id: see `collate`.
 
     Raises:
         DataError: an image or its ground truth cannot be used; names the file.
@@ -119,7 +132,7 @@ def training_batches(
         samples,  # pyright: ignore[reportArgumentType]
         batch_sampler=sampler,  # pyright: ignore[reportArgumentType]
         num_workers=workers,
-        collate_fn=_collate_or_error,
+        collate_fn=partial(_collate_or_error, ignore_id=ignore_id),
         pin_memory=pin_memory,
         worker_init_fn=prepare_reader if workers else None,
         multiprocessing_context=reader_start_method() if workers else None,
@@ -130,10 +143,12 @@ def training_batches(
         yield batch
 
 
-def _collate_or_error(clips: Sequence[tuple[Sample, ...] | DataError]) -> Batch | DataError:
+def _collate_or_error(clips: Sequence[tuple[Sample, ...] | DataError], *, ignore_id: int) -> Batch | DataError:
     error = next((clip for clip in clips if isinstance(clip, DataError)), None)
     frames = [clip for clip in clips if not isinstance(clip, DataError)]
-    return error or collate([frame for clip in frames for frame in clip], clip_frames=len(frames[0]))
+    return error or collate(
+        [frame for clip in frames for frame in clip], clip_frames=len(frames[0]), ignore_id=ignore_id
+    )
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:
@@ -141,6 +156,6 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank, 2)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def sizes_median(sizes: Sequence[tuple[int, int]]) -> int:
-    """Median long side, in pixels."""
-    return int(np.median([max(size) for size in sizes]))
+def sizes_median(sizes: Sequence[tuple[int, int]], *, short: bool = False) -> int:
+    """Median long side, or short one, in pixels."""
+    return int(np.median([min(size) if short else max(size) for size in sizes]))

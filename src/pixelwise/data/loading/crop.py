@@ -6,6 +6,7 @@ are read at the target pixel's centre, so a marked pixel lands in the same place
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,13 +18,11 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
 from pixelwise.contracts import Augmentation
+from pixelwise.data.loading.window import MEAN_RGB, drawn_window
 from pixelwise.errors import DataError
-from pixelwise.ops.resize import long_side_size
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.superpixels import Regions
 from pixelwise.types import Annotation, Instances, Masks, Sample
-
-MEAN_RGB = (124, 116, 104)
-"""ImageNet's mean colour, which fills what lies outside the image."""
 
 
 @dataclass(frozen=True)
@@ -176,26 +175,24 @@ def draw_geometry(
     *,
     augmentation: Augmentation,
     crop_size: int | tuple[int, int],
-    input_size: int,
-    stretches_input: bool = False,
+    resize: ResizeRule,
 ) -> Geometry:
     """Draw scale, turn, place and mirror of one crop.
 
     Args:
         generator: the sample's own.
         size_hw: of the image.
-        augmentation: the scale is uniform between its bounds, times `input_size`, and becomes the image's long side.
-        crop_size: side of the crop in pixels, or its height and width.
-        input_size: long side at which images are evaluated.
-        stretches_input: whether the network sees images as squares, without regard to their shape.
+        augmentation: see there for how the size is drawn.
+        crop_size: side of the crop in pixels, or its height and width; 0 for the whole image.
+        resize: to which size images are brought where they are evaluated.
     """
-    scale = generator.uniform(augmentation.scale_min, augmentation.scale_max)
-    side = max(1, round(scale * input_size))
-    height, width = (side, side) if stretches_input else long_side_size(size_hw, side)
+    height, width = drawn_size(generator, size_hw, augmentation=augmentation, resize=resize)
     degrees = 0.0
     if augmentation.rotate and generator.random() < 0.5:
         degrees = float(generator.uniform(-augmentation.rotate, augmentation.rotate))
     crop_hw = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+    if not crop_size:
+        crop_hw = (height, width)
     top = int(generator.integers(0, max(0, height - crop_hw[0]) + 1))
     left = int(generator.integers(0, max(0, width - crop_hw[1]) + 1))
     filled_hw = (min(crop_hw[0], height), min(crop_hw[1], width))
@@ -212,6 +209,31 @@ def draw_geometry(
         flip=bool(generator.random() < augmentation.flip),
         degrees=degrees,
     )
+
+
+def drawn_size(
+    generator: np.random.Generator,
+    size_hw: tuple[int, int],
+    *,
+    augmentation: Augmentation,
+    resize: ResizeRule,
+) -> tuple[int, int]:
+    """Height and width to which an image is scaled; see `draw_geometry`."""
+    step, least = augmentation.scale_step, augmentation.scale_min
+    if step:
+        steps = round((augmentation.scale_max - least) / step, 6)
+        scale = least + step * int(generator.integers(int(steps) + 1))
+    else:
+        scale = generator.uniform(least, augmentation.scale_max)
+    if augmentation.short_sides:
+        side = augmentation.short_sides[int(generator.integers(len(augmentation.short_sides)))]
+        limit = resize.length if resize.side == "long" else resize.limit or math.inf
+        factor = scale * min(side / min(size_hw), limit / max(size_hw))
+    elif augmentation.scale_around == "image":
+        factor = scale
+    else:
+        return resize.size_of(size_hw, scale)
+    return max(1, round(size_hw[0] * factor)), max(1, round(size_hw[1] * factor))
 
 
 def blurred(picture: Image.Image) -> Image.Image:
@@ -236,9 +258,9 @@ def change_colours(picture: Image.Image, generator: np.random.Generator, augment
         (augmentation.contrast, ImageEnhance.Contrast),
         (augmentation.saturation, ImageEnhance.Color),
     ):
-        if size:
+        if size and _is_drawn(generator, augmentation.colour_probability):
             picture = enhancer(picture).enhance(float(generator.uniform(max(0.0, 1 - size), 1 + size)))
-    if augmentation.hue:
+    if augmentation.hue and _is_drawn(generator, augmentation.colour_probability):
         turn = round(float(generator.uniform(-augmentation.hue, augmentation.hue)) * 256)
         hue, saturation, value = picture.convert("HSV").split()
         turned = hue.point([(level + turn) % 256 for level in range(256)])
@@ -246,35 +268,39 @@ def change_colours(picture: Image.Image, generator: np.random.Generator, augment
     return picture
 
 
+def _is_drawn(generator: np.random.Generator, probability: float) -> bool:
+    """Nothing is drawn for what is certain."""
+    return probability == 1 or generator.random() < probability
+
+
 @dataclass(frozen=True)
 class TrainingCrop:
-    """Scale, turn, blur, mirror, crop and colour change of a training sample, in PSPNet's order.
+    """Window, scale, turn, blur, mirror, crop and colour change of a training sample, in SSD's and PSPNet's order.
 
     The mirror follows the crop and the blur ends at the crop's edge, which changes nothing but where padding lies.
 
     Attributes:
         augmentation: how far each may go.
-        crop_size: side of the crop in pixels, or its height and width.
-        input_size: long side at which images are evaluated.
+        crop_size: side of the crop in pixels, or its height and width; 0 for the whole image.
+        resize: see `draw_geometry`; pixels of all rules are weighed by Pillow.
         ignore_id: what the ground truth holds outside the image.
-        stretches_input: see `draw_geometry`.
     """
 
     augmentation: Augmentation
     crop_size: int | tuple[int, int]
-    input_size: int
+    resize: ResizeRule
     ignore_id: int
-    stretches_input: bool = False
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """The augmented sample; everything random comes from `generator`."""
+        if self.augmentation.expand or self.augmentation.sample_crop:
+            sample = drawn_window(sample, generator, self.augmentation, ignore_id=self.ignore_id)
         geometry = draw_geometry(
             generator,
             (sample.image.shape[1], sample.image.shape[2]),
             augmentation=self.augmentation,
             crop_size=self.crop_size,
-            input_size=self.input_size,
-            stretches_input=self.stretches_input,
+            resize=self.resize,
         )
         picture = geometry.cut(sample.image)
         if self.augmentation.blur and generator.random() < self.augmentation.blur:

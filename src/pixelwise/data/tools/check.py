@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pixelwise.data import proposals
 from pixelwise.data.kinds.folders import UNIONS, content_keys
-from pixelwise.data.listing import Fault, count
+from pixelwise.data.listing import Fault
 from pixelwise.data.spec import DataSpec, folder_of, format_of
 from pixelwise.data.tools.check_split import SplitReport, check_split
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.files.images import image_size
 from pixelwise.files.parallel import Progress, silent
 

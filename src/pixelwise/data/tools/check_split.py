@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from pixelwise.data.dataset import is_there
 from pixelwise.data.kinds.frames import gaps_in
-from pixelwise.data.listing import NO_TRUTH, Fault, Findings, Item, Listing, Size, count, sides, without_path
-from pixelwise.errors import DataError
-from pixelwise.files.images import exif_rotation, read_image
+from pixelwise.data.listing import NO_TRUTH, Fault, Findings, Item, Listing, Size, sides, without_path
+from pixelwise.data.passed_over import passed_over_notes
+from pixelwise.errors import DataError, count
+from pixelwise.files.images import IMAGE_SUFFIXES, exif_rotation, read_image
 from pixelwise.files.parallel import Progress, apply
 from pixelwise.labels import LabelSet
 
@@ -87,7 +88,11 @@ def check_split(listing: Listing, *, split: str, workers: int, progress: Progres
         ids=tuple(item.id for item in items),
         images=tuple(item.image for item in items),
         faults=tuple(faults),
-        notes=(*listing.notes, *_notes(listing, inspected)),
+        notes=(
+            *listing.notes,
+            *_notes(listing, inspected),
+            *passed_over_notes(items, listing.source, may_move=IMAGE_SUFFIXES),
+        ),
         of_clips=bool(clips),
     )
 

@@ -258,10 +258,14 @@ def _require_written(found: Iterable[_Outcome], root: Path) -> list[_Outcome]:
 
 
 def _writer(target: DataSpec) -> MakeWriter:
-    writer = format_of(target).writer
-    if writer is None:
+    format = format_of(target)
+    if format.writer is None:
         raise DataError(f"{target}: {target.format} is read, not written; {', '.join(writable_formats())} are written")
-    return writer
+    strange = next((name for name, _ in target.options if name not in format.takes), None)
+    if strange is not None:
+        taken = ", ".join(f"{name} ({format.options[name]})" for name in format.takes) or "none"
+        raise DataError(f"{target.format}: a new set takes no option {strange}; it takes {taken}")
+    return format.writer
 
 
 def _opened(source: DataSpec, target: DataSpec) -> tuple[dict[str, Dataset], list[str], list[str]]:

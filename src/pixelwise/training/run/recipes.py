@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from pixelwise.contracts import Recipe, Stage, SystemFile
 from pixelwise.errors import RecipeError
@@ -18,6 +18,27 @@ from pixelwise.inference.systems import system_module, system_names
 MODEL = "model."
 """Before the name of an argument of `build`."""
 
+_EXPECTED = {
+    "crop_size": "a whole number, or [HEIGHT,WIDTH]",
+    "class_weights": "none, balanced, or a JSON list with a number for each class",
+    "optimizer.head_bias_lr_multiplier": "a number, or null (as head_lr_multiplier)",
+}
+"""Of names that take several kinds of values."""
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "literal": "{expected}",
+    "tuple": "a JSON list",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+}
+"""What is expected, by how the names of pydantic's errors begin."""
+
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """Every number of a recipe by its dotted name.
@@ -25,7 +46,7 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     A recipe with one stage gives its numbers without prefix: `steps`, `optimizer.lr`. With several, `STAGE.steps`.
     Arguments of `build` that a stage changes are `model.NAME`.
     """
-    values = {name: value for name, value in _flat(recipe) if not name.startswith(("stages", "paper"))}
+    values = _whole_values(recipe)
     for stage in recipe.stages:
         values |= {f"{_prefix(recipe, stage)}{name}": value for name, value in _stage_values(stage).items()}
     return values
@@ -59,15 +80,34 @@ def one_size(assignments: Sequence[str]) -> list[str]:
     return [*assignments, *added]
 
 
-def named_system(name: str) -> NamedSystem:
-    """A system, or a variant of one, with its own arguments and recipe. Raises CheckpointError for an unknown name."""
-    for system in () if name in system_names() else system_names():
-        module = system_module(system)
-        if name in module.VARIANTS:
-            arguments = {**model_values(module), **module.VARIANTS[name]}
-            return NamedSystem(system, module, arguments, module.RECIPES.get(name, module.RECIPE))
-    module = system_module(name)
-    return NamedSystem(name, module, model_values(module), module.RECIPE)
+def named_system(name: str, recipe: str | None = None) -> NamedSystem:
+    """A system, or a variant of one, with its own arguments and recipe.
+
+    Args:
+        name: of the system or the variant.
+        recipe: the name of a published one, such as `paper`; None for that of small machines.
+
+    Raises:
+        CheckpointError: an unknown name.
+        RecipeError: it has no recipe of that name.
+    """
+    system = next((other for other in system_names() if name in system_module(other).VARIANTS), name)
+    system = name if name in system_names() else system
+    module = system_module(system)
+    arguments = {**model_values(module), **module.VARIANTS.get(name, {})}
+    chosen = module.RECIPES.get(name, module.RECIPE)
+    if recipe is not None:
+        names = published_names(module, name)
+        if recipe not in names:
+            known = f"expected {' or '.join(names)}, or no --recipe" if names else "it has none; use no --recipe"
+            raise RecipeError(f"--recipe {recipe}: no published recipe of {name}; {known}")
+        chosen = module.PUBLISHED[recipe][name]
+    return NamedSystem(system, module, arguments, chosen)
+
+
+def published_names(module: SystemFile, name: str) -> list[str]:
+    """The names of the published recipes that a system or a variant has."""
+    return [recipe for recipe, recipes in module.PUBLISHED.items() if name in recipes]
 
 
 def model_values(module: SystemFile) -> dict[str, Any]:
@@ -93,81 +133,102 @@ def resolve_sets(
     Raises:
         RecipeError: an unknown name (lists the valid ones), a value of the wrong kind, or an impossible number.
     """
-    chosen = dict(arguments)
-    whole = {name: value for name, value in _flat(recipe) if not name.startswith(("stages", "paper"))}
-    common = _stage_values(recipe.stages[0])  # the stages have the same names, but for arguments of build
-    common = {name: value for name, value in common.items() if not name.startswith(MODEL)}
+    chosen, values = dict(arguments), asdict(recipe)
+    whole, common = _whole_values(recipe), _common_names(recipe)
     own_names = {stage.name for stage in recipe.stages} if len(recipe.stages) > 1 else set()
+    said: dict[str, str] = {}
     changes: list[tuple[str, str, str]] = []
     for assignment in assignments:
         name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise RecipeError(f"--set {assignment}: expected NAME=VALUE")
+        said[name] = text
         stage_name, _, rest = name.partition(".")
         stage_name, rest = (stage_name, rest) if stage_name in own_names else ("", name)
-        if not (rest.removeprefix(MODEL) in chosen if rest.startswith(MODEL) else rest in common):
-            if name not in whole:
-                raise _unknown(name, recipe, chosen)
-            recipe = replace(recipe, **{name: _parse(text, whole[name], name)})
-        elif rest.startswith(MODEL) and not stage_name:
-            key = rest.removeprefix(MODEL)
-            chosen[key] = _parse(text, chosen[key], name)
+        if rest.removeprefix(MODEL) in chosen if rest.startswith(MODEL) else rest in common:
             changes.append((stage_name, rest, text))
+        elif name in whole:
+            _put(values, name, _read(text))
         else:
-            changes.append((stage_name, rest, text))
+            raise _unknown(name, recipe, chosen)
     # what is said of one stage goes before what is said of all
     for stage_name, name, text in sorted(changes, key=lambda change: bool(change[0])):
-        recipe = replace(
-            recipe,
-            stages=tuple(
-                _changed(stage, name, text, chosen, everywhere=not stage_name)
-                if stage_name in ("", stage.name)
-                else stage
-                for stage in recipe.stages
-            ),
-        )
+        key = name.removeprefix(MODEL)
+        if key != name and not stage_name:
+            chosen[key] = _argument(text, chosen[key], name)
+        for stage in values["stages"]:
+            if stage_name not in ("", stage["name"]):
+                continue
+            if key == name:
+                _put(stage, name, _read(text))
+            elif stage_name or key in stage["arguments"]:
+                stage["arguments"][key] = _argument(text, stage["arguments"].get(key, chosen[key]), name)
+    try:
+        recipe = TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        raise RecipeError(_fault(error, recipe, said)) from None
     require_possible(recipe)
     return recipe, chosen
 
 
-def _changed(stage: Stage, name: str, text: str, arguments: Mapping[str, Any], *, everywhere: bool) -> Stage:
-    if name.startswith(MODEL):
-        key = name.removeprefix(MODEL)
-        if everywhere and key not in stage.arguments:
-            return stage
-        value = _parse(text, stage.arguments.get(key, arguments[key]), name)
-        return replace(stage, arguments={**stage.arguments, key: value})
-    own = {"class_weights": _class_weights, "crop_size": _crop_size}.get(name)
-    value = own(text) if own else _parse(text, _stage_values(stage)[name], name)
-    return _replace_dotted(stage, {name: value})
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    *groups, last = name.split(".")
+    for group in groups:
+        values = values[group]
+    values[last] = value
 
 
-def _class_weights(text: str) -> str | tuple[float, ...]:
-    if text in ("none", "balanced"):
+def _read(text: str) -> Any:
+    """Lists and null as JSON; all else is text, of which pydantic makes what belongs there."""
+    if text[:1] not in ("[", "{") and text != "null":
         return text
     try:
-        weights = tuple(float(weight) for weight in json.loads(text))
-    except (ValueError, TypeError):
-        weights = ()
-    if not weights or min(weights) < 0 or not math.isfinite(sum(weights)) or not sum(weights):
-        raise RecipeError(f"--set class_weights={text}: none, balanced, or a JSON list with a number for each class")
-    return weights
-
-
-def _crop_size(text: str) -> int | tuple[int, int]:
-    try:
-        size = json.loads(text)
-        sides = size if isinstance(size, list) else [size]
-        if all(type(side) is int for side in sides) and 1 <= len(sides) <= 2:
-            return sides[0] if len(sides) == 1 else (sides[0], sides[1])
+        return json.loads(text)
     except ValueError:
-        pass
-    raise RecipeError(f"--set crop_size={text}: expected a whole number, or [HEIGHT,WIDTH]")
+        return text
+
+
+def _argument(text: str, current: Any, name: str) -> Any:
+    """Read a value of the kind that stands there now."""
+    if isinstance(current, tuple | list) and not text.startswith("["):
+        text = f"[{text}]"
+    try:
+        if isinstance(current, bool | int | float | str):
+            return TypeAdapter(type(current)).validate_python(text)
+        value = json.loads(text)
+    except ValidationError as error:
+        raise RecipeError(f"--set {name}={text}: expected {_expected(error.errors()[0])}") from None
+    except ValueError:
+        raise RecipeError(f"--set {name}={text}: expected a JSON value") from None
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fault(error: ValidationError, recipe: Recipe, said: Mapping[str, str]) -> str:
+    """The first fault, by the name that `--set` has for its place."""
+    faults = error.errors()
+    name = _name(faults[0]["loc"], recipe)
+    of_place = [fault for fault in faults if _name(fault["loc"], recipe) == name]
+    key = name if name in said else name.partition(".")[2]
+    limit = next((fault for fault in of_place if "_than" in fault["type"]), None)
+    expected = _expected(limit) if limit else _EXPECTED.get(key) or _EXPECTED.get(name) or _expected(of_place[0])
+    return f"--set {name}={said.get(key, faults[0]['input'])}: expected {expected}"
+
+
+def _name(loc: Sequence[str | int], recipe: Recipe) -> str:
+    """The name of a recipe at a place that pydantic names, which goes on with the members of unions and lists."""
+    place = "".join(f"{part}." for part in loc)
+    for number, stage in enumerate(recipe.stages):
+        place = place.replace(f"stages.{number}.", _prefix(recipe, stage))
+    return next((name for name in recipe_values(recipe) if place.startswith(f"{name}.")), place[:-1])
+
+
+def _expected(fault: Mapping[str, Any]) -> str:
+    kind = next((text for start, text in _KINDS.items() if fault["type"].startswith(start)), None)
+    return kind.format(**fault.get("ctx", {})) if kind else fault["msg"]
 
 
 def _unknown(name: str, recipe: Recipe, arguments: Mapping[str, Any]) -> RecipeError:
-    several = len(recipe.stages) > 1
-    common = [key for key in _stage_values(recipe.stages[0]) if not key.startswith(MODEL)] if several else []
+    common = _common_names(recipe) if len(recipe.stages) > 1 else []
     valid = list(dict.fromkeys([*recipe_values(recipe), *common, *(f"{MODEL}{key}" for key in arguments)]))
     near = difflib.get_close_matches(name, valid, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
@@ -178,106 +239,53 @@ def _prefix(recipe: Recipe, stage: Stage) -> str:
     return "" if len(recipe.stages) == 1 else f"{stage.name}."
 
 
+def _whole_values(recipe: Recipe) -> dict[str, Any]:
+    return {name: value for name, value in asdict(recipe).items() if name not in ("stages", "paper")}
+
+
+def _common_names(recipe: Recipe) -> list[str]:
+    """The stages have the same names, but for arguments of `build`."""
+    return [name for name in _stage_values(recipe.stages[0]) if not name.startswith(MODEL)]
+
+
 def _stage_values(stage: Stage) -> dict[str, Any]:
-    values = {name: value for name, value in _flat(stage) if name not in ("name", "arguments")}
-    return values | {f"{MODEL}{name}": value for name, value in stage.arguments.items()}
-
-
-def _replace_dotted(value: Any, changes: Mapping[str, Any]) -> Any:
-    direct = {name: change for name, change in changes.items() if "." not in name}
-    for field in fields(value):
-        nested = {
-            name.removeprefix(f"{field.name}."): change
-            for name, change in changes.items()
-            if name.startswith(f"{field.name}.")
-        }
-        if nested:
-            direct[field.name] = _replace_dotted(getattr(value, field.name), nested)
-    return replace(value, **direct)
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field in fields(value):
-        content = getattr(value, field.name)
-        if is_dataclass(content):
-            yield from _flat(content, f"{prefix}{field.name}.")
-        else:
-            # 10 stands in a recipe for 10.0, and 2.5 may be set in its place
-            yield f"{prefix}{field.name}", float(content) if field.type == "float" else content
-
-
-def _parse(text: str, current: Any, name: str) -> Any:
-    """Read a value of the kind that stands there now."""
-    text = text.strip()
-    try:
-        if isinstance(current, bool):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-        if isinstance(current, int):
-            return int(text.replace(",", ""))
-        if isinstance(current, float):
-            return float(text)
-        if isinstance(current, tuple | list):
-            return tuple(json.loads(text if text.startswith("[") else f"[{text}]"))
-        if current is None:
-            return json.loads(text)
-    except (KeyError, ValueError):
-        kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(current), "a JSON value")
-        raise RecipeError(f"--set {name}={text}: expected {kind}") from None
-    return text
+    values: dict[str, Any] = {}
+    for name, value in asdict(stage).items():
+        prefix = MODEL if name == "arguments" else f"{name}."
+        values |= {f"{prefix}{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+    del values["name"]
+    return values
 
 
 def require_possible(recipe: Recipe) -> None:
-    """Raise RecipeError for a number that cannot be, or for numbers that do not go together."""
-    if not recipe.stages:
-        raise RecipeError("a recipe has at least one stage")
-    strange = next((stage.name for stage in recipe.stages if not re.fullmatch(r"\w+", stage.name)), None)
-    if strange is not None:
-        raise RecipeError(f"stage {strange!r}: its name becomes that of a folder; expected letters, digits and _")
-    least = {
-        "steps": 1,
-        "batch_size": 1,
-        "crop_size": 16,
-        "optimizer.lr": 0,
-        "optimizer.bias_lr_multiplier": 0,
-        "optimizer.head_lr_multiplier": 0,
-        "seed": 0,
-        "input_size": 0,
-        "augmentation.scale_min": 0.01,
-        "augmentation.rotate": 0,
-        "evaluate_every": 0,
-        "checkpoint_every": 1,
-        "patience": 0,
-        "warmup_steps": 0,
-        "frozen_stages": 0,
-    }
-    values = recipe_values(recipe)
-    for name, value in values.items():
-        smallest = next((limit for key, limit in least.items() if name == key or name.endswith(f".{key}")), None)
-        if smallest is not None and (min(value) if isinstance(value, tuple) else value) < smallest:
-            raise RecipeError(f"--set {name}={value}: expected at least {smallest}")
-    if recipe.precision not in ("auto", "float32", "bfloat16"):
-        raise RecipeError(f"--set precision={recipe.precision}: auto, float32 or bfloat16")
+    """Raise RecipeError for numbers that do not go together."""
+    if recipe.input_side == "none" and recipe.input_size:
+        raise RecipeError(f"input_side=none with input_size={recipe.input_size}: images stay as they are; expected 0")
+    if recipe.input_limit and (recipe.input_side != "short" or recipe.input_limit < recipe.input_size):
+        raise RecipeError(
+            f"--set input_limit={recipe.input_limit}: of the long side, where input_side is short, and at least "
+            f"input_size={recipe.input_size}; 0 for none"
+        )
     if recipe.patience and not recipe.evaluate_every:
         raise RecipeError("patience counts evaluations; add --set evaluate_every=N")
     for stage in recipe.stages:
         prefix = _prefix(recipe, stage)
-        augmentation = stage.augmentation
-        if augmentation.scale_min > augmentation.scale_max:
+        if stage.augmentation.scale_min > stage.augmentation.scale_max:
             raise RecipeError(f"{prefix}augmentation.scale_min is larger than {prefix}augmentation.scale_max")
-        for name in ("flip", "blur", "copy_paste"):
-            if not 0 <= getattr(augmentation, name) <= 1:
-                raise RecipeError(
-                    f"--set {prefix}augmentation.{name}={getattr(augmentation, name)}: a probability, 0 to 1"
-                )
-        bias = stage.optimizer.head_bias_lr_multiplier
-        if bias is not None and not (isinstance(bias, int | float) and bias >= 0):
+        if not isinstance(stage.class_weights, str) and not any(stage.class_weights):
             raise RecipeError(
-                f"--set {prefix}optimizer.head_bias_lr_multiplier={bias}: null (as head_lr_multiplier), or at least 0"
+                f"--set {prefix}class_weights={list(stage.class_weights)}: expected {_EXPECTED['class_weights']}"
             )
-        if not 0 < stage.ohem <= 1:
-            raise RecipeError(f"--set {prefix}ohem={stage.ohem}: a fraction above 0, up to 1 (all)")
-        if not 0 <= stage.ema_decay < 1:
-            raise RecipeError(f"--set {prefix}ema_decay={stage.ema_decay}: 0 (none) up to, but not, 1")
+        sides = (stage.crop_size,) if isinstance(stage.crop_size, int) else ()
+        if any(0 < side < 16 for side in sides):
+            raise RecipeError(f"--set {prefix}crop_size={stage.crop_size}: expected at least 16, or 0 for whole images")
+        if not stage.crop_size and stage.augmentation.copy_paste:
+            raise RecipeError(
+                f"{prefix}crop_size=0: whole images have several sizes, which cannot be pasted into each other; add "
+                f"--set {prefix}augmentation.copy_paste=0"
+            )
+        if stage.schedule == "step" and not stage.milestones:
+            raise RecipeError(f"{prefix}schedule=step: expected the steps of a lower rate; add --set milestones=[N,…]")
         if stage.batch_size == 1 and not stage.freeze_batch_norm:
             raise RecipeError(
                 f"{prefix}batch_size=1 gives batch norm nothing to average; add --set {prefix}freeze_batch_norm=true"

@@ -3,4 +3,4 @@
 from pixelwise.data.formats.coco.reader import OPTIONS, list_split, splits, writer
 from pixelwise.data.spec import Format
 
-FORMAT = Format(OPTIONS, splits, list_split, writer, numbered_ids=True, copies_are_lists=True)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=("classes",), numbered_ids=True, copies_are_lists=True)

@@ -63,8 +63,8 @@ from pixelwise.data.kinds.object_lists import (
     similar_names,
     skipped,
 )
-from pixelwise.data.listing import Fault, Item, Listing, count
-from pixelwise.errors import DataError
+from pixelwise.data.listing import Fault, Item, Listing
+from pixelwise.errors import DataError, count
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -138,9 +138,6 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
 
 def writer(options: Mapping[str, str], source: LabelSet) -> CocoWriter:
     """Writes a set of this format; see `data.formats.coco.writer`."""
-    strange = next((name for name in options if name != "classes"), None)
-    if strange is not None:
-        raise DataError(f"coco: a new set takes no option {strange}; it takes classes=things")
     if options and options["classes"] != "things":
         raise DataError(f"coco: classes={options['classes']}; expected things")
     return CocoWriter(coco_labels(things_alone(source) if options else source))

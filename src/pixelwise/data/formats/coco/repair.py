@@ -18,7 +18,7 @@ from pixelwise.data.formats.coco.places import PREFIX, image_files, image_folder
 from pixelwise.data.formats.coco.types import typed
 from pixelwise.data.kinds.coco_json import Entry, image_name, is_finite, is_id, is_integer, read_json, truth_value
 from pixelwise.data.kinds.repairing import read_upright
-from pixelwise.data.listing import Item, Repair, Repaired, Written
+from pixelwise.data.listing import Item, Repair, Repaired, Repairer, Written
 from pixelwise.data.spec import DataSpec
 from pixelwise.data.truth.boxes import is_elsewhere, leaves_image
 from pixelwise.errors import DataError
@@ -110,7 +110,7 @@ def _opens_as(path: Path, images: str, file: Path) -> str:
 
 
 @dataclass(frozen=True)
-class CocoRepairer:
+class CocoRepairer(Repairer):
     """Writes instances_SPLIT.json; the images stay where they are. See Repairer.
 
     Attributes:
@@ -157,9 +157,6 @@ class CocoRepairer:
         }
         write_file(root / f"{PREFIX}{split}.json", json.dumps(content, ensure_ascii=False))
         return {"ids": renumbered}
-
-    def finish_set(self, root: Path) -> None:
-        """Nothing: each file stands for itself."""
 
 
 def _with_name(image: Entry, file: Path, folder: Path, done: Counter[str]) -> Entry:

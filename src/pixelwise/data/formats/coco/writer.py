@@ -64,9 +64,6 @@ class CocoWriter(Writer):
         }
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
-    def finish_set(self, root: Path) -> None:
-        """Nothing: the label set stands in every JSON file."""
-
     def _categories(self) -> Iterator[dict[str, Any]]:
         labels = self.labels
         for index, (id, name) in enumerate(zip(labels.dataset_ids, labels.names, strict=True)):

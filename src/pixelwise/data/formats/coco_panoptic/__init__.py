@@ -18,4 +18,6 @@ set is the published one; else it is made from them. Images without annotation a
 from pixelwise.data.formats.coco_panoptic.reader import OPTIONS, list_split, splits, writer
 from pixelwise.data.spec import Format
 
-FORMAT = Format(OPTIONS, splits, list_split, writer, numbered_ids=True, copies_are_lists=True)
+FORMAT = Format(
+    OPTIONS, splits, list_split, writer, takes=("encoding", "labels"), numbered_ids=True, copies_are_lists=True
+)

@@ -24,10 +24,10 @@ from pixelwise.data.kinds.segment_maps import (
     read_two_channels,
     segments_of_channels,
 )
-from pixelwise.data.listing import Fault, Findings, Item, Listing, Repair, Size, count, sides, without_path
+from pixelwise.data.listing import Fault, Findings, Item, Listing, Repair, Size, sides, without_path
 from pixelwise.data.spec import DataSpec
 from pixelwise.data.truth.segments import annotation_of, panoptic_of, regions_of_ids
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.files.lookup import find_file, posix_name
 from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Panoptic

@@ -69,9 +69,6 @@ def image_folder(path: Path, split: str, options: Mapping[str, str], images: Seq
 
 def writer(options: Mapping[str, str], source: LabelSet) -> PanopticWriter:
     """Writes a set of this format; see `data.formats.coco_panoptic.writer`."""
-    strange = next((name for name in options if name not in ("encoding", "labels")), None)
-    if strange is not None:
-        raise DataError(f"coco-panoptic: a new set takes no option {strange}; it takes encoding=2channel and labels")
     labels = writable_labels(options, source=source, default=None)
     return PanopticWriter(panoptic_labels(labels), two_channels=is_two_channel(options))
 

@@ -17,13 +17,13 @@ from typing import Any
 from pixelwise.data.kinds.coco_json import Entry, is_integer
 from pixelwise.data.kinds.repairing import read_upright
 from pixelwise.data.kinds.segment_maps import box_of, is_other_box, read_segment_ids
-from pixelwise.data.listing import Item, Repaired, UnusableError, Written
+from pixelwise.data.listing import Item, Repaired, Repairer, UnusableError, Written
 from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.errors import DataError
 
 
 @dataclass(frozen=True)
-class PanopticRepairer:
+class PanopticRepairer(Repairer):
     """Writes panoptic_SPLIT.json. `Item.extra` is the entry of an image, and its segments. See Repairer.
 
     Attributes:
@@ -72,9 +72,6 @@ class PanopticRepairer:
         }
         text = json.dumps(content, ensure_ascii=False)
         (root / f"panoptic_{split}.json").write_text(text, encoding="utf-8")
-
-    def finish_set(self, root: Path) -> None:
-        """Nothing: a JSON tells everything."""
 
 
 def _segments(ids: Any, infos: Sequence[Entry], done: Counter[str]) -> list[Entry]:

@@ -82,9 +82,6 @@ class PanopticWriter(Writer):
         path = root / "annotations" / f"panoptic_{split}.json"
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
-    def finish_set(self, root: Path) -> None:
-        """Nothing: the label set stands in every JSON file."""
-
     def _infos(self, panoptic: Panoptic) -> list[dict[str, Any]]:
         regions = regions_of_ids(panoptic.ids.numpy())
         place = {int(id): number for number, id in enumerate(regions.ids)}

@@ -20,4 +20,4 @@ from pixelwise.data.formats.instance_masks.reader import OPTIONS, list_split, wr
 from pixelwise.data.kinds.pair_layout import splits
 from pixelwise.data.spec import Format
 
-FORMAT = Format(OPTIONS, splits, list_split, writer)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=tuple(OPTIONS))

@@ -6,6 +6,7 @@ A table is a JSON file: the image's name (or `SPLIT/NAME`) → number → the na
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple
 
 from pixelwise.data.kinds.coco_json import labels_from
 from pixelwise.data.kinds.folders import stored_labels
+from pixelwise.data.listing import Written
 from pixelwise.errors import DataError
+from pixelwise.files.atomic import write_file
 from pixelwise.files.text import read_json
 from pixelwise.labels import LabelSet
 
@@ -97,6 +100,18 @@ def object_classes(path: Path, options: Mapping[str, str]) -> ObjectClasses:
             '{"IMAGE": {"1": "CLASS", …}, …}'
         )
     return ObjectClasses(labels, "the only class", only=things[0])
+
+
+def meaning_of(name: str, *, crowd: bool) -> str | dict[str, object]:
+    """What the table says of a number."""
+    return {"class": name, "crowd": True} if crowd else name
+
+
+def add_meanings(table: Path, split: str, written: Sequence[Written]) -> None:
+    """Add the meanings of the numbers of a split to a table, or begin it; `entry` of an image has them."""
+    content = read_json(table) if table.is_file() else {}
+    content |= {f"{split}/{one.name}": one.entry["meanings"] for one in written}
+    write_file(table, json.dumps(content, ensure_ascii=False, indent=1))
 
 
 def as_things(labels: LabelSet) -> LabelSet:

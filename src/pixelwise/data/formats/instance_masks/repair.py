@@ -5,7 +5,6 @@ Objects keep their numbers; what numbers mean is told as in the set.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.data.formats.instance_masks.classes import TABLE, ObjectClass, ObjectClasses
+from pixelwise.data.formats.instance_masks.classes import TABLE, ObjectClasses, add_meanings, meaning_of
 from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.kinds.repairing import read_upright, usable_mask
 from pixelwise.data.kinds.writing import write_ids, write_image
 from pixelwise.data.listing import Item, Repair, Repaired, Written
 from pixelwise.data.truth.object_ids import object_colours
 from pixelwise.data.truth.segments import ids_in
-from pixelwise.files.atomic import write_file
-from pixelwise.files.text import read_json
 
 _LARGEST = 65535
 
@@ -73,25 +70,22 @@ class ObjectMasksRepairer:
         path = root / "masks" / split / f"{id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_ids(path, numbers, object_colours())
-        meanings = {str(number): self._meaning(one) for number, one in table.items() if number in found}
+        names = self.classes.labels.names
+        meanings = {
+            str(number): meaning_of(names[one.class_id], crowd=one.crowd)
+            for number, one in table.items()
+            if number in found
+        }
         return Repaired(Written(id, file, {}, {"meanings": meanings}), done)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Add the meanings of the numbers of a split to the table."""
-        if self.classes.table is None:
-            return
-        path = root / TABLE
-        table = read_json(path) if path.is_file() else {}
-        table |= {f"{split}/{one.name}": one.entry["meanings"] for one in written}
-        write_file(path, json.dumps(table, ensure_ascii=False, indent=1))
+        if self.classes.table is not None:
+            add_meanings(root / TABLE, split, written)
 
     def finish_set(self, root: Path) -> None:
         """Write labels.toml."""
         (root / "labels.toml").write_text(labels_toml(self.classes.labels), encoding="utf-8")
-
-    def _meaning(self, one: ObjectClass) -> str | dict[str, object]:
-        name = self.classes.labels.names[one.class_id]
-        return {"class": name, "crowd": True} if one.crowd else name
 
 
 def _free_number(classes: ObjectClasses) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixelwise.data.formats.instance_masks.classes import TABLE
-from pixelwise.data.kinds.folders import labels_toml
+from pixelwise.data.formats.instance_masks.classes import TABLE, add_meanings, meaning_of
 from pixelwise.data.kinds.writing import Original, Writer, Written, write_ids
 from pixelwise.data.truth.object_ids import object_colours, painted_ids
 from pixelwise.data.truth.regions import regions_of
-from pixelwise.files.atomic import write_file
-from pixelwise.files.text import read_json
 from pixelwise.types import Instances, Masks
 
 
@@ -31,6 +27,7 @@ class ObjectMasksWriter(Writer):
 
     image: str
     mask: str
+    label_file: str | None = "labels.toml"
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one image and its mask; what its numbers mean goes into the entry, for `finish`. See Writer."""
@@ -54,9 +51,7 @@ class ObjectMasksWriter(Writer):
         write_ids(path, ids, object_colours())
         left = set(np.unique(ids).tolist())
         meanings = {
-            str(number): {"class": self.labels.names[region.class_id], "crowd": True}
-            if region.crowd
-            else self.labels.names[region.class_id]
+            str(number): meaning_of(self.labels.names[region.class_id], crowd=region.crowd)
             for number, region in zip(numbers, regions, strict=True)
             if number in left
         }
@@ -64,11 +59,4 @@ class ObjectMasksWriter(Writer):
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
         """Add the meanings of the numbers of a split to the table."""
-        path = root / TABLE
-        table = read_json(path) if path.is_file() else {}
-        table |= {f"{split}/{one.name}": one.entry["meanings"] for one in written}
-        write_file(path, json.dumps(table, ensure_ascii=False, indent=1))
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml."""
-        (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
+        add_meanings(root / TABLE, split, written)

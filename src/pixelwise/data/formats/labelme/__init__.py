@@ -13,4 +13,4 @@ See `reader` for the layouts, and `json` for what counts as an object.
 from pixelwise.data.formats.labelme.reader import OPTIONS, list_split, splits, writer
 from pixelwise.data.spec import Format
 
-FORMAT = Format(OPTIONS, splits, list_split, writer)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=("labels",))

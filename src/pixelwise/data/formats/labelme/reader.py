@@ -57,9 +57,9 @@ from pixelwise.data.kinds.object_lists import (
     similar_names,
     skipped,
 )
-from pixelwise.data.listing import Fault, Item, Listing, count, without_path
+from pixelwise.data.listing import Fault, Item, Listing, without_path
 from pixelwise.data.truth.painting import HOLE
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.files.images import IMAGE_SUFFIXES, image_size
 from pixelwise.files.lookup import Folders, find_file
 from pixelwise.labels import LabelSet
@@ -181,9 +181,6 @@ def labels_of(path: Path, options: Mapping[str, str], *, skip: bool = False) -> 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> LabelmeWriter:
     """Writes SPLIT/ with images and JSON files, and labels.toml."""
-    for option in ("annotations", "images"):
-        if option in options:
-            raise DataError(f"labelme: a new set takes no option {option}")
     return LabelmeWriter(writable_labels(options, source=source, default=None))
 
 

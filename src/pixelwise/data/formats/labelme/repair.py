@@ -19,7 +19,7 @@ from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.kinds.object_lists_repair import Drawn, rasterised, told_apart
 from pixelwise.data.kinds.repairing import read_upright
 from pixelwise.data.kinds.writing import write_image
-from pixelwise.data.listing import Item, Repair, Repaired, UnusableError, Written
+from pixelwise.data.listing import Item, Repair, Repaired, Repairer, UnusableError, Written
 from pixelwise.errors import DataError
 from pixelwise.files.exif import Frame, common_frame, frame_of, turned_points
 from pixelwise.files.images import exif_orientation, image_size, turned_upright
@@ -59,7 +59,7 @@ def _corners(part: Part) -> Sequence[float]:
 
 
 @dataclass(frozen=True)
-class LabelmeRepairer:
+class LabelmeRepairer(Repairer):
     """Writes SPLIT/ with a JSON file beside each image, and labels.toml. See Repairer.
 
     Attributes:
@@ -101,9 +101,6 @@ class LabelmeRepairer:
             content |= {"imageHeight": size[0], "imageWidth": size[1]}
         (root / split / f"{id}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         return Repaired(Written(id, place), done)
-
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Nothing: each image has its own file."""
 
     def finish_set(self, root: Path) -> None:
         """Write labels.toml."""

@@ -8,12 +8,11 @@ each other in their order.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pixelwise.data.kinds.folders import labels_toml
 from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.regions import Region, loose_boxes, regions_of
 from pixelwise.ops.outlines import polygons_of
@@ -27,6 +26,7 @@ class LabelmeWriter(Writer):
     """The format labelme. See Writer for the attributes."""
 
     format: str = "labelme"
+    label_file: str | None = "labels.toml"
 
     def write(self, root: Path, original: Original) -> Written:
         """Write one image and its JSON file. See Writer."""
@@ -46,13 +46,6 @@ class LabelmeWriter(Writer):
             json.dumps(content, ensure_ascii=False), encoding="utf-8"
         )
         return Written(original.name, file, losses | lost | loose_boxes(regions))
-
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Nothing: each image has its own file."""
-
-    def finish_set(self, root: Path) -> None:
-        """Write labels.toml."""
-        (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
 
     def _shapes(self, region: Region, number: int) -> Iterator[dict[str, Any]]:
         polygons = polygons_of(region.mask, region.place)

@@ -11,4 +11,4 @@ See `reader` for what is read, `layout` for where files may lie, and `text` for 
 from pixelwise.data.formats.yolo.reader import OPTIONS, list_split, splits, writer
 from pixelwise.data.spec import Format
 
-FORMAT = Format(OPTIONS, splits, list_split, writer)
+FORMAT = Format(OPTIONS, splits, list_split, writer, takes=("labels",))

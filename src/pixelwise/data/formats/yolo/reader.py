@@ -51,8 +51,8 @@ from pixelwise.data.kinds.object_lists import (
     similar_names,
     skipped,
 )
-from pixelwise.data.listing import NO_TRUTH, Fault, Item, Listing, count, without_path
-from pixelwise.errors import DataError
+from pixelwise.data.listing import NO_TRUTH, Fault, Item, Listing, without_path
+from pixelwise.errors import DataError, count
 from pixelwise.labels import LabelSet
 
 OPTIONS: Mapping[str, str] = {
@@ -204,8 +204,6 @@ def class_numbers(labels: LabelSet, path: Path, options: Mapping[str, str]) -> t
 
 def writer(options: Mapping[str, str], source: LabelSet) -> YoloWriter:
     """Writes images/SPLIT/, labels/SPLIT/, data.yaml and labels.toml."""
-    if "data" in options:
-        raise DataError("yolo: a new set takes no option data")
     return YoloWriter(yolo_labels(writable_labels(options, source=source, default=None)))
 
 

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from pixelwise.data.formats.yolo.layout import LabelFiles, label_place
 from pixelwise.data.formats.yolo.text import Line, leaves_image, read_yolo
 from pixelwise.data.formats.yolo.text import all_faults as faults_of_lines
-from pixelwise.data.formats.yolo.writer import line_of
-from pixelwise.data.kinds.folders import labels_toml
+from pixelwise.data.formats.yolo.writer import line_of, write_label_files
 from pixelwise.data.kinds.object_lists_repair import Drawn, rasterised, told_apart
 from pixelwise.data.kinds.repairing import read_upright
 from pixelwise.data.kinds.writing import write_image
-from pixelwise.data.listing import Item, Repair, Repaired, UnusableError, Written
+from pixelwise.data.listing import Item, Repair, Repaired, Repairer, UnusableError, Written
 from pixelwise.errors import DataError
 from pixelwise.files.text import read_lines
 from pixelwise.labels import LabelSet
@@ -51,7 +49,7 @@ def repair_of(items: Sequence[Item], labels: LabelSet, known: tuple[int, ...], l
 
 
 @dataclass(frozen=True)
-class YoloRepairer:
+class YoloRepairer(Repairer):
     """Writes images/SPLIT/, labels/SPLIT/, data.yaml and labels.toml. See Repairer.
 
     Attributes:
@@ -99,17 +97,9 @@ class YoloRepairer:
         target.write_text("".join(f"{kept[number]}\n" for number in sorted(kept)), encoding="utf-8")
         return Repaired(Written(id, place), done)
 
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Nothing: data.yaml names the folders."""
-
     def finish_set(self, root: Path) -> None:
         """Write data.yaml and labels.toml."""
-        places = {folder.name: f"images/{folder.name}" for folder in sorted((root / "images").glob("*/"))}
-        names = dict(zip(self.labels.dataset_ids, self.labels.names, strict=True))
-        content = {**places, "names": {number: names[number] for number in sorted(self.known)}}
-        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-        (root / "data.yaml").write_text(text, encoding="utf-8")
-        (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
+        write_label_files(root, self.labels, self.known)
 
 
 def _in_pixels(line: Line, size: tuple[int, int]) -> list[float]:

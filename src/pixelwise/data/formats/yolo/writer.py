@@ -6,7 +6,7 @@ COCO's rule it covers exactly these pixels. A crowd has no place in the format.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,25 +42,23 @@ class YoloWriter(Writer):
         path.write_text("".join(f"{self._line(region, size)}\n" for region in objects), encoding="utf-8")
         return Written(original.name, file, losses | lost | loose_boxes(objects), {"split": original.split})
 
-    def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
-        """Nothing: data.yaml names the folders."""
-
     def finish_set(self, root: Path) -> None:
         """Write data.yaml and labels.toml."""
-        found = {folder.name: f"images/{folder.name}" for folder in sorted((root / "images").glob("*/"))}
-        names = dict(self._names())
-        content = {**found, "names": names}
-        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-        (root / "data.yaml").write_text(text, encoding="utf-8")
-        (root / "labels.toml").write_text(labels_toml(self.labels), encoding="utf-8")
-
-    def _names(self) -> Iterator[tuple[int, str]]:
-        for index, (id, name) in enumerate(zip(self.labels.dataset_ids, self.labels.names, strict=True)):
-            if index != self.labels.background_id:
-                yield id, name
+        ids = [id for index, id in enumerate(self.labels.dataset_ids) if index != self.labels.background_id]
+        write_label_files(root, self.labels, ids)
 
     def _line(self, region: Region, size: tuple[int, int]) -> str:
         return line_of(self.labels.dataset_ids[region.class_id], region.mask, region.place, size)
+
+
+def write_label_files(root: Path, labels: LabelSet, numbers: Collection[int]) -> None:
+    """Write data.yaml, which names the folder of each split and the classes of some numbers, and labels.toml."""
+    folders = {folder.name: f"images/{folder.name}" for folder in sorted((root / "images").glob("*/"))}
+    pairs = zip(labels.dataset_ids, labels.names, strict=True)
+    content = {**folders, "names": {id: name for id, name in pairs if id in numbers}}
+    text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+    (root / "data.yaml").write_text(text, encoding="utf-8")
+    (root / "labels.toml").write_text(labels_toml(labels), encoding="utf-8")
 
 
 def line_of(number: int, mask: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> str:
