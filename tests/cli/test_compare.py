@@ -19,6 +19,7 @@ from pixelwise.evaluation.peak_memory import peak_memory
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS, DrawnScenes, write_masks_tree
 
@@ -43,7 +44,9 @@ def build(backbone: str) -> nn.Module:
 
 
 def write(folder: Path, module: nn.Module, backbone: str, input_size: int, labels: LabelSet = LABELS) -> None:
-    card = ModelCard("semantic", "deeplab_v3_plus", labels, {"backbone": backbone}, input_size=input_size)
+    card = ModelCard(
+        "semantic", "deeplab_v3_plus", labels, {"backbone": backbone}, resize=ResizeRule(length=input_size)
+    )
     write_model(folder, module.state_dict(), card)
 
 
@@ -187,7 +190,7 @@ def test_nothing_is_measured_if_a_model_cannot_be_loaded(run: Run, monkeypatch: 
         assert text in err
 
 
-def test_a_broken_image_is_left_out_for_all(run: Run, folder: Path) -> None:
+def test_a_broken_image_is_skipped_for_all(run: Run, folder: Path) -> None:
     write_masks_tree(folder / "broken", train=1, val=3)
     path = folder / "broken" / "val" / "002.png"
     path.write_bytes(path.read_bytes()[:200])

@@ -28,6 +28,7 @@ from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.mean_iou import DEFINITIONS, MeanIoU
 from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.tiles import window_starts
 from pixelwise.types import Annotation, Sample
 from tests.cli.conftest import Run
@@ -42,7 +43,7 @@ LABELS = LabelSet(
     dataset_ids=(0, 7, 33, 8),
     void_ids=(255,),
 )
-"""Ids on disk are not the class ids, so that mixing them up is seen."""
+"""Ids on disk are not the class ids, so that mixing them up shows."""
 
 
 def write_set(root: Path, *, count: int = 5, size: tuple[int, int] = (48, 64), first: int = 0) -> Path:
@@ -88,7 +89,7 @@ def write_network(folder: Path, network: nn.Module, labels: LabelSet = LABELS) -
         system="deeplab_v3_plus",
         labels=labels,
         arguments={"backbone": "mobilenet_v2"},
-        input_size=80,
+        resize=ResizeRule(length=80),
     )
     write_model(folder, network.state_dict(), card)
     return folder
@@ -137,7 +138,9 @@ def test_json_is_the_object_of_the_interface(run: Run, model: Path, drawings: Pa
     assert (result["model"], result["data"]) == (str(model), f"masks:{drawings}@val")
     assert (result["images"], result["labels"]) == (5, list(LABELS.names))
     assert list(result["metrics"]) == ["mean_iou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"]
-    predictor = Predictor(network, ModelCard("semantic", "deeplab_v3_plus", LABELS, input_size=80), device="cpu")
+    predictor = Predictor(
+        network, ModelCard("semantic", "deeplab_v3_plus", LABELS, resize=ResizeRule(length=80)), device="cpu"
+    )
     expected = metrics_by_hand(drawings, lambda sample: predictor.annotate(sample.image))
     assert result["metrics"] == means(expected)
     assert result["per_class"] == expected["per_class"]
@@ -158,7 +161,9 @@ def test_options_of_prediction_reach_the_model(
 ) -> None:
     _, plain, _ = run("evaluate", model, "--data", f"masks:{drawings}", "--json", "--workers", 0)
     code, out, _ = run("evaluate", model, "--data", f"masks:{drawings}", "--json", "--workers", 0, *options)
-    predictor = Predictor(network, ModelCard("semantic", "deeplab_v3_plus", LABELS, input_size=80), device="cpu")
+    predictor = Predictor(
+        network, ModelCard("semantic", "deeplab_v3_plus", LABELS, resize=ResizeRule(length=80)), device="cpu"
+    )
     expected = metrics_by_hand(drawings, lambda sample: predictor.annotate(sample.image, Options(**arguments)))
     assert code == 0
     assert json.loads(out)["metrics"] == means(expected)
@@ -204,7 +209,7 @@ def test_masks_that_predict_wrote_give_the_models_numbers(
         assert json.loads(of_masks)[name] == json.loads(of_model)[name]
 
 
-def test_a_broken_image_is_named_and_the_others_are_judged(run: Run, model: Path, drawings: Path) -> None:
+def test_a_broken_image_is_named_and_the_others_are_evaluated(run: Run, model: Path, drawings: Path) -> None:
     broken = drawings / "images" / "val" / "001.png"
     broken.write_bytes(broken.read_bytes()[:200])
     for workers in (0, 1):
@@ -229,7 +234,7 @@ def test_where_every_image_is_broken_there_are_no_numbers(run: Run, model: Path,
     assert "mean IoU  " in out
 
 
-def test_several_sets_are_judged_as_one(run: Run, model: Path, drawings: Path, tmp_path: Path) -> None:
+def test_several_sets_are_evaluated_as_one(run: Run, model: Path, drawings: Path, tmp_path: Path) -> None:
     more = write_set(tmp_path / "more", count=3)  # the ids are those of the first set
     both = ("--data", f"masks:{drawings}", "--data", f"masks:{more}@val")
     code, out, _ = run("evaluate", model, *both, "--json", "--workers", 0)
@@ -243,7 +248,7 @@ def test_several_sets_are_judged_as_one(run: Run, model: Path, drawings: Path, t
         assert values["pixels"] == sum(single[name]["pixels"] for single in singles)
 
 
-def test_remarks_about_the_data_are_made_unless_quiet(run: Run, model: Path, tmp_path: Path) -> None:
+def test_notes_about_the_data_are_printed_unless_quiet(run: Run, model: Path, tmp_path: Path) -> None:
     root = write_set(tmp_path / "flat")
     for kind in ("images", "masks"):
         for path in (root / kind / "val").iterdir():
@@ -272,7 +277,7 @@ def test_other_classes_are_refused_with_both_lists(
     assert "--map" in err
 
 
-def test_a_map_judges_in_the_models_classes(run: Run, drawings: Path, network: nn.Module, tmp_path: Path) -> None:
+def test_a_map_evaluates_in_the_models_classes(run: Run, drawings: Path, network: nn.Module, tmp_path: Path) -> None:
     labels = LabelSet.from_names("other", ["round", "background", "square", "flat"])
     other = write_network(tmp_path / "other", network, labels)
     table = tmp_path / "map.toml"
@@ -313,7 +318,7 @@ def test_masks_are_read_in_the_ids_of_the_data(run: Run, drawings: Path, tmp_pat
     assert json.loads(out)["model"] == str(folder)
 
 
-def test_the_truth_as_masks_is_perfect(run: Run, drawings: Path) -> None:
+def test_the_ground_truth_as_masks_is_perfect(run: Run, drawings: Path) -> None:
     code, out, _ = run(
         "evaluate", "--predictions", drawings / "masks", "--data", f"masks:{drawings}", "--json", "--workers", 0
     )
@@ -482,7 +487,7 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
     }
 
 
-def test_what_cannot_be_judged_is_refused_in_one_line(run: Run, drawings: Path, model: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_refused_in_one_line(run: Run, drawings: Path, model: Path, tmp_path: Path) -> None:
     for case, (arguments, text) in refusals(tmp_path, drawings, model).items():
         code, out, err = run("evaluate", *arguments)
         assert (code, out) == (2, ""), case
@@ -595,7 +600,7 @@ def test_shards_of_a_model_join_and_write_a_report(run: Run, model: Path, drawin
     ]
 
 
-def test_what_a_shard_could_not_judge_is_told_at_the_end(run: Run, drawings: Path, tmp_path: Path) -> None:
+def test_what_a_shard_could_not_evaluate_is_told_at_the_end(run: Run, drawings: Path, tmp_path: Path) -> None:
     folder = write_predictions(tmp_path / "out", drawings)
     (folder / "001.png").unlink()
     Image.new("L", (10, 20)).save(folder / "004.png")
@@ -679,7 +684,7 @@ def test_shards_that_do_not_belong_together_are_refused(
         assert (code, out, err.count("\n")) == (2, "", 1), wanted
         assert wanted in err, (wanted, err)
     for options, wanted in (
-        ([], "--merge: expected the files that the shards wrote"),
+        ([], "--merge: expected the files of the shards"),
         ([first, second, "--tta"], "--tta: not with --merge"),
         ([first, second, "--data", "masks:x", "--shard", "1/2"], "--data, --shard: not with --merge"),
     ):
@@ -791,7 +796,7 @@ def test_the_worst_images_are_kept_small_and_drawn_first(drawings: Path) -> None
     assert square.all(axis=1).any()
 
 
-# ---- several looks at an image, by the slow formula
+# ---- several passes over an image, by the slow formula
 
 
 def looks(network: nn.Module, image: torch.Tensor, long_side: int, *, mirrored: bool = False) -> torch.Tensor:
@@ -832,10 +837,12 @@ def average_of_windows(network: nn.Module, image: torch.Tensor, window: int) -> 
 
 
 @pytest.mark.parametrize("options", [{"tta": True}, {"tile": True, "input_size": 40}], ids=["tta", "tile"])
-def test_several_looks_are_averages_of_probabilities(
+def test_several_passes_are_averages_of_probabilities(
     drawings: Path, network: nn.Module, options: dict[str, Any]
 ) -> None:
-    predictor = Predictor(network, ModelCard("semantic", "deeplab_v3_plus", LABELS, input_size=80), device="cpu")
+    predictor = Predictor(
+        network, ModelCard("semantic", "deeplab_v3_plus", LABELS, resize=ResizeRule(length=80)), device="cpu"
+    )
     dataset = open_dataset(f"masks:{drawings}@val", default_split="val")
     seen: dict[str, torch.Tensor] = {}
 
@@ -880,7 +887,7 @@ def test_the_bar_goes_to_stderr_and_only_to_a_terminal(
 
 
 class _Watched:
-    """Tiny images; keeps no sample alive, but sees how many others do."""
+    """Tiny images; keeps no sample alive, but counts how many others do."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -927,7 +934,7 @@ def test_evaluation_in_training_stops_at_the_first_broken_image(workers: int) ->
 
 
 @pytest.mark.parametrize("indices", [[4, 0, 2], []])
-def test_chosen_samples_alone_are_judged(indices: Sequence[int]) -> None:
+def test_chosen_samples_alone_are_evaluated(indices: Sequence[int]) -> None:
     metric = MeanIoU(LABELS)
     outcomes = evaluate(lambda sample: sample.truth, _Watched(20), metric, indices=indices)
     assert [outcome.index for outcome in outcomes] == list(indices)

@@ -1,4 +1,4 @@
-"""The private copy of a network: the same answers, and those of the weights as they are now."""
+"""The private copy of a network: the same outputs, and those of the weights as they are now."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pixelwise.inference.fusion import FusedConv, fused_copy
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module, system_names
 from pixelwise.models import deeplab_v3_plus
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.inference.simple_models import noise, pointwise_card
 
 
@@ -153,7 +154,7 @@ def test_a_network_that_reaches_into_its_layers_is_left_as_it_is():
     assert fused_copy(Reaching(nn.Conv2d(3, 4, 1)).eval()) is None
 
 
-def test_another_answer_is_noticed(monkeypatch: pytest.MonkeyPatch):
+def test_another_output_is_noticed(monkeypatch: pytest.MonkeyPatch):
     def wrong(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         return conv
 
@@ -165,7 +166,7 @@ def test_another_answer_is_noticed(monkeypatch: pytest.MonkeyPatch):
 def predictor() -> Predictor:
     torch.manual_seed(0)
     module = lively(deeplab_v3_plus.build(num_classes=3, backbone="mobilenet_v2", channels=16))
-    return Predictor(module, pointwise_card(system="deeplab_v3_plus", input_size=64), device="cpu")
+    return Predictor(module, pointwise_card(system="deeplab_v3_plus", resize=ResizeRule(length=64)), device="cpu")
 
 
 IMAGE = noise(64, 48)
@@ -182,7 +183,7 @@ def require_stored_prediction(predictor: Predictor) -> None:
     torch.testing.assert_close(predictor.logits(IMAGE), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
 
 
-def test_the_answers_follow_the_stored_module(predictor: Predictor):
+def test_predictions_follow_the_stored_module(predictor: Predictor):
     keys = list(predictor.model.state_dict())
     require_stored_prediction(predictor)
     assert predictor.network() is not predictor.model

@@ -17,6 +17,7 @@ from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.inference.simple_models import LABELS, noise, pointwise, pointwise_card
 
 OBJECTS = LabelSet.from_names("objects", ["background", "plum", "apple"])
@@ -25,7 +26,7 @@ OBJECTS = LabelSet.from_names("objects", ["background", "plum", "apple"])
 
 def reds(thing_ids: list[int], labels: LabelSet = OBJECTS) -> Predictor:
     arguments = {"thing_ids": thing_ids}
-    card = ModelCard(task="instance", system="reds", labels=labels, input_size=48, arguments=arguments)
+    card = ModelCard(task="instance", system="reds", labels=labels, resize=ResizeRule(length=48), arguments=arguments)
     return Predictor(system_module("reds").build(num_classes=len(labels), **arguments), card, device="cpu")
 
 
@@ -45,7 +46,7 @@ def test_objects_lie_on_the_stuff_of_the_other_model(predictor: Predictor) -> No
     scene = merged(predictor, [2])(image())
     assert scene.labels.names == LABELS.names
     assert scene.labels.is_thing == (False, True, False)
-    # apple is a thing, though the semantic model sees it too; pear is stuff, for the instance model finds none
+    # apple is a thing, though the semantic model predicts it too; pear is stuff, for the instance model finds none
     assert scene.panoptic.ids[20, [5, 30, 55]].tolist() == [4, 1, 3]
     assert dict(zip(scene.panoptic.segment_ids.tolist(), scene.panoptic.labels.tolist(), strict=True)) == {
         1: 0,
@@ -71,7 +72,7 @@ def test_a_thing_that_no_object_covers_is_void(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": True}, {"tta": True}, {"input_size": 30}])
-def test_each_model_looks_in_its_own_way(predictor: Predictor, options: dict) -> None:
+def test_each_model_has_its_own_input_size(predictor: Predictor, options: dict) -> None:
     both, pixels = merged(predictor, [2]), image()
     panoptic = both(pixels, **options).panoptic
     assert panoptic.ids.shape == (40, 60)

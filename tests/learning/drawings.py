@@ -1,4 +1,4 @@
-"""Learning fresh drawings, and evaluating on drawings that were never seen."""
+"""Training on fresh drawings, and evaluation on others."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.metrics.choice import TaskMetric, new_metric
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, fit
 from tests.drawn_scenes import LABELS, DrawnClips, DrawnScenes
 
@@ -55,7 +56,11 @@ class Lesson:
     def answers(self) -> Predictions:
         """Of the network as it is now."""
         card = ModelCard(
-            task=self.task, system=self.name, labels=LABELS, arguments=self.arguments, input_size=self.side
+            task=self.task,
+            system=self.name,
+            labels=LABELS,
+            arguments=self.arguments,
+            resize=ResizeRule(length=self.side),
         )
         return model_predictions(Predictor(self.system, card, device="cpu"))
 
@@ -77,7 +82,7 @@ class Lesson:
             fitting,
             samples if samples is not None else DrawnScenes(100_000, first_seed=0, size_hw=(self.side, self.side)),
             accelerator=Accelerator(cpu=True),
-            input_size=self.side,
+            resize=ResizeRule(length=self.side),
             labels=LABELS,
             seed=0,
             workers=0,
@@ -88,12 +93,12 @@ class Lesson:
         assert made == self.steps
 
     def judge(self, *, clips: int = 0) -> dict[str, Any]:
-        """The metrics of the network as it is now, on 40 unseen scenes or on so many unseen clips."""
+        """The metrics of the network as it is now, on 40 unseen scenes or on so many new clips."""
         return judge(self.answers, self.task, side=self.side, clips=clips)
 
 
 def judge(answers: Predictions, task: str, *, side: int = 96, clips: int = 0) -> dict[str, Any]:
-    """The metrics of any answers on 40 unseen scenes, or on so many unseen clips."""
+    """The metrics of any predictions on 40 new scenes, or on so many new clips."""
     size_hw, first_seed = (side, side), 1_000_000
     unseen = (
         DrawnClips(clips, first_seed=first_seed, size_hw=size_hw)

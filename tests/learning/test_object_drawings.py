@@ -1,4 +1,4 @@
-"""Instance systems learn fresh drawings: nearly all objects are found, with their masks."""
+"""Instance systems trained on fresh drawings: nearly all objects are found, with their masks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pixelwise.models import sds
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.drawn_scenes import DrawnScenes
 from tests.learning.drawings import Lesson
 
@@ -39,7 +40,7 @@ REGIONS = {
 SMALL_ANCHORS = {"anchor_image_side": 96, "anchor_sizes": [20, 40, 64, 96, 128], "anchor_scales": 3}
 ONE_STAGE = {"backbone": "resnet18", "channels": 64, "nms": "ordinary", **SMALL_ANCHORS}
 LARGER = {"mnc": {"side": 160, "batch_size": 4}}
-"""MNC sees cells of 16 pixels and nothing finer."""
+"""MNC has cells of 16 pixels and nothing finer."""
 
 
 @pytest.mark.slow
@@ -53,7 +54,7 @@ LARGER = {"mnc": {"side": 160, "batch_size": 4}}
     ],
 )
 @pytest.mark.timeout(3000)
-def test_drawings_are_learnt(name: str, arguments: dict[str, Any], steps: int, lr: float) -> None:
+def test_drawings_are_segmented_after_training(name: str, arguments: dict[str, Any], steps: int, lr: float) -> None:
     lesson = Lesson(name, arguments, steps=steps, lr=lr, **LARGER.get(name, {}))
     untrained = lesson.judge()
     lesson.learn()
@@ -66,7 +67,7 @@ def test_drawings_are_learnt(name: str, arguments: dict[str, Any], steps: int, l
 @pytest.mark.slow
 @pytest.mark.learning
 @pytest.mark.timeout(3000)
-def test_sds_learns_drawings_stage_by_stage() -> None:
+def test_sds_is_trained_on_drawings_stage_by_stage() -> None:
     untrained = Lesson("sds", REGIONS).judge()["mask_ap50"]
     before: Lesson | None = None
     scenes = DrawnScenes(100, first_seed=500_000)
@@ -75,13 +76,13 @@ def test_sds_learns_drawings_stage_by_stage() -> None:
         if before is not None:
             lesson.system.load_state_dict(before.system.state_dict())
         if learns == "region":
-            list(sds.copy_box_tower(lesson.system, scenes, input_size=96))
+            list(sds.copy_box_tower(lesson.system, scenes, resize=ResizeRule(length=96)))
         lesson.learn()
         before = lesson
     towers = lesson.judge()["mask_ap50"]
-    list(sds.fit_svms(lesson.system, scenes, input_size=96))
+    list(sds.fit_svms(lesson.system, scenes, resize=ResizeRule(length=96)))
     machines = lesson.judge()["mask_ap50"]
-    list(sds.fit_refiners(lesson.system, scenes, input_size=96))
+    list(sds.fit_refiners(lesson.system, scenes, resize=ResizeRule(length=96)))
     refined = lesson.judge()["mask_ap50"]
     print(f"sds, mask AP50: untrained {untrained:.3f}, towers {towers:.3f}, SVMs {machines:.3f}, refined {refined:.3f}")
     assert untrained < 0.2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pixelwise.contracts import Sizes, Thresholds, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.models.mask_rcnn import MaskRCNN, Output, build
+from pixelwise.models.mask_rcnn import RECIPES, VARIANTS, MaskRCNN, Output, build
 from pixelwise.nn.roi_heads import RoIPooling
 from pixelwise.nn.rpn import RPN
 from pixelwise.ops.boxes import clip_boxes
@@ -49,7 +49,7 @@ def small(**changes: Any) -> MaskRCNN:
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_every_layout_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
+def test_every_layout_trains_in_all_its_parts_and_predicts(changes: dict[str, Any]) -> None:
     network = small(**changes)
     batch = objects_batch(THINGS)
     output = learned(network, batch)
@@ -72,7 +72,7 @@ def test_every_layout_learns_in_all_its_parts_and_answers(changes: dict[str, Any
             assert torch.equal(clip_boxes(instances.boxes, size), instances.boxes)
 
 
-def test_c4_looks_at_masks_with_half_the_cells() -> None:
+def test_c4_predicts_masks_with_half_the_cells() -> None:
     network = small(layout="c4", backbone="resnet18")
     with torch.no_grad():
         found = network(torch.rand(1, 3, *SIZE))
@@ -80,6 +80,18 @@ def test_c4_looks_at_masks_with_half_the_cells() -> None:
     assert found.mask_probabilities[0].shape[1:] == (14, 14)
     assert network.fpn is None
     assert "backbone.layer4.1.conv2.weight" in network.state_dict(), "so that a classifier's weights fill the head"
+
+
+def test_c4_has_the_papers_numbers() -> None:
+    """Section 3.1: N is 64 for C4 and 512 for FPN, and the proposals at test time are 300 and 1000."""
+    for name, samples, proposals in (("mask_rcnn_resnet50_c4", 64, 300), ("mask_rcnn_resnet50_fpn", 512, 1000)):
+        with torch.device("meta"):
+            network = build(num_classes=5, **VARIANTS[name])
+        assert (network.samples, network.rpn.post_nms_topk[1]) == (samples, proposals)
+    assert "samples" not in RECIPES["mask_rcnn_resnet50_c4"].stages[0].arguments, "it is trained with these"
+    network = small(**{**dict.fromkeys(("samples", "post_nms_topk")), "layout": "c4", "backbone": "resnet18"})
+    output = learned(network, objects_batch(THINGS))
+    assert [len(channels) for channels in output.channels] == [64, 64]
 
 
 def test_impossible_arguments_are_refused() -> None:
@@ -99,7 +111,7 @@ def test_impossible_words_are_refused(changes: dict[str, str]) -> None:
         plain(**{**SMALL, **changes})
 
 
-# ---- learning
+# ---- training
 
 
 def test_masks_are_of_positives_and_their_targets_of_the_proposal() -> None:
@@ -140,7 +152,7 @@ def test_mask_targets_of_a_shifted_proposal() -> None:
     assert targets[1].min() == 1
 
 
-def test_only_the_mask_of_the_true_class_is_learnt() -> None:
+def test_only_the_mask_of_the_true_class_has_a_loss() -> None:
     network = small()
     batch = objects_batch(THINGS)
     truth = []
@@ -198,7 +210,7 @@ def test_crowds_are_neither_targets_nor_background() -> None:
     assert torch.isfinite(loss)
 
 
-def test_truth_without_masks_and_losses_without_truth_are_named() -> None:
+def test_ground_truth_without_masks_and_losses_without_ground_truth_are_named() -> None:
     network = small()
     batch = objects_batch(THINGS)
     bare = []
@@ -211,7 +223,7 @@ def test_truth_without_masks_and_losses_without_truth_are_named() -> None:
         network.loss(network(batch.images), batch)
 
 
-def test_it_learns_in_half_precision() -> None:
+def test_it_trains_in_half_precision() -> None:
     network = small()
     batch = objects_batch(THINGS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -222,11 +234,11 @@ def test_it_learns_in_half_precision() -> None:
     assert torch.isfinite(loss)
 
 
-# ---- answers
+# ---- predictions
 
 
 @torch.no_grad()
-def test_what_lies_beyond_the_valid_size_is_not_looked_at() -> None:
+def test_what_lies_beyond_the_valid_size_is_ignored() -> None:
     network = small().double()
     images = torch.rand(2, 3, 80, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sizes = torch.tensor([[80, 64], [60, 100]])
@@ -245,7 +257,7 @@ def test_what_lies_beyond_the_valid_size_is_not_looked_at() -> None:
 
 
 @torch.no_grad()
-def test_masks_are_looked_for_in_the_final_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_predicted_in_the_final_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     network = small()
     seen: list[list[Tensor]] = []
     look = RoIPooling.forward
@@ -305,7 +317,7 @@ def test_decoding_by_hand() -> None:
 
 
 @torch.no_grad()
-def test_features_are_those_that_answers_come_from() -> None:
+def test_features_are_those_that_predictions_come_from() -> None:
     network = small()
     images = torch.rand(1, 3, *SIZE)
     levels: list[Tensor] = []

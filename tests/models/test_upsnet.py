@@ -33,6 +33,23 @@ CITYSCAPES = {
 }
 
 
+def test_anchors_that_cross_the_border_are_not_trained_on() -> None:
+    """Those of objects at the border are none of the image's, so that nothing of the valid part's outside is learnt."""
+    batch = objects_batch(THINGS)
+    batch = replace(batch, valid_sizes=torch.tensor([[64, 96], [64, 40]]))
+    network = small()
+    assert (network.rpn.allowed_border, network.rpn.min_pos_iou) == (0, None)
+    network.rpn.samples = 10**6
+    output = learned(network, batch)
+    anchors = torch.cat(network.rpn([torch.zeros(1, 16, 64 // s, 96 // s) for s in (4, 8, 16, 32, 64)], SIZE).anchors)
+    counts = []
+    for height, width in batch.valid_sizes.tolist():
+        inside = (anchors >= 0).all(dim=1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+        counts.append(int(inside.sum()))
+    found = [len(logits) for logits in output.objects.anchor_logits]
+    assert all(0 < one <= count < len(anchors) / 2 for one, count in zip(found, counts, strict=True))
+
+
 def perturb(network: nn.Module) -> None:
     """Layers that begin at zero or small hide errors."""
     for name, parameter in network.named_parameters():
@@ -90,11 +107,11 @@ def test_group_norm_follows_each_convolution() -> None:
     assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(32, 128), (32, 64), (32, 64)]
 
 
-# ---- learning
+# ---- training
 
 
 @pytest.mark.parametrize("changes", [{}, CITYSCAPES, {"has_unknown": False}, {"inclusive_boxes": True}])
-def test_every_setting_learns_and_answers(changes: dict[str, Any]) -> None:
+def test_every_setting_trains_and_predicts(changes: dict[str, Any]) -> None:
     network = small(**changes)
     batch = objects_batch(THINGS)
     output = learned(network, batch)
@@ -180,7 +197,7 @@ def test_classes_inside_a_box_of_a_fraction_of_a_pixel() -> None:
     assert inside[1].unique().tolist() == list(range(12))
 
 
-def test_a_part_of_the_objects_is_seen() -> None:
+def test_a_part_of_the_objects_is_sampled() -> None:
     """Seven of ten, at least one; the pixels of the others are unknown."""
     masks = torch.zeros(10, *SIZE, dtype=torch.bool)
     for number in range(10):
@@ -235,7 +252,7 @@ def test_images_without_objects_have_finite_losses() -> None:
     assert all(one.grad is None or torch.isfinite(one.grad).all() for one in network.parameters())
 
 
-def test_it_learns_in_half_precision() -> None:
+def test_it_trains_in_half_precision() -> None:
     network = small()
     batch = objects_batch(THINGS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -246,14 +263,14 @@ def test_it_learns_in_half_precision() -> None:
     assert torch.isfinite(loss)
 
 
-def test_losses_without_truth_are_named() -> None:
+def test_losses_without_ground_truth_are_named() -> None:
     network = small()
     batch = objects_batch(THINGS)
     with pytest.raises(DataError, match="without ground truth"), torch.no_grad():
         network.loss(network(batch.images), batch)
 
 
-# ---- answers
+# ---- predictions
 
 
 @torch.no_grad()
@@ -272,7 +289,7 @@ def test_better_objects_suppress_those_of_other_classes() -> None:
 
 
 @torch.no_grad()
-def test_padding_changes_no_answer() -> None:
+def test_padding_changes_no_prediction() -> None:
     """But for the mean of the padded map, which Cityscapes' setting is without."""
     network = small(**CITYSCAPES).double()
     nn.init.normal_(network.semantic_head.score.weight, std=3.0)  # so that pixels differ
@@ -293,7 +310,7 @@ def test_padding_changes_no_answer() -> None:
 
 
 @torch.no_grad()
-def test_an_output_that_is_learnt_from_shows_stuff_alone() -> None:
+def test_an_output_of_training_shows_stuff_alone() -> None:
     network = small()
     batch = objects_batch(THINGS)
     for annotation in network.decode(learned(network, batch), Sizes.of(batch)):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,26 +17,20 @@ from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import FrameMemory, Options, Predictor
 from pixelwise.models.vpsnet import (
-    NEW,
-    UNKNOWN,
     FlowRefinement,
     Fuse,
     Memory,
     Output,
     SpaceTimeAttention,
-    TrackHead,
     VPSNet,
-    assign,
     build,
-    follow,
-    match_logits,
-    match_scores,
-    match_targets,
     reduce_flow,
 )
 from pixelwise.nn.flow import DISFlow, ZeroFlow
+from pixelwise.nn.tracker import match_logits
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.warp import warp
-from pixelwise.types import Batch, Instances
+from pixelwise.types import Batch
 from tests.contract.annotations import LABELS, empty_annotation, random_batch
 from tests.models.small_detectors import SIZE, learned, objects_batch, total
 from tests.models.small_vpsnet import WITH_STUFF, gliding_squares, random_parameters, small_vpsnet
@@ -194,180 +186,6 @@ def test_the_reference_is_brought_to_where_the_target_shows_it() -> None:
     torch.testing.assert_close(seen[1], target)
 
 
-# ---- track
-
-
-def test_a_vector_comes_from_two_layers_and_its_products_follow_a_zero() -> None:
-    torch.manual_seed(0)
-    head = TrackHead(2, size=3, width=5)
-    random_parameters(head)
-    boxes, known = torch.randn(4, 2, 3, 3), torch.randn(2, 2, 3, 3)
-    vectors, others = head(boxes), head(known)
-    logits = match_logits(vectors, others)
-    assert logits.shape == (4, 3)
-    assert not logits[:, 0].any()
-    for n, m in itertools.product(range(4), range(2)):
-        one, other = (
-            head.output.weight @ (head.hidden.weight @ x.flatten() + head.hidden.bias).clamp(min=0) + head.output.bias
-            for x in (boxes[n], known[m])
-        )
-        torch.testing.assert_close(logits[n, 1 + m], one @ other)
-
-
-def test_match_scores_are_worked_by_hand() -> None:
-    """Two boxes, two known objects: log-softmax + log score + 2·IoU + 10 for the same class, which what is new has."""
-    logits = torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
-    scores = torch.tensor([0.5, 0.9])
-    overlaps = torch.tensor([[0.75, 0.0], [0.25, 0.5]])
-    same = torch.tensor([[True, False], [False, True]])
-    total = math.log(1 + math.e + math.e**2)
-    expected = [
-        [
-            0 - total + math.log(0.5) + 10,
-            1 - total + math.log(0.5) + 1.5 + 10,
-            2 - total + math.log(0.5),
-        ],
-        [
-            -math.log(3) + math.log(0.9) + 10,
-            -math.log(3) + math.log(0.9) + 0.5,
-            -math.log(3) + math.log(0.9) + 1.0 + 10,
-        ],
-    ]
-    torch.testing.assert_close(match_scores(logits, scores, overlaps, same), torch.tensor(expected))
-
-
-def test_of_two_boxes_that_want_one_object_the_better_has_it() -> None:
-    """Columns: new, object 0, object 1."""
-    scores = torch.tensor(
-        [
-            [0.0, 3.0, 1.0],  # wants object 0, worse than the next
-            [0.0, 5.0, 4.0],  # has object 0
-            [0.0, 5.0, 4.0],  # as good, but later
-            [2.0, 1.0, 0.0],  # new of itself
-            [0.0, 1.0, 2.0],  # has object 1
-        ]
-    )
-    assert assign(scores).tolist() == [NEW, 0, NEW, NEW, 1]
-    assert assign(torch.zeros(2, 1)).tolist() == [NEW, NEW], "nothing is known"
-    assert assign(torch.zeros(0, 3)).tolist() == []
-
-
-# ---- what is known of a clip
-
-
-def nothing(length: int = 2) -> Memory:
-    numbers = torch.zeros(0, dtype=torch.int64)
-    return Memory(
-        vectors=torch.zeros(0, length),
-        boxes=torch.zeros(0, 4),
-        channels=numbers,
-        tracks=numbers,
-        next_track=torch.tensor(0),
-        image=torch.zeros(1, 3, 0, 0),
-        gathered=torch.zeros(1, 0, 0, 0),
-    )
-
-
-def seen(known: Memory, *objects: tuple[float, float, int], max_known: int = 9) -> tuple[list[int], Memory]:
-    """The next frame: the angle of each object's vector in degrees, its place, its class; highest-scoring first."""
-    angles = torch.tensor([angle for angle, _, _ in objects]).deg2rad()
-    boxes = torch.tensor([[float(at), 0, at + 10, 10] for _, at, _ in objects]).reshape(-1, 4)
-    tracks, known = follow(
-        known,
-        10 * torch.stack([angles.cos(), angles.sin()], dim=1),
-        boxes,
-        torch.tensor([channel for _, _, channel in objects], dtype=torch.int64),
-        torch.linspace(0.9, 0.8, len(objects)),
-        max_known=max_known,
-    )
-    return tracks.tolist(), known
-
-
-def test_objects_keep_their_numbers_whatever_their_order() -> None:
-    tracks, known = seen(nothing(), (0, 0, 1), (90, 50, 1))
-    assert tracks == [0, 1]
-    tracks, known = seen(known, (88, 53, 1), (2, 4, 1))
-    assert tracks == [1, 0]
-    tracks, known = seen(known, (45, 90, 2), (0, 8, 1), (91, 56, 1))
-    assert tracks == [2, 0, 1], "another one comes first"
-    tracks, known = seen(known)
-    assert tracks == []
-    tracks, known = seen(known, (92, 58, 1), (1, 12, 1))
-    assert tracks == [1, 0], "they come back after a frame in which nothing was found"
-    assert int(known.next_track) == 3
-
-
-def test_the_loser_of_a_conflict_is_new_and_numbers_are_never_used_twice() -> None:
-    """Both look like object 0: the one that overlaps it has it, though it comes second."""
-    _, known = seen(nothing(), (0, 0, 1))
-    tracks, known = seen(known, (0, 50, 1), (0, 1, 1))
-    assert tracks == [1, 0]
-    # now each of the two is known at its place
-    tracks, known = seen(known, (0, 1, 1), (0, 50, 1))
-    assert tracks == [0, 1]
-    torch.testing.assert_close(known.boxes[:, 0], torch.tensor([50.0, 1.0]), msg="the highest-scoring last")
-
-
-def test_an_object_keeps_its_class() -> None:
-    """The vector says object 0 so loudly that even another class cannot deny it: then it is a new object."""
-    _, known = seen(nothing(), (0, 0, 1))
-    tracks, known = seen(known, (0, 0, 2))
-    assert tracks == [1]
-    tracks, _ = seen(known, (0, 0, 1))
-    assert tracks == [0]
-
-
-def test_what_was_not_seen_for_longest_is_forgotten_first() -> None:
-    _, known = seen(nothing(), (0, 0, 1), (90, 50, 1), max_known=2)
-    tracks, known = seen(known, (0, 0, 1), (180, 99, 2), max_known=2)
-    assert tracks == [0, 2]
-    assert known.tracks.tolist() == [2, 0]
-    tracks, known = seen(known, (90, 50, 1), (0, 0, 1), max_known=2)
-    assert tracks == [3, 0], "object 1 is not known any more"
-    assert known.tracks.tolist() == [0, 3]
-    assert len(known.vectors) == len(known.boxes) == len(known.channels) == 2
-
-
-def test_memory_is_bounded() -> None:
-    generator = np.random.default_rng(0)
-    known, numbers = nothing(), set[int]()
-    for _ in range(50):
-        objects = [
-            (float(generator.uniform(0, 360)), float(generator.uniform(0, 500)), int(generator.integers(1, 4)))
-            for _ in range(int(generator.integers(0, 6)))
-        ]
-        tracks, known = seen(known, *objects, max_known=7)
-        assert len(set(tracks)) == len(tracks)
-        assert all(track in numbers or track >= len(numbers) for track in tracks)
-        numbers.update(tracks)
-        assert len(known.tracks) <= 7
-        assert int(known.next_track) == len(numbers)
-    assert len(numbers) > 20
-
-
-def of_tracks(*ids: int, crowd: int | None = None) -> Instances:
-    count = len(ids)
-    is_crowd = torch.zeros(count, dtype=torch.bool)
-    if crowd is not None:
-        is_crowd[crowd] = True
-    return Instances(
-        boxes=torch.tensor([[0.0, 0, 8, 8]]).repeat(count, 1),
-        labels=torch.full((count,), 2),
-        track_ids=torch.tensor(ids, dtype=torch.int64),
-        crowd=is_crowd,
-    )
-
-
-def test_true_columns_follow_the_track_ids() -> None:
-    target, reference = of_tracks(7, 5, UNKNOWN, 9), of_tracks(9, 7)
-    objects = torch.tensor([0, 0, 1, 2, 3])
-    assert match_targets(target, objects, reference).tolist() == [2, 2, 0, UNKNOWN, 1]
-    assert match_targets(target, objects, of_tracks()).tolist() == [0, 0, 0, UNKNOWN, 0]
-    assert match_targets(target, objects[:0], reference).tolist() == []
-    for one, other in ((replace(target, track_ids=None), reference), (target, replace(reference, track_ids=None))):
-        assert match_targets(one, objects, other).tolist() == [UNKNOWN] * 5
-
-
 # ---- the system
 
 
@@ -388,11 +206,11 @@ def walk(network: VPSNet, clip: list[Tensor]) -> list[Output]:
 
 
 @pytest.mark.parametrize("changes", [{}, {"has_fuse": False}, {"has_track": False}], ids=["both", "track", "fuse"])
-def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, Any]) -> None:
+def test_every_variant_trains_in_all_its_parts_and_predicts(changes: dict[str, Any]) -> None:
     network = small_vpsnet(**changes)
     batch = pairs(2)
     output = learned(network, batch)
-    assert output.tracks is None
+    assert output.track_ids is None
     assert ("track" in network.loss(output, batch)) == changes.get("has_track", True)
     total(network, output, batch).backward()
     for name, parameter in network.named_parameters():
@@ -406,14 +224,16 @@ def test_every_variant_learns_in_all_its_parts_and_answers(changes: dict[str, An
         panoptic = network.decode(answer, Sizes.of(one))[0].panoptic
         assert panoptic is not None
         assert panoptic.ids.shape == (50, 71)
-        assert answer.tracks is not None
+        assert answer.track_ids is not None
         things = panoptic.segment_ids[panoptic.segment_ids > 5]
-        assert set((things - 6).tolist()) <= set(answer.tracks[0].tolist())
+        assert set((things - 6).tolist()) <= set(answer.track_ids[0].tolist())
         assert len(things), "nothing was found"
         assert {*panoptic.ids.unique().tolist()} - {0} == set(panoptic.segment_ids.tolist())
 
 
 def test_the_track_term_is_the_mean_cross_entropy_of_known_identities() -> None:
+    """Times 0.5, as the public code's: there the weights of the background are 0, and the sum is divided by the number
+    of weights above 0."""
     network = small_vpsnet()
     batch = pairs(1)
     output = learned(network, batch)
@@ -437,7 +257,7 @@ def test_the_track_term_is_the_mean_cross_entropy_of_known_identities() -> None:
     torch.testing.assert_close((term.sum / term.count).double(), torch.stack(rows).mean(), rtol=1e-5, atol=1e-5)
 
 
-def test_only_targets_are_learnt_from_and_references_count_unfused() -> None:
+def test_losses_are_those_of_targets_and_references_count_unfused() -> None:
     """UPSNet's terms do not change with what is true of the reference; its objects' vectors are of its own maps."""
     network = small_vpsnet()
     batch = pairs(1)
@@ -504,7 +324,7 @@ def test_the_memory_of_a_frame_is_its_own_map_and_its_objects() -> None:
     assert network.fuse is not None
     assert torch.equal(memory.gathered, network.fuse.gather(levels))
     assert torch.equal(memory.image, first)
-    assert sorted(memory.tracks.tolist()) == answer.tracks[0].tolist() == [*range(int(memory.next_track))]
+    assert sorted(memory.tracks.ids.tolist()) == answer.track_ids[0].tolist() == [*range(int(memory.tracks.next_id))]
     following = network(second, memory=memory)
     levels = network._levels(network._prepared(second, None))
     gathered = network.fuse.gather(levels)
@@ -515,7 +335,7 @@ def test_the_memory_of_a_frame_is_its_own_map_and_its_objects() -> None:
     assert not torch.allclose(alone.segments.logits, logits), "the frame before changes what is seen"
 
 
-def test_clips_are_answered_alike_one_after_the_other_or_in_turn_and_none_begins_anew() -> None:
+def test_clips_are_predicted_alike_one_after_the_other_or_in_turn_and_none_begins_anew() -> None:
     network = small_vpsnet()
     clips = [gliding_squares(3, seed=1), gliding_squares(3, seed=2)]
     apart = [walk(network, clip) for clip in clips]
@@ -537,16 +357,17 @@ def test_memory_of_the_system_is_bounded() -> None:
     memory, shapes = None, set()
     for number in range(50):
         memory = network(torch.rand(1, 3, 32, 32, generator=generator), memory=memory).memory
-        assert len(memory.tracks) <= 5
+        parts = (*memory.tracks, memory.image, memory.gathered)
+        assert len(memory.tracks.ids) <= 5
         if number > 9:
-            shapes.add(tuple(tuple(part.shape) for part in memory))
-        assert not any(part.requires_grad for part in memory)
+            shapes.add(tuple(tuple(part.shape) for part in parts))
+        assert not any(part.requires_grad for part in parts)
     assert len(shapes) == 1
 
 
 @torch.no_grad()
 def test_without_the_track_head_every_detection_is_new() -> None:
-    tracks = [output.tracks for output in walk(small_vpsnet(has_track=False), gliding_squares(3))]
+    tracks = [output.track_ids for output in walk(small_vpsnet(has_track=False), gliding_squares(3))]
     numbers = [number for one in tracks if one is not None for number in one[0].tolist()]
     assert numbers == [*range(len(numbers))]
     assert len(numbers) > 3
@@ -599,7 +420,7 @@ def test_any_even_width_can_be_built(channels: int) -> None:
     assert [norm.num_channels for norm in norms] == [channels, channels // 2, channels // 2]
 
 
-def test_half_precision_learns_and_answers() -> None:
+def test_half_precision_trains_and_predicts() -> None:
     network = small_vpsnet()
     batch = pairs(1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -617,7 +438,7 @@ def test_half_precision_learns_and_answers() -> None:
 def test_the_predictor_walks_through_a_clip_with_memory_as_its_only_state() -> None:
     """Frames in turn of two clips, of odd sizes; each pixel's thing has the number that its track has."""
     network = small_vpsnet()
-    card = ModelCard(task="panoptic", system="vpsnet", labels=LABELS, input_size=96)
+    card = ModelCard(task="panoptic", system="vpsnet", labels=LABELS, resize=ResizeRule(length=96))
     predictor = Predictor(network, card, device="cpu")
     clips = [[(255 * frame[0, :, :61, :95]).byte() for frame in gliding_squares(3, seed=seed)] for seed in (1, 2)]
     apart: list[list[Tensor]] = []

@@ -96,7 +96,7 @@ def test_proposals_are_torchvisions(levels: list[Tensor], convolutions: int, tra
 
 def samples_of(rpn: RPN, levels: list[Tensor], truth: tuple[Instances, ...]) -> tuple[RPNPredictions, AnchorSamples]:
     predictions = rpn(levels, IMAGE)
-    return predictions, rpn.sample(predictions, truth)
+    return predictions, rpn.sample(predictions, VALID, truth)
 
 
 def test_losses_are_torchvisions_on_all_anchors(levels: list[Tensor]) -> None:
@@ -133,7 +133,7 @@ def test_so_many_are_sampled_and_every_object_has_an_anchor(levels: list[Tensor]
         assert len(deltas) == len(targets) == positives > 0
 
 
-def test_background_in_a_crowd_is_not_learnt_from(levels: list[Tensor]) -> None:
+def test_background_in_a_crowd_is_ignored(levels: list[Tensor]) -> None:
     crowd = objects_of([0.0, 0, 128, 96], crowd=[True])
     _, samples = samples_of(our_rpn(samples=EVERY), levels, (crowd, objects_of()))
     # whatever lies in the crowd by 70 % is skipped; without objects all anchors are background
@@ -145,6 +145,32 @@ def test_background_in_a_crowd_is_not_learnt_from(levels: list[Tensor]) -> None:
     term = box_term(samples.deltas[1], samples.targets[1], count=total, beta=1.0)
     term.sum.backward()
     assert float(term.sum.detach()) == 0
+
+
+@pytest.mark.parametrize("border", [0, 7])
+def test_anchors_that_cross_the_border_are_not_learnt_from(levels: list[Tensor], border: int) -> None:
+    """All that is drawn lies in the valid part of its image, so far as it may; and all of that is drawn."""
+    rpn = lively(our_rpn(samples=EVERY, positive_fraction=1.0, allowed_border=border, negative_overlap=0.7))
+    predictions, samples = samples_of(rpn, levels, TRUTH)
+    every, anchors = torch.cat(predictions.logits, dim=1), torch.cat(predictions.anchors).tolist()
+    for index, (height, width) in enumerate(VALID):
+        usable = [
+            number
+            for number, (x1, y1, x2, y2) in enumerate(anchors)
+            if min(x1, y1) >= -border and x2 <= width + border and y2 <= height + border
+        ]
+        assert len(usable) < len(anchors) * 0.9
+        assert sorted(samples.logits[index].tolist()) == sorted(every[index, usable].tolist())
+        assert samples.is_object[index].any()
+
+
+def test_the_best_anchors_are_those_inside(levels: list[Tensor]) -> None:
+    """An object in the corner has the best of the anchors that do not cross the border, if it overlaps it enough."""
+    truth = (objects_of([0.0, 0, 9, 9]), objects_of([0.0, 0, 9, 9]))
+    for smallest, found in ((None, True), (0.1, True), (0.6, False)):
+        rpn = lively(our_rpn(samples=EVERY, allowed_border=0, min_pos_iou=smallest))
+        _, samples = samples_of(rpn, levels, truth)
+        assert [bool(one.any()) for one in samples.is_object] == [found] * 2
 
 
 def test_anchors_of_nominal_strides_do_not_depend_on_the_image() -> None:

@@ -10,6 +10,7 @@ from pixelwise.ops.boxes import pairwise_iou
 from pixelwise.ops.matching import (
     BACKGROUND,
     NEUTRAL,
+    hard_negatives,
     match_best_for_each,
     match_boxes,
     sample_balanced,
@@ -53,6 +54,26 @@ def test_it_matches_as_torchvision_does(best_for_each: bool) -> None:
     expected = Matcher(0.6, 0.3, allow_low_quality_matches=best_for_each)(overlaps)
     assert {BACKGROUND, NEUTRAL} < set(expected.tolist())
     assert torch.equal(match_boxes(overlaps, positive=0.6, negative=0.3, best_for_each=best_for_each), expected)
+
+
+def test_with_a_smallest_overlap_it_matches_as_mmdetections_assigner() -> None:
+    """The four steps of MaxIoUAssigner; some objects have no box that overlaps them by 0.3."""
+    overlaps = pairwise_iou(random_boxes(9, 0), random_boxes(60, 1))
+    overlaps = (overlaps * 10).round() / 10  # so that there are ties
+    rows = overlaps.tolist()
+    expected = []
+    for column in zip(*rows, strict=True):
+        largest = max(column)
+        one = BACKGROUND if largest < 0.3 else NEUTRAL if largest < 0.7 else column.index(largest)
+        for number, (row, overlap) in enumerate(zip(rows, column, strict=True)):
+            if max(row) >= 0.3 and overlap == max(row):
+                one = number
+        expected.append(one)
+    found = match_boxes(overlaps, positive=0.7, negative=0.3, best_for_each=True, min_pos_iou=0.3)
+    assert found.tolist() == expected
+    assert any(0 < max(row) < 0.3 for row in rows)
+    without = match_boxes(overlaps, positive=0.7, negative=0.3, best_for_each=True)
+    assert (without >= 0).sum() > (found >= 0).sum() > 5
 
 
 def test_pairs_are_forced_in_the_order_of_their_overlap() -> None:
@@ -101,3 +122,13 @@ def test_every_positive_is_drawn_as_often() -> None:
         counts[sample_balanced(matches, count=4, positive_fraction=0.5)[0]] += 1
     assert counts.sum() == 800
     assert 60 < counts.min() <= counts.max() < 140
+
+
+def test_three_negatives_for_each_object_are_the_hardest() -> None:
+    objects = torch.tensor([0, -1, -1, -2, -1, -1, -1, -1])
+    background = torch.tensor([0.0, 5, 1, -9, 3, 2, 4, -1])
+    logits = torch.stack([background, torch.zeros(8), torch.zeros(8)], dim=1)
+    # those that are least of background: scores -1, 1 and 2; the neutral -9 does not count
+    assert hard_negatives(logits, objects).nonzero().flatten().tolist() == [2, 5, 7]
+    assert not hard_negatives(logits, torch.full((8,), -1)).any()
+    assert hard_negatives(logits, torch.tensor([0, 1, 2, 3, 4, 5, -2, -1])).nonzero().flatten().tolist() == [7]

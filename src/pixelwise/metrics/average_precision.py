@@ -128,14 +128,12 @@ class AveragePrecision(PerImage[ImageObjects]):
     result = ImageObjects
 
     def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageObjects:
-        """The objects of one image, and what they share. See PerImage."""
+        """Instances of one image and their overlaps. See PerImage."""
         if predicted.instances is None or truth.instances is None:
             which = "prediction" if predicted.instances is None else "ground truth"
             raise DataError(f"image '{at.key}': the {which} has no instances; expected instance annotations")
         if predicted.instances.scores is None:
-            raise DataError(
-                f"image '{at.key}': the predicted instances have no scores; average precision sorts by them"
-            )
+            raise DataError(f"image '{at.key}': the predicted instances have no scores, by which AP sorts")
         masks = [one.masks for one in (predicted.instances, truth.instances) if one.masks is not None]
         if len(masks) == 2:
             require_size(masks[0].size, masks[1].size, id=at.key)

@@ -105,7 +105,7 @@ class MeanIoU(PerImage[ImageScore]):
         """Number of images whose ground truth has no instances; with any of them there is no iIoU."""
 
     def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageScore:
-        """What the pixels of one image say. See PerImage."""
+        """Count the pixels of one image. See PerImage."""
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "ground truth"
             raise DataError(f"image '{at.key}': the {which} has no class map; expected semantic annotations")

@@ -17,7 +17,7 @@ Metric = TypeVar("Metric", bound="PerImage[Any]")
 
 
 class Place(NamedTuple):
-    """Which image is counted: its name among all, the clip that it is a frame of, and its place in that."""
+    """The counted image: its unique name, its clip, and its index in the clip."""
 
     key: str
     clip: str | None
@@ -40,7 +40,7 @@ class PerImage(Generic[Result]):
     result: ClassVar[Any]
     """The type of an image's result: a NamedTuple of numbers, strings and tuples."""
     order: ClassVar[str | None] = None
-    """What of the metric needs the order of frames, such as `decay needs`; None where nothing does."""
+    """The part of the metric that needs the order of frames, such as `decay needs`; None without such a part."""
 
     def __init__(self, labels: LabelSet, definition: str | None = None) -> None:
         if definition is None:
@@ -63,8 +63,8 @@ class PerImage(Generic[Result]):
     ) -> None:
         """Count one image.
 
-        Raises DataError for an image counted before, another size, a class out of range, or annotations that lack what
-        is compared; where the order counts, also for a frame without an index in its clip.
+        Raises DataError for an image counted before, another size, a class out of range, or annotations without the
+        compared part; where the order counts, also for a frame without an index in its clip.
         """
         key = image_key(id, clip, frame)
         if key in self.images:
@@ -74,7 +74,7 @@ class PerImage(Generic[Result]):
         self.images[key] = self.compare(predicted, truth, Place(key, clip, frame or 0))
 
     def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> Result:
-        """What is kept of one image. Raises DataError where it cannot be counted; then nothing has changed."""
+        """The result of one image. Raises DataError where it cannot be counted; then nothing has changed."""
         raise NotImplementedError
 
     def merge(self, other: Any) -> None:

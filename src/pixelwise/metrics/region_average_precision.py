@@ -107,7 +107,7 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
     result = ImageMatches
 
     def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageMatches:
-        """Which detections of one image are right. See PerImage."""
+        """Match the detections of one image. See PerImage."""
         id = at.key
         found, objects = predicted.instances, truth.instances
         if found is None or objects is None or found.masks is None or objects.masks is None:

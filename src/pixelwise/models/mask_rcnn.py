@@ -222,7 +222,7 @@ class MaskRCNN(nn.Module):
             ClassRows("mask_head.predictor", self.things),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the ground truth)
         """The five terms, all of weight 1: objectness and boxes of anchors; classes, boxes and masks of proposals.
 
         Raises:
@@ -315,7 +315,7 @@ class MaskRCNN(nn.Module):
         if truth is None:
             return self._detect(levels, proposals, sizes)
         instances = training_instances(truth)
-        anchors = self.rpn.sample(predictions, instances)
+        anchors = self.rpn.sample(predictions, sizes, instances)
         channels = [channels_of(one.labels, self.things) for one in instances]
         rois = sample_rois(
             proposals.boxes, instances, channels, samples=self.samples, positive_fraction=self.positive_fraction
@@ -430,8 +430,11 @@ class DetectorArguments:
             and a pixel remains of boxes beyond the border.
         pre_nms_topk: proposals of each level before NMS, in training and otherwise; 2000 and 1000, with C4 12000 and
             6000.
-        post_nms_topk: proposals of each image after NMS, likewise; 2000 and 1000.
-        samples: proposals per image that are trained on.
+        post_nms_topk: proposals of each image after NMS, likewise; 2000 and 1000, with C4 2000 and 300 (section 3.1).
+        allowed_border: pixels by which an anchor that is trained on may cross the border of the image; none is skipped
+            if not given, as in torchvision and detectron2. 0 in Detectron and in UPSNet's and VPSNet's code.
+        min_pos_iou: see `ops.matching.match_boxes`; 0.3 in VPSNet's code.
+        samples: proposals per image that are trained on; 512, with C4 64 (section 3.1).
         positive_fraction: of the samples, at most.
         rpn_beta: see `losses.detection.box_term`; Detectron has 1/9 and 1, torchvision twice 1/9, detectron2 twice 0.
         box_beta: likewise.
@@ -451,7 +454,9 @@ class DetectorArguments:
     inclusive_boxes: bool = False
     pre_nms_topk: Sequence[int] | None = None
     post_nms_topk: Sequence[int] | None = None
-    samples: int = 512
+    allowed_border: float | None = None
+    min_pos_iou: float | None = None
+    samples: int | None = None
     positive_fraction: float = 0.25
     rpn_beta: float = 1 / 9
     box_beta: float = 1.0
@@ -533,7 +538,9 @@ def build(
         strides=None if grid_strides else (*strides, 64) if is_pyramid else strides,
         convolutions=rpn_convolutions,
         pre_nms_topk=_pair(detector.pre_nms_topk, (2000, 1000) if is_pyramid else (12_000, 6000), "pre_nms_topk"),
-        post_nms_topk=_pair(detector.post_nms_topk, (2000, 1000), "post_nms_topk"),
+        post_nms_topk=_pair(detector.post_nms_topk, (2000, 1000) if is_pyramid else (2000, 300), "post_nms_topk"),
+        allowed_border=detector.allowed_border,
+        min_pos_iou=detector.min_pos_iou,
     )
 
     def pooling(size: int) -> RoIPooling:
@@ -575,7 +582,7 @@ def build(
         ),
         normalize=Normalize(detector.pixel_mean or network.mean, detector.pixel_std or network.std),
         size_divisor=32 if is_pyramid else 1,
-        samples=detector.samples,
+        samples=(512 if is_pyramid else 64) if detector.samples is None else detector.samples,
         positive_fraction=detector.positive_fraction,
         rpn_beta=detector.rpn_beta,
         box_beta=detector.box_beta,
@@ -644,7 +651,9 @@ RECIPE = Recipe(
         "steps": "160,000 (90,000 in Detectron's 1x)",
         "batch_size": "16",
         "crop_size": "none: short side 800, long side at most 1333",
-        "input_size": "1333, short side 800",
+        "input_size": "800",
+        "input_side": "short",
+        "input_limit": "1333",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.02",
         "optimizer.head_lr_multiplier": "1",
@@ -662,7 +671,9 @@ RECIPE = Recipe(
         "ema_decay": "none",
     },
 )
-RECIPES: dict[str, Recipe] = {}
+RECIPES: dict[str, Recipe] = {
+    "mask_rcnn_resnet50_c4": replace(RECIPE, stages=(replace(RECIPE.stages[0], arguments={}),)),
+}
 
 PUBLISHED_STAGE = Stage(
     steps=90_000,

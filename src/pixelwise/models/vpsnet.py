@@ -15,8 +15,8 @@ Differences from the paper:
   prediction uses.
 - Warping samples each cell exactly at its position plus the flow. The public code makes its grid for aligned corners
   but samples it by torch's default, which has changed since: then a flow of zero is not the identity.
-- The loss of "Track" is divided by the number of positive proposals whose identity is known; the public code counts the
-  background too, which has no loss.
+- Proposals whose instance has no annotated identity are not counted in the loss of "Track"; in Cityscapes-VPS all have
+  one. Otherwise it is that of the public code: the mean over the positive proposals, times 0.5.
 - A track never changes its class: a detection that is matched to a track of another class gets a new one. The public
   code keeps the number, but its segments are identified by class and number, which is the same.
 - The public code remembers all tracks of a clip, here their number is bounded: those not detected for longest are
@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
@@ -42,7 +42,7 @@ from pixelwise.losses.detection import training_instances
 from pixelwise.models import mask_rcnn, upsnet
 from pixelwise.nn.convolution import convolution
 from pixelwise.nn.flow import build_flow
-from pixelwise.ops.boxes import pairwise_iou
+from pixelwise.nn.tracker import MATCH_WEIGHTS, UNKNOWN, TrackHead, Tracks, match_logits, match_targets, track
 from pixelwise.ops.correlation import correlate
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.warp import warp
@@ -51,37 +51,23 @@ from pixelwise.types import Annotation, Batch, Instances
 TASK = "panoptic"
 TRAITS = Traits(uses_memory=True, gives_identities=True, clip_frames=2)
 
+DETECTOR = replace(upsnet.DETECTOR, min_pos_iou=0.3)
+"""UPSNet's, with mmdetection's matching of anchors."""
+
 SLOPE = 0.1
 """Slope of the leaky ReLUs below zero."""
-
-MATCH_WEIGHTS = (1.0, 2.0, 10.0)
-"""Weights of a detection's log score, its IoU with the last box of a track, and whether their classes agree."""
-
-NEW = -1
-"""No track so far."""
-
-UNKNOWN = -1
-"""Target, or track id, where the identity is not annotated."""
 
 
 class Memory(NamedTuple):
     """The state of one clip.
 
     Attributes:
-        vectors: of the tracks, those not detected for longest first; none without the track head.
-        boxes: last box of each, in pixels of the network's input.
-        channels: the class of each, from 1 on.
-        tracks: the id of each.
-        next_track: the id of the next new track.
+        tracks: so far, see `nn.tracker`; without the track head none is remembered.
         image: the last frame, padded, RGB in [0, 1]; empty without "Fuse".
         gathered: its gathered pyramid, before fusion.
     """
 
-    vectors: Float[Tensor, "M D"]
-    boxes: Float[Tensor, "M 4"]
-    channels: Int64[Tensor, " M"]
-    tracks: Int64[Tensor, " M"]
-    next_track: Int64[Tensor, ""]
+    tracks: Tracks
     image: Float[Tensor, "1 3 H W"]
     gathered: Float[Tensor, "1 C h w"]
 
@@ -94,14 +80,14 @@ class Output(NamedTuple):
         match_logits: of the positive proposals of each target: first for a new track, then for each of the reference's
             instances.
         match_targets: the right column, or UNKNOWN.
-        tracks: of each image, the track ids of the detections.
+        track_ids: of each image, those of the detections.
         memory: for the next frame; None for several images.
     """
 
     segments: upsnet.Output
     match_logits: tuple[Float[Tensor, "_ _"], ...] | None = None
     match_targets: tuple[Int64[Tensor, " _"], ...] | None = None
-    tracks: tuple[Int64[Tensor, " _"], ...] | None = None
+    track_ids: tuple[Int64[Tensor, " _"], ...] | None = None
     memory: Memory | None = None
 
 
@@ -225,141 +211,6 @@ def reduce_flow(flow: Float[Tensor, "B 2 H W"], size: tuple[int, int]) -> Float[
     return F.interpolate(flow, size=size, mode="bilinear", align_corners=False) * scale
 
 
-class TrackHead(nn.Module):
-    """Embeds the features of a box as a vector; products of two vectors score whether they show the same instance
-    (section 4.2, "Track"; Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, section 4.2).
-
-    Args:
-        in_channels: of the features.
-        size: their side in cells.
-        width: of the vector.
-    """
-
-    def __init__(self, in_channels: int, *, size: int = 7, width: int = 1024) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(in_channels * size**2, width)
-        self.output = nn.Linear(width, width)
-        for layer in (self.hidden, self.output):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Float[Tensor, "R C s s"]) -> Float[Tensor, "R D"]:
-        """One vector for each box."""
-        return at_least_float32(self.output(F.relu(self.hidden(x.flatten(1)))))
-
-
-def match_logits(vectors: Float[Tensor, "N D"], known: Float[Tensor, "M D"]) -> Float[Tensor, "N M1"]:
-    """For each box the logit of a new track, which is 0, then one for each known track."""
-    return torch.cat([vectors.new_zeros(len(vectors), 1), vectors @ known.T], dim=1)
-
-
-def match_scores(
-    logits: Float[Tensor, "N M1"],
-    scores: Float[Tensor, " N"],
-    overlaps: Float[Tensor, "N M"],
-    are_same_class: Bool[Tensor, "N M"],
-    *,
-    weights: Sequence[float] = MATCH_WEIGHTS,
-) -> Float[Tensor, "N M1"]:
-    """Score of each identity for each box: log-probability plus weighted log score, IoU and agreement of class.
-
-    A new track counts as of the same class and without overlap.
-
-    Args:
-        logits: of `match_logits`.
-        scores: of the detections.
-        overlaps: IoU with the last box of each known track.
-        are_same_class: whether the class is that of each known track.
-        weights: of the last three.
-    """
-    new = overlaps.new_zeros(len(overlaps), 1)
-    overlaps = torch.cat([new, overlaps], dim=1)
-    same = torch.cat([new + 1, are_same_class.to(overlaps.dtype)], dim=1)
-    of_score, of_overlap, of_class = weights
-    return logits.log_softmax(dim=1) + of_score * scores.log()[:, None] + of_overlap * overlaps + of_class * same
-
-
-def assign(scores: Float[Tensor, "N M1"]) -> Int64[Tensor, " N"]:
-    """Assign each box its highest-scoring known track, or NEW; of boxes that claim the same track the highest-scoring
-    gets it, the others are new.
-
-    Args:
-        scores: of `match_scores`.
-    """
-    best, choice = scores.max(dim=1)
-    objects = choice - 1
-    rivals = (objects[:, None] == objects) & (best > best[:, None])
-    # of equal scores the first
-    earlier = torch.ones_like(rivals).tril(-1)
-    rivals |= (objects[:, None] == objects) & (best == best[:, None]) & earlier
-    return objects.masked_fill(rivals.any(dim=1), NEW)
-
-
-def follow(
-    known: Memory,
-    vectors: Float[Tensor, "N D"],
-    boxes: Float[Tensor, "N 4"],
-    channels: Int64[Tensor, " N"],
-    scores: Float[Tensor, " N"],
-    *,
-    max_known: int,
-    weights: Sequence[float] = MATCH_WEIGHTS,
-) -> tuple[Int64[Tensor, " N"], Memory]:
-    """Track the detections of the next frame; return their track ids and the new state, without a new image and map.
-
-    Args:
-        known: state after the frames before.
-        vectors: of the detections, highest score first.
-        boxes: in pixels of the network's input.
-        channels: the class of each, from 1 on.
-        scores: in [0, 1].
-        max_known: largest number of tracks remembered; of those last detected in the same frame the lowest-scoring is
-            forgotten first. With 0 all detections are new.
-        weights: see `match_scores`.
-    """
-    are_same = channels[:, None] == known.channels
-    overlaps = pairwise_iou(boxes, known.boxes)
-    objects = assign(match_scores(match_logits(vectors, known.vectors), scores, overlaps, are_same, weights=weights))
-    # NEW is column 0, before the known tracks
-    is_known = torch.cat([are_same.new_zeros(len(boxes), 1), are_same], dim=1)
-    is_new = ~is_known.gather(1, objects[:, None] + 1).flatten()
-    before = len(known.tracks)
-    numbers = is_new.cumsum(dim=0)
-    named = torch.cat([known.tracks, known.next_track + torch.arange(len(boxes), device=boxes.device)])
-    tracks = named[torch.where(is_new, before + numbers - 1, objects)]
-    unseen = torch.ones(before, dtype=torch.bool, device=boxes.device)
-    unseen[objects[~is_new]] = False
-    oldest = max(int(unseen.sum()) + len(boxes) - max_known, 0)
-
-    def joined(old: Tensor, new: Tensor) -> Tensor:
-        return torch.cat([old[unseen], new.flip(0)])[oldest:].detach()
-
-    memory = known._replace(
-        vectors=joined(known.vectors, vectors),
-        boxes=joined(known.boxes, boxes),
-        channels=joined(known.channels, channels),
-        tracks=joined(known.tracks, tracks),
-        next_track=known.next_track + is_new.sum(),
-    )
-    return tracks, memory
-
-
-def match_targets(target: Instances, objects: Int64[Tensor, " P"], reference: Instances) -> Int64[Tensor, " P"]:
-    """The right column of `match_logits` for each box: 0 where the reference does not show the instance, or UNKNOWN.
-
-    Args:
-        target: the instances of a frame.
-        objects: index of the instance that each box is matched to.
-        reference: the instances of the reference frame, the known tracks of `match_logits`.
-    """
-    if target.track_ids is None or reference.track_ids is None:
-        return torch.full_like(objects, UNKNOWN)
-    ids = target.track_ids[objects]
-    are_same = ids[:, None] == reference.track_ids
-    columns = torch.cat([~are_same.any(dim=1, keepdim=True), are_same], dim=1).int()
-    return columns.argmax(dim=1).masked_fill(ids <= UNKNOWN, UNKNOWN)
-
-
 class VPSNet(upsnet.UPSNet):
     """UPSNet with "Fuse" and "Track", or one of them.
 
@@ -369,7 +220,7 @@ class VPSNet(upsnet.UPSNet):
         fuse: None for "VPSNet-Track".
         track_head: None for "VPSNet-Fuse", whose instances are new in each frame.
         track_weight: of the track term in the loss.
-        match_weights: see `match_scores`.
+        match_weights: see `nn.tracker.match_scores`.
         max_known: largest number of tracks remembered of a clip.
     """
 
@@ -461,12 +312,12 @@ class VPSNet(upsnet.UPSNet):
         Raises:
             DataError: forward was called with ground truth.
         """
-        if output.tracks is None:
+        if output.track_ids is None:
             raise DataError("no detections: forward was called with ground truth")
         thresholds = thresholds or self.thresholds
         return [
             Annotation(panoptic=self._panoptic(output.segments, sizes, index, thresholds, tracks))
-            for index, tracks in enumerate(output.tracks)
+            for index, tracks in enumerate(output.track_ids)
         ]
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "*_"], ...]:
@@ -531,20 +382,23 @@ class VPSNet(upsnet.UPSNet):
         vectors, max_known = every.new_zeros(len(every), 0), 0
         if self.track_head is not None:
             vectors, max_known = self.track_head(self.box_pooling(levels, boxes)), self.max_known
-        begin = _nothing_known(vectors) if memory is None else memory
-        followed = [
-            follow(begin, *parts, max_known=max_known, weights=self.match_weights)
-            for parts in zip(vectors.split([len(one) for one in boxes]), boxes, channels, scores, strict=True)
-        ]
-        after = followed[0][1]._replace(image=image.detach(), gathered=gathered.detach()) if len(frames) == 1 else None
-        return Output(segments, tracks=tuple(tracks for tracks, _ in followed), memory=after)
+        known = Tracks.none(vectors) if memory is None else memory.tracks
+        ids, tracks = zip(
+            *(
+                track(known, *parts, max_known=max_known, weights=self.match_weights)
+                for parts in zip(vectors.split([len(one) for one in boxes]), boxes, channels, scores, strict=True)
+            ),
+            strict=True,
+        )
+        after = Memory(tracks[0], image.detach(), gathered.detach()) if len(frames) == 1 else None
+        return Output(segments, track_ids=ids, memory=after)
 
 
 @flat_arguments
 def build(
     *,
     num_classes: int,
-    detector: mask_rcnn.DetectorArguments = upsnet.DETECTOR,
+    detector: mask_rcnn.DetectorArguments = DETECTOR,
     has_fuse: bool = True,
     has_track: bool = True,
     flow: str = "dis",
@@ -601,20 +455,6 @@ def build(
         track_weight=track_weight,
         match_weights=match_weights,
         max_known=max_known,
-    )
-
-
-def _nothing_known(vectors: Float[Tensor, "N D"]) -> Memory:
-    """The state before the first frame."""
-    numbers = torch.zeros(0, dtype=torch.int64, device=vectors.device)
-    return Memory(
-        vectors=vectors[:0],
-        boxes=vectors.new_zeros(0, 4),
-        channels=numbers,
-        tracks=numbers,
-        next_track=torch.zeros((), dtype=torch.int64, device=vectors.device),
-        image=vectors.new_zeros(1, 3, 0, 0),
-        gathered=vectors.new_zeros(1, 0, 0, 0),
     )
 
 

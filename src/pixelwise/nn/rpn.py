@@ -94,6 +94,9 @@ class RPN(nn.Module):
         positive_overlap: smallest IoU of a positive anchor; the anchors of largest IoU with an instance are always
             positive.
         negative_overlap: IoU below which an anchor is background.
+        allowed_border: pixels by which an anchor that is trained on may cross the border of the image; 0 skips all that
+            cross it (Faster R-CNN, section 3.3), None skips none.
+        min_pos_iou: see `ops.matching.match_boxes`.
     """
 
     def __init__(
@@ -114,6 +117,8 @@ class RPN(nn.Module):
         positive_fraction: float = 0.5,
         positive_overlap: float = 0.7,
         negative_overlap: float = 0.3,
+        allowed_border: float | None = None,
+        min_pos_iou: float | None = None,
     ) -> None:
         super().__init__()
         channels = channels or in_channels
@@ -136,6 +141,7 @@ class RPN(nn.Module):
         self.nms_threshold, self.smallest_side, self.least_side = nms_threshold, smallest_side, least_side
         self.samples, self.positive_fraction = samples, positive_fraction
         self.positive_overlap, self.negative_overlap = positive_overlap, negative_overlap
+        self.allowed_border, self.min_pos_iou = allowed_border, min_pos_iou
 
     def forward(self, levels: Sequence[Float[Tensor, "B _ _ _"]], image_size: tuple[int, int]) -> RPNPredictions:
         """Predictions for all anchors.
@@ -194,6 +200,7 @@ class RPN(nn.Module):
     def sample(
         self,
         predictions: RPNPredictions,
+        sizes: Sequence[Sequence[int]],
         truth: Sequence[Instances],
         *,
         labelled: Sequence[Int64[Tensor, " N"]] | None = None,
@@ -202,6 +209,7 @@ class RPN(nn.Module):
 
         Args:
             predictions: of `forward`.
+            sizes: valid height and width of each image.
             truth: the instances of each image, with the crowds.
             labelled: matches of further anchors of each image that are trained on beside the sampled ones: the index of
                 an instance that is no crowd, or BACKGROUND; NEUTRAL leaves the anchor to the sampling.
@@ -209,15 +217,20 @@ class RPN(nn.Module):
         anchors = torch.cat(predictions.anchors)
         all_logits, all_deltas = torch.cat(predictions.logits, dim=1), torch.cat(predictions.deltas, dim=1)
         samples: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        for index, (logits, deltas, instances) in enumerate(zip(all_logits, all_deltas, truth, strict=True)):
+        images = zip(all_logits, all_deltas, sizes, truth, strict=True)
+        for index, (logits, deltas, size, instances) in enumerate(images):
             objects, crowds = split_crowds(instances)
-            matches = match_boxes(
-                pairwise_iou(objects, anchors),
+            places = self._usable(anchors, size)
+            usable = anchors[places]
+            matched = match_boxes(
+                pairwise_iou(objects, usable),
                 positive=self.positive_overlap,
                 negative=self.negative_overlap,
                 best_for_each=True,
+                min_pos_iou=self.min_pos_iou,
             )
-            matches = without_crowds(matches, pairwise_coverage(crowds, anchors))
+            matches = torch.full(anchors.shape[:1], NEUTRAL, device=anchors.device)
+            matches[places] = without_crowds(matched, pairwise_coverage(crowds, usable))
             positives, negatives = sample_balanced(
                 matches, count=self.samples, positive_fraction=self.positive_fraction
             )
@@ -231,6 +244,15 @@ class RPN(nn.Module):
             targets = encode_boxes(objects[matches[positives]], anchors[positives])
             samples.append((logits[chosen], is_object, deltas[positives], targets))
         return AnchorSamples(*(tuple(parts) for parts in zip(*samples, strict=True)))
+
+    def _usable(self, anchors: Float[Tensor, "N 4"], size: Sequence[int]) -> Int64[Tensor, " M"]:
+        """The numbers of the anchors that may be trained on in an image of that size."""
+        if self.allowed_border is None:
+            return torch.arange(len(anchors), device=anchors.device)
+        border, (height, width) = self.allowed_border, size
+        is_inside = (anchors[:, :2] >= -border).all(dim=1)
+        is_inside &= (anchors[:, 2:] <= anchors.new_tensor([width + border, height + border])).all(dim=1)
+        return is_inside.nonzero().flatten()
 
 
 def split_crowds(instances: Instances) -> tuple[Float[Tensor, "T 4"], Float[Tensor, "R 4"]]:

@@ -106,7 +106,7 @@ class TestShapes:
         assert found.crowd is not None
         assert found.crowd.tolist() == [False, False, True]
 
-    def test_what_has_no_area_is_left_out_and_counted(self, tmp_path: Path) -> None:
+    def test_what_has_no_area_is_skipped_and_counted(self, tmp_path: Path) -> None:
         shapes = (
             labelme_set.shape("a", [(1, 1)], "point"),
             labelme_set.shape("a", [(1, 1), (2, 2)], "line"),

@@ -397,7 +397,7 @@ class TestLabels:
 
 
 class TestFailures:
-    def test_a_broken_image_is_named_and_left_out(self, tmp_path: Path) -> None:
+    def test_a_broken_image_is_named_and_skipped(self, tmp_path: Path) -> None:
         camvid_set.camvid(tmp_path / "a")
         (tmp_path / "a" / "train" / "b.png").write_bytes(b"")
         made = converted(f"camvid:{tmp_path / 'a'}", f"voc:{tmp_path / 'b'}?labels=camvid")

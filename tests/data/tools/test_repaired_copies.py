@@ -47,7 +47,7 @@ def kinds(spec: str) -> set[str]:
 
 
 def repaired(spec: str, out: Path) -> Repairs:
-    """Repair, and look whether the copy is sound and the set unchanged."""
+    """Repair, and check whether the copy is sound and the set unchanged."""
     root = Path(DataSpec.parse(spec).path)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     repairs = repair_dataset(DataSpec.parse(spec), out)
@@ -402,7 +402,7 @@ class TestObjectMasks:
         assert same.instances.crowd is not None
         assert same.instances.labels.tolist() == whole.instances.labels.tolist() == [1, 2]
         assert same.instances.crowd.tolist() == [False, True]
-        semantic = after[2].truth.semantic  # which class 7 has nobody says
+        semantic = after[2].truth.semantic  # class 7 is unknown
         assert semantic is not None
         assert semantic.tolist() == [[0, 1, 1, 0, 255, 255]] * 4
         kept = np.asarray(Image.open(tmp_path / "b" / "masks" / "train" / "a.png"))
@@ -571,7 +571,7 @@ class TestYolo:
 
 
 @pytest.mark.parametrize("format", ["instance-masks", "labelme", "yolo"])
-def test_a_copy_of_a_sound_set_has_the_same_truth(tmp_path: Path, format: str) -> None:
+def test_a_copy_of_a_sound_set_has_the_same_ground_truth(tmp_path: Path, format: str) -> None:
     write_tiny_set(format, tmp_path / "a")
     repairs = repaired(f"{format}:{tmp_path / 'a'}", tmp_path / "b")
     assert repairs.done == {}

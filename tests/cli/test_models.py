@@ -1,0 +1,120 @@
+"""`pixelwise models`: what it shows is what trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pixelwise.cli.app import app
+from pixelwise.cli.models import recipe_rows
+from pixelwise.contracts import Recipe, Stage
+from pixelwise.inference import systems
+from pixelwise.inference.systems import system_module, system_names
+from pixelwise.training.run import run
+from pixelwise.training.run.initial_weights import new_system
+from pixelwise.training.run.plan import Plan
+
+OFFERED = [
+    (name, recipe)
+    for system in system_names()
+    for name in (system, *system_module(system).VARIANTS)
+    for recipe in (None, *(one for one, names in system_module(system).PUBLISHED.items() if name in names))
+]
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of each `build`, in order."""
+    calls: list[dict[str, Any]] = []
+    build = systems.build_system
+
+    def spy(system: str, *, num_classes: int, arguments: dict[str, Any]) -> torch.nn.Module:
+        calls.append(dict(arguments))
+        return build(system, num_classes=num_classes, arguments=arguments)
+
+    monkeypatch.setattr("pixelwise.training.run.initial_weights.build_system", spy)
+    return calls
+
+
+class StartedError(Exception):
+    """Stands for the run that begins here."""
+
+
+@pytest.mark.parametrize(("name", "recipe"), OFFERED)
+def test_every_number_shown_is_that_of_the_network_and_the_stage_that_train_builds(
+    name: str, recipe: str | None, built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {}
+
+    def started(folder: Path, **values: Any) -> None:
+        given.update(values)
+        raise StartedError
+
+    monkeypatch.setattr(run, "start", started)
+    arguments = ["train", name, "--data", "masks:nowhere", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, [*arguments, *(["--recipe", recipe] if recipe else [])])
+    assert isinstance(result.exception, StartedError), result.output
+    shown = {row["--set"]: row["here"] for row in recipe_rows(name, recipe)}
+    numbers: Recipe = given["recipe"]
+    plan = Plan(given["system"], given["arguments"], numbers, ())
+    several = len(numbers.stages) > 1
+    told: set[str] = set()
+    with torch.device("meta"):
+        for stage in numbers.stages:
+            new_system(plan, stage, classes=5)
+    for stage, network in zip(numbers.stages, built, strict=True):
+        prefix = f"{stage.name}." if several else ""
+        for key, value in network.items():
+            key = f"{prefix}model.{key}" if f"{prefix}model.{key}" in shown else f"model.{key}"
+            assert shown[key] == ("" if value is None else value), key
+            told.add(key)
+        for key, value in stage_values(stage).items():
+            assert shown[prefix + key] == ("" if value is None else value), key
+            told.add(prefix + key)
+    for key in ("input_size", "seed", "precision", "evaluate_every", "checkpoint_every", "patience"):
+        assert shown[key] == getattr(numbers, key)
+    assert all(row in told or hasattr(numbers, row) for row in shown), set(shown) - told
+
+
+def stage_values(stage: Stage) -> dict[str, Any]:
+    """Every number of a stage but its name and its arguments, read from its fields."""
+    values: dict[str, Any] = {}
+    for name in Stage.__dataclass_fields__:
+        value = getattr(stage, name)
+        inner = getattr(value, "__dataclass_fields__", None)
+        values |= {f"{name}.{key}": getattr(value, key) for key in inner} if inner else {name: value}
+    return {name: value for name, value in values.items() if name not in ("name", "arguments")}
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn", "panoptic_fpn", "upsnet", "vpsnet"])
+def test_detectors_show_the_samples_that_their_recipes_train_with(name: str) -> None:
+    rows = [row for row in recipe_rows(name) if row["--set"] == "model.samples"]
+    assert [(row["here"], row["paper"]) for row in rows] == [(128, "512")]
+
+
+@pytest.mark.parametrize(
+    ("name", "paper"),
+    [
+        ("pspnet", {"augmentation.rotate": "10.0", "augmentation.blur": "0.5", "sync_batch_norm": "True"}),
+        ("yolact", {"augmentation.expand": "0.5", "augmentation.sample_crop": "0.8333333333333334"}),
+        ("mask_rcnn", {"augmentation.short_sides": "(800,)", "schedule": "step", "milestones": "(60000, 80000)"}),
+        ("deeplab_v3", {"steps": "30,000, then 30,000 with batch norm frozen and output stride 8"}),
+        ("fcn_8s", {"16s.optimizer.lr": "1e-12", "8s.reduction": "sum"}),
+    ],
+)
+def test_the_papers_numbers_stand_where_they_differ(name: str, paper: dict[str, str]) -> None:
+    shown = {row["--set"]: row["paper"] for row in recipe_rows(name)}
+    assert {key: shown[key] for key in paper} == paper
+
+
+def test_published_recipes_are_named_and_shown() -> None:
+    own = CliRunner().invoke(app, ["models", "mask_rcnn"])
+    assert "published recipes: paper, paper_3x; pixelwise models mask_rcnn --recipe paper" in own.output
+    rows = json.loads(CliRunner().invoke(app, ["models", "mask_rcnn", "--recipe", "paper_3x", "--json"]).output)
+    shown = {row["--set"]: row["here"] for row in rows}
+    assert (shown["steps"], shown["milestones"], shown["model.rpn_beta"]) == (270_000, [210_000, 250_000], 0.0)
