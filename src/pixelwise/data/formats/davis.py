@@ -29,7 +29,6 @@ from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, p
 from pixelwise.data.kinds.track_clips_writer import (
     by_clip,
     clip_and_frame,
-    crowd_pixels,
     free_clip,
     stuff_pixels,
     tracked_objects,
@@ -193,15 +192,14 @@ class DavisWriter(Writer):
         instances, masks, tracks = tracked_objects(original.truth, source=original.image)
         places = [*range(1, len(instances) + 1)]
         ids, lost = painted_ids(instances, places, np.zeros(masks.size, dtype=np.int32), crowds=False)
-        void = crowd_pixels(instances, masks)
+        void = masks[instances.crowds].union().numpy()
         if original.truth.semantic is not None:
             void |= original.truth.semantic.numpy() == self.labels.ignore_id
         ids[void & (ids == 0)] = len(instances) + 1
         path = root / "Annotations" / self.resolution / clip / f"{frame}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_ids(path, ids, None)
-        whole = instances.crowd is None or ~instances.crowd
-        found = [place for place in places if isinstance(whole, bool) or whole[place - 1]]
+        found = [place for place, crowd in zip(places, instances.crowds.tolist(), strict=True) if not crowd]
         classes = sum(is_thing for is_thing in self.labels.is_thing)
         lost = Counter(lost) + Counter(classless_objects=len(found) if classes > 1 else 0)
         lost += Counter(stuff_pixels=stuff_pixels(original.truth, self.labels), renamed_images=renamed)

@@ -210,8 +210,7 @@ def _objects(instances: Instances | None, classes: int) -> np.ndarray | None:
     if instances is None or instances.masks is None:
         return None
     kinds = np.searchsorted(SIZE_LIMITS_PX, instances.masks.areas().numpy(), side="right")
-    if instances.crowd is not None:
-        kinds = np.where(instances.crowd.numpy(), len(SIZES), kinds)
+    kinds = np.where(instances.crowds.numpy(), len(SIZES), kinds)
     counts = np.zeros((classes, len(SIZES) + 1), dtype=np.int64)
     np.add.at(counts, (instances.labels.numpy(), kinds), 1)
     return counts
@@ -220,8 +219,7 @@ def _objects(instances: Instances | None, classes: int) -> np.ndarray | None:
 def _tracks(instances: Instances | None) -> tuple[tuple[int, int], ...] | None:
     if instances is None or instances.track_ids is None:
         return None
-    crowd = [False] * len(instances) if instances.crowd is None else instances.crowd.tolist()
-    found = zip(instances.labels.tolist(), instances.track_ids.tolist(), crowd, strict=True)
+    found = zip(instances.labels.tolist(), instances.track_ids.tolist(), instances.crowds.tolist(), strict=True)
     return tuple((class_id, track) for class_id, track, is_crowd in found if not is_crowd)
 
 

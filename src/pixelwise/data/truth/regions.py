@@ -76,8 +76,7 @@ def _objects(truth: Annotation, labels: LabelSet) -> Iterator[Region]:
             x1, y1, x2, y2 = instances.masks.boxes[number].tolist()
             left, top, right, bottom = (float(value) for value in instances.boxes[number])
             box = (left, top, right, bottom) if left < right and top < bottom else (x1, y1, x2, y2)
-            crowd = bool(instances.crowd is not None and instances.crowd[number])
-            yield Region(class_id, (x1, y1, x2, y2), mask, crowd, box)
+            yield Region(class_id, (x1, y1, x2, y2), mask, bool(instances.crowds[number]), box)
 
 
 def _rest(semantic: np.ndarray, objects: Sequence[Region], labels: LabelSet) -> Iterator[Region]:

@@ -28,7 +28,7 @@ from pixelwise.data.truth.segments import annotation_of
 from pixelwise.data.truth.segments_of import segments_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
-from pixelwise.types import Annotation, Instances, Panoptic, Sample
+from pixelwise.types import Annotation, Panoptic, Sample
 
 BACKGROUND_VIEW = (0.65, 0.95)
 """How much of the largest crop that fits into a photograph the camera sees at most, lengths."""
@@ -377,10 +377,6 @@ def flow_between(
     return torch.from_numpy(flow)
 
 
-def _crowds(instances: Instances) -> np.ndarray:
-    return np.zeros(len(instances), bool) if instances.crowd is None else instances.crowd.numpy()
-
-
 def _objects_of(sample: Sample) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """The objects of a still that are large enough, number and area: those that are whole, and those cut off."""
     instances = sample.truth.instances
@@ -389,7 +385,7 @@ def _objects_of(sample: Sample) -> tuple[list[tuple[int, int]], list[tuple[int, 
     height, width = instances.masks.size
     whole: list[tuple[int, int]] = []
     cut_off: list[tuple[int, int]] = []
-    areas, crowd = instances.masks.areas().tolist(), _crowds(instances)
+    areas, crowd = instances.masks.areas().tolist(), instances.crowds.tolist()
     for number, (x1, y1, x2, y2) in enumerate(instances.masks.boxes.tolist()):
         large = areas[number] >= _SMALLEST_AREA and min(x2 - x1, y2 - y1) >= _SMALLEST_SIDE
         if large and not crowd[number]:
