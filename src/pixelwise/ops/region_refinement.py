@@ -39,7 +39,7 @@ def coarse_mask(regions: Regions, which: int, box: Float[Tensor, " 4"]) -> Float
 def superpixel_means(
     coarse: Float[Tensor, "10 10"], box: Float[Tensor, " 4"], regions: Regions
 ) -> tuple[Float[Tensor, " S"], Bool[Tensor, " S"]]:
-    """Mean over each superpixel of a 10×10 map that fills a box, zero outside; and whether superpixels touch the box."""
+    """Mean over each superpixel of a 10×10 map that fills a box, zero outside; which superpixels touch the box."""
     height, width = regions.superpixels.shape
     x1, y1, x2, y2 = box.tolist()
     rows = ((torch.arange(height) + 0.5 - y1) * CELLS / max(y2 - y1, 1e-6)).floor().long()

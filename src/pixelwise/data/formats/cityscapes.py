@@ -9,8 +9,8 @@
 The ground truth has the 19 classes of the benchmark, read from `labelIds` or, by `?ids=trainIds` or where only those
 are there, from `*_labelTrainIds.png` (0-18, 255 = void); every other id is void. `?annotations=gtCoarse` takes the
 coarse masks. Where every image has `*_instanceIds.png`, the ground truth has objects and segments too: an id from 1000
-on is labelId · 1000 + number; a smaller one is a region, which is a crowd if its class is one whose objects are told
-apart. `?instances=false` leaves them out. Images may be of any kind.
+on is labelId · 1000 + number; a smaller one is a region, which is a crowd if its class is one with instances.
+`?instances=false` leaves them out. Images may be of any kind.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _label_id(id: int) -> int:
 
 
 def _things(labels: LabelSet) -> dict[int, int]:
-    """labelId → class id of the classes whose objects are told apart."""
+    """labelId → class id of the classes with instances."""
     dataset_id = published("cityscapes").dataset_ids
     return {id: index for index, id in enumerate(dataset_id) if labels.is_thing[index]}
 

@@ -55,7 +55,7 @@ ONE_SPLIT = ("all", "train", "val")
 """What the split of a folder without lists may be called."""
 
 _VOID = 255
-"""What a mask holds where nobody evaluates; numbers of objects are below it."""
+"""Value of ignored pixels in a mask; ids of objects are below it."""
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:

@@ -287,7 +287,7 @@ class MotsWriter(Writer):
         file, losses = original.write_image(root, f"{original.split}/images/{clip}/{frame}")
         number = number_of(frame)
         if number is None:
-            raise DataError(f"{original.image}: frame '{original.id}' has no number in its name; mots wants one")
+            raise DataError(f"{original.image}: frame '{original.id}' has no number in its name; mots needs one")
         entry = {
             "clip": clip,
             "number": number,

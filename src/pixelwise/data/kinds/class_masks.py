@@ -140,7 +140,7 @@ def inspect_mask(
     colours: bool,
     objects: ObjectFiles | None,
 ) -> Findings:
-    """What is in a mask, and everything that is wrong with it; see `Listing.inspect`."""
+    """The contents of a mask, and its faults; see `Listing.inspect`."""
     path = item.truth
     assert path is not None
     stored = stored_mask(path, colours=colours)

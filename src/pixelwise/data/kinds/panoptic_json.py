@@ -54,7 +54,7 @@ def panoptic_labels_of(
         if by_id[id].get("isthing") not in (0, 1):
             raise DataError(
                 f"{source}: category {id} '{name}' has isthing {by_id[id].get('isthing')!r}; expected 1 of classes "
-                "whose objects are told apart, 0 of the others"
+                "with instances, 0 of the others"
             )
     things = tuple(bool(by_id[id]["isthing"]) for id, _ in named)
     known = [published(name) for name in PUBLISHED]
@@ -88,7 +88,7 @@ def panoptic_categories(labels: LabelSet) -> list[dict[str, Any]]:
 def panoptic_problems(
     annotations: Iterable[Entry], images: Mapping[int | str, Entry], class_of: Mapping[int, int], *, segments: bool
 ) -> Iterator[Fault]:
-    """What is wrong with the annotations, as far as it can be told without reading a PNG.
+    """The faults of the annotations that are found without reading a PNG.
 
     The entry of a problem is an annotation, or one of its segments.
 

@@ -38,7 +38,7 @@ LOSSES: Mapping[str, str] = {
     "empty_segments": "{} segments without a pixel are skipped",
     "joined_segments": "{} segments become one with another of their class: stuff, or crowds",
     "renumbered_segments": "{} segments get another id",
-    "crowds_of_classes": "{} regions of countable classes become crowds, since no object tells what is in them",
+    "crowds_of_classes": "{} regions of countable classes become crowds, since they have no instances",
     "renumbered_objects": "{} objects get another number in their clip; the target cannot hold theirs, or has it",
     "classless_objects": "{} objects in frames lose their class; the target has one",
     "stuff_pixels": "{} pixels of classes that have no objects become background, or void",
@@ -61,7 +61,7 @@ class Conversion:
         images: split → how many images it has now.
         failures: one line for each image, or split, that could not be read and was skipped.
         losses: key of LOSSES → how much the target could not hold.
-        notes: what was decided and the user should know.
+        notes: for the user.
         label_map: how the classes of the source became those of the target, or None where they are the same.
     """
 
@@ -113,7 +113,7 @@ def convert_dataset(
         map_labels: makes the map from the source's classes to the target's where they differ.
         overwrite: replace a set of the target's format that lies in its place.
         workers: processes that read and write; 0 does both in this one.
-        progress: is told of each image.
+        progress: called for each image.
 
     Raises:
         DataError: nothing was attempted: an unusable specification, label sets that differ and no map, a target that

@@ -123,9 +123,8 @@ def ids_in(ids: np.ndarray, *, but: Sequence[int] = ()) -> list[int]:
 def mapped_segments(panoptic: Panoptic, label_map: LabelMap) -> Panoptic:
     """Segments with the classes of another label set; those of ignored classes become void.
 
-    What becomes one stuff class is one segment, as stuff wants it; where several classes flow into it, or things, its
-    id is 2²⁴ + its class id, which no file holds and every frame of a clip agrees on. Stuff that becomes a thing is a
-    crowd.
+    What becomes one stuff class is one segment, as for stuff; where several classes flow into it, or things, its id is
+    2²⁴ + its class id, which no file holds and every frame of a clip agrees on. Stuff that becomes a thing is a crowd.
     """
     target, table = label_map.target, torch.tensor(label_map.table)
     source_things, target_things = torch.tensor(label_map.source.is_thing), torch.tensor(target.is_thing)

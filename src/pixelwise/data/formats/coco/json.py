@@ -139,7 +139,7 @@ def skipped_categories(categories: Sequence[Entry], used: Collection[Any]) -> di
 def annotation_problems(
     annotation: Entry, images: Mapping[int | str, Entry], class_of: Mapping[Any, int]
 ) -> Iterator[Fault]:
-    """What is wrong with one annotation, as far as it can be told without rasterising it.
+    """The faults of one annotation that are found without rasterising it.
 
     Args:
         annotation: the entry.

@@ -278,7 +278,7 @@ def _inspect_channels(channels: Channels, labels: LabelSet, map: Path) -> Findin
         if not labels.is_thing[class_id]:
             for number in found:
                 if number:
-                    text = f"{areas[class_id, number]:,} pixels of a class whose objects are not told apart"
+                    text = f"{areas[class_id, number]:,} pixels of a class without instances"
                     faults.append(Fault("number of stuff", f"{map}: {name}, number {number}", text))
         elif 0 in found:
             text = f"{areas[class_id, 0]:,} pixels of a thing have no number"

@@ -31,7 +31,7 @@ from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Instances, Panoptic, Sample
 
 BACKGROUND_VIEW = (0.65, 0.95)
-"""How much of the largest crop that fits into a photograph the camera sees at most, lengths."""
+"""Largest side of the camera's window, as a fraction of the largest crop that fits into a photograph."""
 
 OBJECT_EXTENT = (0.15, 0.45)
 """Square root of an object's area in a frame, as a fraction of that of the frame."""
@@ -58,7 +58,7 @@ _ROUNDING = 1e-6
 """Pixels by which a computed place may lie outside of a frame."""
 
 _TRIALS = 12
-"""Photographs that are looked at for an object that its photograph does not cut off."""
+"""Number of photographs that are tried for an object that the border does not cut."""
 
 
 class Motion(NamedTuple):
@@ -253,7 +253,7 @@ class CutoutClips:
         return self.dataset.truth_path(self._background(index))
 
     def scene(self, clip: int) -> Scene:
-        """What a clip is made of; the last one is kept, since its frames are asked for one after the other."""
+        """The parts of a clip; the last one is cached, since its frames are read one after the other."""
         if clip not in self._scenes:
             made = self._made(clip)
             self._scenes.clear()

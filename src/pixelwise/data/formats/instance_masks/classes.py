@@ -1,4 +1,4 @@
-"""What class the numbers in a mask of objects are of: one for all, one told by the number itself, or one by a table.
+"""The class of the ids in an instance mask: one for all, by the id itself, or by a table.
 
 A table is a JSON file: the image's name (or `SPLIT/NAME`) → number → the name of the class, or
 `{"class": NAME, "crowd": true}` for a region of many objects.
