@@ -170,9 +170,7 @@ def test_what_is_no_video_is_told_in_one_line(tmp_path: Path):
 def test_an_unknown_codec_is_told(tmp_path: Path, name: str, codec: str, known: bytes, unknown: bytes):
     path = write_video(tmp_path / name, squares(3), codec=codec)
     path.write_bytes(path.read_bytes().replace(known, unknown))
-    with pytest.raises(
-        DataError, match=f"{name}: its codec is unknown to FFmpeg; con"
-    ):
+    with pytest.raises(DataError, match=f"{name}: its codec is unknown to FFmpeg; con"):
         open_video(path)
 
 

@@ -145,10 +145,10 @@ def read_map(frame: Item, labels: LabelSet) -> SegmentMap:
 
 
 def _has_json(path: Path, options: Mapping[str, str]) -> bool:
-    wanted = options.get("masks")
-    if wanted not in (None, "panomasks", "panomasksRGB"):
-        raise DataError(f"vipseg: masks={wanted}; expected panomasks or panomasksRGB")
-    return wanted != "panomasks" and any(path.glob(f"{_BEFORE}*.json"))
+    masks = options.get("masks")
+    if masks not in (None, "panomasks", "panomasksRGB"):
+        raise DataError(f"vipseg: masks={masks}; expected panomasks or panomasksRGB")
+    return masks != "panomasks" and any(path.glob(f"{_BEFORE}*.json"))
 
 
 def _images(path: Path) -> Path:

@@ -26,7 +26,7 @@ def panoptic_labels_of(
     *,
     source: Path,
     stored: Mapping[str, Any] | None = None,
-    wanted: LabelSet | None = None,
+    given: LabelSet | None = None,
 ) -> tuple[LabelSet, dict[int, int]]:
     """The label set of a JSON's categories, and category id → class id.
 
@@ -37,18 +37,18 @@ def panoptic_labels_of(
         categories: the entries.
         source: the file.
         stored: the label set that stands in it, if one does.
-        wanted: is taken whatever the categories say, but for a category that is called otherwise.
+        given: is taken whatever the categories say, but for a category that is called otherwise.
 
     Raises:
         DataError: a category without integer id, name and `isthing`, or an id or name twice.
     """
-    named = named_categories(categories, source=source) if categories or wanted is None else []
-    if wanted is not None:
-        name_of = dict(zip(wanted.dataset_ids, wanted.names, strict=True))
+    named = named_categories(categories, source=source) if categories or given is None else []
+    if given is not None:
+        name_of = dict(zip(given.dataset_ids, given.names, strict=True))
         for id, name in named:
             if name_of.get(id, name) != name:
-                raise DataError(f"{source}: category {id} is '{name}', but '{name_of[id]}' in '{wanted.name}'")
-        return wanted, {id: index for index, id in enumerate(wanted.dataset_ids)}
+                raise DataError(f"{source}: category {id} is '{name}', but '{name_of[id]}' in '{given.name}'")
+        return given, {id: index for index, id in enumerate(given.dataset_ids)}
     by_id = {int(category["id"]): category for category in categories}
     for id, name in named:
         if by_id[id].get("isthing") not in (0, 1):

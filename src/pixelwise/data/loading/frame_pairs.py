@@ -22,7 +22,7 @@ class FramePairs:
         clips: the clip of each sample, clip by clip in the order of time, None of a still; None for a set of stills.
         offsets: where references lie, in frames from the target, such as (-1, 1).
         flow: gives the optical flow from a sample to a frame of its clip, by their places in the set and in the clip;
-            None where it is not wanted, or where the set does not know it.
+            None where it is not needed, or where the set does not know it.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class FramePairs:
         there = [index + offset for offset in self.offsets if self._is_of(index + offset, clip)]
         if there:
             return there[int(generator.integers(len(there)))]
-        wanted = index + self.offsets[int(generator.integers(len(self.offsets)))]
-        step = 1 if wanted < index else -1
-        while not self._is_of(wanted, clip):
-            wanted += step
-        if wanted != index:
-            return wanted
+        candidate = index + self.offsets[int(generator.integers(len(self.offsets)))]
+        step = 1 if candidate < index else -1
+        while not self._is_of(candidate, clip):
+            candidate += step
+        if candidate != index:
+            return candidate
         return next((other for other in (index - 1, index + 1) if self._is_of(other, clip)), index)
 
     def with_flow(self, target: Sample, index: int, reference: Sample | None) -> Sample:

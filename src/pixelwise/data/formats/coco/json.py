@@ -231,7 +231,7 @@ def _reference_problems(
 ) -> Iterator[tuple[str, str, bool]]:
     id = annotation.get("id")
     if not is_id(id):
-        yield "annotation entry", f"its id is {id!r}; expected a whole number", True
+        yield "annotation entry", f"its id is {id!r}; expected a whole number or text", True
     for field, noun, known, plural in (
         ("image_id", "image", images, "images"),
         ("category_id", "category", class_of, "categories"),

@@ -94,7 +94,7 @@ def panoptic_listing(files: PanopticFiles) -> Listing:
     optional = {"annotations": files.two_channels, "categories": files.labels is not None}
     content = read_json(files.json, optional=[name for name, may_lack in optional.items() if may_lack])
     labels, class_of = panoptic_labels_of(
-        content.categories, source=files.json, stored=content.label_set, wanted=files.labels
+        content.categories, source=files.json, stored=content.label_set, given=files.labels
     )
     annotations = [*content.annotations]
     if files.two_channels and not annotations:  # as panopticapi's converter names the PNGs
