@@ -186,10 +186,10 @@ def evaluate(
             print(line, file=sys.stderr)
 
     everything = subject.considered
-    wanted = everything if part is None else part.part_of(everything, subject.dataset.clips)
+    selected = everything if part is None else part.part_of(everything, subject.dataset.clips)
     answered = set(subject.indices)
-    indices = [index for index in wanted if index in answered]
-    missing = tuple(subject.dataset.ids[index] for index in wanted if index not in answered)
+    indices = [index for index in selected if index in answered]
+    missing = tuple(subject.dataset.ids[index] for index in selected if index not in answered)
     worst = None if out is None else WorstImages(metric)
     classes = None if out is None or subject.task != "panoptic" else ClassConfusion(subject.dataset.labels)
     void = VoidPredictions(subject.dataset.labels) if subject.masks else None
@@ -214,7 +214,7 @@ def evaluate(
         metric=metric,
         failures=failures,
         missing=missing,
-        total=len(wanted),
+        total=len(selected),
         seconds=time.perf_counter() - started,
         protocol=subject.conditions.get("protocol"),
     )

@@ -102,7 +102,7 @@ def fit(
         samples: training images.
         accelerator: device, precision and processes.
         resize: to which size images are brought where they are evaluated, around which they are scaled.
-        labels: what the ids of the ground truth mean.
+        labels: the classes of the ground truth.
         seed: of order, augmentation and dropout.
         workers: processes that read images.
 
@@ -196,8 +196,8 @@ def make_gradients(
     the network twice for that: to be counted, and to be learned.
 
     Args:
-        network: what is called: the system, or what `processes.wrapped` made of it.
-        system: whose loss is meant.
+        network: the system, or `processes.wrapped` of it.
+        system: with the loss.
         batches: of this process, one after the other on its device.
         accelerator: precision and processes.
         seeds: of what the network draws, one for each batch; none leaves the generator as it is.
