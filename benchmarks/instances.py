@@ -41,6 +41,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.types import Instances
 
 CLASSES = 21
@@ -112,7 +113,9 @@ def our_predictor(theirs: nn.Module, version: int, long_side: int) -> Predictor:
     if unexpected or any(not key.endswith("num_batches_tracked") for key in missing):
         raise SystemExit(f"weights do not fit: {missing[:3]} {unexpected[:3]}")
     labels = LabelSet.from_names("benchmark", [f"class {number}" for number in range(CLASSES)])
-    card = ModelCard("instance", imported.system, labels, arguments=dict(imported.arguments), input_size=long_side)
+    card = ModelCard(
+        "instance", imported.system, labels, arguments=dict(imported.arguments), resize=ResizeRule(length=long_side)
+    )
     return Predictor(module, card, device="cpu")
 
 

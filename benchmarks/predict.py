@@ -42,6 +42,7 @@ from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.nn.backbone import Normalize
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.predictions.lines import ResultsFile
 
 CLASSES = 21
@@ -113,7 +114,7 @@ def our_predictor(imported: ImportedModel, size: int) -> Predictor:
     if unexpected or any(not key.endswith("num_batches_tracked") for key in missing):
         raise SystemExit(f"{imported.system}: weights do not fit: {missing[:3]} {unexpected[:3]}")
     labels = LabelSet.from_names("benchmark", [f"class {number}" for number in range(CLASSES)])
-    card = ModelCard("semantic", imported.system, labels, arguments=arguments, input_size=size)
+    card = ModelCard("semantic", imported.system, labels, arguments=arguments, resize=ResizeRule(length=size))
     return Predictor(module, card, device="cpu")
 
 
@@ -158,8 +159,7 @@ def folder(data: Path, *, images: int, model: str, workers: int) -> bool:
     paths = sorted((data / "JPEGImages").glob("*.jpg"))[:images]
     predictor = pixelwise.load(model, device="cpu")
     pixels = [image_tensor(path) for path in paths]
-    size = predictor.card.input_size
-    prepared = [predictor.prepare(one, size) for one in pixels]
+    prepared = [predictor.prepare(one) for one in pixels]
     network = predictor.network()
 
     @torch.inference_mode()

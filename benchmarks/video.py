@@ -35,6 +35,7 @@ from results import add_option, report
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.models import deeplab_v3_plus
+from pixelwise.ops.resize_rule import ResizeRule
 
 MEMORY_RISE = 0.05
 SPEED_RATIO = 1.15
@@ -61,7 +62,9 @@ def make_model(folder: Path) -> Path:
     torch.manual_seed(0)
     arguments = {"backbone": "mobilenet_v2", "channels": 8}
     labels = LabelSet.from_names("halves", ["one", "other"])
-    card = ModelCard(task="semantic", system="deeplab_v3_plus", labels=labels, arguments=arguments, input_size=256)
+    card = ModelCard(
+        task="semantic", system="deeplab_v3_plus", labels=labels, arguments=arguments, resize=ResizeRule(length=256)
+    )
     write_model(folder, deeplab_v3_plus.build(num_classes=2, **arguments).state_dict(), card)
     return folder
 

@@ -27,6 +27,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.models import yolact_edge
+from pixelwise.ops.resize_rule import ResizeRule
 
 CLASSES = 41
 
@@ -61,7 +62,9 @@ def measure(backbone: str, *, side: int, interval: int, pairs: int) -> None:
     first, second = (frame.contiguous(memory_format=torch.channels_last) for frame in two_frames(side))
     settle(system, first)
     labels = LabelSet.from_names("benchmark", [f"class {number}" for number in range(CLASSES)])
-    predictor = Predictor(system, ModelCard("instance", "yolact_edge", labels, input_size=side), device="cpu")
+    predictor = Predictor(
+        system, ModelCard("instance", "yolact_edge", labels, resize=ResizeRule(length=side)), device="cpu"
+    )
     fused = predictor.network()
     if fused is system:
         raise SystemExit(f"{backbone}: the faster copy does not give the network's output")

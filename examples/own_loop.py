@@ -18,6 +18,7 @@ from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.mean_iou import MeanIoU
 from pixelwise.models.pspnet import build
+from pixelwise.ops.resize_rule import ResizeRule
 
 DATA = sys.argv[1] if len(sys.argv) > 1 else "masks:./scans"
 OUT = sys.argv[2] if len(sys.argv) > 2 else "out/own_loop"
@@ -31,7 +32,7 @@ SIDE = 128
 
 # %%
 train, val = (open_dataset(DATA, default_split=split) for split in ("train", "val"))
-crop = TrainingCrop(Augmentation(), SIDE, SIDE, train.labels.ignore_id, stretches_input=False)
+crop = TrainingCrop(Augmentation(), SIDE, ResizeRule(length=SIDE), train.labels.ignore_id)
 generator = np.random.default_rng(0)
 
 
@@ -64,7 +65,7 @@ for step in range(1, STEPS + 1):
 # A predictor runs the network at any image size; the metric counts image by image.
 
 # %%
-card = ModelCard(task="semantic", system="pspnet", labels=train.labels, input_size=SIDE)
+card = ModelCard(task="semantic", system="pspnet", labels=train.labels, resize=ResizeRule(length=SIDE))
 predictor = Predictor(network.eval(), card, device="cpu")
 metric = MeanIoU(val.labels)
 for index in range(len(val)):

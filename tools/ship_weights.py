@@ -65,7 +65,7 @@ def card_text(
 |---|---|
 | system | `{card.system}`, {arguments} |
 | task | {card.task}, {len(card.labels)} classes of '{card.labels.name}' |
-| input size | {card.input_size} px long side |
+| input size | {card.resize} |
 | {heading(first)} | **{scores[first]:.4f}** on {scores["images"]} images of `{scores["data"]}`, one scale, as shipped |
 {further}
 | file | {len(weights) / 1e6:.1f} MB, float16 |
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--val", required=True)
     parser.add_argument("--map", help="as of pixelwise train; the classes of --val are others than the model's")
-    parser.add_argument("--input-size", type=int, help="long side in pixels; that of the run by default")
+    parser.add_argument("--input-size", help="as of pixelwise predict; that of the run by default")
     parser.add_argument("--licence", required=True)
     parser.add_argument("--notes", type=Path, required=True)
     options = parser.parse_args()
@@ -111,8 +111,8 @@ def main() -> None:
         "init": Path(str(card.training["init"])).name,
         "command": without_own_folders(str(card.training["command"])),
     }
-    input_size = options.input_size or card.input_size
-    card = replace(card, licence=options.licence, training=training, input_size=input_size)
+    resize = card.resize.changed(options.input_size)
+    card = replace(card, licence=options.licence, training=training, resize=resize)
     write_model(folder, module.state_dict(), card, half=True)
     metrics = judge(folder, options.val, options.map)
     per_class, columns = metrics.pop("per_class"), metrics.pop("shown")

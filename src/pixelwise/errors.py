@@ -1,4 +1,4 @@
-"""What goes wrong on the user's side, as exceptions whose text is one line with the repair in it.
+"""Errors on the user's side, as exceptions whose text is one line that tells how to repair it; and words for messages.
 
 The command line prints the text and no traceback. Anything else that escapes is a bug of ours.
 """
@@ -16,7 +16,7 @@ class PixelwiseError(Exception):
 
 
 class DataError(PixelwiseError):
-    """An image, a mask, an annotation or a data set is not what it should be. Names the file and the id."""
+    """An image, a mask, an annotation or a data set is invalid. Names the file and the id."""
 
 
 class RecipeError(PixelwiseError):

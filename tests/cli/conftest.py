@@ -13,6 +13,7 @@ from pixelwise.cli.app import main
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.models import deeplab_v3_plus
+from pixelwise.ops.resize_rule import ResizeRule
 
 Run = Callable[..., tuple[int, str, str]]
 """Runs a command line: exit code, stdout, stderr."""
@@ -64,7 +65,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = deeplab_v3_plus.build(num_classes=3, **arguments)
     folder = tmp_path_factory.mktemp("models") / "random"
     card = ModelCard(
-        task="semantic", system="deeplab_v3_plus", labels=LABELS, arguments=arguments, input_size=32, licence="CC0"
+        task="semantic",
+        system="deeplab_v3_plus",
+        labels=LABELS,
+        arguments=arguments,
+        resize=ResizeRule(length=32),
+        licence="CC0",
     )
     write_model(folder, module.state_dict(), card, half=True)
     return folder

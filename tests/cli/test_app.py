@@ -28,8 +28,11 @@ from tests.cli.own_process import require_refusal, run_apart, run_python
         (["evaluate", "model"], "Missing option '--data'"),
         (["evaluate", "--data"], "Option '--data' requires an argument"),
         (["predict", "a.png", "--tta=yes"], "Option '--tta' does not take a value"),
-        (["predict", "a.png", "--input-size", "big"], "unable to parse string as an integer, not 'big'"),
-        (["predict", "a.png", "--input-size", "0"], "greater than or equal to 1, not '0'"),
+        (
+            ["predict", "a.png", "--input-size", "big"],
+            "input size big: expected the long side in pixels",
+        ),
+        (["predict", "a.png", "--input-size", "0"], "input size 0: expected at least 1 pixel"),
         (["predict", "a.png", "--score-threshold", "7"], "less than or equal to 1, not '7'"),
         (["predict", "a.png", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["models", "a", "b"], "Got unexpected extra argument"),

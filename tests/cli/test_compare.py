@@ -19,6 +19,7 @@ from pixelwise.evaluation.peak_memory import peak_memory
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.cli.conftest import Run
 from tests.drawn_scenes import LABELS, DrawnScenes, write_masks_tree
 
@@ -43,7 +44,9 @@ def build(backbone: str) -> nn.Module:
 
 
 def write(folder: Path, module: nn.Module, backbone: str, input_size: int, labels: LabelSet = LABELS) -> None:
-    card = ModelCard("semantic", "deeplab_v3_plus", labels, {"backbone": backbone}, input_size=input_size)
+    card = ModelCard(
+        "semantic", "deeplab_v3_plus", labels, {"backbone": backbone}, resize=ResizeRule(length=input_size)
+    )
     write_model(folder, module.state_dict(), card)
 
 

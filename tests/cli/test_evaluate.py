@@ -28,6 +28,7 @@ from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.mean_iou import DEFINITIONS, MeanIoU
 from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.tiles import window_starts
 from pixelwise.types import Annotation, Sample
 from tests.cli.conftest import Run
@@ -88,7 +89,7 @@ def write_network(folder: Path, network: nn.Module, labels: LabelSet = LABELS) -
         system="deeplab_v3_plus",
         labels=labels,
         arguments={"backbone": "mobilenet_v2"},
-        input_size=80,
+        resize=ResizeRule(length=80),
     )
     write_model(folder, network.state_dict(), card)
     return folder
@@ -137,7 +138,9 @@ def test_json_is_the_object_of_the_interface(run: Run, model: Path, drawings: Pa
     assert (result["model"], result["data"]) == (str(model), f"masks:{drawings}@val")
     assert (result["images"], result["labels"]) == (5, list(LABELS.names))
     assert list(result["metrics"]) == ["mean_iou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou"]
-    predictor = Predictor(network, ModelCard("semantic", "deeplab_v3_plus", LABELS, input_size=80), device="cpu")
+    predictor = Predictor(
+        network, ModelCard("semantic", "deeplab_v3_plus", LABELS, resize=ResizeRule(length=80)), device="cpu"
+    )
     expected = metrics_by_hand(drawings, lambda sample: predictor.annotate(sample.image))
     assert result["metrics"] == means(expected)
     assert result["per_class"] == expected["per_class"]
@@ -158,7 +161,9 @@ def test_options_of_prediction_reach_the_model(
 ) -> None:
     _, plain, _ = run("evaluate", model, "--data", f"masks:{drawings}", "--json", "--workers", 0)
     code, out, _ = run("evaluate", model, "--data", f"masks:{drawings}", "--json", "--workers", 0, *options)
-    predictor = Predictor(network, ModelCard("semantic", "deeplab_v3_plus", LABELS, input_size=80), device="cpu")
+    predictor = Predictor(
+        network, ModelCard("semantic", "deeplab_v3_plus", LABELS, resize=ResizeRule(length=80)), device="cpu"
+    )
     expected = metrics_by_hand(drawings, lambda sample: predictor.annotate(sample.image, Options(**arguments)))
     assert code == 0
     assert json.loads(out)["metrics"] == means(expected)
@@ -679,7 +684,7 @@ def test_shards_that_do_not_belong_together_are_refused(
         assert (code, out, err.count("\n")) == (2, "", 1), wanted
         assert wanted in err, (wanted, err)
     for options, wanted in (
-        ([], "--merge: expected the files that the shards wrote"),
+        ([], "--merge: expected the files of the shards"),
         ([first, second, "--tta"], "--tta: not with --merge"),
         ([first, second, "--data", "masks:x", "--shard", "1/2"], "--data, --shard: not with --merge"),
     ):
@@ -835,7 +840,9 @@ def average_of_windows(network: nn.Module, image: torch.Tensor, window: int) -> 
 def test_several_passes_are_averages_of_probabilities(
     drawings: Path, network: nn.Module, options: dict[str, Any]
 ) -> None:
-    predictor = Predictor(network, ModelCard("semantic", "deeplab_v3_plus", LABELS, input_size=80), device="cpu")
+    predictor = Predictor(
+        network, ModelCard("semantic", "deeplab_v3_plus", LABELS, resize=ResizeRule(length=80)), device="cpu"
+    )
     dataset = open_dataset(f"masks:{drawings}@val", default_split="val")
     seen: dict[str, torch.Tensor] = {}
 

@@ -21,6 +21,7 @@ from pixelwise.inference.load import find_model
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.systems import system_module
 from pixelwise.ops import rle
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.cli.conftest import Run
 from tests.data.formats import davis_set
 from tests.drawn_scenes import LABELS, draw_objects, objects_of
@@ -81,7 +82,9 @@ def model(tmp_path_factory: pytest.TempPathFactory, drawings: Path) -> Path:
     with torch.no_grad():
         network.train().features(torch.rand(2, 3, 64, 96))
     labels = open_dataset(f"coco:{drawings}@val", default_split="val").labels
-    card = ModelCard("instance", "mask_rcnn", labels, arguments={**ARGUMENTS, "score_threshold": 0.01}, input_size=80)
+    card = ModelCard(
+        "instance", "mask_rcnn", labels, arguments={**ARGUMENTS, "score_threshold": 0.01}, resize=ResizeRule(length=80)
+    )
     folder = tmp_path_factory.mktemp("model") / "small"
     write_model(folder, network.state_dict(), card)
     return folder
@@ -355,7 +358,7 @@ def test_stored_proposals_are_all_that_is_scored(run: Run, model: Path, tmp_path
     assert {tuple(one["bbox"]) for one in found} == {tuple(box) for box in boxes}
     code, out, err = run("evaluate", tmp_path / "run", "--data", data, "--tta")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "proposals are of the whole image as it is; skips --tta" in err
+    assert "stored proposals belong to the whole image; leave out --tta" in err
     for words in (("evaluate", model), ("train", "mask_rcnn", "--out", tmp_path / "no")):
         code, out, err = run(*words, "--data", data, "--workers", 0)
         assert (code, out) == (2, "")

@@ -22,6 +22,7 @@ from pixelwise.evaluation import comparison
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.predictions.coco_segments import PanopticResults
 from pixelwise.training.run.log import Log
 from tests.cli.conftest import Run
@@ -54,7 +55,11 @@ def model(tmp_path: Path, run: Run) -> Path:
 def write_panels(folder: Path, **arguments: bool) -> Path:
     """Red is one apple, green one pear; see the system."""
     network = system_module("panels").build(num_classes=3, **arguments)
-    write_model(folder, network.state_dict(), ModelCard("panoptic", "panels", FRUIT, arguments, input_size=SIZE[1]))
+    write_model(
+        folder,
+        network.state_dict(),
+        ModelCard("panoptic", "panels", FRUIT, arguments, resize=ResizeRule(length=SIZE[1])),
+    )
     return folder
 
 
@@ -340,7 +345,7 @@ def test_a_model_with_memory_changes_its_ids(run: Run, clips: Path, tmp_path: Pa
     assert metrics["aq"] < 1
     code, _, err = run("evaluate", model, "--data", f"kitti-step:{clips}", "--track")
     assert (code, err.count("\n")) == (2, 1)
-    assert "follows objects by itself" in err
+    assert "tracks instances by itself" in err
 
 
 def test_models_side_by_side(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.models import yolact
+from pixelwise.ops.resize_rule import ResizeRule
 from tests import forked
 from tests.cli.conftest import LABELS, Predict
 from tests.small_videos import cut, read_video, squares, write_video
@@ -129,9 +130,9 @@ def test_damaged_videos_are_told(place: Path, model: Path, predict: Predict, cap
         (("clip.mp4", "--out", "clip.mp4"), "--out clip.mp4: is the clip itself"),
         (("clip.mp4", "a.png", "--out", "out.mp4"), "--out out.mp4: holds one clip, and there are 2 inputs"),
         (("a.png", "--out", "out.mp4"), "--out out.mp4: a.png is an image and not a clip"),
-        (("empty", "--out", "out.mp4"), "empty: no images there to take for the frames of a clip"),
-        (("clip.mp4", "--track"), "gives a semantic answer, in which no objects are told apart"),
-        (("a.png", "--track"), "--track: follows objects from frame to frame, and there is no video"),
+        (("empty", "--out", "out.mp4"), "empty: no images there for the frames of a clip"),
+        (("clip.mp4", "--track"), "is a model for semantic segmentation, without instances"),
+        (("a.png", "--track"), "--track: tracks instances in videos, and there is no video"),
     ],
 )
 def test_what_cannot_be_attempted(
@@ -164,7 +165,7 @@ def test_a_file_in_the_place_of_a_folder(
     assert predict("clip.mp4", "--model", model, "--out", "notes/below/out.mp4") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "pixelwise: notes: is a file, expected and a folder for results; choose another --out\n"
+    assert captured.err == "pixelwise: notes: is a file, expected a folder for results; choose another --out\n"
     assert predict("clip.mp4", "--model", model, "--out", f"{'long' * 64}.mp4") == 2
     assert "File name too long" in capsys.readouterr().err
     assert (place / "notes").read_text() == "mine"
@@ -173,7 +174,14 @@ def test_a_file_in_the_place_of_a_folder(
 def test_objects_are_followed(place: Path, predict: Predict, capsys: pytest.CaptureFixture[str]):
     torch.manual_seed(0)
     arguments = {"backbone": "resnet18", "channels": 16, "prototypes": 8}
-    card = ModelCard(task="instance", system="yolact", labels=LABELS, arguments=arguments, input_size=64, licence="CC0")
+    card = ModelCard(
+        task="instance",
+        system="yolact",
+        labels=LABELS,
+        arguments=arguments,
+        resize=ResizeRule(length=64),
+        licence="CC0",
+    )
     write_model(place / "model", yolact.build(num_classes=3, **arguments).state_dict(), card)
     write_video(place / "clip.mp4", squares(4))
     threshold = ("--score-threshold", 0, "--max-detections", 5)

@@ -46,7 +46,7 @@ def finished(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactor
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{out}/  best/, last/, log.jsonl; val mean IoU 0.")
-    assert "5 images to learn from, 2 to choose on; 4 classes" in done.stderr
+    assert "5 images to train on, 2 to validate on; 4 classes" in done.stderr
     return out
 
 
@@ -80,7 +80,7 @@ def test_best_is_the_better_of_the_evaluations(finished: Path) -> None:
     assert best["scores"]["mean_iou"] == max(scores)
     assert last["scores"]["mean_iou"] == scores[-1]
     assert last["training"]["step"] == 3
-    assert best["input_size"] == 64
+    assert (best["resize"]["side"], best["resize"]["length"]) == ("long", 64)
     assert best["labels"]["names"] == ["background", "disc", "square", "triangle"]
 
 
@@ -123,7 +123,7 @@ def test_what_ships_is_tuned_to_other_classes(data: Path, tmp_path: Path) -> Non
     settings = ["steps=1", "batch_size=2", "crop_size=32", "input_size=64", "optimizer.lr=0", "ema_decay=0"]
     done = forked.run(*words, "--workers", "0", "--out", tmp_path / "run", *[f"--set={value}" for value in settings])
     assert done.returncode == 0, done.stderr
-    kept = "--init default: classifier.weight, classifier.bias keep the rows of background; its classes are others (21"
+    kept = "--init default: classifier.weight, classifier.bias keep the rows of background; its classes differ (21"
     assert kept in done.stderr
     before = load("default").model.state_dict()
     after = load_file(tmp_path / "run" / "last" / "model.safetensors")
@@ -175,7 +175,7 @@ def test_two_sets_are_trained_on_together_through_a_map(data: Path, tmp_path: Pa
     (tmp_path / "map.toml").write_text('[names]\ncircle = "disc"\n')
     done = forked.run(*words, *SMALL, "--map", tmp_path / "map.toml")
     assert done.returncode == 0, done.stderr
-    assert "8 images to learn from, 2 to choose on" in done.stderr
+    assert "8 images to train on, 2 to validate on" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_made(
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    assert "train wants SYSTEM, --data and --out" in forked.run("train").stderr
+    assert "expected SYSTEM, --data and --out" in forked.run("train").stderr
     unknown = forked.run("train", "deeplab_v9", "--data", "voc:x", "--out", tmp_path / "run")
     assert unknown.returncode == 2
     assert "there is no system 'deeplab_v9'; there are: " in unknown.stderr

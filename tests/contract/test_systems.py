@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.contracts import Recipe, Sizes, System, SystemFile, Term, as_system
+from pixelwise.errors import DataError
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module, system_names
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.run.recipes import recipe_values
 from pixelwise.types import Annotation, Batch, Instances
 from tests.contract.annotations import CLASSES, LABELS, VOID, empty_annotation, random_batch
@@ -24,6 +26,8 @@ from tests.outputs import require_equal
 NAMES = system_names()
 VIDEO_NAMES = [name for name in NAMES if system_module(name).TRAITS.uses_memory]
 TASKS = {"semantic", "instance", "panoptic", "weak", "attention"}
+ONE_OUTPUT = {"mask_rcnn", "upsnet", "vpsnet"}
+"""Systems whose output still has fields of one mode alone."""
 ORIGINAL_SIZES = [(50, 71), (130, 33)]
 
 
@@ -199,14 +203,43 @@ def test_every_tensor_of_the_classes_is_told_with_its_rows(module: SystemFile) -
     assert told == {key for key, shape in found.items() if any(other[key] != shape for other in changed)}
 
 
-def test_the_output_is_a_named_tuple_of_one_type(module: SystemFile, system: nn.Module) -> None:
+def test_the_output_is_a_named_tuple_for_the_losses_or_for_decode(module: SystemFile, system: nn.Module) -> None:
+    """Of one type where both need the same; else no field stands for a part that the mode does not have."""
     outputs = [forward(system.train(training), a_batch(system)) for training in (True, False)]
-    assert type(outputs[0]) is type(outputs[1])
+    with torch.no_grad():
+        assert type(system.train()(a_batch(system).images)) is type(outputs[1]), "without ground truth it predicts"
     for output in outputs:
         assert type(output).__module__ == module.__name__
         assert isinstance(output, tuple)
         assert output._fields
         assert all(part is None or isinstance(part, Tensor | tuple) for part in output)
+
+
+def test_no_field_of_an_output_belongs_to_one_mode(module: SystemFile, system: nn.Module) -> None:
+    """Where training and prediction share a type, what one has the other has; the auxiliary logits alone are left."""
+    if name_of(module) in ONE_OUTPUT:
+        pytest.skip("its output stands for both modes")
+    learnt, predicted = (forward(system.train(training), a_batch(system)) for training in (True, False))
+    if type(learnt) is type(predicted):
+        empty = [
+            {name for name, part in one._asdict().items() if part is None and name != "aux_logits"}
+            for one in (learnt, predicted)
+        ]
+        assert empty[0] == empty[1]
+
+
+def test_no_system_takes_the_attributes_of_another(module: SystemFile) -> None:
+    source = inspect.getsource(inspect.getmodule(module.build) or module.build)
+    assert "vars(self)" not in source
+    assert "_fields[" not in source, "outputs are made by name"
+
+
+def test_the_loss_of_a_prediction_is_refused(system: nn.Module) -> None:
+    batch = a_batch(system)
+    learnt, predicted = (forward(system.train(training), batch) for training in (True, False))
+    if type(learnt) is not type(predicted):
+        with pytest.raises(DataError, match="forward was called without ground truth"):
+            system.loss(predicted, batch)
 
 
 def test_the_losses_are_finite_and_reach_every_parameter(system: nn.Module) -> None:
@@ -320,7 +353,11 @@ def test_a_stored_model_predicts_as_the_one_that_was_stored(
     module: SystemFile, system: nn.Module, tmp_path: Path
 ) -> None:
     card = ModelCard(
-        task=module.TASK, system=name_of(module), labels=LABELS, arguments=small_arguments(module), input_size=64
+        task=module.TASK,
+        system=name_of(module),
+        labels=LABELS,
+        arguments=small_arguments(module),
+        resize=ResizeRule(length=64),
     )
     write_model(tmp_path / "model", system.state_dict(), card)
     loaded, loaded_card = read_model(tmp_path / "model")
@@ -358,7 +395,7 @@ def test_what_is_known_of_a_clip_lies_in_the_memory_alone(system: nn.Module) -> 
 
 
 def test_images_of_mixed_sizes_are_predicted_one_by_one(module: SystemFile, system: nn.Module) -> None:
-    card = ModelCard(task=module.TASK, system=name_of(module), labels=LABELS, input_size=64)
+    card = ModelCard(task=module.TASK, system=name_of(module), labels=LABELS, resize=ResizeRule(length=64))
     predictor = Predictor(system, card, device="cpu")
     generator = torch.Generator().manual_seed(0)
     images = [

@@ -24,6 +24,7 @@ from pixelwise.evaluation import comparison
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.labels import LabelSet
 from pixelwise.models import pspnet
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.drawn_scenes import LABELS, draw_scene, write_masks_tree
 from tests.plugin_packages import install_package
 from tests.small_videos import squares, write_video
@@ -67,7 +68,9 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = {"backbone": "mobilenet_v2", "output_stride": 16}
         labels = LabelSet.from_names("labels", LABELS.names)
         network = pspnet.build(num_classes=len(labels), **arguments)
-        card = ModelCard(task="semantic", system="pspnet", labels=labels, arguments=arguments, input_size=64)
+        card = ModelCard(
+            task="semantic", system="pspnet", labels=labels, arguments=arguments, resize=ResizeRule(length=64)
+        )
         write_model(root / "runs" / name, network.state_dict(), card)
     network = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
     torch.save(network.state_dict(), root / "weights.pth")

@@ -13,6 +13,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.labels import LabelSet
 from pixelwise.metrics.video_panoptic_quality import VideoPanopticQuality
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.types import Annotation, Panoptic, Sample
 from tests.inference.systems.panels import Panels
 from tests.inference.systems.pointwise import Pointwise
@@ -21,7 +22,7 @@ LABELS = replace(LabelSet.from_names("fruit", ["background", "apple", "pear"]), 
 
 
 def predictor(*, uses_memory: bool) -> Predictor:
-    card = ModelCard(task="panoptic", system="panels", labels=LABELS, input_size=32)
+    card = ModelCard(task="panoptic", system="panels", labels=LABELS, resize=ResizeRule(length=32))
     return Predictor(Panels(num_classes=3, uses_memory=uses_memory), card, device="cpu")
 
 
@@ -117,11 +118,11 @@ def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(uses_memory: bool)
 
 
 def test_tracking_is_refused_where_it_makes_no_sense() -> None:
-    with pytest.raises(RecipeError, match="--track: panels follows objects by itself"):
+    with pytest.raises(RecipeError, match="--track: panels tracks instances by itself"):
         model_predictions(predictor(uses_memory=True), tracks=True)
     card = ModelCard(task="semantic", system="pointwise", labels=LABELS)
     semantic = Predictor(Pointwise(num_classes=3), card, device="cpu")
-    with pytest.raises(RecipeError, match="--track: pointwise gives a semantic answer, in which no objects are told"):
+    with pytest.raises(RecipeError, match="--track: pointwise is a model for semantic segmentation, without instances"):
         model_predictions(semantic, tracks=True)
-    with pytest.raises(RecipeError, match="--tile cannot be had of a panoptic model"):
+    with pytest.raises(RecipeError, match="--tile is not possible with a panoptic model"):
         model_predictions(predictor(uses_memory=False), Options(tile=True))

@@ -27,6 +27,7 @@ from pixelwise.inference.systems import system_module
 from pixelwise.inference.video.input import open_video
 from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.data.drawing import write_image
 from tests.data.formats.coco_set import annotation, coco
 from tests.data.formats.masks_set import masks as masks_set
@@ -79,10 +80,12 @@ LABELS = LabelSet.from_names("fruit", ["background", "apple", "pear"])
 
 def _write_shared(shared: Path) -> None:
     module = system_module("pointwise").build(num_classes=3, stride=1)
-    card = ModelCard(task="semantic", system="pointwise", labels=LABELS, input_size=32)
+    card = ModelCard(task="semantic", system="pointwise", labels=LABELS, resize=ResizeRule(length=32))
     write_model(shared / "pointwise", module.state_dict(), card)
     things = replace(LABELS, is_thing=(False, True, True))
-    card = ModelCard(task="panoptic", system="panels", labels=things, input_size=64, arguments={"uses_memory": True})
+    card = ModelCard(
+        task="panoptic", system="panels", labels=things, resize=ResizeRule(length=64), arguments={"uses_memory": True}
+    )
     panels = system_module("panels").build(num_classes=3, uses_memory=True)
     write_model(shared / "panels", panels.state_dict(), card)
     for name in ("masks", "coco", "coco-panoptic", "kitti-step", "davis"):

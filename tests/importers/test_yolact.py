@@ -12,7 +12,7 @@ from torch import Tensor
 from pixelwise.cli.import_weights import Family, import_weights
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import require_fit
-from pixelwise.importers.yolact import NETWORKS, convert
+from pixelwise.importers.yolact import NETWORKS, convert, square
 from pixelwise.inference.model_folder import read_model
 from pixelwise.models import yolact
 from tests.importers.yolact_release import (
@@ -50,7 +50,7 @@ def test_the_configurations_are_the_authors() -> None:
     assert models["yolact_im400"].arguments["anchor_sizes"] == (17, 34, 69, 139, 279)
     assert models["yolact_im700"].arguments["anchor_sizes"] == (30, 61, 122, 244, 488)
     assert models["yolact_im700"].arguments["masks_to_train"] == 300
-    assert {name: model.input_size for name, model in models.items()} == {
+    assert {name: model.resize.length for name, model in models.items()} == {
         **dict.fromkeys(NETWORKS, 550),
         "yolact_im400": 400,
         "yolact_im700": 700,
@@ -140,10 +140,10 @@ def test_guesses_are_theirs() -> None:
     images = torch.rand(1, 3, 107, 150)
     output, theirs = network(images), their_forward(weights, images)
     pairs = {
-        "bbox_layer": output.deltas,
-        "conf_layer": output.logits,
-        "mask_layer": output.coefficients,
-        "proto": output.prototypes,
+        "bbox_layer": output.predictions.deltas,
+        "conf_layer": output.predictions.logits,
+        "mask_layer": output.predictions.coefficients,
+        "proto": output.predictions.prototypes,
     }
     for key, found in pairs.items():
         wanted = theirs[key]
@@ -161,5 +161,5 @@ def test_the_command_makes_a_model(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lines[0] == f"{len(weights)} tensors mapped, 0 missing, 0 unexpected"
     assert lines[-1].endswith("labels 'coco'")
     network, card = read_model(tmp_path / "model")
-    assert (card.system, card.input_size, len(card.labels)) == ("yolact", 550, 81)
+    assert (card.system, card.resize, len(card.labels)) == ("yolact", square(550), 81)
     assert torch.equal(network.fpn.lateral[2][0].weight, weights["fpn.lat_layers.0.weight"])

@@ -13,6 +13,7 @@ from torch import Tensor
 from pixelwise.cli.import_weights import Family, import_weights
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import require_fit
+from pixelwise.importers.yolact import square
 from pixelwise.importers.yolact_edge import NETWORKS, convert
 from pixelwise.inference.model_folder import read_model
 from pixelwise.inference.systems import system_module
@@ -64,7 +65,7 @@ def test_every_released_tensor_has_its_place(name: str) -> None:
     # the flow of P3 is skipped: its prediction, and what enlarges flow and features for it
     assert len(model.skipped) == (7 if "vid" in name else 0)
     assert len(model.weights) == len(weights) - len(model.skipped)
-    assert (model.num_classes, model.input_size) == (classes + 1, 550)
+    assert (model.num_classes, model.resize) == (classes + 1, square(550))
 
 
 def test_the_number_of_weights_is_the_authors() -> None:
@@ -134,7 +135,7 @@ def test_partial_frames_are_theirs(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lines[0] == f"{len(weights) - 7} tensors mapped, 0 missing, 0 unexpected"
     assert lines[1].startswith("7 tensors skipped that are not used: flow_net.pred1.")
     network, card = read_model(tmp_path / "model")
-    assert (card.system, card.input_size, len(card.labels)) == ("yolact_edge", 550, 41)
+    assert (card.system, card.resize, len(card.labels)) == ("yolact_edge", square(550), 41)
     assert isinstance(network, yolact_edge.YolactEdge)
     first, second = torch.rand(2, 1, 3, 107, 150)
     memory = network(first).memory

@@ -11,6 +11,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 
 LABELS = LabelSet.from_names("fruit", ["background", "apple", "pear"])
 SYSTEMS = Path(__file__).with_name("systems")
@@ -22,7 +23,9 @@ def add_systems(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pointwise_card(**changes) -> ModelCard:
-    return ModelCard(**{"task": "semantic", "system": "pointwise", "labels": LABELS, "input_size": 32, **changes})
+    return ModelCard(
+        **{"task": "semantic", "system": "pointwise", "labels": LABELS, "resize": ResizeRule(length=32), **changes}
+    )
 
 
 def pointwise(*, stride: int = 1) -> torch.nn.Module:
@@ -38,7 +41,7 @@ def panels(*, uses_memory: bool = False) -> Predictor:
     """Red pixels are one apple, green ones one pear, all else is background, which is stuff."""
     labels = replace(LABELS, is_thing=(False, True, True))
     arguments = {"uses_memory": uses_memory}
-    card = ModelCard(task="panoptic", system="panels", labels=labels, input_size=64, arguments=arguments)
+    card = ModelCard(task="panoptic", system="panels", labels=labels, resize=ResizeRule(length=64), arguments=arguments)
     return Predictor(system_module("panels").build(num_classes=3, **arguments), card, device="cpu")
 
 

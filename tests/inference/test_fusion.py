@@ -18,6 +18,7 @@ from pixelwise.inference.fusion import FusedConv, fused_copy
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module, system_names
 from pixelwise.models import deeplab_v3_plus
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.inference.simple_models import noise, pointwise_card
 
 
@@ -165,7 +166,7 @@ def test_another_output_is_noticed(monkeypatch: pytest.MonkeyPatch):
 def predictor() -> Predictor:
     torch.manual_seed(0)
     module = lively(deeplab_v3_plus.build(num_classes=3, backbone="mobilenet_v2", channels=16))
-    return Predictor(module, pointwise_card(system="deeplab_v3_plus", input_size=64), device="cpu")
+    return Predictor(module, pointwise_card(system="deeplab_v3_plus", resize=ResizeRule(length=64)), device="cpu")
 
 
 IMAGE = noise(64, 48)

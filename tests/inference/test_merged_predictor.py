@@ -17,6 +17,7 @@ from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.inference.simple_models import LABELS, noise, pointwise, pointwise_card
 
 OBJECTS = LabelSet.from_names("objects", ["background", "plum", "apple"])
@@ -25,7 +26,7 @@ OBJECTS = LabelSet.from_names("objects", ["background", "plum", "apple"])
 
 def reds(thing_ids: list[int], labels: LabelSet = OBJECTS) -> Predictor:
     arguments = {"thing_ids": thing_ids}
-    card = ModelCard(task="instance", system="reds", labels=labels, input_size=48, arguments=arguments)
+    card = ModelCard(task="instance", system="reds", labels=labels, resize=ResizeRule(length=48), arguments=arguments)
     return Predictor(system_module("reds").build(num_classes=len(labels), **arguments), card, device="cpu")
 
 

@@ -18,7 +18,10 @@ from pixelwise.inference.model_folder import (
     read_model,
     write_model,
 )
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.inference.simple_models import LABELS, pointwise, pointwise_card
+
+RULE = {"side": "long", "length": 32, "limit": 0, "rounding": "nearest", "filter": "antialiased"}
 
 
 def test_what_is_written_comes_back(tmp_path: Path):
@@ -42,8 +45,19 @@ def test_the_json_has_the_fields_that_users_read(model_folder: Path):
     assert content["system"] == "pointwise"
     assert content["task"] == "semantic"
     assert content["labels"]["names"] == list(LABELS.names)
-    assert content["input_size"] == 32
+    assert content["resize"] == RULE
     assert set(content) >= {"arguments", "preprocessing", "licence", "scores", "training", "pixelwise_version"}
+
+
+def test_older_cards_hold_one_long_side(model_folder: Path):
+    words = {"channels": "RGB", "range": "0 to 1", "resize": "long side to input_size, bilinear, antialiased"}
+    path = model_folder / "model.json"
+    content = json.loads(path.read_text())
+    del content["resize"], content["card_sha256"]
+    path.write_text(json.dumps({**content, "input_size": 48, "preprocessing": words}))
+    card = read_card(model_folder)
+    assert card.resize == ResizeRule("long", 48)
+    assert card.preprocessing == {"channels": "RGB", "range": "0 to 1"}
 
 
 def test_half_precision_is_stored_small_and_read_wide(tmp_path: Path):
@@ -80,7 +94,7 @@ def test_the_digest_follows_the_content(model_folder: Path):
     before = model_digest(model_folder)
     write_model(model_folder, pointwise().state_dict(), pointwise_card())
     assert model_digest(model_folder) == before
-    write_model(model_folder, pointwise().state_dict(), pointwise_card(input_size=64))
+    write_model(model_folder, pointwise().state_dict(), pointwise_card(resize=ResizeRule(length=64)))
     assert model_digest(model_folder) != before
 
 
@@ -137,7 +151,13 @@ def test_damaged_json_is_named(model_folder: Path, text: str):
         ("format_version", 2, "format version 2"),
         ("system", "unet", "there is no system 'unet'; there are: deeplab_v3, deeplab_v3_plus"),
         ("input_size", 0, "input_size"),
-        ("input_size", "32", "input_size"),
+        ("input_size", 32, "resize: expected how images are resized, or in older cards input_size"),
+        ("resize", {"side": "long"}, "resize.length"),
+        ("resize", {**RULE, "side": "wide"}, "resize.side"),
+        ("resize", {**RULE, "length": 0}, "input size 0"),
+        ("resize", {**RULE, "length": "32"}, "resize.length"),
+        ("resize", {**RULE, "limit": 32}, "input size long:32:32"),
+        ("resize", None, "resize: expected how images are resized"),
         ("labels", {"name": "x"}, "label set"),
         ("arguments", {"depth": 3}, "depth"),
         ("arguments", None, "arguments"),

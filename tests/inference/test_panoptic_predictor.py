@@ -50,9 +50,9 @@ def test_thresholds_are_those_of_the_call_and_leave_the_model_as_it_is() -> None
 
 @pytest.mark.parametrize("option", ["tile", "tta"])
 def test_passes_that_cannot_be_joined_are_refused(option: str) -> None:
-    with pytest.raises(RecipeError, match=f"panels: --{option} cannot be had of a panoptic model"):
+    with pytest.raises(RecipeError, match=f"panels: --{option} is not possible with a panoptic model"):
         panels()(noise(8, 8), **{option: True})
-    with pytest.raises(RecipeError, match=f"panels: --{option} cannot be had"):
+    with pytest.raises(RecipeError, match=f"panels: --{option} is not possible"):
         panels().annotate_frame(noise(8, 8), None, Options(**{option: True}))
 
 
@@ -146,5 +146,5 @@ def test_a_run_writes_pictures_lines_and_the_results_of_coco(
     assert run() == 0
     assert (tmp_path / "out/panoptic_results.json").read_bytes() == before
     assert run("--tta", "--out", "other") == 2
-    assert "model: --tta cannot be had of a panoptic model" in capsys.readouterr().err
+    assert "model: --tta is not possible with a panoptic model" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

@@ -11,6 +11,7 @@ from pixelwise.errors import DataError, RecipeError
 from pixelwise.inference.predictor import Options, Predictor
 from pixelwise.models import deeplab_v3_plus
 from pixelwise.ops.resize import long_side_size, resize_image
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.inference.simple_models import noise, pointwise, pointwise_card
 
 SIZES = [(1, 1), (1, 2), (3, 400), (400, 3), (17, 31), (64, 64), (33, 32)]
@@ -20,7 +21,7 @@ SIZES = [(1, 1), (1, 2), (3, 400), (400, 3), (17, 31), (64, 64), (33, 32)]
 def deeplab() -> Predictor:
     torch.manual_seed(0)
     module = deeplab_v3_plus.build(num_classes=3, backbone="mobilenet_v2", channels=16)
-    return Predictor(module, pointwise_card(system="deeplab_v3_plus", input_size=64), device="cpu")
+    return Predictor(module, pointwise_card(system="deeplab_v3_plus", resize=ResizeRule(length=64)), device="cpu")
 
 
 def scores_by_hand(predictor: Predictor, image: torch.Tensor, long_side: int, *, flip: bool = False) -> torch.Tensor:

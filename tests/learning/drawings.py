@@ -17,6 +17,7 @@ from pixelwise.inference.model_folder import ModelCard
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module
 from pixelwise.metrics.choice import TaskMetric, new_metric
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, fit
 from tests.drawn_scenes import LABELS, DrawnClips, DrawnScenes
 
@@ -55,7 +56,11 @@ class Lesson:
     def answers(self) -> Predictions:
         """Of the network as it is now."""
         card = ModelCard(
-            task=self.task, system=self.name, labels=LABELS, arguments=self.arguments, input_size=self.side
+            task=self.task,
+            system=self.name,
+            labels=LABELS,
+            arguments=self.arguments,
+            resize=ResizeRule(length=self.side),
         )
         return model_predictions(Predictor(self.system, card, device="cpu"))
 
@@ -77,7 +82,7 @@ class Lesson:
             fitting,
             samples if samples is not None else DrawnScenes(100_000, first_seed=0, size_hw=(self.side, self.side)),
             accelerator=Accelerator(cpu=True),
-            input_size=self.side,
+            resize=ResizeRule(length=self.side),
             labels=LABELS,
             seed=0,
             workers=0,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pixelwise.models import sds
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.drawn_scenes import DrawnScenes
 from tests.learning.drawings import Lesson
 
@@ -75,13 +76,13 @@ def test_sds_is_trained_on_drawings_stage_by_stage() -> None:
         if before is not None:
             lesson.system.load_state_dict(before.system.state_dict())
         if learns == "region":
-            list(sds.copy_box_tower(lesson.system, scenes, input_size=96))
+            list(sds.copy_box_tower(lesson.system, scenes, resize=ResizeRule(length=96)))
         lesson.learn()
         before = lesson
     towers = lesson.judge()["mask_ap50"]
-    list(sds.fit_svms(lesson.system, scenes, input_size=96))
+    list(sds.fit_svms(lesson.system, scenes, resize=ResizeRule(length=96)))
     machines = lesson.judge()["mask_ap50"]
-    list(sds.fit_refiners(lesson.system, scenes, input_size=96))
+    list(sds.fit_refiners(lesson.system, scenes, resize=ResizeRule(length=96)))
     refined = lesson.judge()["mask_ap50"]
     print(f"sds, mask AP50: untrained {untrained:.3f}, towers {towers:.3f}, SVMs {machines:.3f}, refined {refined:.3f}")
     assert untrained < 0.2

@@ -24,8 +24,10 @@ from pixelwise.models import sds
 from pixelwise.models.sds import SDS, build, draw_regions
 from pixelwise.nn.caffenet import CaffeNetBackbone
 from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
+from pixelwise.nn.region_solvers import describe, fit_refiners, fit_svms
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import coarse_mask, padded_box
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.superpixels import Regions
 from pixelwise.training.fit import Fit
 from pixelwise.training.run.initial_weights import initialise
@@ -147,7 +149,7 @@ def test_each_stage_teaches_its_tower() -> None:
         assert {name.split(".")[0] for name, one in system.named_parameters() if one.grad is not None} == wanted
     with pytest.raises(RecipeError, match="learns 'all'"):
         unwrap(build)(num_classes=3, learns="all")
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
 
 
@@ -169,7 +171,7 @@ def test_given_proposals_are_taken() -> None:
 
 @pytest.mark.parametrize("clip", [None, "a"])
 def test_stored_proposals_are_taken_in_evaluation(clip: str | None) -> None:
-    card = ModelCard(task="instance", system="sds", labels=LABELS, arguments={}, input_size=60)
+    card = ModelCard(task="instance", system="sds", labels=LABELS, arguments={}, resize=ResizeRule(length=60))
     answers = model_predictions(Predictor(small(score_threshold=0.0), card, device="cpu"))
     sample = replace(DrawnScenes(1, first_seed=3, size_hw=(40, 60))[0], proposals=quarters(), clip=clip, frame=0)
     found = answers(sample).instances
@@ -180,7 +182,7 @@ def test_stored_proposals_are_taken_in_evaluation(clip: str | None) -> None:
 
 def test_stored_proposals_are_taken_by_the_solvers() -> None:
     sample = replace(DrawnScenes(1, first_seed=3, size_hw=(48, 64))[0], proposals=quarters())
-    image = sds.describe(small(), sample, input_size=32)
+    image = describe(small(), sample, resize=ResizeRule(length=32))
     assert image.regions.superpixels.shape == (24, 32)
     assert len(image.regions.members) == 3 + len(sample.truth.instances)
     assert image.overlaps[3:].diagonal().tolist() == [1.0] * len(sample.truth.instances)
@@ -234,10 +236,10 @@ def test_the_solvers_fill_the_buffers_and_change_the_predictions() -> None:
     svm = pytest.importorskip("sklearn.svm")
     samples = DrawnScenes(4, first_seed=20, size_hw=(48, 64))
     system = small(proposals=20)
-    described = [sds.describe(system, samples[index], input_size=64) for index in range(4)]
+    described = [describe(system, samples[index], resize=ResizeRule(length=64)) for index in range(4)]
     with torch.no_grad():
         found = [system.region_features(image.image, image.regions) for image in described]
-    for progress in sds.fit_svms(system, samples, input_size=64):
+    for progress in fit_svms(system, samples, resize=ResizeRule(length=64)):
         assert progress.done <= progress.total
     assert progress.done == progress.total
     lengths = torch.cat(found).norm(dim=1)
@@ -269,7 +271,7 @@ def test_the_solvers_fill_the_buffers_and_change_the_predictions() -> None:
     theirs = machine.decision_function((features * scale).double().numpy())
     ours = system.margins(features)[:, thing].numpy()
     assert np.corrcoef(ours, theirs)[0, 1] > 0.85
-    for progress in sds.fit_refiners(system, samples, input_size=64):
+    for progress in fit_refiners(system, samples, resize=ResizeRule(length=64)):
         assert progress.done <= progress.total
     assert system.has_refiner.any()
     batch = collate([samples[0]])
@@ -287,7 +289,7 @@ def test_the_solvers_fill_the_buffers_and_change_the_predictions() -> None:
 
 def test_the_box_tower_is_where_the_region_tower_begins() -> None:
     system = small()
-    list(sds.copy_box_tower(system, DrawnScenes(1, first_seed=0), input_size=64))
+    list(sds.copy_box_tower(system, DrawnScenes(1, first_seed=0), resize=ResizeRule(length=64)))
     assert all(
         torch.equal(a, b) for a, b in zip(system.box_tower.parameters(), system.region_tower.parameters(), strict=True)
     )
@@ -305,8 +307,8 @@ def test_boxes_suppress_from_three_tenths_on() -> None:
     members[2, 4:10] = True  # 2 of 10
     members[3, [0, 9]] = True  # shares superpixels with all, its box with the first 6 of 10
     regions, scores = Regions(ids, members), torch.tensor([0.9, 0.8, 0.7, 0.6])
-    assert system._survivors(regions, torch.arange(4), scores).tolist() == [0, 2]
-    assert small()._survivors(regions, torch.arange(4), scores).tolist() == [0]
+    assert system.survivors(regions, torch.arange(4), scores).tolist() == [0, 2]
+    assert small().survivors(regions, torch.arange(4), scores).tolist() == [0]
 
 
 def test_the_box_detectors_svms_are_those_of_a_slow_reading() -> None:
@@ -317,7 +319,7 @@ def test_the_box_detectors_svms_are_those_of_a_slow_reading() -> None:
     y: dict[int, list[int]] = {0: [], 1: [], 2: []}
     rows: list[tuple[Tensor, list[list[float]], list[int], int]] = []
     for index in range(5):
-        image = sds.describe(system, samples[index], input_size=64)
+        image = describe(system, samples[index], resize=ResizeRule(length=64))
         with torch.no_grad():
             features = system.region_features(image.image, image.regions)
         rows.append((features, image.regions.boxes().tolist(), image.objects.tolist(), len(features)))
@@ -335,7 +337,7 @@ def test_the_box_detectors_svms_are_those_of_a_slow_reading() -> None:
                 if label:
                     x[thing].append((features[region] * scale).double().numpy())
                     y[thing].append(label)
-    list(sds.fit_svms(system, samples, input_size=64))
+    list(fit_svms(system, samples, resize=ResizeRule(length=64)))
     assert float(system.feature_scale) == pytest.approx(scale, rel=1e-5)
     for thing in range(3):
         machine = svm.LinearSVC(
@@ -368,8 +370,8 @@ def test_positives_become_the_candidates_that_the_first_round_likes_best() -> No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MinedSVM, "fit", watched)
-        list(sds.fit_svms(system, samples, input_size=64))
-    described = [sds.describe(system, samples[index], input_size=64) for index in range(3)]
+        list(fit_svms(system, samples, resize=ResizeRule(length=64)))
+    described = [describe(system, samples[index], resize=ResizeRule(length=64)) for index in range(3)]
     with torch.no_grad():
         rows = [system.region_features(image.image, image.regions) * system.feature_scale for image in described]
     for row in (row for positives in taken[-3:] for row in positives):
@@ -393,8 +395,6 @@ def test_the_best_regions_are_pasted_one_over_another() -> None:
     system.paste_threshold.fill_(0.0)
     upper = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.uint8)
     output = sds.Output(
-        logits=None,
-        labels=None,
         scores=(torch.tensor([0.9, 0.8, 0.7, 0.6]),),
         channels=(torch.tensor([2, 1, 3, 3]),),
         regions=(torch.tensor([4, 7, 9, 7]),),
@@ -413,12 +413,12 @@ def test_the_best_regions_are_pasted_one_over_another() -> None:
 def test_the_threshold_of_the_pasting_leaves_two_segments_an_image() -> None:
     pytest.importorskip("sklearn.svm")
     samples, system = DrawnScenes(5, first_seed=20, size_hw=(48, 64)), small(proposals=25, pastes=True)
-    list(sds.fit_svms(system, samples, input_size=64))
+    list(fit_svms(system, samples, resize=ResizeRule(length=64)))
     system.has_refiner.zero_()
     pasted: list[list[float]] = []
     for index in range(5):
         batch = collate([samples[index]])
-        described = sds.describe(system, samples[index], input_size=64)
+        described = describe(system, samples[index], resize=ResizeRule(length=64))
         count = len(described.regions.members) - len(described.objects)
         given = described.regions._replace(members=described.regions.members[:count])
         with torch.no_grad():
@@ -440,7 +440,7 @@ def test_a_predicted_scene_has_the_pasted_classes_too(tmp_path: Path) -> None:
     for pastes in (True, False):
         system = build(num_classes=len(LABELS), pastes=pastes, **arguments)
         system.paste_threshold.fill_(-2.0)
-        card = ModelCard("instance", "sds", LABELS, {**arguments, "pastes": pastes}, input_size=96)
+        card = ModelCard("instance", "sds", LABELS, {**arguments, "pastes": pastes}, resize=ResizeRule(length=96))
         scene = Predictor(system, card, device="cpu")(image)
         files = {path.name for path in scene.save(tmp_path / str(pastes))}
         assert (f"{pastes}.semantic.png" in files) == pastes
@@ -459,7 +459,7 @@ def test_the_weights_that_ship_fill_the_tower_that_is_trained_first() -> None:
     chosen = {"backbone": "mobilenet_v2", "width": 8}
     plan = Plan("sds", chosen, sds.RECIPE, data=(), init="default")
     system = build(num_classes=len(LABELS), learns="box", **chosen)
-    assert "begin anew" in initialise(system, plan, sds.RECIPE.stages[0], LABELS)
+    assert "start at random" in initialise(system, plan, sds.RECIPE.stages[0], LABELS)
     for name, tensor in system.box_tower.backbone.state_dict().items():
         assert torch.equal(tensor, shipped[f"backbone.{name}"])
     name = "features.0.0.weight"

@@ -28,6 +28,7 @@ from pixelwise.models.vpsnet import (
 )
 from pixelwise.nn.flow import DISFlow, ZeroFlow
 from pixelwise.nn.tracker import match_logits
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.warp import warp
 from pixelwise.types import Batch
 from tests.contract.annotations import LABELS, empty_annotation, random_batch
@@ -437,7 +438,7 @@ def test_half_precision_trains_and_predicts() -> None:
 def test_the_predictor_walks_through_a_clip_with_memory_as_its_only_state() -> None:
     """Frames in turn of two clips, of odd sizes; each pixel's thing has the number that its track has."""
     network = small_vpsnet()
-    card = ModelCard(task="panoptic", system="vpsnet", labels=LABELS, input_size=96)
+    card = ModelCard(task="panoptic", system="vpsnet", labels=LABELS, resize=ResizeRule(length=96))
     predictor = Predictor(network, card, device="cpu")
     clips = [[(255 * frame[0, :, :61, :95]).byte() for frame in gliding_squares(3, seed=seed)] for seed in (1, 2)]
     apart: list[list[Tensor]] = []

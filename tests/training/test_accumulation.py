@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from pixelwise.contracts import Optimizer, Stage
 from pixelwise.data.loading.collate import collate
 from pixelwise.models.deeplab_v3_plus import build
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, Step, fit, make_gradients, set_pixel_loss
 from pixelwise.types import Batch
 from tests.drawn_scenes import LABELS, DrawnScenes
@@ -68,7 +69,9 @@ def test_the_loop_reads_the_images_of_the_large_batch() -> None:
         stage = Stage(steps=2, crop_size=48, freeze_batch_norm=True, optimizer=Optimizer(lr=0.05), **numbers)
         system = build(num_classes=4, backbone="mobilenet_v2", channels=8, dropout=0.0)
         fitting = Fit.start(system, stage)
-        return list(fit(fitting, SCENES, accelerator=CPU, input_size=64, labels=LABELS, seed=1, workers=0))
+        return list(
+            fit(fitting, SCENES, accelerator=CPU, resize=ResizeRule(length=64), labels=LABELS, seed=1, workers=0)
+        )
 
     large, small = made(batch_size=4), made(batch_size=2, accumulate=2)
     assert [step.images for step in small] == [4, 4]

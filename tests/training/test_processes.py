@@ -67,7 +67,7 @@ def pair(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"{out}/  best/, last/, log.jsonl; val mean IoU") == 1
-    assert done.stderr.count("7 images to learn from, 3 to choose on") == 1
+    assert done.stderr.count("7 images to train on, 3 to validate on") == 1
     assert "Warning" not in done.stderr
     return out
 

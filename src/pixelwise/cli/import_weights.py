@@ -1,4 +1,4 @@
-"""`pixelwise import`: weights of others, as a model folder or a backbone file."""
+"""`pixelwise import`: convert weights of other projects to a model folder or a backbone file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelwise.cli.options import JsonOption
+from pixelwise.cli.options import InputSizeOption, JsonOption
 from pixelwise.cli.terminal import print
 from pixelwise.errors import CheckpointError, DataError
 from pixelwise.files.atomic import write_file
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Family(StrEnum):
-    """Whose weights."""
+    """The project that the weights come from."""
 
     torchvision = "torchvision"
     semseg = "semseg"
@@ -35,35 +35,38 @@ class Family(StrEnum):
 
 
 def import_weights(
-    family: Annotated[Family, typer.Argument(help="Whose weights.")],
+    family: Annotated[Family, typer.Argument(help="The project that the weights come from.")],
     architecture: Annotated[
         str, typer.Argument(help="Such as deeplabv3_resnet50, pspnet50, yolact_base, or a backbone such as resnet50.")
     ],
     weights: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Safetensors, or what torch.save wrote; shards by their folder or index."),
+        typer.Argument(metavar="FILE", help="A file of safetensors or torch.save; for shards their folder or index."),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", help="The model folder to make; of a backbone a folder or a file.")],
     labels: Annotated[
         str | None,
-        typer.Option("--labels", help="What the logits mean: voc, ade20k, …, a TOML file, a list of names."),
+        typer.Option("--labels", help="Classes of the logits: voc, ade20k, …, a TOML file, a list of names."),
     ] = None,
-    input_size: Annotated[
-        int | None, typer.Option("--input-size", min=1, help="Long side, in pixels, at which the model runs.")
-    ] = None,
+    input_size: InputSizeOption = None,
     output_stride: Annotated[
-        int | None, typer.Option("--output-stride", help="Of smp's DeepLabV3Plus, 16 or 8; its weights do not show it.")
+        int | None,
+        typer.Option(
+            "--output-stride", help="Output stride of smp's DeepLabV3Plus, 16 or 8; its weights do not tell it."
+        ),
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option("--part", help="Where the weights lie in the file, such as ema or teacher; found by itself."),
+        typer.Option("--part", help="Part of the file with the weights, such as ema or teacher; by default detected."),
     ] = None,
-    licence: Annotated[str, typer.Option("--licence", help="Of the weights, for the model's card.")] = "unknown",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")] = False,
+    licence: Annotated[
+        str, typer.Option("--licence", help="Licence of the weights, for the model's card.")
+    ] = "unknown",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn weights of another project into a model folder, or a classifier's into a backbone for train --init."""
+    """Convert weights of another project to a model folder, or a classifier's to a backbone for train --init."""
     from pixelwise.importers import detectron2, semseg, smp, torchvision, upsnet, yolact, yolact_edge
     from pixelwise.importers.backbones import convert_backbone
     from pixelwise.importers.fit import fit, model_of
@@ -108,7 +111,7 @@ def _write_model(
     source: Path,
     name: str,
     out: Path,
-    input_size: int | None,
+    input_size: str | None,
     licence: str,
 ) -> dict[str, Any]:
     from pixelwise.inference.model_folder import ModelCard, write_model
@@ -117,17 +120,18 @@ def _write_model(
     system = system_module(model.system)
     network = system.build(num_classes=model.num_classes, **model.arguments)
     network.load_state_dict(model.weights, strict=False)
+    resize = model.resize.changed(input_size)
     card = ModelCard(
         task=system.TASK,
         system=model.system,
         labels=labels,
         arguments=model.arguments,
-        input_size=input_size or model.input_size,
+        resize=resize.as_square() if system.TRAITS.stretches_input else resize,
         licence=licence,
         training={"imported": name, "file": source.name},
     )
     write_model(out, network.state_dict(), card)
-    return {"model": str(out), "labels": labels.name}
+    return {"model": str(out), "labels": labels.name, "resize": str(card.resize)}
 
 
 def _backbone_name(family: Family, architecture: str) -> str:
@@ -177,11 +181,12 @@ def _say(report: dict[str, Any], found: ImportedModel | ImportedBackbone, as_jso
     if "backbone" in report:
         print(f"{report['file']}  for train --backbone {report['backbone']} --init {report['file']}")
     else:
+        print(f"images are resized: {report['resize']}")
         print(f"{report['model']}/  model.safetensors, model.json; labels '{report['labels']}'")
 
 
 def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSet:
-    """The label set that was asked for, or the one that the family's weights of so many classes are published with."""
+    """The label set of --labels, or the usual one of the family's weights with so many classes."""
     from pixelwise.labels import LabelSet, published, published_names
 
     count = model.num_classes
@@ -208,7 +213,7 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
     else:
         names = [line.strip() for line in read_lines(Path(wanted)) if line.strip()]
         if model.is_sigmoid and len(names) == 1:
-            names = ["background", *names]  # the one of the channel
+            names = ["background", *names]  # class 1 is that of the channel
         labels = LabelSet.from_names(Path(wanted).stem, names)
     if len(labels) != count:
         raise DataError(f"--labels {wanted}: {len(labels)} classes, but the weights have logits for {count}")
@@ -216,7 +221,7 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
 
 
 def _smp_output_stride(folder: Path, architecture: str, output_stride: int | None) -> int | None:
-    """The output stride that the config.json of smp's `save_pretrained` tells, if none is asked for."""
+    """The output stride of --output-stride, or in the config.json of smp's `save_pretrained`."""
     path = folder / "config.json"
     expected = "what smp's save_pretrained writes"
     config = read_json(path, expected=expected, error=CheckpointError)

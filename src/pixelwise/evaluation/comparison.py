@@ -1,4 +1,4 @@
-"""Models side by side: how right, how large, how fast, and how much memory, over the same images."""
+"""Comparison of models over the same images: metrics, parameters, operations, latency and memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from pixelwise.evaluation.subject import Subject
 from pixelwise.files.images import read_image
 from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import TaskMetric, shown
-from pixelwise.ops.resize import long_side_size, resize_image
 
 TIMED_IMAGES = 8
-"""Over how many images of the data, spread evenly, speed, work and memory are measured."""
+"""Number of images, spread evenly over the data, on which latency, operations and memory are measured."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class ComparedModel:
         gflops: 1e9 operations of the network for an image, on average; a multiplication with its addition counts two.
         latency_ms: median of the milliseconds from pixels in memory to a class for each, at the image's size.
         peak_memory_mib: mebibytes that loading the model and answering take; None where the system does not tell.
-        input_size: long side, in pixels, at which the network runs on images.
+        input_size: how images are resized, see `ResizeRule.input_size`: the long side in pixels, or `short:800:1333`.
     """
 
     model: str
@@ -52,7 +51,7 @@ class ComparedModel:
     gflops: float
     latency_ms: float
     peak_memory_mib: float | None
-    input_size: int
+    input_size: int | str
 
     def to_json(self) -> dict[str, Any]:
         """The row as one object, the metrics beside the other values."""
@@ -63,7 +62,7 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing models.
+    """The result of comparing models.
 
     Attributes:
         data: the specification of the data.
@@ -95,7 +94,7 @@ class Comparison:
 def compare(
     subjects: Sequence[Subject], metrics: Sequence[TaskMetric], *, repeats: int, started: float
 ) -> Iterator[str | Comparison]:
-    """Measure work, speed and memory of models whose predictions were counted before.
+    """Measure operations, latency and memory of evaluated models.
 
     Args:
         subjects: models on the same device and the same data.
@@ -137,7 +136,7 @@ def compare(
                 gflops=flops(predictor, pictures) / 1e9,
                 latency_ms=1000 * statistics.median(seconds),
                 peak_memory_mib=None if bytes_taken is None else bytes_taken / 2**20,
-                input_size=predictor.card.input_size,
+                input_size=predictor.resize_rule().input_size,
             )
         )
     yield Comparison(
@@ -213,12 +212,12 @@ def flops(predictor: Predictor, pictures: Sequence[UInt8[Tensor, "3 H W"]]) -> f
     normalisation, activations and resizing are not.
     """
     counted: dict[tuple[int, int], int] = {}
-    sizes = [long_side_size((picture.shape[1], picture.shape[2]), predictor.card.input_size) for picture in pictures]
+    rule = predictor.resize_rule()
+    sizes = [rule.size_of((picture.shape[1], picture.shape[2])) for picture in pictures]
     for size, picture in zip(sizes, pictures, strict=True):
         if size not in counted:
-            pixels = resize_image(picture, size)[None].to(predictor.device).float().div_(255)
             with FlopCounterMode(display=False) as counter:
-                predictor.model(pixels)
+                predictor.model(predictor.prepare(picture))
             counted[size] = counter.get_total_flops()
     return statistics.fmean(counted[size] for size in sizes)
 

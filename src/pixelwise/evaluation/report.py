@@ -1,4 +1,4 @@
-"""What came of an evaluation, and the folder that tells it: numbers, a row for each image, and two pictures."""
+"""The report of an evaluation, and its folder: numbers, a row for each image, and two images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORT_NAME, ROWS_NAME, CONFUSION_NAME, WORST_NAME = "evaluation.json", "images.
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of evaluating a model, or the masks that one wrote.
+    """The report of an evaluation.
 
     Attributes:
         model: the name of the model, or the folder of masks.
@@ -57,13 +57,13 @@ class Evaluation:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """What each image alone would get, the worst first; images with nothing to evaluate last."""
+        """The result of each image, the worst first; images with nothing to evaluate last."""
         scores = self.metric.images.items()
         return [{"id": id, **score.row()} for id, score in sorted(scores, key=lambda item: (*item[1].badness, item[0]))]
 
 
 def make_report_folder(folder: Path) -> None:
-    """Make the folder, so that a place that cannot be written is known before the work. Raises DataError for one."""
+    """Make the folder before the evaluation. Raises DataError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         require_writable(folder / REPORT_NAME)

@@ -1,4 +1,4 @@
-"""Writing PNG files of colours fast.
+"""Fast writing of PNG files of colours.
 
 Pillow tries all five filters on every row, which takes more time than all the rest of an overlay; the files become a
 tenth smaller by it. OpenCV writes every row as its difference from the row above, and looks for runs of equal bytes

@@ -2,7 +2,7 @@
 
 Source: `modeling/` of github.com/facebookresearch/detectron2 and its configurations COCO-InstanceSegmentation. Its
 backbones are those of He et al.'s Caffe release: images BGR without a deviation, blocks strided in their first
-convolution. Here the first convolution's input channels are turned round, so that images are RGB. Its classes have the
+convolution. Here the first convolution's input channels are reversed, so that images are RGB. Its classes have the
 background last and its boxes and masks none; here the background is first.
 """
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, change, in_float32, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
+from pixelwise.ops.resize_rule import ResizeRule
 
 NETWORKS = {
     "mask_rcnn_R_50_FPN": ("resnet50", "fpn"),
@@ -22,8 +23,8 @@ NETWORKS = {
     "mask_rcnn_R_50_C4": ("resnet50", "c4"),
 }
 """The configuration's name, without its schedule: the backbone, and the layout of our Mask R-CNN."""
-INPUT_SIZE = 1333
-"""Long side, with the short one at most 800."""
+RESIZE = ResizeRule("short", 800, 1333, rounding="detectron2", filter="pillow")
+"""`ResizeShortestEdge` with `INPUT.MIN_SIZE_TEST` and `INPUT.MAX_SIZE_TEST` of its configurations, by Pillow."""
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 """Of RGB values from 0 to 255; the deviation is left at 1."""
@@ -100,6 +101,6 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         arguments,
         in_float32(found),
         skipped=tuple(key for key in weights if key not in used),
-        input_size=INPUT_SIZE,
+        resize=RESIZE,
         classes=len(classes),
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pixelwise.importers.foreign import ImportedModel, renamed, require_known
+from pixelwise.ops.resize_rule import ResizeRule
 
 NETWORKS = {
     "pspnet50": "resnet50_deep_stem",
@@ -17,7 +18,10 @@ NETWORKS = {
     "pspnet152": "resnet152_deep_stem",
 }
 """The name: the backbone."""
-INPUT_SIZE = 512
+RESIZE = ResizeRule("long", 512, filter="bilinear")
+CITYSCAPES_RESIZE = ResizeRule("long", 2048, filter="bilinear")
+"""`base_size` of its configurations for each set, to which `tool/test.py` brings images."""
+CITYSCAPES_CLASSES = 19
 
 _RULES = (
     (r"layer0\.0\.", "backbone.conv1."),
@@ -40,4 +44,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
     require_known("semseg", architecture, NETWORKS)
     auxiliary = any(key.startswith("aux.") for key in weights)
     arguments = {"backbone": NETWORKS[architecture], "auxiliary": auxiliary}
-    return ImportedModel("pspnet", arguments, renamed(weights, _RULES), input_size=INPUT_SIZE)
+    found = renamed(weights, _RULES)
+    scores = found.get("classifier.weight")
+    is_cityscapes = scores is not None and len(scores) == CITYSCAPES_CLASSES
+    return ImportedModel("pspnet", arguments, found, resize=CITYSCAPES_RESIZE if is_cityscapes else RESIZE)

@@ -2,9 +2,9 @@
 
 Source: `upsnet/models` of github.com/uber-research/UPSNet and its configurations. Images there are BGR without a
 deviation, blocks are strided in their first convolution, RoIAlign has no half-pixel centres, and a box's x2 and y2 are
-its last pixels. Here the first convolution's input channels are turned round, so that images are RGB. Boxes and masks
-have scores of the background there, which nothing reads. On COCO its semantic scores have the 53 classes of stuff
-first; here they stand in the order of COCO's categories, the 80 things first.
+its last pixels. Here the first convolution's input channels are reversed, so that images are RGB. Its boxes and masks
+have background channels, which are not used. On COCO its semantic logits have the 53 classes of stuff first; here they
+are in the order of COCO's categories, the 80 things first.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, UnknownNetworkError, change, in_float32, renamed
 from pixelwise.nn.backbones import STRIDE_IN_1X1
+from pixelwise.ops.resize_rule import ResizeRule
 
 _CITYSCAPES: Mapping[str, Any] = {
     "global_context": False,
@@ -34,8 +35,9 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "upsnet_resnet_101_cityscapes_w_coco": {"backbone": f"resnet101{STRIDE_IN_1X1}", **_CITYSCAPES},
 }
 """The released file's name, without its number of steps: the arguments of our UPSNet."""
-COCO_INPUT_SIZE, CITYSCAPES_INPUT_SIZE = 1333, 2048
-"""Long sides, with the short one at most 800 and 1024."""
+COCO_RESIZE = ResizeRule("short", 800, 1333, filter="opencv")
+CITYSCAPES_RESIZE = ResizeRule("short", 1024, 2048, filter="opencv")
+"""`prep_im_for_blob` of `upsnet/dataset/base_dataset.py`, with the scales of its configurations."""
 
 PIXEL_MEAN = (122.7717, 115.9465, 102.9801)
 """Of RGB values from 0 to 255; the deviation is left at 1."""
@@ -115,6 +117,6 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         "upsnet",
         arguments,
         in_float32(found),
-        input_size=COCO_INPUT_SIZE if is_coco else CITYSCAPES_INPUT_SIZE,
+        resize=COCO_RESIZE if is_coco else CITYSCAPES_RESIZE,
         classes=classes,
     )

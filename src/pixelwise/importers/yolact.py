@@ -1,7 +1,7 @@
 """Weights of YOLACT's and YOLACT++'s authors.
 
 Source: github.com/dbolya/yolact: `yolact.py`, `backbone.py`, and the names of the configurations in `data/config.py`.
-The classes are those of the scores in their order: COCO's 80 in COCO's, after the background.
+The classes are in the order of the channels, after the background: COCO's 80.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ from torch import Tensor
 from pixelwise.errors import CheckpointError
 from pixelwise.importers.foreign import ImportedModel, renamed, require_known
 from pixelwise.models.yolact import VARIANTS
+from pixelwise.ops.resize_rule import ResizeRule
+
+SIDE = 550
+"""Of the squares on which nearly all configurations run, in pixels."""
+
+
+def square(side: int) -> ResizeRule:
+    """How the authors resize an image: `BaseTransform` by OpenCV and `FastBaseTransform` by torch, both in floats."""
+    return ResizeRule("square", side, filter="bilinear")
 
 
 @dataclass(frozen=True)
@@ -25,20 +34,18 @@ class Configuration:
     Attributes:
         variant: of ours, see `models.yolact.VARIANTS`.
         changes: of its arguments.
-        input_size: side in pixels.
+        side: of the squares on which it runs, in pixels.
     """
 
     variant: str
     changes: Mapping[str, Any]
-    input_size: int = 550
+    side: int = SIDE
 
 
 def _resized(side: int, **changes: Any) -> Configuration:
     """With the anchors of 550 pixels rounded down, as the authors do."""
     sizes = tuple(size * side // 550 for size in (24, 48, 96, 192, 384))
-    return Configuration(
-        "yolact_resnet101", {"anchor_sizes": sizes, "anchor_image_side": side, **changes}, input_size=side
-    )
+    return Configuration("yolact_resnet101", {"anchor_sizes": sizes, "anchor_image_side": side, **changes}, side=side)
 
 
 NETWORKS: Mapping[str, Configuration] = {
@@ -76,7 +83,7 @@ CLASSES_KEY = "semantic_seg_conv.weight"
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys. See `importers.foreign`.
+    """Convert the weights to our keys. See `importers.foreign`.
 
     The first release stored the backbone twice and more levels of the pyramid; these are skipped, as the authors'
     loading skips them.
@@ -92,7 +99,7 @@ def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
         arguments,
         renamed(used, _DARKNET_RULES if arguments["backbone"] == "darknet53" else RULES),
         skipped=tuple(key for key in weights if key not in used),
-        input_size=configuration.input_size,
+        resize=square(configuration.side),
         classes=weights[CLASSES_KEY].shape[0] + 1,
     )
 

@@ -20,13 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import pixelwise
-from pixelwise.errors import CheckpointError, DataError, PixelwiseError, first_fault
+from pixelwise.errors import CheckpointError, DataError, PixelwiseError, RecipeError, first_fault
 from pixelwise.files.atomic import current_folder, recover_folder, replace_folder
 from pixelwise.files.tensors import read_tensors
 from pixelwise.files.text import read_json
 from pixelwise.importers.foreign import require_finite, require_fit
 from pixelwise.inference.systems import build_system
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import Filter, ResizeRule, Rounding, Side
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -34,32 +35,32 @@ CARD_NAME = "model.json"
 WEIGHTS_HASH, CARD_HASH = "weights_sha256", "card_sha256"
 """Fields of `model.json`: the SHA-256 of the weights' file, and that of all other fields (see `_card_hash`)."""
 _AGAIN = "copy or write it again"
-PREPROCESSING = {"channels": "RGB", "range": "0 to 1", "resize": "long side to input_size, bilinear, antialiased"}
-"""What every model of ours is given; normalisation is a buffer inside the model."""
+PREPROCESSING = {"channels": "RGB", "range": "0 to 1"}
+"""What every model of ours is given beside its size; normalisation is a buffer inside the model."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `model.json` says of the weights beside it.
+    """The content of `model.json` beside the weights.
 
     Attributes:
-        task: `semantic`, `instance`, …: what the model answers.
+        task: `semantic`, `instance`, …
         system: the file under `models/` whose `build` makes the network.
         labels: the classes; their number is `build`'s `num_classes`.
         arguments: the other keyword arguments of `build`, as JSON values.
-        input_size: long side, in pixels, to which images were brought in validation.
+        resize: how images are brought to the size at which the network runs, as in validation.
         licence: under which the weights may be used.
         preprocessing: what happens to an image before the network, in words.
         scores: metrics of the weights, fractions of 1.
-        training: where the weights come from: data, steps, command, revision.
-        pixelwise_version: which version wrote the folder.
+        training: origin of the weights: data, steps, command, revision.
+        pixelwise_version: that wrote the folder.
     """
 
     task: str
     system: str
     labels: LabelSet
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    input_size: int = 512
+    resize: ResizeRule = field(default_factory=ResizeRule)
     licence: str = "unknown"
     preprocessing: Mapping[str, str] = field(default_factory=lambda: dict(PREPROCESSING))
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +76,7 @@ class ModelCard:
             "system": self.system,
             "arguments": dict(self.arguments),
             "labels": self.labels.to_json(),
-            "input_size": self.input_size,
+            "resize": dataclasses.asdict(self.resize),
             "preprocessing": dict(self.preprocessing),
             "licence": self.licence,
             "scores": dict(self.scores),
@@ -83,8 +84,16 @@ class ModelCard:
         }
 
 
+class _StoredRule(BaseModel, strict=True, extra="forbid"):
+    side: Side
+    length: int
+    limit: int
+    rounding: Rounding
+    filter: Filter
+
+
 class _StoredCard(BaseModel, strict=True, extra="forbid"):
-    """`model.json` as it comes from outside."""
+    """`model.json` as read, before validation."""
 
     format_version: int
     pixelwise_version: str = ""
@@ -92,7 +101,8 @@ class _StoredCard(BaseModel, strict=True, extra="forbid"):
     system: str
     arguments: dict[str, Any]
     labels: dict[str, Any]
-    input_size: int = Field(ge=1)
+    input_size: int | None = Field(default=None, ge=1)
+    resize: _StoredRule | None = None
     preprocessing: dict[str, str] = {}
     licence: str = "unknown"
     scores: dict[str, Any] = {}
@@ -104,10 +114,10 @@ class _StoredCard(BaseModel, strict=True, extra="forbid"):
 def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: ModelCard, *, half: bool = False) -> None:
     """Write a model folder; a kill at any moment leaves the former complete model or this one.
 
-    `model.json` holds the SHA-256 of the weights' file and of its own fields, by which damage is recognised.
+    `model.json` holds the SHA-256 of the weights' file and of its own fields, which detect damage.
 
     Args:
-        folder: written anew if it is there.
+        folder: replaced if it exists.
         state_dict: the weights, on any device.
         card: written as `model.json`.
         half: store float32 as float16, except tensors with values beyond its range.
@@ -123,7 +133,7 @@ def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: Mode
         content = {**card.to_json(), WEIGHTS_HASH: _file_hash(temporary / WEIGHTS_NAME)}
         content[CARD_HASH] = _card_hash(content)
         (temporary / CARD_NAME).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        # safetensors makes files that their owner alone may read
+        # safetensors makes files that only their owner can read
         (temporary / WEIGHTS_NAME).chmod((temporary / CARD_NAME).stat().st_mode & 0o777)
 
     try:
@@ -133,7 +143,7 @@ def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: Mode
 
 
 def recover_model(folder: Path | str) -> None:
-    """Finish a replacement of the folder that was interrupted; for the process that writes it."""
+    """Finish an interrupted replacement of the folder; for the process that writes it."""
     recover_folder(Path(folder))
 
 
@@ -181,9 +191,10 @@ def _read_card(found: Path) -> tuple[ModelCard, _StoredCard]:
     try:
         stored = _StoredCard.model_validate(content)
         labels = LabelSet.from_json(stored.labels)
+        rule = _stored_rule(stored)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_fault(error)}; write the model again") from None
-    except DataError as error:
+    except (DataError, RecipeError) as error:
         raise CheckpointError(f"{path}: {error}; write the model again") from None
     if stored.card_sha256 is not None and stored.card_sha256 != _card_hash(content):
         raise CheckpointError(
@@ -191,11 +202,21 @@ def _read_card(found: Path) -> tuple[ModelCard, _StoredCard]:
             f"the model again; if you changed it yourself, remove the field {CARD_HASH}"
         )
     fields = {field.name: getattr(stored, field.name) for field in dataclasses.fields(ModelCard)}
-    return ModelCard(**{**fields, "labels": labels}), stored
+    # older cards have words on resizing, and the long side alone
+    preprocessing = {name: text for name, text in stored.preprocessing.items() if name != "resize"}
+    return ModelCard(**{**fields, "labels": labels, "resize": rule, "preprocessing": preprocessing}), stored
+
+
+def _stored_rule(stored: _StoredCard) -> ResizeRule:
+    if stored.resize and not stored.input_size:
+        return ResizeRule(**dict(stored.resize))
+    if stored.input_size and not stored.resize:
+        return ResizeRule(length=stored.input_size)
+    raise RecipeError("resize: expected how images are resized, or in older cards input_size, the long side")
 
 
 def model_digest(folder: Path | str) -> str:
-    """16 hexadecimal digits that differ when the folder's content does. Raises CheckpointError if it is incomplete."""
+    """A digest of the folder's content of 16 hexadecimal digits. Raises CheckpointError if it is incomplete."""
     found = _existing(Path(folder))
     digest = hashlib.sha256((found / CARD_NAME).read_bytes())
     with (found / WEIGHTS_NAME).open("rb") as file:

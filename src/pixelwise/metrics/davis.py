@@ -130,7 +130,7 @@ class Davis(PerImage[FrameObjects]):
     order = "decay needs"
 
     def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameObjects:
-        """What the objects of one frame share. See PerImage. Raises DataError also for a track that stands twice."""
+        """Overlaps of the objects of one frame. See PerImage. Raises DataError also for a track that occurs twice."""
         id = at.key
         truth_name, found_name = f"image '{id}': the ground truth", f"image '{id}': the prediction"
         objects, masks = _tracks(truth.instances, name=truth_name)

@@ -105,17 +105,15 @@ class MeanIoU(PerImage[ImageScore]):
         """Number of images whose ground truth has no instances; with any of them there is no iIoU."""
 
     def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageScore:
-        """What the pixels of one image say. See PerImage."""
+        """Count the pixels of one image. See PerImage."""
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "ground truth"
-            raise DataError(
-                f"image '{at.key}': the {which} says no class for each pixel; expected semantic annotations"
-            )
+            raise DataError(f"image '{at.key}': the {which} has no class map; expected semantic annotations")
         require_size(predicted.semantic.shape, truth.semantic.shape, id=at.key)
-        answer = predicted.semantic.flatten()
-        expected = truth.semantic.to(answer.device).flatten()
+        predicted_ids = predicted.semantic.flatten()
+        expected = truth.semantic.to(predicted_ids.device).flatten()
         confusion = torch.zeros_like(self.confusion)
-        for slab in zip(expected.split(SLAB_PIXELS), answer.split(SLAB_PIXELS), strict=True):
+        for slab in zip(expected.split(SLAB_PIXELS), predicted_ids.split(SLAB_PIXELS), strict=True):
             confusion += self._pairs(*slab, id=at.key).cpu()
         if self.definition == "cityscapes":
             self._count_objects(predicted.semantic.cpu(), truth)

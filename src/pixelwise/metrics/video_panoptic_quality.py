@@ -119,7 +119,7 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
         self.spacing = spacing
 
     def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameSegments:
-        """Which pixels the segments of one frame share. See PerImage."""
+        """Count the shared pixels of one frame's segments. See PerImage."""
         overlaps = segment_overlaps(predicted, truth, self.labels, id=at.key)
         return FrameSegments(at.key if at.clip is None else at.clip, at.frame, overlaps)
 

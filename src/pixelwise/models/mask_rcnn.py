@@ -222,7 +222,7 @@ class MaskRCNN(nn.Module):
             ClassRows("mask_head.predictor", self.things),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the truth)
+    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the ground truth)
         """The five terms, all of weight 1: objectness and boxes of anchors; classes, boxes and masks of proposals.
 
         Raises:
@@ -651,7 +651,9 @@ RECIPE = Recipe(
         "steps": "160,000 (90,000 in Detectron's 1x)",
         "batch_size": "16",
         "crop_size": "none: short side 800, long side at most 1333",
-        "input_size": "1333, short side 800",
+        "input_size": "800",
+        "input_side": "short",
+        "input_limit": "1333",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.02",
         "optimizer.head_lr_multiplier": "1",

@@ -250,7 +250,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         boxes, channels = [one.boxes for one in kept], [channels_of(one.labels, self.things) for one in kept]
         masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in kept])
         logits: list[Tensor] = []
-        targets: list[Tensor] = []
+        segment_targets: list[Tensor] = []
         for scores, objects, mask, classes in zip(output.logits, kept, masks, semantic, strict=True):
             assert objects.masks is not None
             logits.append(
@@ -264,7 +264,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
                     has_unknown=self.has_unknown,
                 )
             )
-            targets.append(
+            segment_targets.append(
                 panoptic_targets(
                     classes,
                     objects.masks,
@@ -275,7 +275,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
                     has_unknown=self.has_unknown,
                 )
             )
-        return output._replace(panoptic_logits=tuple(logits), panoptic_targets=tuple(targets))
+        return output._replace(panoptic_logits=tuple(logits), panoptic_targets=tuple(segment_targets))
 
     def _detect(
         self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
@@ -464,7 +464,9 @@ RECIPE = Recipe(
         "steps": "90,000 on COCO, 12,000 on Cityscapes",
         "batch_size": "16",
         "crop_size": "none: short side 800, long side at most 1333; on Cityscapes short side 800-1024",
-        "input_size": "1333, short side 800; on Cityscapes 2048, short side 1024",
+        "input_size": "800; on Cityscapes 1024",
+        "input_side": "short",
+        "input_limit": "1333; on Cityscapes 2048",
         "optimizer.name": "sgd",
         "optimizer.lr": "0.02",
         "optimizer.head_lr_multiplier": "1",

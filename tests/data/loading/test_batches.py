@@ -13,6 +13,7 @@ from pixelwise.data.loading.batches import AugmentedSamples, StepSampler, dropou
 from pixelwise.data.loading.copy_paste import with_parts_of
 from pixelwise.data.loading.crop import TrainingCrop
 from pixelwise.labels import LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.types import Annotation, Sample
 
 
@@ -52,7 +53,9 @@ class Noise:
 
 @pytest.mark.slow
 def test_batches_do_not_depend_on_the_number_of_readers() -> None:
-    crop = TrainingCrop(Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1), 48, 60, 255)
+    crop = TrainingCrop(
+        Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1), 48, ResizeRule(length=60), 255
+    )
     paste = partial(with_parts_of, labels=LabelSet.from_names("noise", ["ground", "one", "two"]))
     samples = AugmentedSamples(Noise(), crop, seed=1, paste=paste, paste_probability=0.5)
     sampler = StepSampler(10, batch_size=4, steps=(1, 6), seed=1)

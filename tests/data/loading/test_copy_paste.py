@@ -12,6 +12,7 @@ from pixelwise.data.loading.batches import AugmentedSamples
 from pixelwise.data.loading.copy_paste import with_parts_of
 from pixelwise.data.loading.crop import TrainingCrop
 from pixelwise.labels import LabelSet, published
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.types import Annotation, Sample
 from tests.drawn_scenes import LABELS, DrawnScenes
 
@@ -58,7 +59,9 @@ def test_the_second_image_is_another_one_and_drawn_by_the_seed() -> None:
         def __getitem__(self, index: int) -> Sample:
             return replace(sample_of(torch.full((4, 4), index + 1, dtype=torch.uint8), 0), id=str(index))
 
-    crop = TrainingCrop(Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=4, input_size=4, ignore_id=255)
+    crop = TrainingCrop(
+        Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=4, resize=ResizeRule(length=4), ignore_id=255
+    )
 
     def found(seed: int, probability: float) -> list[int]:
         samples = AugmentedSamples(
@@ -83,7 +86,9 @@ def test_the_second_image_is_another_one_and_drawn_by_the_seed() -> None:
 
 
 def test_objects_are_pasted_whole_and_hide_what_is_behind_them() -> None:
-    crop = TrainingCrop(Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=96, input_size=96, ignore_id=255)
+    crop = TrainingCrop(
+        Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=96, resize=ResizeRule(length=96), ignore_id=255
+    )
     scenes = DrawnScenes(60, first_seed=0)
     vanished = 0
     for seed in range(0, 60, 2):

@@ -12,6 +12,7 @@ from torchvision.transforms.functional import gaussian_blur
 from pixelwise.contracts import Augmentation
 from pixelwise.data.loading.collate import collate
 from pixelwise.data.loading.crop import MEAN_RGB, Geometry, TrainingCrop, cropped_instances, draw_geometry
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.superpixels import regions_of_masks
 from pixelwise.types import Annotation, Masks, Sample
 from tests.drawn_scenes import DrawnScenes, draw_objects, objects_of
@@ -32,7 +33,9 @@ def test_a_marked_square_lands_in_the_same_place_in_both(seed: int) -> None:
     height, width = (int(side) for side in place.integers(40, 160, size=2))
     side = 9
     y, x = int(place.integers(0, height - side)), int(place.integers(0, width - side))
-    crop = TrainingCrop(Augmentation(scale_min=0.7, scale_max=2.0), crop_size=96, input_size=100, ignore_id=255)
+    crop = TrainingCrop(
+        Augmentation(scale_min=0.7, scale_max=2.0), crop_size=96, resize=ResizeRule(length=100), ignore_id=255
+    )
     sample = crop(marked_sample(height, width, y, x, side), np.random.default_rng((seed, 1)))
     assert sample.image.shape == (3, 96, 96)
     assert sample.truth.semantic is not None
@@ -63,7 +66,7 @@ def test_a_turned_marked_square_lands_in_the_same_place_in_both(seed: int) -> No
         (height, width),
         augmentation=Augmentation(scale_min=scale, scale_max=scale),
         crop_size=96,
-        input_size=100,
+        resize=ResizeRule(length=100),
     )
     sample = marked_sample(height, width, y, x, side)
     turned = replace(geometry, degrees=degrees)
@@ -98,7 +101,9 @@ def test_a_quarter_turn_is_numpys_and_half_of_the_images_are_turned() -> None:
     assert np.array_equal(quarter.place(quarter.cut(image))[0].numpy(), np.rot90(image[0].numpy()))
     generator = np.random.default_rng(0)
     drawn = [
-        draw_geometry(generator, (50, 80), augmentation=Augmentation(rotate=10), crop_size=64, input_size=80).degrees
+        draw_geometry(
+            generator, (50, 80), augmentation=Augmentation(rotate=10), crop_size=64, resize=ResizeRule(length=80)
+        ).degrees
         for _ in range(400)
     ]
     assert 150 < sum(degrees != 0 for degrees in drawn) < 250
@@ -110,7 +115,7 @@ def test_the_blur_is_the_gaussian_of_five_pixels_and_leaves_the_ground_truth() -
     image = torch.randint(0, 256, (3, 31, 44), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sample = Sample(image, Annotation(semantic=image[0] % 4), "noise", (31, 44))
     plain = Augmentation(scale_min=1, scale_max=1, flip=0)
-    result = TrainingCrop(replace(plain, blur=1), 44, 44, 255)(sample, np.random.default_rng(0))
+    result = TrainingCrop(replace(plain, blur=1), 44, ResizeRule(length=44), 255)(sample, np.random.default_rng(0))
     expected = gaussian_blur(image, [5, 5])  # its own sigma for five pixels is OpenCV's, 1.1
     assert (result.image[:, :31].int() - expected.int()).abs().max() <= 1
     assert torch.equal(result.truth.semantic[:31], sample.truth.semantic)
@@ -120,7 +125,9 @@ def test_the_blur_is_the_gaussian_of_five_pixels_and_leaves_the_ground_truth() -
 def test_rotation_and_blur_that_are_off_draw_nothing() -> None:
     """So that recipes without them give the crops that they gave before there were any."""
     first, second = np.random.default_rng(4), np.random.default_rng(4)
-    geometry = draw_geometry(first, (80, 60), augmentation=Augmentation(flip=0.5), crop_size=32, input_size=80)
+    geometry = draw_geometry(
+        first, (80, 60), augmentation=Augmentation(flip=0.5), crop_size=32, resize=ResizeRule(length=80)
+    )
     scale = second.uniform(0.5, 2.0)
     height, width = round(scale * 80), round(60 * round(scale * 80) / 80)
     top, left = int(second.integers(0, height - 32 + 1)), int(second.integers(0, width - 32 + 1))
@@ -135,7 +142,7 @@ def test_a_crop_may_be_wider_than_high() -> None:
     lefts = set[int]()
     for seed in range(5):
         generator = np.random.default_rng(seed)
-        result = TrainingCrop(plain, (48, 60), 90, 255)(
+        result = TrainingCrop(plain, (48, 60), ResizeRule(length=90), 255)(
             Sample(image, Annotation(semantic=image[0]), "", (40, 90)), generator
         )
         assert result.image.shape == (3, 48, 60)
@@ -155,7 +162,9 @@ def test_a_crop_at_scale_one_is_the_picture_itself_and_padding_is_mean_and_void(
     generator = np.random.default_rng(0)
     image = torch.randint(0, 256, (3, 4, 6), dtype=torch.uint8)
     semantic = torch.arange(24, dtype=torch.uint8).view(4, 6)
-    crop = TrainingCrop(Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=8, input_size=6, ignore_id=255)
+    crop = TrainingCrop(
+        Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=8, resize=ResizeRule(length=6), ignore_id=255
+    )
     result = crop(Sample(image, Annotation(semantic=semantic), "", (4, 6)), generator)
     assert torch.equal(result.image[:, :4, :6], image)
     assert torch.equal(result.truth.semantic[:4, :6], semantic)
@@ -180,7 +189,7 @@ def test_scale_is_relative_to_the_input_size() -> None:
     augmentation = Augmentation(scale_min=0.5, scale_max=0.5, flip=0)
     for size in ((50, 100), (500, 1000)):
         geometry = draw_geometry(
-            np.random.default_rng(3), size, augmentation=augmentation, crop_size=320, input_size=400
+            np.random.default_rng(3), size, augmentation=augmentation, crop_size=320, resize=ResizeRule(length=400)
         )
         assert geometry.filled_hw == (100, 200)
         assert geometry.source_box == (0, 0, size[1], size[0])
@@ -193,7 +202,7 @@ def test_colours_change_and_the_ground_truth_does_not() -> None:
     for change in ("brightness", "contrast", "saturation", "hue"):
         colourful = Augmentation(**{**plain.__dict__, change: 0.4})
         before, after = (
-            TrainingCrop(augmentation, 64, 64, 255)(noisy, np.random.default_rng(5))
+            TrainingCrop(augmentation, 64, ResizeRule(length=64), 255)(noisy, np.random.default_rng(5))
             for augmentation in (plain, colourful)
         )
         assert not torch.equal(before.image, after.image)
@@ -202,7 +211,9 @@ def test_colours_change_and_the_ground_truth_does_not() -> None:
 
 def test_everything_random_comes_from_the_generator() -> None:
     sample = marked_sample(80, 60, 30, 20, 15)
-    crop = TrainingCrop(Augmentation(brightness=0.3, hue=0.1), crop_size=64, input_size=80, ignore_id=255)
+    crop = TrainingCrop(
+        Augmentation(brightness=0.3, hue=0.1), crop_size=64, resize=ResizeRule(length=80), ignore_id=255
+    )
     first, second, third = (crop(sample, np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert torch.equal(first.image, second.image)
     assert not torch.equal(first.image, third.image)
@@ -215,7 +226,7 @@ def test_masks_are_cropped_as_the_ids_they_were_made_of(seed: int, degrees: floa
     _, truth, numbers = draw_objects(seed, (70, 90))
     augmentation = Augmentation(scale_min=0.5, scale_max=2.0, rotate=degrees)
     geometry = draw_geometry(
-        np.random.default_rng(seed), (70, 90), augmentation=augmentation, crop_size=64, input_size=90
+        np.random.default_rng(seed), (70, 90), augmentation=augmentation, crop_size=64, resize=ResizeRule(length=90)
     )
     assert scene.truth.instances is not None
     found = cropped_instances(scene.truth.instances, geometry)
@@ -240,7 +251,10 @@ def test_proposals_are_cropped_as_the_objects_that_they_are(seed: int, degrees: 
     whole = torch.ones(1, 70, 90, dtype=torch.bool)
     regions = regions_of_masks(torch.cat([scene.truth.instances.masks.dense().bool(), whole]), (70, 90))
     crop = TrainingCrop(
-        Augmentation(scale_min=0.5, scale_max=2.0, rotate=degrees), crop_size=64, input_size=90, ignore_id=255
+        Augmentation(scale_min=0.5, scale_max=2.0, rotate=degrees),
+        crop_size=64,
+        resize=ResizeRule(length=90),
+        ignore_id=255,
     )
     found = crop(replace(scene, proposals=regions), np.random.default_rng(seed))
     assert found.proposals is not None
@@ -268,7 +282,9 @@ def drawn_sizes(
     """The sizes of whole images under this augmentation."""
     generator = np.random.default_rng(0)
     return {
-        draw_geometry(generator, size_hw, augmentation=augmentation, crop_size=0, input_size=input_size).crop_hw
+        draw_geometry(
+            generator, size_hw, augmentation=augmentation, crop_size=0, resize=ResizeRule(length=input_size)
+        ).crop_hw
         for _ in range(count)
     }
 
@@ -294,7 +310,9 @@ def test_factors_are_drawn_around_the_image_or_the_input_size_in_steps_or_not() 
 
 def test_whole_images_of_a_batch_are_padded_with_what_is_not_evaluated() -> None:
     scenes = DrawnScenes(2, first_seed=0, size_hw=(40, 60))
-    crop = TrainingCrop(Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=0, input_size=60, ignore_id=7)
+    crop = TrainingCrop(
+        Augmentation(scale_min=1, scale_max=1, flip=0), crop_size=0, resize=ResizeRule(length=60), ignore_id=7
+    )
     small, large = (crop(scenes[number], np.random.default_rng(0)) for number in range(2))
     small = replace(small, image=small.image[:, :30, :50], truth=shrunk(small.truth, (30, 50)))
     batch = collate([small, large], ignore_id=7)
@@ -322,7 +340,7 @@ def test_each_colour_change_comes_with_its_probability() -> None:
     numbers = {"scale_min": 1.0, "scale_max": 1.0, "flip": 0.0, "brightness": 0.5}
     changed = {}
     for probability in (0.0, 0.5, 1.0):
-        crop = TrainingCrop(Augmentation(**numbers, colour_probability=probability), 32, 32, 255)
+        crop = TrainingCrop(Augmentation(**numbers, colour_probability=probability), 32, ResizeRule(length=32), 255)
         results = [crop(sample, np.random.default_rng(seed)).image for seed in range(100)]
         changed[probability] = sum(not torch.equal(image, sample.image) for image in results)
     assert changed[0.0] == 0

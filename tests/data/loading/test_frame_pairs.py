@@ -18,12 +18,13 @@ from pixelwise.data.loading.collate import collate
 from pixelwise.data.loading.crop import TrainingCrop, draw_geometry
 from pixelwise.data.loading.frame_pairs import FramePairs, augmented_pair
 from pixelwise.labels import LabelMap, LabelSet
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.warp import warp
 from pixelwise.types import Annotation, Instances, Masks, Sample
 from tests.drawn_scenes import DrawnClips
 
 CLIPS = ("a", "a", "a", "b", "c", "c")
-CROP = TrainingCrop(Augmentation(brightness=0.5), crop_size=24, input_size=32, ignore_id=255)
+CROP = TrainingCrop(Augmentation(brightness=0.5), crop_size=24, resize=ResizeRule(length=32), ignore_id=255)
 
 
 def frame(number: int, *, clip: str | None = "a", tracked: bool = True) -> Sample:
@@ -153,12 +154,16 @@ def test_the_flow_to_the_reference_is_cut_and_turned_like_the_frames(wraps: bool
     clip.labels, clip.name = label_map.source, "clip"
     samples: Any = Merged((Mapped(clip, label_map),)) if wraps else clip
     augmentation = Augmentation(scale_min=0.5, scale_max=2, rotate=30)
-    crop = TrainingCrop(augmentation, crop_size=(40, 48), input_size=32, ignore_id=255)
+    crop = TrainingCrop(augmentation, crop_size=(40, 48), resize=ResizeRule(length=32), ignore_id=255)
     pairs = FramePairs(CLIPS, offsets=(-2, -1), flow=partial(flow_of, samples))
     mirrored = 0
     for seed in range(40):
         geometry = draw_geometry(
-            np.random.default_rng(seed), (32, 32), augmentation=augmentation, crop_size=(40, 48), input_size=32
+            np.random.default_rng(seed),
+            (32, 32),
+            augmentation=augmentation,
+            crop_size=(40, 48),
+            resize=ResizeRule(length=32),
         )
         target = pairs.with_flow(frame(2), 2, frame(0))
         assert target.truth.flow is not None

@@ -26,10 +26,11 @@ from pixelwise.inference.video import predict as module
 from pixelwise.inference.video.input import Frame, VideoClip, open_images, open_video
 from pixelwise.inference.video.output import VideoOutput
 from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
-from pixelwise.inference.video.state import ClipMemory, Progress, read_state, write_state
+from pixelwise.inference.video.state import ClipMemory, ClipProgress, read_state, write_state
 from pixelwise.inference.video.tracking import track
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
+from pixelwise.ops.resize_rule import ResizeRule
 from tests.contract.annotations import LABELS as FIVE
 from tests.forked import Forked
 from tests.inference.simple_models import panels, pointwise, pointwise_card
@@ -153,7 +154,7 @@ def moving_clip(path: Path, count: int) -> VideoClip:
 def test_ids_of_a_model_with_memory_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
     """VPSNet of random weights: its memory, vectors, boxes, numbers and maps, goes through the file of state."""
     clip = moving_clip(tmp_path / "clip.mp4", 14)
-    card = ModelCard(task="panoptic", system="vpsnet", labels=FIVE, input_size=96)
+    card = ModelCard(task="panoptic", system="vpsnet", labels=FIVE, resize=ResizeRule(length=96))
     vpsnet = Predictor(small_vpsnet(max_known=9), card, device="cpu")
     whole, parts = (job(tmp_path / name, vpsnet) for name in ("whole", "parts"))
     predict(clip, whole)
@@ -175,7 +176,7 @@ def test_ids_by_tracking_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
     """YOLACT of random weights: many doubtful objects, which appear, vanish and come back."""
     clip = moving_clip(tmp_path / "clip.mp4", 14)
     six = LabelSet.from_names("six", [f"class {index}" for index in range(6)])
-    card = ModelCard(task="instance", system="yolact", labels=six, input_size=96)
+    card = ModelCard(task="instance", system="yolact", labels=six, resize=ResizeRule(length=96))
     yolact = Predictor(small_yolact(), card, device="cpu")
     options = Options(score_threshold=0.0, max_detections=12)
     whole, parts = (job(tmp_path / name, yolact, tracks=True, options=options) for name in ("whole", "parts"))
@@ -362,16 +363,16 @@ def test_frames_too_large_for_a_video_leave_nothing_behind(tmp_path: Path):
     Image.new("RGB", (20_000, 8)).save(tmp_path / "frames" / "0.png")
     clip = open_images([tmp_path / "frames" / "0.png"], tmp_path / "frames")
     mine = job(tmp_path / "out")
-    with pytest.raises(DataError, match=r"out\.mp4: .* encodes no pictures of 8×20,000; make the frames smaller"):
+    with pytest.raises(DataError, match=r"out\.mp4: .* does not support frames of 8×20,000; make them smaller"):
         list(predict_video(clip, mine, look_for_results(clip, mine)))
     assert not list(mine.video.parent.iterdir())
 
 
 def test_models_whose_objects_cannot_be_followed(tmp_path: Path, clip: VideoClip):
     semantic = Predictor(pointwise(), pointwise_card(), device="cpu")
-    with pytest.raises(RecipeError, match="--track: pointwise gives a semantic answer, in which no objects are told"):
+    with pytest.raises(RecipeError, match="--track: pointwise is a model for semantic segmentation, without instances"):
         predict(clip, job(tmp_path / "a", semantic, tracks=True))
-    with pytest.raises(RecipeError, match="--track: panels follows objects by itself; leave --track out"):
+    with pytest.raises(RecipeError, match="--track: panels tracks instances by itself; leave --track out"):
         predict(clip, job(tmp_path / "b", panels(uses_memory=True), tracks=True))
     assert not list((tmp_path / "a").iterdir())
 
@@ -394,7 +395,7 @@ def test_states_are_read_as_they_were_written(tmp_path: Path):
     _, memory = predictor.annotate_frame(image, memory, Options())
     path = tmp_path / "state"
     assert read_state(path, torch.device("cpu")) is None
-    write_state(path, Progress(identity={"a": 1}, frames=3, time=7), ClipMemory(memory))
+    write_state(path, ClipProgress(identity={"a": 1}, frames=3, time=7), ClipMemory(memory))
     progress, found = read_state(path, torch.device("cpu"))
     assert (progress.frames, progress.time, progress.identity) == (3, 7, {"a": 1})
     assert type(found.model) is type(memory)
@@ -405,7 +406,7 @@ def test_states_are_read_as_they_were_written(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", [["subprocess", "Popen"], ["pixelwise.errors", "DataError"], ["pixelwise.gone", "A"]])
 def test_states_make_nothing_but_tuples_of_this_package(tmp_path: Path, kind: list[str]):
-    head = {"progress": Progress(identity={}).model_dump_json(), "memory": json.dumps({"type": kind, "parts": []})}
+    head = {"progress": ClipProgress(identity={}).model_dump_json(), "memory": json.dumps({"type": kind, "parts": []})}
     save_file({}, tmp_path / "state", metadata=head)
     with pytest.raises(DataError, match="not the state of a video that was begun; remove it, or use --overwrite"):
         read_state(tmp_path / "state", torch.device("cpu"))

@@ -40,7 +40,10 @@ def test_the_common_names_are_in_every_recipe() -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("step=3", r"--set step: unknown \(did you mean steps\?\); valid names are input_size, seed, .*model\.dropout"),
+        (
+            "step=3",
+            r"--set step: unknown \(did you mean steps\?\); valid names are input_size, input_side, .*model\.dropout",
+        ),
         ("steps", "NAME=VALUE"),
         ("steps=many", "expected a whole number"),
         ("steps=1.5", "expected a whole number"),

@@ -156,6 +156,6 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank, 2)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def sizes_median(sizes: Sequence[tuple[int, int]]) -> int:
-    """Median long side, in pixels."""
-    return int(np.median([max(size) for size in sizes]))
+def sizes_median(sizes: Sequence[tuple[int, int]], *, short: bool = False) -> int:
+    """Median long side, or short one, in pixels."""
+    return int(np.median([min(size) if short else max(size) for size in sizes]))

@@ -6,6 +6,7 @@ are read at the target pixel's centre, so a marked pixel lands in the same place
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from pixelwise.contracts import Augmentation
 from pixelwise.data.loading.window import MEAN_RGB, drawn_window
 from pixelwise.errors import DataError
-from pixelwise.ops.resize import long_side_size
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.superpixels import Regions
 from pixelwise.types import Annotation, Instances, Masks, Sample
 
@@ -174,8 +175,7 @@ def draw_geometry(
     *,
     augmentation: Augmentation,
     crop_size: int | tuple[int, int],
-    input_size: int,
-    stretches_input: bool = False,
+    resize: ResizeRule,
 ) -> Geometry:
     """Draw scale, turn, place and mirror of one crop.
 
@@ -184,12 +184,9 @@ def draw_geometry(
         size_hw: of the image.
         augmentation: see there for how the size is drawn.
         crop_size: side of the crop in pixels, or its height and width; 0 for the whole image.
-        input_size: long side at which images are evaluated.
-        stretches_input: whether the network sees images as squares, without regard to their shape.
+        resize: to which size images are brought where they are evaluated.
     """
-    height, width = drawn_size(
-        generator, size_hw, augmentation=augmentation, input_size=input_size, stretches_input=stretches_input
-    )
+    height, width = drawn_size(generator, size_hw, augmentation=augmentation, resize=resize)
     degrees = 0.0
     if augmentation.rotate and generator.random() < 0.5:
         degrees = float(generator.uniform(-augmentation.rotate, augmentation.rotate))
@@ -219,8 +216,7 @@ def drawn_size(
     size_hw: tuple[int, int],
     *,
     augmentation: Augmentation,
-    input_size: int,
-    stretches_input: bool = False,
+    resize: ResizeRule,
 ) -> tuple[int, int]:
     """Height and width to which an image is scaled; see `draw_geometry`."""
     step, least = augmentation.scale_step, augmentation.scale_min
@@ -231,12 +227,12 @@ def drawn_size(
         scale = generator.uniform(least, augmentation.scale_max)
     if augmentation.short_sides:
         side = augmentation.short_sides[int(generator.integers(len(augmentation.short_sides)))]
-        factor = scale * min(side / min(size_hw), input_size / max(size_hw))
+        limit = resize.length if resize.side == "long" else resize.limit or math.inf
+        factor = scale * min(side / min(size_hw), limit / max(size_hw))
     elif augmentation.scale_around == "image":
         factor = scale
     else:
-        side = max(1, round(scale * input_size))
-        return (side, side) if stretches_input else long_side_size(size_hw, side)
+        return resize.size_of(size_hw, scale)
     return max(1, round(size_hw[0] * factor)), max(1, round(size_hw[1] * factor))
 
 
@@ -286,16 +282,14 @@ class TrainingCrop:
     Attributes:
         augmentation: how far each may go.
         crop_size: side of the crop in pixels, or its height and width; 0 for the whole image.
-        input_size: long side at which images are evaluated.
+        resize: see `draw_geometry`; pixels of all rules are weighed by Pillow.
         ignore_id: what the ground truth holds outside the image.
-        stretches_input: see `draw_geometry`.
     """
 
     augmentation: Augmentation
     crop_size: int | tuple[int, int]
-    input_size: int
+    resize: ResizeRule
     ignore_id: int
-    stretches_input: bool = False
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """The augmented sample; everything random comes from `generator`."""
@@ -306,8 +300,7 @@ class TrainingCrop:
             (sample.image.shape[1], sample.image.shape[2]),
             augmentation=self.augmentation,
             crop_size=self.crop_size,
-            input_size=self.input_size,
-            stretches_input=self.stretches_input,
+            resize=self.resize,
         )
         picture = geometry.cut(sample.image)
         if self.augmentation.blur and generator.random() < self.augmentation.blur:

@@ -259,6 +259,13 @@ def _stage_values(stage: Stage) -> dict[str, Any]:
 
 def require_possible(recipe: Recipe) -> None:
     """Raise RecipeError for numbers that do not go together."""
+    if recipe.input_side == "none" and recipe.input_size:
+        raise RecipeError(f"input_side=none with input_size={recipe.input_size}: images stay as they are; expected 0")
+    if recipe.input_limit and (recipe.input_side != "short" or recipe.input_limit < recipe.input_size):
+        raise RecipeError(
+            f"--set input_limit={recipe.input_limit}: of the long side, where input_side is short, and at least "
+            f"input_size={recipe.input_size}; 0 for none"
+        )
     if recipe.patience and not recipe.evaluate_every:
         raise RecipeError("patience counts evaluations; add --set evaluate_every=N")
     for stage in recipe.stages:
