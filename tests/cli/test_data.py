@@ -273,7 +273,7 @@ class TestConvert:
         assert run.out.splitlines() == [
             f"coco:{tmp_path}/b: 1 image of voc:{tmp_path}/a (train 1)",
             "  8 void pixels become background (or the class around them); a set of objects has no void",
-            "  1 regions of countable classes become one annotation each, however many objects they hold",
+            "  1 region of countable classes becomes one annotation each, however many objects they hold",
         ]
 
     def test_other_labels(self, data: Shell, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ class TestFix:
         assert run.out.splitlines()[-4:] == [
             "1 kind of fault, 1 in all",
             f"{fixed}: a repaired copy, 1 image",
-            "  1 boxes cut at the border of the image, or drawn around the segmentation",
+            "  1 box cut at the border of the image, or drawn around the segmentation",
             f"  opens as {spec}",
         ]
         assert data("check", spec).code == 0
