@@ -1,4 +1,4 @@
-"""Every pixel labelled: semantic, instance and panoptic segmentation behind one contract.
+"""Semantic, instance and panoptic segmentation of images and videos.
 
 `import pixelwise` loads nothing heavy; the names below are imported when they are first used.
 """

@@ -1,4 +1,4 @@
-"""What a system, a metric and a recipe promise.
+"""The contracts of systems, metrics and recipes.
 
 Protocols, not base classes: a system is any `nn.Module` with these three methods, a metric any object with these
 three. Recipes are plain values whose every number is visible.
@@ -43,7 +43,7 @@ class Term:
 
     Attributes:
         sum: scalar with a gradient, summed over what was counted.
-        count: scalar, how many were counted (pixels, boxes), or the sum of their weights; 0 gives a term of 0.
+        count: scalar, number of summands (pixels, boxes), or the sum of their weights; 0 gives a term of 0.
         weight: factor of the term in the total.
     """
 
@@ -54,21 +54,21 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a system needs and what it promises, beside its three methods.
+    """Needs and properties of a system, beside its three methods.
 
-    A system's file states the usual ones as `TRAITS`; `traits` of a built system are those of its arguments.
+    A system's file states its defaults as `TRAITS`; `traits` of a built system depend on its arguments.
 
     Attributes:
-        input_size: height and width of the only images that it takes; None takes any.
-        stretches_input: images are brought to a square, without regard to their shape.
+        input_size: the only height and width of its input; None for any.
+        stretches_input: images are resized to a square, whatever their aspect ratio.
         align_corners: its logits are enlarged with the centres of the corners aligned.
         takes_proposals: `forward` has a further argument `proposals`: the regions of each image, or None.
-        uses_memory: it runs on the frames of a clip in order, and what `forward` returns as `memory` goes in with the
-            next frame.
-        gives_identities: the ids of its things are the same for the same object within a clip.
+        uses_memory: it runs on the frames of a clip in order; `forward` takes the `memory` that it returned for the
+            frame before.
+        gives_identities: the ids of its things are track ids within a clip.
         clip_frames: frames of a clip in each training sample: 1, or 2 for a reference and a target.
-        reference_offsets: where the reference may lie, in frames from the target.
-        learns_flow: the ground truth of a target has the flow to the reference, where the data know it.
+        reference_offsets: possible positions of the reference, in frames from the target.
+        learns_flow: it is trained on the flow from target to reference, where the data have it.
     """
 
     input_size: tuple[int, int] | None = None
@@ -87,8 +87,8 @@ class Sizes:
     """Height and width of each image of a batch.
 
     Attributes:
-        valid: at which the network ran on it, without padding.
-        original: at which `decode` annotates it.
+        valid: in the network's input, without padding.
+        original: of the result of `decode`.
     """
 
     valid: tuple[tuple[int, int], ...]
@@ -96,7 +96,7 @@ class Sizes:
 
     @classmethod
     def of(cls, batch: Batch) -> Sizes:
-        """Those of a batch."""
+        """The sizes of a batch."""
         valid, original = (
             tuple((height, width) for height, width in part.tolist())
             for part in (batch.valid_sizes, batch.original_sizes)
@@ -106,32 +106,33 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Which detections count; a system that finds none has no use for them.
+    """Thresholds of detections; semantic systems ignore them.
 
     Attributes:
-        score: lower ones do not, in [0, 1].
-        max_detections: of an image, those of the highest scores.
+        score: lowest score of a detection, in [0, 1].
+        max_detections: per image, those of the highest scores.
     """
 
     score: float = 0.0
     max_detections: int = 100
 
     def places(self, scores: Float[Tensor, " N"]) -> Int64[Tensor, " M"]:
-        """The places of the scores that count, of scores in falling order."""
+        """The indices of the scores that count, given in descending order."""
         return (scores >= self.score).nonzero().flatten()[: self.max_detections]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRows:
-    """Where a layer keeps what it knows of each class, so that a network of other classes can take what both have.
+    """The rows of a layer that belong to each class, so that a network with other classes can take those of common
+    classes.
 
     Attributes:
-        name: of the layer, whose weight and bias are meant, or of a tensor.
+        name: of the layer with weight and bias, or of a tensor.
         class_ids: of the classes, in the order of their rows.
-        first: rows before those of the classes, such as that of no object.
+        first: rows before those of the classes, such as background.
         each: rows of a class.
-        groups: how often all those rows are repeated, such as for each anchor.
-        axes: of the weight that have these rows.
+        groups: number of repetitions of all these rows, such as for each anchor.
+        axes: of the weight along which these rows lie.
     """
 
     name: str
@@ -164,7 +165,7 @@ class System(Protocol):
     Attributes:
         task: `semantic`, `instance`, `panoptic`, …
         traits: what it needs and promises.
-        thresholds: of what `forward` finds where it chooses detections, and `decode` without others; may be set.
+        thresholds: of detections, in `forward` and by default in `decode`; may be set.
     """
 
     task: str
@@ -173,7 +174,7 @@ class System(Protocol):
 
     @property
     def backbone(self) -> nn.Module | None:
-        """The part that pretrained weights fill and that has the first learning rate; None where there is none."""
+        """The part that pretrained weights initialise and that has the backbone's learning rate; None without one."""
         ...
 
     def forward(
@@ -183,18 +184,20 @@ class System(Protocol):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,
     ) -> Any:
-        """A NamedTuple of the model's file whose type never changes with `.training`.
+        """A NamedTuple of the model's file, what `decode` takes; in training with ground truth what `loss` takes.
+
+        The two are one type where the losses compare what is predicted, as in semantic segmentation.
 
         Args:
             images: RGB in [0, 1]; normalisation is part of the model.
             sizes: valid height and width of each image, where padding matters.
-            truth: only where the network itself samples or is teacher-forced.
-            memory: what a video system returned for the frames before.
+            truth: for training, where `forward` samples boxes or is teacher-forced.
+            memory: that a video system returned for the frame before.
         """
         ...
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> Sequence[Tensor]:
-        """All maps that are computed before anything is sorted or chosen, by which two networks can be compared."""
+        """All maps before detections are sorted and selected, for comparing two networks."""
         ...
 
     def class_rows(self) -> Sequence[ClassRows]:
@@ -206,7 +209,7 @@ class System(Protocol):
         ...
 
     def decode(self, output: Any, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """What the scores say, one annotation for each image, at its original size.
+        """Convert the output to one annotation for each image, at its original size.
 
         Args:
             output: of `forward`.
@@ -217,19 +220,19 @@ class System(Protocol):
 
 
 def as_system(network: nn.Module) -> System:
-    """The network as the system that it is: a module of `models.NAME.build`, whose type torch does not tell."""
+    """Cast a module of `models.NAME.build` to System, which type checkers cannot infer."""
     return cast("System", network)
 
 
 class SystemFile(Protocol):
-    """What a file `models/NAME.py` states.
+    """The contents of a file `models/NAME.py`.
 
     Attributes:
         TASK: of the system.
-        TRAITS: as `build` gives them without arguments.
+        TRAITS: of `build` without arguments.
         VARIANTS: arguments of `build` by the name of the variant.
         RECIPE: how the system is trained.
-        RECIPES: of the variants that are trained in another way.
+        RECIPES: of variants with a recipe of their own.
         PUBLISHED: by name, such as `paper`, the recipes of the paper or of its public code, for machines that have the
             room: of the system and the variants that have one, by their names.
     """
@@ -243,12 +246,12 @@ class SystemFile(Protocol):
 
     @property
     def build(self) -> Callable[..., nn.Module]:
-        """Makes the system with random weights, of `num_classes` and further keyword arguments, JSON values."""
+        """Make the system with random weights; takes `num_classes` and further keyword arguments, JSON values."""
         ...
 
 
 def flat_arguments(build: Callable[..., Built]) -> Callable[..., Built]:
-    """Let a `build` that takes some arguments as one frozen dataclass take its fields as arguments of their own, too.
+    """Let a `build` with a frozen dataclass as argument take the dataclass's fields as arguments, too.
 
     So `--set` and model.json have flat names, and a system that extends another passes its arguments on as one value.
 
@@ -281,7 +284,7 @@ def flat_arguments(build: Callable[..., Built]) -> Callable[..., Built]:
 
 
 class Metric(Protocol):
-    """A measure that is fed image by image and whose state does not grow with the size of the images."""
+    """A metric that is updated image by image and whose state does not grow with the image size."""
 
     def update(
         self,
@@ -296,7 +299,7 @@ class Metric(Protocol):
         ...
 
     def merge(self, other: Any) -> None:
-        """Add what another metric of the same kind counted, exactly."""
+        """Add the counts of another metric of the same kind, exactly."""
         ...
 
     def compute(self) -> dict[str, Any]:
@@ -306,7 +309,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How the weights move.
+    """The optimizer.
 
     The multipliers are factors on `lr`, as in the prototxt files of FCN, DeepLab and PSPNet. Biases are those of
     convolutions and linear layers; the shift of a normalisation layer is none.
@@ -315,8 +318,8 @@ class Optimizer:
         name: `sgd` or `adamw`.
         lr: learning rate of the backbone at step 0.
         bias_lr_multiplier: for the biases of the backbone.
-        head_lr_multiplier: for everything that is not the backbone.
-        head_bias_lr_multiplier: for the biases of what is not the backbone; None takes `head_lr_multiplier`.
+        head_lr_multiplier: for everything but the backbone.
+        head_bias_lr_multiplier: for the biases of everything but the backbone; None takes `head_lr_multiplier`.
         weight_decay: of convolution and linear weights.
         norm_weight_decay: of biases and normalisation layers.
         momentum: SGD's momentum, or AdamW's first beta.
@@ -336,7 +339,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for each training image.
+    """Random augmentation of each training image.
 
     Attributes:
         scale_min: smallest factor on the size.
@@ -349,14 +352,14 @@ class Augmentation:
         expand: probability that the image is put into a canvas of up to four times its sides, as SSD does; see
             `data.loading.window`.
         sample_crop: probability of SSD's crop around the centre of an object; see there.
-        rotate: every second image is turned by up to so many degrees to either side.
+        rotate: largest rotation in degrees, of every second image.
         blur: probability of a 5×5 Gaussian.
         flip: probability of a mirror image.
         copy_paste: probability that parts of another training image are pasted in; see `data.loading.copy_paste`.
         brightness: largest relative change.
         contrast: largest relative change.
         saturation: largest relative change.
-        hue: largest turn, in fractions of the colour circle.
+        hue: largest shift, as a fraction of the colour circle.
         colour_probability: of each of these four.
     """
 
@@ -383,7 +386,7 @@ class Stage:
     """One gradient fit, or one run of a solver.
 
     Attributes:
-        name: how the stage is called in the log.
+        name: of the stage in the log.
         solver: empty for a gradient fit; else the name of a generator of the system's file that finds weights by other
             means, such as the SVMs of SDS: it is called with the network, the images as they are, and `resize`,
             yields SolverProgress, and leaves its solutions in the network's parameters or buffers. An interrupted one
@@ -409,11 +412,11 @@ class Stage:
         warmup_factor: see `warmup`.
         class_weights: of the pixel loss: `none`, `balanced` (`losses.cross_entropy.median_frequency_weights` of the
             training images), or one number for each class.
-        ohem: fraction of an image's evaluated pixels whose loss counts, the hardest.
-        freeze_batch_norm: keep batch-norm statistics and weights as they are.
+        ohem: fraction of an image's pixels whose loss counts, the hardest ones.
+        freeze_batch_norm: keep batch-norm statistics and weights fixed.
         sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
         batch_norm_momentum: share of a batch in the running statistics; None leaves what the network was built with.
-        frozen_stages: so many first stages of the backbone keep their weights and statistics; 0 trains all.
+        frozen_stages: number of first stages of the backbone with fixed weights and statistics; 0 trains all.
         ema_decay: decay of the running average of weights that is evaluated and shipped; 0 for none.
         arguments: of the system's `build` that are others in this stage than in the run, JSON values. The network
             begins with all weights of the stage before that fit it by name and shape.
@@ -446,12 +449,12 @@ class Stage:
 
 
 class SolverProgress(NamedTuple):
-    """How far a solver is.
+    """Progress of a solver.
 
     Attributes:
         name: of the solver.
-        done: pieces of its work.
-        total: pieces in all.
+        done: finished steps.
+        total: all steps.
     """
 
     name: str
@@ -464,16 +467,16 @@ class Recipe:
     """How a system is trained.
 
     Attributes:
-        stages: what runs, in order; the best weights are chosen within each, and those of the last stage are the run's.
+        stages: in order; the best weights are selected within each, and those of the last stage are the run's.
         input_size: long side in pixels at which images are evaluated and around which they are scaled; 0 takes the
             median long side of the validation images.
         input_side: which side that is: `long`, `short`, `square` for both, or `none` for images as they are.
         input_limit: most pixels of the long side where `input_side` is `short`; 0 for no limit.
-        seed: of the order, the augmentation, the new weights and the dropout.
+        seed: of order, augmentation, new weights and dropout.
         precision: `float32`, `bfloat16` (in forward), or `auto`: bfloat16 where the processor computes in it.
         evaluate_every: steps between two evaluations; 0 for one at the end.
         checkpoint_every: steps between two training states, beside those at evaluations.
-        patience: a stage ends early after so many evaluations without a better score; 0 for never.
+        patience: number of evaluations without a better score after which a stage ends early; 0 for never.
         paper: the paper's value of each number that differs here, by its dotted name.
     """
 

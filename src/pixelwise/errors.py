@@ -1,10 +1,11 @@
-"""What goes wrong on the user's side, as exceptions whose text is one line with the repair in it.
+"""Errors on the user's side, as exceptions whose text is one line that tells how to repair it; and words for messages.
 
 The command line prints the text and no traceback. Anything else that escapes is a bug of ours.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ class PixelwiseError(Exception):
 
 
 class DataError(PixelwiseError):
-    """An image, a mask, an annotation or a data set is not what it should be. Names the file and the id."""
+    """An image, a mask, an annotation or a data set is invalid. Names the file and the id."""
 
 
 class RecipeError(PixelwiseError):
@@ -37,3 +38,9 @@ def first_fault(error: ValidationError) -> str:
 def count(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: `1 image`, `1,204 images`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def in_words(text: str, number: int) -> str:
+    """A line about a number of things: `{}` stands for the number, `[one|many]` for the word that fits it."""
+    chosen = re.sub(r"\[([^|\]]*)\|([^\]]*)\]", lambda found: found[1 if number == 1 else 2], text)
+    return chosen.format(f"{number:,}")

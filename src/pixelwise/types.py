@@ -1,8 +1,8 @@
-"""The types that travel between the parts.
+"""The types of images, annotations and batches.
 
-Ground truth and prediction are the same type. Axis letters: B images, F frames, K classes, N instances, S segments,
-C channels, H W pixels, M chosen of N, P pixels of crops. Shapes and dtypes are checked where data enters from outside
-(readers, `from_crops`, `from_dense`, `from_coco`), not at every move; tests check every annotation below.
+Ground truth and prediction are the same type. Axis letters: B images, F frames, K classes, N instances, S segments, C
+channels, H W pixels, M chosen of N, P pixels of crops. Shapes and dtypes are checked where data enter (readers,
+`from_crops`, `from_dense`, `from_coco`), not at every step; tests check every annotation below.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Movable:
 
     def to(self: Moved, device: torch.device | str) -> Moved:
         """The same value with every tensor on `device`."""
-        # a copy to the CPU that does not wait may be read before it has arrived
+        # an asynchronous copy to the CPU may be read before it is complete
         waits = torch.device(device).type == "cpu"
         return self._moved(lambda tensor: tensor.to(device, non_blocking=not waits))
 
@@ -54,7 +54,7 @@ class _Movable:
 
 
 def _places(which: Shaped[Tensor, " M"] | Sequence[int], length: int, device: torch.device) -> Int64[Tensor, " M2"]:
-    """The indices that indices, or a bool for each of `length` things, choose."""
+    """Indices from indices or from one bool for each of `length` things."""
     index = torch.as_tensor(which, device=device)
     if index.dtype != torch.bool:
         return index.long()
@@ -83,7 +83,7 @@ class Masks(_Movable):
     def from_crops(
         cls, crops: Sequence[Shaped[Tensor, "_h _w"]], boxes: Sequence[Sequence[int]], size: tuple[int, int]
     ) -> Masks:
-        """Pack crops, what is not zero counting as one, that already lie in their boxes, tight or not.
+        """Pack crops that lie in their boxes, tight or not; values other than zero count as one.
 
         Raises DataError when a crop does not have its box's size, or a box leaves the image.
         """
@@ -104,7 +104,7 @@ class Masks(_Movable):
 
     @classmethod
     def from_arrays(cls, masks: Iterable[np.ndarray], size: tuple[int, int]) -> Masks:
-        """Pack masks [H, W] that come one by one, each cropped to the tight box of what is not zero."""
+        """Pack masks [H, W] one by one, each cropped to its tight box."""
         crops: list[Tensor] = []
         boxes: list[tuple[int, int, int, int]] = []
         for index, mask in enumerate(masks):
@@ -168,6 +168,13 @@ class Masks(_Movable):
         mask[y1:y2, x1:x2] = self.crop(index).bool()
         return mask
 
+    def union(self) -> Bool[Tensor, "H W"]:
+        """The pixels of any mask."""
+        covered = torch.zeros(self.size, dtype=torch.bool, device=self.crops.device)
+        for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
+            covered[y1:y2, x1:x2] |= self.crop(index).bool()
+        return covered
+
     def dense(self) -> Bool[Tensor, "N H W"]:
         """All masks at the image's size: N·H·W bytes, for small images and tests."""
         if not len(self):
@@ -203,7 +210,7 @@ class Masks(_Movable):
         )
 
     def without(self, hidden: Bool[Tensor, "H W"]) -> Masks:
-        """What is left of each mask outside of `hidden`, in tight boxes; holds one mask at a time."""
+        """Each mask without the pixels of `hidden`, in tight boxes; holds one mask at a time."""
         crops: list[Tensor] = []
         boxes: list[tuple[int, int, int, int]] = []
         for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
@@ -232,14 +239,14 @@ class Masks(_Movable):
         return before[self.offsets + self._box_areas()] - before[self.offsets]
 
     def sample(self, boxes: Float[Tensor, "N 4"], size: tuple[int, int]) -> Float[Tensor, "N h w"]:
-        """Cut a box out of each mask and resample it: the mask targets of RoI heads, without dense masks.
+        """Crop each mask to a box and resample it: the mask targets of RoI heads, without dense masks.
 
         Args:
             boxes: one box for each mask, x1 y1 x2 y2 in pixels of the image, need not lie inside it.
             size: height and width of the result.
 
         Returns:
-            values in [0, 1]: each cell's centre read bilinearly between pixel centres, zero outside the mask's box.
+            values in [0, 1]: sampled bilinearly at each cell's centre, zero outside the mask's box.
         """
         height, width = size
         steps_y = (torch.arange(height, device=boxes.device) + 0.5) / height
@@ -270,18 +277,18 @@ class Masks(_Movable):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Instances(_Movable):
-    """The countable objects of one image.
+    """The instances of one image.
 
     Attributes:
         boxes: x1 y1 x2 y2 in pixels, x2 y2 exclusive.
         labels: class id of each.
         masks: their masks, if there are any.
         scores: in [0, 1], of predictions.
-        track_ids: the same number for the same object within a clip.
-        crowd: whether the region stands for many objects that nobody told apart.
-        areas: in square pixels, as a file states them; COCO calls objects small, medium or large by these.
-        boxed: whether nothing but the box of the one object is known. Its mask is that box, marked as a crowd; where
-            boxes are evaluated it counts as an object.
+        track_ids: equal for the same instance within a clip.
+        crowd: whether the region is a crowd of instances without own masks.
+        areas: in square pixels, as a file states them; COCO's small, medium and large go by these.
+        boxed: whether the instance has a box alone. Its mask is that box, marked as a crowd; in box AP it counts as an
+            instance.
     """
 
     boxes: Float[Tensor, "N 4"]
@@ -297,30 +304,34 @@ class Instances(_Movable):
         return self.labels.shape[0]
 
     def __getitem__(self, which: Shaped[Tensor, " M"] | Sequence[int]) -> Instances:
-        """The objects of the given indices, or of the true places of a bool tensor, in that order."""
+        """The instances of the given indices, or of the true places of a bool tensor, in that order."""
         index = _places(which, len(self), self.labels.device)
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return Instances(**{name: part[index] for name, part in parts.items() if part is not None})
 
+    @property
+    def crowds(self) -> Bool[Tensor, " N"]:
+        """Which are crowds; none where nothing says it."""
+        return torch.zeros_like(self.labels, dtype=torch.bool) if self.crowd is None else self.crowd
+
     def by_score(self) -> Instances:
-        """The objects, the highest-scoring first; equal scores keep their order, and so do objects without scores."""
+        """The instances by descending score; equal scores keep their order, and so do instances without scores."""
         if self.scores is None or bool((self.scores.diff() <= 0).all()):  # sorting would copy every mask
             return self
         return self[self.scores.argsort(descending=True, stable=True)]
 
     @staticmethod
     def concatenate(parts: Sequence[Instances]) -> Instances:
-        """Objects of the same image joined in order.
+        """Join instances of the same image in order.
 
-        A part that some have no scores, track ids or areas of is skipped; what does not say `crowd` or `boxed` has none
-        of them.
+        Scores, track ids and areas are dropped where some parts lack them; missing `crowd` and `boxed` are False.
         Raises DataError for none, or when some have masks and others have not.
         """
         if not parts:
             raise DataError("no instances to join")
         masks = [part.masks for part in parts if part.masks is not None]
         if masks and len(masks) < len(parts):
-            raise DataError(f"{len(parts) - len(masks)} of {len(parts)} groups of objects to join have no masks")
+            raise DataError(f"{len(parts) - len(masks)} of {len(parts)} groups of instances to join have no masks")
 
         def joined(name: str) -> Tensor | None:
             values = [getattr(part, name) for part in parts]
@@ -350,10 +361,10 @@ class Panoptic(_Movable):
     """Every pixel in exactly one segment.
 
     Attributes:
-        ids: the segment of each pixel, 0 = void. Within a clip the same id is the same object.
+        ids: the segment of each pixel, 0 = void. Within a clip the same id is the same thing.
         segment_ids: the ids that have an entry in the fields below, each once and none 0; some may have no pixel.
         labels: class id of each segment.
-        crowd: whether the segment is a region of many objects.
+        crowd: whether the segment is a crowd.
         scores: in [0, 1], of predictions.
     """
 
@@ -385,19 +396,18 @@ class Panoptic(_Movable):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Annotation(_Movable):
-    """What a person or a model says of one image; every part is optional.
+    """Ground truth or prediction of one image; every part is optional.
 
     Attributes:
-        semantic: class id of each pixel (u8; i32 where K > 255), `ignore_id` where nobody evaluates.
+        semantic: class id of each pixel (u8; i32 where K > 255), `ignore_id` where ignored.
         confidence: probability of that class, in [0, 1].
-        instances: the objects.
+        instances: of the image.
         panoptic: the segments.
         saliency: in [0, 1].
         classes: whether each class occurs in the image.
         class_scores: score of each class for the image.
         captions: (text, log-probability) pairs, best first.
-        flow: where each pixel is in the frame's reference, x and y minus its own in pixels; NaN where it is not seen
-            there.
+        flow: displacement of each pixel to the frame's reference, x and y in pixels; NaN where it is not visible there.
     """
 
     semantic: UInt8[Tensor, "H W"] | Int32[Tensor, "H W"] | None = None
@@ -413,16 +423,16 @@ class Annotation(_Movable):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sample(_Movable):
-    """One image of a data set with its truth.
+    """One image of a data set with its ground truth.
 
     Attributes:
         image: RGB, 0-255.
-        truth: what is known of it, at the size of `image`.
-        id: names the image within its data set, and in every error.
+        truth: its ground truth, at the size of `image`.
+        id: name of the image within its data set, used in errors.
         original_size: height and width on disk, after EXIF rotation.
         clip: the video it belongs to.
-        frame: its place in the clip.
-        proposals: regions of `image` that another program found, where the data bring them.
+        frame: its index in the clip.
+        proposals: regions of `image` that another program proposed, where the data have them.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -436,16 +446,16 @@ class Sample(_Movable):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Batch(_Movable):
-    """Samples as the network takes them.
+    """Samples as input of the network.
 
     Attributes:
         images: RGB in [0, 1], padded on the right and at the bottom to one size; frames of a clip follow each other.
         valid_sizes: height and width of each image without its padding.
-        original_sizes: height and width that `decode` answers at.
+        original_sizes: height and width of the result of `decode`.
         truth: one for each image.
         ids: one for each image.
-        clip_index: which clip of the batch each image belongs to.
-        frame_index: its place in that clip.
+        clip_index: the clip of the batch of each image.
+        frame_index: its index in that clip.
         proposals: those of each sample, on the CPU.
     """
 

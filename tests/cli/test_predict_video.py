@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from PIL import Image
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.models import yolact
 from pixelwise.ops.resize_rule import ResizeRule
+from tests import forked
 from tests.cli.conftest import LABELS, Predict
 from tests.small_videos import cut, read_video, squares, write_video
 
@@ -131,9 +130,9 @@ def test_damaged_videos_are_told(place: Path, model: Path, predict: Predict, cap
         (("clip.mp4", "--out", "clip.mp4"), "--out clip.mp4: is the clip itself"),
         (("clip.mp4", "a.png", "--out", "out.mp4"), "--out out.mp4: holds one clip, and there are 2 inputs"),
         (("a.png", "--out", "out.mp4"), "--out out.mp4: a.png is an image and not a clip"),
-        (("empty", "--out", "out.mp4"), "empty: no images there to take for the frames of a clip"),
-        (("clip.mp4", "--track"), "gives a semantic answer, in which no objects are told apart"),
-        (("a.png", "--track"), "--track: follows objects from frame to frame, and there is no video"),
+        (("empty", "--out", "out.mp4"), "empty: no images there for the frames of a clip"),
+        (("clip.mp4", "--track"), "is a model for semantic segmentation, without instances"),
+        (("a.png", "--track"), "--track: tracks instances in videos, and there is no video"),
     ],
 )
 def test_what_cannot_be_attempted(
@@ -166,7 +165,7 @@ def test_a_file_in_the_place_of_a_folder(
     assert predict("clip.mp4", "--model", model, "--out", "notes/below/out.mp4") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "pixelwise: notes: is a file, expected and a folder for results; choose another --out\n"
+    assert captured.err == "pixelwise: notes: is a file, expected a folder for results; choose another --out\n"
     assert predict("clip.mp4", "--model", model, "--out", f"{'long' * 64}.mp4") == 2
     assert "File name too long" in capsys.readouterr().err
     assert (place / "notes").read_text() == "mine"
@@ -200,17 +199,14 @@ def test_an_interrupted_clip_is_gone_on_with(
 ):
     write_video(place / "clip.mp4", squares(80))
     arguments = ("clip.mp4", "--model", model)
-    command = [sys.executable, "-m", "pixelwise", "predict", *map(str, arguments), "--out", "out.mp4", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for _ in range(5):
-        assert process.stdout.readline()
+    process = forked.start("predict", *arguments, "--out", "out.mp4", "--json")
+    process.wait_until(lambda: process.out.exists() and process.out.read_text().count("\n") >= 5)
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.01)
-    _, told = process.communicate()
-    assert process.returncode == code
-    assert "Traceback" not in told
+    ended = process.ended()
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
     before = len(records(place / "out.jsonl"))
     assert 5 <= before < 80
     assert len(read_video(place / "out.mp4")[0]) == before

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.contracts import Recipe, Sizes, System, SystemFile, Term, as_system
+from pixelwise.errors import DataError
 from pixelwise.inference.model_folder import ModelCard, read_model, write_model
 from pixelwise.inference.predictor import Predictor
 from pixelwise.inference.systems import system_module, system_names
@@ -25,6 +26,8 @@ from tests.outputs import require_equal
 NAMES = system_names()
 VIDEO_NAMES = [name for name in NAMES if system_module(name).TRAITS.uses_memory]
 TASKS = {"semantic", "instance", "panoptic", "weak", "attention"}
+ONE_OUTPUT = {"mask_rcnn", "upsnet", "vpsnet"}
+"""Systems whose output still has fields of one mode alone."""
 ORIGINAL_SIZES = [(50, 71), (130, 33)]
 
 
@@ -47,7 +50,7 @@ def small_arguments(module: SystemFile) -> dict[str, Any]:
 
 @pytest.fixture
 def system(module: SystemFile) -> nn.Module:
-    """With random weights, and batch-norm statistics of the noise that it is tested with, so that answers vary.
+    """With random weights, and batch-norm statistics of the noise that it is tested with, so that predictions vary.
 
     Layers that begin at zero get small weights, as they hide errors.
     """
@@ -58,7 +61,7 @@ def system(module: SystemFile) -> nn.Module:
             nn.init.normal_(parameter, std=0.05)
     for part in system.modules():
         if isinstance(part, nn.BatchNorm2d):
-            part.momentum = None  # averages over all it sees
+            part.momentum = None  # averages over all it gets
     with torch.no_grad():
         system.train()(a_batch(system).images)
     return system.eval()
@@ -200,14 +203,43 @@ def test_every_tensor_of_the_classes_is_told_with_its_rows(module: SystemFile) -
     assert told == {key for key, shape in found.items() if any(other[key] != shape for other in changed)}
 
 
-def test_the_output_is_a_named_tuple_of_one_type(module: SystemFile, system: nn.Module) -> None:
+def test_the_output_is_a_named_tuple_for_the_losses_or_for_decode(module: SystemFile, system: nn.Module) -> None:
+    """Of one type where both need the same; else no field stands for a part that the mode does not have."""
     outputs = [forward(system.train(training), a_batch(system)) for training in (True, False)]
-    assert type(outputs[0]) is type(outputs[1])
+    with torch.no_grad():
+        assert type(system.train()(a_batch(system).images)) is type(outputs[1]), "without ground truth it predicts"
     for output in outputs:
         assert type(output).__module__ == module.__name__
         assert isinstance(output, tuple)
         assert output._fields
         assert all(part is None or isinstance(part, Tensor | tuple) for part in output)
+
+
+def test_no_field_of_an_output_belongs_to_one_mode(module: SystemFile, system: nn.Module) -> None:
+    """Where training and prediction share a type, what one has the other has; the auxiliary logits alone are left."""
+    if name_of(module) in ONE_OUTPUT:
+        pytest.skip("its output stands for both modes")
+    learnt, predicted = (forward(system.train(training), a_batch(system)) for training in (True, False))
+    if type(learnt) is type(predicted):
+        empty = [
+            {name for name, part in one._asdict().items() if part is None and name != "aux_logits"}
+            for one in (learnt, predicted)
+        ]
+        assert empty[0] == empty[1]
+
+
+def test_no_system_takes_the_attributes_of_another(module: SystemFile) -> None:
+    source = inspect.getsource(inspect.getmodule(module.build) or module.build)
+    assert "vars(self)" not in source
+    assert "_fields[" not in source, "outputs are made by name"
+
+
+def test_the_loss_of_a_prediction_is_refused(system: nn.Module) -> None:
+    batch = a_batch(system)
+    learnt, predicted = (forward(system.train(training), batch) for training in (True, False))
+    if type(learnt) is not type(predicted):
+        with pytest.raises(DataError, match="forward was called without ground truth"):
+            system.loss(predicted, batch)
 
 
 def test_the_losses_are_finite_and_reach_every_parameter(system: nn.Module) -> None:
@@ -240,7 +272,7 @@ def test_the_losses_are_finite_in_half_precision(system: nn.Module) -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_without_anything_to_learn_from_the_losses_are_zero(system: nn.Module) -> None:
+def test_without_ground_truth_in_an_image_the_losses_are_zero(system: nn.Module) -> None:
     size = size_of(system)
     batch = a_batch(system, truth=[empty_annotation(size)] * 2)
     terms = system.train().loss(forward(system, batch), batch)
@@ -254,7 +286,7 @@ def test_without_anything_to_learn_from_the_losses_are_zero(system: nn.Module) -
 
 
 @torch.no_grad()
-def test_an_image_alone_is_answered_as_in_a_batch_of_equal_sizes(system: nn.Module) -> None:
+def test_an_image_alone_gets_the_output_it_has_in_a_batch_of_equal_sizes(system: nn.Module) -> None:
     # in double precision, as batch norms of so little noise enlarge rounding a hundredfold
     images, sizes = a_batch(system).images.double(), a_batch(system).valid_sizes
     together = system.double()(images, sizes=sizes)
@@ -264,7 +296,7 @@ def test_an_image_alone_is_answered_as_in_a_batch_of_equal_sizes(system: nn.Modu
 
 
 @torch.no_grad()
-def test_answers_have_the_original_size(system: nn.Module) -> None:
+def test_predictions_have_the_original_size(system: nn.Module) -> None:
     batch = a_batch(system)
     annotations = system.decode(forward(system, batch), Sizes.of(batch))
     assert len(annotations) == len(batch)
@@ -317,7 +349,7 @@ def test_loss_and_decode_call_no_part_of_the_network(system: nn.Module, monkeypa
 
 
 @torch.no_grad()
-def test_a_stored_model_answers_as_the_one_that_was_stored(
+def test_a_stored_model_predicts_as_the_one_that_was_stored(
     module: SystemFile, system: nn.Module, tmp_path: Path
 ) -> None:
     card = ModelCard(
@@ -362,7 +394,7 @@ def test_what_is_known_of_a_clip_lies_in_the_memory_alone(system: nn.Module) -> 
     assert max(sizes) < 100 * frames[0, 0].numel()
 
 
-def test_images_of_mixed_sizes_are_answered_one_by_one(module: SystemFile, system: nn.Module) -> None:
+def test_images_of_mixed_sizes_are_predicted_one_by_one(module: SystemFile, system: nn.Module) -> None:
     card = ModelCard(task=module.TASK, system=name_of(module), labels=LABELS, resize=ResizeRule(length=64))
     predictor = Predictor(system, card, device="cpu")
     generator = torch.Generator().manual_seed(0)

@@ -118,11 +118,11 @@ def test_what_is_kept_of_a_clip_does_not_grow_with_its_length(uses_memory: bool)
 
 
 def test_tracking_is_refused_where_it_makes_no_sense() -> None:
-    with pytest.raises(RecipeError, match="--track: panels follows objects by itself"):
+    with pytest.raises(RecipeError, match="--track: panels tracks instances by itself"):
         model_predictions(predictor(uses_memory=True), tracks=True)
     card = ModelCard(task="semantic", system="pointwise", labels=LABELS)
     semantic = Predictor(Pointwise(num_classes=3), card, device="cpu")
-    with pytest.raises(RecipeError, match="--track: pointwise gives a semantic answer, in which no objects are told"):
+    with pytest.raises(RecipeError, match="--track: pointwise is a model for semantic segmentation, without instances"):
         model_predictions(semantic, tracks=True)
-    with pytest.raises(RecipeError, match="--tile cannot be had of a panoptic model"):
+    with pytest.raises(RecipeError, match="--tile is not possible with a panoptic model"):
         model_predictions(predictor(uses_memory=False), Options(tile=True))

@@ -70,7 +70,7 @@ def test_what_is_found_is_theirs(name: str) -> None:
         max_detections=DETECTIONS,
     )
     resized = F.interpolate(images[0][None], scale_factor=0.5, mode="bilinear", recompute_scale_factor=True)
-    padded = torch.full((2, 3, 200, 256), 0.7)  # what lies beyond the valid size is not looked at
+    padded = torch.full((2, 3, 200, 256), 0.7)  # what lies beyond the valid size is ignored
     padded[0], padded[1, :, :, :230] = resized[0], images[1]
     batch = batch_of(padded, [(200, 256), (200, 230)], [(400, 512), (200, 230)])
     expected = theirs(images)
@@ -151,8 +151,29 @@ def test_the_names_of_2019_are_known_too() -> None:
     renamed = convert("maskrcnn_resnet50_fpn", old)
     expected = {key for key in convert("maskrcnn_resnet50_fpn", new).weights if not key.endswith("num_batches_tracked")}
     assert set(renamed.weights) == expected
-    assert renamed.arguments["batch_norm_eps"] == 0.0
-    assert "batch_norm_eps" not in convert("maskrcnn_resnet50_fpn", new).arguments
+
+
+@torch.no_grad()
+def test_frozen_batch_norms_add_nothing_whatever_the_style_of_keys() -> None:
+    """The weights of 2019 as torchvision stores them again, under its newer keys: the eps is that of the weights."""
+    with torch.device("meta"):
+        frozen = detection.MaskRCNN(
+            detection.backbone_utils.resnet_fpn_backbone(backbone_name="resnet50", weights=None), num_classes=4
+        )
+        counted = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4)
+    new = {key: torch.empty(tensor.shape) for key, tensor in frozen.state_dict().items()}
+    assert "rpn.head.conv.0.0.weight" in new
+    old = {key.replace("rpn.head.conv.0.0.", "rpn.head.conv."): tensor for key, tensor in new.items()}
+    for weights in (new, old):
+        model = convert("maskrcnn_resnet50_fpn", weights)
+        assert model.arguments["batch_norm_eps"] == 0.0
+        assert "batch norms are frozen" in model.notes[0]
+    new = {key: torch.empty(tensor.shape) for key, tensor in counted.state_dict().items()}
+    old = {key.replace("rpn.head.conv.0.0.", "rpn.head.conv."): tensor for key, tensor in new.items()}
+    for weights in (new, old):
+        model = convert("maskrcnn_resnet50_fpn", weights)
+        assert "batch_norm_eps" not in model.arguments
+        assert not model.notes
 
 
 def test_other_files_are_named() -> None:

@@ -140,10 +140,10 @@ def test_guesses_are_theirs() -> None:
     images = torch.rand(1, 3, 107, 150)
     output, theirs = network(images), their_forward(weights, images)
     pairs = {
-        "bbox_layer": output.deltas,
-        "conf_layer": output.logits,
-        "mask_layer": output.coefficients,
-        "proto": output.prototypes,
+        "bbox_layer": output.predictions.deltas,
+        "conf_layer": output.predictions.logits,
+        "mask_layer": output.predictions.coefficients,
+        "proto": output.predictions.prototypes,
     }
     for key, found in pairs.items():
         wanted = theirs[key]

@@ -61,7 +61,7 @@ def test_nothing_found_says_what_there_is(shipped: Path, tmp_path: Path):
 
 
 def test_a_model_of_another_task_is_refused(model_folder: Path):
-    with pytest.raises(CheckpointError, match="semantic segmentation, instance was asked for"):
+    with pytest.raises(CheckpointError, match="semantic segmentation, expected instance"):
         load(model_folder, task="instance")
 
 

@@ -36,7 +36,7 @@ def scene(labels: LabelSet = LABELS) -> Scene:
 
 def test_a_part_that_the_task_does_not_give_says_which_it_gives():
     for part in ("instances", "panoptic", "saliency", "captions"):
-        with pytest.raises(MissingPartError, match=f"fruit gives no {part}; it gives semantic, confidence"):
+        with pytest.raises(MissingPartError, match=f"fruit has no {part}; it has semantic, confidence"):
             getattr(scene(), part)
         assert not hasattr(scene(), part)
     assert issubclass(MissingPartError, PixelwiseError)

@@ -25,7 +25,7 @@ def small_yolact(**arguments: Any) -> yolact.YOLACT:
             module.momentum = None
     with torch.no_grad():
         output = system.train()(torch.rand(2, 3, *SIZE))
-        system.head.classes.weight *= 1.5 / output.logits.std()
+        system.head.classes.weight *= 1.5 / output.predictions.logits.std()
         system.head.coefficients.weight *= 4
     return system.eval()
 
@@ -104,6 +104,24 @@ def matched_by_loops(anchors: list[list[float]], truth: Instances, size: tuple[i
     return result
 
 
+def suppressed_by_loops(
+    boxes: list[list[float]], scores: list[list[float]], *, per_class: int, fast: bool
+) -> list[tuple[float, int, int]]:
+    """Score, box and class of those that stay, best first."""
+    kept = []
+    for number in range(len(scores[0])):
+        order = sorted(range(len(boxes)), key=lambda index: -scores[index][number])[:per_class]
+        if not fast:
+            order = [index for index in order if scores[index][number] > 0.3]
+        stays: list[int] = []
+        for rank, index in enumerate(order):
+            rivals = order[:rank] if fast else stays
+            if all(iou(boxes[index], boxes[rival]) <= 0.5 for rival in rivals):
+                stays.append(index)
+        kept += [(scores[index][number], index, number) for index in stays]
+    return sorted(kept, reverse=True)
+
+
 def smooth_l1(value: float) -> float:
     return 0.5 * value * value if abs(value) < 1 else abs(value) - 0.5
 
@@ -116,35 +134,38 @@ def losses_by_loops(output: Any, truths: list[Instances], *, mask_iou: nn.Module
     """Before the weights, divided by the anchors that stand for objects (the semantic one by the images)."""
     totals = {"class": 0.0, "box": 0.0, "mask": 0.0, "semantic": 0.0, "mask_iou": 0.0}
     count = 0
+    predictions = output.predictions
     for index, truth in enumerate(truths):
-        matches = matched_by_loops(output.anchors[index].tolist(), truth, SIZE)
-        assert output.comparison.objects[index].tolist() == matches
-        log_odds = output.logits[index].log_softmax(dim=1)
+        matches = matched_by_loops(predictions.anchors[index].tolist(), truth, SIZE)
+        assert output.objects[index].tolist() == matches
+        log_odds = predictions.logits[index].log_softmax(dim=1)
         positives = [place for place, match in enumerate(matches) if match >= 0]
         background = [place for place, match in enumerate(matches) if match == -1]
         hardest = sorted(background, key=lambda place: float(log_odds[place, 0]))[: 3 * len(positives)]
         count += len(positives)
         totals["class"] -= sum(float(log_odds[place, 0]) for place in hardest)
-        rows, columns = output.prototypes.shape[2:]
+        rows, columns = predictions.prototypes.shape[2:]
         dense = truth.masks.dense()
-        drawn = output.comparison.masked[index].tolist()
+        drawn = output.masked[index].tolist()
         assert set(drawn) <= set(positives)
         for place in positives:
             match = matches[place]
             totals["class"] -= float(log_odds[place, truth.labels[match]])
             x1, y1, x2, y2 = truth.boxes[match].tolist()
-            a1, b1, a2, b2 = output.anchors[index, place].tolist()
+            a1, b1, a2, b2 = predictions.anchors[index, place].tolist()
             coded = (
                 ((x1 + x2) / 2 - (a1 + a2) / 2) / (a2 - a1) / 0.1,
                 ((y1 + y2) / 2 - (b1 + b2) / 2) / (b2 - b1) / 0.1,
                 math.log((x2 - x1) / (a2 - a1)) / 0.2,
                 math.log((y2 - y1) / (b2 - b1)) / 0.2,
             )
-            deltas = output.deltas[index, place].tolist()
+            deltas = predictions.deltas[index, place].tolist()
             totals["box"] += sum(smooth_l1(one - other) for one, other in zip(deltas, coded, strict=True))
             if place not in drawn:
                 continue
-            mask = torch.einsum("c,chw->hw", output.coefficients[index, place], output.prototypes[index]).sigmoid()
+            mask = torch.einsum(
+                "c,chw->hw", predictions.coefficients[index, place], predictions.prototypes[index]
+            ).sigmoid()
             left, right = max(x1 / SIZE[1] * columns - 1, 0), min(x2 / SIZE[1] * columns + 1, columns)
             top, bottom = max(y1 / SIZE[0] * rows - 1, 0), min(y2 / SIZE[0] * rows + 1, rows)
             across, down = torch.arange(columns), torch.arange(rows)
@@ -158,7 +179,7 @@ def losses_by_loops(output: Any, truths: list[Instances], *, mask_iou: nn.Module
                 overlap = float((seen & wanted).sum() / (seen | wanted).sum())
                 guess = mask_iou((mask * crop)[None])[0, truth.labels[match] - 1]
                 totals["mask_iou"] += smooth_l1(float(guess) - overlap)
-        logits = output.comparison.semantic_logits[index]
+        logits = output.semantic_logits[index]
         classes = torch.zeros_like(logits)
         for label, mask, is_crowd in zip(truth.labels, dense, truth.crowd, strict=True):
             if not is_crowd:

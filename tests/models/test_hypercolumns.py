@@ -1,4 +1,4 @@
-"""Hypercolumns: the location classifiers against loops over pixels, what masks are learned on, and the projection."""
+"""Hypercolumns: the location classifiers against loops over pixels, what masks are trained on, and the projection."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_cell_hears_the_classifiers_to_a_sum_of_one() -> None:
     assert weights[12, 22:28, 22:28].min() > 0.5
 
 
-def test_masks_are_learnt_on_true_boxes_and_close_proposals() -> None:
+def test_masks_are_trained_on_true_boxes_and_close_proposals() -> None:
     truth = drawings(1).truth[0].instances[[0, 0]]
     boxes = torch.tensor([[10.0, 10.0, 30.0, 30.0], [50.0, 10.0, 90.0, 60.0]])
     truth = replace(truth, boxes=boxes)
@@ -113,22 +113,22 @@ def test_masks_are_learnt_on_true_boxes_and_close_proposals() -> None:
 def test_the_mask_loss_weighs_boxes_by_their_area() -> None:
     system, batch = small(learns="masks").train(), drawings()
     output = system(batch.images, batch.valid_sizes, batch.truth)
-    assert output.logits is None
-    assert output.mask_probabilities.shape[1:] == (50, 50)
-    assert (output.mask_weights <= 64 * 96 / 224**2).all()
+    assert output.boxes is None
+    assert output.masks.probabilities.shape[1:] == (50, 50)
+    assert (output.masks.weights <= 64 * 96 / 224**2).all()
     term = system.loss(output, batch)["mask"]
     wanted = 0.0
     for probability, target, weight in zip(
-        output.mask_probabilities.double(), output.mask_targets, output.mask_weights, strict=True
+        output.masks.probabilities.double(), output.masks.targets, output.masks.weights, strict=True
     ):
         right = torch.where(target == 1, probability, 1 - probability)
         wanted -= float(weight) * float(right.log().sum().detach())
     assert float(term.sum.detach()) == pytest.approx(wanted, rel=1e-4)
-    assert int(term.count) == len(output.mask_weights)
+    assert int(term.count) == len(output.masks.weights)
     assert term.weight == 1 / 2500
 
 
-def test_what_learns_is_what_the_stage_says() -> None:
+def test_what_is_trained_is_what_the_stage_says() -> None:
     batch = drawings()
     for learns, terms in (("all", {"class", "box", "mask"}), ("boxes", {"class", "box"}), ("masks", {"mask"})):
         system = small(learns=learns).train()
@@ -165,7 +165,7 @@ def test_masks_are_projected_to_superpixels() -> None:
 def test_decode_gives_boxes_and_masks_of_the_original_size() -> None:
     batch = replace(drawings(1), original_sizes=torch.tensor([[128, 192]]))
     found = Detections(torch.tensor([[10.0, 10.0, 40.0, 50.0]]), torch.tensor([2]), torch.tensor([0.8]))
-    output = Output(*[None] * 7, detections=(found,), masks=(torch.ones(1, 50, 50),), superpixels=None)
+    output = Output(detections=(found,), masks=(torch.ones(1, 50, 50),), superpixels=None)
     instances = small(projects=False).eval().decode(output, Sizes.of(batch))[0].instances
     assert instances.boxes.tolist() == [[20, 20, 80, 100]]
     assert instances.labels.tolist() == [2]
@@ -182,7 +182,7 @@ def test_images_without_objects_teach_background() -> None:
         total = sum(term.weight * term.sum / max(1, int(term.count)) for term in system.loss(output, batch).values())
         assert math.isfinite(float(total.detach()))
         total.backward()
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
 
 
@@ -201,7 +201,7 @@ def test_the_releases_network_has_its_shape() -> None:
 
 
 @torch.no_grad()
-def test_the_smaller_network_of_the_paper_looks_at_pool2_conv4_and_fc7() -> None:
+def test_the_smaller_network_of_the_paper_reads_pool2_conv4_and_fc7() -> None:
     with torch.device("meta"):
         system = build(num_classes=21, backbone="caffenet")
     shapes = {name: tuple(parameter.shape) for name, parameter in system.named_parameters()}
@@ -269,6 +269,6 @@ def test_training_in_half_precision_keeps_boxes_and_masks_exact() -> None:
         assert boxes[0].dtype == torch.float32
         assert math.isfinite(float(total.detach()))
     whole, half = learned
-    assert half.mask_probabilities.dtype == torch.float32
-    assert torch.equal(whole.mask_targets, half.mask_targets)
-    assert (whole.mask_probabilities - half.mask_probabilities).abs().mean() < 0.01
+    assert half.masks.probabilities.dtype == torch.float32
+    assert torch.equal(whole.masks.targets, half.masks.targets)
+    assert (whole.masks.probabilities - half.masks.probabilities).abs().mean() < 0.01

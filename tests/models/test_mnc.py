@@ -167,7 +167,7 @@ def test_the_gradient_of_later_stages_is_small_and_stays_inside_the_image() -> N
     assert reached
 
 
-def test_the_anchors_of_sampled_proposals_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_anchors_of_sampled_proposals_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise nothing holds their boxes against the gradients of the later stages, and they drift away."""
     batch = drawings()
     system = small().train()
@@ -257,7 +257,7 @@ def test_mask_targets_are_the_objects_in_the_boxes() -> None:
 
 
 @torch.no_grad()
-def test_answers_move_boxes_by_the_likeliest_channel_no_object_included() -> None:
+def test_predictions_move_boxes_by_the_likeliest_channel_no_object_included() -> None:
     system, batch = small().eval(), drawings(1)
     system.class_stage.mask_class.bias[0] = 50.0
     system.class_stage.deltas.weight.zero_()
@@ -273,12 +273,16 @@ def test_answers_move_boxes_by_the_likeliest_channel_no_object_included() -> Non
     torch.testing.assert_close(second, wanted.clamp(min=0).minimum(limits))
 
 
+def test_biases_of_all_layers_have_the_double_rate() -> None:
+    paper = mnc.RECIPE.paper
+    for name in ("optimizer.bias_lr_multiplier", "optimizer.head_bias_lr_multiplier"):
+        assert paper[name] == "2", "of the backbone, and of what is not"
+
+
 def test_decode_votes_at_the_original_size() -> None:
     system, batch = small(score_threshold=0.2).eval(), drawings(1)
     batch = replace(batch, original_sizes=torch.tensor([[128, 288]]))  # twice as high, three times as wide
     output = Output(
-        rpn=None,
-        phases=None,
         boxes=(torch.tensor([[10.0, 10.0, 30.0, 40.0], [11.0, 10.0, 31.0, 40.0], [60.0, 20.0, 80.0, 60.0]]),),
         masks=(torch.ones(3, 21, 21),),
         scores=(torch.tensor([[0.1, 0.9, 0.0, 0.0], [0.4, 0.6, 0.0, 0.0], [0.5, 0.1, 0.1, 0.3]]),),
@@ -306,7 +310,7 @@ def test_images_without_objects_and_with_crowds_alone_teach_background() -> None
         assert torch.isfinite(total)
         total.backward()
         assert all(one.grad is None or torch.isfinite(one.grad).all() for one in system.parameters())
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
 
 

@@ -1,4 +1,4 @@
-"""SDS: what the towers see, the solvers against slow formulas, and the refinement by hand."""
+"""SDS: what the towers get, the solvers against slow formulas, and the refinement by hand."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from pixelwise.models import sds
 from pixelwise.models.sds import SDS, build, draw_regions
 from pixelwise.nn.caffenet import CaffeNetBackbone
 from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
+from pixelwise.nn.region_solvers import describe, fit_refiners, fit_svms
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import coarse_mask, padded_box
 from pixelwise.ops.resize_rule import ResizeRule
@@ -53,7 +54,7 @@ def quarters() -> Regions:
     return Regions(ids, torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]).bool())
 
 
-# ---- what the towers see
+# ---- what the towers get
 
 
 def test_crops_have_sixteen_pixels_of_context_and_the_mean_colour_outside() -> None:
@@ -71,7 +72,7 @@ def test_crops_have_sixteen_pixels_of_context_and_the_mean_colour_outside() -> N
     torch.testing.assert_close(crops[:, :, inner, inner], wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_region_tower_sees_zero_outside_the_region() -> None:
+def test_the_region_tower_gets_zero_outside_the_region() -> None:
     system, regions = small().eval(), quarters()
     seen: list[Tensor] = []
     system.region_tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -111,7 +112,7 @@ def test_the_published_tower_has_its_shape() -> None:
     assert CaffeNetBackbone()(torch.rand(1, 3, 227, 227))[-1].shape == (1, 256, 6, 6)
 
 
-# ---- sampling and learning
+# ---- sampling and training
 
 
 def test_regions_not_boxes_decide_but_in_the_box_towers_stage() -> None:
@@ -148,7 +149,7 @@ def test_each_stage_teaches_its_tower() -> None:
         assert {name.split(".")[0] for name, one in system.named_parameters() if one.grad is not None} == wanted
     with pytest.raises(RecipeError, match="learns 'all'"):
         unwrap(build)(num_classes=3, learns="all")
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, batch.valid_sizes, (Annotation(), Annotation()))
 
 
@@ -169,7 +170,7 @@ def test_given_proposals_are_taken() -> None:
 
 
 @pytest.mark.parametrize("clip", [None, "a"])
-def test_stored_proposals_are_taken_where_samples_are_judged(clip: str | None) -> None:
+def test_stored_proposals_are_taken_in_evaluation(clip: str | None) -> None:
     card = ModelCard(task="instance", system="sds", labels=LABELS, arguments={}, resize=ResizeRule(length=60))
     answers = model_predictions(Predictor(small(score_threshold=0.0), card, device="cpu"))
     sample = replace(DrawnScenes(1, first_seed=3, size_hw=(40, 60))[0], proposals=quarters(), clip=clip, frame=0)
@@ -181,7 +182,7 @@ def test_stored_proposals_are_taken_where_samples_are_judged(clip: str | None) -
 
 def test_stored_proposals_are_taken_by_the_solvers() -> None:
     sample = replace(DrawnScenes(1, first_seed=3, size_hw=(48, 64))[0], proposals=quarters())
-    image = sds.describe(small(), sample, resize=ResizeRule(length=32))
+    image = describe(small(), sample, resize=ResizeRule(length=32))
     assert image.regions.superpixels.shape == (24, 32)
     assert len(image.regions.members) == 3 + len(sample.truth.instances)
     assert image.overlaps[3:].diagonal().tolist() == [1.0] * len(sample.truth.instances)
@@ -202,7 +203,7 @@ def test_logistic_regression_reaches_its_minimum() -> None:
     assert ((x @ always.T).sigmoid() > 0.95).all()
 
 
-def test_the_refinement_looks_at_a_padded_box() -> None:
+def test_the_refinement_runs_on_a_padded_box() -> None:
     box = padded_box(quarters().boxes()[0])
     assert box.tolist() == pytest.approx([-30 * 16 / 195, -20 * 16 / 195, 30 * 211 / 195, 20 * 211 / 195])
     cells = coarse_mask(quarters(), 0, box).view(10, 10)
@@ -231,14 +232,14 @@ def test_superpixels_are_kept_by_their_mean_and_membership() -> None:
     assert system.refine(regions, 0, torch.zeros(16), 0).tolist() == [True, False, False, False]
 
 
-def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
+def test_the_solvers_fill_the_buffers_and_change_the_predictions() -> None:
     svm = pytest.importorskip("sklearn.svm")
     samples = DrawnScenes(4, first_seed=20, size_hw=(48, 64))
     system = small(proposals=20)
-    described = [sds.describe(system, samples[index], resize=ResizeRule(length=64)) for index in range(4)]
+    described = [describe(system, samples[index], resize=ResizeRule(length=64)) for index in range(4)]
     with torch.no_grad():
         found = [system.region_features(image.image, image.regions) for image in described]
-    for progress in sds.fit_svms(system, samples, resize=ResizeRule(length=64)):
+    for progress in fit_svms(system, samples, resize=ResizeRule(length=64)):
         assert progress.done <= progress.total
     assert progress.done == progress.total
     lengths = torch.cat(found).norm(dim=1)
@@ -270,7 +271,7 @@ def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
     theirs = machine.decision_function((features * scale).double().numpy())
     ours = system.margins(features)[:, thing].numpy()
     assert np.corrcoef(ours, theirs)[0, 1] > 0.85
-    for progress in sds.fit_refiners(system, samples, resize=ResizeRule(length=64)):
+    for progress in fit_refiners(system, samples, resize=ResizeRule(length=64)):
         assert progress.done <= progress.total
     assert system.has_refiner.any()
     batch = collate([samples[0]])
@@ -306,8 +307,8 @@ def test_boxes_suppress_from_three_tenths_on() -> None:
     members[2, 4:10] = True  # 2 of 10
     members[3, [0, 9]] = True  # shares superpixels with all, its box with the first 6 of 10
     regions, scores = Regions(ids, members), torch.tensor([0.9, 0.8, 0.7, 0.6])
-    assert system._survivors(regions, torch.arange(4), scores).tolist() == [0, 2]
-    assert small()._survivors(regions, torch.arange(4), scores).tolist() == [0]
+    assert system.survivors(regions, torch.arange(4), scores).tolist() == [0, 2]
+    assert small().survivors(regions, torch.arange(4), scores).tolist() == [0]
 
 
 def test_the_box_detectors_svms_are_those_of_a_slow_reading() -> None:
@@ -318,7 +319,7 @@ def test_the_box_detectors_svms_are_those_of_a_slow_reading() -> None:
     y: dict[int, list[int]] = {0: [], 1: [], 2: []}
     rows: list[tuple[Tensor, list[list[float]], list[int], int]] = []
     for index in range(5):
-        image = sds.describe(system, samples[index], resize=ResizeRule(length=64))
+        image = describe(system, samples[index], resize=ResizeRule(length=64))
         with torch.no_grad():
             features = system.region_features(image.image, image.regions)
         rows.append((features, image.regions.boxes().tolist(), image.objects.tolist(), len(features)))
@@ -336,7 +337,7 @@ def test_the_box_detectors_svms_are_those_of_a_slow_reading() -> None:
                 if label:
                     x[thing].append((features[region] * scale).double().numpy())
                     y[thing].append(label)
-    list(sds.fit_svms(system, samples, resize=ResizeRule(length=64)))
+    list(fit_svms(system, samples, resize=ResizeRule(length=64)))
     assert float(system.feature_scale) == pytest.approx(scale, rel=1e-5)
     for thing in range(3):
         machine = svm.LinearSVC(
@@ -369,8 +370,8 @@ def test_positives_become_the_candidates_that_the_first_round_likes_best() -> No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MinedSVM, "fit", watched)
-        list(sds.fit_svms(system, samples, resize=ResizeRule(length=64)))
-    described = [sds.describe(system, samples[index], resize=ResizeRule(length=64)) for index in range(3)]
+        list(fit_svms(system, samples, resize=ResizeRule(length=64)))
+    described = [describe(system, samples[index], resize=ResizeRule(length=64)) for index in range(3)]
     with torch.no_grad():
         rows = [system.region_features(image.image, image.regions) * system.feature_scale for image in described]
     for row in (row for positives in taken[-3:] for row in positives):
@@ -394,8 +395,6 @@ def test_the_best_regions_are_pasted_one_over_another() -> None:
     system.paste_threshold.fill_(0.0)
     upper = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.uint8)
     output = sds.Output(
-        logits=None,
-        labels=None,
         scores=(torch.tensor([0.9, 0.8, 0.7, 0.6]),),
         channels=(torch.tensor([2, 1, 3, 3]),),
         regions=(torch.tensor([4, 7, 9, 7]),),
@@ -414,12 +413,12 @@ def test_the_best_regions_are_pasted_one_over_another() -> None:
 def test_the_threshold_of_the_pasting_leaves_two_segments_an_image() -> None:
     pytest.importorskip("sklearn.svm")
     samples, system = DrawnScenes(5, first_seed=20, size_hw=(48, 64)), small(proposals=25, pastes=True)
-    list(sds.fit_svms(system, samples, resize=ResizeRule(length=64)))
+    list(fit_svms(system, samples, resize=ResizeRule(length=64)))
     system.has_refiner.zero_()
     pasted: list[list[float]] = []
     for index in range(5):
         batch = collate([samples[index]])
-        described = sds.describe(system, samples[index], resize=ResizeRule(length=64))
+        described = describe(system, samples[index], resize=ResizeRule(length=64))
         count = len(described.regions.members) - len(described.objects)
         given = described.regions._replace(members=described.regions.members[:count])
         with torch.no_grad():
@@ -455,12 +454,12 @@ def test_a_predicted_scene_has_the_pasted_classes_too(tmp_path: Path) -> None:
             assert covered[scene.annotation.semantic > 0].all()
 
 
-def test_the_weights_that_ship_fill_the_tower_that_learns_first() -> None:
+def test_the_weights_that_ship_fill_the_tower_that_is_trained_first() -> None:
     shipped = load("default").model.state_dict()
     chosen = {"backbone": "mobilenet_v2", "width": 8}
     plan = Plan("sds", chosen, sds.RECIPE, data=(), init="default")
     system = build(num_classes=len(LABELS), learns="box", **chosen)
-    assert "begin anew" in initialise(system, plan, sds.RECIPE.stages[0], LABELS)
+    assert "start at random" in initialise(system, plan, sds.RECIPE.stages[0], LABELS)
     for name, tensor in system.box_tower.backbone.state_dict().items():
         assert torch.equal(tensor, shipped[f"backbone.{name}"])
     name = "features.0.0.weight"

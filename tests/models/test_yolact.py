@@ -20,13 +20,9 @@ from pixelwise.models import yolact, yolact_edge
 from pixelwise.models.yolact import (
     Detections,
     MaskIoUNet,
-    hard_negatives,
-    inside_boxes,
-    match_anchors,
-    suppress_fast,
-    suppress_ordinarily,
+    match_instances,
 )
-from pixelwise.ops.boxes import scale_boxes
+from pixelwise.ops.boxes import inside_boxes, scale_boxes
 from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, fit
 from pixelwise.types import Annotation, Instances
@@ -40,6 +36,7 @@ from tests.models.small_yolact import (
     losses_by_loops,
     matched_by_loops,
     small_yolact,
+    suppressed_by_loops,
 )
 
 GRIDS = [(12, 16), (6, 8), (3, 4), (2, 2), (1, 1)]
@@ -67,25 +64,25 @@ def test_anchors_are_those_of_the_definition(shape: str, scales: int) -> None:
                         box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
                         wanted.append(box)
     output = system(torch.rand(1, 3, *SIZE))
-    torch.testing.assert_close(output.anchors[0], torch.tensor(wanted), atol=1e-4, rtol=1e-5)
-    assert output.logits.shape == (1, len(wanted), CLASSES)
+    torch.testing.assert_close(output.predictions.anchors[0], torch.tensor(wanted), atol=1e-4, rtol=1e-5)
+    assert output.predictions.logits.shape == (1, len(wanted), CLASSES)
 
 
 @torch.no_grad()
 def test_sizes_at_550_pixels_are_the_papers() -> None:
     system = small_yolact()
     output = system(torch.rand(1, 3, 550, 550))
-    assert output.logits.shape == (1, 19_248, CLASSES)
-    assert output.prototypes.shape == (1, 8, 138, 138)
+    assert output.predictions.logits.shape == (1, 19_248, CLASSES)
+    assert output.predictions.prototypes.shape == (1, 8, 138, 138)
     assert 3 * 3 * sum(side**2 for side in (69, 35, 18, 9, 5)) == 57_744
-    first = output.anchors[0, :3]
+    first = output.predictions.anchors[0, :3]
     sides = (first[:, 2:] - first[:, :2]).tolist()
     assert [round(width, 2) for width, _ in sides] == [24.0, 16.97, 33.94]
     assert [round(height, 2) for _, height in sides] == [24.0, 16.97, 33.94]
-    assert (output.prototypes >= 0).all()
-    assert output.prototypes.any()
-    assert (output.coefficients.abs() <= 1).all()
-    assert (output.coefficients < 0).any()
+    assert (output.predictions.prototypes >= 0).all()
+    assert output.predictions.prototypes.any()
+    assert (output.predictions.coefficients.abs() <= 1).all()
+    assert (output.predictions.coefficients < 0).any()
 
 
 def test_the_number_of_weights_is_the_papers() -> None:
@@ -130,8 +127,8 @@ def test_padding_does_not_matter() -> None:
     other[:, :, 70:] = 0.3
     other[:, :, :, 90:] = 0.9
     one, two = system(images, sizes=sizes), system(other, sizes=sizes)
-    assert torch.equal(one.logits, two.logits)
-    assert not torch.equal(one.logits, system(images).logits)
+    assert torch.equal(one.predictions.logits, two.predictions.logits)
+    assert not torch.equal(one.predictions.logits, system(images).predictions.logits)
 
 
 # ---- matching
@@ -150,7 +147,7 @@ def test_matching_follows_the_definition(seed: int) -> None:
         labels=torch.ones(9, dtype=torch.int64),
         crowd=torch.tensor([False] * 7 + [True] * 2),
     )
-    found = match_anchors(anchors, truth, SIZE)
+    found = match_instances(anchors, truth, SIZE)
     assert found.tolist() == matched_by_loops(anchors.tolist(), truth, SIZE)
     assert set(range(1, 7)) <= set(found.tolist()), "every object has an anchor"
     assert {-1, -2} <= set(found.tolist())
@@ -161,77 +158,12 @@ def test_the_best_pair_is_taken_first() -> None:
     # both objects overlap the first anchor most; the second overlaps it more, so the first gets its second best
     anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 30, 30], [50, 50, 60, 60]])
     truth = Instances(boxes=torch.tensor([[0.0, 0, 10, 6], [0, 0, 10, 9]]), labels=torch.tensor([1, 2]))
-    assert match_anchors(anchors, truth, SIZE).tolist() == [1, 0, -1]
+    assert match_instances(anchors, truth, SIZE).tolist() == [1, 0, -1]
     nothing = Instances(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
-    assert match_anchors(anchors, nothing, SIZE).tolist() == [-1, -1, -1]
+    assert match_instances(anchors, nothing, SIZE).tolist() == [-1, -1, -1]
 
 
-def test_three_negatives_for_each_object_are_the_hardest() -> None:
-    objects = torch.tensor([0, -1, -1, -2, -1, -1, -1, -1])
-    background = torch.tensor([0.0, 5, 1, -9, 3, 2, 4, -1])
-    logits = torch.stack([background, torch.zeros(8), torch.zeros(8)], dim=1)
-    # those that are least of background: scores -1, 1 and 2; the neutral -9 does not count
-    assert hard_negatives(logits, objects).nonzero().flatten().tolist() == [2, 5, 7]
-    assert not hard_negatives(logits, torch.full((8,), -1)).any()
-    assert hard_negatives(logits, torch.tensor([0, 1, 2, 3, 4, 5, -2, -1])).nonzero().flatten().tolist() == [7]
-
-
-# ---- suppression and masks
-
-
-def test_fast_nms_lets_the_suppressed_suppress() -> None:
-    # each overlaps the next by 6/14 of the union, the first and the third by 2/18
-    boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]])
-    scores = torch.tensor([[0.9], [0.8], [0.7]])
-    fast, _ = suppress_fast(boxes, scores, threshold=0.4, per_class=200)
-    ordinary, _ = suppress_ordinarily(boxes, scores, threshold=0.4, per_class=200, smallest_score=0.05)
-    assert fast.tolist() == [0]
-    assert ordinary.tolist() == [0, 2]
-
-
-def suppressed_by_loops(
-    boxes: list[list[float]], scores: list[list[float]], *, per_class: int, fast: bool
-) -> list[tuple[float, int, int]]:
-    """Score, box and class of those that stay, best first."""
-    kept = []
-    for number in range(len(scores[0])):
-        order = sorted(range(len(boxes)), key=lambda index: -scores[index][number])[:per_class]
-        if not fast:
-            order = [index for index in order if scores[index][number] > 0.3]
-        stays: list[int] = []
-        for rank, index in enumerate(order):
-            rivals = order[:rank] if fast else stays
-            if all(iou(boxes[index], boxes[rival]) <= 0.5 for rival in rivals):
-                stays.append(index)
-        kept += [(scores[index][number], index, number) for index in stays]
-    return sorted(kept, reverse=True)
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_suppression_follows_the_definition(fast: bool) -> None:
-    generator = torch.Generator().manual_seed(5)
-    corners = torch.rand(60, 2, generator=generator) * 40
-    boxes = torch.cat([corners, corners + 10 + 20 * torch.rand(60, 2, generator=generator)], dim=1)
-    scores = torch.rand(60, 4, generator=generator)
-    if fast:
-        found = suppress_fast(boxes, scores, threshold=0.5, per_class=25)
-    else:
-        found = suppress_ordinarily(boxes, scores, threshold=0.5, per_class=25, smallest_score=0.3)
-    wanted = suppressed_by_loops(boxes.tolist(), scores.tolist(), per_class=25, fast=fast)
-    assert [(index, number) for _, index, number in wanted] == list(
-        zip(*(part.tolist() for part in found), strict=True)
-    )
-    none = torch.zeros(0, 4)
-    assert not len(suppress_fast(none, none, threshold=0.5, per_class=25)[0])
-
-
-def test_a_crop_has_a_margin_of_one_cell() -> None:
-    # 8×8 cells of 10 pixels; 25…45 is 2.5…4.5 cells: from 1.5 up to but not including 5.5
-    inside = inside_boxes(torch.tensor([[25.0, 25, 45, 30], [75, -20, 500, 5]]), (80, 80), (8, 8))
-    assert inside[0].any(dim=0).nonzero().flatten().tolist() == [2, 3, 4, 5]
-    assert inside[0].any(dim=1).nonzero().flatten().tolist() == [2, 3]
-    assert inside[1].any(dim=0).nonzero().flatten().tolist() == [7]
-    assert inside[1].any(dim=1).nonzero().flatten().tolist() == [0, 1]
+# ---- detections and masks
 
 
 @pytest.mark.parametrize("arguments", [{}, {"nms": "ordinary"}, {"rescores_masks": True}])
@@ -240,12 +172,12 @@ def test_detections_follow_the_definition(arguments: dict[str, Any]) -> None:
     system = small_yolact(max_detections=12, **arguments).double()
     output = system(batch_of(ellipses(0, 2), ellipses(1, 2)).images.double())
     for index, found in enumerate(output.detections):
-        scores = output.logits[index].softmax(dim=1)[:, 1:]
+        scores = output.predictions.logits[index].softmax(dim=1)[:, 1:]
         kept = [place for place in range(len(scores)) if scores[place].max() > 0.05]
         boxes = []
         for place in kept:
-            x1, y1, x2, y2 = output.anchors[index, place].tolist()
-            dx, dy, dw, dh = output.deltas[index, place].tolist()
+            x1, y1, x2, y2 = output.predictions.anchors[index, place].tolist()
+            dx, dy, dw, dh = output.predictions.deltas[index, place].tolist()
             x, y = (x1 + x2) / 2 + 0.1 * dx * (x2 - x1), (y1 + y2) / 2 + 0.1 * dy * (y2 - y1)
             w, h = (x2 - x1) * math.exp(0.2 * dw), (y2 - y1) * math.exp(0.2 * dh)
             boxes.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
@@ -258,9 +190,9 @@ def test_detections_follow_the_definition(arguments: dict[str, Any]) -> None:
         assert len(found.scores) == len(wanted) == 12
         expected = []
         for score, number, channel in wanted:
-            mask = torch.zeros(output.prototypes.shape[2:], dtype=torch.float64)
+            mask = torch.zeros(output.predictions.prototypes.shape[2:], dtype=torch.float64)
             for prototype, coefficient in zip(
-                output.prototypes[index], output.coefficients[index, kept[number]], strict=True
+                output.predictions.prototypes[index], output.predictions.coefficients[index, kept[number]], strict=True
             ):
                 mask += prototype * coefficient
             mask = mask.sigmoid()
@@ -382,7 +314,7 @@ def test_the_losses_follow_the_definition(plus: bool, limit: int) -> None:
         found = float((term.sum / term.count).detach())
         assert found == pytest.approx(wanted[name], rel=1e-6)
         assert found > 0
-    chosen = [len(anchors) for anchors in output.comparison.masked]
+    chosen = [len(anchors) for anchors in output.masked]
     assert max(chosen) == limit if limit == 2 else max(chosen) > 4
 
 
@@ -399,21 +331,20 @@ def test_without_objects_there_is_nothing_but_the_semantic_loss() -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_saturated_masks_still_learn() -> None:
+def test_saturated_masks_still_have_gradients() -> None:
     """A mask that is wrong by far has the full gradient, which a sigmoid in float32 would lose."""
     system = small_yolact().train()
     truth = (ellipses(0, 2),)
     batch = batch_of(*truth)
     output = system(batch.images, truth=truth)
-    logits = tuple(torch.full_like(mask, -300.0).requires_grad_() for mask in output.comparison.mask_logits)
-    compared = output.comparison._replace(mask_logits=logits)
-    term = system.loss(output._replace(comparison=compared), batch)["mask"]
+    logits = tuple(torch.full_like(mask, -300.0).requires_grad_() for mask in output.mask_logits)
+    term = system.loss(output._replace(mask_logits=logits), batch)["mask"]
     (gradient,) = torch.autograd.grad(term.sum, logits)
     assert gradient.min() < -1e-4
     assert torch.isfinite(gradient).all()
 
 
-def test_the_mask_iou_network_sees_small_grids_too() -> None:
+def test_the_mask_iou_network_takes_small_grids_too() -> None:
     network = MaskIoUNet(3)
     masks = torch.rand(2, 24, 32)
     padded = F.pad(masks, (0, 63 - 32, 0, 63 - 24))
@@ -431,10 +362,10 @@ def test_what_is_missing_is_said() -> None:
     batch = batch_of(ellipses(0, 2))
     with pytest.raises(DataError, match="without ground truth"):
         system.loss(system(batch.images), batch)
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system(batch.images, truth=(Annotation(),))
     boxes = Annotation(instances=Instances(boxes=torch.tensor([[0.0, 0, 50, 50]]), labels=torch.tensor([1])))
-    with pytest.raises(DataError, match="no objects with masks"):
+    with pytest.raises(DataError, match="no instance masks"):
         system.loss(system(batch.images, truth=(boxes,)), batch_of(boxes))
 
 

@@ -16,6 +16,7 @@ from pixelwise.ops.boxes import (
     clip_boxes,
     decode_boxes,
     encode_boxes,
+    inside_boxes,
     pairwise_coverage,
     pairwise_iou,
     scale_boxes,
@@ -65,7 +66,7 @@ def test_coding_is_torchvisions(weights: tuple[float, float, float, float]) -> N
     assert torch.equal(found, coder.decode_single(deltas, references).view(50, 3, 4))
 
 
-def test_boxes_are_cut_scaled_and_judged() -> None:
+def test_boxes_are_clipped_scaled_and_compared() -> None:
     boxes = torch.tensor([[-3.0, 2.0, 50.0, 9.0], [30.0, 5.0, 31.0, 5.5]])
     assert clip_boxes(boxes, (8, 20)).tolist() == [[0, 2, 20, 8], [20, 5, 20, 5.5]]
     assert scale_boxes(boxes, (10, 100), (20, 50)).tolist() == [[-1.5, 4, 25, 18], [15, 10, 15.5, 11]]
@@ -77,3 +78,12 @@ def test_a_pixel_stays_of_a_box_beyond_the_border() -> None:
     boxes = torch.tensor([[-9.0, 2, -5, 3], [20.0, 30, 40, 50]])
     assert clip_boxes(boxes, (10, 12)).tolist() == [[0, 2, 0, 3], [12, 10, 12, 10]]
     assert clip_boxes(boxes, (10, 12), least=1.0).tolist() == [[0, 2, 1, 3], [11, 9, 12, 10]]
+
+
+def test_a_crop_has_a_margin_of_one_cell() -> None:
+    # 8×8 cells of 10 pixels; 25…45 is 2.5…4.5 cells: from 1.5 up to but not including 5.5
+    inside = inside_boxes(torch.tensor([[25.0, 25, 45, 30], [75, -20, 500, 5]]), (80, 80), (8, 8))
+    assert inside[0].any(dim=0).nonzero().flatten().tolist() == [2, 3, 4, 5]
+    assert inside[0].any(dim=1).nonzero().flatten().tolist() == [2, 3]
+    assert inside[1].any(dim=0).nonzero().flatten().tolist() == [7]
+    assert inside[1].any(dim=1).nonzero().flatten().tolist() == [0, 1]

@@ -10,6 +10,7 @@ from pixelwise.ops.boxes import pairwise_iou
 from pixelwise.ops.matching import (
     BACKGROUND,
     NEUTRAL,
+    hard_negatives,
     match_best_for_each,
     match_boxes,
     sample_balanced,
@@ -121,3 +122,13 @@ def test_every_positive_is_drawn_as_often() -> None:
         counts[sample_balanced(matches, count=4, positive_fraction=0.5)[0]] += 1
     assert counts.sum() == 800
     assert 60 < counts.min() <= counts.max() < 140
+
+
+def test_three_negatives_for_each_object_are_the_hardest() -> None:
+    objects = torch.tensor([0, -1, -1, -2, -1, -1, -1, -1])
+    background = torch.tensor([0.0, 5, 1, -9, 3, 2, 4, -1])
+    logits = torch.stack([background, torch.zeros(8), torch.zeros(8)], dim=1)
+    # those that are least of background: scores -1, 1 and 2; the neutral -9 does not count
+    assert hard_negatives(logits, objects).nonzero().flatten().tolist() == [2, 5, 7]
+    assert not hard_negatives(logits, torch.full((8,), -1)).any()
+    assert hard_negatives(logits, torch.tensor([0, 1, 2, 3, 4, 5, -2, -1])).nonzero().flatten().tolist() == [7]

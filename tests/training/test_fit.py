@@ -18,7 +18,7 @@ from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss, total_loss
 from pixelwise.training.processes import new_accelerator
-from pixelwise.training.run.checkpoint import Progress, load_state, recover_states, save_state
+from pixelwise.training.run.checkpoint import RunProgress, load_state, recover_states, save_state
 from tests.drawn_scenes import LABELS, DrawnScenes
 
 CPU = Accelerator(cpu=True)
@@ -79,7 +79,7 @@ def test_the_stage_sets_what_the_pixel_loss_counts() -> None:
     set_pixel_loss(system, stage(), 255)
     assert system.pixel_loss == PixelLoss()
     set_pixel_loss(nn.Linear(1, 1), stage(), 255)
-    with pytest.raises(RecipeError, match="Linear does not judge pixels"):
+    with pytest.raises(RecipeError, match="Linear has no pixel loss"):
         set_pixel_loss(nn.Linear(1, 1), stage(ohem=0.5), 255)
 
 
@@ -147,9 +147,9 @@ def test_a_saved_state_continues_bit_for_bit(tmp_path, name: str) -> None:
     losses = [step.loss for step in make_steps(whole)]
     first = Fit.start(small_system(), wanted)
     make_steps(first, 3)
-    save_state(tmp_path, first, Progress(best=0.5, evaluated=2))
+    save_state(tmp_path, first, RunProgress(best=0.5, evaluated=2))
     second = Fit.start(small_system(seed=9), wanted)
-    assert load_state(tmp_path, second) == Progress(best=0.5, evaluated=2)
+    assert load_state(tmp_path, second) == RunProgress(best=0.5, evaluated=2)
     assert second.step == 3
     assert [step.loss for step in make_steps(second)] == losses[3:]
     for key, value in whole.system.state_dict().items():
@@ -163,7 +163,7 @@ def test_two_states_are_kept_and_damage_is_named(tmp_path) -> None:
     assert load_state(tmp_path, fitting) is None
     for step in range(1, 5):
         fitting.step = step
-        save_state(tmp_path, fitting, Progress())
+        save_state(tmp_path, fitting, RunProgress())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
     torn = tmp_path / "step-00000004" / "network.safetensors"
     torn.write_bytes(torn.read_bytes()[:100])
@@ -196,7 +196,7 @@ def test_dropout_depends_on_the_step_and_not_on_what_was_drawn_before() -> None:
     ],
 )
 def test_a_state_of_other_types_is_named(tmp_path, content: object, fault: str) -> None:
-    save_state(tmp_path, Fit.start(small_system(), stage()), Progress())
+    save_state(tmp_path, Fit.start(small_system(), stage()), RunProgress())
     (state,) = tmp_path.iterdir()
     (state / "state.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=rf"step-00000000: this training state cannot be used .*{fault}"):
@@ -206,7 +206,7 @@ def test_a_state_of_other_types_is_named(tmp_path, content: object, fault: str) 
 def test_an_optimizer_with_less_than_its_state_is_named(tmp_path) -> None:
     fitting = Fit.start(small_system(), stage(optimizer=Optimizer(name="adamw", lr=0.01)))
     make_steps(fitting, 1)
-    save_state(tmp_path, fitting, Progress())
+    save_state(tmp_path, fitting, RunProgress())
     (state,) = tmp_path.iterdir()
     whole = load_file(state / "optimizer.safetensors")
     name = "classifier.weight"

@@ -1,4 +1,4 @@
-"""`pixelwise`: the commands joined, and how errors and interruptions become one line and an exit code.
+"""`pixelwise`: the commands, and how errors and interruptions become one line and an exit code.
 
 Exit codes: 0 done · 1 done, but something in the input failed or faults were found · 2 nothing was attempted ·
 130 interrupted · 143 terminated. Command modules import torch inside their functions, so that `--help` is quick.
@@ -32,7 +32,7 @@ from pixelwise.errors import PixelwiseError
 
 app = typer.Typer(
     name="pixelwise",
-    help="Label every pixel: segment images, check data, train, evaluate, compare.",
+    help="Segment images and videos; check data, train, evaluate, compare.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -40,8 +40,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"pixelwise {pixelwise.__version__}")
         raise typer.Exit
 
@@ -68,9 +68,9 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a file is said once, by our own errors
+    warnings.filterwarnings("ignore", module="PIL")  # our own errors name faults of files once
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):  # file names may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
@@ -83,8 +83,8 @@ def main() -> None:
         code = _refused(f"pixelwise: not enough memory ({str(error) or 'no more is given'}); make the input smaller")
     except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:  # the reader of our stdout has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at its end
+    except BrokenPipeError:  # the reader of stdout is closed, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python fails to flush at exit
         code = 1
     except OSError as error:
         if error.filename is None:
@@ -97,13 +97,13 @@ def main() -> None:
 
 def _refused(text: str) -> int:
     if is_first_process():
-        for line in text.split("\n"):  # several are the help
+        for line in text.split("\n"):  # several lines are the help
             print(line, file=sys.stderr)
     return 2
 
 
 def _usage_fault(error: typer.TyperException) -> str:
-    """What is wrong with the command line, as one line that says where to look; or the help that typer raises."""
+    """The fault of the command line in one line with a pointer to the help; or the help that typer raises."""
     message = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
         return message
@@ -114,7 +114,7 @@ def _usage_fault(error: typer.TyperException) -> str:
 
 
 def _what_came(error: Exception, text: str) -> str:
-    """The value that pydantic refused on behalf of typer, whose message often tells only what was wanted."""
+    """The value that pydantic refused for typer, whose message often names only what was expected."""
     errors = getattr(error.__cause__, "errors", None)
     value = repr(errors()[0]["input"]) if errors else ""
     return f", not {value}" if value and value not in text else ""

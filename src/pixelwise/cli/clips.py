@@ -1,4 +1,4 @@
-"""The part of `pixelwise predict` that works through clips."""
+"""The part of `pixelwise predict` for clips."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClipRun:
-    """A clip, what is to be done with it, and what was done before."""
+    """A clip, its job, and its results so far."""
 
     clip: Clip
     job: VideoJob
@@ -44,18 +44,18 @@ def is_video_output(out: Path) -> bool:
 
 
 def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapixels: float) -> Clip:
-    """The one clip that the inputs mean: a video file, or a folder or several images, which are its frames.
+    """The one clip of the inputs: a video file, or a folder or several images, which are its frames.
 
     Raises:
-        DataError: they mean no clip or several, or the clip is what `out` would replace.
+        DataError: there is no clip or several, or `out` would replace the clip.
     """
     from pixelwise.files.images import frame_count
     from pixelwise.inference.images.find import find_image_files, frames_in
-    from pixelwise.inference.video.input import in_reading_order, is_video, open_images, open_video
+    from pixelwise.inference.video.input import by_number, is_video, open_images, open_video
 
     place = Path(inputs[0])
     if len(inputs) == 1 and place.is_dir():
-        files = in_reading_order(frames_in(place))
+        files = by_number(frames_in(place))
         return open_images(files, place, frame_rate=frame_rate, max_megapixels=max_megapixels)
     files = [file.path for file in find_image_files(inputs, out=out.parent, videos=True).files]
     videos = [file for file in files if is_video(file)]
@@ -70,22 +70,22 @@ def only_clip(inputs: Sequence[str], out: Path, *, frame_rate: float, max_megapi
         kind = "an image" if frames == 1 else f"an image of {frames:,} frames"
         advice = "name a folder for its results" + ("" if frames == 1 else ", or convert it to a video first")
         raise DataError(f"--out {out}: {files[0]} is {kind} and not a clip; {advice}")
-    files = in_reading_order(files) if len(inputs) == 1 else files
+    files = by_number(files) if len(inputs) == 1 else files
     return open_images(files, files[0].parent, frame_rate=frame_rate, max_megapixels=max_megapixels)
 
 
 def video_names(video: ImageFile, out: Path) -> tuple[Path, Path]:
-    """Where the results of a video go in a folder: its overlay and its lines."""
+    """The paths of a video's results in a folder: its overlay and its lines."""
     from pixelwise.inference.images.find import LINES_SUFFIX, VIDEO_OVERLAY_SUFFIX
 
     return out / f"{video.stem}{VIDEO_OVERLAY_SUFFIX}", out / f"{video.stem}{LINES_SUFFIX}"
 
 
 def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
-    """Predict what is left of a clip, with a bar, notes and at the end a summary.
+    """Predict the rest of a clip, with a progress bar, notes and a summary.
 
     Returns:
-        what failed, empty if nothing did.
+        the failure, empty without one.
     """
     from pixelwise.inference.video.predict import predict_video
 
@@ -99,7 +99,7 @@ def predict_clip(run: ClipRun, *, quiet: bool, json_lines: bool) -> str:
         if run.begun.is_done:
             print(f"{video}: done before, skipped; --overwrite redoes it", file=sys.stderr)
         elif before:
-            print(f"{video}: {before:,} frames done before; goes on after them", file=sys.stderr)
+            print(f"{video}: {before:,} frames done before; continues after them", file=sys.stderr)
         else:
             for note in clip.notes:
                 print(f"{clip.path}: {note}", file=sys.stderr)

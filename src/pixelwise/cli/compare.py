@@ -46,7 +46,7 @@ def compare(
     label_map: MapOption = None,
     definition: DefinitionOption = None,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="How often each of the timed images is timed with each model.")
+        int, typer.Option("--repeats", min=1, help="Number of timed passes of each model over each image.")
     ] = 5,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the table as .md, .json or .csv.")
@@ -58,8 +58,7 @@ def compare(
 ) -> int:
     """Compare models: mean IoU, parameters, operations, latency and memory, each at its own input size.
 
-    Latency is the median over some images, which all models answer by turns. Exit code 1 if an image could not be
-    evaluated.
+    Latency is the median over some images; the models take turns. Exit code 1 if an image could not be evaluated.
     """
     started = time.perf_counter()
     if out is not None:
@@ -102,7 +101,7 @@ def compare(
 
 
 def _cells(row: ComparedModel) -> dict[str, str]:
-    """What the table shows of a model, by heading."""
+    """A model's row of the table, by heading."""
     return {
         "model": row.model,
         "system": row.system,
@@ -117,7 +116,7 @@ def _cells(row: ComparedModel) -> dict[str, str]:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """What the numbers mean, a line each."""
+    """Notes on the numbers, one line each."""
     from pixelwise.metrics.choice import DEFINITIONS
 
     where = comparison.device
@@ -128,8 +127,8 @@ def _notes(comparison: Comparison) -> list[str]:
         memory = "most that torch had allocated on the GPU"
     lines = [
         f"{comparison.data}: {comparison.images:,} images; {DEFINITIONS[comparison.definition]}",
-        f"latency: median of {comparison.repeats} × {comparison.timed_images} answers on {where}, the models by turns "
-        "over the same images after a first round untimed; from pixels in memory to a class for each pixel, one image "
+        f"latency: median of {comparison.repeats} × {comparison.timed_images} predictions on {where}; the models take "
+        "turns over the same images, after an untimed first round; from pixels in memory to the annotation, one image "
         "at a time",
         "GFLOPs: of the network for one of these images, on average; 1 multiply-add = 2 FLOPs; convolutions and matrix "
         "products",
@@ -137,7 +136,7 @@ def _notes(comparison: Comparison) -> list[str]:
         "input size: of the images, each model's own: the long side in pixels, or as --input-size takes it",
     ]
     if len({row.classes for row in comparison.models}) > 1:
-        lines.append("the models tell different classes apart: their means are over different classes")
+        lines.append("the models have different classes, so their means are over different classes")
     return lines
 
 
@@ -145,7 +144,7 @@ def _print_table(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    # as wide as the table wants: rich would cut its columns to the terminal
+    # as wide as the table: rich would cut its columns to the terminal
     console = Console(width=1000, highlight=False, markup=False, emoji=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     rows = [_cells(row) for row in comparison.models]

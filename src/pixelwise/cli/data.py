@@ -1,4 +1,4 @@
-"""`pixelwise data`: look at a data set before a model does, and bring it into another format."""
+"""`pixelwise data`: check, show, count and convert data sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 SHOWN_OF_A_KIND = 10
-"""How many faults of one kind are printed for each split; --json holds them all."""
+"""Number of faults of one kind that are printed for each split; --json holds them all."""
 
 data_app = typer.Typer(help="Check, show, count and convert data sets.", no_args_is_help=True)
 
@@ -50,7 +50,7 @@ def check(
     quiet: QuietOption = False,
     json_report: JsonOption = False,
 ) -> int:
-    """Read every file of a data set and list what is wrong with it.
+    """Read every file of a data set and list all faults.
 
     Without @SPLIT all splits are read, and compared with each other. Exit code 1 if there are faults.
     """
@@ -77,7 +77,7 @@ def check(
         first = repairs.remaining[0]
         raise DataError(
             f"--fix {fix}: the copy still has {len(repairs.remaining):,} of the faults, such as {first.where}: "
-            f"{first.text}; only you can repair these"
+            f"{first.text}; repair these by hand"
         )
     return 1 if report.faults() else 0
 
@@ -86,9 +86,9 @@ def check(
 def show(
     spec: SpecArgument,
     *,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The picture to write.")] = Path("sheet.png"),
-    count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 16,
-    seed: Annotated[int, typer.Option("--seed", help="Of the choice of images.")] = 0,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The image to write.")] = Path("sheet.png"),
+    count: Annotated[int, typer.Option("--count", min=1, help="Number of images.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the selection of images.")] = 0,
     quiet: QuietOption = False,
 ) -> int:
     """Draw images with their ground truth on one sheet, with the names of the classes.
@@ -121,9 +121,9 @@ def stats(
     quiet: QuietOption = False,
     json_report: JsonOption = False,
 ) -> int:
-    """Count images, sizes, classes, objects and colours.
+    """Count images, sizes, classes, instances and colours.
 
-    Objects are small below 32² pixels and large from 96² on, as in COCO's evaluation.
+    Instances are small below 32² pixels and large from 96² on, as in COCO's evaluation.
 
     Without @SPLIT the images are those of train, or of the first split there is.
     """
@@ -147,7 +147,7 @@ def convert(
     *,
     label_map: Annotated[
         str | None,
-        typer.Option("--map", metavar="MAP", help="How the source's classes become the target's: names, or a file."),
+        typer.Option("--map", metavar="MAP", help="Map from the source's classes to the target's: names, or a file."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the set of that format in its place.")
@@ -158,14 +158,13 @@ def convert(
 ) -> int:
     """Write a data set in another format, and print what the target cannot hold, counted.
 
-    Without @SPLIT all splits are converted. Images are copied as they are where the target takes their kind of file.
-    TARGET may have options: labels=NAME_OR_FILE (all but coco and cityscapes), images, masks and suffix (masks,
+    Without @SPLIT all splits are converted. Images are copied unchanged where the target allows their file type. TARGET
+    may have options: labels=NAME_OR_FILE (all but coco and cityscapes), images, masks and suffix (masks,
     instance-masks), ids=trainIds and annotations=gtCoarse (cityscapes), encoding=2channel (coco-panoptic),
-    classes=things (coco), without which each other class of an image becomes one annotation. Objects stay objects in
+    classes=things (coco), without which each other class of an image becomes one annotation. Instances are kept in
     coco, labelme, yolo, instance-masks, voc, cityscapes and coco-panoptic; segments keep their ids in coco-panoptic.
-    Frames of clips keep who is who in kitti-step, cityscapes-dvps, cityscapes-vps, vipseg, davis, youtube-vis and mots,
-    and their numbers where the target can hold them.
-    Masks of colours are read by masks:PATH?palette=labels.
+    Clips keep their tracks in kitti-step, cityscapes-dvps, cityscapes-vps, vipseg, davis, youtube-vis and mots, and
+    track ids where the target can hold them. Masks of colours are read by masks:PATH?palette=labels.
     """
     from functools import partial
 
@@ -190,7 +189,7 @@ def convert(
 
 
 def _opened(text: str, *, quiet: bool) -> Dataset:
-    """The set, and on stderr what was decided about it."""
+    """Open the set, and print its note on stderr."""
     from pixelwise.data.spec import DataSpec, open_dataset, splits_of
 
     spec = DataSpec.parse(text)
@@ -214,7 +213,7 @@ def _require_picture_name(path: Path) -> None:
     from PIL import Image
 
     if path.suffix.lower() not in Image.registered_extensions():
-        raise DataError(f"{path}: expected the name of a picture, such as sheet.png")
+        raise DataError(f"{path}: expected the name of an image file, such as sheet.png")
     if not path.parent.is_dir():
         raise DataError(f"{path}: no folder {path.parent} to write it to")
 
@@ -264,7 +263,7 @@ def _repairs_json(repairs: Repairs | None) -> dict[str, object] | None:
 
 
 def _print_faults(faults: Sequence[Fault]) -> None:
-    """One line each, those of a kind together, and no more than some of each kind."""
+    """Print faults by kind, one line each, and at most some of each kind."""
     for kind in dict.fromkeys(fault.kind for fault in faults):
         same = [fault for fault in faults if fault.kind == kind]
         for fault in same[:SHOWN_OF_A_KIND]:
@@ -310,7 +309,7 @@ def _fault_json(fault: Fault) -> dict[str, str]:
 
 def _print_conversion(conversion: Conversion, *, notes: bool) -> None:
     from pixelwise.data.label_maps import describe_label_map
-    from pixelwise.data.listing import count
+    from pixelwise.errors import count
 
     if notes and conversion.label_map is not None:
         for line in describe_label_map(conversion.label_map):
@@ -342,8 +341,8 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pixelwise.data.listing import count
     from pixelwise.data.tools.statistics import SIZES
+    from pixelwise.errors import count
 
     rgb = tuple(" ".join(f"{value:.4f}" for value in values) for values in (statistics.mean_rgb, statistics.std_rgb))
     counts = [
@@ -363,7 +362,7 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
     if found is not None:
         sizes = f"{found.small:,} small, {found.medium:,} medium, {found.large:,} large"
         crowds = f", and {count(found.crowds, 'crowd')}" if found.crowds else ""
-        print(f"{count(found.objects, 'object')} ({sizes}){crowds} in {count(found.images, 'image')}")
+        print(f"{count(found.objects, 'instance')} ({sizes}){crowds} in {count(found.images, 'image')}")
     more = () if found is None else ("objects", *SIZES)
     table = Table("id", "class", "share of pixels", "images", *more, box=None, pad_edge=False)
     for column in (table.columns[0], *table.columns[2:]):
@@ -376,7 +375,7 @@ def _print_statistics(dataset: Dataset, statistics: Statistics) -> None:
 
 
 def _bar(*, hidden: bool) -> Progress:
-    """A bar on stderr, if that is a terminal."""
+    """A progress bar on stderr, if that is a terminal."""
     from pixelwise.files.parallel import silent
 
     if hidden or not sys.stderr.isatty():

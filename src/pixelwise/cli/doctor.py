@@ -1,4 +1,4 @@
-"""`pixelwise doctor`: what this installation has, what it lacks, and what to do about each."""
+"""`pixelwise doctor`: report what this installation has and lacks, with advice."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ SMALLEST_DISK, SMALL_DISK = 100 * 10**6, 2 * 10**9
 """Free bytes below which results cannot be written, and below which a training run may fill the disk."""
 
 _SHOWN = ("torch", "torchvision", "numpy", "Pillow", "av", "opencv-python-headless")
-"""The packages that are listed even where all is well with them."""
+"""Packages that are always listed."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination.
+    """One line of the report.
 
     Attributes:
-        name: of what was examined.
-        value: what was found.
-        status: `ok`; `note`, something is not there that nothing here needs; or `fault`, something will fail.
-        advice: what to do about it; empty where nothing is to be done.
+        name: of the examined part.
+        value: its state.
+        status: `ok`; `note`, an optional part is missing; or `fault`, something will fail.
+        advice: how to repair it; empty if nothing is to be done.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Finding:
 def doctor(as_json: JsonOption = False) -> int:
     """Examine this installation: versions, devices, codecs, extras, disk, folders and shipped weights.
 
-    The exit code is 1 where something was found that will fail, and 0 otherwise.
+    Exit code 1 if there are faults, else 0.
     """
     findings = [finding for examine in _EXAMINATIONS for finding in _findings(examine)]
     faults = sum(finding.status == "fault" for finding in findings)
@@ -63,10 +63,10 @@ def doctor(as_json: JsonOption = False) -> int:
 
 
 def _findings(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Those of one examination, which no broken package may end."""
+    """The findings of one examination; an exception of a broken package is a finding too."""
     try:
         yield from examine()
-    except Exception as error:  # a package that cannot be imported may raise anything
+    except Exception as error:  # importing a broken package may raise anything
         text = " ".join(str(error).split())[:300]
         yield Finding(
             examine.__name__.strip("_"), f"{type(error).__name__}: {text}", "fault", "install pixelwise again"
@@ -79,7 +79,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Those that pixelwise requires, by their own word."""
+    """The packages that pixelwise requires, by its metadata."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement
@@ -142,7 +142,7 @@ def _torch() -> Iterator[Finding]:
             yield Finding(f"device cuda:{index}", f"{found.name}, {found.total_memory / 2**30:.0f} GiB")
     elif torch.version.cuda:
         advice = "where there is an NVIDIA GPU, install its driver (nvidia-smi must list it)"
-        yield Finding("device", "cpu; torch has CUDA, and no GPU is found", "note", advice)
+        yield Finding("device", "cpu; torch has CUDA, but there is no GPU", "note", advice)
     else:
         yield Finding("device", "cpu; torch without CUDA")
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1

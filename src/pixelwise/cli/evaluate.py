@@ -1,4 +1,4 @@
-"""`pixelwise evaluate`: a model, or masks that any tool wrote, evaluated on a data set, at once or in parts."""
+"""`pixelwise evaluate`: evaluate a model, or predictions of any tool, on a data set, at once or in parts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pixelwise.types import Annotation, Sample
 
 NAMED_MISSING = 5
-"""How many of the images without prediction are named."""
+"""Number of images without prediction that are named."""
 
 
 def evaluate(
@@ -64,7 +64,7 @@ def evaluate(
         typer.Option(
             "--predictions",
             metavar="PATH",
-            help="Evaluate the id masks in this folder, paired by name, the objects in this COCO results JSON, the "
+            help="Evaluate the id masks in this folder, paired by name, the instances in this COCO results JSON, the "
             "segments of this COCO panoptic JSON, its PNGs in the folder of its name, or the lines of tracked videos, "
             "CLIP.labelled.jsonl or a folder of such.",
         ),
@@ -72,12 +72,21 @@ def evaluate(
     input_size: InputSizeOption = None,
     tile: TileOption = False,
     tta: TtaOption = False,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            metavar="NAME",
+            help="Run as the test of a paper does: pspnet or pspnet:CROP, mirrored windows of the crop, with --tta at "
+            "six scales from 0.5 to 1.75; deeplab_v3, mirrored at these scales and output stride 8.",
+        ),
+    ] = None,
     track: Annotated[
         bool,
         typer.Option(
             "--track",
-            help="In clips: follow the objects of a model that runs on frames one by one. On DAVIS this gives J and F, "
-            "by the unsupervised definition.",
+            help="In clips: track the instances of a model that runs on frames one by one. On DAVIS this gives J and "
+            "F, by the unsupervised definition.",
         ),
     ] = False,
     label_map: MapOption = None,
@@ -94,28 +103,34 @@ def evaluate(
             "--out",
             metavar="DIR",
             help="Write evaluation.json, images.jsonl, worst.png; confusion.png of classes and of segments, "
-            "coco_results.json of objects, panoptic_results.json and its folder of PNGs of segments.",
+            "coco_results.json of instances, panoptic_results.json and its folder of PNGs of segments.",
         ),
     ] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Evaluate the I-th of N parts, from 1/N to N/N.")
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Join the files that all the shards wrote: evaluate --merge FILE…")
+        bool, typer.Option("--merge", help="Join the results of all shards: evaluate --merge FILE…")
     ] = False,
     device: DeviceOption = Device.auto,
     workers: WorkersOption = 2,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Evaluate a model, or predictions that any tool wrote, on a data set.
+    """Evaluate a model, or predictions of any tool, on a data set.
 
     Masks hold the ids of the data set's own files, and lie in PATH under the names of the images: NAME.png or
-    NAME.semantic.png. On sets whose one class is "object", such as DAVIS, objects of all classes count; there tracks
-    are matched to objects (davis-unsupervised), unless --definition davis says that their numbers are those of the
-    ground truth. Exit code 1 if an image could not be evaluated.
+    NAME.semantic.png. On sets whose one class is "object", such as DAVIS, instances of all classes count; there tracks
+    are matched to objects (davis-unsupervised), unless --definition davis says that their ids are those of the ground
+    truth. Exit code 1 if an image could not be evaluated.
     """
-    of_model = {"--input-size": input_size, "--tile": tile, "--tta": tta, "--track": track}
+    of_model = {
+        "--input-size": input_size,
+        "--tile": tile,
+        "--tta": tta,
+        "--protocol": protocol,
+        "--track": track,
+    }
     names = model or []
     if merge:
         of_data = {
@@ -126,9 +141,9 @@ def evaluate(
             "--shard": shard,
             "--map": label_map,
         }
-        _refuse({**of_data, **of_model}, "not with --merge, which joins what the shards counted")
+        _refuse({**of_data, **of_model}, "not with --merge, which joins the counts of the shards")
         if not names:
-            raise RecipeError("--merge: expected the files that the shards wrote: evaluate --merge FILE…")
+            raise RecipeError("--merge: expected the files of the shards: evaluate --merge FILE…")
         return _merged(names, out, quiet=quiet, as_json=as_json)
     if len(names) > 1:
         raise RecipeError(f"{len(names)} models; evaluate evaluates one, see pixelwise compare")
@@ -137,7 +152,7 @@ def evaluate(
     if not data:
         raise RecipeError("Missing option '--data', such as voc:./VOC2012@val (see pixelwise evaluate --help)")
     if predictions is not None:
-        _refuse(of_model, "only with MODEL; --predictions evaluates what is stored as it is")
+        _refuse(of_model, "only with MODEL; --predictions evaluates stored results")
 
     started = time.perf_counter()
     from pixelwise.evaluation.class_confusion import ClassConfusion
@@ -159,6 +174,7 @@ def evaluate(
             device=device.value,
             options=Options(input_size=input_size, tile=tile, tta=tta),
             tracks=track,
+            protocol=protocol,
         )
     else:
         subject = stored_subject(predictions, data, label_map)
@@ -170,10 +186,10 @@ def evaluate(
             print(line, file=sys.stderr)
 
     everything = subject.considered
-    wanted = everything if part is None else part.part_of(everything, subject.dataset.clips)
+    selected = everything if part is None else part.part_of(everything, subject.dataset.clips)
     answered = set(subject.indices)
-    indices = [index for index in wanted if index in answered]
-    missing = tuple(subject.dataset.ids[index] for index in wanted if index not in answered)
+    indices = [index for index in selected if index in answered]
+    missing = tuple(subject.dataset.ids[index] for index in selected if index not in answered)
     worst = None if out is None else WorstImages(metric)
     classes = None if out is None or subject.task != "panoptic" else ClassConfusion(subject.dataset.labels)
     void = VoidPredictions(subject.dataset.labels) if subject.masks else None
@@ -198,8 +214,9 @@ def evaluate(
         metric=metric,
         failures=failures,
         missing=missing,
-        total=len(wanted),
+        total=len(selected),
         seconds=time.perf_counter() - started,
+        protocol=subject.conditions.get("protocol"),
     )
     if subject.is_mapped and part is None:
         _require_ground_truth(metric, subject.dataset.name)
@@ -211,7 +228,7 @@ def evaluate(
 
 
 def _require_ground_truth(metric: TaskMetric, data: str) -> None:
-    """Raise DataError where a map ignores all ground truth: then there is no number."""
+    """Raise DataError where a map ignores all ground truth."""
     means = [value for value in metric.compute().values() if not isinstance(value, dict)]
     if metric.images and all(value is None for value in means):
         raise DataError(
@@ -277,7 +294,7 @@ def _report(
     classes: ClassConfusion | None,
     as_json: bool,
 ) -> int:
-    """Tell what came, on stdout, on stderr and in the folder; returns the exit code."""
+    """Print and write the results; return the exit code."""
     from pixelwise.evaluation.report import write_report
 
     if as_json:
@@ -304,7 +321,7 @@ def _print_tables(result: dict[str, Any]) -> None:
 
     from pixelwise.metrics.choice import DEFINITIONS
 
-    # as wide as the tables want: rich would cut their columns to the terminal
+    # as wide as the tables: rich would cut their columns to the terminal
     console = Console(width=1000, highlight=False, markup=False, emoji=False, soft_wrap=True)
     part = f", shard {result['shard']['number']}/{result['shard']['count']}" if "shard" in result else ""
     print(f"{result['model']} on {result['data']}{part}: {result['images']:,} images, {result['seconds']:,.1f} s")
@@ -324,6 +341,8 @@ def _print_tables(result: dict[str, Any]) -> None:
         means.add_row(heading(name), _shown(value))
     console.print(means)
     print(DEFINITIONS[result["definition"]])
+    if "protocol" in result:
+        print(f"protocol {result['protocol'].get('name')}")
 
 
 def _shown(value: float | int | None) -> str:

@@ -1,4 +1,4 @@
-"""What `evaluate` and `compare` share: evaluating with a bar, and telling what could not be evaluated."""
+"""The shared part of `evaluate` and `compare`: evaluation with a progress bar, and a list of failures."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def evaluate_images(
     hidden: bool,
     watchers: Sequence[Callable[[Sample, Annotation], None]] = (),
 ) -> tuple[str, ...]:
-    """Count images that have a prediction; returns why some could not be.
+    """Evaluate the images that have a prediction; return the failures of others.
 
     Args:
-        subject: what is evaluated.
-        metric: counts.
-        indices: which images.
+        subject: with the predictions.
+        metric: to update.
+        indices: of the images.
         workers: processes that read images.
         hidden: show no bar.
-        watchers: are shown every counted sample with its prediction.
+        watchers: called with every counted sample and its prediction.
     """
     from pixelwise.evaluation.evaluate import evaluate
 
@@ -55,7 +55,7 @@ def evaluate_images(
 
 
 def print_failures(failures: Sequence[str], total: int) -> None:
-    """Name on stderr the images, of so many, that could not be evaluated."""
+    """Print on stderr the images that could not be evaluated."""
     if failures:
         print(f"{len(failures)} of {total} failed:", file=sys.stderr)
     for failure in failures:
@@ -63,7 +63,7 @@ def print_failures(failures: Sequence[str], total: int) -> None:
 
 
 def heading(metric: str) -> str:
-    """How tables and lines call a metric: `mean IoU`, `mask AP50`, `VPQ k5`."""
+    """The heading of a metric: `mean IoU`, `mask AP50`, `VPQ k5`."""
     words = {"iou": "IoU", "iiou": "iIoU"}
     upper = re.compile(r"(ap|ar)\d*|pq|sq|rq|vpq|stq|aq|tp|fp|fn|j|f")
     return " ".join(word.upper() if upper.fullmatch(word) else words.get(word, word) for word in metric.split("_"))

@@ -1,4 +1,4 @@
-"""`pixelwise import`: weights of others, as a model folder or a backbone file."""
+"""`pixelwise import`: convert weights of other projects to a model folder or a backbone file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Family(StrEnum):
-    """Whose weights."""
+    """The project that the weights come from."""
 
     torchvision = "torchvision"
     semseg = "semseg"
@@ -35,33 +35,38 @@ class Family(StrEnum):
 
 
 def import_weights(
-    family: Annotated[Family, typer.Argument(help="Whose weights.")],
+    family: Annotated[Family, typer.Argument(help="The project that the weights come from.")],
     architecture: Annotated[
         str, typer.Argument(help="Such as deeplabv3_resnet50, pspnet50, yolact_base, or a backbone such as resnet50.")
     ],
     weights: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Safetensors, or what torch.save wrote; shards by their folder or index."),
+        typer.Argument(metavar="FILE", help="A file of safetensors or torch.save; for shards their folder or index."),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", help="The model folder to make; of a backbone a folder or a file.")],
     labels: Annotated[
         str | None,
-        typer.Option("--labels", help="What the logits mean: voc, ade20k, …, a TOML file, a list of names."),
+        typer.Option("--labels", help="Classes of the logits: voc, ade20k, …, a TOML file, a list of names."),
     ] = None,
     input_size: InputSizeOption = None,
     output_stride: Annotated[
-        int | None, typer.Option("--output-stride", help="Of smp's DeepLabV3Plus, 16 or 8; its weights do not show it.")
+        int | None,
+        typer.Option(
+            "--output-stride", help="Output stride of smp's DeepLabV3Plus, 16 or 8; its weights do not tell it."
+        ),
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option("--part", help="Where the weights lie in the file, such as ema or teacher; found by itself."),
+        typer.Option("--part", help="Part of the file with the weights, such as ema or teacher; by default detected."),
     ] = None,
-    licence: Annotated[str, typer.Option("--licence", help="Of the weights, for the model's card.")] = "unknown",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")] = False,
+    licence: Annotated[
+        str, typer.Option("--licence", help="Licence of the weights, for the model's card.")
+    ] = "unknown",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn weights of another project into a model folder, or a classifier's into a backbone for train --init."""
+    """Convert weights of another project to a model folder, or a classifier's to a backbone for train --init."""
     from pixelwise.importers import detectron2, semseg, smp, torchvision, upsnet, yolact, yolact_edge
     from pixelwise.importers.backbones import convert_backbone
     from pixelwise.importers.fit import fit, model_of
@@ -180,8 +185,8 @@ def _say(report: dict[str, Any], found: ImportedModel | ImportedBackbone, as_jso
         print(f"{report['model']}/  model.safetensors, model.json; labels '{report['labels']}'")
 
 
-def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSet:
-    """The label set that was asked for, or the one that the family's weights of so many classes are published with."""
+def _labels(named: str | None, model: ImportedModel, family: Family) -> LabelSet:
+    """The label set of --labels, or the usual one of the family's weights with so many classes."""
     from pixelwise.labels import LabelSet, published, published_names
 
     count = model.num_classes
@@ -193,30 +198,30 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
         Family.detectron2: {81: "coco"},
         Family.upsnet: {133: "coco_panoptic", 19: "cityscapes"},
     }
-    wanted = wanted or usual.get(family, {}).get(count)
-    if wanted is None:
+    named = named or usual.get(family, {}).get(count)
+    if named is None:
         names = ["background", "foreground"] if model.is_sigmoid else [f"class {index}" for index in range(count)]
         return LabelSet.from_names(f"{count} classes", names)
-    if wanted in published_names():
-        labels = published(wanted)
-    elif not Path(wanted).is_file():
+    if named in published_names():
+        labels = published(named)
+    elif not Path(named).is_file():
         raise DataError(
-            f"--labels {wanted}: no such file; {', '.join(published_names())}, a TOML file or a list of names"
+            f"--labels {named}: no such file; {', '.join(published_names())}, a TOML file or a list of names"
         )
-    elif Path(wanted).suffix == ".toml":
-        labels = LabelSet.from_toml(Path(wanted))
+    elif Path(named).suffix == ".toml":
+        labels = LabelSet.from_toml(Path(named))
     else:
-        names = [line.strip() for line in read_lines(Path(wanted)) if line.strip()]
+        names = [line.strip() for line in read_lines(Path(named)) if line.strip()]
         if model.is_sigmoid and len(names) == 1:
-            names = ["background", *names]  # the one of the channel
-        labels = LabelSet.from_names(Path(wanted).stem, names)
+            names = ["background", *names]  # class 1 is that of the channel
+        labels = LabelSet.from_names(Path(named).stem, names)
     if len(labels) != count:
-        raise DataError(f"--labels {wanted}: {len(labels)} classes, but the weights have logits for {count}")
+        raise DataError(f"--labels {named}: {len(labels)} classes, but the weights have logits for {count}")
     return labels
 
 
 def _smp_output_stride(folder: Path, architecture: str, output_stride: int | None) -> int | None:
-    """The output stride that the config.json of smp's `save_pretrained` tells, if none is asked for."""
+    """The output stride of --output-stride, or in the config.json of smp's `save_pretrained`."""
     path = folder / "config.json"
     expected = "what smp's save_pretrained writes"
     config = read_json(path, expected=expected, error=CheckpointError)

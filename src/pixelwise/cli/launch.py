@@ -1,4 +1,4 @@
-"""Several processes of one command, as `torchrun` and `accelerate launch` start them: the first alone speaks."""
+"""Several processes of one command, as `torchrun` and `accelerate launch` start them: only rank 0 prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pixelwise merge`: semantic and instance predictions of the same images, as panoptic ones."""
+"""`pixelwise merge`: merge semantic and instance predictions of the same images to panoptic predictions."""
 
 from __future__ import annotations
 
@@ -17,45 +17,47 @@ if TYPE_CHECKING:
     from pixelwise.labels import LabelSet
 
 NAMED = 5
-"""How many of the images without partner are named."""
+"""Number of unpaired images that are named."""
 
 
 def merge(
     *,
     semantic: Annotated[
         Path,
-        typer.Option("--semantic", metavar="DIR", help="What predict wrote with a semantic model, or masks NAME.png."),
+        typer.Option("--semantic", metavar="DIR", help="Results of predict with a semantic model, or masks NAME.png."),
     ],
     instances: Annotated[
         list[Path],
         typer.Option(
             "--instances",
             metavar="FILE_OR_DIR",
-            help="What it wrote with an instance model: a folder, its results.jsonl, or COCO results; may be repeated.",
+            help="Results of an instance model: a folder, its results.jsonl, or COCO results; may be repeated.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for results.")],
     labels: Annotated[
         str | None,
-        typer.Option("--labels", help="What the ids mean: a published set such as coco_panoptic, or a TOML file."),
+        typer.Option("--labels", help="Classes of the ids: a published set such as coco_panoptic, or a TOML file."),
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option("--score-threshold", min=0, max=1, help="Skip objects with a smaller score.")
+        float, typer.Option("--score-threshold", min=0, max=1, help="Skip instances with a lower score.")
     ] = 0.5,
     largest_overlap: Annotated[
-        float, typer.Option("--largest-overlap", min=0, max=1, help="Skip objects of which more is hidden.")
+        float,
+        typer.Option("--largest-overlap", min=0, max=1, help="Skip instances of which a larger fraction is covered."),
     ] = 0.5,
     smallest_stuff: Annotated[
-        int, typer.Option("--smallest-stuff", min=0, help="Pixels below which a class of stuff becomes void.")
+        int,
+        typer.Option("--smallest-stuff", min=0, help="Smallest area of a class of stuff in pixels; less becomes void."),
     ] = 4096,
     quiet: QuietOption = False,
     json_lines: JsonOption = False,
 ) -> int:
-    """Merge predictions of objects and of classes into one segment for each pixel.
+    """Merge instance and semantic predictions to one segment for each pixel.
 
     For each NAME.semantic.png (or NAME.png): NAME.panoptic.png with COCO's ids and a line in results.jsonl;
-    panoptic_results.json has the segments of all. Objects are laid down from the highest-scoring on, and stuff where
-    none lies.
+    panoptic_results.json has the segments of all. Instances are pasted by descending score, and stuff on the remaining
+    pixels.
     """
     from pixelwise.inference.images.merge import find_predictions, merge_files
     from pixelwise.predictions.coco_objects import CocoResults

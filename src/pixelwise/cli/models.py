@@ -1,4 +1,4 @@
-"""`pixelwise models`: the systems there are, and each one's recipe, stage by stage, beside its paper's numbers."""
+"""`pixelwise models`: list all systems, or one's recipe, stage by stage, beside its paper's numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def models(
     system: Annotated[
-        str | None, typer.Argument(help="Show this one's (or a variant's) recipe beside the paper's.")
+        str | None, typer.Argument(help="Show the recipe of this system or variant beside the paper's.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Show a published recipe, such as paper, in place of its own.")
@@ -97,7 +97,7 @@ def _system_rows() -> list[dict[str, Any]]:
 
 
 def _paper(module: SystemFile) -> str:
-    """What the module's docstring cites: `NAME: the paper.`"""
+    """The paper in the module's docstring: `NAME: the paper.`"""
     first = (module.__doc__ or "").split(".\n")[0]
     return " ".join(first.partition(": ")[2].split()) or " ".join(first.split())
 

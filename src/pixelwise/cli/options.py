@@ -1,4 +1,4 @@
-"""Options that mean the same in every command."""
+"""Options with the same meaning in every command."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typer
 
 
 class Device(StrEnum):
-    """Where to compute."""
+    """The device."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Device; auto takes a GPU if there is one.")]
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=0, help="Processes that read images; 0 reads them in this one.")
 ]
@@ -44,20 +44,20 @@ InputSizeOption = Annotated[
         "short:SIDE:LIMIT (of the long side), square:SIDE, none (as they are).",
     ),
 ]
-TileOption = Annotated[bool, typer.Option("--tile", help="Look through overlapping windows at the image's own size.")]
+TileOption = Annotated[bool, typer.Option("--tile", help="Run on overlapping windows at the image's own size.")]
 TtaOption = Annotated[
     bool, typer.Option("--tta", help="Average over three scales and their mirror images: six passes, a little better.")
 ]
 MapOption = Annotated[
     str | None,
-    typer.Option("--map", metavar="MAP", help="How the data's classes become the model's: names, or a TOML file."),
+    typer.Option("--map", metavar="MAP", help="Map from the data's classes to the model's: names, or a TOML file."),
 ]
 DefinitionOption = Annotated[
     str | None,
     typer.Option(
         "--definition",
         metavar="NAME",
-        help="Whose definition of the metric: voc, ade20k or cityscapes; coco, boundary, region, "
+        help="Definition of the metric: voc, ade20k or cityscapes; coco, boundary, region, "
         "davis-unsupervised or, where predicted numbers are those of the ground truth, davis; panoptic or "
         "video-panoptic. By default the usual one of the data.",
     ),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pixelwise.predictions.lines import ResultsFile
 
 NAMED_IMAGES = 3
-"""So many images of several frames are named."""
+"""Number of images of several frames that are named."""
 
 
 def predict(
@@ -47,44 +47,42 @@ def predict(
         str, typer.Option("--model", metavar="NAME_OR_PATH", help="A shipped name, a model folder or a run folder.")
     ] = "default",
     task: Annotated[
-        str | None, typer.Option("--task", help="Whose default model: semantic, instance, panoptic, …")
+        str | None, typer.Option("--task", help="Task of the default model: semantic, instance or panoptic.")
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", metavar="DIR", help="Where results go: a folder, or for one clip or a folder of frames an .mp4."
-        ),
+        typer.Option("--out", metavar="DIR", help="Folder for results, or for one clip or a folder of frames an .mp4."),
     ] = Path("out"),
     input_size: InputSizeOption = None,
     tile: TileOption = False,
     tta: TtaOption = False,
     score_threshold: Annotated[
         float | None,
-        typer.Option("--score-threshold", min=0, max=1, help="Leave out what the model is less sure of."),
+        typer.Option("--score-threshold", min=0, max=1, help="Skip predictions with a lower score."),
     ] = None,
     max_detections: Annotated[
-        int | None, typer.Option("--max-detections", min=1, help="Most objects for each image.")
+        int | None, typer.Option("--max-detections", min=1, help="Largest number of instances per image.")
     ] = None,
     max_megapixels: Annotated[
         float, typer.Option("--max-megapixels", min=0, help="Refuse images with more pixels than this.")
     ] = 200,
     track: Annotated[
-        bool, typer.Option("--track", help="In videos: follow the objects of a model that sees frames one by one.")
+        bool, typer.Option("--track", help="In videos: track the instances of a model that runs on frames one by one.")
     ] = False,
     frame_rate: Annotated[
         float, typer.Option("--frame-rate", min=0.01, help="Frames per second of a folder of frames.")
     ] = 25,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what is done already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what is done already.")] = False,
     device: DeviceOption = Device.auto,
     workers: WorkersOption = 2,
     quiet: QuietOption = False,
     json_lines: JsonOption = False,
 ) -> int:
-    """Label every pixel of images and videos.
+    """Segment images and videos.
 
-    For photo.jpg: photo.overlay.png to look at, photo.semantic.png with the ids (or photo.instances.png with the number
-    of the object in each pixel, photo.panoptic.png with that of its segment), and a line in results.jsonl. A run that
-    is started again does only what is not done. For clip.mp4: clip.overlay.mp4, and clip.jsonl with a line for each
+    For photo.jpg: photo.overlay.png, photo.semantic.png with class ids (or photo.instances.png with the id of the
+    instance in each pixel, photo.panoptic.png with that of its segment), and a line in results.jsonl. A run that is
+    started again predicts only what is not done. For clip.mp4: clip.overlay.mp4, and clip.jsonl with a line for each
     frame; with --out NAME.mp4 these are NAME.mp4 and NAME.jsonl, and a folder of images is the frames of a clip.
     """
     from pixelwise.inference.images.find import find_image_files
@@ -118,7 +116,7 @@ def predict(
     videos = [file for file in files if is_video(file.path)]
     images = [file for file in files if file not in set(videos)]
     if track and not videos:
-        raise DataError("--track: follows objects from frame to frame, and there is no video among the inputs")
+        raise DataError("--track: tracks instances in videos, and there is no video among the inputs")
     report = _Report(total=len(files), json_lines=json_lines)
     runs: list[ClipRun] = []
     for file in videos:
@@ -151,7 +149,7 @@ def predict(
 def _predict_images(
     images: list[ImageFile], job: Job, report: _Report, *, title: str, overwrite: bool, quiet: bool
 ) -> None:
-    """Predict those that are not done, and gather all into COCO's results."""
+    """Predict the images that are not done, and collect all in COCO's results."""
     from pixelwise.inference.images.predict import done_before, predict_files
     from pixelwise.predictions.coco_objects import COCO_RESULTS_NAME, CocoResults
     from pixelwise.predictions.coco_segments import PANOPTIC_RESULTS_NAME, panoptic_head
@@ -178,7 +176,7 @@ def _predict_images(
 
 
 def _print_skipped(found: FoundFiles) -> None:
-    """Say how many files of folders are neither images nor videos, or are results."""
+    """Print the number of files in folders that are neither images nor videos, or are results."""
     from pixelwise.files.images import describe_passed_over
 
     if found.passed_over:
@@ -189,7 +187,7 @@ def _print_skipped(found: FoundFiles) -> None:
 
 
 def _print_further_frames(images: list[Path], *, max_megapixels: float) -> None:
-    """Say which images are animations or have pages, of which the first alone is predicted."""
+    """Name the images with several frames or pages, of which the first alone is predicted."""
     from pixelwise.files.images import frame_count
 
     counts = {image: frame_count(image, max_megapixels=max_megapixels) for image in images}
@@ -204,7 +202,7 @@ def _print_further_frames(images: list[Path], *, max_megapixels: float) -> None:
 
 @dataclass
 class _Report:
-    """What the run has to say at its end, and with --json on the way."""
+    """The report of the run: lines with --json, failures and a summary."""
 
     total: int
     json_lines: bool
@@ -232,7 +230,7 @@ class _Report:
         nouns = {
             ".overlay.png": "overlay",
             ".semantic.png": "mask",
-            ".instances.png": "object map",
+            ".instances.png": "instance map",
             ".panoptic.png": "segment map",
         }
         counts = [
@@ -259,7 +257,7 @@ def _opened_results(out: Path) -> Iterator[ResultsFile]:
 
 @contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
-    """Leave by an exception when the process is asked to end, so that what was computed is written."""
+    """Turn SIGTERM into an exception, so that computed results are written."""
 
     def leave(*_: object) -> None:
         raise SystemExit(143)

@@ -1,4 +1,4 @@
-"""The bar of commands that work through images or frames: on stderr, and only if that is a terminal."""
+"""The progress bar of commands over images or frames: on stderr, and only if that is a terminal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pixelwise.cli.terminal import printable
 
 @contextmanager
 def image_bar(title: str, total: int | None, *, hidden: bool, unit: str = "images") -> Iterator[Callable[[int], None]]:
-    """Show how many images are done, how many each second, and for how long.
+    """Show the number of finished images, their rate and the time.
 
     Args:
-        title: stands before the bar.
-        total: images to come; None where nobody knows.
-        hidden: show nothing; so it is where stderr is no terminal.
-        unit: what they are called.
+        title: before the bar.
+        total: number of images; None if unknown.
+        hidden: show nothing, as where stderr is no terminal.
+        unit: name of the items.
 
     Yields:
-        a function that moves the bar on by so many images.
+        a function that advances the bar by a number of images.
     """
     if hidden or not sys.stderr.isatty():
         yield lambda _: None

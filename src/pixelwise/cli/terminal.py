@@ -1,4 +1,4 @@
-"""How text leaves for a terminal: names of files and classes come from outside, and could drive it."""
+"""Safe printing to a terminal: names of files and classes may hold control characters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from typing import TextIO
 
 LONGEST_LINE = 4000
-"""So many characters of a line are printed."""
+"""Number of characters of a line that are printed."""
 LONGEST_CELL = 200
-"""And of a name in a table."""
+"""Number of characters of a name in a table."""
 
 # C0, DEL and C1; line separators and directions of Unicode, which move what stands around them; bytes that are no text
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -21,13 +21,13 @@ def printable(text: str) -> str:
 
 
 def print(text: str, *, whole: bool = False, file: TextIO | None = None, flush: bool = False) -> None:
-    """Print one line in printable characters. A command prints in no other way.
+    """Print one line in printable characters. All commands print by this function.
 
     Args:
-        text: the line. What is longer than `LONGEST_LINE` is cut, and the rest counted.
+        text: the line, cut after `LONGEST_LINE` characters.
         whole: do not cut, for JSON.
         file: stdout unless it is given.
-        flush: hand it to the system at once.
+        flush: flush at once.
     """
     text = printable(text)
     if not whole and len(text) > LONGEST_LINE:

@@ -32,12 +32,12 @@ Item = TypeVar("Item")
 
 
 def train(
-    system: Annotated[str | None, typer.Argument(help="What to train, or a variant; see pixelwise models.")] = None,
+    system: Annotated[str | None, typer.Argument(help="A system or a variant; see pixelwise models.")] = None,
     data: Annotated[
         list[str] | None, typer.Option("--data", help="FORMAT:PATH[@SPLIT][?option=value]; may be given several times.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder to make.")] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run folder.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Continue this run folder.")] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", help="Such as resnet50 or mobilenet_v2.")] = None,
     init: Annotated[
         str | None,
@@ -55,7 +55,7 @@ def train(
         typer.Option("--recipe", help="A published one, such as paper, in place of that of small machines."),
     ] = None,
     label_map: Annotated[
-        str | None, typer.Option("--map", help="How other label sets become the first one's: names, or a TOML file.")
+        str | None, typer.Option("--map", help="Map from other label sets to the first one's: names, or a TOML file.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.")] = None,
     tensorboard: Annotated[
@@ -65,17 +65,17 @@ def train(
     workers: WorkersOption = 2,
     quiet: QuietOption = False,
 ) -> int:
-    """Train a system, or go on where a run stopped."""
+    """Train a system, or continue a stopped run."""
     if resume is not None:
         given = [name for name, value in (("SYSTEM", system), ("--data", data), ("--out", out)) if value]
         if given or settings or init or backbone or recipe or label_map or seed is not None:
             raise RecipeError(
-                f"--resume {resume} takes everything from its recipe.json; skips "
+                f"--resume {resume} takes everything from its recipe.json; leave out "
                 f"{', '.join([*given, *(['the options that change it'] if not given else [])])}"
             )
     folder = resume or out
     if folder is None or (resume is None and (system is None or not data)):
-        raise RecipeError("train wants SYSTEM, --data and --out, or --resume RUN; see pixelwise train --help")
+        raise RecipeError("expected SYSTEM, --data and --out, or --resume RUN; see pixelwise train --help")
     from pixelwise.inference.predictor import choose_device
     from pixelwise.training.processes import joined_processes
 
@@ -165,14 +165,16 @@ def _notes(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) ->
 
     from pixelwise.data.label_maps import describe_label_map
 
-    chosen = f"{len(sources.val):,} to choose on" if sources.val else "none to choose on: the last weights are the best"
-    learned = f"{len(sources.train):,} images to learn from"
+    chosen = (
+        f"{len(sources.val):,} to validate on" if sources.val else "none to validate on: the last weights are the best"
+    )
+    learned = f"{len(sources.train):,} images to train on"
     yield f"{plan.system}: {learned}, {chosen}; {len(sources.labels)} classes; {folder}"
     for label_map in sources.label_maps:
         yield from describe_label_map(label_map)
     if plan.init is None and not resumes and "backbone" in plan.arguments:
         yield "the backbone starts at random; --init pip, torchvision, timm or FILE: from ImageNet; default: from VOC"
-    # where the weights began is of no interest when they go on
+    # the origin of the weights does not matter for a resumed run
     yield from sources.notes if resumes else plan.notes
     threads = torch.get_num_threads()
     if plan.threads != threads:
@@ -208,7 +210,7 @@ def _carry_on(
 
 
 class _Display:
-    """The line of a training run: step, loss, images per second, the last evaluation, time left."""
+    """The progress line of a training run: step, loss, images per second, the last evaluation, time left."""
 
     def __init__(self, plan: Plan, *, quiet: bool) -> None:
         self.quiet = quiet
@@ -238,7 +240,7 @@ class _Display:
             self.progress.stop()
 
     def show(self, event: Event) -> None:
-        """Bring the line up to date, or print a note above it."""
+        """Update the line, or print a note above it."""
         from pixelwise.contracts import SolverProgress
         from pixelwise.training.fit import Step
         from pixelwise.training.run.run import Note

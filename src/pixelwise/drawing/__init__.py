@@ -1,1 +1,1 @@
-"""Pictures for people: overlays, contact sheets, confusion matrices."""
+"""Overlays, contact sheets and confusion matrices."""

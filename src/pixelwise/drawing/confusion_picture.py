@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture: which classes are taken for which."""
+"""A confusion matrix as an image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_confusion(confusion: Int64[Tensor, "K K1"], labels: LabelSet) -> Image.Image:
-    """Draw how the pixels of each true class were answered.
+    """Draw the predicted classes of the pixels of each ground truth class.
 
     A row is a true class, a column a prediction; a cell holds the share of the class's pixels. Colours follow the
     square root of the share, so that rare mistakes are seen: right answers are blue, wrong ones red. Classes without
@@ -52,7 +52,7 @@ def draw_confusion(confusion: Int64[Tensor, "K K1"], labels: LabelSet) -> Image.
     rows, columns = [_shortened(name, font) for name in labels.names], [_shortened(name, font) for name in answers]
     names = 8 + int(max(font.getlength(name) for name in (*rows, *columns)))
     is_large = len(answers) > MATRIX_SIDE // LARGEST_CELL
-    title = "rows: ground truth · columns: prediction · colour: share of the pixels of the true class"
+    title = "rows: ground truth · columns: prediction · colour: share of the pixels of the ground truth class"
     title += ", in per cent" if cell >= SMALLEST_NUMBERED_CELL else ""
 
     title_font = ImageFont.load_default(15)

@@ -1,4 +1,4 @@
-"""Contact sheets: images with what is known of them drawn over them, in rows, and what the colours mean."""
+"""Contact sheets: images with their annotations in rows, and a legend."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def contact_sheet(samples: Iterable[Sample], labels: LabelSet) -> Image.Image:
         sheet.paste(draw(sample.image, sample.truth, labels, legend=False, names=has_objects), (left, top))
         caption = _shortened(sample.id, font, CELL_HW[1])
         pen.text((left, top + CELL_HW[0] + CAPTION_HEIGHT / 2), caption, fill=TEXT_COLOUR, font=font, anchor="lm")
-    rows: list[LegendRow] = []  # objects have colours of their own, which say nothing of their class
+    rows: list[LegendRow] = []  # instances have colours of their own, independent of their class
     if not any(sample.truth.instances is not None for sample in small):
         everything = np.concatenate([_classes(sample, labels).numpy().ravel() for sample in small])
         rows = semantic_legend(everything[None], labels)
@@ -146,7 +146,7 @@ def _classes(sample: Sample, labels: LabelSet) -> torch.Tensor:
 
 def _semantic(sample: Sample) -> torch.Tensor:
     if sample.truth.semantic is None:
-        raise DataError(f"image '{sample.id}' has no class for each pixel to draw")
+        raise DataError(f"image '{sample.id}' has no class map to draw")
     return sample.truth.semantic
 
 

@@ -25,10 +25,10 @@ OPACITY = 140 / 255
 """Of a class's colour over the image."""
 
 DRAWN_SCORE = 0.5
-"""Objects with a lower score are in the files, and not in the picture."""
+"""Instances with a lower score are in the files, but not drawn."""
 
 LEGEND_OBJECTS = 24
-"""So many objects the legend names at most."""
+"""Largest number of instances in the legend."""
 
 NAMED_SIDE = 100
 """A picture with a shorter side is too small for names in it."""
@@ -40,7 +40,7 @@ SHADE_HUES = 0.16
 """Part of the colour circle over which the shades of a class lie."""
 
 VOID_GREY = 190
-"""Of the lines that hatch pixels nobody evaluated."""
+"""Spacing of the hatching of ignored pixels."""
 
 SLAB_PIXELS = 4 * 2**20
 """How many pixels are blended at once."""
@@ -64,7 +64,7 @@ def draw(
     legend: bool = True,
     names: bool = False,
 ) -> Image.Image:
-    """Draw what the annotation has: its segments, or else its objects, or else its classes.
+    """Draw the annotation: its segments, or else its instances, or else its classes.
 
     Of objects with scores those from DRAWN_SCORE on are drawn, each in a colour of its own. Segments have the colour of
     their class, those of things in shades. The colour of an object or a segment depends on its class and its number or
@@ -114,7 +114,7 @@ def draw(
 
 
 def shown_objects(instances: Instances) -> Instances:
-    """Those that are drawn, the highest-scoring first; objects without scores the largest first."""
+    """The drawn instances, the highest-scoring first; without scores the largest first."""
     instances = instances.to("cpu")
     if instances.scores is not None:
         instances = instances[instances.scores >= DRAWN_SCORE]
@@ -124,7 +124,7 @@ def shown_objects(instances: Instances) -> Instances:
 
 
 def object_colour(number: int) -> Colour:
-    """A colour for an object, by its number or its track id: neighbours in number lie far apart on the circle."""
+    """A colour for an instance by its number or track id; neighbouring numbers are far apart on the colour circle."""
     hue = (number * 0.618034) % 1  # the golden section
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (number % 2), 1 - 0.25 * (number // 2 % 2))
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -135,7 +135,7 @@ def _colour_of(instances: Instances, index: int) -> Colour:
 
 
 def paint_objects(planes: UInt8[np.ndarray, "3 H W"], instances: Instances) -> Image.Image:
-    """The image, each object in its colour, its edges in full; smaller objects lie on larger ones, unmixed.
+    """The image, each instance in its colour with full edges; smaller instances cover larger ones.
 
     Regions of crowds are hatched in grey.
     """
@@ -163,7 +163,7 @@ def paint_objects(planes: UInt8[np.ndarray, "3 H W"], instances: Instances) -> I
 
 
 def object_legend(instances: Instances, labels: LabelSet) -> list[LegendRow]:
-    """The objects in the order in which they lie, at most LEGEND_OBJECTS, then how many more there are."""
+    """The instances in the order of drawing, at most LEGEND_OBJECTS, then the number of others."""
     rows: list[LegendRow] = []
     for index in range(min(len(instances), LEGEND_OBJECTS)):
         is_crowd = instances.crowd is not None and bool(instances.crowd[index])
@@ -275,7 +275,7 @@ def _paint_regions(
         part = regions[start:stop]
         opacity = opacities.take(part, mode="wrap")
         is_hatched = hatched.take(part, mode="wrap")
-        above = min(start, line)  # rows that are looked at for edges alone
+        above = min(start, line)  # rows for edges alone
         edges = _edges(regions[start - above : stop + line], line)[above : above + stop - start]
         opacity[edges & (opacity > 0) & ~is_hatched] = 255
         if is_hatched.any():
@@ -288,7 +288,7 @@ def _paint_regions(
 
 
 def semantic_legend(semantic: np.ndarray, labels: LabelSet) -> list[LegendRow]:
-    """The classes that occur, the largest first, then what nobody evaluated; background is skipped."""
+    """The classes that occur, the largest first, then ignored pixels; background is skipped."""
     counts = _counts(semantic, max(256, len(labels) + 1))
     shares = {index: counts[index] / semantic.size for index in np.flatnonzero(counts).tolist()}
     void = shares.pop(len(counts) - 1, None)

@@ -1,4 +1,4 @@
-"""Which class is taken for which, of predictions that are segments and whose metric counts no pixels of classes."""
+"""Confusion matrix of classes for panoptic predictions, whose metric does not count it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ClassConfusion:
         self._metric = MeanIoU(labels)
 
     def __call__(self, sample: Sample, predicted: Annotation) -> None:
-        """Count one image, if both its ground truth and its prediction tell a class for each pixel."""
+        """Count one image, if both its ground truth and its prediction have a class map."""
         if predicted.panoptic is None or sample.truth.semantic is None:
             return
         semantic = predicted.panoptic.to("cpu").to_semantic(self._metric.labels.ignore_id)
@@ -31,5 +31,5 @@ class ClassConfusion:
 
     @property
     def counts(self) -> Int64[Tensor, "K K1"] | None:
-        """Pixels of each true class by the predicted one, the last column void; None where nothing was counted."""
+        """Pixels of each ground truth class by predicted class, void last; None where nothing was counted."""
         return self._metric.confusion if self._metric.images else None

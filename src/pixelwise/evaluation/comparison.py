@@ -1,4 +1,4 @@
-"""Models side by side: how right, how large, how fast, and how much memory, over the same images."""
+"""Comparison of models over the same images: metrics, parameters, operations, latency and memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import TaskMetric, shown
 
 TIMED_IMAGES = 8
-"""Over how many images of the data, spread evenly, speed, work and memory are measured."""
+"""Number of images, spread evenly over the data, on which latency, operations and memory are measured."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ComparedModel:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing models.
+    """The result of comparing models.
 
     Attributes:
         data: the specification of the data.
@@ -94,7 +94,7 @@ class Comparison:
 def compare(
     subjects: Sequence[Subject], metrics: Sequence[TaskMetric], *, repeats: int, started: float
 ) -> Iterator[str | Comparison]:
-    """Measure work, speed and memory of models whose predictions were counted before.
+    """Measure operations, latency and memory of evaluated models.
 
     Args:
         subjects: models on the same device and the same data.

@@ -1,4 +1,4 @@
-"""Evaluating a model, or files that one wrote, on a data set, image by image."""
+"""Evaluate a model, or stored predictions, on a data set, image by image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pixelwise.types import Annotation, Sample
 
 
 class Predictions(Protocol):
-    """Something that says what it sees in a sample: a model, or files that a model wrote."""
+    """A source of predictions for samples: a model, or stored predictions."""
 
     def __call__(self, sample: Sample) -> Annotation:
         """The prediction, at the sample's original size. Raises DataError when there is none."""
@@ -27,7 +27,7 @@ class Predictions(Protocol):
 
 @dataclass(frozen=True)
 class EvaluatedImage:
-    """What became of an image.
+    """The outcome of an image.
 
     Attributes:
         index: its place in the data set.
@@ -48,7 +48,7 @@ def evaluate(
     go_on: bool = False,
     watch: Callable[[Sample, Annotation], None] | None = None,
 ) -> Generator[EvaluatedImage]:
-    """Predict and count samples one after the other, and say so after each.
+    """Predict and count samples one after the other; yield the outcome of each.
 
     Two images are held at most (and two more for each worker), whatever the size of the set.
 
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def model_predictions(predictor: Predictor, options: Options = DEFAULTS, *, tracks: bool = False) -> Predictions:
-    """A model as what is evaluated, with the options of prediction.
+    """A model as a source of predictions, with its options.
 
     The frames of a clip are asked for one after the other; each is seen with what was kept of those before. That is
     forgotten when the clip changes, or does not go on.
@@ -103,7 +103,7 @@ def model_predictions(predictor: Predictor, options: Options = DEFAULTS, *, trac
 
 
 class _ModelPredictions:
-    """The answers of a model, with what is kept of the clip that is walked through."""
+    """The predictions of a model, with its memory of the current clip."""
 
     def __init__(self, predictor: Predictor, options: Options, *, tracks: bool) -> None:
         self._predictor, self._options, self._tracks = predictor, options, tracks
@@ -148,7 +148,7 @@ class _Reader(Dataset["Sample | DataError"]):
 
 
 def _read_each(samples: Samples, indices: Sequence[int], *, workers: int) -> Iterator[Sample | DataError]:
-    """The chosen samples in order, read by `workers` processes or by this one."""
+    """The selected samples in order, read by `workers` processes or by this one."""
     reader = _Reader(samples, indices)
     if not workers:
         for place in range(len(reader)):

@@ -1,4 +1,4 @@
-"""How much memory a model needs, measured in a process of its own, so that nothing else is counted.
+"""Peak memory of a model, measured in a process of its own.
 
 `python -m pixelwise.training.peak_memory` is that process: a request as JSON on stdin, bytes on stdout.
 """
@@ -20,11 +20,11 @@ from pixelwise.inference.model_folder import read_card
 from pixelwise.inference.systems import system_module
 
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-"""Linux: where a process reads its memory, and forgets its former peak."""
+"""Linux: files in which a process reads its memory and resets its peak."""
 
 
 def peak_memory(model: str, images: Sequence[Path], *, device: str, threads: int) -> int | None:
-    """Bytes that loading a model and answering for images takes, beyond the loaded libraries.
+    """Bytes for loading a model and predicting images, beyond the loaded libraries.
 
     On a GPU the most that torch had allocated there; on the CPU the growth of the resident memory to its peak.
 
@@ -52,7 +52,7 @@ def peak_memory(model: str, images: Sequence[Path], *, device: str, threads: int
 def measured_here(model: str, images: Sequence[Path], *, device: str) -> int | None:
     """The same in this process, which should do nothing else."""
     pictures = [read_image(path) for path in images]
-    system_module(read_card(find_model(model)).system)  # what it imports is no part of the model's memory
+    system_module(read_card(find_model(model)).system)  # imports do not count as the model's memory
     before = _restarted_peak()
     predictor = load(model, device=device)
     for picture in pictures:
@@ -64,7 +64,7 @@ def measured_here(model: str, images: Sequence[Path], *, device: str) -> int | N
 
 
 def _restarted_peak() -> int | None:
-    """The resident bytes now, from which on the peak counts; or the peak so far, where it cannot be forgotten."""
+    """The resident bytes now, after resetting the peak; or the peak so far, where it cannot be reset."""
     try:
         REFERENCES.write_text("5")
         return _status("VmRSS")
@@ -90,7 +90,7 @@ def _status(name: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def _answer() -> None:
+def _main() -> None:
     request = json.load(sys.stdin)
     torch.set_num_threads(request["threads"])
     images = [Path(path) for path in request["images"]]
@@ -98,4 +98,4 @@ def _answer() -> None:
 
 
 if __name__ == "__main__":
-    _answer()
+    _main()

@@ -1,8 +1,9 @@
-"""What came of an evaluation, and the folder that tells it: numbers, a row for each image, and two pictures."""
+"""The report of an evaluation, and its folder: numbers, a row for each image, and two images."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ REPORT_NAME, ROWS_NAME, CONFUSION_NAME, WORST_NAME = "evaluation.json", "images.
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of evaluating a model, or the masks that one wrote.
+    """The report of an evaluation.
 
     Attributes:
         model: the name of the model, or the folder of masks.
@@ -32,6 +33,7 @@ class Evaluation:
         missing: the ids of images without a prediction.
         total: how many images there were.
         seconds: how long it took.
+        protocol: under which the model ran, see `protocols.Protocol.to_json`; None for that of `pixelwise predict`.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Evaluation:
     missing: tuple[str, ...]
     total: int
     seconds: float
+    protocol: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that `evaluate --json` prints."""
@@ -51,19 +54,20 @@ class Evaluation:
             "images": len(self.metric.images),
             "labels": list(self.metric.labels.names),
             "definition": self.metric.definition,
+            **({} if self.protocol is None else {"protocol": dict(self.protocol)}),
             "metrics": {name: value for name, value in values.items() if not isinstance(value, dict)},
             **{name: value for name, value in values.items() if isinstance(value, dict)},
             "seconds": round(self.seconds, 3),
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """What each image alone would get, the worst first; images with nothing to evaluate last."""
+        """The result of each image, the worst first; images with nothing to evaluate last."""
         scores = self.metric.images.items()
         return [{"id": id, **score.row()} for id, score in sorted(scores, key=lambda item: (*item[1].badness, item[0]))]
 
 
 def make_report_folder(folder: Path) -> None:
-    """Make the folder, so that a place that cannot be written is known before the work. Raises DataError for one."""
+    """Make the folder before the evaluation. Raises DataError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         require_writable(folder / REPORT_NAME)

@@ -1,4 +1,4 @@
-"""Evaluations in parts, on as many machines as one likes, that join to exactly the whole.
+"""Evaluation in shards, on any number of machines, which merge exactly to the whole.
 
 A part evaluates every n-th image, or every n-th clip. Its report holds what it counted, so that the joined numbers are
 those of one evaluation to the last bit, whatever the order of the parts.
@@ -25,7 +25,7 @@ from pixelwise.metrics.choice import TaskMetric, metric_from_state
 FORMAT_VERSION = 2
 
 NAMED_SHARDS = 12
-"""How many of the missing shards are named."""
+"""Number of missing shards that are named."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The shard that `2/4` means. Raises RecipeError for anything else."""
+        """Parse a shard such as `2/4`. Raises RecipeError for anything else."""
         number, slash, count = text.partition("/")
         if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
             raise RecipeError(
@@ -68,7 +68,7 @@ class Shard:
 
 
 def shard_to_json(evaluation: Evaluation, shard: Shard, subject: Subject) -> dict[str, Any]:
-    """The report of a part, with what joining needs under `shard`."""
+    """The report of a shard, with the data for merging under `shard`."""
     return {
         **evaluation.to_json(),
         "shard": {
@@ -86,7 +86,7 @@ def shard_to_json(evaluation: Evaluation, shard: Shard, subject: Subject) -> dic
 
 
 def merge_shards(paths: Sequence[Path]) -> Evaluation:
-    """Join the reports of all parts of an evaluation.
+    """Merge the reports of all shards of an evaluation.
 
     Args:
         paths: the JSON that `evaluate --shard` printed, or folders that it wrote, in any order.
@@ -129,9 +129,19 @@ def merge_shards(paths: Sequence[Path]) -> Evaluation:
     missing = tuple(id for block in blocks for id in block.missing)
     accounted, total = len(metric.images) + len(failures) + len(missing), first.stored.shard.whole.images
     if accounted != total:
-        raise DataError(f"{paths[0]} …: the shards tell of {accounted:,} images, {total:,} are in {first.stored.data}")
+        raise DataError(f"{paths[0]} …: the shards have {accounted:,} images, {total:,} are in {first.stored.data}")
     seconds = sum(part.stored.seconds for part in parts)
-    return Evaluation(first.stored.model, first.stored.data, metric, failures, missing, total, seconds)
+    protocol = first.stored.shard.conditions.get("protocol")
+    return Evaluation(
+        first.stored.model,
+        first.stored.data,
+        metric,
+        failures,
+        missing,
+        total,
+        seconds,
+        protocol=protocol if isinstance(protocol, dict) else None,
+    )
 
 
 class _Whole(BaseModel, strict=True):
@@ -161,7 +171,7 @@ class _Report(BaseModel, strict=True):
 
 @dataclass(frozen=True)
 class _Part:
-    """A report as it comes from outside."""
+    """A report as read, before validation."""
 
     path: Path
     stored: _Report
@@ -169,7 +179,7 @@ class _Part:
 
     @property
     def evaluated(self) -> Mapping[str, Any]:
-        """What must be the same in all parts."""
+        """Values that must be equal in all shards."""
         block = self.stored.shard
         return {
             "data": self.stored.data,

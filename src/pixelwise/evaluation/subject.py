@@ -1,4 +1,4 @@
-"""What an evaluation evaluates: a model, or predictions that any tool wrote, and the data set it is evaluated on."""
+"""The subject of an evaluation: a model, or predictions of any tool, and the data set."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pixelwise.data.label_maps import describe_label_map, with_labels
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import CheckpointError, DataError, RecipeError
 from pixelwise.evaluation.evaluate import Predictions, model_predictions
+from pixelwise.evaluation.protocols import ProtocolPredictions, protocol_of
 from pixelwise.inference.load import load, weights_digest
 from pixelwise.inference.predictor import DEFAULTS, Options, Predictor
 from pixelwise.labels import LabelMap, LabelSet
@@ -32,12 +33,12 @@ from pixelwise.predictions.id_masks import find_masks
 from pixelwise.types import Annotation, Sample
 
 OF_TRACKS = "davis-unsupervised"
-"""The definition by which objects of any class that are followed through clips are evaluated, if no other is named."""
+"""Default definition for tracked objects of any class."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, and on what.
+    """The subject of an evaluation and its data.
 
     Attributes:
         name: of the model, or the place of the predictions.
@@ -72,7 +73,7 @@ class Subject:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the classes are not those of the data set as it lies on the disk."""
+        """Whether the classes differ from those of the data set on disk."""
         parts = self.dataset.parts if isinstance(self.dataset, Merged) else (self.dataset,)
         return any(isinstance(part, Mapped) for part in parts)
 
@@ -93,8 +94,9 @@ def model_subject(
     device: str = "auto",
     options: Options = DEFAULTS,
     tracks: bool = False,
+    protocol: str | None = None,
 ) -> Subject:
-    """A model, to be evaluated on data in its own classes.
+    """A model evaluated on data in its own classes.
 
     Objects of sets whose one class is `object` are objects of any class: there a model of objects is evaluated in the
     set's class, unless a map says otherwise.
@@ -106,6 +108,7 @@ def model_subject(
         device: see `load`.
         options: how it runs on an image.
         tracks: see `model_predictions`.
+        protocol: of the test, see `protocols.protocol_of`; None predicts as `pixelwise predict` does.
 
     Raises:
         CheckpointError: the model cannot be loaded, or its task cannot be evaluated.
@@ -119,8 +122,17 @@ def model_subject(
         raise CheckpointError(
             f"{name}: a model for {task} segmentation; {', '.join(EVALUATED_TASKS)} ones can be evaluated"
         )
-    answers = model_predictions(predictor, options, tracks=tracks)
     notes = [predictor.note] if predictor.note else []
+    conditions: dict[str, Any] = {}
+    if protocol is None:
+        answers = model_predictions(predictor, options, tracks=tracks)
+    else:
+        if tracks:
+            raise RecipeError("--track: not with --protocol, which is of single images")
+        chosen = protocol_of(protocol, predictor, options)
+        answers = ProtocolPredictions(predictor, chosen, options)
+        notes.append(str(chosen))
+        conditions["protocol"] = chosen.to_json()
     first = datasets[0].labels
     any_class = task == "instance" and label_map is None and all(one.labels.is_class_agnostic for one in datasets)
     any_class = any_class and first.names != predictor.labels.names
@@ -128,7 +140,7 @@ def model_subject(
     if any_class:
         answers = _AnyClass(answers, LabelMap.by_names_or_objects(predictor.labels, first))
         count = len(predictor.labels.object_ids)
-        notes.append(f"'{first.name}' has objects of any class: those of all {count} classes of the model count")
+        notes.append(f"'{first.name}' has objects of any class: instances of all {count} classes of the model count")
     joined = _joined(mapped)
     is_followed = joined.clips is not None and (tracks or predictor.gives_identities)
     maps = _maps(mapped)
@@ -145,6 +157,7 @@ def model_subject(
             "tta": options.tta,
             "track": tracks,
             "label_maps": [[list(row) for row in one.rows()] for one in maps],
+            **conditions,
         },
         predictor,
         task,
@@ -154,7 +167,7 @@ def model_subject(
 
 @dataclass(frozen=True)
 class _AnyClass:
-    """Predicted objects in the classes of a set to which all classes are one."""
+    """Predicted instances in the classes of a set with one class for all objects."""
 
     answers: Predictions
     table: LabelMap
@@ -166,11 +179,11 @@ class _AnyClass:
         return Annotation(instances=replace(predicted.instances, labels=labels))
 
 
-# ---- predictions that any tool wrote
+# ---- predictions of any tool
 
 
 def stored_subject(path: Path, specs: Sequence[str], label_map: str | None = None) -> Subject:
-    """Predictions that any tool wrote, of the kind that the path holds.
+    """Predictions of any tool, of the kind at the path.
 
     A panoptic JSON, or a folder with one, has segments; JSON lines, or a folder with files of such, tracked videos;
     another JSON has objects; another folder has masks, or frames of clips.
@@ -191,7 +204,7 @@ def stored_subject(path: Path, specs: Sequence[str], label_map: str | None = Non
     if not lines and path.suffix.lower() == ".json":
         return object_subject(path, specs, label_map)
     if label_map is not None:
-        raise RecipeError(f"--map: {path} was not written under a map; masks and lines are evaluated as they are")
+        raise RecipeError(f"--map: {path} was not written with a map; masks and lines are evaluated without one")
     return line_subject(path, lines, specs) if lines else mask_subject(path, specs)
 
 
@@ -252,7 +265,7 @@ def line_subject(path: Path, files: Sequence[Path], specs: Sequence[str]) -> Sub
 
 
 def object_subject(path: Path, specs: Sequence[str], label_map: str | None = None) -> Subject:
-    """The objects of a COCO results JSON, with the images of a data set; an image without entries has no objects.
+    """The instances of a COCO results JSON, with the images of a data set; an image without entries has none.
 
     Raises:
         DataError: the data cannot be opened, or the file is not sound.
@@ -283,15 +296,15 @@ def segment_subject(path: Path, specs: Sequence[str], label_map: str | None = No
 def _in_stored_classes(
     results: Entries | SegmentList, specs: Sequence[str], label_map: str | None
 ) -> tuple[list[Dataset], Dataset, list[LabelMap]]:
-    """The data sets as they lie on the disk, and joined in the classes of the results, with the maps to these."""
+    """The data sets on disk, and joined in the classes of the results, with the maps to these."""
     if results.label_set is None:
         if label_map is not None:
-            raise RecipeError(f"--map: {results.path} was not written under a map; its categories are the data set's")
+            raise RecipeError(f"--map: {results.path} was not written with a map; its categories are the data set's")
         return *_of_one_label_set(specs), []
     datasets = open_evaluated(specs)
     if label_map is None:
         raise DataError(
-            f"{results.path}: written under a --map, in the classes of '{results.label_set.name}' "
+            f"{results.path}: written with a --map, in the classes of '{results.label_set.name}' "
             f"({_listed(results.label_set)}); give the same --map"
         )
     mapped = [with_labels(dataset, results.label_set, label_map) for dataset in datasets]

@@ -1,4 +1,4 @@
-"""Whether masks that some tool wrote hold void everywhere: 255 where a class is meant, mostly."""
+"""Detect stored masks that hold void everywhere, mostly 255 in place of a class."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class VoidPredictions:
             return None
         never = [name for name, seen in zip(self._labels.names, self._seen.tolist(), strict=True) if not seen]
         void = ", ".join(map(str, self._labels.void_ids))
-        text = f"{source}: void ({void}) stands in every one of its {self._masks:,} masks and counts as an error"
+        text = f"{source}: void ({void}) is in every one of its {self._masks:,} masks and counts as an error"
         if len(never) != 1:
             return text
         number = self._labels.dataset_ids[self._labels.names.index(never[0])]

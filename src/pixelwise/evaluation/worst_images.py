@@ -1,4 +1,4 @@
-"""The images on which a model does worst, kept small while all are evaluated."""
+"""The images with the worst results, kept at drawing size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORST_COUNT = 12
 
 
 class WorstImages:
-    """Keeps so many of the worst images, at the size at which they will be drawn.
+    """Keeps the `count` worst images, at the size at which they will be drawn.
 
     Call it with every evaluated sample, after the metric has counted it.
 
@@ -39,7 +39,7 @@ class WorstImages:
         nothing_to_evaluate, *_ = score.badness
         if place >= self.count or nothing_to_evaluate:
             return
-        if predicted.instances is None:  # then the classes are compared, whatever else the ground truth tells
+        if predicted.instances is None:  # then the classes are compared, whatever else the ground truth has
             sample = replace(sample, truth=replace(sample.truth, instances=None))
         self._keys.insert(place, key)
         self.kept.insert(

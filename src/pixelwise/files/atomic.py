@@ -1,4 +1,4 @@
-"""Replacing a file or a folder so that a kill or a power cut at any moment leaves the old one or the new one, complete.
+"""Replace a file or a folder atomically: a kill or a power cut leaves the old one or the new one, complete.
 
 A folder cannot be renamed onto another that is not empty, so a swap takes two renames. Beside `NAME` lie, for a while,
 `.NAME.new` (being written; complete and on the disk before the swap begins) and `.NAME.old` (the former content).
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def write_file(path: Path, content: str | bytes | Callable[[Path], object], *, sync: bool = True) -> None:
-    """Write a file beside its place and rename it, so that it is there whole, or as it was.
+    """Write a file beside its place and rename it, so that the old or the complete new one exists.
 
     Args:
         path: the file; its folder is there.
@@ -54,7 +54,7 @@ def require_writable(path: Path) -> None:
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Write a folder anew, in place of the one that may be there.
+    """Write a folder, replacing an existing one.
 
     Args:
         folder: the folder; its parents are made.
@@ -82,7 +82,7 @@ def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Finish a swap that was interrupted, and remove what an interrupted write left behind.
+    """Finish an interrupted swap, and remove the rest of an interrupted write.
 
     For the one process that writes the folder; readers call `current_folder`, which changes nothing.
     """

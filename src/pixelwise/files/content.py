@@ -1,4 +1,4 @@
-"""What a file is by its content, whatever its name says: for messages about files that are something else."""
+"""The kind of a file by its content, whatever its suffix, for messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN = 40
 LARGEST_HEADER = 100_000_000
 """Bytes of a safetensors header that its reader takes."""
 TORCH_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
-"""What torch.save wrote first before it wrote zip archives: a pickle of its magic number."""
+"""Beginning of files of old torch.save: a pickle of its magic number."""
 LFS_BEGINNING = b"version https://git-lfs"
 
 _SIGNATURES = (
@@ -26,13 +26,13 @@ _SIGNATURES = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
     (b"Rar!", "a RAR archive; unpack it"),
     (b"%PDF", "a PDF"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
 )
 
 
 class Kind(Enum):
-    """The contents that are told apart by what can be read from them."""
+    """The kinds of content."""
 
     SAFETENSORS = auto()
     TORCH = auto()
@@ -46,7 +46,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Content:
-    """What a file is.
+    """The content of a file.
 
     Attributes:
         kind: for the reader.
@@ -112,9 +112,7 @@ def _text(head: bytes) -> Content | None:
             return None
     text = text.strip()
     if head.startswith(LFS_BEGINNING):
-        return Content(
-            Kind.OTHER, "a Git LFS pointer and not the file that it stands for; fetch that with `git lfs pull`"
-        )
+        return Content(Kind.OTHER, "a Git LFS pointer and not the file itself; fetch that with `git lfs pull`")
     beginning = f"which begins with '{_printable(text)}'"
     if text.lower().startswith(("<!doctype html", "<html")):
         return Content(Kind.OTHER, f"a web page, {beginning}; download the file itself")

@@ -1,4 +1,4 @@
-"""Points turned as EXIF turns their image."""
+"""Rotation of points by EXIF orientation."""
 
 from __future__ import annotations
 

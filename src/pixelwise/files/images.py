@@ -38,7 +38,7 @@ HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 """Suffixes of the files that pillow-heif reads."""
 
 INSTALL_HEIF = "pip install 'pixelwise[heif]'"
-"""What brings pillow-heif."""
+"""Command that installs pillow-heif."""
 
 _UNSIGNED = {".tga": "TGA", ".icb": "TGA", ".vda": "TGA", ".vst": "TGA", ".pcx": "PCX"}
 """Formats that any file may seem to have: tried for these suffixes alone."""
@@ -53,13 +53,13 @@ IMAGE_SUFFIXES = (
 """Suffixes, in lower case, of the files that count as images when a folder is listed."""
 
 LISTED_SUFFIXES = 6
-"""So many suffixes of files that were skipped are named."""
+"""Number of suffixes of skipped files that are named."""
 
 MAX_MEGAPIXELS = 200.0
 """Images with more pixels than this are refused before they are decoded, unless a caller allows more."""
 
 SLAB_PIXELS = 4 * 2**20
-"""How many pixels are brought to RGB at once."""
+"""Pixels that are converted to RGB at once."""
 
 _FORMATS = (
     "JPEG",
@@ -102,7 +102,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 
 
 class ColourMaskError(DataError):
-    """A file has colours or transparency where ids are wanted."""
+    """A file has colours or transparency; ids are expected."""
 
 
 _PILLOW_LIMIT = threading.Lock()
@@ -136,7 +136,7 @@ def read_image(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> U
 
 
 def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """Read a mask file as the integers that stand in it, [H, W] of u8, u16 or i32.
+    """Read a mask file as integers, [H, W] of u8, u16 or i32.
 
     Of a palette file the indices are taken, of a grey one the values as stored, at every bit depth.
 
@@ -160,7 +160,7 @@ def read_ids(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> np.
 
 
 def read_colours(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> UInt8[np.ndarray, "H W 3"]:
-    """Read a mask file whose colours stand for classes, as RGB.
+    """Read a mask file whose colours are classes, as RGB.
 
     Raises:
         DataError: as `read_image`; also a JPEG, whose compression changes colours.
@@ -196,7 +196,7 @@ def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> t
 
 
 def frame_count(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> int:
-    """How many frames or pages an image file has, of which the first is read; 1 where it cannot be told.
+    """Number of frames or pages of an image file, of which the first is read; 1 if unknown.
 
     The further pictures of a .jpg, previews and the like, are none.
     """
@@ -210,7 +210,7 @@ def frame_count(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> 
 
 
 def passed_over(paths: Iterable[Path], suffixes: Set[str] = IMAGE_SUFFIXES) -> Counter[str]:
-    """How many of some files have which suffix, in lower case, that is none of `suffixes`; hidden ones do not count."""
+    """Number of files by suffix, in lower case, that is not in `suffixes`; without hidden ones."""
     shown = (path for path in paths if not path.name.startswith("."))
     return Counter(suffix for path in shown if (suffix := path.suffix.lower()) not in suffixes)
 
@@ -295,7 +295,7 @@ def _open_header(path: Path, length: int) -> Image.Image:
         except UnidentifiedImageError:
             raise DataError(f"{path}: {_why_unidentified(path, length)}") from None
         except PermissionError:
-            raise DataError(f"{path}: permission denied; it is there, and must be made readable") from None
+            raise DataError(f"{path}: permission denied; it exists; make it readable") from None
         except Exception as error:  # Pillow's readers let all sorts of exceptions out of a broken header
             if "truncated" in str(error).lower():
                 raise DataError(f"{path}: truncated {_signature(path)}, the file ends after {length:,} bytes") from None

@@ -1,4 +1,4 @@
-"""Finding files by names that another program wrote, on another system or from another folder.
+"""Find files by names from another program, another system or another folder.
 
 Annotation files name their images with the separators of Windows, in another Unicode form (macOS stores `ä` as two
 characters), in other capitals, with folders that were never copied, or without those that were added since.
@@ -148,8 +148,8 @@ def _search_below(folder: Path) -> Callable[[str], Path | None]:
         parts = next(_shorter(name), ())
         if not parts:
             return None
-        wanted = [same_key(part) for part in parts]
-        fits = [path for path in index.get(wanted[-1], []) if _keys(path.parts[-len(wanted) :]) == wanted]
+        name_parts = [same_key(part) for part in parts]
+        fits = [path for path in index.get(name_parts[-1], []) if _keys(path.parts[-len(name_parts) :]) == name_parts]
         return fits[0] if len(fits) == 1 else None
 
     return search

@@ -1,4 +1,4 @@
-"""Many files read one after the other, or by several processes, with or without a bar that shows how far."""
+"""Read many files one after the other or by several processes, with an optional progress bar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class Progress(Protocol):
-    """Passes items through and may show how many have come."""
+    """Passes items through and may show their number."""
 
     def __call__(self, items: Iterable[Item], *, total: int, what: str) -> Iterable[Item]:
         """The same items.

@@ -1,4 +1,4 @@
-"""Writing PNG files of colours fast.
+"""Fast writing of PNG files of colours.
 
 Pillow tries all five filters on every row, which takes more time than all the rest of an overlay; the files become a
 tenth smaller by it. OpenCV writes every row as its difference from the row above, and looks for runs of equal bytes
@@ -24,4 +24,4 @@ def write_png(path: Path, image: Image.Image) -> None:
     """Write an RGB image. Raises OSError where the place cannot be written."""
     pixels = np.array(image)
     _, content = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR, dst=pixels), _FAST)
-    path.write_bytes(content)
+    path.write_bytes(content.tobytes())

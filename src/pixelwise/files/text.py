@@ -1,4 +1,4 @@
-"""Text, JSON, TOML and YAML files as they come from outside: read whole, or refused with one line that names them."""
+"""Read text, JSON, TOML and YAML files, or refuse them in one line that names them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from pixelwise.errors import DataError, PixelwiseError
 
 MAX_BYTES = 8 * 2**30
-"""A longer file is refused: read whole, it would not fit into memory."""
+"""Largest size of a file that is read."""
 
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 

@@ -22,14 +22,14 @@ from pixelwise.nn.backbones import TIMM, backbone_weights, build_backbone
 
 
 def convert_backbone(name: str, weights: Mapping[str, Tensor]) -> ImportedBackbone:
-    """Those of a classifier's tensors that its backbone has, under the backbone's keys.
+    """Select the tensors of a classifier that its backbone has, under the backbone's keys.
 
     Args:
         name: of the backbone, see `nn.backbones.build_backbone`.
         weights: of the classifier.
 
     Raises:
-        CheckpointError: there is no such backbone, or the tensors are not its own.
+        CheckpointError: an unknown backbone, or tensors of another network.
     """
     backbone, whole = _networks(name)
     found = backbone_weights(backbone, weights)
@@ -52,7 +52,7 @@ def _is_used(key: str, found: Mapping[str, Tensor]) -> bool:
 
 @cache
 def _networks(name: str) -> tuple[Backbone, frozenset[str]]:
-    """The backbone, and the names of the tensors of the classifier that it is of."""
+    """The backbone, and the names of the tensors of its classifier."""
     try:
         backbone = build_backbone(name, output_stride=32)
     except RecipeError as error:

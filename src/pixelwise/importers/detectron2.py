@@ -2,7 +2,7 @@
 
 Source: `modeling/` of github.com/facebookresearch/detectron2 and its configurations COCO-InstanceSegmentation. Its
 backbones are those of He et al.'s Caffe release: images BGR without a deviation, blocks strided in their first
-convolution. Here the first convolution's input channels are turned round, so that images are RGB. Its classes have the
+convolution. Here the first convolution's input channels are reversed, so that images are RGB. Its classes have the
 background last and its boxes and masks none; here the background is first.
 """
 

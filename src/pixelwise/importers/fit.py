@@ -1,4 +1,4 @@
-"""Finding a network's weights among the tensors of a file.
+"""Find a network's weights among the tensors of a file.
 
 Training scripts put weights inside of other modules and dicts (`module.`, `model.`, `state_dict`, `ema`, attributes of
 Lightning's modules), and other tensors beside them. So a file is read in several ways: as a whole, then as the tensors
@@ -49,7 +49,7 @@ Imported = TypeVar("Imported", ImportedModel, ImportedBackbone)
 
 
 def fit(convert: Callable[[Weights], Imported], file: ForeignWeights) -> Imported:
-    """What `convert` makes of the first reading of the file that fits.
+    """Convert the first reading of the file that fits.
 
     Args:
         convert: raises CheckpointError where the tensors do not fit.

@@ -30,7 +30,7 @@ class MisfitError(CheckpointError):
     """Weights are not those of the network.
 
     Attributes:
-        differences: how many tensors are missing, too many or of another shape.
+        differences: number of tensors that are missing, unexpected or of another shape.
     """
 
     def __init__(self, message: str, *, differences: int) -> None:
@@ -47,10 +47,10 @@ class ImportedModel:
         arguments: of its `build`, without `num_classes`.
         weights: under our keys.
         skipped: names of tensors that the network does not use.
-        notes: sentences for whoever imports.
+        notes: for the user.
         resize: how its authors bring images to the size at which they evaluate them.
         classes: with the background; None where the tensor that gives the logits tells it.
-        is_sigmoid: the network had one channel for two classes, see `fit.model_of`.
+        is_sigmoid: whether the network had one channel for two classes, see `fit.model_of`.
     """
 
     system: str
@@ -82,7 +82,7 @@ class ImportedBackbone:
         name: of the backbone, see `nn.backbones.build_backbone`.
         weights: under its keys.
         skipped: names of tensors that the backbone does not use, such as the classifier's last layers.
-        notes: sentences for whoever imports.
+        notes: for the user.
     """
 
     name: str
@@ -179,7 +179,7 @@ def require_finite(weights: Mapping[str, Tensor]) -> None:
 
 
 def number_of(weights: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different numbers stand where the pattern has its group, as in `layer3\\.(\\d+)\\.`."""
+    """Count the different numbers at the pattern's group, as in `layer3\\.(\\d+)\\.`."""
     return len({match[1] for key in weights if (match := re.match(pattern, key))})
 
 

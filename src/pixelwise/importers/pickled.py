@@ -1,4 +1,4 @@
-"""The names of what a pickle would make, read without making it."""
+"""The names of the classes in a pickle, read without executing it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pickled_names(file: IO[bytes]) -> list[str]:
         for _ in range(_LEGACY_PARTS):
             for name in _globals(file):
                 names[name] = None
-    # pickletools raises whatever damaged bytes lead to
+    # damaged bytes may raise any error in pickletools
     except Exception:
         pass
     return [name for name in names if not _is_harmless(name)]

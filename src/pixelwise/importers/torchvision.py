@@ -3,7 +3,8 @@
 Sources: `torchvision.models.segmentation`: FCN and DeepLab v3 on dilated ResNets (output stride 8) and on MobileNet V3
 (output stride 16), as trained on the 20 classes of VOC that COCO has. `torchvision.models.detection`: Mask R-CNN on
 ResNet-50 with a pyramid, in two versions, whose channels are COCO's category ids, 91 with gaps; the 81 that are classes
-are taken. The file of 2019 (version 1) has older names, and batch norms that add nothing to the variance.
+are taken. The file of 2019 (version 1) has older names. Where the batch norms are frozen, nothing is added to the
+variance, as torchvision does with that file's weights, under whichever names they are stored (`overwrite_eps`).
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ DETECTION_RESIZE = ResizeRule("short", 800, 1333, rounding="torchvision_detectio
 """Of `torchvision.models.detection.transform.GeneralizedRCNNTransform`."""
 COCO_CHANNELS = 91
 """Channels of torchvision's detectors: COCO's largest category id, and the background."""
+FROZEN_NOTE = (
+    "its batch norms are frozen and add nothing to the variance, as in torchvision's COCO weights; a network trained "
+    "from an ImageNet backbone has batch_norm_eps 1e-05: change it in model.json, and remove card_sha256 there"
+)
 
 _RULES = {
     "fcn": ((r"aux_classifier\.", "auxiliary."),),
@@ -129,6 +134,10 @@ def _mask_rcnn(architecture: str, weights: Mapping[str, Tensor]) -> ImportedMode
             found[key] = tensor.unflatten(0, (-1, 4))[channels[1:]].flatten(0, 1)  # the background's are not used
         elif key.startswith("mask_head.predictor.") and len(tensor) == len(scores):
             found[key] = tensor[channels[1:]].flatten(1) if tensor.ndim > 1 else tensor[channels[1:]]
-    if "rpn.head.conv.weight" in weights and not arguments.get("has_norm"):
+    notes: tuple[str, ...] = ()
+    # FrozenBatchNorm2d counts no batches, BatchNorm2d does
+    is_frozen = not any(key.startswith("backbone.body.") and key.endswith(".num_batches_tracked") for key in weights)
+    if is_frozen and not arguments.get("has_norm"):
         arguments = {**arguments, "batch_norm_eps": 0.0}
-    return ImportedModel(system, dict(arguments), found, resize=DETECTION_RESIZE, classes=len(channels))
+        notes = (FROZEN_NOTE,)
+    return ImportedModel(system, dict(arguments), found, resize=DETECTION_RESIZE, classes=len(channels), notes=notes)

@@ -2,9 +2,9 @@
 
 Source: `upsnet/models` of github.com/uber-research/UPSNet and its configurations. Images there are BGR without a
 deviation, blocks are strided in their first convolution, RoIAlign has no half-pixel centres, and a box's x2 and y2 are
-its last pixels. Here the first convolution's input channels are turned round, so that images are RGB. Boxes and masks
-have scores of the background there, which nothing reads. On COCO its semantic scores have the 53 classes of stuff
-first; here they stand in the order of COCO's categories, the 80 things first.
+its last pixels. Here the first convolution's input channels are reversed, so that images are RGB. Its boxes and masks
+have background channels, which are not used. On COCO its semantic logits have the 53 classes of stuff first; here they
+are in the order of COCO's categories, the 80 things first.
 """
 
 from __future__ import annotations

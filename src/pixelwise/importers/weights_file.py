@@ -31,9 +31,9 @@ FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""What is read of a folder: the first of them that is there."""
+"""Names of the file in a folder; the first that exists is read."""
 DEEPEST, MOST_DICTS = 8, 1000
-"""Dicts that are looked into: inside each other, and in all."""
+"""Limits on nested dicts: depth and total number."""
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 _RESAVE = "store its state dict alone, where the class is at hand: torch.save(model.state_dict(), 'weights.pth')"
 
@@ -137,7 +137,7 @@ def _read_torch(path: Path) -> Any:
             # an open file: torch.load takes a path that ends in .safetensors for such a file
             with path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
-    # whatever the damaged bytes of others lead to
+    # damaged bytes may raise any error
     except Exception as error:
         names = _names_in(path)
         if names:

@@ -1,7 +1,7 @@
 """Weights of YOLACT's and YOLACT++'s authors.
 
 Source: github.com/dbolya/yolact: `yolact.py`, `backbone.py`, and the names of the configurations in `data/config.py`.
-The classes are those of the scores in their order: COCO's 80 in COCO's, after the background.
+The classes are in the order of the channels, after the background: COCO's 80.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ CLASSES_KEY = "semantic_seg_conv.weight"
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys. See `importers.foreign`.
+    """Convert the weights to our keys. See `importers.foreign`.
 
     The first release stored the backbone twice and more levels of the pyramid; these are skipped, as the authors'
     loading skips them.

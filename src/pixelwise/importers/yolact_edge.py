@@ -2,8 +2,8 @@
 
 Source: github.com/haotian-liu/yolact_edge: `yolact_edge/yolact.py`, and the names of the configurations in
 `yolact_edge/data/config.py`. Those for images (`yolact_edge`) and those of the first stage of training for video
-(`yolact_edge_youtubevis`) are YOLACTs. The classes are those of the scores in their order, after the background: COCO's
-80 in COCO's, or the 40 of YouTube-VIS in the order of its category ids.
+(`yolact_edge_youtubevis`) are YOLACTs. The classes are in the order of the channels, after the background: COCO's 80,
+or the 40 of YouTube-VIS by category id.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _RULES = (
     *RULES,
 )
 _UNUSED = ("flow_net.pred1.", "flow_net.upfeat2.", "flow_net.upflow2.")
-"""The flow at the resolution of P3, of which nothing is made once it is trained."""
+"""The flow at the resolution of P3, which is used in training alone."""
 
 
 def convert(architecture: str, weights: Mapping[str, Tensor]) -> ImportedModel:
-    """The weights under our keys. See `importers.foreign`."""
+    """Convert the weights to our keys. See `importers.foreign`."""
     require_known("yolact_edge", architecture, NETWORKS)
     if CLASSES_KEY not in weights:
         raise CheckpointError(f"not the weights of yolact_edge {architecture}: there is no {CLASSES_KEY}")

@@ -1,4 +1,4 @@
-"""Objects that were seen several times, in windows, at several scales or in a mirror, joined to one prediction."""
+"""Join detections of windows, scales and mirrored images to one prediction."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 from pixelwise.types import Instances, Masks
 
 SAME_OBJECT = 0.5
-"""From this overlap on, two finds of one class are the same object."""
+"""Overlap from which two detections of one class are the same instance."""
 
 
 def join_detections(parts: Sequence[Instances], *, max_detections: int, cut_apart: bool) -> Instances:
-    """The best find of each object, best first.
+    """The highest-scoring detection of each instance, highest score first.
 
-    Of finds of one class that overlap by SAME_OBJECT the one with the higher score stays.
+    Of detections of one class that overlap by SAME_OBJECT the one with the higher score remains.
 
     Args:
         parts: of the same image, with scores.
-        max_detections: so many are kept.
-        cut_apart: whether objects may have been cut by the edge of a window: then the overlap is the share of the
-            smaller box, and of two finds with it the one with the larger box stays; else it is the IoU.
+        max_detections: largest number of detections.
+        cut_apart: whether windows may have cut instances: then the overlap is the fraction of the smaller box, and the
+            detection with the larger box remains; else it is the IoU.
     """
     every = Instances.concatenate(parts)
     assert every.scores is not None
@@ -52,7 +52,7 @@ def _same(
 
 
 def mirrored_instances(instances: Instances, width: int) -> Instances:
-    """The objects of an image as its mirror image shows them; `width` is the image's."""
+    """Mirror the instances of an image of that width."""
     boxes = instances.boxes.clone()
     boxes[:, 0], boxes[:, 2] = width - instances.boxes[:, 2], width - instances.boxes[:, 0]
     masks = instances.masks
@@ -66,7 +66,7 @@ def mirrored_instances(instances: Instances, width: int) -> Instances:
 
 
 def moved_instances(instances: Instances, *, left: int, top: int, size: tuple[int, int]) -> Instances:
-    """The objects of a window in an image of that height and width, in which it begins at `left` and `top`."""
+    """Move the instances of a window, which begins at `left` and `top`, into an image of that height and width."""
     offset = torch.tensor([left, top, left, top])
     masks = instances.masks
     if masks is not None:

@@ -1,18 +1,17 @@
-"""A private, faster copy of a network, with the predictions of the network.
+"""A faster copy of a network with the same predictions.
 
 Batch norm in evaluation mode is a factor and a summand for each channel, and goes into the convolution before it. On
 the CPU the activation and the addition of a residual block are then computed by the convolution too, while its result
 is still in the cache, and weights are laid out once instead of at every call. For that oneDNN's operators are called by
 the names that torch's own compiler calls them by; they are not part of torch's public interface, so a copy is used only
-after it has given the network's answer to a small image.
+if its output for a small image equals the network's.
 
 Measured with DeepLab v3 on ResNet-50, 512×512 pixels, as fractions of torchvision's time: channels last 0.80, with all
 of the above 0.76 (two cores), with Winograd's algorithm for 3×3 convolutions of many channels 0.66 (CPU time of one
 core). TorchScript's `optimize_for_inference` gave 0.95. The copy takes as much memory as the network, and four times
 its 3×3 kernels of many channels on top.
 
-What is fused is known from the structure: neighbours in an `nn.Sequential`, and the blocks of the backbones. Anything
-else stays as it is.
+Neighbours in an `nn.Sequential` and the blocks of the backbones are fused. Everything else stays unchanged.
 """
 
 from __future__ import annotations
@@ -37,11 +36,12 @@ TRIAL_SIZE = (64, 96)
 """Height and width of the image on which a copy is compared with its network, where that has no size of its own."""
 
 TOLERANCE = 1e-3
-"""Largest difference of the copy's scores, as a fraction of the largest score."""
+"""Largest difference of the copy's outputs, as a fraction of the largest output."""
 
 WINOGRAD_CHANNELS = 128
-"""From so many channels on, in and out, a 3×3 convolution is faster by Winograd's algorithm: 172 ms against 95 for 512
-channels of 64×64 on one core, 11 against 8 for 128."""
+"""Number of channels, in and out, from which a 3×3 convolution is faster by Winograd's algorithm: 172 ms against 95 for
+512 channels of 64×64 on one core, 11 against 8 for 128.
+"""
 
 WINOGRAD_BYTES = 256 * 2**20
 """Largest transformed map; above, the direct convolution needs less memory."""
@@ -51,7 +51,7 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
     nn.Hardswish: ("hardswish", []),
 }
-"""What oneDNN calls an activation, and its numbers."""
+"""oneDNN's name of each activation, and its parameters."""
 
 
 class FusedConv(nn.Module):
@@ -110,9 +110,9 @@ class FusedResidual(nn.Module):
     """A residual block whose last convolution adds the shortcut.
 
     Args:
-        body: what comes before the last convolution.
+        body: the layers before the last convolution.
         last: the last convolution, with the activation after the addition.
-        shortcut: what the input goes through on its way to the addition.
+        shortcut: the layers of the shortcut.
     """
 
     def __init__(self, body: nn.Module, last: FusedConv, shortcut: nn.Module) -> None:
@@ -125,11 +125,11 @@ class FusedResidual(nn.Module):
 
 
 def fused_copy(network: nn.Module) -> nn.Module | None:
-    """A copy of a network in evaluation mode that computes the same scores faster, and no auxiliary ones.
+    """Make a copy of a network in evaluation mode that computes the same outputs faster, without auxiliary logits.
 
     Returns:
-        the copy, on the same device; None where the network cannot be copied, or the copy's scores for a small image
-        are other ones.
+        the copy, on the same device; None where the network cannot be copied, or the copy's outputs for a small image
+        differ.
     """
     try:
         fused = copy.deepcopy(network).eval().requires_grad_(False)
@@ -138,7 +138,7 @@ def fused_copy(network: nn.Module) -> nn.Module | None:
         _fuse_children(fused)
         return fused if _agree(network, fused) else None
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
-        return None  # a network of an unforeseen form, or a torch whose operators have changed
+        return None  # an unknown network structure, or a torch whose operators have changed
 
 
 @torch.inference_mode()
@@ -148,13 +148,14 @@ def _agree(network: nn.Module, fused: nn.Module) -> bool:
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     image = image.to(tensor.device, tensor.dtype).contiguous(memory_format=torch.channels_last)
     return all(
-        wanted.shape == found.shape and float((found - wanted).abs().max()) <= TOLERANCE * float(wanted.abs().max())
-        for wanted, found in zip(as_system(network).features(image), as_system(fused).features(image), strict=True)
+        expected.shape == found.shape
+        and float((found - expected).abs().max()) <= TOLERANCE * float(expected.abs().max())
+        for expected, found in zip(as_system(network).features(image), as_system(fused).features(image), strict=True)
     )
 
 
 def _fuse_children(parent: nn.Module) -> None:
-    """Replace, in place, what below a module can be fused."""
+    """Fuse the children of a module in place."""
     if type(parent).forward is nn.Sequential.forward:
         _fuse_sequence(parent)
     elif isinstance(parent, ResNetBackbone):
@@ -170,7 +171,7 @@ def _fuse_children(parent: nn.Module) -> None:
 
 
 def _fuse_sequence(sequence: nn.Module) -> None:
-    """Fuse neighbours; what is now done before becomes Identity, so that the others keep their places."""
+    """Fuse neighbours; fused modules become Identity, so that the others keep their indices."""
     names = [*sequence._modules]
     index = 0
     while index < len(names):
@@ -184,7 +185,7 @@ def _fuse_sequence(sequence: nn.Module) -> None:
 
 
 def _fused_run(run: Sequence[nn.Module | None], *, adds: bool = False) -> tuple[FusedConv | None, int]:
-    """The convolution with the batch norm and the activation that follow it at once, and how many modules those are."""
+    """A convolution fused with the batch norm and activation after it, and the number of fused modules."""
     conv = run[0]
     if not _is_plain(conv):
         return None, 1
@@ -262,7 +263,7 @@ def _is_foldable(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 
 
 def _can_pack(conv: nn.Conv2d) -> bool:
-    """Whether oneDNN computes it: float32 on a CPU that it knows."""
+    """Whether oneDNN supports it: float32 on a supported CPU."""
     return (
         conv.weight.device.type == "cpu"
         and conv.weight.dtype == torch.float32
@@ -272,7 +273,7 @@ def _can_pack(conv: nn.Conv2d) -> bool:
 
 
 def _is_matrix(conv: nn.Conv2d) -> bool:
-    """Whether it looks at each pixel alone."""
+    """Whether it is a 1×1 convolution."""
     return conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
 
 

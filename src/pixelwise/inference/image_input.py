@@ -1,4 +1,4 @@
-"""What may be given to a predictor as an image, brought to one form."""
+"""Convert all accepted image inputs of a predictor to one tensor."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def _from_tensor(tensor: Tensor) -> UInt8[Tensor, "3 H W"]:
     if not is_float:
         return tensor.contiguous()
     low, high = float(tensor.min()), float(tensor.max())
-    if not (low >= 0 and high <= 1):  # so that NaN fails too
+    if not (low >= 0 and high <= 1):  # NaN fails, too
         raise DataError(
             f"a float tensor must lie in [0, 1], this one has {low:g} to {high:g}; "
-            "give it before mean and deviation are taken off, the model does that itself"
+            "give it unnormalised, the model normalises it itself"
         )
     return tensor.float().mul(255).round().to(torch.uint8).contiguous()

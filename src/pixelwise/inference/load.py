@@ -1,4 +1,4 @@
-"""Finding a trained model by the name under which it ships, or by its path."""
+"""Load a trained model by its shipped name or its path."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ MERGED = "default_panoptic"
 def load(name_or_path: str | Path = "default", *, task: str | None = None, device: str = "auto") -> Predictor:
     """Load a trained model.
 
-    Where no default for panoptic segmentation ships, it is made of the semantic and the instance one, and `note` of
-    the predictor says so.
+    The panoptic default is the merge of the semantic and the instance default if none ships; `note` of the predictor
+    says so.
 
     Args:
         name_or_path: `default` or another shipped name; or the path of a model folder or of a run folder, of which
-            `best` is taken, or `last` if there is no best. A shipped name goes before a folder so called: give such
-            a folder as `./default`.
-        task: which default is meant (semantic if none is named), and what a model found by its path must do.
+            `best` is taken, or `last` if there is no best. A shipped name takes precedence over a folder of that name:
+            give such a folder as `./default`.
+        task: of the default (semantic if not given); a model loaded by its path must have it.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        CheckpointError: nothing of that name or at that path, a model of another task, or damaged files.
-        RecipeError: the device is not there.
+        CheckpointError: an unknown name or path, a model of another task, or damaged files.
+        RecipeError: the device does not exist.
     """
     if _is_merged(str(name_or_path), task):
         semantic, instance = load("default", device=device), load("default", task="instance", device=device)
@@ -45,17 +45,17 @@ def load(name_or_path: str | Path = "default", *, task: str | None = None, devic
 
 
 def find_model(name_or_path: str | Path, *, task: str | None = None) -> Path:
-    """The model folder that `load` would take; see there."""
+    """The model folder that `load` takes; see there."""
     name = str(name_or_path)
     folder = _shipped_default(task or "semantic") if name == "default" else _named(name)
     found = read_card(folder).task
     if task is not None and found != task:
-        raise CheckpointError(f"{name}: a model for {found} segmentation, {task} was asked for; choose another --model")
+        raise CheckpointError(f"{name}: a model for {found} segmentation, expected {task}; choose another --model")
     return folder
 
 
 def weights_digest(name_or_path: str | Path, *, task: str | None = None) -> str:
-    """Hexadecimal digits that differ when the weights that `load` would take do; see there for what it raises."""
+    """A hexadecimal digest of the weights that `load` takes; see there for errors."""
     if _is_merged(str(name_or_path), task):
         return "+".join(model_digest(_shipped_default(part)) for part in ("semantic", "instance"))
     return model_digest(find_model(name_or_path, task=task))
@@ -70,7 +70,7 @@ def shipped_models() -> dict[str, str]:
 
 
 def _is_merged(name: str, task: str | None) -> bool:
-    """Whether a panoptic default is asked for that is to be made of two others."""
+    """Whether this is the panoptic default that is merged from two others."""
     is_asked = name == MERGED or (name == "default" and task == "panoptic")
     if not is_asked or task not in (None, "panoptic"):
         return False

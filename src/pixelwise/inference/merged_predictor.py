@@ -1,4 +1,4 @@
-"""A semantic and an instance model that answer as one panoptic model, by the heuristic of `nn.panoptic_merge`."""
+"""A semantic and an instance model merged to one panoptic model by the heuristic of `nn.panoptic_merge`."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pixelwise.ops.superpixels import Regions
 from pixelwise.types import Annotation
 
 COCO_PIXELS = 480 * 640
-"""Of an image for which SMALLEST_STUFF was chosen; it is smaller for smaller ones."""
+"""Number of pixels of an image to which SMALLEST_STUFF belongs; it scales with the image."""
 
 
 class MergedPredictor(Predictor):
-    """Two predictors used as one: each looks at the image in its own way, at its own input size, then both are merged.
+    """Two predictors used as one: each runs on the image at its own input size, then both predictions are merged.
 
-    Classes that the instance model finds are things, all others of the semantic model are stuff.
+    Classes of the instance model are things, all others of the semantic model are stuff.
 
     Args:
-        semantic: gives the stuff.
-        instance: gives the things, on the same device.
-        name: what results call the two.
+        semantic: predicts stuff.
+        instance: predicts things, on the same device.
+        name: of the merged model in results.
         note: see Predictor.
 
     Raises:
@@ -63,11 +63,11 @@ class MergedPredictor(Predictor):
 
     @property
     def traits(self) -> Traits:
-        """None of those of the two: frames are merged one by one."""
+        """No traits of the two models: frames are merged one by one."""
         return Traits()
 
     def network(self) -> nn.Module:
-        """Both models; their faster copies, which answer, are made where they are not yet."""
+        """Both models; their faster copies are made if missing."""
         self.semantic.network()
         self.instance.network()
         return self.model
@@ -75,11 +75,11 @@ class MergedPredictor(Predictor):
     def logits(
         self, image: ImageInput, size: tuple[int, int] | None = None, *, input_size: int | str | None = None
     ) -> Float[Tensor, "K h w"]:
-        """The scores of the semantic model; see Predictor."""
+        """The logits of the semantic model; see Predictor."""
         return self.semantic.logits(image, size, input_size=input_size)
 
     def require_possible(self, options: Options) -> None:
-        """Windows and several scales are no hindrance: what is merged are the predictions for the whole image."""
+        """Allow windows and several scales: predictions for the whole image are merged."""
         self.semantic.require_possible(options)
         self.instance.require_possible(options)
 
@@ -94,7 +94,7 @@ class MergedPredictor(Predictor):
         semantic = of_pixels.semantic
         assert semantic is not None
         assert instances is not None
-        if len(self.labels) > self.semantic.labels.ignore_id >= 0:  # which would be a class now
+        if len(self.labels) > self.semantic.labels.ignore_id >= 0:  # which would become a class id
             semantic = semantic.int().masked_fill(semantic == self.semantic.labels.ignore_id, self.labels.ignore_id)
         panoptic = merge_segments(
             semantic,
@@ -109,14 +109,14 @@ class MergedPredictor(Predictor):
 
 
 def joined_labels(semantic: LabelSet, objects: LabelSet, things: Sequence[int]) -> tuple[LabelSet, Tensor]:
-    """One label set for what two models say, and the class in it of each class of objects.
+    """Join the label sets of two models; also return the new class of each class of the instance model.
 
     The classes of the semantic set come first; those of things that it lacks follow.
 
     Args:
         semantic: of the semantic model.
         objects: of the instance model.
-        things: the classes of it that are found.
+        things: its classes that are predicted.
     """
     added = [index for index in things if objects.names[index] not in semantic.names]
     names = (*semantic.names, *(objects.names[index] for index in added))
@@ -124,8 +124,8 @@ def joined_labels(semantic: LabelSet, objects: LabelSet, things: Sequence[int]) 
     taken = {*semantic.dataset_ids, *semantic.void_ids}
     dataset_ids = list(semantic.dataset_ids)
     for index in added:
-        wanted = objects.dataset_ids[index]
-        dataset_ids.append(max(taken) + 1 if wanted in taken else wanted)
+        dataset_id = objects.dataset_ids[index]
+        dataset_ids.append(max(taken) + 1 if dataset_id in taken else dataset_id)
         taken.add(dataset_ids[-1])
     labels = LabelSet(
         name=f"{semantic.name}+{objects.name}" if added else semantic.name,

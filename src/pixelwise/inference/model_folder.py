@@ -41,19 +41,19 @@ PREPROCESSING = {"channels": "RGB", "range": "0 to 1"}
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `model.json` says of the weights beside it.
+    """The content of `model.json` beside the weights.
 
     Attributes:
-        task: `semantic`, `instance`, …: what the model answers.
+        task: `semantic`, `instance`, …
         system: the file under `models/` whose `build` makes the network.
         labels: the classes; their number is `build`'s `num_classes`.
         arguments: the other keyword arguments of `build`, as JSON values.
         resize: how images are brought to the size at which the network runs, as in validation.
-        licence: under which the weights may be used.
-        preprocessing: what happens to an image before the network, in words.
+        licence: of the weights.
+        preprocessing: of an image before the network, in words.
         scores: metrics of the weights, fractions of 1.
-        training: where the weights come from: data, steps, command, revision.
-        pixelwise_version: which version wrote the folder.
+        training: origin of the weights: data, steps, command, revision.
+        pixelwise_version: that wrote the folder.
     """
 
     task: str
@@ -93,7 +93,7 @@ class _StoredRule(BaseModel, strict=True, extra="forbid"):
 
 
 class _StoredCard(BaseModel, strict=True, extra="forbid"):
-    """`model.json` as it comes from outside."""
+    """`model.json` as read, before validation."""
 
     format_version: int
     pixelwise_version: str = ""
@@ -114,10 +114,10 @@ class _StoredCard(BaseModel, strict=True, extra="forbid"):
 def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: ModelCard, *, half: bool = False) -> None:
     """Write a model folder; a kill at any moment leaves the former complete model or this one.
 
-    `model.json` holds the SHA-256 of the weights' file and of its own fields, by which damage is recognised.
+    `model.json` holds the SHA-256 of the weights' file and of its own fields, which detect damage.
 
     Args:
-        folder: written anew if it is there.
+        folder: replaced if it exists.
         state_dict: the weights, on any device.
         card: written as `model.json`.
         half: store float32 as float16, except tensors with values beyond its range.
@@ -133,7 +133,7 @@ def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: Mode
         content = {**card.to_json(), WEIGHTS_HASH: _file_hash(temporary / WEIGHTS_NAME)}
         content[CARD_HASH] = _card_hash(content)
         (temporary / CARD_NAME).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        # safetensors makes files that their owner alone may read
+        # safetensors makes files that only their owner can read
         (temporary / WEIGHTS_NAME).chmod((temporary / CARD_NAME).stat().st_mode & 0o777)
 
     try:
@@ -143,7 +143,7 @@ def write_model(folder: Path | str, state_dict: Mapping[str, Tensor], card: Mode
 
 
 def recover_model(folder: Path | str) -> None:
-    """Finish a replacement of the folder that was interrupted; for the process that writes it."""
+    """Finish an interrupted replacement of the folder; for the process that writes it."""
     recover_folder(Path(folder))
 
 
@@ -216,7 +216,7 @@ def _stored_rule(stored: _StoredCard) -> ResizeRule:
 
 
 def model_digest(folder: Path | str) -> str:
-    """16 hexadecimal digits that differ when the folder's content does. Raises CheckpointError if it is incomplete."""
+    """A digest of the folder's content of 16 hexadecimal digits. Raises CheckpointError if it is incomplete."""
     found = _existing(Path(folder))
     digest = hashlib.sha256((found / CARD_NAME).read_bytes())
     with (found / WEIGHTS_NAME).open("rb") as file:

@@ -1,4 +1,4 @@
-"""A trained model that answers for images of any size."""
+"""A trained model for images of any size."""
 
 from __future__ import annotations
 
@@ -36,16 +36,14 @@ class Options:
     """How a model runs on an image.
 
     Attributes:
-        score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
-            Of one that finds objects or things: those with a lower score are skipped; None takes the model's own
-            threshold.
-        max_detections: most objects for each image, None for the model's own number; without effect on models that find
-            no objects.
+        score_threshold: for a semantic model, pixels whose probability is lower become `ignore_id`; None keeps all. For
+            instances and things, those with a lower score are skipped; None takes the model's own threshold.
+        max_detections: largest number of instances per image, None for the model's own; no effect on semantic models.
         input_size: to which the image is brought instead of the model's own rule: the long side in pixels, or
             `short:SIDE`, `short:SIDE:LIMIT`, `square:SIDE`, `none` (see `ops.resize_rule`), whose SIDE is that of the
             windows with `tile`; None is as the model was validated.
-        tile: look at the image at its own size through overlapping windows, and average where they overlap. Not for
-            panoptic models.
+        tile: run on overlapping windows of the image at its own size, and average where they overlap. Not for panoptic
+            models.
         tta: average over three scales and their mirror images: six passes. Not for panoptic models.
     """
 
@@ -74,15 +72,15 @@ class OptionArguments(TypedDict, total=False):
 
 
 DEFAULTS = Options()
-"""As the model was validated."""
+"""The options of validation."""
 
 
 class FrameMemory(NamedTuple):
-    """What a model keeps of the frames of a clip that it has seen; for the next call of `annotate_frame` alone.
+    """A model's memory of the frames of a clip, for the next call of `annotate_frame`.
 
     Attributes:
         size_hw: of the frames.
-        seen_hw: at which the network saw them.
+        seen_hw: of the network's input.
         state: the system's own memory, tensors on its device.
     """
 
@@ -94,16 +92,16 @@ class FrameMemory(NamedTuple):
 class Predictor:
     """A model with its card, ready for images.
 
-    Images go through a private, faster copy of the model (see `inference.fusion`), made with the first of them. What is
-    changed in `model` (weights, device, precision, parts, hooks, training mode) counts from the next image on. Only
-    changes that torch does not count, those made through `.data`, need a call of `refresh`.
+    Images run through a private, faster copy of the model (see `inference.fusion`), made with the first image. Changes
+    of `model` (weights, device, precision, parts, hooks, training mode) take effect with the next image. Only changes
+    through `.data`, which torch does not count, need a call of `refresh`.
 
     Args:
         module: the system; it is moved to the device and put in evaluation mode.
-        card: what is known of it.
+        card: of the model.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
-        name: what results call the model; its system's name if none is given.
-        note: what a user should know of the model before its predictions, one line.
+        name: of the model in results; by default its system's name.
+        note: one line for the user before the first prediction.
 
     Attributes:
         model: the stored module, with its own keys.
@@ -134,21 +132,21 @@ class Predictor:
         self._fused_settings: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """The copy is excluded from copies and pickles; it is made anew."""
+        """Exclude the private copy from copies and pickles; it is made again."""
         return {**self.__dict__, "_fused": None, "_fused_from": None}
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies, and computes."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     def refresh(self) -> None:
-        """Make the private copy of the model anew, with the next image."""
+        """Make the private copy of the model again, with the next image."""
         self._fused_from = None
 
     @property
     def labels(self) -> LabelSet:
-        """The classes of the model, in the order of its scores."""
+        """The classes of the model, in the order of its channels."""
         return self.card.labels
 
     @overload
@@ -160,7 +158,7 @@ class Predictor:
     def __call__(
         self, image: ImageInput | Sequence[ImageInput], **options: Unpack[OptionArguments]
     ) -> Scene | list[Scene]:
-        """Predict what an image shows.
+        """Predict an image or a list of images.
 
         Args:
             image: a path, a Pillow image, an array u8[H,W,3] or u8[H,W], a tensor u8[3,H,W] or f32[3,H,W] in [0, 1];
@@ -180,12 +178,12 @@ class Predictor:
         return self.scene(image_tensor(image), chosen, name=_name_of(image))  # pyright: ignore[reportArgumentType]
 
     def scene(self, image: UInt8[Tensor, "3 H W"], options: Options, *, name: str | None = None) -> Scene:
-        """The same for an image that was read before.
+        """Predict an image that is already a tensor.
 
         Args:
             image: RGB on the CPU.
-            options: how to look at it.
-            name: what results call it, such as its path.
+            options: see Options.
+            name: of the image in results, such as its path.
         """
         begin = time.perf_counter()
         annotation = self.annotate(image, options).to("cpu")
@@ -198,12 +196,12 @@ class Predictor:
     def annotate(
         self, image: UInt8[Tensor, "3 H W"], options: Options = DEFAULTS, *, proposals: Regions | None = None
     ) -> Annotation:
-        """The annotation alone, at the size of the image and on the predictor's device: what evaluation needs.
+        """Predict the annotation alone, at the size of the image and on the predictor's device, for evaluation.
 
         Args:
             image: RGB on the CPU.
-            options: how to run on it.
-            proposals: regions of the image for a model that takes them, which finds its own if not given.
+            options: see Options.
+            proposals: regions of the image for a model that takes them; by default it computes its own.
 
         Raises:
             RecipeError: an option is impossible for the model, or it takes no proposals.
@@ -213,7 +211,7 @@ class Predictor:
             require_takes_proposals(self.model)
             if options.tile or options.tta:
                 raise RecipeError(
-                    f"{self.name}: proposals are of the whole image as it is; skips "
+                    f"{self.name}: stored proposals belong to the whole image; leave out "
                     f"{'--tile' if options.tile else '--tta'}, or ?proposals="
                 )
             return self._decoded(image, rule, options, proposals=proposals)[0]
@@ -247,20 +245,20 @@ class Predictor:
         *,
         proposals: Regions | None = None,
     ) -> tuple[Annotation, FrameMemory | None]:
-        """The answer for a frame of a clip, whose frames are asked for one after the other.
+        """Predict a frame of a clip; call it for one frame after the other.
 
         Args:
             image: RGB on the CPU.
             memory: what the call for the frame before returned; None begins a clip.
-            options: how to look at it, the same for all frames of a clip.
+            options: the same for all frames of a clip.
             proposals: see `annotate`.
 
         Returns:
             the prediction at the size of the frame, and the memory for the next frame: bounded, whatever the length of
-            the clip; None of a model that keeps none (without `uses_memory`), which looks at each frame by itself.
+            the clip; None for a model without `uses_memory`, which runs on each frame by itself.
 
         Raises:
-            DataError: the frame has another size than the one before, or is seen at another.
+            DataError: the frame, or the network's input, has another size than that of the frame before.
             RecipeError: an option is impossible for the model.
         """
         self.require_possible(options)
@@ -270,8 +268,8 @@ class Predictor:
             require_takes_proposals(self.model)
         if options.tile or options.tta:
             raise RecipeError(
-                f"{self.name}: {'--tile' if options.tile else '--tta'} cannot be had in a clip, whose frames the model "
-                "compares with those before; leave it out"
+                f"{self.name}: {'--tile' if options.tile else '--tta'} is not possible in a clip, where the model "
+                "compares frames with those before; leave it out"
             )
         size, rule = (image.shape[1], image.shape[2]), self.resize_rule(options)
         seen = rule.size_of(size)
@@ -286,12 +284,12 @@ class Predictor:
 
     @property
     def traits(self) -> Traits:
-        """What the model needs and promises."""
+        """The traits of the system."""
         return as_system(self.model).traits
 
     @property
     def uses_memory(self) -> bool:
-        """Whether the model looks at a frame of a clip with what it saw in those before."""
+        """Whether the model uses a memory of earlier frames of a clip."""
         return self.traits.uses_memory
 
     @property
@@ -300,53 +298,53 @@ class Predictor:
         return self.traits.gives_identities
 
     def require_trackable(self) -> None:
-        """Raise RecipeError where there are no objects to follow from frame to frame, or the model follows them."""
+        """Raise RecipeError for a model without instances, or one that tracks them itself."""
         if self.gives_identities:
-            raise RecipeError(f"--track: {self.name} follows objects by itself; leave --track out")
+            raise RecipeError(f"--track: {self.name} tracks instances by itself; leave --track out")
         if self.card.task not in ("instance", "panoptic"):
             raise RecipeError(
-                f"--track: {self.name} gives a {self.card.task} answer, in which no objects are told apart; choose a "
+                f"--track: {self.name} is a model for {self.card.task} segmentation, without instances; choose a "
                 "model by --task instance or --task panoptic"
             )
 
     def require_possible(self, options: Options) -> None:
-        """Raise RecipeError where the model cannot look at images in that way."""
+        """Raise RecipeError where the options are impossible for the model."""
         if self.card.task == "panoptic" and (options.tile or options.tta):
             raise RecipeError(
-                f"{self.name}: {'--tile' if options.tile else '--tta'} cannot be had of a panoptic model, since the "
-                "segments of several looks are not joined; leave it out, or choose a larger --input-size"
+                f"{self.name}: {'--tile' if options.tile else '--tta'} is not possible with a panoptic model, as the "
+                "segments of several passes are not joined; leave it out, or choose a larger --input-size"
             )
 
     @torch.no_grad()
     def logits(
         self, image: ImageInput, size: tuple[int, int] | None = None, *, input_size: int | str | None = None
     ) -> Float[Tensor, "K h w"]:
-        """The scores before the softmax, on the predictor's device.
+        """The logits, on the predictor's device.
 
         Args:
             image: as in a call.
-            size: height and width to which they are enlarged bilinearly; None leaves them at the size at which the
-                network gives them. All K×H×W of them are held.
+            size: height and width to which they are enlarged bilinearly; None leaves them at the network's size. All
+                K×H×W of them are held in memory.
             input_size: as in a call.
 
         Raises:
-            RecipeError: the model gives no scores of classes for each pixel.
+            RecipeError: the model has no semantic logits.
         """
         output = self._look(image_tensor(image), self.resize_rule(Options(input_size=input_size)))
         if getattr(output, "logits", None) is None:
-            raise RecipeError(f"{self.name}: a model for {self.card.task} segmentation; it scores no classes of pixels")
+            raise RecipeError(f"{self.name}: a model for {self.card.task} segmentation, without semantic logits")
         logits = output.logits.float()
         if size is None:
             return logits[0].clone()
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.traits.align_corners)[0]
 
     def _find_objects(self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, options: Options) -> Annotation:
-        """The objects of an image, with windows and mirror images as asked for."""
+        """Detect instances, with windows and mirror images by the options."""
         height, width = image.shape[1:]
         scales = TTA_SCALES if options.tta else (1.0,)
         parts: list[Instances] = []
         answer = Annotation()
-        # with windows the whole image is looked at too, since a large object fills several of them
+        # with windows the model runs on the whole image too, since a large instance may fill several windows
         views = [(0, 0, image, rule)]
         if options.tile:
             window = self._window(rule)
@@ -365,12 +363,12 @@ class Predictor:
                         moved_instances(found, left=left, top=top, size=(height, width)) if options.tile else found
                     )
         if len(parts) == 1:
-            return replace(answer, instances=parts[0])  # SDS may tell classes of pixels, too
+            return replace(answer, instances=parts[0])  # SDS may predict classes of pixels, too
         limit = self._thresholds(options).max_detections
         return Annotation(instances=join_detections(parts, max_detections=limit, cut_apart=len(views) > 1))
 
     def _thresholds(self, options: Options) -> Thresholds:
-        """The model's own, where the options have no others."""
+        """The thresholds of the options, by default the model's own."""
         own = as_system(self.model).thresholds
         return Thresholds(
             score=own.score if options.score_threshold is None else options.score_threshold,
@@ -388,8 +386,8 @@ class Predictor:
         state: Any = None,
         proposals: Regions | None = None,
     ) -> tuple[Annotation, Any]:
-        """The answer of one look at an image, on the CPU, and the system's memory; in the mirror if so asked."""
-        network = copy.copy(self.network())  # with thresholds of its own; several threads may ask for others
+        """The prediction of one pass on an image, on the CPU, and the system's memory; mirrored on request."""
+        network = copy.copy(self.network())  # with its own thresholds; other threads may use others
         system = as_system(network)
         system.thresholds = self._thresholds(options)
         with torch.inference_mode():
@@ -406,7 +404,7 @@ class Predictor:
     def _window_logits(
         self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, window: int, *, tta: bool
     ) -> Iterator[list[Float[Tensor, "K h w"]]]:
-        """The scores of each row of windows, computed when they are asked for."""
+        """The logits of each row of windows, computed lazily."""
         for top in window_starts(image.shape[1], window):
             row: list[Tensor] = []
             for left in window_starts(image.shape[2], window):
@@ -432,7 +430,7 @@ class Predictor:
         mean = total / (2 * len(TTA_SCALES))
         return output._replace(logits=mean.clamp_min(torch.finfo(torch.float32).tiny).log())
 
-    @torch.inference_mode()  # here alone: its tensors refuse changes in place, which users may make on what they get
+    @torch.inference_mode()  # here alone: its tensors refuse in-place changes, which users may make on results
     def _look(
         self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, scale: float = 1.0, *, mirrored: bool = False
     ) -> Any:
@@ -471,7 +469,7 @@ class Predictor:
         return rule if self.traits.stretches_input else replace(rule, side="none", length=0, limit=0)
 
     def network(self) -> nn.Module:
-        """What images go through: the fused copy, or the model where there is none or it would not do the same."""
+        """The network that runs: the fused copy, or the model where there is no equal copy."""
         versions = _versions(self.model)
         if versions is None:
             return self.model
@@ -482,14 +480,16 @@ class Predictor:
 
 
 _Version = tuple[Tensor, int, int]
-"""A tensor, where its values lie, and how often torch has seen them change."""
+"""A tensor, the address of its values, and torch's counter of their changes."""
 
 
 def _versions(model: nn.Module) -> list[_Version] | None:
     """The state of all weights; None while a part is in training mode or has hooks, which no copy would call."""
     versions: list[_Version] = []
     parts: list[nn.Module | None] = [model]
-    while parts:  # `parameters()`, `buffers()` and `modules()` would walk three times, a millisecond for each image
+    while (
+        parts
+    ):  # `parameters()`, `buffers()` and `modules()` would walk the modules three times, a millisecond for each image
         part = parts.pop()
         if part is None:
             continue
@@ -503,7 +503,7 @@ def _versions(model: nn.Module) -> list[_Version] | None:
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
-    """The numbers, words and choices that stand in the model beside its weights."""
+    """The attributes of the model beside its weights: numbers, strings and flags."""
     kinds = (bool, int, float, str, tuple, Traits)
     return {name: value for name, value in vars(model).items() if name[0] != "_" and isinstance(value, kinds)}
 
@@ -516,21 +516,21 @@ def _equal(some: list[_Version], others: list[_Version]) -> bool:
 
 
 def require_takes_proposals(system: nn.Module) -> None:
-    """Raise RecipeError for proposals that the system would not look at."""
+    """Raise RecipeError for proposals that the system would not use."""
     if not as_system(system).traits.takes_proposals:
         raise RecipeError(f"{type(system).__name__} takes no proposals; leave ?proposals= out of the data")
 
 
-def choose_device(wanted: str | torch.device) -> torch.device:
-    """The device of that name; `auto` is a GPU if there is one. Raises RecipeError if it is not there."""
-    if wanted == "auto":
+def choose_device(named: str | torch.device) -> torch.device:
+    """The device of that name; `auto` is a GPU if there is one. Raises RecipeError if it does not exist."""
+    if named == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(wanted)
+        device = torch.device(named)
     except RuntimeError:
-        raise RecipeError(f"device '{wanted}': expected auto, cpu, cuda or cuda:N") from None
+        raise RecipeError(f"device '{named}': expected auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RecipeError(f"device '{wanted}': torch finds {torch.cuda.device_count()} GPUs here; use cpu or auto")
+        raise RecipeError(f"device '{named}': torch finds {torch.cuda.device_count()} GPUs here; use cpu or auto")
     return device
 
 

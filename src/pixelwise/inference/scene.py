@@ -1,4 +1,4 @@
-"""What a call of the predictor returns: an image and what the model says of it, to look at or to store."""
+"""The result of a predictor's call: an image and its prediction, to draw or to store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pixelwise.predictions.pictures import (
     PANOPTIC_SUFFIX,
     SEMANTIC_SUFFIX,
     ids_picture,
-    object_numbers,
+    instance_ids,
     segment_picture,
 )
 from pixelwise.predictions.record import segments_of
@@ -29,23 +29,23 @@ from pixelwise.types import Annotation, Instances, Panoptic
 
 
 class MissingPartError(PixelwiseError, AttributeError):
-    """The model's task does not give that part. Names the parts it gives."""
+    """The model's task does not have that part. Names the parts that it has."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image and what a model says of it, at the image's own size and on the CPU.
+    """An image and its prediction, at the image's own size and on the CPU.
 
-    Asking for a part that the task does not give raises MissingPartError.
+    Parts that the task does not have raise MissingPartError.
 
     Attributes:
         image: RGB, 0-255.
-        annotation: what the model says.
+        annotation: the prediction.
         labels: the classes.
-        seconds: what the prediction took, without reading and writing.
+        seconds: of the prediction, without reading and writing.
         model: the model's name.
-        name: the image's name, such as its path; None for an image that came without one.
-        is_tracked: whether the ids of segments are those of a clip, so that a thing has the same one in all frames.
+        name: the image's name, such as its path; None for an image without one.
+        is_tracked: whether ids of segments are those of a clip: a thing has the same one in all frames.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -58,7 +58,7 @@ class Scene:
 
     @property
     def semantic(self) -> UInt8[Tensor, "H W"] | Int32[Tensor, "H W"]:
-        """Class id of each pixel, `labels.ignore_id` where the model does not say."""
+        """Class id of each pixel, `labels.ignore_id` for void."""
         return self._part("semantic")
 
     @property
@@ -68,7 +68,7 @@ class Scene:
 
     @property
     def instances(self) -> Instances:
-        """The objects."""
+        """The instances."""
         return self._part("instances")
 
     @property
@@ -78,30 +78,30 @@ class Scene:
 
     @property
     def saliency(self) -> Float[Tensor, "H W"]:
-        """How much each pixel catches the eye, in [0, 1]."""
+        """Saliency of each pixel, in [0, 1]."""
         return self._part("saliency")
 
     @property
     def captions(self) -> tuple[tuple[str, float], ...]:
-        """(text, log-probability) pairs, best first."""
+        """(text, log-probability) pairs, highest first."""
         return self._part("captions")
 
     def draw(self, *, legend: bool = True, names: bool = False) -> Image.Image:
         """The image in the colours of its classes, with outlines and, beside or beneath it, a legend.
 
-        With `names` the classes are written into the picture itself.
+        With `names` class names are written into the image.
         """
         return draw(self.image, self.annotation, self.labels, legend=legend, names=names)
 
     def save(self, stem: str | Path) -> list[Path]:
-        """Write the overlay and the parts that the task gives.
+        """Write the overlay and the parts of the task.
 
         Args:
-            stem: path without suffix: `out/photo` gives `out/photo.overlay.png`, `out/photo.semantic.png`. Folders on
-                the way are made.
+            stem: path without suffix: `out/photo` gives `out/photo.overlay.png`, `out/photo.semantic.png`. Parent
+                folders are made.
 
         Returns:
-            the files, the overlay first. Each is there whole or not at all.
+            the files, the overlay first. Each is written whole or not at all.
 
         Raises:
             OSError: the place cannot be written.
@@ -116,7 +116,7 @@ class Scene:
             write_file(files[-1], lambda new: picture.save(new, format="PNG"), sync=False)
         if self.annotation.instances is not None:
             files.append(Path(f"{stem}{INSTANCES_SUFFIX}"))
-            objects = Image.fromarray(object_numbers(self.annotation.instances.by_score(), self.image.shape[1:]))
+            objects = Image.fromarray(instance_ids(self.annotation.instances.by_score(), self.image.shape[1:]))
             write_file(files[-1], lambda new: objects.save(new, format="PNG"), sync=False)
         if self.annotation.panoptic is not None:
             files.append(Path(f"{stem}{PANOPTIC_SUFFIX}"))
@@ -127,12 +127,11 @@ class Scene:
     def record(self) -> dict[str, Any]:
         """The scene as JSON values: the line of `results.jsonl`.
 
-        A semantic scene has one segment for each class that occurs, background skipped; its `id` is the class id,
-        its `score` the mean probability, its `box` x1 y1 x2 y2 with x2 y2 exclusive. A scene of objects has one for
-        each, the highest-scoring first; its `id` is its number in `photo.instances.png`, and classes pasted from the
-        objects are in `photo.semantic.png` alone. A panoptic scene has one for each segment, in the order of their
-        ids; its `id` is that in `photo.panoptic.png`, and things of a tracked scene have their number within the clip
-        as `track_id`.
+        A semantic scene has one segment for each class that occurs, without background; its `id` is the class id, its
+        `score` the mean probability, its `box` x1 y1 x2 y2 with x2 y2 exclusive. A scene of instances has one for each,
+        the highest-scoring first; its `id` is that in `photo.instances.png`, and classes pasted from the instances are
+        in `photo.semantic.png` alone. A panoptic scene has one for each segment, in the order of their ids; its `id` is
+        that in `photo.panoptic.png`, and things of a tracked scene have their id within the clip as `track_id`.
         """
         return {
             "image": self.name,
@@ -147,5 +146,5 @@ class Scene:
         part = getattr(self.annotation, name)
         if part is None:
             given = [field.name for field in fields(Annotation) if getattr(self.annotation, field.name) is not None]
-            raise MissingPartError(f"{self.model} gives no {name}; it gives {', '.join(given) or 'nothing'}")
+            raise MissingPartError(f"{self.model} has no {name}; it has {', '.join(given) or 'nothing'}")
         return part

@@ -1,11 +1,12 @@
-"""Finding a system by its name: a file of `pixelwise.models`, or a module that another package brings.
+"""Find a system by its name: a file of `pixelwise.models`, or a module of another package.
 
 Another package names its module in the entry points of the group `pixelwise.models`:
 
     [project.entry-points."pixelwise.models"]
     tiny_net = "tiny_net.system"
 
-The module offers what a file of `pixelwise.models` offers; see `pixelwise.contracts` and the page on the Python API.
+The module has the same contents as a file of `pixelwise.models`; see `pixelwise.contracts` and the page on the Python
+API.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def system_names() -> list[str]:
 
 
 def system_module(name: str) -> SystemFile:
-    """The module of a system; a file under `models/` goes before an entry point of that name.
+    """The module of a system; a file under `models/` takes precedence over an entry point of that name.
 
     Raises:
         CheckpointError: no such system (lists those there are), or one of another package that cannot be imported,
@@ -63,7 +64,7 @@ def build_system(name: str, *, num_classes: int, arguments: Mapping[str, Any]) -
     Args:
         name: of the system.
         num_classes: of the label set.
-        arguments: of its `build`, as a file or a command line has them.
+        arguments: of its `build`, JSON values.
 
     Raises:
         CheckpointError: there is no such system.
@@ -87,7 +88,7 @@ def build_system(name: str, *, num_classes: int, arguments: Mapping[str, Any]) -
             return build(num_classes=num_classes, **arguments)
     except PixelwiseError:
         raise
-    except Exception as error:  # torch, torchvision and timm raise anything for what a layer cannot have
+    except Exception as error:  # torch, torchvision and timm raise any exception for impossible layers
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RecipeError(
             f"{name} cannot be built with {shortened(str(dict(arguments)))}: {shortened(reason)}"

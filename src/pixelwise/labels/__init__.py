@@ -1,4 +1,4 @@
-"""What the numbers in a mask mean: label sets, and maps between them."""
+"""Label sets, which define the ids in a mask, and maps between them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LabelSet:
         for field in ("names", "dataset_ids"):
             repeated = [str(value) for value, times in Counter(getattr(self, field)).items() if times > 1]
             if repeated:
-                raise DataError(f"label set '{self.name}': {', '.join(repeated)} stands more than once in {field}")
+                raise DataError(f"label set '{self.name}': {', '.join(repeated)} occurs more than once in {field}")
         strange = [name for name in self.names if any("\ud800" <= character <= "\udfff" for character in name)]
         if strange:
             raise DataError(f"label set '{self.name}': the class name {strange[0]!a} is no Unicode text; rename it")
@@ -125,7 +125,7 @@ class LabelSet:
 
     @property
     def ignore_id(self) -> int:
-        """The class id of pixels nobody evaluates: 255, or -1 where 255 is needed for a class."""
+        """The class id of ignored pixels: 255, or -1 where 255 is needed for a class."""
         return 255 if len(self) <= 255 else -1
 
     @property
@@ -135,13 +135,13 @@ class LabelSet:
 
     @property
     def object_ids(self) -> tuple[int, ...]:
-        """The classes of which objects are told apart: the things, or all but the background where none is one."""
+        """The classes with instances: the things, or all but the background where none is one."""
         things = tuple(index for index, is_thing in enumerate(self.is_thing) if is_thing)
         return things or tuple(index for index in range(len(self)) if index != self.background_id)
 
     @property
     def is_class_agnostic(self) -> bool:
-        """Whether its objects are objects of any class: `object` is all that it has, beside the background."""
+        """Whether its objects are of any class: its only class beside the background is `object`."""
         return tuple(name for name in self.names if name != "background") == ("object",)
 
     def describe_ids(self) -> str:
@@ -190,7 +190,7 @@ class LabelSet:
             strange, counts = np.unique(strange, return_counts=True)
             raise DataError(
                 f"{source}: value {strange[0]} ({counts[0]:,} pixels) is not in LabelSet '{self.name}' "
-                f"({self.describe_ids()}); {len(strange)} unknown value(s) in all; "
+                f"({self.describe_ids()}); {len(strange)} unknown values in all; "
                 "is this a colour mask, or another label set? see pixelwise data convert"
             )
         return ids.astype(np.uint8 if len(self) <= 255 else np.int32)
@@ -205,7 +205,7 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """How the classes of one set become those of another.
+    """A map from the classes of one set to those of another.
 
     Attributes:
         source: the set of the data.
@@ -278,7 +278,7 @@ class LabelMap:
         """
         stored = _read_toml(path, _TomlMap)
         if stored.target is not None and stored.classes:
-            raise DataError(f"{path}: target and [[class]] both tell what the classes become; leave one of them out")
+            raise DataError(f"{path}: target and [[class]] both define the classes; leave one of them out")
         try:
             if stored.classes:
                 return _set_of(stored.classes, name=path.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from pixelwise.errors import DataError
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.types import Annotation, Instances
 
+Compared = TypeVar("Compared")
+
 
 def training_instances(truth: Sequence[Annotation]) -> list[Instances]:
     """The instances of each image, which may be none. Raises DataError for annotations without instances or masks."""
@@ -21,6 +24,13 @@ def training_instances(truth: Sequence[Annotation]) -> list[Instances]:
     if len(instances) < len(truth):
         raise DataError(f"{len(truth) - len(instances)} of {len(truth)} images have no instance masks to train on")
     return instances
+
+
+def training_output(output: object, kind: type[Compared]) -> Compared:
+    """The output as what the losses of its system compare. Raises DataError for one of prediction."""
+    if not isinstance(output, kind):
+        raise DataError("no training targets: forward was called without ground truth, or in evaluation mode")
+    return output
 
 
 def objectness_term(logits: Float[Tensor, " N"], is_object: Bool[Tensor, " N"], *, weight: float = 1.0) -> Term:

@@ -26,7 +26,7 @@ from faster_coco_eval import COCOeval_faster
 from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.metrics.per_image import PerImage, Place, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances, Masks
@@ -127,23 +127,23 @@ class AveragePrecision(PerImage[ImageObjects]):
     definitions = DEFINITIONS
     result = ImageObjects
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageObjects:
-        """The objects of one image, and what they share. See PerImage."""
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageObjects:
+        """Instances of one image and their overlaps. See PerImage."""
         if predicted.instances is None or truth.instances is None:
             which = "prediction" if predicted.instances is None else "ground truth"
-            raise DataError(f"image '{at.key}': the {which} tells no objects; expected instance annotations")
+            raise DataError(f"image '{at.key}': the {which} has no instances; expected instance annotations")
         if predicted.instances.scores is None:
-            raise DataError(f"image '{at.key}': the predicted objects have no scores; average precision sorts by them")
+            raise DataError(f"image '{at.key}': the predicted instances have no scores, by which AP sorts")
         masks = [one.masks for one in (predicted.instances, truth.instances) if one.masks is not None]
         if len(masks) == 2:
             require_size(masks[0].size, masks[1].size, id=at.key)
         expected, found = truth.instances.to("cpu"), predicted.instances.to("cpu").by_score()
-        wanted, claimed = (
+        objects, detections = (
             self._objects(expected, id=at.key, by_masks=True),
             self._objects(found, id=at.key, by_masks=False),
         )
-        overlaps = self._overlaps(found, expected, [_pixels(claimed), _pixels(wanted)])
-        return ImageObjects(wanted, claimed, overlaps, _f1(wanted, claimed, overlaps))
+        overlaps = self._overlaps(found, expected, [_pixels(detections), _pixels(objects)])
+        return ImageObjects(objects, detections, overlaps, _f1(objects, detections, overlaps))
 
     def _objects(self, instances: Instances, *, id: str, by_masks: bool) -> tuple[Object, ...]:
         boxes, labels = instances.boxes.double(), instances.labels.tolist()

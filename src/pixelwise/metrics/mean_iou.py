@@ -104,18 +104,16 @@ class MeanIoU(PerImage[ImageScore]):
         self.images_without_objects = 0
         """Number of images whose ground truth has no instances; with any of them there is no iIoU."""
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageScore:
-        """What the pixels of one image say. See PerImage."""
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageScore:
+        """Count the pixels of one image. See PerImage."""
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "ground truth"
-            raise DataError(
-                f"image '{at.key}': the {which} says no class for each pixel; expected semantic annotations"
-            )
+            raise DataError(f"image '{at.key}': the {which} has no class map; expected semantic annotations")
         require_size(predicted.semantic.shape, truth.semantic.shape, id=at.key)
-        answer = predicted.semantic.flatten()
-        expected = truth.semantic.to(answer.device).flatten()
+        predicted_ids = predicted.semantic.flatten()
+        expected = truth.semantic.to(predicted_ids.device).flatten()
         confusion = torch.zeros_like(self.confusion)
-        for slab in zip(expected.split(SLAB_PIXELS), answer.split(SLAB_PIXELS), strict=True):
+        for slab in zip(expected.split(SLAB_PIXELS), predicted_ids.split(SLAB_PIXELS), strict=True):
             confusion += self._pairs(*slab, id=at.key).cpu()
         if self.definition == "cityscapes":
             self._count_objects(predicted.semantic.cpu(), truth)
@@ -145,8 +143,7 @@ class MeanIoU(PerImage[ImageScore]):
             return
         masks = instances.masks.to("cpu")
         for index, label in enumerate(instances.labels.tolist()):
-            is_crowd = instances.crowd is not None and bool(instances.crowd[index])
-            if is_crowd or self.labels.names[label] not in INSTANCE_SIZES:
+            if instances.crowds[index] or self.labels.names[label] not in INSTANCE_SIZES:
                 continue
             x1, y1, x2, y2 = masks.boxes[index].tolist()
             predicted_ids = semantic[y1:y2, x1:x2][masks.crop(index).bool()].long()

@@ -114,8 +114,8 @@ class PanopticQuality(PerImage[ImageSegments]):
     definitions = DEFINITIONS
     result = ImageSegments
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageSegments:
-        """What the segments of one image match. See PerImage."""
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageSegments:
+        """Match the segments of one image. See PerImage."""
         return ImageSegments(class_counts(segment_overlaps(predicted, truth, self.labels, id=at.key)))
 
     def fault(self, result: ImageSegments) -> str | None:

@@ -17,7 +17,7 @@ Metric = TypeVar("Metric", bound="PerImage[Any]")
 
 
 class Place(NamedTuple):
-    """Which image is counted: its name among all, the clip that it is a frame of, and its place in that."""
+    """The counted image: its unique name, its clip, and its index in the clip."""
 
     key: str
     clip: str | None
@@ -38,9 +38,9 @@ class PerImage(Generic[Result]):
     definitions: ClassVar[Mapping[str, str]]
     """One line for each definition, shown beside the numbers."""
     result: ClassVar[Any]
-    """The type of what is kept of an image: a NamedTuple of numbers, strings and tuples."""
+    """The type of an image's result: a NamedTuple of numbers, strings and tuples."""
     order: ClassVar[str | None] = None
-    """What of the metric needs the order of frames, such as `decay needs`; None where nothing does."""
+    """The part of the metric that needs the order of frames, such as `decay needs`; None without such a part."""
 
     def __init__(self, labels: LabelSet, definition: str | None = None) -> None:
         if definition is None:
@@ -63,18 +63,18 @@ class PerImage(Generic[Result]):
     ) -> None:
         """Count one image.
 
-        Raises DataError for a second time, another size, a class out of range, or annotations that lack what is
-        compared; where the order counts, also for a frame whose place in its clip is not known.
+        Raises DataError for an image counted before, another size, a class out of range, or annotations without the
+        compared part; where the order counts, also for a frame without an index in its clip.
         """
         key = image_key(id, clip, frame)
         if key in self.images:
             raise DataError(f"image '{key}' was evaluated before; each id is counted once")
         if self.order is not None and clip is not None and frame is None:
-            raise DataError(f"image '{key}': a frame of the clip '{clip}' without its place; {self.order} the order")
-        self.images[key] = self.count(predicted, truth, Place(key, clip, frame or 0))
+            raise DataError(f"image '{key}': a frame of the clip '{clip}' without its index; {self.order} the order")
+        self.images[key] = self.compare(predicted, truth, Place(key, clip, frame or 0))
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> Result:
-        """What is kept of one image. Raises DataError where it cannot be counted; then nothing has changed."""
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> Result:
+        """The result of one image. Raises DataError where it cannot be counted; then nothing has changed."""
         raise NotImplementedError
 
     def merge(self, other: Any) -> None:

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.metrics.per_image import PerImage, Place, mean, require_size
 from pixelwise.metrics.shared_pixels import shared_pixels
 from pixelwise.types import Annotation, Instances
@@ -100,14 +100,14 @@ class ImageMatches(NamedTuple):
 class RegionAveragePrecision(PerImage[ImageMatches]):
     """Matches the detections of each image; the state is a row for each image and detection.
 
-    Objects marked as crowd are not counted, and detections that lie on one of their class are ignored.
+    Crowds are not counted, and detections that lie on a crowd of their class are ignored.
     """
 
     definitions = DEFINITIONS
     result = ImageMatches
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageMatches:
-        """Which detections of one image are right. See PerImage."""
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageMatches:
+        """Match the detections of one image. See PerImage."""
         id = at.key
         found, objects = predicted.instances, truth.instances
         if found is None or objects is None or found.masks is None or objects.masks is None:
@@ -121,7 +121,7 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
         return self._match(found.to("cpu"), objects.to("cpu"))
 
     def _match(self, found: Instances, objects: Instances) -> ImageMatches:
-        crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
+        crowd = objects.crowds
         counts = [0] * len(self.labels)
         detections: list[Detection] = []
         for label in range(len(self.labels)):

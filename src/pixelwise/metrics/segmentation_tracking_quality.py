@@ -58,7 +58,7 @@ def segmentation_tracking_quality(clips: Iterable[Sequence[SegmentOverlaps]], la
     union = confusion.sum(axis=1) + confusion[:, :-1].sum(axis=0) - right
     ious = [int(one) / int(whole) if whole else None for one, whole in zip(right, union, strict=True)]
     sq = mean(ious)
-    # correctly rounded, so that the sum is the same in whatever order clips come
+    # correctly rounded, so that the sum does not depend on the order of clips
     aq = math.fsum(shares) / tubes if tubes else None
     return TrackingQuality(None if sq is None or aq is None else math.sqrt(aq * sq), sq, aq, tuple(ious))
 

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import training_instances
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
@@ -91,31 +91,59 @@ Learns = Literal["all", "boxes", "masks"]
 """Which parts are trained: all, the detector with the backbone, or the location classifiers."""
 
 
-class Output(NamedTuple):
-    """Inputs of the losses in training with ground truth; otherwise the detections, one entry for each image.
+class ComparedBoxes(NamedTuple):
+    """What the losses of Fast R-CNN compare.
 
     Attributes:
         logits: of the sampled proposals of all images; channel 0 is background.
         labels: their target channels.
         deltas: of the positive proposals, for their channel.
         delta_targets: their regression targets.
-        mask_probabilities: of the boxes on which masks are trained.
-        mask_targets: 0 or 1.
-        mask_weights: of each such box.
-        detections: of each image.
-        masks: probabilities in each detection's box.
-        superpixels: of each image, at the network's input size without padding.
     """
 
-    logits: Float[Tensor, "R K"] | None
-    labels: Int64[Tensor, " R"] | None
-    deltas: Float[Tensor, "P 4"] | None
-    delta_targets: Float[Tensor, "P 4"] | None
-    mask_probabilities: Float[Tensor, "M s s"] | None
-    mask_targets: Float[Tensor, "M s s"] | None
-    mask_weights: Float[Tensor, " M"] | None
-    detections: tuple[Detections, ...] | None
-    masks: tuple[Float[Tensor, "N s s"], ...] | None
+    logits: Float[Tensor, "R K"]
+    labels: Int64[Tensor, " R"]
+    deltas: Float[Tensor, "P 4"]
+    delta_targets: Float[Tensor, "P 4"]
+
+
+class ComparedMasks(NamedTuple):
+    """What the loss of the location classifiers compares.
+
+    Attributes:
+        probabilities: of the boxes on which masks are trained.
+        targets: 0 or 1.
+        weights: of each such box.
+    """
+
+    probabilities: Float[Tensor, "M s s"]
+    targets: Float[Tensor, "M s s"]
+    weights: Float[Tensor, " M"]
+
+
+class TrainingOutput(NamedTuple):
+    """What the losses compare.
+
+    Attributes:
+        boxes: None where the masks alone are trained.
+        masks: None where the detector alone is trained.
+    """
+
+    boxes: ComparedBoxes | None
+    masks: ComparedMasks | None
+
+
+class Output(NamedTuple):
+    """What is found, one entry for each image.
+
+    Attributes:
+        detections: of each image.
+        masks: probabilities in each detection's box.
+        superpixels: at the network's input size without padding; None where masks are not averaged over them.
+    """
+
+    detections: tuple[Detections, ...]
+    masks: tuple[Float[Tensor, "N s s"], ...]
     superpixels: tuple[Int32[Tensor, "_h _w"], ...] | None
 
 
@@ -267,8 +295,8 @@ class Hypercolumns(nn.Module):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
-        """Boxes and the masks in them; with ground truth, of sampled proposals."""
+    ) -> Output | TrainingOutput:
+        """Boxes and the masks in them; in training with ground truth those of sampled proposals, with their targets."""
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
         maps = self.features(images, sizes)
         pictures = [as_stored(image, size) for image, size in zip(images, valid, strict=True)]
@@ -293,9 +321,7 @@ class Hypercolumns(nn.Module):
         )
         boxes = [one.boxes for one in detections]
         masks = self._masks(maps, boxes, torch.cat([one.channels for one in detections]))
-        nothing = dict.fromkeys(Output._fields[:7])
         return Output(
-            **nothing,
             detections=detections,
             masks=masks.split([len(one) for one in boxes]),
             superpixels=tuple(superpixels_of(picture) for picture in pictures) if self.projects else None,
@@ -310,30 +336,31 @@ class Hypercolumns(nn.Module):
             *(ClassRows(f"mask_classifiers.{name}", self.things, each=cells) for name in ("fine", "coarse", "box")),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """Fast R-CNN's two losses, and the log-loss of the masks' cells, averaged over boxes."""
-        if output.logits is None and output.mask_probabilities is None:
-            raise ValueError("loss takes the output of forward in training, with ground truth")
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """Fast R-CNN's two losses, and the log-loss of the masks' cells, averaged over boxes.
+
+        Raises:
+            DataError: `output` is none of training with ground truth.
+        """
+        output = training_output(output, TrainingOutput)
         terms: dict[str, Term] = {}
-        if output.logits is not None:
-            count = torch.tensor(len(output.logits), device=output.logits.device)
-            boxes = F.smooth_l1_loss(output.deltas, output.delta_targets, reduction="sum")  # pyright: ignore[reportArgumentType]
-            terms["class"] = Term(F.cross_entropy(output.logits, output.labels, reduction="sum"), count)  # pyright: ignore[reportArgumentType]
+        if output.boxes is not None:
+            compared = output.boxes
+            count = torch.tensor(len(compared.logits), device=compared.logits.device)
+            boxes = F.smooth_l1_loss(compared.deltas, compared.delta_targets, reduction="sum")
+            terms["class"] = Term(F.cross_entropy(compared.logits, compared.labels, reduction="sum"), count)
             terms["box"] = Term(boxes, count)
-        if output.mask_probabilities is not None:
-            probabilities, targets, weights = output.mask_probabilities, output.mask_targets, output.mask_weights
+        if output.masks is not None:
+            probabilities, targets, weights = output.masks
             # the interpolation's weights add up to 1 but for rounding
-            losses = F.binary_cross_entropy(probabilities.clamp(0, 1), targets, reduction="none")  # pyright: ignore[reportArgumentType]
+            losses = F.binary_cross_entropy(probabilities.clamp(0, 1), targets, reduction="none")
             count = torch.tensor(len(probabilities), device=probabilities.device)
             cells = self.mask_classifiers.size**2
-            total = (losses.sum(dim=(1, 2)) * weights).sum()  # pyright: ignore[reportOperatorIssue]
-            terms["mask"] = Term(total, count, weight=1 / cells)
+            terms["mask"] = Term((losses.sum(dim=(1, 2)) * weights).sum(), count, weight=1 / cells)
         return terms
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The instances at the original size of their image, highest score first."""
-        if output.detections is None or output.masks is None:
-            raise ValueError("decode takes the output of forward without ground truth")
         annotations: list[Annotation] = []
         for index, (valid, (height, width)) in enumerate(zip(sizes.valid, sizes.original, strict=True)):
             kept = (thresholds or self.thresholds).places(output.detections[index].scores)
@@ -385,15 +412,16 @@ class Hypercolumns(nn.Module):
         maps: Sequence[Float[Tensor, "B _ _ _"]],
         proposals: Sequence[Float[Tensor, "_ 4"]],
         truths: Sequence[Instances],
-    ) -> Output:
-        output = Output(*[None] * len(Output._fields))
+    ) -> TrainingOutput:
+        compared_boxes: ComparedBoxes | None = None
+        compared_masks: ComparedMasks | None = None
         channels = [channels_of(truth.labels, self.things) for truth in truths]
         if self.learns != "masks":
             drawn = sample_rois(proposals, truths, channels, samples=self.samples)
             logits, deltas = self.box_predictor(self._vectors(maps, drawn.boxes))
             labels = torch.cat(drawn.channels)
             positive = labels > 0
-            output = output._replace(
+            compared_boxes = ComparedBoxes(
                 logits=logits,
                 labels=labels,
                 deltas=deltas[positive, labels[positive] - 1],
@@ -411,12 +439,12 @@ class Hypercolumns(nn.Module):
                 targets.append((truth.masks[objects].sample(image_boxes, (side, side)) >= 0.5).to(image_boxes.dtype))
                 labels_of_boxes.append(labels[objects])
             weights = (box_areas(torch.cat(boxes)) / FULL_WEIGHT_AREA).clamp(max=1)
-            output = output._replace(
-                mask_probabilities=self._masks(maps, boxes, torch.cat(labels_of_boxes)),
-                mask_targets=torch.cat(targets),
-                mask_weights=weights,
+            compared_masks = ComparedMasks(
+                probabilities=self._masks(maps, boxes, torch.cat(labels_of_boxes)),
+                targets=torch.cat(targets),
+                weights=weights,
             )
-        return output
+        return TrainingOutput(compared_boxes, compared_masks)
 
 
 def enlarge_boxes(
@@ -647,6 +675,8 @@ RECIPE = Recipe(
         "all.steps": "40,000 (Fast R-CNN, boxes alone)",
         "all.batch_size": "2",
         "all.optimizer.weight_decay": "5e-4",
+        "all.optimizer.bias_lr_multiplier": "2",
+        "all.optimizer.head_bias_lr_multiplier": "2",
         **{f"masks.{name}": value for name, value in _PAPER_STAGE.items()},
         "masks.steps": "10,000",
         "masks.batch_size": "20 (one by one, their gradients added)",

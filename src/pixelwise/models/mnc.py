@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, ClassRows, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits
-from pixelwise.losses.detection import training_instances
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import RESNETS, VGGBackbone, build_backbone
 from pixelwise.nn.roi_warping import limit_gradient, warp_rois
@@ -52,7 +52,7 @@ from pixelwise.ops.boxes import (
     scale_boxes,
 )
 from pixelwise.ops.mask_voting import vote_masks
-from pixelwise.ops.matching import BACKGROUND, NEUTRAL, match_boxes, without_crowds
+from pixelwise.ops.matching import BACKGROUND, NEUTRAL, draw_at_most, match_boxes, without_crowds
 from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
@@ -109,22 +109,30 @@ class Phase(NamedTuple):
     delta_targets: Float[Tensor, "P 4"]
 
 
-class Output(NamedTuple):
-    """Inputs of the losses in training with ground truth; otherwise the detections, one entry for each image.
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses.
 
     Attributes:
         rpn: stage 1.
         phases: stages 2 and 3, and stages 4 and 5.
+    """
+
+    rpn: RPNSample
+    phases: tuple[Phase, ...]
+
+
+class Output(NamedTuple):
+    """The predictions, one entry for each image.
+
+    Attributes:
         boxes: of both phases, x1 y1 x2 y2 in pixels of the network's input.
         masks: probabilities in each box.
         scores: of each mask's class; channel 0 is background.
     """
 
-    rpn: RPNSample | None
-    phases: tuple[Phase, ...] | None
-    boxes: tuple[Float[Tensor, "R 4"], ...] | None
-    masks: tuple[Float[Tensor, "R m m"], ...] | None
-    scores: tuple[Float[Tensor, "R K"], ...] | None
+    boxes: tuple[Float[Tensor, "R 4"], ...]
+    masks: tuple[Float[Tensor, "R m m"], ...]
+    scores: tuple[Float[Tensor, "R K"], ...]
 
 
 class Rois(NamedTuple):
@@ -283,8 +291,8 @@ class MNC(nn.Module):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
-        """Both phases of the cascade; with ground truth, on sampled boxes."""
+    ) -> Output | TrainingOutput:
+        """Both phases of the cascade; in training with ground truth on sampled boxes."""
         valid = [list(images.shape[2:])] * len(images) if sizes is None else sizes.tolist()
         maps = self.features(images, sizes)
         predictions = self.rpn(maps, (images.shape[2], images.shape[3]))
@@ -299,8 +307,6 @@ class MNC(nn.Module):
         second_masks, second_logits, _ = self._predict(maps[0], Rois(better, rois.image_index))
         counts = [len(one) for one in boxes]
         return Output(
-            rpn=None,
-            phases=None,
             boxes=_both(rois.boxes, better, counts),
             masks=_both(masks, second_masks, counts),
             scores=_both(logits.softmax(dim=1), second_logits.softmax(dim=1), counts),
@@ -314,10 +320,13 @@ class MNC(nn.Module):
             ClassRows("class_stage.deltas", self.things, first=4, each=4),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code."""
-        if output.rpn is None or output.phases is None:
-            raise ValueError("loss takes the output of forward in training, with ground truth")
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """The losses of all five stages, of weight 1, but 2 for the masks as in the authors' code.
+
+        Raises:
+            DataError: an output of prediction.
+        """
+        output = training_output(output, TrainingOutput)
         rpn = output.rpn
         samples = torch.tensor(len(rpn.logits), device=rpn.logits.device)
         terms = {
@@ -346,8 +355,6 @@ class MNC(nn.Module):
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The voted masks of the boxes of both phases, at the original size of their image, highest score first."""
-        if output.boxes is None or output.masks is None or output.scores is None:
-            raise ValueError("decode takes the output of forward without ground truth")
         thresholds = thresholds or self.thresholds
         annotations: list[Annotation] = []
         images = zip(output.boxes, output.masks, output.scores, sizes.valid, sizes.original, strict=True)
@@ -389,7 +396,7 @@ class MNC(nn.Module):
         predictions: RPNPredictions,
         valid: Sequence[Sequence[int]],
         truths: Sequence[Instances],
-    ) -> Output:
+    ) -> TrainingOutput:
         """All five stages on sampled anchors and boxes.
 
         The anchors of the sampled proposals are trained on beside those that the RPN samples (MIX_INDEX of the authors'
@@ -434,7 +441,7 @@ class MNC(nn.Module):
             boxes.append(candidates[found != NEUTRAL])
             matches.append(found[found != NEUTRAL])
         second, _ = self._phase(features, _joined(boxes), matches, objects)
-        return Output(rpn=sample, phases=(first, second), boxes=None, masks=None, scores=None)
+        return TrainingOutput(rpn=sample, phases=(first, second))
 
     def _proposals(
         self,
@@ -528,10 +535,11 @@ def draw_rois(
     """
     matches = match_rois(boxes, objects, crowds)
     overlaps = pairwise_iou(objects, boxes).amax(dim=0) if len(objects) else boxes.new_zeros(len(boxes))
-    foreground = _drawn(matches >= 0, round(count * foreground_fraction))
+    foreground = draw_at_most((matches >= 0).nonzero().flatten(), round(count * foreground_fraction))
     rest = count - len(foreground)
-    near = _drawn((matches == BACKGROUND) & (overlaps >= 0.1), round(rest * 0.85))
-    far = _drawn((matches == BACKGROUND) & (overlaps < 0.1), round(rest * 0.15))
+    background, is_near = matches == BACKGROUND, overlaps >= 0.1
+    near = draw_at_most((background & is_near).nonzero().flatten(), round(rest * 0.85))
+    far = draw_at_most((background & ~is_near).nonzero().flatten(), round(rest * 0.15))
     places = torch.cat([foreground, near, far])
     return places, matches[places]
 
@@ -612,11 +620,6 @@ def _clipped(
     limits = boxes.new_tensor([[width, height, width, height] for height, width in valid])
     cut = boxes.clamp(min=0).minimum(limits[image_index])
     return torch.where((cut == boxes).all(dim=1, keepdim=True), boxes, cut.detach())
-
-
-def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    places = eligible.nonzero().flatten()
-    return places[torch.randperm(len(places), device=places.device)[:count]]
 
 
 def _both(
@@ -723,6 +726,7 @@ RECIPE = Recipe(
         "optimizer.lr": "0.001, a tenth from step 20,000",
         "optimizer.head_lr_multiplier": "1",
         "optimizer.bias_lr_multiplier": "2",
+        "optimizer.head_bias_lr_multiplier": "2",
         "optimizer.weight_decay": "5e-4",
         "optimizer.clip_norm": "none",
         "poly_power": "0",

@@ -33,13 +33,10 @@ Differences from the paper and the authors' code:
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int32, Int64, UInt8
@@ -59,19 +56,19 @@ from pixelwise.contracts import (
     Traits,
 )
 from pixelwise.errors import RecipeError
-from pixelwise.losses.detection import training_instances
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import build_backbone
 from pixelwise.nn.caffenet import CaffeNetBackbone
-from pixelwise.nn.linear_svms import MinedSVM, fit_logistic
+from pixelwise.nn.region_solvers import AnnotatedImages, Detects, fit_refiners, fit_svms
 from pixelwise.nn.rpn import split_crowds
-from pixelwise.nn.stored_features import StoredFeatures, StoredImage
 from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
+from pixelwise.ops.matching import draw_at_most
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.region_crops import crop_regions
 from pixelwise.ops.region_refinement import CELLS, coarse_mask, padded_box, superpixel_means
 from pixelwise.ops.resize_rule import ResizeRule
-from pixelwise.ops.semantic_pasting import best_of_regions, paste_order, raised_threshold
+from pixelwise.ops.semantic_pasting import paste_order
 from pixelwise.ops.superpixels import (
     STRATEGIES,
     Regions,
@@ -82,7 +79,7 @@ from pixelwise.ops.superpixels import (
     suppress_shared,
 )
 from pixelwise.ops.thing_channels import channels_of, class_ids_of, things_of
-from pixelwise.types import Annotation, Batch, Instances, Masks, Sample
+from pixelwise.types import Annotation, Batch, Instances, Masks
 
 TASK = "instance"
 TRAITS = Traits(takes_proposals=True)
@@ -91,58 +88,44 @@ FOREGROUND_IOU = 0.5
 """Smallest IoU of a positive region with an instance; in the box tower's stage, of their boxes."""
 CROPS_AT_ONCE = 64
 
-FEATURE_NORM = 20.0
-"""Mean norm to which features are scaled before the SVMs."""
-NEGATIVE_IOU = {"regions": 0.2, "boxes": 0.3}
-"""A class's negatives overlap each of its instances by less; the IoU is that of regions or of boxes."""
-LATENT_IOU = 0.5
-"""In the latent pass, smallest IoU of a candidate with the instance whose positive it may become."""
 BOX_NMS_IOU = 0.3
 """IoU from which a box suppresses one of its class with a lower score."""
 
-REFINEMENT_IOU = 0.7
 REFINEMENT_THRESHOLD = 0.5
-LEAST_COARSE = 0.2
-"""Superpixels outside the region with a lower mean in the coarse map are not trained on."""
-LEAST_AREA = 100 / 500**2
-"""Nor are smaller ones, as a fraction of the squared long side of the image; 100 pixels in VOC's images."""
-
 Learns = Literal["box", "region", "joint"]
 """Which tower is trained: one of them with a classifier of its own, or both with one classifier for both."""
-Detects = Literal["regions", "boxes"]
-"""What the SVMs classify and NMS compares: regions, or their boxes."""
+
+
+class TrainingOutput(NamedTuple):
+    """Inputs of the loss, of the sampled regions of all images.
+
+    Attributes:
+        logits: channel 0 is background.
+        labels: their target channels.
+    """
+
+    logits: Float[Tensor, "R K"]
+    labels: Int64[Tensor, " R"]
 
 
 class Output(NamedTuple):
-    """In training with ground truth what the loss compares; otherwise what was found in each image, one entry for each.
+    """The detections, one entry for each image.
 
     Attributes:
-        logits: of the sampled regions of all images; channel 0 is background.
-        labels: their target channels.
-        scores: of each image's detections, in [0, 1], highest first.
+        scores: in [0, 1], highest first.
         channels: of their classes, from 1 on.
         regions: index of the proposal of each detection.
         superpixels: at the network's input size without padding.
         members: 1 for the superpixels of each detection.
-        paste_above: score above which a detection is pasted.
+        paste_above: score above which a detection is pasted; None where none is.
     """
 
-    logits: Float[Tensor, "R K"] | None
-    labels: Int64[Tensor, " R"] | None
-    scores: tuple[Float[Tensor, " N"], ...] | None
-    channels: tuple[Int64[Tensor, " N"], ...] | None
-    regions: tuple[Int64[Tensor, " N"], ...] | None
-    superpixels: tuple[Int32[Tensor, "_h _w"], ...] | None
-    members: tuple[UInt8[Tensor, "N S"], ...] | None
+    scores: tuple[Float[Tensor, " N"], ...]
+    channels: tuple[Int64[Tensor, " N"], ...]
+    regions: tuple[Int64[Tensor, " N"], ...]
+    superpixels: tuple[Int32[Tensor, "_h _w"], ...]
+    members: tuple[UInt8[Tensor, "N S"], ...]
     paste_above: Float[Tensor, ""] | None
-
-
-@runtime_checkable
-class AnnotatedImages(Protocol):
-    """Images with their ground truth."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Sample: ...
 
 
 class Tower(nn.Module):
@@ -267,8 +250,8 @@ class SDS(nn.Module):
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
         proposals: Sequence[Regions | None] | None = None,
-    ) -> Output:
-        """Logits of sampled regions where there is ground truth, otherwise the predictions.
+    ) -> Output | TrainingOutput:
+        """The detections; in training with ground truth the logits of sampled regions.
 
         Args:
             images: RGB in [0, 1].
@@ -289,8 +272,6 @@ class SDS(nn.Module):
         found = [self._predict(image, regions) for image, regions in zip(parts, candidates, strict=True)]
         scores, channels, numbers, members = zip(*found, strict=True)
         return Output(
-            logits=None,
-            labels=None,
             scores=scores,
             channels=channels,
             regions=numbers,
@@ -308,17 +289,14 @@ class SDS(nn.Module):
             *(ClassRows(name, self.things) for name in tensors),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
-        """Cross-entropy of the sampled regions."""
-        if output.logits is None or output.labels is None:
-            raise ValueError("loss takes the output of forward in training, with ground truth")
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
+        """Cross-entropy of the sampled regions. Raises DataError for an output of prediction."""
+        output = training_output(output, TrainingOutput)
         total = F.cross_entropy(output.logits, output.labels, reduction="sum")
         return {"class": Term(total, torch.tensor(len(output.labels), device=total.device))}
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
         """The regions at the original size of their image, highest score first."""
-        if output.scores is None or output.channels is None or output.superpixels is None or output.members is None:
-            raise ValueError("decode takes the output of forward without ground truth")
         annotations: list[Annotation] = []
         for index, (height, width) in enumerate(sizes.original):
             kept = (thresholds or self.thresholds).places(output.scores[index])
@@ -348,7 +326,7 @@ class SDS(nn.Module):
                 scores=scores[seen],
             )
             semantic = None
-            if output.paste_above is not None and output.regions is not None:
+            if output.paste_above is not None:
                 semantic = torch.zeros(height, width, dtype=torch.uint8 if max(self.things) < 256 else torch.int32)
                 order = paste_order(scores, output.regions[index][kept].cpu(), threshold=float(output.paste_above))
                 for answer in order.tolist():
@@ -434,7 +412,7 @@ class SDS(nn.Module):
 
     def _learn(
         self, images: Sequence[Float[Tensor, "1 3 h w"]], candidates: Sequence[Regions], truths: Sequence[Instances]
-    ) -> Output:
+    ) -> TrainingOutput:
         crops: list[Tensor] = []
         masks: list[Tensor] = []
         labels: list[Tensor] = []
@@ -461,8 +439,7 @@ class SDS(nn.Module):
             features = self._tower_features(torch.cat(crops), torch.cat(masks), towers=self.learns)
         else:
             features = images[0].new_zeros(0, self._width(self.learns))
-        nothing = dict.fromkeys(Output._fields[2:])
-        return Output(logits=self.logits(features), labels=torch.cat(labels), **nothing)
+        return TrainingOutput(logits=self.logits(features), labels=torch.cat(labels))
 
     def _predict(
         self, image: Float[Tensor, "1 3 h w"], regions: Regions
@@ -475,7 +452,7 @@ class SDS(nn.Module):
         found: list[tuple[float, int, int]] = []
         for thing in range(len(self.things)):
             usable = (scores[:, thing] >= self.thresholds.score).nonzero().flatten()
-            kept = usable[self._survivors(regions, usable, scores[usable, thing])]
+            kept = usable[self.survivors(regions, usable, scores[usable, thing])]
             found += [(float(scores[one, thing]), thing, one) for one in kept.tolist()]
         found = sorted(found, key=lambda row: -row[0])[: self.thresholds.max_detections]
         refines = both and self.detects == "regions"
@@ -488,7 +465,7 @@ class SDS(nn.Module):
         stacked = torch.stack(members) if members else regions.members[:0]
         return scores[rows, things], things + 1, rows, stacked.to(torch.uint8)
 
-    def _survivors(self, regions: Regions, usable: Int64[Tensor, " U"], scores: Float[Tensor, " U"]) -> Tensor:
+    def survivors(self, regions: Regions, usable: Int64[Tensor, " U"], scores: Float[Tensor, " U"]) -> Tensor:
         """Indices of the regions that survive NMS within one class, highest score first."""
         if self.detects == "boxes":
             # torchvision suppresses above the threshold, the authors from it on
@@ -549,29 +526,10 @@ def draw_regions(
         if len(crowds)
         else torch.zeros(len(boxes), dtype=torch.bool)
     )
-    foreground = _drawn(is_object, int(count * foreground_fraction))
-    background = _drawn(~is_object & ~in_crowd, count - len(foreground))
+    foreground = draw_at_most(is_object.nonzero().flatten(), int(count * foreground_fraction))
+    background = draw_at_most((~is_object & ~in_crowd).nonzero().flatten(), count - len(foreground))
     found = torch.cat([channels[owners[foreground]], torch.zeros(len(background), dtype=torch.int64)])
     return torch.cat([foreground, background]), found
-
-
-# ---- SVMs and regressors, which are solved exactly
-
-
-class Described(NamedTuple):
-    """One training image for the solvers.
-
-    Attributes:
-        image: normalised.
-        regions: proposals, then the instances in order.
-        objects: channels of the instances.
-        overlaps: IoU of each region with each instance.
-    """
-
-    image: Float[Tensor, "1 3 h w"]
-    regions: Regions
-    objects: Int64[Tensor, " T"]
-    overlaps: Float[Tensor, "R T"]
 
 
 def copy_box_tower(
@@ -583,204 +541,6 @@ def copy_box_tower(
     """Initialise the region tower with the box tower's weights, as in the paper's network A."""
     system.region_tower.load_state_dict(system.box_tower.state_dict())
     yield SolverProgress("copy_box_tower", 1, 1)
-
-
-def fit_svms(system: SDS, samples: AnnotatedImages, *, resize: ResizeRule) -> Iterator[SolverProgress]:
-    """Fit one linear SVM for each class on the joined features, with hard negatives and one latent pass.
-
-    Positives are the instances' own regions. After a first round over the images each is replaced by the candidate of
-    the largest margin that overlaps it by more than LATENT_IOU, and a second round follows. The box detector has one
-    round. At the end the threshold is fitted above which regions are pasted.
-
-    Args:
-        system: its buffers are set.
-        samples: images with instance masks; proposals are computed for those that have none.
-        resize: to which size images are brought.
-
-    Raises:
-        DataError: an image has no instance masks, or memory for the features is missing.
-    """
-    count = len(samples)
-    rounds = 1 if system.detects == "boxes" else 2
-    total = (rounds + 2) * count
-    machines = [MinedSVM() for _ in system.things]
-    lengths: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="pixelwise_features_") as folder:
-        stored = StoredFeatures(Path(folder))
-        for index in range(count):
-            found = describe(system, samples[index], resize=resize)
-            features = _features(system, found.image, found.regions)
-            if system.detects == "boxes":
-                boxes = found.regions.boxes()
-                found = found._replace(overlaps=pairwise_iou(boxes, boxes[len(boxes) - len(found.objects) :]))
-            stored.write(index, features, found.regions, objects=found.objects, overlaps=found.overlaps)
-            lengths += features.norm(dim=1).tolist()
-            yield SolverProgress("fit_svms", index + 1, total)
-        scale = FEATURE_NORM / max(float(np.mean(lengths)) if lengths else 1.0, 1e-12)
-        system.feature_scale.fill_(scale)
-        for round_number in range(1, rounds + 1):
-            _set_positives(machines, stored, count, scale=scale, is_latent=round_number > 1)
-            for index in range(count):
-                _mine_negatives(machines, stored, index, scale=scale, negative_iou=NEGATIVE_IOU[system.detects])
-                yield SolverProgress("fit_svms", round_number * count + index + 1, total)
-            for machine in machines:
-                machine.fit()
-        for thing, machine in enumerate(machines):
-            if machine.weight is not None:
-                system.svm_weight[thing] = torch.from_numpy(machine.weight).to(system.svm_weight)
-                system.svm_bias[thing] = machine.bias
-                system.has_svms[thing] = True
-        candidates: list[Tensor] = []
-        for index in range(count):
-            candidates.append(_pastable(system, stored.read(index), stored.read_regions(index)))
-            yield SolverProgress("fit_svms", (rounds + 1) * count + index + 1, total)
-    if system.has_svms.any():
-        system.paste_threshold.fill_(raised_threshold(candidates))
-
-
-def _set_positives(
-    machines: Sequence[MinedSVM], stored: StoredFeatures, count: int, *, scale: float, is_latent: bool
-) -> None:
-    """Set each SVM's positives: the regions of its class's instances, or their candidates of the largest margin."""
-    positives: list[list[np.ndarray]] = [[] for _ in machines]
-    for index in range(count):
-        image = stored.read(index)
-        features, first = image.features * np.float32(scale), len(image.features) - len(image.objects)
-        for one, channel in enumerate(image.objects.tolist()):
-            chosen = first + one
-            if is_latent:
-                near = np.flatnonzero(image.overlaps[:first, one] > LATENT_IOU)
-                if len(near):
-                    chosen = int(near[machines[channel - 1].margins(features[near]).argmax()])
-            positives[channel - 1].append(features[chosen].copy())  # a copy, so that the others can be freed
-    for machine, rows in zip(machines, positives, strict=True):
-        machine.positives = rows
-        if is_latent:
-            machine.fit()
-
-
-def _mine_negatives(
-    machines: Sequence[MinedSVM], stored: StoredFeatures, index: int, *, scale: float, negative_iou: float
-) -> None:
-    image = stored.read(index)
-    features, first = image.features * np.float32(scale), len(image.features) - len(image.objects)
-    for thing, machine in enumerate(machines):
-        if machine.positives:
-            is_own = image.objects == thing + 1
-            is_far = image.overlaps[:first, is_own].max(axis=1, initial=0) < negative_iou
-            # instances of other classes are negatives, whatever their IoU
-            machine.mine(index, features, np.flatnonzero(np.concatenate([is_far, ~is_own])).tolist())
-
-
-@torch.no_grad()
-def _pastable(system: SDS, image: StoredImage, regions: Regions) -> Float[Tensor, " C"]:
-    """The margins of the proposals that could be pasted; ground truth regions do not count."""
-    proposals = torch.from_numpy(image.features[: len(image.features) - len(image.objects)])
-    margins = system.margins(proposals.to(system.svm_weight.device)).cpu()
-    scores: list[Tensor] = []
-    numbers: list[Tensor] = []
-    for thing in system.has_svms.nonzero().flatten().tolist():
-        # predicted regions alone, as in `_predict`
-        usable = (margins[:, thing].sigmoid() >= system.thresholds.score).nonzero().flatten()
-        kept = usable[system._survivors(regions, usable, margins[usable, thing])]
-        scores.append(margins[kept, thing])
-        numbers.append(kept)
-    if not scores:
-        return torch.zeros(0)
-    every = torch.cat(scores)
-    return every[best_of_regions(every, torch.cat(numbers))]
-
-
-def fit_refiners(system: SDS, samples: AnnotatedImages, *, resize: ResizeRule) -> Iterator[SolverProgress]:
-    """Fit the regressors of each class: the instance's place in the box, then its superpixels.
-
-    They are trained on the candidates that overlap an instance of the class by REFINEMENT_IOU, each with the instance
-    that it overlaps most; a class without candidates gets no regressors.
-
-    Args:
-        system: has SVMs; its buffers are set.
-        samples: images with instance masks; proposals are computed for those that have none.
-        resize: to which size images are brought.
-
-    Raises:
-        DataError: an image has no instance masks.
-    """
-    things = len(system.things)
-    total = len(samples) + 2 * things
-    rows: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(things)]
-    places: list[list[tuple[Regions, int, Tensor]]] = [[] for _ in range(things)]
-    for index in range(len(samples)):
-        found = describe(system, samples[index], resize=resize)
-        first = len(found.regions.members) - len(found.objects)
-        for thing in sorted({int(channel) - 1 for channel in found.objects}):
-            mine = (found.objects == thing + 1).nonzero().flatten()
-            best, owner = found.overlaps[:first, mine].max(dim=1)
-            near = (best >= REFINEMENT_IOU).nonzero().flatten()
-            regions = found.regions._replace(members=found.regions.members[near])
-            truths = found.regions._replace(members=found.regions.members[first + mine[owner[near]]])
-            features = _features(system, found.image, regions) * float(system.feature_scale)
-            boxes = regions.boxes()
-            for one in range(len(near)):
-                box = padded_box(boxes[one])
-                x = torch.cat([features[one], coarse_mask(regions, one, box), torch.ones(1)])
-                rows[thing].append((x, coarse_mask(truths, one, box)))
-                places[thing].append((regions, one, truths.members[one]))
-        yield SolverProgress("fit_refiners", index + 1, total)
-    for thing in range(things):
-        if rows[thing]:
-            x = torch.stack([row for row, _ in rows[thing]]).double()
-            y = torch.stack([target for _, target in rows[thing]]).double()
-            weight = fit_logistic(x, y)
-            system.cell_weight[thing] = weight.to(system.cell_weight)
-            inputs: list[Tensor] = []
-            targets: list[Tensor] = []
-            for (regions, one, truth), row in zip(places[thing], x, strict=True):
-                coarse = (weight @ row).sigmoid().view(CELLS, CELLS).float()
-                means, _ = superpixel_means(coarse, padded_box(regions.boxes()[one]), regions)
-                members = regions.members[one]
-                is_large = regions.areas() > LEAST_AREA * max(regions.superpixels.shape) ** 2
-                teaches = is_large & (members | (means > LEAST_COARSE))
-                z = torch.stack([means, members.float(), torch.ones_like(means)], dim=1)
-                inputs.append(z[teaches])
-                targets.append(truth[teaches].float())
-            solved = fit_logistic(torch.cat(inputs).double(), torch.cat(targets).double()[:, None])
-            system.superpixel_weight[thing] = solved[0].to(system.superpixel_weight)
-            system.has_refiner[thing] = True
-        yield SolverProgress("fit_refiners", len(samples) + 2 * (thing + 1), total)
-
-
-@torch.no_grad()
-def describe(system: SDS, sample: Sample, *, resize: ResizeRule) -> Described:
-    """The regions of a training image, and their IoU with its instances."""
-    (truth,) = training_instances([sample.truth])
-    objects = truth if truth.crowd is None else truth[~truth.crowd]
-    whole_size = (sample.image.shape[1], sample.image.shape[2])
-    size = resize.size_of(whole_size)
-    picture = resize.resized(sample.image)
-    system.eval()
-    regions = (system.propose(picture) if sample.proposals is None else sample.proposals).resized(size)
-    whole = torch.tensor([[0.0, 0.0, sample.image.shape[2], sample.image.shape[1]]]).expand(len(objects), 4)
-    assert objects.masks is not None
-    dense = (objects.masks[[index]].sample(whole[:1], size)[0] >= 0.5 for index in range(len(objects)))
-    regions = regions_of_masks(dense, size, within=regions)
-    parameter = next(system.parameters())
-    members = regions.members[len(regions.members) - len(objects) :]
-    return Described(
-        image=system.normalize(picture.to(parameter.device).to(parameter.dtype).div(255)[None]),
-        regions=regions,
-        objects=channels_of(objects.labels, system.things),
-        overlaps=region_overlaps(regions.members, members, regions.areas()),
-    )
-
-
-@torch.no_grad()
-def _features(system: SDS, image: Float[Tensor, "1 3 h w"], regions: Regions) -> Float[Tensor, "R D"]:
-    return system.region_features(image, regions).cpu()
-
-
-def _drawn(eligible: Bool[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    places = eligible.nonzero().flatten()
-    return places[torch.randperm(len(places))[:count]]
 
 
 def build(
@@ -876,7 +636,9 @@ _PAPER_STAGE = {
     "crop_size": "whole images",
     "optimizer.name": "sgd",
     "optimizer.lr": "0.001, a tenth every 20,000 steps",
-    "optimizer.head_lr_multiplier": "10 (of the classifier; 20 of its bias)",
+    "optimizer.bias_lr_multiplier": "2",
+    "optimizer.head_lr_multiplier": "10 (of the classifier)",
+    "optimizer.head_bias_lr_multiplier": "20 (of the classifier)",
     "optimizer.weight_decay": "5e-4",
     "optimizer.clip_norm": "none",
     "poly_power": "0",
@@ -890,18 +652,18 @@ _PAPER_STAGE = {
 }
 
 
-def _solver(name: str, function: str) -> Stage:
-    return replace(_stage("joint", 1), name=name, solver=function)
+def _solver(name: str, solver: Callable[..., Iterator[SolverProgress]]) -> Stage:
+    return replace(_stage("joint", 1), name=name, solver=solver.__name__)
 
 
 RECIPE = Recipe(
     stages=(
         _stage("box", 1_000),
-        _solver("copy", "copy_box_tower"),
+        _solver("copy", copy_box_tower),
         _stage("region", 1_000),
         _stage("joint", 1_000),
-        _solver("svms", "fit_svms"),
-        _solver("refiners", "fit_refiners"),
+        _solver("svms", fit_svms),
+        _solver("refiners", fit_refiners),
     ),
     input_size=320,
     paper={

@@ -4,8 +4,8 @@ Instance Segmentation", TPAMI 2020.
 One network predicts prototype masks for the whole image, and for each anchor a class, a box and one coefficient for
 each prototype. An instance's mask is the sigmoid of the sum of prototypes times coefficients, cropped to its box
 (section 3). In Fast NMS suppressed boxes suppress others too, so that it is one comparison of matrices (section 3.4).
-YOLACT++ adds deformable convolutions, three times as many anchors, and a small network that predicts the IoU of each
-mask.
+YOLACT++ adds deformable convolutions, three times as many anchors, and fast mask re-scoring, a small network that
+predicts the IoU of each mask.
 
 Differences from the paper, and from the authors' code where it says more:
 - The image is stretched to a square, as in the paper; sides other than 550 are allowed, and anchors then keep their
@@ -17,8 +17,8 @@ Differences from the paper, and from the authors' code where it says more:
   the ground truth outside the crop, which has a margin of one pixel, do not count; the authors add a constant for them.
 - Mask-IoU: grids below 63 cells are padded with zeros, as its five unpadded convolutions need. The rescored value is
   the one score of an instance; the authors evaluate boxes by the class score and masks by the rescored one.
-- Boxes keep their fractions; the authors cut them to whole pixels for boxes, not for masks. Ordinary NMS, an option, is
-  torchvision's, without the added pixel of the authors' Cython, and keeps `candidates_per_class` as Fast NMS does.
+- Boxes keep their fractions; the authors cut them to whole pixels for boxes, not for masks. Traditional NMS, an option,
+  is torchvision's, without the added pixel of the authors' Cython, and keeps as many candidates of a class as Fast NMS.
 - The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
 """
 
@@ -33,7 +33,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from pixelwise.contracts import (
     Augmentation,
@@ -47,8 +46,8 @@ from pixelwise.contracts import (
     Traits,
     flat_arguments,
 )
-from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import training_instances
+from pixelwise.errors import RecipeError
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.convolution import convolution
@@ -62,11 +61,11 @@ from pixelwise.ops.boxes import (
     clip_boxes,
     decode_boxes,
     encode_boxes,
-    pairwise_coverage,
-    pairwise_iou,
+    inside_boxes,
     scale_boxes,
 )
-from pixelwise.ops.matching import BACKGROUND, match_best_for_each, match_boxes, without_crowds
+from pixelwise.ops.matching import draw_at_most, hard_negatives, match_anchors
+from pixelwise.ops.nms import fast_nms, traditional_nms
 from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.paste import enlarge_masks
 from pixelwise.ops.precision import at_least_float32
@@ -80,6 +79,14 @@ MEAN = tuple(value / 255 for value in (123.68, 116.78, 103.94))
 STD = tuple(value / 255 for value in (58.40, 57.12, 57.38))
 """Mean and standard deviation of RGB values for the authors' ResNets; their code has them in the order BGR."""
 
+ANCHOR_RATIOS = (1.0, 0.5, 2.0)
+"""Width over height (section 3.3)."""
+TOP_K = 200
+"""Number of the highest-scoring candidates of each class that go into NMS."""
+SMALLEST_SIDE = 4 / 550
+"""Instances below this fraction of the image's sides are skipped."""
+SMALLEST_MASK = 25
+"""Mask re-scoring is trained on instances of more cells."""
 NOT_IN_LOSS = -1
 """Target of an anchor that the class loss skips."""
 
@@ -89,6 +96,49 @@ Anchors = Literal["square", "ratios"]
 - `square`: the height is the width, by a mistake in the release of YOLACT with which its weights were trained.
 - `ratios`: as the paper says, and as in YOLACT++; 0.2 mAP better by the authors' measurement.
 """
+
+
+class Predictions(NamedTuple):
+    """Predictions for P anchors with C prototypes.
+
+    Attributes:
+        logits: of each class; channel 0 is background.
+        deltas: of the boxes, in SSD's encoding.
+        coefficients: in (-1, 1), one for each prototype.
+        prototypes: at least 0, at twice the size of the largest feature map.
+        anchors: x1 y1 x2 y2 in pixels of the network's input, the same for all images.
+        image_sizes: height and width of the network's input, padding included, the same for all.
+    """
+
+    logits: Float[Tensor, "B P K"]
+    deltas: Float[Tensor, "B P 4"]
+    coefficients: Float[Tensor, "B P C"]
+    prototypes: Float[Tensor, "B C h w"]
+    anchors: Float[Tensor, "B P 4"]
+    image_sizes: Int64[Tensor, "B 2"]
+
+
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses for P anchors.
+
+    Attributes:
+        predictions: for all anchors.
+        objects: index of the ground truth instance that an anchor is matched to, or BACKGROUND, or NEUTRAL.
+        targets: target channel of the class loss, or NOT_IN_LOSS for neither a positive nor a hard negative.
+        masked: of each image the anchors whose masks enter the mask loss.
+        mask_logits: of these anchors.
+        mask_ious: of these anchors, predicted from their masks for the ground truth class; None without
+            mask re-scoring.
+        semantic_logits: of each class at each cell of the largest feature map.
+    """
+
+    predictions: Predictions
+    objects: Int64[Tensor, "B P"]
+    targets: Int64[Tensor, "B P"]
+    masked: tuple[Int64[Tensor, " _"], ...]
+    mask_logits: tuple[Float[Tensor, "_ h w"], ...]
+    mask_ious: tuple[Float[Tensor, " _"], ...] | None
+    semantic_logits: Float[Tensor, "B T h3 w3"]
 
 
 class Detections(NamedTuple):
@@ -107,49 +157,61 @@ class Detections(NamedTuple):
     masks: Float[Tensor, "N h w"]
 
 
-class Comparison(NamedTuple):
-    """Inputs of the losses for P anchors.
-
-    Attributes:
-        objects: index of the ground truth instance that an anchor is matched to, or BACKGROUND, or NEUTRAL.
-        targets: target channel of the class loss, or NOT_IN_LOSS for neither a positive nor a hard negative.
-        masked: of each image the anchors whose masks enter the mask loss.
-        mask_logits: of these anchors.
-        mask_ious: of these anchors, predicted from their masks for the ground truth class; with a mask-IoU network
-            alone.
-        semantic_logits: of each class at each cell of the largest feature map.
-    """
-
-    objects: Int64[Tensor, "B P"]
-    targets: Int64[Tensor, "B P"]
-    masked: tuple[Int64[Tensor, " _"], ...]
-    mask_logits: tuple[Float[Tensor, "_ h w"], ...]
-    mask_ious: tuple[Float[Tensor, " _"], ...] | None
-    semantic_logits: Float[Tensor, "B T h3 w3"]
-
-
 class Output(NamedTuple):
-    """Predictions for P anchors with C prototypes.
+    """The detections, and what they are made of.
 
     Attributes:
-        logits: of each class; channel 0 is background.
-        deltas: of the boxes, in SSD's encoding.
-        coefficients: in (-1, 1), one for each prototype.
-        prototypes: at least 0, at twice the size of the largest feature map.
-        anchors: x1 y1 x2 y2 in pixels of the network's input, the same for all images.
-        image_sizes: height and width of the network's input, padding included, the same for all.
-        comparison: inputs of the losses; in training.
-        detections: of each image; in evaluation.
+        predictions: for all anchors.
+        detections: in each image.
     """
 
-    logits: Float[Tensor, "B P K"]
-    deltas: Float[Tensor, "B P 4"]
-    coefficients: Float[Tensor, "B P C"]
-    prototypes: Float[Tensor, "B C h w"]
-    anchors: Float[Tensor, "B P 4"]
-    image_sizes: Int64[Tensor, "B 2"]
-    comparison: Comparison | None
-    detections: tuple[Detections, ...] | None
+    predictions: Predictions
+    detections: tuple[Detections, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorArguments:
+    """Arguments of `build` that YOLACT shares with YolactEdge.
+
+    Attributes:
+        thing_ids: class ids of the things; all but 0 if not given.
+        backbone: see `nn.backbones.build_backbone`.
+        channels: of the feature pyramid.
+        prototypes: 32 in the paper (table 2b).
+        anchors: see Anchors.
+        anchor_sizes: the smallest side at each level of the pyramid, from stride 8 on, in pixels of an image of
+            `anchor_image_side`.
+        anchor_scales: sizes at each level, by which it is divided into equal ratios up to twice the size; 3 in
+            YOLACT++.
+        anchor_image_side: see `anchor_sizes`; in images of other sides, anchors have the same share of each.
+        masks_to_train: largest number per image, the loss of the sampled ones is scaled to all; the authors have 300 at
+            700 pixels.
+        nms: `fast`, or `ordinary` within each class.
+        candidate_threshold: anchors whose highest class score does not exceed it are dropped before NMS.
+        nms_threshold: largest IoU of two detections of a class.
+        score_threshold: lowest score of a detection. At 0, as the authors evaluate, all are kept, with Fast NMS also
+            classes of a candidate that score less than `candidate_threshold`.
+        max_detections: per image.
+    """
+
+    thing_ids: Sequence[int] | None = None
+    backbone: str = "resnet101"
+    channels: int = 256
+    prototypes: int = 32
+    anchors: Anchors = "square"
+    anchor_sizes: Sequence[float] = (24, 48, 96, 192, 384)
+    anchor_scales: int = 1
+    anchor_image_side: int = 550
+    masks_to_train: int = 100
+    nms: Literal["fast", "ordinary"] = "fast"
+    candidate_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    score_threshold: float = 0.0
+    max_detections: int = 100
+
+
+DETECTOR = DetectorArguments()
+"""As in the paper, of 550 pixels."""
 
 
 class Protonet(nn.Sequential):
@@ -201,7 +263,8 @@ class Head(nn.Module):
 
 
 class MaskIoUNet(nn.Module):
-    """Predicts the IoU of a mask with its instance from the mask alone, for each class (YOLACT++, section 5.3).
+    """Fast mask re-scoring: predicts the IoU of a mask with its instance from the mask alone, for each class (YOLACT++,
+    section 5.3).
 
     Args:
         things: classes.
@@ -235,21 +298,8 @@ class YOLACT(nn.Module):
     Args:
         backbone: with maps of stride 8, 16 and 32.
         things: class ids of the things, ascending.
-        channels: of the feature pyramid.
-        prototypes: 32 in the paper (table 2b).
-        anchor_sizes: of each level the anchors' sides, in pixels of an image of `anchor_image_side`.
-        anchor_ratios: width over height.
-        anchor_image_side: see `anchor_sizes`.
-        square_anchors: see Anchors.
+        detector: all but its backbone and its things.
         rescores_masks: predict each mask's IoU, and multiply the class score by it.
-        masks_to_train: largest number per image; the loss of the sampled ones is scaled to all.
-        fast_nms: use Fast NMS, else ordinary NMS.
-        candidate_threshold: anchors whose highest class score does not exceed it are no candidates.
-        candidates_per_class: number of the highest-scoring ones that go into NMS.
-        nms_threshold: IoU above which a box suppresses another of its class.
-        score_threshold: lowest score of a detection. At 0, as the authors evaluate, all are kept, with Fast NMS also
-            classes of a candidate that score less than `candidate_threshold`.
-        max_detections: per image.
     """
 
     task = TASK
@@ -260,30 +310,20 @@ class YOLACT(nn.Module):
         backbone: Backbone,
         *,
         things: tuple[int, ...],
-        channels: int = 256,
-        prototypes: int = 32,
-        anchor_sizes: Sequence[Sequence[float]],
-        anchor_ratios: Sequence[float] = (1.0, 0.5, 2.0),
-        anchor_image_side: int = 550,
-        square_anchors: bool,
+        detector: DetectorArguments = DETECTOR,
         rescores_masks: bool = False,
-        masks_to_train: int = 100,
-        fast_nms: bool = True,
-        candidate_threshold: float = 0.05,
-        candidates_per_class: int = 200,
-        nms_threshold: float = 0.5,
-        score_threshold: float = 0.0,
-        max_detections: int = 100,
     ) -> None:
         super().__init__()
         is_resnet = isinstance(backbone, ResNetBackbone)
+        channels, scales = detector.channels, detector.anchor_scales
         self.normalize = Normalize(MEAN if is_resnet else backbone.mean, STD if is_resnet else backbone.std)
         self.backbone = backbone
         self.levels = pyramid_maps(backbone, (8, 16, 32))
         self.things = things
-        self.anchor_sizes = tuple(tuple(sizes) for sizes in anchor_sizes)
-        self.anchor_ratios, self.anchor_image_side = tuple(anchor_ratios), anchor_image_side
-        self.square_anchors = square_anchors
+        self.anchor_sizes = tuple(
+            tuple(size * 2 ** (scale / scales) for scale in range(scales)) for size in detector.anchor_sizes
+        )
+        self.anchor_image_side, self.square_anchors = detector.anchor_image_side, detector.anchors == "square"
         self.fpn = FPN(
             [backbone.channels[level] for level in self.levels],
             channels=channels,
@@ -292,20 +332,19 @@ class YOLACT(nn.Module):
             extra="convolutions",
             extra_levels=len(self.anchor_sizes) - len(self.levels),
         )
-        self.protonet = Protonet(channels, prototypes)
+        self.protonet = Protonet(channels, detector.prototypes)
         self.head = Head(
             channels,
-            anchors=len(self.anchor_sizes[0]) * len(self.anchor_ratios),
+            anchors=scales * len(ANCHOR_RATIOS),
             classes=len(things) + 1,
-            prototypes=prototypes,
+            prototypes=detector.prototypes,
         )
         self.semantic = nn.Conv2d(channels, len(things), 1)
         self.mask_iou = MaskIoUNet(len(things)) if rescores_masks else None
-        self.masks_to_train = masks_to_train
-        self.fast_nms = fast_nms
-        self.candidate_threshold, self.candidates_per_class = candidate_threshold, candidates_per_class
-        self.nms_threshold = nms_threshold
-        self.thresholds = Thresholds(score_threshold, max_detections)
+        self.masks_to_train = detector.masks_to_train
+        self.nms, self.nms_threshold = detector.nms, detector.nms_threshold
+        self.candidate_threshold = detector.candidate_threshold
+        self.thresholds = Thresholds(detector.score_threshold, detector.max_detections)
         for part in (self.fpn, self.protonet, self.head, self.semantic, self.mask_iou):
             _initialise(part)
 
@@ -315,98 +354,100 @@ class YOLACT(nn.Module):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
-        """The predictions; with ground truth the inputs of the losses, in evaluation mode the detections."""
-        maps = self.backbone(zero_beyond(self.normalize(images), sizes))
-        maps = self.fpn([maps[level] for level in self.levels])
-        return self.predict(maps, (images.shape[2], images.shape[3]), truth)
+    ) -> Output | TrainingOutput:
+        """The detections; in training with ground truth the inputs of the losses."""
+        levels, size = self._pyramid(zero_beyond(self.normalize(images), sizes)), (images.shape[2], images.shape[3])
+        if self.training and truth is not None:
+            return self.compare(levels, size, truth)
+        predictions = self.predict(levels, size)
+        return Output(predictions, self.detect(predictions))
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
         """Maps before detections are sorted, without the coefficients, whose tanh amplifies rounding in untrained
         networks.
         """
-        predictions = self(images)
+        predictions = self.predict(self._pyramid(self.normalize(images)), (images.shape[2], images.shape[3]))
         return predictions.logits, predictions.deltas, predictions.prototypes
 
-    def predict(
-        self,
-        levels: Sequence[Float[Tensor, "B _ _ _"]],
-        size: tuple[int, int],
-        truth: tuple[Annotation, ...] | None = None,
-    ) -> Output:
+    def _pyramid(self, x: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B D _ _"], ...]:
+        """The levels of the feature pyramid, P3 first."""
+        maps = self.backbone(x)
+        return self.fpn([maps[level] for level in self.levels])
+
+    def predict(self, levels: Sequence[Float[Tensor, "B D _ _"]], size: tuple[int, int]) -> Predictions:
         """Run prototypes and head on the levels of the feature pyramid.
 
         Args:
-            levels: from the finest.
+            levels: from P3 on.
             size: height and width of the network's input.
-            truth: see `forward`.
         """
         prototypes = self.protonet(levels[0])
         parts = [self.head(x) for x in levels]
-        semantic_logits = None if truth is None else self.semantic(levels[0])
         count, device = len(prototypes), prototypes.device
         with torch.autocast(device.type, enabled=False):
             logits, deltas, coefficients = (at_least_float32(torch.cat(part, 1)) for part in zip(*parts, strict=True))
             anchors = self.anchors([(x.shape[2], x.shape[3]) for x in levels], size).to(logits)
-            output = Output(
-                logits=logits,
-                deltas=deltas,
-                coefficients=coefficients,
-                prototypes=at_least_float32(prototypes),
-                anchors=anchors.expand(count, -1, -1),
-                image_sizes=torch.tensor([size] * count, device=device),
-                comparison=None,
-                detections=None,
-            )
-            if not self.training:
-                return output._replace(detections=tuple(self._detect(output, index) for index in range(count)))
-            if truth is None or semantic_logits is None:
-                return output
-            return output._replace(comparison=self._compare(output, truth, at_least_float32(semantic_logits)))
-
-    def class_rows(self) -> tuple[ClassRows, ...]:
-        """See `contracts.System`."""
-        rows = (
-            ClassRows("head.classes", self.things, first=1, groups=self.head.anchors),
-            ClassRows("semantic", self.things),
+        return Predictions(
+            logits=logits,
+            deltas=deltas,
+            coefficients=coefficients,
+            prototypes=at_least_float32(prototypes),
+            anchors=anchors.expand(count, -1, -1),
+            image_sizes=torch.tensor([size] * count, device=device),
         )
-        return rows if self.mask_iou is None else (*rows, ClassRows("mask_iou.convolutions.10", self.things))
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:
-        """The losses of class, box and mask, divided by the number of positive anchors, and the semantic loss.
+    def anchors(self, grids: Sequence[tuple[int, int]], size: tuple[int, int]) -> Float[Tensor, "P 4"]:
+        """All anchors of an image, level after level, in pixels.
 
-        Raises:
-            DataError: instances without masks.
+        Args:
+            grids: height and width of each level of the pyramid.
+            size: of the image.
         """
-        compared = output.comparison
-        if compared is None:
-            raise DataError(
-                "forward was called without ground truth, or in evaluation mode: there are no training targets"
+        side = self.anchor_image_side
+        levels = [
+            centred_anchors(grid, (side, side), sizes=sizes, ratios=ANCHOR_RATIOS, is_square=self.square_anchors)
+            for grid, sizes in zip(grids, self.anchor_sizes, strict=True)
+        ]
+        return scale_boxes(torch.cat(levels), (side, side), size)
+
+    def detect(self, predictions: Predictions) -> tuple[Detections, ...]:
+        """The detections in each image: NMS, mask assembly, crop, and mask re-scoring."""
+        with torch.autocast(predictions.logits.device.type, enabled=False):
+            return tuple(self._detect(predictions, index) for index in range(len(predictions.logits)))
+
+    def _detect(self, predictions: Predictions, index: int) -> Detections:
+        scores = predictions.logits[index].softmax(dim=1)[:, 1:]
+        candidates = (scores.amax(dim=1) > self.candidate_threshold).nonzero().flatten()
+        boxes = decode_boxes(
+            predictions.deltas[index, candidates],
+            predictions.anchors[index, candidates],
+            weights=RCNN_WEIGHTS,
+            largest_log_scale=None,
+        )
+        scores = scores[candidates]
+        if self.nms == "fast":
+            chosen, classes = fast_nms(boxes, scores, threshold=self.nms_threshold, per_class=TOP_K)
+        else:
+            chosen, classes = traditional_nms(
+                boxes, scores, threshold=self.nms_threshold, per_class=TOP_K, smallest_score=self.candidate_threshold
             )
-        truths = training_instances(batch.truth)
-        evaluated = compared.targets != NOT_IN_LOSS
-        count = (compared.objects >= 0).sum()
-        images = torch.tensor(len(truths), device=count.device)
-        terms = {
-            "class": Term(
-                F.cross_entropy(output.logits[evaluated], compared.targets[evaluated], reduction="sum"), count
-            ),
-            "box": Term(_box_loss(output, compared, truths), count, weight=1.5),
-            "mask": Term(_mask_loss(output, compared, truths), count, weight=6.125),
-            "semantic": Term(_semantic_loss(output, compared, truths, self.things), images),
-        }
-        if compared.mask_ious is not None:
-            terms["mask_iou"] = Term(_mask_iou_loss(output, compared, compared.mask_ious, truths), count, weight=25.0)
-        return terms
+        chosen, classes = chosen[: self.thresholds.max_detections], classes[: self.thresholds.max_detections]
+        scores, boxes = scores[chosen, classes], boxes[chosen]
+        prototypes = predictions.prototypes[index]
+        masks = assemble_masks(prototypes, predictions.coefficients[index, candidates[chosen]]).sigmoid()
+        masks = masks * inside_boxes(boxes, predictions.image_sizes[index].tolist(), _grid(masks))
+        if self.mask_iou is not None and len(masks):
+            scores = scores * self.mask_iou(masks).gather(1, classes[:, None])[:, 0]
+        best = scores.argsort(descending=True, stable=True)
+        if self.thresholds.score > 0:
+            best = best[scores[best] > self.thresholds.score]
+        return Detections(boxes[best], scores[best], classes[best] + 1, masks[best])
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The instances at the original size of their image, highest score first; none of an output of training."""
-        grid = output.prototypes.shape[2:]
-        nothing = output.deltas.new_zeros(0)
-        empty = Detections(nothing.view(0, 4), nothing, nothing.long(), nothing.view(0, *grid))
+        """The instances at the original size of their image, highest score first."""
         annotations: list[Annotation] = []
-        detections = output.detections or (empty,) * len(sizes.original)
-        images = zip(detections, sizes.valid, sizes.original, output.image_sizes.tolist(), strict=True)
+        image_sizes = output.predictions.image_sizes.tolist()
+        images = zip(output.detections, sizes.valid, sizes.original, image_sizes, strict=True)
         for found, valid, original, whole in images:
             kept = (thresholds or self.thresholds).places(found.scores)
             boxes = clip_boxes(scale_boxes(found.boxes, valid, original), original)
@@ -423,262 +464,153 @@ class YOLACT(nn.Module):
             annotations.append(Annotation(instances=instances))
         return annotations
 
-    def anchors(self, grids: Sequence[tuple[int, int]], size: tuple[int, int]) -> Float[Tensor, "P 4"]:
-        """All anchors of an image, level after level, in pixels.
+    def compare(
+        self, levels: Sequence[Float[Tensor, "B D _ _"]], size: tuple[int, int], truth: Sequence[Annotation]
+    ) -> TrainingOutput:
+        """Match the anchors, mine hard negatives, and select the masks for the mask loss.
 
         Args:
-            grids: height and width of each level of the pyramid.
-            size: of the image.
+            levels: see `predict`.
+            size: see `predict`.
+            truth: of each image.
         """
-        side = self.anchor_image_side
-        levels = [
-            centred_anchors(grid, (side, side), sizes=sizes, ratios=self.anchor_ratios, is_square=self.square_anchors)
-            for grid, sizes in zip(grids, self.anchor_sizes, strict=True)
-        ]
-        return scale_boxes(torch.cat(levels), (side, side), size)
-
-    def _compare(
-        self, output: Output, truth: Sequence[Annotation], semantic_logits: Float[Tensor, "B T h3 w3"]
-    ) -> Comparison:
-        """Match the anchors and select the masks for the mask loss."""
+        predictions = self.predict(levels, size)
+        semantic_logits = at_least_float32(self.semantic(levels[0]))
         truths = training_instances(truth)
-        size = output.image_sizes[0].tolist()
-        objects = torch.stack([match_anchors(output.anchors[0], one, size) for one in truths])
-        targets = torch.full_like(objects, NOT_IN_LOSS)
-        masked: list[Tensor] = []
-        mask_logits: list[Tensor] = []
-        mask_ious: list[Tensor] = []
-        mask_iou = self.mask_iou
-        for index, one in enumerate(truths):
-            positive = objects[index] >= 0
-            targets[index, hard_negatives(output.logits[index], objects[index])] = 0
-            targets[index, positive] = channels_of(one.labels[objects[index, positive]], self.things)
-            anchors = _drawn(_with_masks(objects[index], one), self.masks_to_train)
-            logits = combine(output.prototypes[index], output.coefficients[index, anchors])
-            masked.append(anchors)
-            mask_logits.append(logits)
-            if mask_iou is not None:
-                inside = inside_boxes(one.boxes[objects[index, anchors]], size, (logits.shape[1], logits.shape[2]))
-                predictions = mask_iou(logits.sigmoid() * inside)
-                mask_ious.append(predictions.gather(1, targets[index, anchors, None] - 1)[:, 0])
-        return Comparison(
+        with torch.autocast(semantic_logits.device.type, enabled=False):
+            objects = torch.stack([match_instances(predictions.anchors[0], one, size) for one in truths])
+            targets = torch.full_like(objects, NOT_IN_LOSS)
+            masked: list[Tensor] = []
+            mask_logits: list[Tensor] = []
+            mask_ious: list[Tensor] = []
+            for index, one in enumerate(truths):
+                positive = objects[index] >= 0
+                targets[index, hard_negatives(predictions.logits[index], objects[index])] = 0
+                targets[index, positive] = channels_of(one.labels[objects[index, positive]], self.things)
+                anchors = draw_at_most(_with_masks(objects[index], one), self.masks_to_train)
+                logits = assemble_masks(predictions.prototypes[index], predictions.coefficients[index, anchors])
+                masked.append(anchors)
+                mask_logits.append(logits)
+                if self.mask_iou is not None:
+                    inside = inside_boxes(one.boxes[objects[index, anchors]], size, _grid(logits))
+                    ious: Tensor = self.mask_iou(logits.sigmoid() * inside)
+                    mask_ious.append(ious.gather(1, targets[index, anchors, None] - 1)[:, 0])
+        return TrainingOutput(
+            predictions=predictions,
             objects=objects,
             targets=targets,
             masked=tuple(masked),
             mask_logits=tuple(mask_logits),
-            mask_ious=None if mask_iou is None else tuple(mask_ious),
+            mask_ious=None if self.mask_iou is None else tuple(mask_ious),
             semantic_logits=semantic_logits,
         )
 
-    def _detect(self, output: Output, index: int) -> Detections:
-        """The detections in one image."""
-        scores = output.logits[index].softmax(dim=1)[:, 1:]
-        candidates = (scores.amax(dim=1) > self.candidate_threshold).nonzero().flatten()
-        boxes = decode_boxes(
-            output.deltas[index, candidates],
-            output.anchors[index, candidates],
-            weights=RCNN_WEIGHTS,
-            largest_log_scale=None,
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:
+        """The losses of class, box and mask, divided by the number of positive anchors, and the semantic loss.
+
+        Raises:
+            DataError: an output of prediction, or instances without masks.
+        """
+        output = training_output(output, TrainingOutput)
+        truths = training_instances(batch.truth)
+        logits, targets = output.predictions.logits, output.targets
+        count = (output.objects >= 0).sum()
+        images = torch.tensor(len(truths), device=count.device)
+        evaluated = targets != NOT_IN_LOSS
+        terms = {
+            "class": Term(F.cross_entropy(logits[evaluated], targets[evaluated], reduction="sum"), count),
+            "box": Term(_box_loss(output, truths), count, weight=1.5),
+            "mask": Term(_mask_loss(output, truths), count, weight=6.125),
+            "semantic": Term(_semantic_loss(output, truths, self.things), images),
+        }
+        if output.mask_ious is not None:
+            terms["mask_iou"] = Term(_mask_iou_loss(output, output.mask_ious, truths), count, weight=25.0)
+        return terms
+
+    def class_rows(self) -> tuple[ClassRows, ...]:
+        """See `contracts.System`."""
+        rows = (
+            ClassRows("head.classes", self.things, first=1, groups=self.head.anchors),
+            ClassRows("semantic", self.things),
         )
-        scores = scores[candidates]
-        if self.fast_nms:
-            chosen, classes = suppress_fast(
-                boxes, scores, threshold=self.nms_threshold, per_class=self.candidates_per_class
-            )
-        else:
-            chosen, classes = suppress_ordinarily(
-                boxes,
-                scores,
-                threshold=self.nms_threshold,
-                per_class=self.candidates_per_class,
-                smallest_score=self.candidate_threshold,
-            )
-        chosen, classes = chosen[: self.thresholds.max_detections], classes[: self.thresholds.max_detections]
-        scores, boxes = scores[chosen, classes], boxes[chosen]
-        grid = output.prototypes.shape[2:]
-        masks = combine(output.prototypes[index], output.coefficients[index, candidates[chosen]]).sigmoid()
-        masks = masks * inside_boxes(boxes, output.image_sizes[index].tolist(), (grid[0], grid[1]))
-        if self.mask_iou is not None and len(masks):
-            predictions = self.mask_iou(masks)
-            scores = scores * predictions.gather(1, classes[:, None])[:, 0]
-        best = scores.argsort(descending=True, stable=True)
-        if self.thresholds.score > 0:
-            best = best[scores[best] > self.thresholds.score]
-        return Detections(boxes[best], scores[best], classes[best] + 1, masks[best])
+        return rows if self.mask_iou is None else (*rows, ClassRows("mask_iou.convolutions.10", self.things))
 
 
-def match_anchors(
-    anchors: Float[Tensor, "P 4"],
-    truth: Instances,
-    image_size: Sequence[int],
-    *,
-    positive: float = 0.5,
-    negative: float = 0.4,
-    crowd_coverage: float = 0.7,
-    smallest_side: float = 4 / 550,
-) -> Int64[Tensor, " P"]:
-    """The instance that each anchor is matched to.
-
-    First, each instance gets an anchor of its own: the pair with the largest IoU, then the next pair among the rest,
-    and so on. Every other anchor is matched to the instance that it overlaps most.
-
-    Args:
-        anchors: in pixels.
-        truth: crowds make the background that they cover neutral.
-        image_size: height and width.
-        positive: smallest IoU.
-        negative: IoU below which an anchor is background; between the two it is neutral.
-        crowd_coverage: fraction of an anchor inside a crowd from which on it is neutral.
-        smallest_side: instances below this fraction of the image's sides are skipped.
-
-    Returns:
-        the index of the instance in `truth`, BACKGROUND or NEUTRAL.
-    """
-    crowd = torch.zeros_like(truth.labels, dtype=torch.bool) if truth.crowd is None else truth.crowd
-    shares = scale_boxes(truth.boxes, image_size, (1, 1))
-    matchable = (~crowd & are_large_enough(shares, smallest_side)).nonzero().flatten()
-    overlaps = pairwise_iou(truth.boxes[matchable].to(anchors), anchors)
-    matches = match_boxes(overlaps, positive=positive, negative=negative)
-    forced = match_best_for_each(overlaps)
-    matches = torch.where(forced >= 0, forced, matches)
-    coverage = pairwise_coverage(truth.boxes[crowd].to(anchors), anchors)
-    matches = without_crowds(matches, coverage, threshold=crowd_coverage)
-    if len(matchable):
-        matches = torch.where(matches >= 0, matchable[matches.clamp(min=0)], matches)
-    return matches
-
-
-def hard_negatives(logits: Float[Tensor, "P K"], objects: Int64[Tensor, " P"], *, ratio: int = 3) -> Bool[Tensor, " P"]:
-    """The background anchors with the largest loss: `ratio` times as many as positives.
-
-    Source: SSD (Liu et al., 2016), section 2.2.
-    """
-    background = objects == BACKGROUND
-    count = min(ratio * int((objects >= 0).sum()), int(background.sum()))
-    # the cross-entropy of background
-    losses = (logits.logsumexp(dim=1) - logits[:, 0]).masked_fill(~background, -1)
-    chosen = torch.zeros_like(background)
-    chosen[losses.topk(count).indices] = True
-    return chosen
-
-
-def combine(prototypes: Float[Tensor, "C h w"], coefficients: Float[Tensor, "N C"]) -> Float[Tensor, "N h w"]:
-    """Mask logits: the sums of prototypes times coefficients (section 3.2)."""
+def assemble_masks(prototypes: Float[Tensor, "C h w"], coefficients: Float[Tensor, "N C"]) -> Float[Tensor, "N h w"]:
+    """Mask logits: the linear combinations of prototypes by coefficients (section 3.2)."""
     return (coefficients @ prototypes.flatten(1)).unflatten(1, prototypes.shape[1:])
 
 
-def inside_boxes(
-    boxes: Float[Tensor, "N 4"], image_size: Sequence[int], grid: tuple[int, int]
-) -> Bool[Tensor, "N h w"]:
-    """Mask of the cells of a grid over the image whose corner lies in each box, with a margin of one cell."""
-    x1, y1, x2, y2 = scale_boxes(boxes, image_size, grid)[:, :, None].unbind(dim=1)
-    rows, columns = (torch.arange(side, dtype=boxes.dtype, device=boxes.device) for side in grid)
-    beside = (columns >= x1.minimum(x2) - 1) & (columns < x1.maximum(x2) + 1)
-    above = (rows >= y1.minimum(y2) - 1) & (rows < y1.maximum(y2) + 1)
-    return above[:, :, None] & beside[:, None, :]
+def match_instances(anchors: Float[Tensor, "P 4"], truth: Instances, image_size: Sequence[int]) -> Int64[Tensor, " P"]:
+    """The index of the instance in `truth` that each anchor is matched to, or BACKGROUND, or NEUTRAL.
 
-
-def suppress_fast(
-    boxes: Float[Tensor, "N 4"], scores: Float[Tensor, "N T"], *, threshold: float, per_class: int
-) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"]]:
-    """Fast NMS (section 3.4): a box is suppressed by any higher-scoring one of its class, even a suppressed one.
-
-    Args:
-        boxes: candidates, each one of every class.
-        scores: of every class.
-        threshold: largest IoU of two boxes of a class.
-        per_class: number of the highest-scoring boxes of each class that are considered.
-
-    Returns:
-        the indices of the boxes that remain and their classes from 0 on, highest score first.
+    Instances below SMALLEST_SIDE are skipped; see `match_anchors`.
     """
-    scores, order = (part[:per_class].T for part in scores.sort(dim=0, descending=True, stable=True))
-    chosen: list[Tensor] = []
-    for places in order:
-        overlaps = pairwise_iou(boxes[places], boxes[places]).triu(diagonal=1)
-        chosen.append((overlaps <= threshold).all(dim=0))
-    classes, ranks = torch.stack(chosen).nonzero(as_tuple=True)
-    best = scores[classes, ranks].argsort(descending=True, stable=True)
-    return order[classes, ranks][best], classes[best]
+    crowd = torch.zeros_like(truth.labels, dtype=torch.bool) if truth.crowd is None else truth.crowd
+    shares = scale_boxes(truth.boxes, image_size, (1, 1))
+    return match_anchors(anchors, truth.boxes, crowd=crowd, skipped=~are_large_enough(shares, SMALLEST_SIDE))
 
 
-def suppress_ordinarily(
-    boxes: Float[Tensor, "N 4"],
-    scores: Float[Tensor, "N T"],
-    *,
-    threshold: float,
-    per_class: int,
-    smallest_score: float,
-) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " M"]]:
-    """NMS within each class, among its boxes above a score; as `suppress_fast`."""
-    scores, order = (part[:per_class].T for part in scores.sort(dim=0, descending=True, stable=True))
-    classes, ranks = (scores > smallest_score).nonzero(as_tuple=True)
-    places = order[classes, ranks]
-    best = batched_nms(boxes[places], scores[classes, ranks], classes, threshold)
-    return places[best], classes[best]
-
-
-def _box_loss(output: Output, compared: Comparison, truths: Sequence[Instances]) -> Float[Tensor, ""]:
-    total = output.deltas.sum() * 0
+def _box_loss(output: TrainingOutput, truths: Sequence[Instances]) -> Float[Tensor, ""]:
+    """Smooth L1 loss of the deltas."""
+    predictions = output.predictions
+    total = predictions.deltas.sum() * 0
     for index, truth in enumerate(truths):
-        positive = compared.objects[index] >= 0
-        boxes = truth.boxes[compared.objects[index, positive]].to(output.anchors)
-        target = encode_boxes(boxes, output.anchors[index, positive], weights=RCNN_WEIGHTS)
-        total = total + F.smooth_l1_loss(output.deltas[index, positive], target, reduction="sum")
+        positive = output.objects[index] >= 0
+        boxes = truth.boxes[output.objects[index, positive]].to(predictions.anchors)
+        targets = encode_boxes(boxes, predictions.anchors[index, positive], weights=RCNN_WEIGHTS)
+        total = total + F.smooth_l1_loss(predictions.deltas[index, positive], targets, reduction="sum")
     return total
 
 
-def _mask_loss(output: Output, compared: Comparison, truths: Sequence[Instances]) -> Float[Tensor, ""]:
+def _mask_loss(output: TrainingOutput, truths: Sequence[Instances]) -> Float[Tensor, ""]:
     """Cross-entropy inside the ground truth box, summed and divided by the box's cells (section 3.2)."""
-    total = output.prototypes.sum() * 0
-    size = output.image_sizes[0].tolist()
-    for index, (truth, anchors, logits) in enumerate(zip(truths, compared.masked, compared.mask_logits, strict=True)):
+    total = output.predictions.prototypes.sum() * 0
+    size = output.predictions.image_sizes[0].tolist()
+    for index, (truth, anchors, logits) in enumerate(zip(truths, output.masked, output.mask_logits, strict=True)):
         if not len(anchors):
             continue
-        objects, grid = compared.objects[index, anchors], (logits.shape[1], logits.shape[2])
+        objects, grid = output.objects[index, anchors], _grid(logits)
         boxes = truth.boxes[objects].to(logits)
-        target = _masks_on_grid(truth, size, grid)[objects].to(logits)
-        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * inside_boxes(boxes, size, grid)
+        targets = _masks_on_grid(truth, size, grid)[objects].to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none") * inside_boxes(boxes, size, grid)
         cells = box_areas(scale_boxes(boxes, size, grid))
-        share = len(anchors) / len(_with_masks(compared.objects[index], truth))
+        # the loss of the sampled ones is scaled to all
+        share = len(anchors) / len(_with_masks(output.objects[index], truth))
         total = total + (losses.sum(dim=(1, 2)) / cells).sum() / share
     return total
 
 
-def _semantic_loss(
-    output: Output, compared: Comparison, truths: Sequence[Instances], things: Sequence[int]
-) -> Float[Tensor, ""]:
-    """Cross-entropy of each class at each cell, divided by the cells (section 3.2)."""
-    logits = compared.semantic_logits
-    grid = (logits.shape[2], logits.shape[3])
-    target = torch.zeros_like(logits)
+def _semantic_loss(output: TrainingOutput, truths: Sequence[Instances], things: Sequence[int]) -> Float[Tensor, ""]:
+    """Cross-entropy of each class at each cell, divided by the cells: the semantic segmentation loss (section 3.2)."""
+    logits, grid = output.semantic_logits, _grid(output.semantic_logits)
+    targets = torch.zeros_like(logits)
     for index, truth in enumerate(truths):
-        masks = _masks_on_grid(truth, output.image_sizes[index].tolist(), grid).to(target)
+        masks = _masks_on_grid(truth, output.predictions.image_sizes[index].tolist(), grid).to(targets)
         for mask, channel in zip(masks, channels_of(truth.labels, things).tolist(), strict=True):
-            target[index, channel - 1] = target[index, channel - 1].maximum(mask)
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / (grid[0] * grid[1])
+            targets[index, channel - 1] = targets[index, channel - 1].maximum(mask)
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / (grid[0] * grid[1])
 
 
 def _mask_iou_loss(
-    output: Output,
-    compared: Comparison,
-    predictions: Sequence[Float[Tensor, " _"]],
-    truths: Sequence[Instances],
-    *,
-    smallest_area: int = 25,
+    output: TrainingOutput, mask_ious: Sequence[Float[Tensor, " _"]], truths: Sequence[Instances]
 ) -> Float[Tensor, ""]:
-    """Loss of the predicted mask IoUs, for instances of more cells than `smallest_area` (YOLACT++, 5.3)."""
-    total = output.prototypes.sum() * 0
-    size = output.image_sizes[0].tolist()
-    parts = zip(truths, compared.masked, compared.mask_logits, predictions, strict=True)
-    for index, (truth, anchors, logits, predict) in enumerate(parts):
-        objects, grid = compared.objects[index, anchors], (logits.shape[1], logits.shape[2])
-        target = _masks_on_grid(truth, size, grid)[objects]
+    """Loss of the predicted mask IoUs, for instances of more than SMALLEST_MASK cells (YOLACT++, 5.3)."""
+    total = output.predictions.prototypes.sum() * 0
+    size = output.predictions.image_sizes[0].tolist()
+    parts = zip(truths, output.masked, output.mask_logits, mask_ious, strict=True)
+    for index, (truth, anchors, logits, predicted) in enumerate(parts):
+        objects, grid = output.objects[index, anchors], _grid(logits)
+        targets = _masks_on_grid(truth, size, grid)[objects]
         found = (logits > 0) & inside_boxes(truth.boxes[objects].to(logits), size, grid)
-        evaluated = target.sum(dim=(1, 2)) > smallest_area
-        ious = (target & found).sum(dim=(1, 2)) / (target | found).sum(dim=(1, 2))
-        total = total + F.smooth_l1_loss(predict[evaluated], ious[evaluated].to(predict), reduction="sum")
+        evaluated = targets.sum(dim=(1, 2)) > SMALLEST_MASK
+        ious = (targets & found).sum(dim=(1, 2)) / (targets | found).sum(dim=(1, 2))
+        total = total + F.smooth_l1_loss(predicted[evaluated], ious[evaluated].to(predicted), reduction="sum")
     return total
+
+
+def _grid(maps: Float[Tensor, "*_ h w"]) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]
 
 
 def _masks_on_grid(truth: Instances, image_size: Sequence[int], grid: tuple[int, int]) -> Bool[Tensor, "N h w"]:
@@ -698,13 +630,6 @@ def _with_masks(objects: Int64[Tensor, " P"], truth: Instances) -> Int64[Tensor,
     return positive[(boxes[:, 2] > boxes[:, 0])[objects[positive]]]
 
 
-def _drawn(places: Int64[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    """At most `count` of the places, sampled with torch's generator."""
-    if len(places) <= count:
-        return places
-    return places[torch.randperm(len(places))[:count].to(places.device)]
-
-
 def _initialise(part: nn.Module | None) -> None:
     """Initialise with Glorot's weights and zero bias, as in the authors' code."""
     for module in () if part is None else part.modules():
@@ -714,47 +639,20 @@ def _initialise(part: nn.Module | None) -> None:
                 nn.init.zeros_(module.bias)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectorArguments:
-    """Arguments of `build` that YOLACT shares with YolactEdge.
-
-    Attributes:
-        thing_ids: class ids of the things; all but 0 if not given.
-        backbone: see `nn.backbones.build_backbone`.
-        channels: of the feature pyramid.
-        prototypes: 32 in the paper (table 2b).
-        anchors: see Anchors.
-        anchor_sizes: the smallest side at each level of the pyramid, from stride 8 on, in pixels of an image of
-            `anchor_image_side`.
-        anchor_scales: sizes at each level, by which it is divided into equal ratios up to twice the size; 3 in
-            YOLACT++.
-        anchor_image_side: see `anchor_sizes`; in images of other sides, anchors have the same share of each.
-        masks_to_train: of each image; the authors have 300 at 700 pixels.
-        nms: `fast`, or `ordinary` within each class.
-        candidate_threshold: anchors whose highest class score does not exceed it are dropped before NMS.
-        nms_threshold: largest IoU of two detections of a class.
-        score_threshold: lowest score of a detection, see YOLACT.
-        max_detections: per image.
-    """
-
-    thing_ids: Sequence[int] | None = None
-    backbone: str = "resnet101"
-    channels: int = 256
-    prototypes: int = 32
-    anchors: Anchors = "square"
-    anchor_sizes: Sequence[float] = (24, 48, 96, 192, 384)
-    anchor_scales: int = 1
-    anchor_image_side: int = 550
-    masks_to_train: int = 100
-    nms: Literal["fast", "ordinary"] = "fast"
-    candidate_threshold: float = 0.05
-    nms_threshold: float = 0.5
-    score_threshold: float = 0.0
-    max_detections: int = 100
-
-
-DETECTOR = DetectorArguments()
-"""As in the paper, of 550 pixels."""
+def network_parts(num_classes: int, detector: DetectorArguments) -> tuple[Backbone, tuple[int, ...]]:
+    """The backbone of these arguments, and the class ids of the things. Raises RecipeError where they do not fit."""
+    sizes, scales = detector.anchor_sizes, detector.anchor_scales
+    if detector.anchors not in ("square", "ratios"):
+        raise RecipeError(f"anchors '{detector.anchors}': square or ratios")
+    if detector.nms not in ("fast", "ordinary"):
+        raise RecipeError(f"nms '{detector.nms}': fast or ordinary")
+    if len(sizes) < 3 or scales < 1:
+        raise RecipeError(f"anchor_sizes {list(sizes)}, anchor_scales {scales}: at least three levels and one scale")
+    try:
+        things = things_of(num_classes, detector.thing_ids)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    return build_backbone(detector.backbone, output_stride=32), things
 
 
 @flat_arguments
@@ -771,43 +669,17 @@ def build(
         num_classes: background included.
         detector: its fields are arguments of their own.
         deformable_interval: make every n-th block of a ResNet's last three stages deformable (YOLACT++); 0 for none.
-        rescores_masks: with the mask-IoU network of YOLACT++.
+        rescores_masks: with the fast mask re-scoring network of YOLACT++.
 
     Raises:
         RecipeError: arguments that do not fit together.
     """
-    sizes, scales = detector.anchor_sizes, detector.anchor_scales
-    if detector.anchors not in ("square", "ratios"):
-        raise RecipeError(f"anchors '{detector.anchors}': square or ratios")
-    if detector.nms not in ("fast", "ordinary"):
-        raise RecipeError(f"nms '{detector.nms}': fast or ordinary")
-    if len(sizes) < 3 or scales < 1:
-        raise RecipeError(f"anchor_sizes {list(sizes)}, anchor_scales {scales}: at least three levels and one scale")
-    try:
-        things = things_of(num_classes, detector.thing_ids)
-    except ValueError as error:
-        raise RecipeError(str(error)) from None
-    network = build_backbone(detector.backbone, output_stride=32)
+    backbone, things = network_parts(num_classes, detector)
     if deformable_interval:
-        if not isinstance(network, ResNetBackbone):
+        if not isinstance(backbone, ResNetBackbone):
             raise RecipeError(f"deformable_interval {deformable_interval}: only with a ResNet, not {detector.backbone}")
-        deform(network, interval=deformable_interval)
-    return YOLACT(
-        network,
-        things=things,
-        channels=detector.channels,
-        prototypes=detector.prototypes,
-        anchor_sizes=[[size * 2 ** (scale / scales) for scale in range(scales)] for size in sizes],
-        anchor_image_side=detector.anchor_image_side,
-        square_anchors=detector.anchors == "square",
-        rescores_masks=rescores_masks,
-        masks_to_train=detector.masks_to_train,
-        fast_nms=detector.nms == "fast",
-        candidate_threshold=detector.candidate_threshold,
-        nms_threshold=detector.nms_threshold,
-        score_threshold=detector.score_threshold,
-        max_detections=detector.max_detections,
-    )
+        deform(backbone, interval=deformable_interval)
+    return YOLACT(backbone, things=things, detector=detector, rescores_masks=rescores_masks)
 
 
 _PLUS = {"anchors": "ratios", "anchor_scales": 3, "rescores_masks": True}

@@ -35,10 +35,13 @@ from torch.func import functional_call
 
 from pixelwise.contracts import Augmentation, Recipe, Sizes, Term, Thresholds, flat_arguments
 from pixelwise.errors import DataError, RecipeError
+from pixelwise.losses.detection import training_output
 from pixelwise.models import yolact
-from pixelwise.models.yolact import YOLACT, Comparison, Detections
+from pixelwise.models.yolact import YOLACT, Detections, Predictions
+from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import MobileNetV2Backbone, MobileNetV3Backbone, ResNetBackbone
 from pixelwise.nn.darknet import DarkNetBackbone
+from pixelwise.nn.efficientnet_lite import EfficientNetLiteBackbone
 from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.warp import warp
@@ -47,6 +50,13 @@ from pixelwise.types import Annotation, Batch
 TASK = "instance"
 TRAITS = replace(yolact.TRAITS, uses_memory=True, clip_frames=2, reference_offsets=(-5, -4, -3, -2), learns_flow=True)
 
+_WITH_FIRST_STAGES = (
+    ResNetBackbone,
+    MobileNetV2Backbone,
+    MobileNetV3Backbone,
+    EfficientNetLiteBackbone,
+    DarkNetBackbone,
+)
 LEAK = 0.1
 """Slope of the activations of the flow network and the refinement below zero."""
 
@@ -92,48 +102,32 @@ class Matching(NamedTuple):
     flows: tuple[Float[Tensor, "B 2 _ _"], ...]
 
 
-class Output(NamedTuple):
-    """Predictions for P anchors with C prototypes; in training on pairs, for each pair's later frame.
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses, of the later frame of each pair.
 
     Attributes:
-        logits: as in YOLACT, like all up to `detections`.
-        deltas: likewise.
-        coefficients: likewise.
-        prototypes: likewise.
-        anchors: likewise.
-        image_sizes: likewise.
-        comparison: likewise.
-        detections: likewise.
-        whole: predictions for the same frames as key frames; in training on pairs.
-        matching: see Matching; in training on pairs.
-        memory: for the next frame; in evaluation.
+        partial: as a frame between key frames.
+        whole: as a key frame.
+        matching: see Matching.
     """
 
-    logits: Float[Tensor, "B P K"]
-    deltas: Float[Tensor, "B P 4"]
-    coefficients: Float[Tensor, "B P C"]
-    prototypes: Float[Tensor, "B C h w"]
-    anchors: Float[Tensor, "B P 4"]
-    image_sizes: Int64[Tensor, "B 2"]
-    comparison: Comparison | None
-    detections: tuple[Detections, ...] | None
-    whole: yolact.Output | None
-    matching: Matching | None
-    memory: Memory | None
+    partial: yolact.TrainingOutput
+    whole: yolact.TrainingOutput
+    matching: Matching
 
-    @property
-    def predictions(self) -> yolact.Output:
-        """The output as YOLACT's."""
-        return yolact.Output(
-            logits=self.logits,
-            deltas=self.deltas,
-            coefficients=self.coefficients,
-            prototypes=self.prototypes,
-            anchors=self.anchors,
-            image_sizes=self.image_sizes,
-            comparison=self.comparison,
-            detections=self.detections,
-        )
+
+class Output(NamedTuple):
+    """The predictions for the next frame of each clip.
+
+    Attributes:
+        predictions: as in YOLACT.
+        detections: as in YOLACT.
+        memory: for the next frame.
+    """
+
+    predictions: Predictions
+    detections: tuple[Detections, ...]
+    memory: Memory
 
 
 class FeatureTransform(NamedTuple):
@@ -241,7 +235,9 @@ class YolactEdge(YOLACT):
     """A YOLACT that takes the deeper features of most frames from a key frame.
 
     Args:
-        network: its parts and numbers become this one's; do not use it on its own afterwards.
+        backbone: a ResNet, MobileNet or DarkNet.
+        things: class ids of the things, ascending.
+        detector: see YOLACT.
         flow_width: see FeatFlowNet.
         key_interval: every n-th frame of a clip is a key frame; 1 for all.
         learns: see Learns.
@@ -250,14 +246,22 @@ class YolactEdge(YOLACT):
         RecipeError: a backbone whose maps the flow network's do not fit, or whose first stages cannot run alone.
     """
 
-    def __init__(self, network: YOLACT, *, flow_width: int, key_interval: int, learns: Learns) -> None:
-        super(YOLACT, self).__init__()
-        vars(self).update(vars(network))
-        if not isinstance(self.backbone, ResNetBackbone | MobileNetV2Backbone | MobileNetV3Backbone | DarkNetBackbone):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        things: tuple[int, ...],
+        detector: yolact.DetectorArguments,
+        flow_width: int,
+        key_interval: int,
+        learns: Learns,
+    ) -> None:
+        if not isinstance(backbone, _WITH_FIRST_STAGES):
             raise RecipeError(
-                f"{type(self.backbone).__name__}: yolact_edge takes a ResNet, MobileNet or DarkNet of its own, whose "
-                "first stages run alone"
+                f"{type(backbone).__name__}: yolact_edge takes a ResNet, MobileNet, EfficientNet-Lite or DarkNet of "
+                "its own, whose first stages run alone"
             )
+        super().__init__(backbone, things=things, detector=detector)
         self.flow_net = FeatFlowNet(self.fpn.channels, width=flow_width)
         self.refinement = Refinement(self.fpn.channels)
         self.key_interval, self.learns = key_interval, learns
@@ -279,12 +283,12 @@ class YolactEdge(YOLACT):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Memory | None = None,
-    ) -> Output:
-        """The predictions.
+    ) -> Output | TrainingOutput | yolact.TrainingOutput:
+        """The predictions; in training with ground truth the inputs of the losses, of single images or of pairs.
 
         Args:
-            images: in evaluation the next frame of a clip; in training on pairs, with ground truth, key frame and later
-                frame of each clip in turn.
+            images: the next frame of a clip; in training on pairs, with ground truth, key frame and later frame of
+                each clip in turn.
             sizes: see YOLACT, as for the others.
             truth: of each image.
             memory: of the frame before; None begins a clip.
@@ -293,36 +297,40 @@ class YolactEdge(YOLACT):
             DataError: images that are not pairs, or a frame of another size than those before it.
         """
         x, size = zero_beyond(self.normalize(images), sizes), (images.shape[2], images.shape[3])
-        if self.training and truth is not None and self.learns == "pairs":
-            return self._learn_pairs(x, size, truth)
+        if self.training and truth is not None:
+            if self.learns == "pairs":
+                return self._learn_pairs(x, size, truth)
+            return self.compare(self._pyramid(x), size, truth)
         if memory is None or int(memory.age[0]) + 1 >= self.key_interval:
             sums, memory = self._whole_pass(x)
         else:
             sums, memory = self._partial_pass(x, memory), memory._replace(age=memory.age + 1)
-        predictions = self.predict(self.fpn.refine(sums), size, truth)
-        return Output(*predictions, whole=None, matching=None, memory=None if self.training else memory)
+        predictions = self.predict(self.fpn.refine(sums), size)
+        return Output(predictions, self.detect(predictions), memory)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "_ _ _ *_"], ...]:
         """Maps before detections are sorted, of images as key frames and of their mirror images as the next frames."""
         size = (images.shape[2], images.shape[3])
         sums, memory = self._whole_pass(self.normalize(images))
         others = self._partial_pass(self.normalize(images.flip(3)), memory)
-        predictions = [self.predict(self.fpn.refine(each), size) for each in (sums, others)]
-        return tuple(map for one in predictions for map in (one.logits, one.deltas, one.prototypes))
+        both = [self.predict(self.fpn.refine(each), size) for each in (sums, others)]
+        return tuple(map for one in both for map in (one.logits, one.deltas, one.prototypes))
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def loss(  # pyright: ignore[reportIncompatibleMethodOverride] (it compares its own outputs)
+        self, output: Output | TrainingOutput | yolact.TrainingOutput, batch: Batch
+    ) -> dict[str, Term]:
         """YOLACT's losses. On pairs there are those of the later frame between key frames, those of it as a key frame
         (`key_…`), and the distance of the transformed features from those of the whole network: 1 - cosine, averaged
         over cells and maps. Where the ground truth has a flow, the endpoint error of the predicted flow is added: in
         cells, averaged over the cells of which at least half is known.
 
         Raises:
-            DataError: instances without masks.
+            DataError: an output of prediction, or instances without masks.
         """
-        if output.whole is None or output.matching is None:
-            return super().loss(output.predictions, batch)
+        if not isinstance(output, TrainingOutput):
+            return super().loss(training_output(output, yolact.TrainingOutput), batch)
         later = replace(batch, truth=batch.truth[1::2])
-        terms = super().loss(output.predictions, later)
+        terms = super().loss(output.partial, later)
         terms |= {f"key_{name}": term for name, term in super().loss(output.whole, later).items()}
         pairs = list(zip(output.matching.transformed, output.matching.expected, strict=True))
         distances = [1 - F.cosine_similarity(at_least_float32(x), at_least_float32(target)) for x, target in pairs]
@@ -336,7 +344,7 @@ class YolactEdge(YOLACT):
         self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
     ) -> list[Annotation]:
         """As YOLACT."""
-        return super().decode(output.predictions, sizes, thresholds)
+        return super().decode(yolact.Output(output.predictions, output.detections), sizes, thresholds)
 
     def transform(
         self, lateral: Float[Tensor, "B D h w"], memory: Memory
@@ -380,7 +388,9 @@ class YolactEdge(YOLACT):
             )
         return self.transform(lateral, memory)
 
-    def _learn_pairs(self, x: Float[Tensor, "B 3 H W"], size: tuple[int, int], truth: tuple[Annotation, ...]) -> Output:
+    def _learn_pairs(
+        self, x: Float[Tensor, "B 3 H W"], size: tuple[int, int], truth: tuple[Annotation, ...]
+    ) -> TrainingOutput:
         if len(x) % 2:
             raise DataError(f"{len(x)} images: expected pairs of a key frame and a later frame")
         sums, seen = self._whole_pass(x)
@@ -389,11 +399,12 @@ class YolactEdge(YOLACT):
         lateral = seen.lateral[1::2]
         transforms = self.flow_net(lateral, key.lateral)
         sums, found = tuple(each[1::2] for each in sums), self._transformed(lateral, key, transforms)
-        whole, partial = (self.predict(self.fpn.refine(each), size, truth[1::2]) for each in (sums, found))
+        whole, partial = (self.compare(self.fpn.refine(each), size, truth[1::2]) for each in (sums, found))
         features = [self._matched(each[1:]) for each in (found, sums)]
         flows = tuple(at_least_float32(transform.flow) for transform in transforms)
-        matching = Matching(features[0], tuple(each.detach() for each in features[1]), flows)
-        return Output(*partial, whole=whole, matching=matching, memory=None)
+        return TrainingOutput(
+            partial, whole, Matching(features[0], tuple(each.detach() for each in features[1]), flows)
+        )
 
     def _matched(self, sums: Sequence[Float[Tensor, "B D _ _"]]) -> tuple[Float[Tensor, "B D _ _"], ...]:
         """P4 and P5 before and after their 3×3 convolutions, which get no gradient from it."""
@@ -472,8 +483,10 @@ def build(
         raise RecipeError(f"key_interval {key_interval}: expected at least 1, which makes each frame a key frame")
     if learns not in ("images", "pairs"):
         raise RecipeError(f"learns '{learns}': images or pairs")
-    network = yolact.build(num_classes=num_classes, detector=detector)
-    return YolactEdge(network, flow_width=flow_width, key_interval=key_interval, learns=learns)
+    backbone, things = yolact.network_parts(num_classes, detector)
+    return YolactEdge(
+        backbone, things=things, detector=detector, flow_width=flow_width, key_interval=key_interval, learns=learns
+    )
 
 
 VARIANTS = {

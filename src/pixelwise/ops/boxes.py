@@ -123,6 +123,23 @@ def are_large_enough(boxes: Float[Tensor, "*N 4"], smallest_side: float) -> Bool
     return (sides >= smallest_side).all(dim=-1)
 
 
+def inside_boxes(
+    boxes: Float[Tensor, "N 4"], image_size: Sequence[int], grid: tuple[int, int]
+) -> Bool[Tensor, "N h w"]:
+    """Mask of the cells of a grid over the image whose corner lies in each box, with a margin of one cell (YOLACT).
+
+    Args:
+        boxes: in pixels of the image.
+        image_size: height and width.
+        grid: rows and columns.
+    """
+    x1, y1, x2, y2 = scale_boxes(boxes, image_size, grid)[:, :, None].unbind(dim=1)
+    rows, columns = (torch.arange(side, dtype=boxes.dtype, device=boxes.device) for side in grid)
+    beside = (columns >= x1.minimum(x2) - 1) & (columns < x1.maximum(x2) + 1)
+    above = (rows >= y1.minimum(y2) - 1) & (rows < y1.maximum(y2) + 1)
+    return above[:, :, None] & beside[:, None, :]
+
+
 def _centres_and_sides(boxes: Float[Tensor, "*N 4"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
     return boxes[..., 0] + 0.5 * width, boxes[..., 1] + 0.5 * height, width, height

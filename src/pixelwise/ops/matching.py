@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from pixelwise.ops.boxes import pairwise_coverage, pairwise_iou
 
 BACKGROUND = -1
 """Match of a box without instance."""
@@ -86,6 +88,63 @@ def without_crowds(
     return matches.masked_fill(inside & (matches == BACKGROUND), NEUTRAL)
 
 
+def match_anchors(
+    anchors: Float[Tensor, "P 4"],
+    boxes: Float[Tensor, "T 4"],
+    *,
+    crowd: Bool[Tensor, " T"],
+    skipped: Bool[Tensor, " T"],
+    positive: float = 0.5,
+    negative: float = 0.4,
+    crowd_coverage: float = 0.7,
+) -> Int64[Tensor, " P"]:
+    """Match each anchor to the instance that it overlaps most, and each instance to an anchor of its own.
+
+    Source: SSD (Liu et al., 2016), section 2.2, with the thresholds and the crowds of YOLACT (`layers/box_utils.py`).
+
+    Args:
+        anchors: in pixels.
+        boxes: of the instances.
+        crowd: which of them are crowds; no anchor is matched to them, and the background that they cover is neutral.
+        skipped: which of them no anchor is matched to.
+        positive: smallest IoU.
+        negative: IoU below which an anchor is background; between the two it is neutral.
+        crowd_coverage: fraction of an anchor inside a crowd from which on it is neutral.
+
+    Returns:
+        the index of the instance in `boxes`, BACKGROUND or NEUTRAL.
+    """
+    matchable = (~crowd & ~skipped).nonzero().flatten()
+    overlaps = pairwise_iou(boxes[matchable].to(anchors), anchors)
+    matches = match_boxes(overlaps, positive=positive, negative=negative)
+    forced = match_best_for_each(overlaps)
+    matches = torch.where(forced >= 0, forced, matches)
+    coverage = pairwise_coverage(boxes[crowd].to(anchors), anchors)
+    matches = without_crowds(matches, coverage, threshold=crowd_coverage)
+    if len(matchable):
+        matches = torch.where(matches >= 0, matchable[matches.clamp(min=0)], matches)
+    return matches
+
+
+def hard_negatives(logits: Float[Tensor, "P K"], objects: Int64[Tensor, " P"], *, ratio: int = 3) -> Bool[Tensor, " P"]:
+    """Hard negative mining (OHEM): the background anchors with the largest loss, `ratio` times as many as positives.
+
+    Source: SSD (Liu et al., 2016), section 2.2.
+
+    Args:
+        logits: channel 0 is background.
+        objects: matches of the anchors.
+        ratio: negatives for each positive, at most.
+    """
+    background = objects == BACKGROUND
+    count = min(ratio * int((objects >= 0).sum()), int(background.sum()))
+    # the cross-entropy of background
+    losses = (logits.logsumexp(dim=1) - logits[:, 0]).masked_fill(~background, -1)
+    chosen = torch.zeros_like(background)
+    chosen[losses.topk(count).indices] = True
+    return chosen
+
+
 def sample_balanced(
     matches: Int64[Tensor, " N"], *, count: int, positive_fraction: float
 ) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " M"]]:
@@ -102,12 +161,12 @@ def sample_balanced(
         the indices of the positives and of the background, both ascending.
     """
     positives, negatives = (matches >= 0).nonzero().flatten(), (matches == BACKGROUND).nonzero().flatten()
-    positives = _drawn(positives, int(count * positive_fraction))
-    return positives, _drawn(negatives, count - len(positives))
+    positives = draw_at_most(positives, int(count * positive_fraction))
+    return positives, draw_at_most(negatives, count - len(positives))
 
 
-def _drawn(places: Int64[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
-    """At most `count` of the places, in their order."""
+def draw_at_most(places: Int64[Tensor, " N"], count: int) -> Int64[Tensor, " M"]:
+    """At most `count` of the places, in their order, sampled with torch's generator."""
     if len(places) <= count:
         return places
     return places[torch.randperm(len(places), device=places.device)[:count]].sort().values

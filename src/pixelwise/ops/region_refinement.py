@@ -1,7 +1,7 @@
 """The refinement of regions in SDS: a coarse map over a region's box and its mean in each superpixel.
 
 Hariharan, Arbeláez, Girshick, Malik, "Simultaneous Detection and Segmentation", ECCV 2014, section 3.4, with the
-numbers of the authors' code. The weights are fitted in `models.sds`.
+numbers of the authors' code. The weights are fitted in `nn.region_solvers`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What predict writes and evaluate, merge and other tools read: one module for each kind of file."""
+"""The files that predict writes and evaluate and merge read: one module for each kind of file."""

@@ -1,12 +1,11 @@
-"""Frames of clips that any tool wrote, as what is evaluated: folders of PNGs, and the lines of tracked videos.
+"""Predictions for clips by any tool: folders of PNGs, and the lines of tracked videos.
 
-PNGs are paired with a data set by clip and name, as masks of classes are (`predictions.id_masks`). One of three
-channels is a map R, G, B: R is the class on disk of the data set, and G · 256 + B the number of the object in the clip,
-0 for stuff, as KITTI-STEP has it. Where the objects of the set have no classes, a PNG is read as the ground truth of
-the set is, by numbers of objects.
+PNGs are paired with a data set by clip and name, as class masks are (`predictions.id_masks`). A PNG of three channels
+is read as in KITTI-STEP: R is the class on disk of the data set, and G · 256 + B the track id, 0 for stuff. Where the
+objects of the set have no classes, a PNG is read as the ground truth of the set, by object ids.
 
 The lines are those that `pixelwise predict` writes beside a video, one for each frame. `NAME.jsonl` and
-`NAME.labelled.jsonl` are of the clip NAME, or of the only clip that there is.
+`NAME.labelled.jsonl` belong to the clip NAME, or to the only clip.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from pixelwise.predictions.lines import RESULTS_NAME, FrameLine, Segment, read_f
 from pixelwise.types import Annotation, Instances, Masks, Panoptic, Sample
 
 _NUMBERS = 65_536
-"""Numbers of objects in maps of three channels are below it."""
+"""Limit of track ids in maps of three channels."""
 
 ReadFrame = Callable[[Path, LabelSet, tuple[int, int]], Annotation]
-"""Reads what a file says of a frame of that height and width."""
+"""Reads the annotation of a frame of that height and width from a file."""
 
 
 # ---- folders of PNGs
@@ -46,14 +45,14 @@ class StoredFrames:
 
     Attributes:
         paired: the file of each frame; see `id_masks.find_masks`.
-        read: reads one.
+        read: reads a file.
     """
 
     paired: StoredMasks
     read: ReadFrame
 
     def __call__(self, sample: Sample) -> Annotation:
-        """What the frame's file says. Raises DataError when it cannot be read, or has another size."""
+        """Read the frame's file. Raises DataError when it cannot be read, or has another size."""
         path = self.paired.files[self.paired.ids[sample.id]]
         height, width = sample.image.shape[1:]
         try:
@@ -72,7 +71,7 @@ def has_colours(path: Path) -> bool:
 
 
 def read_numbered_frame(path: Path, labels: LabelSet, size: tuple[int, int]) -> Annotation:
-    """The segments of a map of three channels; the numbers of stuff, if it has any, say nothing.
+    """Read the segments of a map of three channels; track ids of stuff are ignored.
 
     The segment id is (class on disk + 1) · 65536 + number: a track that changes its class becomes another. Raises
     DataError for an unreadable file, one of another size, or a class that is not in the label set.
@@ -96,7 +95,7 @@ def read_numbered_frame(path: Path, labels: LabelSet, size: tuple[int, int]) -> 
 
 
 def object_reader(dataset: Dataset) -> ReadFrame:
-    """Reads the objects in a PNG as the set reads its truth."""
+    """A reader of objects in a PNG as in the set's ground truth."""
     read = _truth_reader(dataset)
 
     def read_frame(path: Path, labels: LabelSet, size: tuple[int, int]) -> Annotation:
@@ -133,7 +132,7 @@ class TrackedFrames:
     task: str
 
     def __call__(self, sample: Sample) -> Annotation:
-        """The objects or the segments of a frame. Raises DataError for masks that cannot be read or of another size."""
+        """The instances or the segments of a frame. Raises DataError for unreadable masks or masks of another size."""
         path, line = self.lines[sample.id]
         size = (sample.image.shape[1], sample.image.shape[2])
         source = f"{path}: frame {line.frame}"
@@ -173,7 +172,7 @@ def _segments(kept: Sequence[Segment], classes: Sequence[int], masks: Masks) -> 
 
 
 def line_files(path: Path) -> list[Path]:
-    """The files of frames' lines that a path is, or that lie in a folder without pictures; none where there are none.
+    """The files of frames' lines of a path or in a folder without images; may be none.
 
     Raises DataError for the lines of images.
     """
@@ -190,8 +189,8 @@ def pair_lines(files: Sequence[Path], dataset: Dataset) -> TrackedFrames:
     """Pair the lines of tracked videos with the frames of a data set.
 
     Raises:
-        DataError: no set of clips, a clip that is not in it, other numbers of frames or other classes, or objects
-            without identities.
+        DataError: no set of clips, an unknown clip, another number of frames, other classes, or instances without track
+            ids.
     """
     clips = dataset.clips
     if clips is None:
@@ -220,8 +219,8 @@ def pair_lines(files: Sequence[Path], dataset: Dataset) -> TrackedFrames:
     segments = [one for _, line in lines.values() for one in line.segments]
     labels = LabelSet.from_names("predicted", names)
     if segments and all(one.track_id is None for one in segments):
-        raise DataError(f"{files[0]}: no object has an identity; predict with --track")
-    # a panoptic map has stuff, and things whose ids tell their numbers; objects are numbered in each frame
+        raise DataError(f"{files[0]}: no instance has a track id; predict with --track")
+    # a panoptic map has stuff, and things with track ids in their ids; instances are numbered in each frame
     is_map = any(one.track_id is None or one.id == len(labels) + 1 + one.track_id for one in segments)
     try:
         table = LabelMap.by_names_or_objects(labels, dataset.labels)
@@ -231,7 +230,7 @@ def pair_lines(files: Sequence[Path], dataset: Dataset) -> TrackedFrames:
 
 
 def _clip_of(path: Path, clips: Sequence[str], *, alone: bool) -> str:
-    """The clip whose lines a file has: that of its name, or the only one."""
+    """The clip of a file of lines: that of its name, or the only one."""
     stem = path.name.removesuffix(".jsonl")
     for clip in clips:
         if stem in (clip, f"{clip}.labelled", f"{clip}.overlay", clip.rpartition("/")[2]):
@@ -248,7 +247,7 @@ def _clip_of(path: Path, clips: Sequence[str], *, alone: bool) -> str:
 def _frame_numbers(
     path: Path, frames: Mapping[int, FrameLine], dataset: Dataset, indices: Sequence[int]
 ) -> Sequence[int]:
-    """The number within the video of each labelled frame of a clip."""
+    """The index within the video of each labelled frame of a clip."""
     count = max(frames) + 1
     if count == len(indices):
         return range(count)

@@ -1,8 +1,8 @@
-"""COCO's results of objects, as pycocotools and every COCO server read them: a list of one entry for each object.
+"""COCO's instance results, as pycocotools and COCO servers read them: a list with one entry for each instance.
 
-Written entry by entry, so that few are held, and read again: `evaluate --predictions` pairs the entries with the images
-of a data set, `merge` with masks. Where the classes were mapped by `--map`, the first entry says which ones they are in
-a field `label_set` that other tools pass over; the same map is then needed to read it.
+They are written entry by entry. `evaluate --predictions` pairs the entries with the images of a data set, `merge` with
+masks. Where `--map` changed the classes, the first entry has them in a field `label_set`, which other tools ignore;
+reading needs the same map.
 """
 
 from __future__ import annotations
@@ -26,30 +26,29 @@ from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Instances, Masks, Sample
 
 COCO_RESULTS_NAME = "coco_results.json"
-"""What `predict` and `evaluate` call the file."""
+"""Name of the file that `predict` and `evaluate` write."""
 
 
 # ---- ids
 
 
 def coco_image_id(name: str) -> int | str:
-    """The id that COCO gives an image: the number that its file is named after, or else the name itself."""
+    """COCO's id of an image: the number in its file name, or else the name itself."""
     stem = Path(name).stem
     return int(stem) if stem.isascii() and stem.isdecimal() and len(stem) <= 15 else name
 
 
 def coco_image_ids(names: Iterable[str]) -> dict[str, int | str]:
-    """The ids of the images of one run: as `coco_image_id`, but the name itself of those that would share a number."""
+    """The ids of the images of one run: as `coco_image_id`, but names where numbers would repeat."""
     ids = {name: coco_image_id(name) for name in names}
     times = Counter(ids.values())
     return {name: id if times[id] == 1 else name for name, id in ids.items()}
 
 
 def images_by_name(dataset: Dataset) -> dict[str, str]:
-    """The id of each image by what results may call it: its file, with or without folder and suffix, or its id.
+    """The id of each image by its possible names in results: its file, with or without folder and suffix, or its id.
 
-    The end of an id, behind the name of its clip, will do too, and the end of a path. A short name that several images
-    have is none of theirs.
+    The end of an id after the name of its clip counts too, and the end of a path. Ambiguous short names are skipped.
     """
     names: dict[str, str] = {}
     shared: set[str] = set()
@@ -67,11 +66,11 @@ def images_by_name(dataset: Dataset) -> dict[str, str]:
 
 
 def image_named(image_id: int | str, names: Mapping[str, str]) -> str | None:
-    """The id of the image that results mean; None where there is no such one.
+    """The id of the image of a result; None for an unknown image.
 
     Args:
-        image_id: as it stands in the results. Of a path that is none of the data set's the end tells the image, with a
-            folder at least, for where the data set lies may be written in two ways.
+        image_id: in the results. An unknown path is matched by its end, with at least one folder, since the data set
+            may be elsewhere.
         names: of `images_by_name`.
     """
     name = str(image_id)
@@ -92,15 +91,15 @@ def coco_entry(
     *,
     labels: LabelSet,
 ) -> dict[str, Any]:
-    """One object.
+    """An entry for one instance.
 
     Args:
         image_id: of the image, see `coco_image_ids`.
         label: class id.
         box_xywh: x y width height, pixels.
         score: in [0, 1].
-        rle: its mask, compressed; None where there is no mask.
-        labels: whose ids on disk are the category ids.
+        rle: its mask, compressed; None without mask.
+        labels: its ids on disk are the category ids.
     """
     entry: dict[str, Any] = {"image_id": image_id, "category_id": labels.dataset_ids[label]}
     entry |= {"bbox": list(box_xywh), "score": score}
@@ -108,7 +107,7 @@ def coco_entry(
 
 
 def entries_of_instances(image_id: int | str, instances: Instances, labels: LabelSet) -> Iterator[dict[str, Any]]:
-    """The objects that were found in an image."""
+    """Entries of the instances of an image."""
     instances = instances.to("cpu")
     runs = [None] * len(instances) if instances.masks is None else instances.masks.to_coco()
     for index, label in enumerate(instances.labels.tolist()):
@@ -118,7 +117,7 @@ def entries_of_instances(image_id: int | str, instances: Instances, labels: Labe
 
 
 def entries_of_record(record: Mapping[str, Any], labels: LabelSet, *, image_id: int | str) -> Iterator[dict[str, Any]]:
-    """The objects of a line of `results.jsonl`."""
+    """Entries of the instances in a line of `results.jsonl`."""
     for segment in record["segments"]:
         x1, y1, x2, y2 = segment["box"]
         box, score = (x1, y1, x2 - x1, y2 - y1), segment["score"]
@@ -128,12 +127,12 @@ def entries_of_record(record: Mapping[str, Any], labels: LabelSet, *, image_id: 
 
 
 class CocoResults:
-    """The file, written entry by entry; it is there whole, once it is closed, or not at all.
+    """Writes the file entry by entry; it exists only after it is closed.
 
     Args:
         path: of the file.
-        mapped: the classes, where they are not those of the data set.
-        head: of results that are an object with the list as its `annotations`: what stands before it.
+        mapped: the classes, if they are not those of the data set.
+        head: for results that are an object with the list in `annotations`: the fields before it.
 
     Raises:
         OSError: the place cannot be written; so may every method.
@@ -160,7 +159,7 @@ class CocoResults:
             self._temporary.unlink(missing_ok=True)
 
     def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Write so many more."""
+        """Write further entries."""
         for entry in entries:
             self._file.write(f"{self._separator}{json.dumps({**entry, **self._first})}")
             self._separator, self._first = ",\n", {}
@@ -170,7 +169,7 @@ class CocoResults:
 
 
 def _whole(value: Any) -> Any:
-    """A whole number that some tool wrote as 3.0."""
+    """An integer, also written as 3.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -180,7 +179,7 @@ ImageId = Annotated[int | str, BeforeValidator(_whole)]
 
 
 class Entry(BaseModel):
-    """One object of the results."""
+    """One entry of the results."""
 
     model_config = ConfigDict(strict=True)
     image_id: ImageId
@@ -192,12 +191,12 @@ class Entry(BaseModel):
 
 @dataclass(frozen=True)
 class Entries:
-    """A results file whose entries are sound.
+    """A results file with valid entries.
 
     Attributes:
         path: the file.
-        entries: the objects.
-        label_set: the classes that its categories are of, where it says so.
+        entries: one for each instance.
+        label_set: the classes of its categories, if the file has them.
     """
 
     path: Path
@@ -207,14 +206,14 @@ class Entries:
 
 @dataclass(frozen=True)
 class StoredObjects:
-    """Predictions with the entries of each sample; a sample without any has no objects.
+    """Predictions with the entries of each sample; a sample without any has no instances.
 
     Attributes:
         path: the file.
-        labels: whose ids on disk are the categories.
+        labels: its ids on disk are the categories.
         entries: by the id of the sample.
         masked: whether entries have masks; all have, or none.
-        boxed: whether detections are as large as their boxes; else as their masks.
+        boxed: whether the size of detections is that of their boxes; else that of their masks.
     """
 
     path: Path
@@ -225,18 +224,18 @@ class StoredObjects:
 
     @property
     def note(self) -> str | None:
-        """What the user should know of the numbers, or None."""
+        """A note to the user on the numbers, or None."""
         if self.masked or not self.entries:
             return None
         return f"{self.path}: boxes without masks, so mask AP is not counted (pycocotools takes the boxes for masks)"
 
     def __call__(self, sample: Sample) -> Annotation:
-        """The objects of a sample. Raises DataError for a mask of another size or one that cannot be read."""
+        """The instances of a sample. Raises DataError for a mask of another size or one that cannot be read."""
         entries = self.entries.get(sample.id, ())
         height, width = sample.image.shape[1:]
         masks = None
         if self.masked:
-            source = f"{self.path}: image '{sample.id}', object"
+            source = f"{self.path}: image '{sample.id}', entry"
             masks = Masks.from_coco([entry.segmentation for entry in entries], (height, width), source=source)
         boxes = torch.zeros(len(entries), 4, dtype=torch.float64)
         areas = torch.zeros(len(entries), dtype=torch.float64) if masks is None else masks.areas().double()
@@ -244,7 +243,7 @@ class StoredObjects:
             if entry.bbox is not None:
                 x, y, w, h = entry.bbox
                 boxes[index] = torch.tensor([x, y, x + w, y + h], dtype=torch.float64)
-                areas[index] = w * h if self.boxed else areas[index]  # as pycocotools does even of masks
+                areas[index] = w * h if self.boxed else areas[index]  # as pycocotools does for masks too
             elif masks is not None:
                 boxes[index] = masks.boxes[index].double()
         class_of = {dataset_id: index for index, dataset_id in enumerate(self.labels.dataset_ids)}
@@ -261,15 +260,15 @@ class StoredObjects:
 
 def read_entries(path: Path) -> Entries:
     """Read a results file. Raises DataError that names the entry and the field where it is no such list."""
-    content = read_json(path, expected="COCO results, a list of objects")
+    content = read_json(path, expected="COCO results, a list of entries")
     if not isinstance(content, list):
         raise DataError(
-            f"{path}: expected COCO results, a list of objects with image_id, category_id, score and bbox or "
+            f"{path}: expected COCO results, a list of entries with image_id, category_id, score and bbox or "
             f"segmentation; not a {type(content).__name__}"
         )
     entries: list[Entry] = []
     for number, one in enumerate(content, start=1):
-        if isinstance(one, dict) and one.get("bbox") == []:  # pycocotools takes it for none
+        if isinstance(one, dict) and one.get("bbox") == []:  # as pycocotools, read as no box
             one = {**one, "bbox": None}
         try:
             entries.append(Entry.model_validate(one))
@@ -280,7 +279,7 @@ def read_entries(path: Path) -> Entries:
 
 
 def stored_label_set(value: Any, *, source: object) -> LabelSet | None:
-    """The label set that stands in a results file, or None without one. Raises DataError where it is none."""
+    """The label set of a results file, or None without one. Raises DataError for an invalid one."""
     if value is not None and not isinstance(value, dict):
         raise DataError(f"{source}: label_set: expected an object, not a {type(value).__name__}")
     try:
@@ -293,7 +292,7 @@ def pair_objects(results: Entries, dataset: Dataset) -> StoredObjects:
     """Pair the entries of a results file with the images of a data set, by id or by the name of the file.
 
     Raises:
-        DataError: an entry of an unknown category or of an image that is not in the set, or with less than others.
+        DataError: an entry of an unknown category or image, or with fewer fields than others.
     """
     names = images_by_name(dataset)
     categories = set(dataset.labels.dataset_ids)
@@ -318,7 +317,7 @@ def pair_objects(results: Entries, dataset: Dataset) -> StoredObjects:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing that is wrong with a value of a results file: the field, what came and what was expected."""
+    """The first fault of a value of a results file: the field, its value and what was expected."""
     fault = next(chain(error.errors(include_url=False)))
     place = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "missing":

@@ -1,7 +1,7 @@
 """COCO's panoptic results, as panopticapi reads them: a JSON, and a PNG of ids for each image in its folder.
 
-Written image by image, and read again by `evaluate --predictions`. Where the classes were mapped by `--map`, the JSON
-says which ones they are in a field `label_set` that other tools pass over; the same map is then needed to read it.
+They are written image by image; `evaluate --predictions` reads them. Where `--map` changed the classes, the JSON has
+them in a field `label_set`, which other tools ignore; reading needs the same map.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
-from pixelwise.data.kinds.segment_maps import box_of, read_segment_ids
+from pixelwise.data.kinds.segment_maps import read_segment_ids, segment_infos
 from pixelwise.data.truth.segments import panoptic_of, regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.text import read_json
@@ -38,19 +38,19 @@ from pixelwise.predictions.pictures import segment_picture
 from pixelwise.types import Annotation, Panoptic, Sample
 
 PANOPTIC_RESULTS_NAME = "panoptic_results.json"
-"""What `predict`, `merge` and `evaluate` call the file."""
+"""Name of the file that `predict`, `merge` and `evaluate` write."""
 
 
 # ---- writing
 
 
 class PanopticResults:
-    """The results, written image by image; the JSON is there whole, once it is closed, or not at all.
+    """Writes the results image by image; the JSON exists only after it is closed.
 
     Args:
         json: the file; the PNGs lie in the folder of its name without suffix, under the ids of the images.
-        ids: of all images that may come.
-        labels: whose ids on disk are the category ids.
+        ids: of all possible images.
+        labels: its ids on disk are the category ids.
         mapped: whether the classes are not those of the data set.
 
     Raises:
@@ -88,27 +88,13 @@ class PanopticResults:
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
             entry = {"image_id": self._image_ids[id], "file_name": self._names[id]}
-            self._results.add([{**entry, "segments_info": self._infos(panoptic)}])
+            self._results.add([{**entry, "segments_info": [*segment_infos(panoptic, self.labels)]}])
         except OSError as error:
             raise _unwritable(path, error) from None
 
-    def _infos(self, panoptic: Panoptic) -> list[dict[str, Any]]:
-        regions = regions_of_ids(panoptic.ids.numpy())
-        place = {id: number for number, id in enumerate(regions.ids.tolist())}
-        scores = [None] * len(panoptic) if panoptic.scores is None else panoptic.scores.tolist()
-        infos: list[dict[str, Any]] = []
-        for id, label, score in zip(panoptic.segment_ids.tolist(), panoptic.labels.tolist(), scores, strict=True):
-            if id not in place:
-                continue
-            number = place[id]
-            info: dict[str, Any] = {"id": id, "category_id": self.labels.dataset_ids[label], "iscrowd": 0}
-            info |= {"area": int(regions.areas[number]), "bbox": box_of(regions.boxes[number])}
-            infos.append(info if score is None else {**info, "score": score})
-        return infos
-
 
 def panoptic_head(labels: LabelSet) -> dict[str, Any]:
-    """What stands before the annotations of the JSON."""
+    """The fields before the annotations of the JSON."""
     return {"categories": panoptic_categories(labels)}
 
 
@@ -120,7 +106,7 @@ def panoptic_entry_of_record(
     Args:
         record: the line.
         picture: the PNG with their ids, relative to the folder of the results.
-        labels: whose ids on disk are the category ids.
+        labels: its ids on disk are the category ids.
         image_id: of the image.
     """
     segments: list[dict[str, Any]] = []
@@ -133,7 +119,7 @@ def panoptic_entry_of_record(
 
 
 def _file_names(ids: Sequence[str]) -> dict[str, str]:
-    """The PNG of each image, below the folder: its id with the folders in it, and a number where two would be one."""
+    """The PNG of each image, below the folder: its id with its folders, and a number where two would be equal."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for id in ids:
@@ -172,7 +158,7 @@ class ImageEntry(BaseModel):
 
 
 class StoredSegment(NamedTuple):
-    """One segment of an image; its score is None where there is none."""
+    """One segment of an image, with its score or None."""
 
     id: int
     class_id: int
@@ -180,7 +166,7 @@ class StoredSegment(NamedTuple):
 
 
 class StoredMap(NamedTuple):
-    """A PNG, and what its ids are."""
+    """A PNG and its segments."""
 
     path: Path
     segments: tuple[StoredSegment, ...]
@@ -230,12 +216,12 @@ class StoredSegments:
 
 @dataclass(frozen=True)
 class SegmentList:
-    """A panoptic JSON as far as it is read without a data set.
+    """The content of a panoptic JSON, before pairing with a data set.
 
     Attributes:
         path: the file.
         content: the JSON.
-        label_set: the classes that its categories are of, where it says so.
+        label_set: the classes of its categories, if the file has them.
     """
 
     path: Path
@@ -244,7 +230,7 @@ class SegmentList:
 
 
 def find_segments(path: Path) -> Path | None:
-    """The panoptic JSON that a path is, or that lies in a folder as the only one; None where there is none.
+    """The panoptic JSON at a path, or the only one in a folder; None without one.
 
     Raises DataError for a folder with several.
     """
@@ -270,7 +256,7 @@ def pair_segments(listed: SegmentList, dataset: Dataset) -> StoredSegments:
     Images of other sets are skipped.
 
     Raises:
-        DataError: an annotation that is not sound, an unknown category, or no image of the set.
+        DataError: an invalid annotation, an unknown category, or no image of the set.
     """
     path, annotations = listed.path, listed.content["annotations"]
     class_of = _classes(path, listed.content.get("categories"), dataset.labels)
@@ -301,7 +287,7 @@ def pair_segments(listed: SegmentList, dataset: Dataset) -> StoredSegments:
 
 
 def _lists_segments(path: Path) -> bool:
-    """Whether a file is a panoptic JSON; COCO's results of objects are a list, and may be long."""
+    """Whether a file is a panoptic JSON; COCO's instance results are a list, and may be long."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             parts = _parts(file)
@@ -337,7 +323,7 @@ def _understood(entry: ImageEntry, class_of: Mapping[int, int], labels: LabelSet
 
 
 def _classes(path: Path, categories: Any, labels: LabelSet) -> dict[int, int]:
-    """Category id → class id: by the categories' names where the results tell them and all are the set's; else by id.
+    """Category id → class id: by the categories' names if the results have them and all are the set's; else by id.
 
     Raises DataError where the categories of the results have the ids of the data set, and other names.
     """

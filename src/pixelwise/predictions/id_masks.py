@@ -1,4 +1,4 @@
-"""Masks that any tool wrote, as what is evaluated: a folder of ids on disk, paired with a data set by name."""
+"""Class masks by any tool: a folder of ids on disk, paired with a data set by name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pixelwise.labels import LabelSet
 from pixelwise.types import Annotation, Sample
 
 _SEMANTIC = ".semantic"
-"""What stands before the suffix of the masks that `pixelwise predict` writes."""
+"""Ending of the names of masks that `pixelwise predict` writes, before the suffix."""
 
 _LOSSY = (".jpg", ".jpeg")
-"""Taken where there is nothing else, for the sake of the error that reading them gives."""
+"""Suffixes that are paired only without others, so that reading them raises their error."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class StoredMasks:
     """Predictions with the mask file of each sample.
 
     Attributes:
-        labels: whose ids on disk stand in the files.
-        files: the mask of each image, by the image's place in the data set.
+        labels: its ids on disk are those in the files.
+        files: the mask of each image, by the image's index in the data set.
         ids: the id of each of these images.
     """
 
@@ -38,7 +38,7 @@ class StoredMasks:
     ids: Mapping[str, int]
 
     def __call__(self, sample: Sample) -> Annotation:
-        """The classes in the sample's file. Raises DataError when it cannot be read, or has another size."""
+        """Read the class mask of a sample. Raises DataError when it cannot be read, or has another size."""
         path = self.files[self.ids[sample.id]]
         semantic = read_semantic(path, self.labels)
         height, width = sample.image.shape[1:]
@@ -53,12 +53,12 @@ class StoredMasks:
 def find_masks(folder: Path, dataset: Dataset) -> StoredMasks:
     """Pair the mask files of a folder and its sub-folders with the images of a data set.
 
-    A file belongs to the image whose id, or whose image file with or without suffix, its own name without suffix (and
-    without `.semantic`) is. Where files in several sub-folders have the name, the one is taken whose folders agree
-    furthest. Images without a file are skipped. `NAME.semantic.png` goes before `NAME.png`.
+    A file is paired with the image whose id, or whose file name with or without suffix, equals the file's name without
+    suffix (and without `.semantic`). Among equal names in several sub-folders the one with most common folders is
+    taken. Images without a file are skipped. `NAME.semantic.png` takes precedence over `NAME.png`.
 
     Raises:
-        DataError: no such folder, no image has a file, or which file belongs to which image is not clear.
+        DataError: no such folder, no image has a file, or pairs are ambiguous.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
@@ -100,7 +100,7 @@ def _named_files(folder: Path) -> Mapping[str, list[tuple[Name, Path]]]:
         name = (*path.relative_to(folder).parts[:-1], path.stem.removesuffix(_SEMANTIC))
         other_rank, other = ranked.get(name, (9, path))
         if rank == other_rank:
-            raise DataError(f"{path}: {other.name} has the same name; which of the two is meant is not clear")
+            raise DataError(f"{path}: {other.name} has the same name; keep one of the two")
         if rank < other_rank:
             ranked[name] = (rank, path)
     named: dict[str, list[tuple[Name, Path]]] = defaultdict(list)
@@ -110,13 +110,13 @@ def _named_files(folder: Path) -> Mapping[str, list[tuple[Name, Path]]]:
 
 
 def _names_of(id: str, image: Path) -> tuple[Name, ...]:
-    """What the mask of an image may be called."""
+    """Possible names of the mask of an image."""
     folders = image.parts[:-1]
     return tuple(id.split("/")), (*folders, image.stem), (*folders, image.name)
 
 
 def _best(named: Mapping[str, list[tuple[Name, Path]]], names: Iterable[Name], id: str) -> Path | None:
-    """The file whose folders agree furthest with one of the names."""
+    """The file with most folders in common with one of the names."""
     agreement: dict[Path, int] = {}
     for name in names:
         for other, path in named.get(name[-1], ()):

@@ -1,7 +1,7 @@
 """Lines of JSON: `results.jsonl` with one for each image, and the lines of a clip with one for each frame.
 
-Those of images are appended as images are done; a second run resumes from them, and `merge` reads them. Those of a clip
-are read by `evaluate --predictions`.
+Lines of images are appended as images are finished; a second run resumes from them, and `merge` reads them. Lines of a
+clip are read by `evaluate --predictions`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from pixelwise.predictions.pictures import PANOPTIC_SUFFIX, RESULT_SUFFIXES
 RESULTS_NAME = "results.jsonl"
 
 IDENTITY_FIELDS = ("image", "file", "model", "weights", "options")
-"""The fields of a line that say which image it is of, and how it was predicted. It counts as done where all agree."""
+"""The fields of a line that identify the image and its prediction. An image is done where all agree."""
 
 
-# ---- what stands in a line
+# ---- the content of a line
 
 
 def _text(value: Any) -> str:
-    """Any text; pydantic's own takes no name of a file that is not valid Unicode."""
+    """Any text; pydantic's own type refuses file names that are not valid Unicode."""
     if not isinstance(value, str):
         raise ValueError("expected text")
     return value
@@ -62,7 +62,7 @@ class _Line(BaseModel):
     segments: list[Segment] = []
 
     def fault(self) -> str | None:
-        """What is wrong with a line whose types are right, or None."""
+        """The fault of a line of the right types, or None."""
         strange = next((one.label for one in self.segments if self.labels and one.label >= len(self.labels)), None)
         return None if strange is None else f"a segment of class {strange} among {len(self.labels)} labels"
 
@@ -90,7 +90,7 @@ def as_line(record: Mapping[str, Any]) -> str:
     try:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        raise DataError("the model's scores or boxes are no numbers (NaN or infinite); check its weights") from None
+        raise DataError("the model's scores or boxes are NaN or infinite; check its weights") from None
     return line if _is_unicode(line) else json.dumps(record)
 
 
@@ -107,7 +107,7 @@ def _is_unicode(text: str) -> bool:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a line stands in the file, and what of it decides whether it is kept."""
+    """The position of a line in the file, and the fields that decide whether it is kept."""
 
     offset: int
     length: int
@@ -116,10 +116,10 @@ class _Entry:
 
 
 class ResultsFile:
-    """The file of results in a folder; made if it is not there.
+    """The file of results in a folder; made if missing.
 
-    A line that a kill cut short, or that is none of ours, is taken for absent, and of two lines for an image the later
-    counts. Lines are written by one process at a time, from any of its threads.
+    Incomplete and foreign lines are ignored, and of two lines for an image the later counts. One process at a time
+    writes lines, from any of its threads.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -139,7 +139,7 @@ class ResultsFile:
         self._file.close()
 
     def holds(self, identity: Mapping[str, Any], *, files: Collection[str]) -> bool:
-        """Whether the image of that identity is done: its line is there and names `files`, and they lie on the disk."""
+        """Whether the image of that identity is done: its line exists and names `files`, which exist."""
         entry = self._entries.get(identity["image"])
         return (
             entry is not None
@@ -157,7 +157,7 @@ class ResultsFile:
         return self._content(self._entries[image]).decode("utf-8")
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line and hand it to the system."""
+        """Write and flush one line."""
         content = as_line(record).encode("utf-8")
         rest = memoryview(content + b"\n")
         with self._lock:
@@ -167,9 +167,9 @@ class ResultsFile:
             self._entries[entry.identity["image"]] = entry
 
     def forget(self, images: Collection[str], *, files: Collection[str]) -> None:
-        """Remove the lines of images that will be done anew, and those that name files which will be written.
+        """Remove the lines of images that will be predicted again, and those that name files which will be written.
 
-        What was cut short or doubled goes too. A kill leaves the file as it was or as it shall be.
+        Incomplete and repeated lines are removed too. A kill leaves the old or the new file.
         """
 
         def is_kept(entry: _Entry) -> bool:
@@ -192,7 +192,7 @@ class ResultsFile:
         self._entries = _scan(self.path)
 
     def coco_entries(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
-        """Every object of every line of these classes, as an entry of COCO's results; one line is held at a time."""
+        """Every instance of every line of these classes, as an entry of COCO's results; one line is held at a time."""
         ids = coco_image_ids(self._entries)
         for record in self._records(labels):
             yield from entries_of_record(record, labels, image_id=ids[record["image"]])
@@ -208,7 +208,7 @@ class ResultsFile:
     def _records(self, labels: LabelSet) -> Iterator[dict[str, Any]]:
         for entry in sorted(self._entries.values(), key=lambda entry: entry.offset):
             record = parse_json(self._content(entry), source=self.path)
-            if record.get("labels") == list(labels.names):  # another model's lines may stand here
+            if record.get("labels") == list(labels.names):  # there may be lines of another model
                 yield record
 
     def _content(self, entry: _Entry) -> bytes:
@@ -233,7 +233,7 @@ def _entries(path: Path) -> Iterator[_Entry]:
                 if ImageLine.model_validate(record).fault() is None:
                     yield _entry(record, offset, len(content))
             except (DataError, ValidationError, UnicodeDecodeError):
-                pass  # cut short, or not a line of ours
+                pass  # incomplete, or a foreign line
             offset += len(line)
 
 
@@ -242,17 +242,17 @@ def _entry(record: Mapping[str, Any], offset: int, length: int) -> _Entry:
     return _Entry(offset, length, identity, tuple(record.get("files", ())))
 
 
-# ---- reading what another run wrote
+# ---- reading the lines of another run
 
 
 class StoredLine(NamedTuple):
-    """Where the line of an image stands.
+    """The position of the line of an image.
 
     Attributes:
         path: the file.
         offset: in bytes.
         length: in bytes.
-        image: the path of the image, as the line tells it.
+        image: the path of the image in the line.
         classes: of its segments.
     """
 
@@ -283,7 +283,7 @@ class StoredLines:
 
 
 def read_image_lines(path: Path) -> StoredLines:
-    """Find the lines of a `results.jsonl`; one that a kill cut short at the end is none.
+    """Find the lines of a `results.jsonl`; an incomplete one at the end is ignored.
 
     Raises DataError where lines are no results, or have different classes.
     """
@@ -300,7 +300,7 @@ def read_image_lines(path: Path) -> StoredLines:
 
 
 def read_frame_lines(path: Path) -> dict[int, FrameLine]:
-    """The lines of a clip by the numbers of the frames, from 0. Raises DataError where lines are no results."""
+    """The lines of a clip by frame index from 0 on. Raises DataError where lines are no results."""
     frames: dict[int, FrameLine] = {}
     for number, _, _, line in _checked(path, FrameLine):
         first = next(iter(frames.values()), line)
@@ -322,7 +322,7 @@ def _checked(path: Path, form: type[Any]) -> Iterator[tuple[int, int, int, Any]]
                 except DataError as error:
                     if is_whole:
                         raise DataError(f"{error}; expected a line of `pixelwise predict`") from None
-                    continue  # cut short by a kill
+                    continue  # incomplete after a kill
                 except ValidationError as error:
                     raise DataError(
                         f"{path}: line {number}: {first_fault(error)}; expected a line of `pixelwise predict`"

@@ -1,4 +1,4 @@
-"""The picture files of a prediction, and their names."""
+"""The image files of a prediction, and their names."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pixelwise.predictions.record import SLAB_PIXELS
 from pixelwise.types import Instances, Panoptic
 
 VOID_COLOUR = voc_colour(255)
-"""Colour of pixels that are ignored in palette files, as PASCAL VOC has it."""
+"""Colour of ignored pixels in palette files, as in PASCAL VOC."""
 
 OVERLAY_SUFFIX = ".overlay.png"
 SEMANTIC_SUFFIX = ".semantic.png"
 INSTANCES_SUFFIX = ".instances.png"
 PANOPTIC_SUFFIX = ".panoptic.png"
 RESULT_SUFFIXES = (OVERLAY_SUFFIX, SEMANTIC_SUFFIX, INSTANCES_SUFFIX, PANOPTIC_SUFFIX)
-"""What the names of the pictures that `save` writes end with."""
+"""Suffixes of the files that `save` writes."""
 
 
 def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
-    """A mask as a picture of the label set's ids on disk, void as its first void id.
+    """A mask as an image of the label set's ids on disk, void as its first void id.
 
     For VOC, and every set whose ids on disk are 0…K-1, these are the class ids. The picture has the set's palette;
     where an id needs more than 8 bits it is grey of 16 bits.
@@ -47,8 +47,8 @@ def ids_picture(semantic: np.ndarray, labels: LabelSet) -> Image.Image:
     return picture
 
 
-def object_numbers(instances: Instances, size: Sequence[int]) -> UInt16[np.ndarray, "H W"]:
-    """Which object each pixel shows, from 1 in their order; 0 for none. Those that come first lie on top."""
+def instance_ids(instances: Instances, size: Sequence[int]) -> UInt16[np.ndarray, "H W"]:
+    """The instance id of each pixel, from 1 in their order; 0 for none. Earlier instances cover later ones."""
     numbers = np.zeros(tuple(size), dtype=np.uint16)
     masks = instances.masks
     for index in reversed(range(0 if masks is None else len(masks))):
@@ -58,7 +58,7 @@ def object_numbers(instances: Instances, size: Sequence[int]) -> UInt16[np.ndarr
 
 
 def segment_picture(panoptic: Panoptic) -> Image.Image:
-    """The segment ids as colours, as COCO's panoptic PNGs have them. Raises DataError for ids over 24 bits."""
+    """The segment ids as colours, as in COCO's panoptic PNGs. Raises DataError for ids over 24 bits."""
     ids = panoptic.ids.numpy()
     colours = np.empty((*ids.shape, 3), dtype=np.uint8)
     rows = max(1, SLAB_PIXELS // max(1, ids.shape[1]))

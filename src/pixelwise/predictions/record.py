@@ -1,4 +1,4 @@
-"""What JSON lines say of a prediction: its segments with their areas, boxes, scores and RLE."""
+"""The record of a prediction in JSON lines: its segments with their areas, boxes, scores and RLE."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pixelwise.ops.panoptic import VOID_ID
 from pixelwise.types import Annotation, Instances, Panoptic
 
 SLAB_PIXELS = 4 * 2**20
-"""How many pixels are counted at once."""
+"""Pixels that are counted at once."""
 
 
 def segments_of(annotation: Annotation, labels: LabelSet, *, is_tracked: bool) -> list[dict[str, Any]]:
-    """The segments of a prediction as JSON values: those of its panoptic map, else its objects, else its classes.
+    """The segments of a prediction as JSON values: those of its panoptic map, else its instances, else its classes.
 
     Args:
         annotation: on the CPU.

@@ -1,1 +1,1 @@
-"""Fitting a system to data and evaluating it."""
+"""Training of a system on data."""

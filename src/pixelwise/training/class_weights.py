@@ -1,4 +1,4 @@
-"""Class weights that follow from what the training images hold."""
+"""Class weights computed from the training images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def balanced_weights(dataset: Dataset, *, workers: int = 0, progress: Progress =
     """Median-frequency weights of a set, to six digits; reads every image.
 
     Args:
-        dataset: what is trained on.
+        dataset: the training set.
         workers: processes that read; 0 reads in this one.
-        progress: is told of each image.
+        progress: called for each image.
 
     Raises:
         DataError: an image cannot be read, or its ground truth has no classes of pixels.

@@ -28,19 +28,19 @@ from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import freeze_batch_norm, freeze_stages
 from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.optimizer import build_optimizer, schedule_factor, set_rates, weight_average
-from pixelwise.training.processes import process_count, together, wrapped
+from pixelwise.training.processes import on_all_ranks, process_count, wrapped
 from pixelwise.types import Batch
 
 
 class Step(NamedTuple):
-    """One optimizer step that has been made.
+    """A finished optimizer step.
 
     Attributes:
         number: steps made so far, from 1.
         loss: the weighted total.
         terms: each named part, before its weight.
         lr: rate of the backbone.
-        gradient_norm: of the whole gradient before clipping; 0 where it was not asked for.
+        gradient_norm: of the whole gradient before clipping; 0 without clipping.
         images: images in the step, over all processes.
     """
 
@@ -54,13 +54,13 @@ class Step(NamedTuple):
 
 @dataclass(eq=False)
 class Fit:
-    """What changes while a stage is fitted: everything that a checkpoint must hold, beside the step.
+    """The state of a stage in training: everything that a checkpoint must hold.
 
     Attributes:
         system: the network in training.
-        stage: what was asked for.
-        optimizer: with its momenta.
-        average: running average of the weights, if the stage asks for one.
+        stage: its recipe.
+        optimizer: with its momentum buffers.
+        average: running average of the weights, if the stage has one.
         step: steps made so far.
     """
 
@@ -72,14 +72,14 @@ class Fit:
 
     @classmethod
     def start(cls, system: nn.Module, stage: Stage) -> Fit:
-        """A fit before its first step, with all frozen that the stage freezes."""
+        """A fit before its first step, with the stage's frozen parts."""
         _freeze(system, stage)
         optimizer = build_optimizer(system, stage.optimizer)
         average = weight_average(system, stage.ema_decay) if stage.ema_decay else None
         return cls(system, stage, optimizer, average)
 
     def shipped_state(self) -> dict[str, Tensor]:
-        """The weights to evaluate and to ship: the average if there is one."""
+        """The weights to evaluate and to store: the average if there is one."""
         return (self.average.module if self.average else self.system).state_dict()
 
 
@@ -93,21 +93,21 @@ def fit(
     seed: int,
     workers: int,
 ) -> Iterator[Step]:
-    """Make the remaining steps of a stage, one for each item.
+    """Run the remaining steps of a stage; yield each step.
 
-    Between two items `fitting` is consistent and may be saved; what follows depends on it and on the arguments alone.
+    Between two items `fitting` is consistent and may be saved; later steps depend on it and on the arguments alone.
 
     Args:
-        fitting: where it stands; its step, weights and optimizer move.
-        samples: what is trained on.
+        fitting: its step, weights and optimizer are updated.
+        samples: training images.
         accelerator: device, precision and processes.
         resize: to which size images are brought where they are evaluated, around which they are scaled.
-        labels: what the ids of the ground truth mean.
+        labels: the classes of the ground truth.
         seed: of order, augmentation and dropout.
         workers: processes that read images.
 
     Raises:
-        RecipeError: the loss is not finite; says in which step and which images.
+        RecipeError: the loss is not finite; names the step and the images.
     """
     stage, system = fitting.stage, fitting.system
     system.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -143,7 +143,7 @@ def fit(
         ignore_id=labels.ignore_id,
     )
     while fitting.step < stage.steps:
-        parts = [together(lambda: next(batches)) for _ in range(stage.accumulate)]
+        parts = [on_all_ranks(lambda: next(batches)) for _ in range(stage.accumulate)]
         system.train()
         _freeze(system, stage)
         first = fitting.step * stage.accumulate
@@ -173,7 +173,7 @@ def fit(
 
 
 def _pairs(system: nn.Module, samples: Samples) -> FramePairs | None:
-    """Where a system that learns from two frames of a clip finds the first of them."""
+    """The pairs of frames of a system that is trained on them, else None."""
     traits = as_system(system).traits
     if traits.clip_frames == 1:
         return None
@@ -196,8 +196,8 @@ def make_gradients(
     the network twice for that: to be counted, and to be learned.
 
     Args:
-        network: what is called: the system, or what `processes.wrapped` made of it.
-        system: whose loss is meant.
+        network: the system, or `processes.wrapped` of it.
+        system: with the loss.
         batches: of this process, one after the other on its device.
         accelerator: precision and processes.
         seeds: of what the network draws, one for each batch; none leaves the generator as it is.
@@ -207,7 +207,7 @@ def make_gradients(
         the terms over all batches and processes, and the weighted total as `loss`.
 
     Raises:
-        RecipeError: the batch brings proposals, and the system takes none.
+        RecipeError: the batch has proposals, and the system takes none.
     """
 
     def terms_of(called: nn.Module, number: int) -> dict[str, Term]:
@@ -249,10 +249,10 @@ def _terms(network: nn.Module, system: nn.Module, batch: Batch, accelerator: Acc
 
 
 def set_pixel_loss(system: nn.Module, stage: Stage, ignore_id: int) -> None:
-    """Give a system that evaluates pixels the stage's class weights and share of hard pixels.
+    """Set the class weights and the OHEM fraction of a system with a pixel loss.
 
     Raises:
-        RecipeError: the stage asks for either, and the system has no `pixel_loss`.
+        RecipeError: the stage sets either, and the system has no `pixel_loss`.
     """
     weights = stage.class_weights
     if isinstance(system, HasPixelLoss):
@@ -262,8 +262,8 @@ def set_pixel_loss(system: nn.Module, stage: Stage, ignore_id: int) -> None:
         )
     elif weights != "none" or stage.ohem < 1:
         raise RecipeError(
-            f"class_weights={weights}, ohem={stage.ohem}: {type(system).__name__} does not judge pixels; "
-            "leave both as they were"
+            f"class_weights={weights}, ohem={stage.ohem}: {type(system).__name__} has no pixel loss; "
+            "leave both at their defaults"
         )
 
 
@@ -273,8 +273,8 @@ def total_loss(
     """Divide each term by its count over all processes and add up; with the reduction `sum`, undivided.
 
     Returns:
-        what to call backward on (DDP averages gradients over processes, so it carries their number as a factor), and
-        the values of the terms over all processes with the total as `loss`.
+        the total for `backward` (times the number of processes, since DDP averages their gradients), and the values of
+        the terms over all processes with the total as `loss`.
     """
     counts = torch.stack([torch.as_tensor(term.count, device=accelerator.device).double() for term in terms.values()])
     counts: Any = accelerator.reduce(counts, "sum")

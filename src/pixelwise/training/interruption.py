@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that the loop asks, instead of an exception in the middle of a step."""
+"""Ctrl-C and SIGTERM as a flag that the loop checks, instead of an exception in the middle of a step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pixelwise.training.processes import agreed
 
 
 class Interruption:
-    """While it is entered, the first SIGINT or SIGTERM is only remembered; a second SIGINT interrupts at once.
+    """A context in which the first SIGINT or SIGTERM is only recorded; a second SIGINT interrupts at once.
 
     Attributes:
-        signal: the number of the signal that came to this process, or None.
-        answered: the number of the signal for which the run stops: of all processes, at the place where they asked.
+        signal: number of the signal to this process, or None.
+        answered: number of the signal for which the run stops, on all ranks.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Interruption:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def asked(self) -> bool:
-        """Whether to stop here, because a signal came to one of the processes; all must ask at the same place."""
+        """Whether to stop here because one process got a signal; call it on all ranks at the same place."""
         self.answered = agreed(self.signal)
         return self.answered is not None
 

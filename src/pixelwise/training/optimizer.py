@@ -40,7 +40,7 @@ def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list
         ("head", False, head, head if head_bias is None else head_bias),
     ):
         chosen = [parameter for parameter in parameters if (id(parameter) in in_backbone) == of_backbone]
-        # what has one dimension and is no bias scales and shifts a normalisation
+        # one-dimensional parameters that are no biases belong to normalisation layers
         thin = [parameter for parameter in chosen if parameter.ndim <= 1]
         lr, decay = optimizer.lr * multiplier, optimizer.norm_weight_decay
         yield f"{part} weights", [p for p in chosen if p.ndim > 1], lr, optimizer.weight_decay
@@ -105,5 +105,5 @@ def weight_average(network: nn.Module, decay: float) -> AveragedModel:
 
 
 def set_updates(averaged: AveragedModel, count: int) -> None:
-    """Say how often the average was moved; the weights that it begins with count as one more, or they would be lost."""
+    """Set the number of updates of the average; the initial weights count as one more."""
     averaged.n_averaged.fill_(count + 1)

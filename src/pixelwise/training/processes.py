@@ -1,7 +1,6 @@
-"""Several processes that train together, as `torchrun` or `accelerate launch` start them; one alone is the plain case.
+"""Distributed training on all ranks that `torchrun` or `accelerate launch` start; a single process is the usual case.
 
-Every process comes to each of these calls, in the same order: what one of them meets, a signal or a fault, all answer
-at the same place.
+All ranks make each of these calls in the same order, so that all handle a signal or a fault of one at the same place.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from pixelwise.errors import PixelwiseError
 Result = TypeVar("Result")
 
 LONGEST_WAIT = timedelta(hours=3)
-"""How long a process waits for the others, as while the first reads all images to count their classes."""
+"""Time limit of waiting for other ranks, such as while rank 0 counts classes."""
 
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[None]:
-    """While it is entered, the processes that were launched together can hear each other.
+    """A context in which the launched processes form one group.
 
     Args:
-        device: `cpu` or `cuda`, of which each takes its own.
+        device: `cpu` or `cuda`; each process takes its own GPU.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if launched:
@@ -47,7 +46,7 @@ def joined_processes(device: str) -> Iterator[None]:
 def new_accelerator(device: str, precision: str) -> Accelerator:
     """Devices and precision of this process.
 
-    Accelerate keeps one precision for a whole process; it is forgotten first, so that the next run may have another.
+    Accelerate keeps one precision for a whole process; it is reset first, so that the next run may have another.
 
     Args:
         device: `cpu` or `cuda`.
@@ -58,25 +57,25 @@ def new_accelerator(device: str, precision: str) -> Accelerator:
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def process_rank() -> int:
-    """The number of this one, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def gathered(value: Any) -> list[Any]:
-    """The value of every process, in their order."""
+    """The values of all ranks, in order."""
     values = [value] * process_count()
     if process_count() > 1:
         dist.all_gather_object(values, value)
     return values
 
 
-def together(work: Callable[[], Result]) -> Result:
-    """What the work gives; where it raises a PixelwiseError in one process, all raise it."""
+def on_all_ranks(work: Callable[[], Result]) -> Result:
+    """Run the work on every rank; where one raises a PixelwiseError, all raise it."""
     if process_count() == 1:
         return work()
     result: Any = None
@@ -91,26 +90,26 @@ def together(work: Callable[[], Result]) -> Result:
     return result
 
 
-def first_alone(work: Callable[[], Result]) -> Result:
-    """What the first process's work gives, for all; the others wait."""
-    result = together(lambda: work() if process_rank() == 0 else None)
+def on_first_rank(work: Callable[[], Result]) -> Result:
+    """Run the work on rank 0 and return its result on all ranks."""
+    result = on_all_ranks(lambda: work() if process_rank() == 0 else None)
     return gathered(result)[0]
 
 
 def agreed(number: int | None) -> int | None:
-    """The largest number that a process has, or None if none has one."""
+    """The largest number of all ranks, or None if none has one."""
     return number if process_count() == 1 else (_largest(number or 0) or None)
 
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors by those of the first process."""
+    """Overwrite tensors by those of rank 0."""
     if process_count() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
 def wrapped(system: nn.Module, device: torch.device) -> nn.Module:
-    """The system with the gradients averaged over all processes as they are computed."""
+    """Wrap the system so that gradients are averaged over all ranks."""
     if process_count() == 1:
         return system
     return DistributedDataParallel(system, device_ids=[device] if device.type == "cuda" else None)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pixelwise.errors import DataError
-from pixelwise.inference.video.input import DamagedClipError, Frame, in_reading_order, is_video, open_images, open_video
+from pixelwise.inference.video.input import DamagedClipError, Frame, by_number, is_video, open_images, open_video
 from tests.small_videos import cut, squares, write_video
 
 
@@ -151,7 +151,7 @@ def test_what_is_no_video_is_told_in_one_line(tmp_path: Path):
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
     assert told("a.wav", (tmp_path / "sound.wav").read_bytes()) == (
-        "a.wav: holds no video, only audio; expected a file with pictures"
+        "a.wav: holds no video, only audio; expected a file with a video stream"
     )
     with pytest.raises(DataError, match=r"gone\.mp4: no such file"):
         open_video(tmp_path / "gone.mp4")
@@ -170,9 +170,7 @@ def test_what_is_no_video_is_told_in_one_line(tmp_path: Path):
 def test_an_unknown_codec_is_told(tmp_path: Path, name: str, codec: str, known: bytes, unknown: bytes):
     path = write_video(tmp_path / name, squares(3), codec=codec)
     path.write_bytes(path.read_bytes().replace(known, unknown))
-    with pytest.raises(
-        DataError, match=f"{name}: its pictures are compressed by a codec that FFmpeg does not know; con"
-    ):
+    with pytest.raises(DataError, match=f"{name}: its codec is unknown to FFmpeg; con"):
         open_video(path)
 
 
@@ -223,7 +221,7 @@ def test_titles_in_any_encoding_do_not_matter(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("transfer", "told"), [(1, False), (16, True), (18, True)])
-def test_a_high_dynamic_range_is_remarked(tmp_path: Path, transfer: int, told: bool):
+def test_a_high_dynamic_range_is_noted(tmp_path: Path, transfer: int, told: bool):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -261,7 +259,7 @@ def test_a_folder_of_frames(tmp_path: Path):
     pictures = squares(11)
     for index, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / f"frame_{index}.png")
-    files = in_reading_order(sorted(tmp_path.iterdir()))
+    files = by_number(sorted(tmp_path.iterdir()))
     assert [file.name for file in files] == [f"frame_{index}.png" for index in range(11)]
     clip = open_images(files, tmp_path, frame_rate=12.5)
     assert (clip.length, clip.size_hw, clip.time_base) == (11, (32, 48), Fraction(2, 25))
@@ -282,7 +280,7 @@ def test_a_folder_of_frames(tmp_path: Path):
     seen = clip.frames(after=1)
     with pytest.raises(DamagedClipError, match=r"frame_2\.png is 20×48, the frames before are 32×48; resize or rem"):
         next(seen)
-    with pytest.raises(DataError, match="no images there to take for the frames of a clip"):
+    with pytest.raises(DataError, match="no images there for the frames of a clip"):
         open_images([], tmp_path)
 
 

@@ -115,7 +115,7 @@ def test_pictures_that_cannot_be_encoded_are_told(tmp_path: Path, encoder: str):
     output(tmp_path / "a.mp4", size_hw=(8, 4096), encoder=encoder).require_possible()
     for size, told in (((20_000, 8), "20,000×8"), ((8, 70_000), "8×70,000")):
         video = output(tmp_path / "a.mp4", size_hw=size, encoder=encoder)
-        with pytest.raises(DataError, match=f"a.mp4: {encoder} encodes no pictures of {told}; make the frames smaller"):
+        with pytest.raises(DataError, match=f"a.mp4: {encoder} does not support frames of {told}; make them smaller"):
             video.require_possible()
 
 

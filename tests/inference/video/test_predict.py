@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -28,11 +26,12 @@ from pixelwise.inference.video import predict as module
 from pixelwise.inference.video.input import Frame, VideoClip, open_images, open_video
 from pixelwise.inference.video.output import VideoOutput
 from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
-from pixelwise.inference.video.state import ClipMemory, Progress, read_state, write_state
+from pixelwise.inference.video.state import ClipMemory, ClipProgress, read_state, write_state
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 from pixelwise.ops.resize_rule import ResizeRule
 from tests.contract.annotations import LABELS as FIVE
+from tests.forked import Forked
 from tests.inference.simple_models import panels, pointwise, pointwise_card
 from tests.inference.video import slow_clip
 from tests.inference.video.slow_clip import job
@@ -145,7 +144,7 @@ def track_ids(job: VideoJob) -> list[list[int]]:
 
 
 def moving_clip(path: Path, count: int) -> VideoClip:
-    """The squares that VPSNet's own tests look at."""
+    """The squares of VPSNet's own tests."""
     return open_video(
         write_video(path, [(255 * frame[0]).byte().permute(1, 2, 0).numpy() for frame in gliding_squares(count)])
     )
@@ -191,13 +190,10 @@ def test_ids_by_tracking_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
 def test_a_killed_run_goes_on(tmp_path: Path, clip: VideoClip):
     whole, mine = job(tmp_path / "whole"), job(tmp_path / "out")
     predict(clip, whole)
-    command = [sys.executable, "-m", slow_clip.__name__, str(clip.path), str(mine.video.parent)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
-    assert process.stdout is not None
-    for _ in range(9):
-        assert process.stdout.readline()
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process = Forked(slow_clip.main, clip.path, mine.video.parent)
+    process.wait_until(lambda: process.out.exists() and process.out.read_text().count("\n") >= 9)
+    process.send_signal(signal.SIGKILL)
+    assert process.ended().returncode == -signal.SIGKILL
     before = len(read_video(mine.video)[0])
     assert 3 <= before < 20
     assert len(predict(clip, mine)) == 20 - before
@@ -365,16 +361,16 @@ def test_frames_too_large_for_a_video_leave_nothing_behind(tmp_path: Path):
     Image.new("RGB", (20_000, 8)).save(tmp_path / "frames" / "0.png")
     clip = open_images([tmp_path / "frames" / "0.png"], tmp_path / "frames")
     mine = job(tmp_path / "out")
-    with pytest.raises(DataError, match=r"out\.mp4: .* encodes no pictures of 8×20,000; make the frames smaller"):
+    with pytest.raises(DataError, match=r"out\.mp4: .* does not support frames of 8×20,000; make them smaller"):
         list(predict_video(clip, mine, look_for_results(clip, mine)))
     assert not list(mine.video.parent.iterdir())
 
 
 def test_models_whose_objects_cannot_be_followed(tmp_path: Path, clip: VideoClip):
     semantic = Predictor(pointwise(), pointwise_card(), device="cpu")
-    with pytest.raises(RecipeError, match="--track: pointwise gives a semantic answer, in which no objects are told"):
+    with pytest.raises(RecipeError, match="--track: pointwise is a model for semantic segmentation, without instances"):
         predict(clip, job(tmp_path / "a", semantic, tracks=True))
-    with pytest.raises(RecipeError, match="--track: panels follows objects by itself; leave --track out"):
+    with pytest.raises(RecipeError, match="--track: panels tracks instances by itself; leave --track out"):
         predict(clip, job(tmp_path / "b", panels(uses_memory=True), tracks=True))
     assert not list((tmp_path / "a").iterdir())
 
@@ -397,7 +393,7 @@ def test_states_are_read_as_they_were_written(tmp_path: Path):
     _, memory = predictor.annotate_frame(image, memory, Options())
     path = tmp_path / "state"
     assert read_state(path, torch.device("cpu")) is None
-    write_state(path, Progress(identity={"a": 1}, frames=3, time=7), ClipMemory(memory))
+    write_state(path, ClipProgress(identity={"a": 1}, frames=3, time=7), ClipMemory(memory))
     progress, found = read_state(path, torch.device("cpu"))
     assert (progress.frames, progress.time, progress.identity) == (3, 7, {"a": 1})
     assert type(found.model) is type(memory)
@@ -408,7 +404,7 @@ def test_states_are_read_as_they_were_written(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", [["subprocess", "Popen"], ["pixelwise.errors", "DataError"], ["pixelwise.gone", "A"]])
 def test_states_make_nothing_but_tuples_of_this_package(tmp_path: Path, kind: list[str]):
-    head = {"progress": Progress(identity={}).model_dump_json(), "memory": json.dumps({"type": kind, "parts": []})}
+    head = {"progress": ClipProgress(identity={}).model_dump_json(), "memory": json.dumps({"type": kind, "parts": []})}
     save_file({}, tmp_path / "state", metadata=head)
     with pytest.raises(DataError, match="not the state of a video that was begun; remove it, or use --overwrite"):
         read_state(tmp_path / "state", torch.device("cpu"))

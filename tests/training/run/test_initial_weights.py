@@ -90,7 +90,7 @@ def test_a_class_of_the_same_name_keeps_what_the_heads_say_of_it(
     for rows_of_layer in as_system(new).class_rows():
         key = rows_of_layer.name if rows_of_layer.name in fresh else f"{rows_of_layer.name}.weight"
         untouched = [row for row in rows_of_layer.of([2, 4]) if row not in rows_of_layer.of([])]
-        assert torch.equal(new.state_dict()[key][untouched], fresh[key][untouched]), "new classes begin anew"
+        assert torch.equal(new.state_dict()[key][untouched], fresh[key][untouched]), "new classes start at random"
 
 
 def test_the_rows_of_stuff_follow_the_one_of_all_things() -> None:
@@ -130,7 +130,7 @@ def test_an_argument_that_was_set_is_named_with_both_numbers(tmp_path: Path) -> 
         network = system_module("mask_rcnn").build(num_classes=len(OLD), **arguments)
         if error is None:
             note = initialise(network, plan, stage, OLD)
-            assert "begin anew; it was built with box_width=16, here 24" in note
+            assert "start at random; it was built with box_width=16, here 24" in note
             continue
         with pytest.raises(error, match=r"it was built with backbone=mobilenet_v2, here resnet18, channels=8, here 12"):
             initialise(network, plan, stage, OLD)

@@ -138,8 +138,8 @@ def test_a_head_for_as_many_other_classes_is_dropped_too(data: Path, tmp_path: P
         folder = tmp_path / f"run {kept}"
         still = recipe(steps=1, freeze_batch_norm=True, optimizer=Optimizer(lr=0.0))
         plan, opened = started(folder, data, still, init=str(source))
-        others = f"its classes are others (4 of 'theirs', here 4 of '{data.name}')"
-        head = f"classifier.weight, classifier.bias begin anew; {others}"
+        others = f"its classes differ (4 of 'theirs', here 4 of '{data.name}')"
+        head = f"classifier.weight, classifier.bias start at random; {others}"
         assert plan.notes == (() if kept else (f"--init {source}: {head}",))
         events_of(folder, (plan, opened))
         found, trained = load(source).model.state_dict(), load(folder).model.state_dict()
@@ -198,7 +198,7 @@ def test_the_next_stage_takes_what_fits_and_says_what_does_not() -> None:
     before, after = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
     state = {"weight": before.weight.detach(), "bias": torch.zeros(7), "skip": torch.zeros(1)}
     bias = after.bias.detach().clone()
-    assert carry_over(after, state) == "bias begin anew; skip are used no more"
+    assert carry_over(after, state) == "bias start at random; skip are not used any more"
     assert torch.equal(after.weight, before.weight)
     assert torch.equal(after.bias, bias)
     assert carry_over(after, after.state_dict()) == ""
@@ -221,6 +221,6 @@ def test_images_dealt_out_to_choose_on_are_recorded_and_stay(data: Path, tmp_pat
     assert resume(tmp_path / "run")[0].chosen_on == plan.chosen_on
     for kind in ("images", "masks"):
         (folder / kind / "00.png").unlink()
-    with pytest.raises(DataError, match="images came or went since the run began"):
+    with pytest.raises(DataError, match="images were added or removed since the run began"):
         resume(tmp_path / "run")
     assert started(tmp_path / "other", data, recipe())[0].chosen_on == (), "a set with splits records none"

@@ -1,4 +1,4 @@
-"""Which image files are meant by a list of files, folders and patterns, and how their results are called."""
+"""List image files from files, folders and patterns, and name their results."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ VIDEO_SUFFIXES = frozenset(
 """Suffixes, in lower case, of the files that count as videos when a folder is listed; a .ts by its content too."""
 
 VIDEO_OVERLAY_SUFFIX = ".overlay.mp4"
-"""What the names of videos that are written into a folder of results end with."""
+"""Suffix of videos in a folder of results."""
 
 LINES_SUFFIX = ".jsonl"
-"""What the names of the files of lines that are written for videos end with."""
+"""Suffix of the files of lines of videos in a folder of results."""
 
 _WRITTEN = (*RESULT_SUFFIXES, VIDEO_OVERLAY_SUFFIX, LINES_SUFFIX)
 _COMMON = (RESULTS_NAME, COCO_RESULTS_NAME, PANOPTIC_RESULTS_NAME)
-"""The files of a folder of results that are none of one image or video."""
+"""The files of a folder of results that belong to no single image or video."""
 
 TS_PACKET = 188
 """Bytes of a packet of an MPEG transport stream; each begins with the letter G (ISO/IEC 13818-1, 2.4.3)."""
@@ -44,8 +44,8 @@ class ImageFile:
 
     Attributes:
         path: as the user named it, or the folder it was found in.
-        stem: how its results are called, relative to the folder of results: the sub-folders below the input, and the
-            name without its suffix; with the suffix, or a number, where two images would share a name.
+        stem: name of its results, relative to the folder of results: the sub-folders below the input, and the name
+            without its suffix; with the suffix, or a number, where two images would share a name.
     """
 
     path: Path
@@ -54,12 +54,12 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What a list of inputs holds.
+    """The files of a list of inputs.
 
     Attributes:
         files: the images and videos, each once, in the order of the inputs and by name within a folder.
-        passed_over: how many files of folders have which suffix of neither images nor videos.
-        results: how many files of folders have names that pictures of results have.
+        passed_over: number of skipped files in folders, by suffixes of neither images nor videos.
+        results: number of skipped files in folders that have names of results.
     """
 
     files: tuple[ImageFile, ...]
@@ -68,20 +68,20 @@ class FoundFiles:
 
 
 def find_image_files(inputs: Sequence[str], *, out: Path, videos: bool = False) -> FoundFiles:
-    """List the images that are meant.
+    """List the images of the inputs.
 
     Args:
-        inputs: files, which are taken whatever their suffix; folders, searched with all below them for the suffixes of
-            images; and patterns (`*`, `?`, `[…]`, `**` for any folders). Folders and patterns never give names that
-            begin with a dot, nor pictures that are results.
-        out: the folder of results; those in it are skipped even where they are named.
+        inputs: files, with any suffix; folders, which are searched recursively for the suffixes of images; and patterns
+            (`*`, `?`, `[…]`, `**` for any folders). In folders and patterns, names that begin with a dot and results
+            are skipped.
+        out: the folder of results; files in it are always skipped.
         videos: list videos too.
 
     Returns:
         the files, whose stems differ by more than capitals and Unicode forms and stay below the folder of results.
 
     Raises:
-        DataError: an input is not there, or none of them holds an image.
+        DataError: an input does not exist, or there is no image.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
@@ -105,7 +105,7 @@ def find_image_files(inputs: Sequence[str], *, out: Path, videos: bool = False) 
 
 
 def _meant(text: str, suffixes: Set[str], others: dict[Path, Path]) -> Iterator[tuple[Path, Path]]:
-    """The files that one input means, each with its path below the input; the others of folders go to `others`."""
+    """The files of one input, each with its path below the input; other files of folders go to `others`."""
     path = Path(text)
     if path.is_dir():
         yield from ((file, file.relative_to(path)) for file in _below(path, suffixes, others))
@@ -156,7 +156,7 @@ def _is_transport_stream(path: Path) -> bool:
         with path.open("rb") as file:
             content = file.read(TS_PACKET + 1)
     except OSError:
-        return True  # opening it says what is wrong
+        return True  # opening it raises the error
     return content[:1] == b"G" and content[TS_PACKET:] in (b"G", b"")
 
 
@@ -169,11 +169,11 @@ def _lies_within(path: Path, folder: Path) -> bool:
 
 
 def _told_apart(absolutes: Sequence[Path], relatives: Sequence[Path]) -> list[Path]:
-    """Lengthen equal relative paths by the folders above until they differ, where those differ."""
+    """Extend equal relative paths by parent folders until they differ, where the parents differ."""
     names = list(relatives)
     lengths = [len(name.parts) for name in names]
     while True:
-        places: dict[str, set[str]] = {}  # the folders of the files that share a name
+        places: dict[str, set[str]] = {}  # the folders of files with the same name
         for name, absolute in zip(names, absolutes, strict=True):
             places.setdefault(_key(name), set()).add(_key(absolute))
         longer = [
@@ -217,7 +217,7 @@ def is_blind_to_capitals(folder: Path) -> bool:
     try:
         with NamedTemporaryFile(dir=place, prefix=".pixelwise-") as file:
             return place.joinpath(Path(file.name).name.upper()).exists()
-    except OSError:  # writing the results will say so
+    except OSError:  # writing the results raises the error
         return False
 
 
@@ -231,7 +231,9 @@ def _clashing(stems: Sequence[Path], relatives: Sequence[Path]) -> set[int]:
 
 
 def _is_in_the_way(stem: Path, relative: Path, folders: Set[str]) -> bool:
-    """Whether a file of results of that stem would be a folder of others, or, of a video, the lines of all images."""
+    """Whether a result of that stem would have the path of another's folder or, for a video, of the lines of all
+    images.
+    """
     written = {_key(stem.with_name(f"{stem.name}{suffix}")) for suffix in _WRITTEN}
     is_image = relative.suffix.lower() in IMAGE_SUFFIXES
     return bool(written & folders) or (not is_image and _key(Path(RESULTS_NAME)) in written)
@@ -242,16 +244,16 @@ def _folders(stems: Iterable[Path]) -> set[str]:
 
 
 def _beside_common(relative: Path) -> Path:
-    """The path with its first folder called otherwise where that has the name of a file that all images share."""
+    """The path with its first folder renamed where it has the name of a common file of results."""
     first, *rest = relative.parts
     return Path(f"{first}~2", *rest) if rest and _key(Path(first)) in _COMMON else relative
 
 
 def _key(path: Path) -> str:
-    """Equal for names that a file system may take for the same, however it treats capitals and Unicode forms."""
+    """A key that is equal for names that a file system may not distinguish, by capitals or Unicode forms."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path.as_posix()).casefold())
 
 
 def _composed(path: Path) -> str:
-    """Equal for names that differ by their Unicode forms alone."""
+    """A key that is equal for names that differ by their Unicode forms alone."""
     return unicodedata.normalize("NFC", path.as_posix())

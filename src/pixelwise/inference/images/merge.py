@@ -1,4 +1,4 @@
-"""Semantic and instance predictions that were written as files, merged into panoptic ones image by image."""
+"""Merge files of semantic and instance predictions into panoptic predictions, image by image."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from pixelwise.predictions.pictures import PANOPTIC_SUFFIX, RESULT_SUFFIXES, SEM
 from pixelwise.types import Annotation, Instances, Masks
 
 MODEL = "merged"
-"""What results call the model."""
+"""Name of the model in results."""
 
 
 class Outcome(NamedTuple):
-    """What became of an image.
+    """Outcome of an image.
 
     Attributes:
         line: its line in `results.jsonl`.
-        failure: why there is none, one line that names a file.
+        failure: why there is none, in one line that names a file.
     """
 
     line: str = ""
@@ -42,15 +42,15 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Predictions:
-    """What two kinds of models said of the same images, by the images' names without suffix.
+    """Predictions of two models for the same images, by the images' names without suffix.
 
     Attributes:
         labels: of both.
         semantic: the id mask of each image.
-        images: the path of each image, where a `results.jsonl` tells it.
-        lines: lines with objects.
-        entries: COCO's entries with objects, by image.
-        alone: images that one of both lacks, and a line that says so.
+        images: the path of each image, if a `results.jsonl` has it.
+        lines: lines with instances.
+        entries: COCO's entries, by image.
+        alone: images that one of both lacks, and a line about each.
     """
 
     labels: LabelSet
@@ -67,16 +67,16 @@ class Predictions:
 
 
 def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: LabelSet | None = None) -> Predictions:
-    """Pair the masks of a folder with the objects of other files, by the images' names.
+    """Pair the masks of a folder with the instances of other files, by the images' names.
 
     Args:
         semantic: a folder with `NAME.semantic.png` files, as `pixelwise predict` writes it, or else with `NAME.png`.
         instances: folders with a `results.jsonl`, such files, or COCO's results JSON, in which an image without entry
-            has no objects.
-        labels: what both predict; if not given, what the `results.jsonl` tell, a published set where one has the names.
+            has no instances.
+        labels: of both models; by default those in `results.jsonl`, a published set where one has the names.
 
     Raises:
-        DataError: nothing to pair, the label sets differ, or nobody tells them.
+        DataError: nothing to pair, or label sets that differ or are unknown.
     """
     if not semantic.is_dir():
         what = "is a file" if semantic.exists() else "no such folder"
@@ -107,7 +107,7 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
             lists.append((file, read_entries(file).entries))
         else:
             of_objects += [(file, name, line) for name, line in lines_in(file).items()]
-    # by COCO's results classes go by their ids on disk, which are the class ids of a set that nobody published
+    # COCO's results have ids on disk, which are the class ids of an unpublished set
     thing_ids = {number for _, _, line in of_objects for number in line.classes}
     thing_ids |= {entry.category_id for _, entries in lists for entry in entries}
     paths = {name: images[name] for name in masks if name in images}
@@ -115,7 +115,7 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
     has_objects: set[str] = set()
     for file, name, line in of_objects:
         if name not in masks:
-            found.alone[name] = f"{name}: {file} has its objects, but {semantic} no mask of it"
+            found.alone[name] = f"{name}: {file} has its instances, but {semantic} no mask of it"
             continue
         has_objects.add(name)
         found.lines[name].append(line)
@@ -128,12 +128,12 @@ def find_predictions(semantic: Path, instances: Sequence[Path], *, labels: Label
             if name is not None:
                 found.entries[name].append(entry)
             else:
-                found.alone[image] = f"{image}: {file} has its objects, but {semantic} no mask of it"
+                found.alone[image] = f"{image}: {file} has its instances, but {semantic} no mask of it"
     if not lists:
         listed = ", ".join(str(path) for path in instances)
         found.alone.update({name: f"{name}: no line in {listed}" for name in masks if name not in has_objects})
     if not found.names or not (has_objects or found.entries):
-        first = next(iter(found.alone.values()), "there are no objects")
+        first = next(iter(found.alone.values()), "there are no instances")
         raise DataError(f"{semantic}: no image of it is in {', '.join(map(str, instances))}; {first}")
     return found
 
@@ -163,7 +163,7 @@ def merge_files(
     """Write `NAME.panoptic.png` and a line of `results` for each image; see `nn.panoptic_merge` for the options.
 
     Yields:
-        what became of each image, once it is on the disk.
+        the outcome of each image, once it is on the disk.
 
     Raises:
         OSError: the folder cannot be written.
@@ -190,7 +190,7 @@ def merge_files(
             yield Outcome(failure=f"{name}: {' '.join(str(error).split())}")
             continue
         scene = Scene(
-            image=torch.zeros(1, dtype=torch.uint8).expand(3, *size),  # the record tells its size alone
+            image=torch.zeros(1, dtype=torch.uint8).expand(3, *size),  # the record holds its size alone
             annotation=Annotation(panoptic=panoptic),
             labels=labels,
             seconds=time.perf_counter() - begin,
@@ -207,7 +207,7 @@ def merge_files(
 
 
 def _objects(found: Predictions, name: str, size: tuple[int, int]) -> Instances:
-    """The objects of an image from all files. Raises DataError for one without mask, or of another size."""
+    """The instances of an image from all files. Raises DataError for one without mask, or of another size."""
     class_of = {dataset_id: index for index, dataset_id in enumerate(found.labels.dataset_ids)}
     runs: list[Any] = []
     labels: list[int] = []
@@ -224,7 +224,7 @@ def _objects(found: Predictions, name: str, size: tuple[int, int]) -> Instances:
         labels.append(class_of[entry.category_id])
         scores.append(entry.score)
     if any(one is None for one in runs):
-        raise DataError("one of its objects has no mask; boxes alone cannot be merged")
+        raise DataError("one of its instances has no mask; boxes alone cannot be merged")
     masks = Masks.from_coco(runs, size, source="object")
     return Instances(
         boxes=masks.boxes.float(),
@@ -235,20 +235,20 @@ def _objects(found: Predictions, name: str, size: tuple[int, int]) -> Instances:
 
 
 def _keys(name: str, image: str) -> set[int | str]:
-    """What COCO's results may call an image."""
+    """The image ids of COCO's results for an image."""
     return {name, Path(name).name, image, coco_image_id(name), coco_image_id(image)}
 
 
-def _common_labels(told: Mapping[Path, list[str]], wanted: LabelSet | None, thing_ids: set[int]) -> LabelSet:
-    """The label set of all files; of one that nobody published, the classes with objects are the things.
+def _common_labels(told: Mapping[Path, list[str]], given: LabelSet | None, thing_ids: set[int]) -> LabelSet:
+    """The label set of all files; in an unpublished set the classes with instances are the things.
 
-    Raises DataError where they differ, or none tells.
+    Raises DataError where they differ or are unknown.
     """
     sets = [(str(path), names) for path, names in told.items()]
-    if wanted is not None:
-        sets.insert(0, ("--labels", list(wanted.names)))
+    if given is not None:
+        sets.insert(0, ("--labels", list(given.names)))
     if not sets:
-        raise DataError(f"no {RESULTS_NAME} tells what the ids mean; say it by --labels")
+        raise DataError(f"no {RESULTS_NAME} has the classes of the ids; give them by --labels")
     first, names = sets[0]
     for other, listed in sets[1:]:
         if listed != names:
@@ -256,8 +256,8 @@ def _common_labels(told: Mapping[Path, list[str]], wanted: LabelSet | None, thin
                 f"label sets differ: {first} has {len(names)} ({', '.join(names)}), {other} has {len(listed)} "
                 f"({', '.join(listed)}); predict both with models of one label set"
             )
-    if wanted is not None:
-        return wanted
+    if given is not None:
+        return given
     known = next((one for one in map(published, published_names()) if list(one.names) == names), None)
     if known is not None:
         return known

@@ -1,9 +1,9 @@
 """Predicting many files, several at a time, and resuming a run.
 
-On the CPU an image is worked on by one thread from the file to the files, several images at a time: while one is read,
-drawn or compressed, another computes, and no thread waits for another in the middle of a network. For 200 images of VOC
-on two cores that takes 1.14 of the time of the network alone, and 0.98 of that of the network and the step to ids;
-threads that read and wrote beside a network that had all cores took 1.3 of the time of the network alone.
+On the CPU one thread handles an image from reading to writing, and several images run at a time: while one is read,
+drawn or compressed, another is computed, and no thread waits for another inside the network. For 200 images of VOC on
+two cores that takes 1.14 of the time of the network alone, and 0.98 of that of the network and the step to ids; threads
+that read and wrote beside a network that had all cores took 1.3 of the time of the network alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pixelwise.predictions.lines import ResultsFile, as_line
 from pixelwise.predictions.pictures import OVERLAY_SUFFIX
 
 PIXELS_AT_ONCE = 50_000_000
-"""Images that are worked on at a time have no more pixels together; a larger one is alone."""
+"""Largest number of pixels of the images handled at a time; a larger image is handled alone."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Job:
 
     Attributes:
         predictor: the model.
-        weights: a digest of the model's folder, so that a model written anew is another model.
-        options: how images are looked at.
+        weights: a digest of the model's folder, which changes with the weights.
+        options: of the predictor.
         out: the folder of results.
         max_megapixels: images with more pixels are refused.
-        workers: how many images are worked on at a time, at most (see also PIXELS_AT_ONCE), sharing torch's threads;
-            below 2, and for a single image, all is done in turn with all threads. On a GPU, which takes one image at a
-            time, as many are read ahead and written behind.
+        workers: largest number of images handled at a time (see also PIXELS_AT_ONCE), which share torch's threads;
+            below 2, and for a single image, images are handled one by one with all threads. On a GPU, which takes one
+            image at a time, so many images are read ahead and written behind.
     """
 
     predictor: Predictor
@@ -81,10 +81,10 @@ class Outcome:
     """What became of an image.
 
     Attributes:
-        image: which.
-        files: what was written, relative to the folder of results; empty after a failure.
+        image: the image.
+        files: the written files, relative to the folder of results; empty after a failure.
         line: its line in `results.jsonl`.
-        failure: why there is none, one line that names the file.
+        failure: why there is none, in one line that names the file.
     """
 
     image: ImageFile
@@ -98,7 +98,7 @@ def done_before(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> 
     for image in images:
         try:
             identity = job.identity(image)
-        except OSError:  # gone since it was found; reading it will say so
+        except OSError:  # removed since; reading it raises the error
             continue
         if results.holds(identity, files=[_overlay_name(image)]):
             yield Outcome(image, files=results.files_of(identity["image"]), line=results.line_of(identity["image"]))
@@ -107,8 +107,8 @@ def done_before(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> 
 def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -> Generator[Outcome]:
     """Predict images and write their results, one line of `results` each, in the order of the images.
 
-    Results of these images that are there already are replaced. When the generator is closed or interrupted, the images
-    that several threads work on are still finished and written.
+    Existing results of these images are replaced. When the generator is closed or interrupted, images in progress are
+    still finished and written.
 
     Yields:
         what became of each image, in their order, once it is on the disk.
@@ -129,7 +129,7 @@ def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -
     sized = ((image, _pixels(image, job)) for image in images)
     following = next(sized, None)
     working: deque[_Working] = deque()
-    job.predictor.network()  # made before several threads ask for it
+    job.predictor.network()  # made once, before several threads use it
     executor = ThreadPoolExecutor(max(1, lanes))
     try:
         while following or working:
@@ -143,7 +143,7 @@ def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -
             else:
                 yield _finish(working[0].image, working.popleft().future.result, job, results)
     finally:
-        for one in working:  # the generator was closed, or something failed: nobody waits for these any more
+        for one in working:  # the generator was closed, or one failed: these are not awaited
             if not one.future.cancel():
                 with suppress(Exception):
                     _finish(one.image, one.future.result, job, results)
@@ -152,15 +152,15 @@ def predict_files(images: Sequence[ImageFile], job: Job, results: ResultsFile) -
 
 
 def _fits(pixels: int, working: Iterable[_Working]) -> bool:
-    """Whether an image of so many pixels may be worked on beside the others."""
+    """Whether an image of so many pixels may be handled beside the others."""
     return pixels + sum(one.pixels for one in working) <= PIXELS_AT_ONCE
 
 
 def _predict(
     image: ImageFile, *, job: Job, threads: int, turn: AbstractContextManager[Any]
 ) -> dict[str, Any] | Outcome:
-    """From the file to the files; gives the line that will say that they are whole, or the failure."""
-    if torch.get_num_threads() != threads:  # the number is one for each thread that asks
+    """Read, predict and write one image; return its line, or the failure."""
+    if torch.get_num_threads() != threads:  # torch has one such number for each thread
         torch.set_num_threads(threads)
     try:
         identity = job.identity(image)
@@ -176,7 +176,7 @@ def _predict(
 
 
 def _record(scene: Scene, image: ImageFile) -> dict[str, Any]:
-    """The scene's line. Raises DataError where the model gave what no line can hold, before any file is written."""
+    """The scene's line. Raises DataError, before any file is written, where JSON cannot hold a value."""
     record = scene.record()
     try:
         as_line(record)
@@ -186,7 +186,7 @@ def _record(scene: Scene, image: ImageFile) -> dict[str, Any]:
 
 
 def _pixels(image: ImageFile, job: Job) -> int:
-    """How many an image has, by its header; 0 where that cannot be read, which reading will say."""
+    """Number of pixels of an image by its header; 0 where that cannot be read, for which reading raises the error."""
     try:
         height, width = image_size(image.path, max_megapixels=job.max_megapixels)
     except DataError:

@@ -1,8 +1,8 @@
-"""Giving freed memory back to the kernel.
+"""Return freed memory to the kernel.
 
-glibc keeps what is freed in the arena that it came from, and each thread has another. A frame of a clip goes through
-several threads, and each fragment of a video has an encoder with threads of its own: holes of many megabytes gather in
-all these arenas, other ones in each run, while the program holds no more than before.
+glibc keeps freed memory in arenas, one for each thread. A frame of a clip passes through several threads, and each
+fragment of a video has an encoder with its own threads, so that free memory of many megabytes accumulates in these
+arenas.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import sys
 
 
 def give_back_freed_memory() -> bool:
-    """Return the pages of this process in which nothing lies; says whether there were any.
+    """Return the free pages of this process; tell whether there were any.
 
-    Anywhere but on Linux with glibc nothing happens.
+    Does nothing except on Linux with glibc.
     """
     if sys.platform != "linux":
         return False

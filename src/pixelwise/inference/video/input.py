@@ -2,10 +2,10 @@
 
 Decisions, the same everywhere in the program:
 
-- A frame is shown at a whole number of the clip's time base. In a video file that time counts from the file's own
-  beginning, as players count; images of a folder follow each other at an even rate.
+- The time of a frame is an integer in units of the clip's time base. In a video file it counts from the file's own
+  beginning, as in players; images of a folder have a constant frame rate.
 - The file's rotation and mirroring are applied, as EXIF rotation is.
-- A clip ends at its first damage: what follows a broken frame in a compressed stream is built upon it.
+- A clip ends at its first damage: frames after it depend on the broken frame.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from pixelwise.files.images import IMAGE_SUFFIXES, MAX_MEGAPIXELS, image_size, r
 from pixelwise.inference.images.find import VIDEO_SUFFIXES
 
 FRAME_RATE = 25.0
-"""Of a folder of frames, in frames per second, unless one is asked for."""
+"""Default frame rate of a folder of frames, in frames per second."""
 
 MISSING_SECONDS = 0.1
-"""A stream that ends so much before its file says it would (and by two frames at least) counts as truncated."""
+"""A stream that ends earlier than its header says by this, and by two frames, counts as truncated."""
 
 HIGH_DYNAMIC_RANGE = (16, 18)
 """The numbers of PQ and HLG among transfer characteristics (ISO/IEC 23091-2)."""
 
 MOST_BOXES = 1000
-"""So many parts of an MP4 that cannot be opened are looked at to say why."""
+"""Number of parts of an unreadable MP4 that are inspected for the message."""
 
 
 class DamagedClipError(DataError):
-    """The clip cannot be read beyond the frames that were given. Says why, without the clip's name."""
+    """The clip cannot be read beyond the frames so far. Says why, without the clip's name."""
 
 
 class Frame(NamedTuple):
@@ -59,7 +59,7 @@ class Frame(NamedTuple):
     Attributes:
         image: RGB, 0-255, upright.
         time: when it is shown, in units of the clip's time base.
-        duration: for how long, in the same units.
+        duration: in the same units.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -72,7 +72,7 @@ class FolderClip:
     """Images of one size, one after the other; made by `open_images`.
 
     Attributes:
-        path: what messages call it.
+        path: named in messages.
         files: the images.
         max_megapixels: images with more pixels are refused.
         size_hw: as of VideoClip, like the others.
@@ -88,7 +88,7 @@ class FolderClip:
 
     @property
     def length(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.files)
 
     def frames(self, *, after: int | None = None) -> Generator[Frame]:
@@ -101,7 +101,7 @@ class FolderClip:
             if image.shape[1:] != self.size_hw:
                 height, width = image.shape[1:]
                 raise DamagedClipError(
-                    f"{self.files[time].name} is {height}×{width}, {_wanted(self.size_hw)}; resize or remove it"
+                    f"{self.files[time].name} is {height}×{width}, {_size_before(self.size_hw)}; resize or remove it"
                 )
             yield Frame(image, time, 1)
 
@@ -127,7 +127,7 @@ def open_images(
 
     Args:
         files: at least one, in the order of the clip.
-        path: what messages call the clip.
+        path: named in messages.
         frame_rate: frames per second.
         max_megapixels: frames with more pixels are refused.
 
@@ -135,13 +135,13 @@ def open_images(
         DataError: there are no files, or the first is not an image.
     """
     if not files:
-        raise DataError(f"{path}: no images there to take for the frames of a clip")
+        raise DataError(f"{path}: no images there for the frames of a clip")
     size = image_size(files[0], max_megapixels=max_megapixels)
     time_base = 1 / Fraction(frame_rate).limit_denominator(1001)
     return FolderClip(path, tuple(files), max_megapixels, size, time_base)
 
 
-def in_reading_order(files: Sequence[Path]) -> list[Path]:
+def by_number(files: Sequence[Path]) -> list[Path]:
     """The files by name, numbers in names by their value: `frame_2.png` stands before `frame_10.png`."""
 
     def key(file: Path) -> list[tuple[int, str]]:
@@ -159,10 +159,10 @@ class VideoClip:
         path: of the file.
         size_hw: of the upright frames.
         time_base: seconds for each unit of a frame's time.
-        length: how many frames there are, as far as the file says so; None where it does not.
-        has_sound: whether there is something to hear, too.
+        length: number of frames by the file's header; None if unknown.
+        has_sound: whether there is an audio stream.
         pixel_aspect: width of a pixel by its height.
-        is_high_dynamic_range: whether its brightness is coded as ITU-R BT.2100 has it (PQ or HLG).
+        is_high_dynamic_range: whether its transfer function is of ITU-R BT.2100 (PQ or HLG).
     """
 
     path: Path
@@ -175,16 +175,16 @@ class VideoClip:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user may miss in the results."""
+        """Notes on what the results lack."""
         sound = ("its sound is not copied",) if self.has_sound else ()
-        brightness = "its brightness has a high dynamic range (PQ or HLG), and is taken for that of an ordinary video"
+        brightness = "its brightness has a high dynamic range (PQ or HLG) and is read as that of an ordinary video"
         return (*sound, brightness) if self.is_high_dynamic_range else sound
 
     def frames(self, *, after: int | None = None) -> Generator[Frame]:
-        """The frames in order, those alone that are shown after the time `after` where one is given.
+        """The frames in order; only those after the time `after` if given.
 
         Raises:
-            DamagedClipError: there are no more good ones, though there should be.
+            DamagedClipError: the clip is damaged after these frames.
         """
         if after is None:
             yield from self._frames()
@@ -224,7 +224,7 @@ class VideoClip:
                     image = _upright(frame, turn)
                     if image.shape[:2] != self.size_hw:
                         height, width = image.shape[:2]
-                        raise DamagedClipError(f"the next frame is {height}×{width}, {_wanted(self.size_hw)}")
+                        raise DamagedClipError(f"the next frame is {height}×{width}, {_size_before(self.size_hw)}")
                     planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
                     yield Frame(planes, time, shown)
             except DamagedClipError:
@@ -255,7 +255,7 @@ Turn = tuple[int, int, int, int]
 
 
 class _LostPlaceError(Exception):
-    """A jump into a file did not lead where it should."""
+    """Seeking in a file reached a wrong frame."""
 
 
 def open_video(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> VideoClip:
@@ -296,7 +296,7 @@ def open_video(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> VideoCl
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is to be taken for a video: by its suffix, or where that says nothing by its content."""
+    """Whether a file is a video: by its suffix, or, for an unknown suffix, by its content."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
@@ -326,16 +326,16 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         except (FFmpegError, OSError) as error:
             raise DataError(f"{path}: {_why_unusable(path, error.strerror or str(error))}") from None
         with container:
-            # a picture on the cover of a piece of music is a stream of one frame
+            # cover art of an audio file is a stream of one frame
             streams = [one for one in container.streams.video if not one.disposition & one.disposition.attached_pic]
             if not container.streams:
                 raise DataError(f"{path}: {_why_unusable(path, 'it holds nothing')}")
             if not streams:
                 held = ", ".join(sorted({one.type for one in container.streams}))
-                raise DataError(f"{path}: holds no video, only {held}; expected a file with pictures")
+                raise DataError(f"{path}: holds no video, only {held}; expected a file with a video stream")
             readable = next((one for one in streams if one.codec_context is not None), None)
             if readable is None:
-                raise DataError(f"{path}: its pictures are compressed by a codec that FFmpeg does not know; convert it")
+                raise DataError(f"{path}: its codec is unknown to FFmpeg; convert it")
             yield container, readable
 
 
@@ -356,13 +356,13 @@ def _why_unusable(path: Path, reason: str) -> str:
 
 
 def _kinds_of_boxes(path: Path) -> list[bytes]:
-    """The kinds of the boxes that a file consists of, were it an MP4: those that are whole, and the first anyway."""
+    """The types of the boxes of a file, read as an MP4: the complete ones, and always the first."""
     kinds: list[bytes] = []
     length, end = path.stat().st_size, 0
     with path.open("rb") as file:
         while len(kinds) < MOST_BOXES and len(head := file.read(16)) >= 8:
             size, kind = struct.unpack_from(">I4s", head)
-            if size == 1 and len(head) == 16:  # the size stands behind the kind
+            if size == 1 and len(head) == 16:  # the size follows the type
                 (size,) = struct.unpack_from(">Q", head, 8)
             end += size
             if kinds and end > length:
@@ -393,10 +393,10 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Generator[VideoF
         except FFmpegError as error:
             damage = f"damaged ({error.strerror or error})"
         if damage is not None:
-            frames = _left(context.decode)  # what the decoder still holds back
+            frames = _left(context.decode)  # frames that the decoder still holds
         for frame in frames:
             if frame.is_corrupt:
-                if has_begun:  # before its first key frame a recording shows nothing good
+                if has_begun:  # a recording has no usable frame before its first key frame
                     raise DamagedClipError(damage or "damaged")
                 continue
             has_begun = True
@@ -405,7 +405,7 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Generator[VideoF
 
 
 def _goes_on(packets: Iterator[Packet]) -> bool:
-    """Whether there is something in one of the packets that are left."""
+    """Whether one of the remaining packets has content."""
     try:
         return any(packet.size for packet in packets)
     except FFmpegError:
@@ -424,13 +424,13 @@ def _time_base(stream: VideoStream) -> Fraction:
 
 
 def _step(stream: VideoStream) -> int:
-    """How long a frame is shown as a rule."""
+    """Usual duration of a frame."""
     rate = stream.average_rate or stream.guessed_rate or Fraction(FRAME_RATE)
     return max(1, round(1 / (rate * _time_base(stream))))
 
 
 def _beginning(container: InputContainer, stream: VideoStream) -> int | None:
-    """The file's own beginning, which sound may have before the pictures; None if it does not tell."""
+    """Start time of the file, which may be that of the audio; None if unknown."""
     if container.start_time is None:
         return stream.start_time
     beginning = round(Fraction(container.start_time, av.time_base) / _time_base(stream))
@@ -438,7 +438,7 @@ def _beginning(container: InputContainer, stream: VideoStream) -> int | None:
 
 
 def _known_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """When the pictures end, in seconds from the file's beginning, by what its head says."""
+    """End of the video stream by the file's header, in seconds from its beginning."""
     base = _time_base(stream)
     beginning = _beginning(container, stream) or 0
     if stream.duration is not None:
@@ -453,11 +453,7 @@ def _known_end(container: InputContainer, stream: VideoStream) -> Fraction | Non
 
 
 def _turn(frame: VideoFrame) -> Turn:
-    """How the file asks for its frames to be turned and mirrored.
-
-    To be asked of one frame alone: it and what is asked hold each other, so that each frame would stay in memory until
-    Python looks for such circles.
-    """
+    """Rotation and mirroring of the frames by the file."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return (1, 0, 0, 1)
@@ -476,5 +472,5 @@ def _upright(frame: VideoFrame, turn: Turn) -> UInt8[np.ndarray, "H W 3"]:
     return image[::-1] if d < 0 else image
 
 
-def _wanted(size_hw: tuple[int, int]) -> str:
+def _size_before(size_hw: tuple[int, int]) -> str:
     return f"the frames before are {size_hw[0]}×{size_hw[1]}"

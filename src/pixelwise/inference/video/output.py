@@ -1,8 +1,8 @@
-"""Writing a video that can be looked at, and gone on with, whatever stops the writing.
+"""Write a video that can be played and continued whenever writing stops.
 
-While it grows, the file is a fragmented MP4: a head, then fragments of some frames, each whole in itself (ISO/IEC
-14496-12, 8.8). A fragment comes from an encoder and a muxer of its own and is appended in one piece, so that a run that
-goes on after a kill does what every run does. `join` makes an ordinary MP4 of it at the end, for editors that want one.
+While it grows, the file is a fragmented MP4: a header, then self-contained fragments of some frames (ISO/IEC 14496-12,
+8.8). Each fragment has its own encoder and muxer and is appended in one piece, so that a run continues after a kill.
+`join` makes an ordinary MP4 of it at the end, which editors need.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from jaxtyping import UInt8
 from pixelwise.errors import DataError
 
 VIDEO_OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov")
-"""Of the files that can be written."""
+"""Suffixes of the files that can be written."""
 
 ENCODERS = {
-    "libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "20"},  # holds no frame back
+    "libx264": {"preset": "veryfast", "tune": "zerolatency", "crf": "20"},  # delays no frame
     "mpeg4": {"qmin": "2", "qmax": "4"},
 }
-"""H.264, or MPEG-4 where PyAV was built without; the first that is there is taken."""
+"""H.264, or MPEG-4 where PyAV lacks it; the first available is used."""
 
 FINEST_TIME = {"libx264": 1_000_000, "mpeg4": 65_535}
-"""The most units of time in a second that an encoder takes."""
+"""Largest number of time units in a second for an encoder."""
 
 BT709 = 1
 """The number of ITU-R BT.709 among colour primaries and transfer characteristics (ISO/IEC 23091-2)."""
@@ -47,13 +47,13 @@ class VideoOutput:
     """A fragmented MP4 that grows.
 
     Attributes:
-        path: the file, which is there.
-        size_hw: of the pictures; where a side is odd a column or row is doubled, since the codec halves the colours'.
+        path: the file, which exists.
+        size_hw: of the frames; a column or row is repeated where a side is odd, since the codec halves colour planes.
         time_base: seconds for each unit of time.
         pixel_aspect: width of a pixel by its height.
-        length: bytes of the file that hold; what lies behind them is overwritten.
-        fragments: how many these bytes hold.
-        encoder: a key of ENCODERS; None takes the first that is there.
+        length: valid bytes of the file; bytes after them are overwritten.
+        fragments: number in these bytes.
+        encoder: a key of ENCODERS; None takes the first available.
     """
 
     path: Path
@@ -66,11 +66,11 @@ class VideoOutput:
     _fragment: _Fragment | None = field(default=None, init=False)
 
     def require_possible(self) -> None:
-        """Raise DataError if the encoder takes no pictures of this size."""
+        """Raise DataError if the encoder does not support this size."""
         self._begun(0)
 
     def add(self, picture: UInt8[np.ndarray, "H W 3"], time: int, duration: int) -> None:
-        """Encode a picture, RGB, into the fragment that is being made; times increase."""
+        """Encode an RGB frame into the current fragment; times increase."""
         if self._fragment is None:
             self._fragment = self._begun(time)
         self._fragment.add(picture, time, duration)
@@ -82,7 +82,7 @@ class VideoOutput:
         except (FFmpegError, OverflowError):
             height, width = self.size_hw
             raise DataError(
-                f"{self.path}: {encoder} encodes no pictures of {height:,}×{width:,}; make the frames smaller"
+                f"{self.path}: {encoder} does not support frames of {height:,}×{width:,}; make them smaller"
             ) from None
 
     def append_fragment(self) -> None:
@@ -102,9 +102,9 @@ class VideoOutput:
 
 
 class _Fragment:
-    """A head and pictures in memory, whose times count from the first of them.
+    """A header and frames in memory, with times from the first of them.
 
-    The muxer begins a fragment of its own wherever the encoder chooses to let a picture stand for itself.
+    The muxer begins a fragment at each key frame of the encoder.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class _Fragment:
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         context.time_base = self._stream.time_base = self._coded_base
-        context.gop_size = 100_000  # the first picture of a fragment alone stands for itself
+        context.gop_size = 100_000  # the first frame of a fragment is its only key frame
         context.max_b_frames = 0
         context.sample_aspect_ratio = pixel_aspect
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
@@ -146,7 +146,7 @@ class _Fragment:
             self._container.mux(packet)
 
     def finish(self, before: int, *, with_head: bool) -> tuple[bytes, int]:
-        """The bytes, with their place in time and after so many fragments, and how many fragments they are."""
+        """The bytes, with their time and after `before` fragments, and the number of fragments."""
         self._container.mux(self._stream.encode(None))
         units = self._stream.time_base
         assert units is not None
@@ -164,7 +164,8 @@ class _Fragment:
 
 
 def join(path: Path, joined: Path) -> None:
-    """Write the frames of a fragmented MP4 as an ordinary one, with its index at the front; nothing is encoded anew.
+    """Write the frames of a fragmented MP4 as an ordinary one, with its index at the front; frames are not encoded
+    again.
 
     Raises DataError when the file holds no video any more: another program changed it while the run was stopped.
     """
@@ -195,7 +196,7 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _placed(moof: bytes, number: int, begin: int) -> bytes:
-    """A fragment's head with its number, and its time moved on by `begin`."""
+    """A fragment's header with its number and its time shifted by `begin`."""
     changed = bytearray(moof)
     struct.pack_into(">I", changed, moof.index(b"mfhd") + 8, number)
     place = moof.index(b"tfdt")

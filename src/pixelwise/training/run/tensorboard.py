@@ -11,10 +11,10 @@ from pixelwise.training.run.validation import Evaluated
 
 
 class Board:
-    """An event file that follows a run.
+    """A TensorBoard event file of a run.
 
     Args:
-        folder: where the event files go.
+        folder: of the event files.
 
     Raises:
         RecipeError: the extra is not installed.

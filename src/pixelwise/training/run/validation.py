@@ -1,4 +1,4 @@
-"""Evaluation within a run: the weights that would ship are evaluated, and the best and the last are kept on disk."""
+"""Validation within a run: evaluates the current weights and stores the best and the last."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pixelwise.inference.predictor import Predictor
 from pixelwise.metrics.choice import chosen_by, new_metric
 from pixelwise.training.fit import Fit
 from pixelwise.training.interruption import Interruption
-from pixelwise.training.processes import copy_from_first, gathered, process_count, process_rank, together
-from pixelwise.training.run.checkpoint import Progress
+from pixelwise.training.processes import copy_from_first, gathered, on_all_ranks, process_count, process_rank
+from pixelwise.training.run.checkpoint import RunProgress
 from pixelwise.training.run.data import TrainingData
 from pixelwise.training.run.log import Log
 from pixelwise.training.run.plan import Plan
 
 
 class Evaluated(NamedTuple):
-    """An evaluation that ended.
+    """A finished evaluation.
 
     Attributes:
-        step: at which.
+        step: of the run.
         metrics: see `compute` of the task's metric.
-        chosen_by: the name of the metric by which weights are chosen.
+        chosen_by: the metric that selects the best weights.
         best: whether these weights are the best so far of their stage.
     """
 
@@ -43,35 +43,35 @@ class Evaluated(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The number by which weights are chosen; 0 where nothing could be evaluated."""
+        """The value of that metric; 0 where nothing could be evaluated."""
         return self.metrics[self.chosen_by] or 0.0
 
 
 class Evaluating(NamedTuple):
-    """One image of an evaluation that was evaluated."""
+    """One evaluated image of an evaluation."""
 
     done: int
     of: int
 
 
 class Validation:
-    """Evaluates the shipped weights of a stage, keeps the best and the last on disk, and says when to end early.
+    """Evaluates the weights of a stage, stores the best and the last, and decides when to end early.
 
     Each process evaluates its share of the images; the first writes.
 
     Args:
         folder: of the run.
         plan: of the run.
-        data: whose val set is evaluated; without one the last weights are the best.
-        fitting: the stage's.
-        progress: of a state that was saved, or None at the start of the stage.
-        offset: steps of the stages before, where `progress` does not say.
+        data: with the validation set; without one the last weights are the best.
+        fitting: of the stage.
+        progress: of a saved state, or None at the start of the stage.
+        offset: steps of the stages before, where `progress` is None.
 
     Attributes:
         best: the best score of the stage, or None.
-        evaluated: the stage's step at which was evaluated last; 0 for never.
+        evaluated: the stage's step of the last evaluation; 0 for none.
         stale: evaluations since the best.
-        offset: steps made in the stages before.
+        offset: steps of the stages before.
     """
 
     def __init__(
@@ -80,20 +80,20 @@ class Validation:
         plan: Plan,
         data: TrainingData,
         fitting: Fit,
-        progress: Progress | None,
+        progress: RunProgress | None,
         offset: int,
     ) -> None:
         self.folder, self.plan, self.data, self.fitting = folder, plan, data, fitting
-        self.best, self.evaluated, self.stale, self.offset = progress or Progress(offset=offset)
+        self.best, self.evaluated, self.stale, self.offset = progress or RunProgress(offset=offset)
 
     @property
     def _task(self) -> str:
         return as_system(self.fitting.system).task
 
     @property
-    def progress(self) -> Progress:
-        """From which a validation goes on."""
-        return Progress(self.best, self.evaluated, self.stale, self.offset)
+    def progress(self) -> RunProgress:
+        """The state from which a validation continues."""
+        return RunProgress(self.best, self.evaluated, self.stale, self.offset)
 
     @property
     def step(self) -> int:
@@ -102,27 +102,27 @@ class Validation:
 
     @property
     def is_over(self) -> bool:
-        """Whether the stage has made its steps, or waited too long for a better score."""
+        """Whether the stage has made its steps, or ends early."""
         return self.fitting.step >= self.fitting.stage.steps or self.is_impatient
 
     @property
     def is_impatient(self) -> bool:
-        """Whether so many evaluations were no better than one before."""
+        """Whether `patience` evaluations brought no better score."""
         return 0 < self.plan.recipe.patience <= self.stale
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for an evaluation that was not made yet."""
+        """Whether an evaluation is due at this step."""
         step, every = self.fitting.step, self.plan.recipe.evaluate_every
         due = step >= self.fitting.stage.steps or bool(every and step and step % every == 0)
         return due and self.evaluated != step
 
     def evaluate(self, log: Log | None, *, stop: Interruption, device: torch.device, workers: int) -> Iterator[Event]:
-        """Validation, write what is to be kept, and add to the log; nothing of it after an interruption.
+        """Validate, store weights and add to the log; after an interruption nothing is stored.
 
         Args:
             log: of the process that writes.
-            stop: is asked after each image, and together after the last.
+            stop: checked after each image, and on all ranks after the last.
             device: where to predict.
             workers: processes that read images.
         """
@@ -133,7 +133,7 @@ class Validation:
         started = time.perf_counter()
         system = copy.deepcopy(self.fitting.system)
         system.load_state_dict(self.fitting.shipped_state())
-        # every process has seen other images, so that its batch-norm statistics are others
+        # batch-norm statistics differ between processes, which have other images
         copy_from_first(system.state_dict().values())
         metric = new_metric(self._task, self.data.labels, clips=self.data.val.clips is not None)
         answers = model_predictions(Predictor(system.eval(), self._card({}), device=str(device)))
@@ -147,7 +147,7 @@ class Validation:
                     break
         except PixelwiseError as error:
             fault = error
-        together(lambda: _raise(fault))
+        on_all_ranks(lambda: _raise(fault))
         if stop.asked():
             return
         whole, *others = gathered(metric)
@@ -170,7 +170,7 @@ class Validation:
         yield Evaluated(self.step, metrics, is_best, number)
 
     def write_last(self) -> None:
-        """Write the weights as they are, ignored."""
+        """Store the current weights without evaluation."""
         self._write(("last",), {})
 
     def _write(self, names: tuple[str, ...], scores: Mapping[str, Any]) -> None:
@@ -178,7 +178,7 @@ class Validation:
             for name in names if process_rank() == 0 else ():
                 write_model(self.folder / name, self.fitting.shipped_state(), self._card(scores))
 
-        together(write)
+        on_all_ranks(write)
 
     def _card(self, scores: Mapping[str, Any]) -> ModelCard:
         stage: Stage = self.fitting.stage
@@ -197,6 +197,7 @@ class Validation:
                 "init": self.plan.init,
                 **named,
                 "step": self.step,
+                "crop_size": stage.crop_size,
                 "command": self.plan.command,
                 "revision": self.plan.revision,
             },
