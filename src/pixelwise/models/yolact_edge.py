@@ -316,7 +316,9 @@ class YolactEdge(YOLACT):
         both = [self.predict(self.fpn.refine(each), size) for each in (sums, others)]
         return tuple(map for one in both for map in (one.logits, one.deltas, one.prototypes))
 
-    def loss(self, output: Output | TrainingOutput | yolact.TrainingOutput, batch: Batch) -> dict[str, Term]:
+    def loss(  # pyright: ignore[reportIncompatibleMethodOverride] (it compares its own outputs)
+        self, output: Output | TrainingOutput | yolact.TrainingOutput, batch: Batch
+    ) -> dict[str, Term]:
         """YOLACT's losses. On pairs there are those of the later frame between key frames, those of it as a key frame
         (`key_…`), and the distance of the transformed features from those of the whole network: 1 - cosine, averaged
         over cells and maps. Where the ground truth has a flow, the endpoint error of the predicted flow is added: in
