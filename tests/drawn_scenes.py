@@ -1,4 +1,4 @@
-"""Fresh drawings with exact truth: discs, squares and triangles on noise, in colours that do not tell the class."""
+"""Drawings with exact ground truth: discs, squares and triangles on noise, in colours that do not tell the class."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def bounced(place: int, low: int, high: int) -> int:
 
 
 def objects_of(truth: np.ndarray, numbers: np.ndarray) -> Instances:
-    """What is seen of each object, its number as identity."""
+    """What is visible of each object, its number as identity."""
     seen = [number for number in range(1, int(numbers.max()) + 1) if (numbers == number).any()]
     masks = Masks.from_arrays((numbers == number for number in seen), (truth.shape[0], truth.shape[1]))
     labels = torch.tensor([int(truth[numbers == number][0]) for number in seen], dtype=torch.int64)

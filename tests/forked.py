@@ -1,4 +1,7 @@
-"""Processes that are forked from one that has imported everything, so that their start takes no seconds."""
+"""Processes that are forked from one that has imported everything, so that their start takes no seconds.
+
+On Windows, where nothing is forked, they are started anew.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class Forked:
     def __init__(self, target: Callable[..., None], *arguments: object, **environment: str) -> None:
         self._folder = TemporaryDirectory(prefix="forked-")
         self.out, self.err = (Path(self._folder.name) / name for name in ("out", "err"))
-        server = multiprocessing.get_context("forkserver")
+        server = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         server.set_forkserver_preload(PRELOADED)
         self._process = server.Process(
             target=_run, args=(os.getcwd(), str(self.out), str(self.err), environment, target, arguments)
@@ -84,7 +87,8 @@ def command_line(*words: str) -> None:
 def _run(
     folder: str, out: str, err: str, environment: dict[str, str], target: Callable[..., None], arguments: tuple
 ) -> None:
-    os.setsid()
+    if os.name == "posix":
+        os.setsid()
     os.chdir(folder)
     os.environ.update(environment)
     for path, number in ((out, 1), (err, 2)):

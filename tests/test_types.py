@@ -289,7 +289,7 @@ def test_memory_follows_the_boxes_not_the_image() -> None:
     assert masks.crops.numel() == count * side * side
     assert masks.areas().tolist() == [side * side] * count
     assert masks.boxes[3].tolist() == [300, 150, 320, 170]
-    # so that numpy's memory is seen, and is that of crops and of an object's columns: no mask at the image's size
+    # so that numpy's memory is counted, and is that of crops and of an object's columns: no mask at the image's size
     assert count * side * side <= peak < size[0] * size[1] / 10
 
 

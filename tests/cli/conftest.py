@@ -59,7 +59,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small semantic model of random weights, which nobody changes."""
+    """A small semantic model of random weights, which no test changes."""
     torch.manual_seed(0)
     arguments = {"backbone": "mobilenet_v2", "channels": 8}
     module = deeplab_v3_plus.build(num_classes=3, **arguments)

@@ -190,7 +190,7 @@ def test_nothing_is_measured_if_a_model_cannot_be_loaded(run: Run, monkeypatch: 
         assert text in err
 
 
-def test_a_broken_image_is_left_out_for_all(run: Run, folder: Path) -> None:
+def test_a_broken_image_is_skipped_for_all(run: Run, folder: Path) -> None:
     write_masks_tree(folder / "broken", train=1, val=3)
     path = folder / "broken" / "val" / "002.png"
     path.write_bytes(path.read_bytes()[:200])

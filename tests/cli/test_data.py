@@ -141,7 +141,7 @@ class TestCheck:
             ("vok:/tmp", "data format 'vok' is not known"),
         ],
     )
-    def test_nothing_to_look_at(self, data: Shell, spec: str, why: str) -> None:
+    def test_nothing_to_draw(self, data: Shell, spec: str, why: str) -> None:
         run = data("check", spec)
         assert run.code == 2
         assert run.out == ""
@@ -181,7 +181,7 @@ class TestStats:
         assert lines[5].split()[-4:] == ["objects", "small", "medium", "large"]
         assert lines[7].split() == ["1", "aeroplane", "50.00%", "1", "2", "2", "0", "0"]
 
-    def test_train_without_a_split_and_the_remark(self, data: Shell, tmp_path: Path) -> None:
+    def test_train_without_a_split_and_the_note(self, data: Shell, tmp_path: Path) -> None:
         run = data("stats", f"masks:{masks_set.masks(tmp_path, 'abcde')}")
         assert run.out.startswith(f"masks:{tmp_path}@train: 4 images")
         assert run.err == (
@@ -240,7 +240,7 @@ class TestShow:
             pictures.append(out.read_bytes())
         assert pictures[0] == pictures[1] != pictures[2]
 
-    def test_an_unreadable_image_is_left_out(self, data: Shell, tmp_path: Path) -> None:
+    def test_an_unreadable_image_is_skipped(self, data: Shell, tmp_path: Path) -> None:
         camvid_set.camvid(tmp_path)
         (tmp_path / "train" / "b.png").write_bytes(b"")
         run = data("show", f"camvid:{tmp_path}@train", "--out", tmp_path / "sheet.png")
@@ -273,7 +273,7 @@ class TestConvert:
         assert run.out.splitlines() == [
             f"coco:{tmp_path}/b: 1 image of voc:{tmp_path}/a (train 1)",
             "  8 void pixels become background (or the class around them); a set of objects has no void",
-            "  1 regions of countable classes become one annotation each, however many objects they hold",
+            "  1 region of countable classes becomes one annotation each, however many objects they hold",
         ]
 
     def test_other_labels(self, data: Shell, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ class TestFix:
         assert run.out.splitlines()[-4:] == [
             "1 kind of fault, 1 in all",
             f"{fixed}: a repaired copy, 1 image",
-            "  1 boxes cut at the border of the image, or drawn around the segmentation",
+            "  1 box cut at the border of the image, or drawn around the segmentation",
             f"  opens as {spec}",
         ]
         assert data("check", spec).code == 0

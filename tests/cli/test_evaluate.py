@@ -20,6 +20,7 @@ from pixelwise.cli.progress import image_bar
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.evaluation.evaluate import evaluate, model_predictions
+from pixelwise.evaluation.protocols import ProtocolPredictions, protocol_of
 from pixelwise.evaluation.shards import Shard
 from pixelwise.evaluation.worst_images import WorstImages
 from pixelwise.inference.model_folder import ModelCard, write_model
@@ -43,7 +44,7 @@ LABELS = LabelSet(
     dataset_ids=(0, 7, 33, 8),
     void_ids=(255,),
 )
-"""Ids on disk are not the class ids, so that mixing them up is seen."""
+"""Ids on disk are not the class ids, so that mixing them up shows."""
 
 
 def write_set(root: Path, *, count: int = 5, size: tuple[int, int] = (48, 64), first: int = 0) -> Path:
@@ -170,6 +171,40 @@ def test_options_of_prediction_reach_the_model(
     assert json.loads(out)["metrics"] != json.loads(plain)["metrics"]
 
 
+def test_a_protocol_is_named_in_the_report_and_in_its_parts(
+    run: Run, model: Path, drawings: Path, network: nn.Module, tmp_path: Path
+) -> None:
+    arguments = (model, "--data", f"masks:{drawings}", "--workers", 0, "--protocol", "pspnet:41", "--tta")
+    code, out, err = run("evaluate", *arguments, "--json")
+    card = ModelCard("semantic", "deeplab_v3_plus", LABELS, resize=ResizeRule(length=80))
+    predictor, options = Predictor(network, card, device="cpu"), Options(tta=True)
+    predict = ProtocolPredictions(predictor, protocol_of("pspnet:41", predictor, options), options)
+    assert code == 0
+    assert json.loads(out)["metrics"] == means(metrics_by_hand(drawings, predict))
+    stated = {
+        "name": "pspnet",
+        "scales": [0.5, 0.75, 1.0, 1.25, 1.5, 1.75],
+        "mirrored": True,
+        "crop": [41, 41],
+        "output_stride": None,
+    }
+    assert json.loads(out)["protocol"] == stated
+    assert err == "protocol pspnet: windows of 41×41, scales 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, mirrored\n"
+    parts = shards(run, arguments, 2, tmp_path / "shards")
+    code, merged, _ = run("evaluate", "--merge", *parts, "--json")
+    assert code == 0
+    assert {**json.loads(merged), "seconds": 0} == {**json.loads(out), "seconds": 0}
+    other = tmp_path / "other.json"
+    other.write_text(run("evaluate", *arguments[:-1], "--shard", "2/2", "--json")[1])
+    code, _, err = run("evaluate", "--merge", parts[0], other)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "only shards of one evaluation can be joined" in err
+    _, out, _ = run("evaluate", *arguments)
+    assert out.splitlines()[-1] == "protocol pspnet"
+    _, out, _ = run("evaluate", *arguments[:-3], "--json")
+    assert "protocol" not in json.loads(out)
+
+
 def test_the_table_names_classes_means_and_definition(run: Run, model: Path, drawings: Path) -> None:
     _, out, _ = run("evaluate", model, "--data", f"masks:{drawings}", "--json", "--workers", 0)
     numbers = json.loads(out)
@@ -209,7 +244,7 @@ def test_masks_that_predict_wrote_give_the_models_numbers(
         assert json.loads(of_masks)[name] == json.loads(of_model)[name]
 
 
-def test_a_broken_image_is_named_and_the_others_are_judged(run: Run, model: Path, drawings: Path) -> None:
+def test_a_broken_image_is_named_and_the_others_are_evaluated(run: Run, model: Path, drawings: Path) -> None:
     broken = drawings / "images" / "val" / "001.png"
     broken.write_bytes(broken.read_bytes()[:200])
     for workers in (0, 1):
@@ -234,7 +269,7 @@ def test_where_every_image_is_broken_there_are_no_numbers(run: Run, model: Path,
     assert "mean IoU  " in out
 
 
-def test_several_sets_are_judged_as_one(run: Run, model: Path, drawings: Path, tmp_path: Path) -> None:
+def test_several_sets_are_evaluated_as_one(run: Run, model: Path, drawings: Path, tmp_path: Path) -> None:
     more = write_set(tmp_path / "more", count=3)  # the ids are those of the first set
     both = ("--data", f"masks:{drawings}", "--data", f"masks:{more}@val")
     code, out, _ = run("evaluate", model, *both, "--json", "--workers", 0)
@@ -248,7 +283,7 @@ def test_several_sets_are_judged_as_one(run: Run, model: Path, drawings: Path, t
         assert values["pixels"] == sum(single[name]["pixels"] for single in singles)
 
 
-def test_remarks_about_the_data_are_made_unless_quiet(run: Run, model: Path, tmp_path: Path) -> None:
+def test_notes_about_the_data_are_printed_unless_quiet(run: Run, model: Path, tmp_path: Path) -> None:
     root = write_set(tmp_path / "flat")
     for kind in ("images", "masks"):
         for path in (root / kind / "val").iterdir():
@@ -277,7 +312,7 @@ def test_other_classes_are_refused_with_both_lists(
     assert "--map" in err
 
 
-def test_a_map_judges_in_the_models_classes(run: Run, drawings: Path, network: nn.Module, tmp_path: Path) -> None:
+def test_a_map_evaluates_in_the_models_classes(run: Run, drawings: Path, network: nn.Module, tmp_path: Path) -> None:
     labels = LabelSet.from_names("other", ["round", "background", "square", "flat"])
     other = write_network(tmp_path / "other", network, labels)
     table = tmp_path / "map.toml"
@@ -318,7 +353,7 @@ def test_masks_are_read_in_the_ids_of_the_data(run: Run, drawings: Path, tmp_pat
     assert json.loads(out)["model"] == str(folder)
 
 
-def test_the_truth_as_masks_is_perfect(run: Run, drawings: Path) -> None:
+def test_the_ground_truth_as_masks_is_perfect(run: Run, drawings: Path) -> None:
     code, out, _ = run(
         "evaluate", "--predictions", drawings / "masks", "--data", f"masks:{drawings}", "--json", "--workers", 0
     )
@@ -470,6 +505,10 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "two files": (["--predictions", twins, *data], "000.bmp has the same name"),
         "two folders": (["--predictions", copies, *data], "may have its mask in"),
         "options": (["--predictions", twins, "--tta", "--tile", *data], "--tile, --tta: only with MODEL"),
+        "protocol of masks": (["--predictions", twins, "--protocol", "pspnet", *data], "--protocol: only with MODEL"),
+        "no protocol": ([model, "--protocol", "segnet", *data], "--protocol segnet: expected pspnet, pspnet:CROP or"),
+        "tiles": ([model, "--protocol", "pspnet", "--tile", *data], "--tile: not with --protocol pspnet"),
+        "tracks": ([model, "--protocol", "pspnet", "--track", *data], "--track: not with --protocol"),
         "no split": ([model, "--data", f"masks:{drawings}@test"], "no split 'test'"),
         "no size": ([model, "--input-size", 0, *data], "Invalid value for '--input-size'"),
         "two models": ([model, model, *data], "2 models; evaluate evaluates one, see pixelwise compare"),
@@ -487,7 +526,7 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
     }
 
 
-def test_what_cannot_be_judged_is_refused_in_one_line(run: Run, drawings: Path, model: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_refused_in_one_line(run: Run, drawings: Path, model: Path, tmp_path: Path) -> None:
     for case, (arguments, text) in refusals(tmp_path, drawings, model).items():
         code, out, err = run("evaluate", *arguments)
         assert (code, out) == (2, ""), case
@@ -600,7 +639,7 @@ def test_shards_of_a_model_join_and_write_a_report(run: Run, model: Path, drawin
     ]
 
 
-def test_what_a_shard_could_not_judge_is_told_at_the_end(run: Run, drawings: Path, tmp_path: Path) -> None:
+def test_what_a_shard_could_not_evaluate_is_told_at_the_end(run: Run, drawings: Path, tmp_path: Path) -> None:
     folder = write_predictions(tmp_path / "out", drawings)
     (folder / "001.png").unlink()
     Image.new("L", (10, 20)).save(folder / "004.png")
@@ -686,6 +725,7 @@ def test_shards_that_do_not_belong_together_are_refused(
     for options, wanted in (
         ([], "--merge: expected the files of the shards"),
         ([first, second, "--tta"], "--tta: not with --merge"),
+        ([first, second, "--protocol", "pspnet"], "--protocol: not with --merge"),
         ([first, second, "--data", "masks:x", "--shard", "1/2"], "--data, --shard: not with --merge"),
     ):
         code, out, err = run("evaluate", "--merge", *options)
@@ -796,7 +836,7 @@ def test_the_worst_images_are_kept_small_and_drawn_first(drawings: Path) -> None
     assert square.all(axis=1).any()
 
 
-# ---- several looks at an image, by the slow formula
+# ---- several passes over an image, by the slow formula
 
 
 def looks(network: nn.Module, image: torch.Tensor, long_side: int, *, mirrored: bool = False) -> torch.Tensor:
@@ -837,7 +877,7 @@ def average_of_windows(network: nn.Module, image: torch.Tensor, window: int) -> 
 
 
 @pytest.mark.parametrize("options", [{"tta": True}, {"tile": True, "input_size": 40}], ids=["tta", "tile"])
-def test_several_looks_are_averages_of_probabilities(
+def test_several_passes_are_averages_of_probabilities(
     drawings: Path, network: nn.Module, options: dict[str, Any]
 ) -> None:
     predictor = Predictor(
@@ -887,7 +927,7 @@ def test_the_bar_goes_to_stderr_and_only_to_a_terminal(
 
 
 class _Watched:
-    """Tiny images; keeps no sample alive, but sees how many others do."""
+    """Tiny images; keeps no sample alive, but counts how many others do."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -934,7 +974,7 @@ def test_evaluation_in_training_stops_at_the_first_broken_image(workers: int) ->
 
 
 @pytest.mark.parametrize("indices", [[4, 0, 2], []])
-def test_chosen_samples_alone_are_judged(indices: Sequence[int]) -> None:
+def test_chosen_samples_alone_are_evaluated(indices: Sequence[int]) -> None:
     metric = MeanIoU(LABELS)
     outcomes = evaluate(lambda sample: sample.truth, _Watched(20), metric, indices=indices)
     assert [outcome.index for outcome in outcomes] == list(indices)

@@ -106,7 +106,7 @@ def test_a_long_json_is_recognised_by_what_stands_at_its_end(tmp_path: Path) -> 
     assert find_segments(file) == file
 
 
-def test_images_without_answer_are_named_and_others_passed_over(run: Run, tmp_path: Path, spec: str) -> None:
+def test_images_without_prediction_are_named_and_others_passed_over(run: Run, tmp_path: Path, spec: str) -> None:
     file = write_results(tmp_path / "results.json", images=(4, 77))
     code, out, err = run("evaluate", "--predictions", file, "--data", spec, "--json", "--workers", 0)
     assert code == 1

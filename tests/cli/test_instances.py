@@ -263,7 +263,7 @@ def test_a_run_from_a_shipped_model_takes_its_architecture_and_says_so(run: Run,
     assert torch.equal(rows[0][1], rows[1][person])
 
 
-def test_clips_of_cut_out_objects_are_learnt_in_two_stages(run: Run, drawings: Path, tmp_path: Path) -> None:
+def test_clips_of_cut_out_objects_are_trained_on_in_two_stages(run: Run, drawings: Path, tmp_path: Path) -> None:
     sets = ["steps=1", "batch_size=2", "crop_size=64", "input_size=64", "evaluate_every=0", "warmup_steps=0"]
     sets += ["model.channels=16", "model.flow_width=8"]
     options = [part for name in sets for part in ("--set", name)]
@@ -282,7 +282,7 @@ def test_clips_of_cut_out_objects_are_learnt_in_two_stages(run: Run, drawings: P
 
 
 @pytest.mark.parametrize("name", ["yolact", "yolact_edge"])
-def test_crops_of_another_size_than_the_network_sees_are_refused(
+def test_crops_of_another_size_than_the_networks_are_refused(
     run: Run, drawings: Path, tmp_path: Path, name: str
 ) -> None:
     code, out, err = run(
@@ -336,7 +336,7 @@ def test_stages_that_are_solved_follow_those_that_are_fitted(run: Run, drawings:
     assert network.svm_weight[network.has_svms].any(dim=1).all()
 
 
-def test_stored_proposals_are_all_that_is_looked_at(run: Run, model: Path, tmp_path: Path) -> None:
+def test_stored_proposals_are_all_that_is_scored(run: Run, model: Path, tmp_path: Path) -> None:
     """With two boxes for each image nothing else is found, and they stay where they are at another scale."""
     drawings = write_coco(tmp_path / "coco", train=3, val=2)
     boxes = [[8, 10, 24, 30], [40, 12, 32, 36]]

@@ -1,4 +1,4 @@
-"""Segments from the shell: images and clips labelled, evaluated, in parts, from files and side by side, and learned."""
+"""Segments from the shell: images and clips labelled, evaluated, in parts, from files and compared, and training."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_numbers_worked_by_hand(run: Run, model: Path, stills: Path) -> None:
     assert "PQ" in out
 
 
-def test_what_predict_wrote_is_judged_as_the_model(run: Run, model: Path, stills: Path, tmp_path: Path) -> None:
+def test_what_predict_wrote_is_evaluated_as_the_model(run: Run, model: Path, stills: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("predict", stills / "val", "--model", model, "--out", out, "--quiet") == (0, "", "")
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from PIL import Image
 from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.models import yolact
 from pixelwise.ops.resize_rule import ResizeRule
+from tests import forked
 from tests.cli.conftest import LABELS, Predict
 from tests.small_videos import cut, read_video, squares, write_video
 
@@ -200,17 +199,14 @@ def test_an_interrupted_clip_is_gone_on_with(
 ):
     write_video(place / "clip.mp4", squares(80))
     arguments = ("clip.mp4", "--model", model)
-    command = [sys.executable, "-m", "pixelwise", "predict", *map(str, arguments), "--out", "out.mp4", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for _ in range(5):
-        assert process.stdout.readline()
+    process = forked.start("predict", *arguments, "--out", "out.mp4", "--json")
+    process.wait_until(lambda: process.out.exists() and process.out.read_text().count("\n") >= 5)
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.01)
-    _, told = process.communicate()
-    assert process.returncode == code
-    assert "Traceback" not in told
+    ended = process.ended()
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
     before = len(records(place / "out.jsonl"))
     assert 5 <= before < 80
     assert len(read_video(place / "out.mp4")[0]) == before

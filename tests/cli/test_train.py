@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,17 +17,13 @@ from pixelwise.inference.load import load
 from pixelwise.training.fit import Step
 from pixelwise.training.run.plan import Plan
 from pixelwise.training.run.validation import Evaluated
+from tests import forked
 from tests.drawn_scenes import write_masks_tree
 
 pytestmark = pytest.mark.slow
 SMALL = ["--backbone", "mobilenet_v2", "--workers", "0"]
 for setting in ["steps=3", "batch_size=2", "crop_size=32", "input_size=64", "model.channels=8", "evaluate_every=2"]:
     SMALL += ["--set", setting]
-
-
-def pixelwise(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pixelwise", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +41,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "run"
-    done = pixelwise(
+    done = forked.run(
         "train", "deeplab_v3_plus", "--data", f"masks:{data}", "--init", backbone, "--tensorboard", "--out", out, *SMALL
     )
     assert done.returncode == 0, done.stderr
@@ -112,7 +107,7 @@ def test_a_run_continues_in_another_and_drops_a_head_for_other_classes(
             "--set",
             "optimizer.lr=0",
         ]
-        done = pixelwise("train", "deeplab_v3_plus", *words, "--set", "ema_decay=0")
+        done = forked.run("train", "deeplab_v3_plus", *words, "--set", "ema_decay=0")
     finally:
         (data / "labels.txt").write_text(names)
     assert done.returncode == 0, done.stderr
@@ -126,7 +121,7 @@ def test_a_run_continues_in_another_and_drops_a_head_for_other_classes(
 def test_what_ships_is_tuned_to_other_classes(data: Path, tmp_path: Path) -> None:
     words = ["train", "deeplab_v3_plus", "--backbone", "mobilenet_v2", "--init", "default", "--data", f"masks:{data}"]
     settings = ["steps=1", "batch_size=2", "crop_size=32", "input_size=64", "optimizer.lr=0", "ema_decay=0"]
-    done = pixelwise(*words, "--workers", "0", "--out", tmp_path / "run", *[f"--set={value}" for value in settings])
+    done = forked.run(*words, "--workers", "0", "--out", tmp_path / "run", *[f"--set={value}" for value in settings])
     assert done.returncode == 0, done.stderr
     kept = "--init default: classifier.weight, classifier.bias keep the rows of background; its classes differ (21"
     assert kept in done.stderr
@@ -152,13 +147,13 @@ def test_the_line_of_a_run_names_every_term(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_models_shows_every_stage_and_variants() -> None:
-    rows = json.loads(pixelwise("models", "fcn", "--json").stdout)
+    rows = json.loads(forked.run("models", "fcn", "--json").stdout)
     values = {row["--set"]: (row["here"], row["paper"]) for row in rows}
     assert {"32s.steps", "16s.steps", "8s.optimizer.lr", "32s.model.skips", "model.backbone"} <= values.keys()
     assert values["8s.optimizer.lr"][1] == "1e-14"
 
 
-def test_two_sets_are_learnt_together_through_a_map(data: Path, tmp_path: Path) -> None:
+def test_two_sets_are_trained_on_together_through_a_map(data: Path, tmp_path: Path) -> None:
     other = write_masks_tree(tmp_path / "other", train=3, val=1)
     (other / "labels.txt").write_text("background\ncircle\nsquare\ntriangle\n")
     words = [
@@ -171,14 +166,14 @@ def test_two_sets_are_learnt_together_through_a_map(data: Path, tmp_path: Path) 
         "--out",
         tmp_path / "run",
     ]
-    refused = pixelwise(*words, *SMALL)
+    refused = forked.run(*words, *SMALL)
     assert refused.returncode == 2
     assert "label sets differ" in refused.stderr
     assert "disc" in refused.stderr
     assert "circle" in refused.stderr
     assert not (tmp_path / "run").exists()
     (tmp_path / "map.toml").write_text('[names]\ncircle = "disc"\n')
-    done = pixelwise(*words, *SMALL, "--map", tmp_path / "map.toml")
+    done = forked.run(*words, *SMALL, "--map", tmp_path / "map.toml")
     assert done.returncode == 0, done.stderr
     assert "8 images to train on, 2 to validate on" in done.stderr
 
@@ -198,7 +193,7 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_made(
     data: Path, tmp_path: Path, words: list[str], message: str
 ) -> None:
     given = [] if "--data" in words else ["--data", f"masks:{data}"]
-    done = pixelwise("train", "deeplab_v3_plus", *given, *SMALL, *words, "--out", tmp_path / "run")
+    done = forked.run("train", "deeplab_v3_plus", *given, *SMALL, *words, "--out", tmp_path / "run")
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -206,12 +201,12 @@ def test_bad_words_are_refused_in_one_line_before_anything_is_made(
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    assert "expected SYSTEM, --data and --out" in pixelwise("train").stderr
-    unknown = pixelwise("train", "deeplab_v9", "--data", "voc:x", "--out", tmp_path / "run")
+    assert "expected SYSTEM, --data and --out" in forked.run("train").stderr
+    unknown = forked.run("train", "deeplab_v9", "--data", "voc:x", "--out", tmp_path / "run")
     assert unknown.returncode == 2
     assert "there is no system 'deeplab_v9'; there are: " in unknown.stderr
     assert "deeplab_v3_plus" in unknown.stderr
-    nothing = pixelwise("train", "--resume", tmp_path)
+    nothing = forked.run("train", "--resume", tmp_path)
     assert nothing.returncode == 2
     assert "no recipe.json" in nothing.stderr
 
@@ -225,13 +220,13 @@ def test_a_broken_image_stops_the_run_in_one_line_and_repaired_it_goes_on(
     try:
         broken.write_bytes(content[:500])
         words = ["train", "deeplab_v3_plus", "--data", f"masks:{data}", "--out", tmp_path / "run", *SMALL]
-        stopped = pixelwise(*words, "--workers", workers, "--quiet")
+        stopped = forked.run(*words, "--workers", workers, "--quiet")
     finally:
         broken.write_bytes(content)
     assert stopped.returncode == 2
     assert stopped.stderr.startswith(f"pixelwise: {broken}: truncated PNG")
     assert stopped.stderr.count("\n") == 1
     assert "data check" in stopped.stderr
-    done = pixelwise("train", "--resume", tmp_path / "run", "--workers", workers)
+    done = forked.run("train", "--resume", tmp_path / "run", "--workers", workers)
     assert done.returncode == 0, done.stderr
     assert "the backbone starts at random" not in done.stderr

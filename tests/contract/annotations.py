@@ -1,4 +1,4 @@
-"""Annotations with every part, and batches of them, of random content: what any system or metric may look at."""
+"""Annotations with every part, and batches of them, of random content: what any system or metric may be given."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def random_annotation(size: tuple[int, int], seed: int) -> Annotation:
 
 
 def empty_annotation(size: tuple[int, int]) -> Annotation:
-    """Of an image in which nobody found anything and no pixel is evaluated."""
+    """Of an image in which nothing was found and every pixel is ignored."""
     nothing = torch.zeros(0, dtype=torch.int64)
     return Annotation(
         semantic=torch.full(size, VOID, dtype=torch.uint8),

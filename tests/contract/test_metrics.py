@@ -121,7 +121,7 @@ def test_its_update_has_the_contracts_signature(metric_class: Any) -> None:
     ]
 
 
-def test_truth_against_itself_is_perfect(new_metric: Any) -> None:
+def test_ground_truth_against_itself_is_perfect(new_metric: Any) -> None:
     metric = new_metric()
     for id, truth, _ in pairs(3):
         # the objects of these drawings hide each other, so they cannot all be found in classes

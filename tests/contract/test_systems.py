@@ -50,7 +50,7 @@ def small_arguments(module: SystemFile) -> dict[str, Any]:
 
 @pytest.fixture
 def system(module: SystemFile) -> nn.Module:
-    """With random weights, and batch-norm statistics of the noise that it is tested with, so that answers vary.
+    """With random weights, and batch-norm statistics of the noise that it is tested with, so that predictions vary.
 
     Layers that begin at zero get small weights, as they hide errors.
     """
@@ -61,7 +61,7 @@ def system(module: SystemFile) -> nn.Module:
             nn.init.normal_(parameter, std=0.05)
     for part in system.modules():
         if isinstance(part, nn.BatchNorm2d):
-            part.momentum = None  # averages over all it sees
+            part.momentum = None  # averages over all it gets
     with torch.no_grad():
         system.train()(a_batch(system).images)
     return system.eval()
@@ -272,7 +272,7 @@ def test_the_losses_are_finite_in_half_precision(system: nn.Module) -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_without_anything_to_learn_from_the_losses_are_zero(system: nn.Module) -> None:
+def test_without_ground_truth_in_an_image_the_losses_are_zero(system: nn.Module) -> None:
     size = size_of(system)
     batch = a_batch(system, truth=[empty_annotation(size)] * 2)
     terms = system.train().loss(forward(system, batch), batch)
@@ -286,7 +286,7 @@ def test_without_anything_to_learn_from_the_losses_are_zero(system: nn.Module) -
 
 
 @torch.no_grad()
-def test_an_image_alone_is_answered_as_in_a_batch_of_equal_sizes(system: nn.Module) -> None:
+def test_an_image_alone_gets_the_output_it_has_in_a_batch_of_equal_sizes(system: nn.Module) -> None:
     # in double precision, as batch norms of so little noise enlarge rounding a hundredfold
     images, sizes = a_batch(system).images.double(), a_batch(system).valid_sizes
     together = system.double()(images, sizes=sizes)
@@ -296,7 +296,7 @@ def test_an_image_alone_is_answered_as_in_a_batch_of_equal_sizes(system: nn.Modu
 
 
 @torch.no_grad()
-def test_answers_have_the_original_size(system: nn.Module) -> None:
+def test_predictions_have_the_original_size(system: nn.Module) -> None:
     batch = a_batch(system)
     annotations = system.decode(forward(system, batch), Sizes.of(batch))
     assert len(annotations) == len(batch)
@@ -349,7 +349,7 @@ def test_loss_and_decode_call_no_part_of_the_network(system: nn.Module, monkeypa
 
 
 @torch.no_grad()
-def test_a_stored_model_answers_as_the_one_that_was_stored(
+def test_a_stored_model_predicts_as_the_one_that_was_stored(
     module: SystemFile, system: nn.Module, tmp_path: Path
 ) -> None:
     card = ModelCard(
@@ -394,7 +394,7 @@ def test_what_is_known_of_a_clip_lies_in_the_memory_alone(system: nn.Module) -> 
     assert max(sizes) < 100 * frames[0, 0].numel()
 
 
-def test_images_of_mixed_sizes_are_answered_one_by_one(module: SystemFile, system: nn.Module) -> None:
+def test_images_of_mixed_sizes_are_predicted_one_by_one(module: SystemFile, system: nn.Module) -> None:
     card = ModelCard(task=module.TASK, system=name_of(module), labels=LABELS, resize=ResizeRule(length=64))
     predictor = Predictor(system, card, device="cpu")
     generator = torch.Generator().manual_seed(0)

@@ -125,7 +125,7 @@ class TestMerged:
         with pytest.raises(DataError, match=r"label sets differ: data x has 'rooms'.*data y has 'z'"):
             Merged((pairs(tmp_path / "1", ("a",), name="x"), other))
 
-    def test_remarks_are_kept(self, tmp_path: Path) -> None:
+    def test_notes_are_kept(self, tmp_path: Path) -> None:
         first, second = (replace(pairs(tmp_path / name, (name,)), note=f"about {name}") for name in "ab")
         assert Merged((first, second)).note == "about a; about b"
         assert Merged((replace(first, note=None),)).note is None
@@ -149,7 +149,7 @@ class TestMapped:
         assert semantic is not None
         assert semantic.tolist() == [[1, 0, 255, 255, 1, 1]] * 4
 
-    def test_objects_of_ignored_classes_are_left_out(self, tmp_path: Path) -> None:
+    def test_objects_of_ignored_classes_are_skipped(self, tmp_path: Path) -> None:
         instances = Instances(boxes=torch.arange(12.0).view(3, 4), labels=torch.tensor([0, 2, 1]))
         dataset = WithInstances(pairs(tmp_path, ("a",)), instances)
         found = Mapped(dataset, self.MAP)[0].truth.instances
@@ -157,7 +157,7 @@ class TestMapped:
         assert found.labels.tolist() == [1, 0]
         assert found.boxes.tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
 
-    def test_objects_that_become_background_are_left_out(self, tmp_path: Path) -> None:
+    def test_objects_that_become_background_are_skipped(self, tmp_path: Path) -> None:
         instances = Instances(boxes=torch.arange(16.0).view(4, 4), labels=torch.tensor([0, 2, 1, 0]))
         dataset = WithInstances(pairs(tmp_path, ("a",)), instances)
         names = ["background", "floor", "road"]

@@ -38,14 +38,14 @@ def test_right_is_on_the_diagonal_and_wrong_beside_it() -> None:
     assert len(absent) > 2.5 * len(right)
 
 
-def test_void_has_a_column_only_where_it_was_answered() -> None:
+def test_void_has_a_column_only_where_it_was_predicted() -> None:
     without = draw([[9, 0, 0], [0, 9, 0]])
     with_void = draw([[9, 0, 1], [0, 9, 0]])
     assert np.asarray(with_void).shape == np.asarray(without).shape  # as wide as the title
     assert len(places(without, (255, 255, 255))) < len(places(with_void, (255, 255, 255)))
 
 
-def test_rare_mistakes_are_seen() -> None:
+def test_rare_mistakes_are_visible() -> None:
     """A mistake of 1 in 100 has a tenth of the full colour, far from white."""
     picture = draw([[99, 1, 0], [0, 9, 0]])
     red, green, blue = (round(255 + (end - 255) * 0.1) for end in WRONG_COLOUR)

@@ -67,7 +67,7 @@ def test_edges_grow_with_the_image():
     assert solid[0, 2000:2004].all()
 
 
-def test_pixels_that_nobody_judged_are_hatched_in_grey():
+def test_ignored_pixels_are_hatched_in_grey():
     image = torch.full((3, 60, 60), 10, dtype=torch.uint8)
     semantic = torch.full((60, 60), 255, dtype=torch.uint8)
     result = drawn(image, semantic, legend=False)

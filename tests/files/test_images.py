@@ -135,7 +135,7 @@ class TestPixels:
         assert cv2.imwrite(str(path), np.full((2, 3, 3), (0, 2048, white), dtype=np.uint16))  # blue, green, red
         assert read_image(path)[:, 1, 2].tolist() == expected
 
-    def test_palette_colours_are_looked_up(self, tmp_path: Path) -> None:
+    def test_palette_colours_become_rgb(self, tmp_path: Path) -> None:
         image = Image.new("P", (2, 2), 5)
         image.putpalette([0, 0, 0] * 5 + [10, 20, 30])
         assert pixel(saved(tmp_path / "a.png", image)) == [10, 20, 30]

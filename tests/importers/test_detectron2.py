@@ -116,7 +116,7 @@ def test_channels_are_turned_and_the_background_comes_first() -> None:
     assert found["mask_head.predictor.bias"][2 - 1] == 2
 
 
-def test_images_are_seen_as_detectron2_sees_them() -> None:
+def test_images_are_normalised_as_in_detectron2() -> None:
     """BGR from 0 to 255 less the mean, through its first convolution, is ours on RGB from 0 to 1."""
     torch.manual_seed(0)
     weights = weights_of("mask_rcnn_R_50_FPN", 1)

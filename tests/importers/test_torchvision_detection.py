@@ -137,7 +137,7 @@ def test_what_is_found_is_theirs(name: str) -> None:
         max_detections=DETECTIONS,
     )
     resized = F.interpolate(images[0][None], scale_factor=0.5, mode="bilinear", recompute_scale_factor=True)
-    padded = torch.full((2, 3, 200, 256), 0.7)  # what lies beyond the valid size is not looked at
+    padded = torch.full((2, 3, 200, 256), 0.7)  # what lies beyond the valid size is ignored
     padded[0], padded[1, :, :, :230] = resized[0], images[1]
     batch = batch_of(padded, [(200, 256), (200, 230)], [(400, 512), (200, 230)])
     expected = theirs(images)

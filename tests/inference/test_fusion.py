@@ -1,4 +1,4 @@
-"""The private copy of a network: the same answers, and those of the weights as they are now."""
+"""The private copy of a network: the same outputs, and those of the weights as they are now."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_network_that_reaches_into_its_layers_is_left_as_it_is():
     assert fused_copy(Reaching(nn.Conv2d(3, 4, 1)).eval()) is None
 
 
-def test_another_answer_is_noticed(monkeypatch: pytest.MonkeyPatch):
+def test_another_output_is_noticed(monkeypatch: pytest.MonkeyPatch):
     def wrong(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         return conv
 
@@ -183,7 +183,7 @@ def require_stored_prediction(predictor: Predictor) -> None:
     torch.testing.assert_close(predictor.logits(IMAGE), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
 
 
-def test_the_answers_follow_the_stored_module(predictor: Predictor):
+def test_predictions_follow_the_stored_module(predictor: Predictor):
     keys = list(predictor.model.state_dict())
     require_stored_prediction(predictor)
     assert predictor.network() is not predictor.model

@@ -46,7 +46,7 @@ def test_objects_lie_on_the_stuff_of_the_other_model(predictor: Predictor) -> No
     scene = merged(predictor, [2])(image())
     assert scene.labels.names == LABELS.names
     assert scene.labels.is_thing == (False, True, False)
-    # apple is a thing, though the semantic model sees it too; pear is stuff, for the instance model finds none
+    # apple is a thing, though the semantic model predicts it too; pear is stuff, for the instance model finds none
     assert scene.panoptic.ids[20, [5, 30, 55]].tolist() == [4, 1, 3]
     assert dict(zip(scene.panoptic.segment_ids.tolist(), scene.panoptic.labels.tolist(), strict=True)) == {
         1: 0,
@@ -72,7 +72,7 @@ def test_a_thing_that_no_object_covers_is_void(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": True}, {"tta": True}, {"input_size": 30}])
-def test_each_model_looks_in_its_own_way(predictor: Predictor, options: dict) -> None:
+def test_each_model_has_its_own_input_size(predictor: Predictor, options: dict) -> None:
     both, pixels = merged(predictor, [2]), image()
     panoptic = both(pixels, **options).panoptic
     assert panoptic.ids.shape == (40, 60)

@@ -32,7 +32,7 @@ def test_segments_at_the_size_of_the_image() -> None:
     assert scene.panoptic.ids.shape == (30, 60)
     assert scene.panoptic.ids[15, [5, 30, 55]].tolist() == [4, 1, 5]
     assert scene.panoptic.labels.tolist() == [0, 1, 2]
-    # twice the size at which the network looked
+    # twice the size at which the network ran
     large = predictor(flags(60, 192), input_size=96).panoptic.ids
     assert large.shape == (60, 192)
     assert large[30, [10, 96, 180]].tolist() == [4, 1, 5]
@@ -49,14 +49,14 @@ def test_thresholds_are_those_of_the_call_and_leave_the_model_as_it_is() -> None
 
 
 @pytest.mark.parametrize("option", ["tile", "tta"])
-def test_looks_that_cannot_be_joined_are_refused(option: str) -> None:
+def test_passes_that_cannot_be_joined_are_refused(option: str) -> None:
     with pytest.raises(RecipeError, match=f"panels: --{option} is not possible with a panoptic model"):
         panels()(noise(8, 8), **{option: True})
     with pytest.raises(RecipeError, match=f"panels: --{option} is not possible"):
         panels().annotate_frame(noise(8, 8), None, Options(**{option: True}))
 
 
-def test_frames_of_a_model_without_memory_are_seen_one_by_one(predictor: Predictor) -> None:
+def test_frames_of_a_model_without_memory_are_predicted_one_by_one(predictor: Predictor) -> None:
     semantic, memory = predictor.annotate_frame(flags(30, 60), None, Options(tile=True))
     assert memory is None
     assert semantic.semantic.equal(predictor(flags(30, 60), tile=True).semantic)

@@ -114,7 +114,7 @@ def test_tta_is_the_mean_over_scales_and_mirror_images(deeplab: Predictor):
     scene = deeplab(image, tta=True)
     assert torch.allclose(scene.confidence, full.softmax(0).amax(0), atol=1e-5)
     assert (scene.semantic == full.argmax(0)).float().mean() > 0.999
-    # a constant image has the same mirror image, so its answer must mirror itself
+    # a constant image has the same mirror image, so its prediction must mirror itself
     plain = deeplab(torch.full((3, 32, 32), 77, dtype=torch.uint8), tta=True).confidence
     assert torch.allclose(plain, plain.flip(1), atol=1e-4)
 
@@ -136,7 +136,7 @@ def test_one_window_is_the_whole_image_at_its_own_size(deeplab: Predictor):
 
 
 def test_tiles_with_tta_are_the_mean_of_the_windows(deeplab: Predictor):
-    """Two windows of 64 over 64×80, each by the formula of tta, averaged where both see a pixel."""
+    """Two windows of 64 over 64×80, each by the formula of tta, averaged where both have a pixel."""
     image = noise(64, 80)
     total, count = torch.zeros(3, 64, 80), torch.zeros(64, 80)
     for left in (0, 16):
@@ -154,7 +154,7 @@ def test_tiles_with_tta_are_the_mean_of_the_windows(deeplab: Predictor):
 
 
 def test_enlarging_an_image_moves_nothing(predictor: Predictor):
-    """A disc, and the disc twice as large, give the same answer at corresponding pixels."""
+    """A disc, and the disc twice as large, give the same prediction at corresponding pixels."""
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     disc = ((y - 25) ** 2 + (x - 38) ** 2 < 15**2).to(torch.uint8) * 255
     image = torch.stack([disc, torch.zeros_like(disc), torch.zeros_like(disc)])
@@ -167,7 +167,7 @@ def test_enlarging_an_image_moves_nothing(predictor: Predictor):
     assert abs(centre[1] - (38 + 0.5) * 2 + 0.5) < 0.3
 
 
-def test_doubtful_pixels_are_left_out(predictor: Predictor):
+def test_pixels_of_low_confidence_are_void(predictor: Predictor):
     image = noise(20, 20)
     scene = predictor(image, score_threshold=0.8)
     assert torch.equal(scene.semantic == 255, scene.confidence < 0.8)
@@ -219,7 +219,7 @@ def test_a_number_of_the_model_that_changes_counts_from_the_next_image(predictor
     assert predictor.logits(noise(32, 32)).shape == (3, 16, 16)
 
 
-def test_annotate_is_the_answer_of_a_call(deeplab: Predictor):
+def test_annotate_is_the_prediction_of_a_call(deeplab: Predictor):
     image = noise(30, 40)
     for options in ({}, {"tta": True}, {"tile": True, "input_size": 24}, {"score_threshold": 0.5}):
         annotation, scene = deeplab.annotate(image, Options(**options)), deeplab(image, **options)

@@ -1,4 +1,4 @@
-"""Learning fresh drawings, and evaluating on drawings that were never seen."""
+"""Training on fresh drawings, and evaluation on others."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ class Lesson:
         assert made == self.steps
 
     def judge(self, *, clips: int = 0) -> dict[str, Any]:
-        """The metrics of the network as it is now, on 40 unseen scenes or on so many unseen clips."""
+        """The metrics of the network as it is now, on 40 unseen scenes or on so many new clips."""
         return judge(self.answers, self.task, side=self.side, clips=clips)
 
 
 def judge(answers: Predictions, task: str, *, side: int = 96, clips: int = 0) -> dict[str, Any]:
-    """The metrics of any answers on 40 unseen scenes, or on so many unseen clips."""
+    """The metrics of any predictions on 40 new scenes, or on so many new clips."""
     size_hw, first_seed = (side, side), 1_000_000
     unseen = (
         DrawnClips(clips, first_seed=first_seed, size_hw=size_hw)

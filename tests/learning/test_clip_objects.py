@@ -1,4 +1,4 @@
-"""YolactEdge learns moving drawings: frames between key frames are seen nearly as well as these."""
+"""YolactEdge trained on moving drawings: frames between key frames are predicted nearly as well as these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instance systems learn fresh drawings: nearly all objects are found, with their masks."""
+"""Instance systems trained on fresh drawings: nearly all objects are found, with their masks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REGIONS = {
 SMALL_ANCHORS = {"anchor_image_side": 96, "anchor_sizes": [20, 40, 64, 96, 128], "anchor_scales": 3}
 ONE_STAGE = {"backbone": "resnet18", "channels": 64, "nms": "ordinary", **SMALL_ANCHORS}
 LARGER = {"mnc": {"side": 160, "batch_size": 4}}
-"""MNC sees cells of 16 pixels and nothing finer."""
+"""MNC has cells of 16 pixels and nothing finer."""
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ LARGER = {"mnc": {"side": 160, "batch_size": 4}}
     ],
 )
 @pytest.mark.timeout(3000)
-def test_drawings_are_learnt(name: str, arguments: dict[str, Any], steps: int, lr: float) -> None:
+def test_drawings_are_segmented_after_training(name: str, arguments: dict[str, Any], steps: int, lr: float) -> None:
     lesson = Lesson(name, arguments, steps=steps, lr=lr, **LARGER.get(name, {}))
     untrained = lesson.judge()
     lesson.learn()
@@ -67,7 +67,7 @@ def test_drawings_are_learnt(name: str, arguments: dict[str, Any], steps: int, l
 @pytest.mark.slow
 @pytest.mark.learning
 @pytest.mark.timeout(3000)
-def test_sds_learns_drawings_stage_by_stage() -> None:
+def test_sds_is_trained_on_drawings_stage_by_stage() -> None:
     untrained = Lesson("sds", REGIONS).judge()["mask_ap50"]
     before: Lesson | None = None
     scenes = DrawnScenes(100, first_seed=500_000)

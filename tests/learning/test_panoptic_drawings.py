@@ -1,4 +1,4 @@
-"""Panoptic systems learn fresh drawings, still and moving."""
+"""Panoptic systems trained on fresh drawings, still and moving."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = {
         pytest.param("panoptic_fpn", {**SMALL, "semantic_channels": 32}, marks=pytest.mark.learning),
     ],
 )
-def test_drawings_are_learnt(name: str, arguments: dict[str, Any]) -> None:
+def test_drawings_are_segmented_after_training(name: str, arguments: dict[str, Any]) -> None:
     lesson = Lesson(name, arguments, steps=250)
     untrained = lesson.judge()["pq"]
     lesson.learn()

@@ -1,4 +1,4 @@
-"""Semantic systems learn fresh drawings: far better than untrained, and than the best constant answer."""
+"""Semantic systems trained on fresh drawings: far better than untrained, and than the best constant prediction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.learning.drawings import Lesson, judge
         pytest.param("pspnet", {"backbone": "resnet18", "channels": 64}, marks=pytest.mark.learning),
     ],
 )
-def test_drawings_are_learnt(name: str, arguments: dict[str, Any]) -> None:
+def test_drawings_are_segmented_after_training(name: str, arguments: dict[str, Any]) -> None:
     lesson = Lesson(name, arguments)
     untrained = lesson.judge()["mean_iou"]
     constant = judge(lambda sample: Annotation(semantic=torch.zeros_like(sample.truth.semantic)), "semantic")[

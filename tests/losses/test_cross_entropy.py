@@ -15,7 +15,7 @@ from pixelwise.types import Annotation
 VOID = 255
 
 
-def test_it_sums_the_surprise_of_every_judged_pixel() -> None:
+def test_it_sums_the_surprise_of_every_pixel_that_is_not_ignored() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 4, 5, 6, generator=generator)
     truth = torch.randint(0, 4, (2, 5, 6), generator=generator)
@@ -42,7 +42,7 @@ def test_scores_are_enlarged_and_labels_are_not_touched() -> None:
     assert int(term.count) == 1
 
 
-def test_nothing_judged_gives_zero_and_a_gradient_without_nan() -> None:
+def test_everything_ignored_gives_zero_and_a_gradient_without_nan() -> None:
     logits = torch.randn(1, 3, 2, 2, requires_grad=True)
     term = PixelLoss()(logits, torch.full((1, 4, 4), VOID))
     assert (float(term.sum.detach()), int(term.count)) == (0, 0)
@@ -58,7 +58,7 @@ def test_scores_of_half_precision_are_summed_in_full() -> None:
     assert float(term.sum) == pytest.approx(64 * 64 * math.log(2), rel=1e-5)
 
 
-def test_truth_is_stacked_and_missing_truth_refused() -> None:
+def test_ground_truth_is_stacked_and_a_missing_one_refused() -> None:
     one = Annotation(semantic=torch.tensor([[0, VOID]], dtype=torch.uint8))
     stacked = stack_semantic((one, one))
     assert (stacked.dtype, stacked.tolist()) == (torch.int64, [[[0, VOID]], [[0, VOID]]])

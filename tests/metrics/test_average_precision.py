@@ -145,7 +145,7 @@ def test_parts_join_to_the_whole_in_any_order_and_through_json(real_pairs) -> No
         first.merge(others[0])
 
 
-def test_truth_against_itself_is_perfect(real_pairs) -> None:
+def test_ground_truth_against_itself_is_perfect(real_pairs) -> None:
     pairs = {
         id: (truth, replace(truth, scores=torch.ones(len(truth)), crowd=None))
         for id, (truth, _) in real_pairs.items()

@@ -34,7 +34,7 @@ def test_every_definition_is_one_of_a_task() -> None:
 
 
 @pytest.mark.parametrize("definition", [name for name in TASK_OF if name != "cityscapes"])
-def test_a_metric_is_made_judges_and_comes_back_from_its_state(definition: str) -> None:
+def test_a_metric_is_made_evaluates_and_comes_back_from_its_state(definition: str) -> None:
     metric = new_metric(TASK_OF[definition], LABELS, definition)
     assert isinstance(metric, TaskMetric)
     assert metric.definition == definition
@@ -60,7 +60,7 @@ def test_the_usual_definition_follows_the_task_the_classes_and_the_clips() -> No
     assert [chosen_by(name) for name in ("panoptic", "video-panoptic", "davis")] == ["pq", "vpq", "j_and_f"]
 
 
-def test_what_nothing_judges_is_refused() -> None:
+def test_a_task_without_a_metric_is_refused() -> None:
     with pytest.raises(RecipeError, match="task 'caption': it has no metric; semantic, instance and panoptic can be"):
         new_metric("caption", LABELS)
     with pytest.raises(RecipeError, match="for panoptic segmentation expected one of panoptic, video-panoptic"):

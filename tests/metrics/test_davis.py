@@ -70,7 +70,7 @@ def test_a_frame_worked_by_hand() -> None:
     metric.update(half, truth, id="a")
     result = metric.compute()
     assert result["j_mean"] == pytest.approx(2 / 4)
-    assert result["j_recall"] == 0  # more than one half is wanted
+    assert result["j_recall"] == 0  # more than one half counts
     # tolerance: 0.8 % of 5.7 pixels, rounded up to 1; the contour of the half is 6 pixels, all near the true one;
     # of the true 8 all are at most a pixel from it: precision and recall 1
     assert result["f_mean"] == 1
@@ -80,7 +80,7 @@ def test_a_frame_worked_by_hand() -> None:
     assert result["per_class"]["background"]["j_mean"] is None
 
 
-def test_the_first_and_the_last_frame_are_left_out_but_of_single_images() -> None:
+def test_the_first_and_the_last_frame_are_skipped_except_of_single_images() -> None:
     truth, nothing = tracks(np.array(SQUARE)), tracks(np.zeros((4, 4)))
     clip = [(nothing, truth), (truth, truth), (nothing, truth)]
     assert evaluated(clip)["j_mean"] == 1
@@ -112,7 +112,7 @@ def test_ids_must_agree_unless_tracks_are_assigned() -> None:
     assert few["j_mean"] == pytest.approx(0.5)
 
 
-def test_void_and_crowds_are_nobodys() -> None:
+def test_void_and_crowds_are_ignored() -> None:
     truth = tracks([[1, 1, 9, 9], [1, 1, 9, 9]], void=9)
     predicted = tracks([[1, 1, 1, 1], [1, 1, 1, 1]])
     assert evaluated([(predicted, truth)] * 3)["j_mean"] == 1
@@ -242,7 +242,7 @@ def without(annotation: Annotation, part: str) -> Annotation:
     return Annotation(instances=Instances(**parts))
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
+def test_what_cannot_be_evaluated_is_refused() -> None:
     metric, truth = Davis(LABELS), tracks(np.array(SQUARE))
     with pytest.raises(RecipeError, match="definition 'coco'"):
         Davis(LABELS, "coco")

@@ -85,7 +85,7 @@ def test_ade20k_by_hand() -> None:
     assert [name for name in result if name != "per_class"] == [*BASICS, "score"]
 
 
-def test_ade20k_without_a_judged_pixel_has_no_score() -> None:
+def test_ade20k_with_every_pixel_ignored_has_no_score() -> None:
     metric = MeanIoU(ADE, "ade20k")
     metric.update(semantic([[0]]), semantic([[VOID]]), id="a")
     assert {value for name, value in metric.compute().items() if name != "per_class"} == {None}
@@ -321,7 +321,7 @@ def test_a_cityscapes_map_worked_by_hand() -> None:
     assert result["mean_category_iiou"] == result["per_category"]["human"]["iiou"]
 
 
-def test_cityscapes_truth_is_perfect() -> None:
+def test_ground_truth_of_cityscapes_is_perfect() -> None:
     drawings = [draw_city(seed) for seed in range(2)]
     evaluated = np.isin(np.arange(34), CITY.dataset_ids)
     perfect = [

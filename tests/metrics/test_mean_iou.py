@@ -132,14 +132,14 @@ def test_classes_are_pooled_over_images_and_not_averaged_per_image() -> None:
     assert measured([small, large])["per_class"]["cat"]["iou"] == pytest.approx(9 / 10)
 
 
-def test_truth_against_itself_is_perfect() -> None:
+def test_ground_truth_against_itself_is_perfect() -> None:
     result = measured([(truth, truth) for _, truth in random_pairs(3)])
     names = ("mean_iou", "pixel_accuracy", "mean_class_accuracy", "frequency_weighted_iou")
     assert [result[name] for name in names] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("pairs", [[], [(torch.zeros(2, 2).byte(), torch.full((2, 2), VOID).byte())]])
-def test_with_nothing_judged_there_is_no_number(pairs: list[tuple[Tensor, Tensor]]) -> None:
+def test_with_everything_ignored_there_is_no_number(pairs: list[tuple[Tensor, Tensor]]) -> None:
     result = measured(pairs)
     assert {value for name, value in result.items() if name != "per_class"} == {None}
     assert all(values == {"iou": None, "accuracy": None, "pixels": 0} for values in result["per_class"].values())
@@ -208,7 +208,7 @@ def test_frames_of_clips_are_told_apart() -> None:
 def test_what_cannot_be_counted_is_refused_and_leaves_no_trace(
     predicted: Annotation, truth: Annotation, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mean_iou, "SLAB_PIXELS", 1)  # so that the first pixel was counted before the fault is seen
+    monkeypatch.setattr(mean_iou, "SLAB_PIXELS", 1)  # so that the first pixel was counted before the fault is met
     metric = MeanIoU(LABELS)
     with pytest.raises(DataError, match=f"^image 'a': .*{text}"):
         metric.update(predicted, truth, id="a")

@@ -112,7 +112,7 @@ def test_id_0_is_void_and_so_is_what_has_no_entry_or_no_class() -> None:
         assert evaluated((other, truth))["pq"] == 1
 
 
-def test_classes_that_nobody_has_are_left_out_and_segments_without_pixels_are_none() -> None:
+def test_classes_without_segments_are_skipped_and_segments_without_pixels_are_none() -> None:
     truth = segments([[1, 1], [1, 1]], {1: SKY, 2: CAT})
     predicted = segments([[3, 3], [3, 3]], {3: SKY, 9: DOG})
     result = evaluated((predicted, truth))

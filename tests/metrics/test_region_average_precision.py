@@ -78,7 +78,7 @@ def test_a_second_detection_of_an_object_is_wrong() -> None:
         assert evaluated([(predicted, truth)], definition)["region_ap_50"] == pytest.approx((1 + 2 / 3) / 2)
 
 
-def test_what_lies_on_a_crowd_is_not_judged() -> None:
+def test_what_lies_on_a_crowd_is_ignored() -> None:
     truth = annotation([(1, "xxxx......", 1.0), (1, "....xxxxxx", 1.0)], crowd=[False, True])
     predicted = annotation([(1, ".....xx...", 0.9), (1, "xxxx......", 0.8)])
     result = evaluated([(predicted, truth)])
@@ -179,7 +179,7 @@ def test_each_image_has_a_row_of_its_own() -> None:
     assert metric.images["c"].f1 is None
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
+def test_what_cannot_be_evaluated_is_refused() -> None:
     with pytest.raises(RecipeError, match="definition '2016'"):
         RegionAveragePrecision(LABELS, "2016")
     metric, other = RegionAveragePrecision(LABELS), RegionAveragePrecision(LABELS, "region-2015")

@@ -236,9 +236,9 @@ def test_a_real_clip() -> None:
         crowds = [int(id) for id in np.unique(ids) if id and id - 1 >> 16 in (11, 13) and id - 1 & 0xFFFF == 0]
         maps.append(segments(ids, {int(id): int(id - 1) >> 16 for id in np.unique(ids) if id}, crowds))
     perfect = evaluated([(one, one) for one in maps], labels=labels)
-    # crowds are nobody's, so that predicting them costs nothing
+    # crowds are ignored, so that predicting them costs nothing
     assert {perfect[name] for name in ("vpq", "vpq_k15", "stq", "aq", "stq_sq")} == {1.0}
-    clip = list(pairwise(maps))  # each frame answered by the one before
+    clip = list(pairwise(maps))  # the prediction of each frame is the one before
     result = evaluated(clip, labels=labels)
     window = clip[2:6]
     counts = slow_counts([pair[0] for pair in window], [pair[1] for pair in window])

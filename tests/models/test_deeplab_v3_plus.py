@@ -143,7 +143,7 @@ def test_a_resnet_of_timm_has_no_multi_grid() -> None:
     assert max(module.dilation[0] for module in model.backbone.modules() if isinstance(module, nn.Conv2d)) == 2
 
 
-def test_loss_is_the_mean_over_judged_pixels_of_the_enlarged_scores() -> None:
+def test_loss_is_the_mean_of_the_enlarged_scores_over_pixels_that_are_not_ignored() -> None:
     model = build(num_classes=3, backbone="resnet18", channels=8).eval()
     truth = torch.randint(0, 3, (2, 40, 48), dtype=torch.uint8)
     truth[0, :9] = 255

@@ -103,7 +103,7 @@ def read_aloud(model: FCN, images: Tensor, skips: str) -> Tensor:
 @torch.no_grad()
 def test_forward_equals_the_paper_read_aloud(thin: Callable[..., FCN], skips: str, size: tuple[int, int]) -> None:
     model = thin(skips=skips)
-    if skips == "8s-at-once":  # what is scaled down must still be seen
+    if skips == "8s-at-once":  # what is scaled down must still show
         model.score_skips[0].weight.mul_(1e2)
         model.score_skips[1].weight.mul_(1e4)
     images = torch.rand(2, 3, *size)
@@ -177,7 +177,7 @@ def test_kernels_are_those_of_the_formula(size: int) -> None:
 @pytest.mark.parametrize(
     ("learn_upsampling", "learns"), [("none", (False, False)), ("intermediate", (True, False)), ("all", (True, True))]
 )
-def test_deconvolutions_begin_bilinear_and_learn_as_said(
+def test_deconvolutions_begin_bilinear_and_are_trained_as_stated(
     thin: Callable[..., FCN],
     skips: str,
     kernels: list[int],
@@ -213,7 +213,7 @@ class GivenMaps(Backbone):
 
 
 def place_in_the_image(layers: list[nn.Module], cell: float) -> float:
-    """Row of the image at the centre of what a cell behind these layers sees."""
+    """Row of the image at the centre of what a cell behind these layers covers."""
     for layer in reversed(layers):
         kernel, stride, padding = (
             side[0] if isinstance(side, tuple) else side for side in (layer.kernel_size, layer.stride, layer.padding)
@@ -224,8 +224,8 @@ def place_in_the_image(layers: list[nn.Module], cell: float) -> float:
 
 @pytest.mark.parametrize("skips", ["32s", "16s", "8s"])
 @torch.no_grad()
-def test_enlarged_scores_lie_over_what_they_judge(skips: str) -> None:
-    """A single cell's score, of each map in turn: its centre of mass is where the padded VGG-16 looked."""
+def test_enlarged_scores_lie_over_their_pixels(skips: str) -> None:
+    """A single cell's score, of each map in turn: its centre of mass is where the padded VGG-16 has it."""
     size = 200
     with torch.device("meta"):
         network = build(num_classes=1, skips=skips).backbone
@@ -259,7 +259,7 @@ def test_enlarged_scores_lie_over_what_they_judge(skips: str) -> None:
 
 @torch.no_grad()
 def test_other_backbones_are_enlarged_as_by_interpolation() -> None:
-    """With half-pixel centres, away from the borders, beyond which a deconvolution sees nothing."""
+    """With half-pixel centres, away from the borders, beyond which a deconvolution has nothing."""
     torch.manual_seed(0)
     maps = tuple(torch.randn(1, 2, 256 // stride, 320 // stride) for stride in (8, 16, 32))
     options: dict[str, Any] = {"num_classes": 2, "output_offset": 0, "padded": True}

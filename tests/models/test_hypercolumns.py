@@ -1,4 +1,4 @@
-"""Hypercolumns: the location classifiers against loops over pixels, what masks are learned on, and the projection."""
+"""Hypercolumns: the location classifiers against loops over pixels, what masks are trained on, and the projection."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_cell_hears_the_classifiers_to_a_sum_of_one() -> None:
     assert weights[12, 22:28, 22:28].min() > 0.5
 
 
-def test_masks_are_learnt_on_true_boxes_and_close_proposals() -> None:
+def test_masks_are_trained_on_true_boxes_and_close_proposals() -> None:
     truth = drawings(1).truth[0].instances[[0, 0]]
     boxes = torch.tensor([[10.0, 10.0, 30.0, 30.0], [50.0, 10.0, 90.0, 60.0]])
     truth = replace(truth, boxes=boxes)
@@ -128,7 +128,7 @@ def test_the_mask_loss_weighs_boxes_by_their_area() -> None:
     assert term.weight == 1 / 2500
 
 
-def test_what_learns_is_what_the_stage_says() -> None:
+def test_what_is_trained_is_what_the_stage_says() -> None:
     batch = drawings()
     for learns, terms in (("all", {"class", "box", "mask"}), ("boxes", {"class", "box"}), ("masks", {"mask"})):
         system = small(learns=learns).train()
@@ -201,7 +201,7 @@ def test_the_releases_network_has_its_shape() -> None:
 
 
 @torch.no_grad()
-def test_the_smaller_network_of_the_paper_looks_at_pool2_conv4_and_fc7() -> None:
+def test_the_smaller_network_of_the_paper_reads_pool2_conv4_and_fc7() -> None:
     with torch.device("meta"):
         system = build(num_classes=21, backbone="caffenet")
     shapes = {name: tuple(parameter.shape) for name, parameter in system.named_parameters()}

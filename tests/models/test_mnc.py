@@ -167,7 +167,7 @@ def test_the_gradient_of_later_stages_is_small_and_stays_inside_the_image() -> N
     assert reached
 
 
-def test_the_anchors_of_sampled_proposals_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_anchors_of_sampled_proposals_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise nothing holds their boxes against the gradients of the later stages, and they drift away."""
     batch = drawings()
     system = small().train()
@@ -257,7 +257,7 @@ def test_mask_targets_are_the_objects_in_the_boxes() -> None:
 
 
 @torch.no_grad()
-def test_answers_move_boxes_by_the_likeliest_channel_no_object_included() -> None:
+def test_predictions_move_boxes_by_the_likeliest_channel_no_object_included() -> None:
     system, batch = small().eval(), drawings(1)
     system.class_stage.mask_class.bias[0] = 50.0
     system.class_stage.deltas.weight.zero_()

@@ -89,7 +89,7 @@ def test_things_are_one_class_of_the_semantic_term() -> None:
     assert torch.allclose(terms["semantic"].sum / terms["semantic"].count, expected, atol=1e-5)
 
 
-def test_every_part_learns_also_in_half_precision() -> None:
+def test_every_part_trains_also_in_half_precision() -> None:
     network = small()
     batch = objects_batch(THINGS)
     with torch.autocast("cpu", torch.bfloat16):
@@ -139,7 +139,7 @@ def test_decoding_by_hand() -> None:
 
 
 @torch.no_grad()
-def test_answers_are_merged_at_the_original_size() -> None:
+def test_predictions_are_merged_at_the_original_size() -> None:
     network = small()
     batch = objects_batch(THINGS)
     for annotation, size in zip(

@@ -1,4 +1,4 @@
-"""SDS: what the towers see, the solvers against slow formulas, and the refinement by hand."""
+"""SDS: what the towers get, the solvers against slow formulas, and the refinement by hand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def quarters() -> Regions:
     return Regions(ids, torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]).bool())
 
 
-# ---- what the towers see
+# ---- what the towers get
 
 
 def test_crops_have_sixteen_pixels_of_context_and_the_mean_colour_outside() -> None:
@@ -72,7 +72,7 @@ def test_crops_have_sixteen_pixels_of_context_and_the_mean_colour_outside() -> N
     torch.testing.assert_close(crops[:, :, inner, inner], wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_region_tower_sees_zero_outside_the_region() -> None:
+def test_the_region_tower_gets_zero_outside_the_region() -> None:
     system, regions = small().eval(), quarters()
     seen: list[Tensor] = []
     system.region_tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -112,7 +112,7 @@ def test_the_published_tower_has_its_shape() -> None:
     assert CaffeNetBackbone()(torch.rand(1, 3, 227, 227))[-1].shape == (1, 256, 6, 6)
 
 
-# ---- sampling and learning
+# ---- sampling and training
 
 
 def test_regions_not_boxes_decide_but_in_the_box_towers_stage() -> None:
@@ -170,7 +170,7 @@ def test_given_proposals_are_taken() -> None:
 
 
 @pytest.mark.parametrize("clip", [None, "a"])
-def test_stored_proposals_are_taken_where_samples_are_judged(clip: str | None) -> None:
+def test_stored_proposals_are_taken_in_evaluation(clip: str | None) -> None:
     card = ModelCard(task="instance", system="sds", labels=LABELS, arguments={}, resize=ResizeRule(length=60))
     answers = model_predictions(Predictor(small(score_threshold=0.0), card, device="cpu"))
     sample = replace(DrawnScenes(1, first_seed=3, size_hw=(40, 60))[0], proposals=quarters(), clip=clip, frame=0)
@@ -203,7 +203,7 @@ def test_logistic_regression_reaches_its_minimum() -> None:
     assert ((x @ always.T).sigmoid() > 0.95).all()
 
 
-def test_the_refinement_looks_at_a_padded_box() -> None:
+def test_the_refinement_runs_on_a_padded_box() -> None:
     box = padded_box(quarters().boxes()[0])
     assert box.tolist() == pytest.approx([-30 * 16 / 195, -20 * 16 / 195, 30 * 211 / 195, 20 * 211 / 195])
     cells = coarse_mask(quarters(), 0, box).view(10, 10)
@@ -232,7 +232,7 @@ def test_superpixels_are_kept_by_their_mean_and_membership() -> None:
     assert system.refine(regions, 0, torch.zeros(16), 0).tolist() == [True, False, False, False]
 
 
-def test_the_solvers_fill_the_buffers_and_change_the_answers() -> None:
+def test_the_solvers_fill_the_buffers_and_change_the_predictions() -> None:
     svm = pytest.importorskip("sklearn.svm")
     samples = DrawnScenes(4, first_seed=20, size_hw=(48, 64))
     system = small(proposals=20)
@@ -454,7 +454,7 @@ def test_a_predicted_scene_has_the_pasted_classes_too(tmp_path: Path) -> None:
             assert covered[scene.annotation.semantic > 0].all()
 
 
-def test_the_weights_that_ship_fill_the_tower_that_learns_first() -> None:
+def test_the_weights_that_ship_fill_the_tower_that_is_trained_first() -> None:
     shipped = load("default").model.state_dict()
     chosen = {"backbone": "mobilenet_v2", "width": 8}
     plan = Plan("sds", chosen, sds.RECIPE, data=(), init="default")

@@ -331,7 +331,7 @@ def test_without_objects_there_is_nothing_but_the_semantic_loss() -> None:
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_saturated_masks_still_learn() -> None:
+def test_saturated_masks_still_have_gradients() -> None:
     """A mask that is wrong by far has the full gradient, which a sigmoid in float32 would lose."""
     system = small_yolact().train()
     truth = (ellipses(0, 2),)
@@ -344,7 +344,7 @@ def test_saturated_masks_still_learn() -> None:
     assert torch.isfinite(gradient).all()
 
 
-def test_the_mask_iou_network_sees_small_grids_too() -> None:
+def test_the_mask_iou_network_takes_small_grids_too() -> None:
     network = MaskIoUNet(3)
     masks = torch.rand(2, 24, 32)
     padded = F.pad(masks, (0, 63 - 32, 0, 63 - 24))

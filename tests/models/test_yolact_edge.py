@@ -86,7 +86,7 @@ def transformed_by_loops(features: Tensor, flow: Tensor, scale: Tensor, bias: Te
     return result * scale + bias
 
 
-def test_a_flow_of_sixteen_looks_from_one_border_to_the_other() -> None:
+def test_a_flow_of_sixteen_reaches_from_one_border_to_the_other() -> None:
     features = torch.arange(16.0).reshape(1, 1, 4, 4)
     one, none = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
 
@@ -222,7 +222,7 @@ def watched(system: yolact_edge.YolactEdge) -> dict[str, int]:
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "darknet53"])
 @torch.no_grad()
-def test_deeper_stages_are_left_out_of_partial_frames(backbone: str) -> None:
+def test_deeper_stages_are_skipped_in_partial_frames(backbone: str) -> None:
     torch.manual_seed(0)
     system = yolact_edge.build(num_classes=CLASSES, **{**WIDTHS, "backbone": backbone}).eval()
     memory = system(torch.rand(1, 3, 64, 64)).memory
@@ -351,7 +351,7 @@ def test_the_predictor_goes_through_a_clip() -> None:
     assert ages == [0, 1, 0, 1]
 
 
-# ---- learning
+# ---- training
 
 
 def pairs() -> Batch:
@@ -489,7 +489,7 @@ def test_what_is_trained_has_a_gradient_and_the_rest_none(learns: str) -> None:
     assert len(compared.predictions.logits) == (4 if learns == "images" else 2)
 
 
-def test_images_are_learnt_as_yolact_does() -> None:
+def test_images_are_trained_on_as_in_yolact() -> None:
     system = learning(learns="images")
     system.backbone.eval()
     plain = yolact.build(num_classes=CLASSES, anchor_sizes=(100, 150, 200, 250, 300), **WIDTHS).double().train()
@@ -536,7 +536,7 @@ def test_impossible_things_are_refused() -> None:
     for arguments, text in (
         ({"key_interval": 0}, "key_interval 0: expected at least 1"),
         ({"learns": "clips"}, "learns 'clips': images or pairs"),
-        ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge takes a ResNet, MobileNet or DarkNet"),
+        ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge takes a ResNet, MobileNet, EfficientNet-Lite or DarkNet"),
         ({"backbone": "timm/resnet18"}, "TimmBackbone: yolact_edge takes"),
         ({"anchor_sizes": (24, 48)}, "at least three levels"),
     ):

@@ -220,7 +220,7 @@ def test_mobilenet_v3_equals_torchvision(name: str, output_stride: int) -> None:
     perturb_batch_norm(theirs)
     ours = build_backbone(name, output_stride=output_stride, first_block="full").eval()
     ours.load_state_dict({f"features.{key}": value for key, value in theirs.state_dict().items()})
-    # as in torchvision.models.segmentation, which ends at the last and learns from the fourth from the end
+    # as in torchvision.models.segmentation, which ends at the last and has an auxiliary loss at the fourth from it
     strided = [index for index, block in enumerate(theirs) if getattr(block, "_is_cn", False)]
     assert isinstance(ours, MobileNetV3Backbone)
     assert ours.ends == (0, *strided[:-1], len(theirs) - 1)
@@ -384,7 +384,7 @@ def test_stages_hold_every_parameter_once(name: str) -> None:
     ["resnet50_deep_stem", "mobilenet_v2", "mobilenet_v3_small", "vgg16", "timm/regnetx_002", "timm/convnext_atto"],
 )
 def test_a_map_is_made_by_its_stages_and_those_before(name: str) -> None:
-    """With so many stages frozen, their maps have nothing left to learn from, and all later ones do."""
+    """With so many stages frozen, their maps have nothing left to train, and all later ones do."""
     backbone = any_backbone(name)
     for count in range(len(backbone.strides) + 1):
         freeze_stages(backbone, count)
@@ -469,7 +469,7 @@ def test_a_shortened_vgg_loses_its_classifier() -> None:
         assert [x.shape[1] for x in backbone(torch.empty(1, 3, 65, 65))] == [64, 128, 256, 512]
 
 
-def test_frozen_batch_norm_neither_moves_nor_learns() -> None:
+def test_frozen_batch_norm_changes_neither_statistics_nor_weights() -> None:
     torch.manual_seed(0)
     backbone = build_backbone("resnet18").train()
     freeze_batch_norm(backbone)

@@ -18,7 +18,7 @@ def test_groups_divide_the_channels_and_have_several(channels: int, groups: int)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (3, 1), (1, 2), (5, 4)])
-def test_halving_is_a_strided_convolution_and_learns_in_half_precision(size: tuple[int, int]) -> None:
+def test_a_strided_convolution_is_torchs_and_trains_in_half_precision(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     halving = StridedConv2d(16, 16)
     reference = nn.Conv2d(16, 16, 3, stride=2, padding=1)

@@ -95,7 +95,7 @@ def _frame(path: Path) -> Tensor:
 
 
 class Remembering(nn.Module):
-    """Stands for RAFT: keeps what it was given, and answers with numbers of the pixels."""
+    """Stands for RAFT: keeps what it was given, and returns numbers of the pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def small_raft(monkeypatch: pytest.MonkeyPatch) -> RAFTFlow:
 @pytest.mark.parametrize(
     ("size", "padded"), [((130, 41), (136, 128)), ((128, 160), (128, 160)), ((1, 129), (128, 136))]
 )
-def test_raft_sees_padded_frames_from_minus_one_to_one(
+def test_raft_gets_padded_frames_from_minus_one_to_one(
     size: tuple[int, int], padded: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flow = small_raft(monkeypatch)

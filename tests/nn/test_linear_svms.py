@@ -1,4 +1,4 @@
-"""SVMs that mine their negatives, against one that sees all of them."""
+"""SVMs that mine their negatives, against one that is fitted to all of them."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def scores_at(
 
 
 @pytest.mark.parametrize("count", [0, 1, 6])
-def test_scores_to_learn_from_are_those_of_the_formula(count: int) -> None:
+def test_logits_in_training_are_those_of_the_formula(count: int) -> None:
     height, width = 9, 13
     semantic = torch.randn(CLASSES, height, width, generator=torch.Generator().manual_seed(1)).double()
     boxes, labels, masks = objects(count, (4 * height, 4 * width), seed=count)
@@ -125,7 +125,7 @@ def test_gradients_reach_scores_and_masks() -> None:
 
 
 def test_targets_of_cells() -> None:
-    """Read at every fourth pixel: stuff in its order, two objects, and pixels of things that nobody stands for."""
+    """Read at every fourth pixel: stuff in its order, two objects, and pixels of things without an object."""
     semantic = torch.full((8, 12), 3)
     semantic[:, 4:] = 1
     semantic[4:, 8:] = 255
@@ -170,7 +170,7 @@ def test_targets_are_the_masks_of_a_quarter() -> None:
             assert targets[row, column] == expected
 
 
-def test_what_better_ones_of_the_same_class_cover_is_left_out() -> None:
+def test_what_higher_scoring_ones_of_the_same_class_cover_is_skipped() -> None:
     """Boxes of 10×10 whose masks are full: the second lies over 4 of 10 columns of the first, the others do not."""
     boxes = torch.tensor([[0.0, 0, 10, 10], [6, 0, 16, 10], [6, 0, 16, 10], [7, 0, 17, 10], [0, 12, 10, 20]])
     labels = torch.tensor([1, 1, 4, 1, 1])

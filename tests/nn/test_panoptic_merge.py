@@ -92,7 +92,7 @@ def test_nothing_at_all() -> None:
     assert not panoptic.ids.any()
 
 
-def test_crowds_and_what_is_no_thing_are_left_out() -> None:
+def test_crowds_and_what_is_no_thing_are_skipped() -> None:
     found = instances(rectangles((0, 0, 2, 4), (2, 0, 4, 4)), [1, 0], [0.9, 0.8])
     crowd = Instances(found.boxes, found.labels, found.masks, found.scores, crowd=torch.tensor([True, False]))
     panoptic = merge_segments(torch.ones(SIZE, dtype=torch.uint8), crowd, num_classes=2, things=(1,))

@@ -133,7 +133,7 @@ def test_so_many_are_sampled_and_every_object_has_an_anchor(levels: list[Tensor]
         assert len(deltas) == len(targets) == positives > 0
 
 
-def test_background_in_a_crowd_is_not_learnt_from(levels: list[Tensor]) -> None:
+def test_background_in_a_crowd_is_ignored(levels: list[Tensor]) -> None:
     crowd = objects_of([0.0, 0, 128, 96], crowd=[True])
     _, samples = samples_of(our_rpn(samples=EVERY), levels, (crowd, objects_of()))
     # whatever lies in the crowd by 70 % is skipped; without objects all anchors are background

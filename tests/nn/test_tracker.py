@@ -137,7 +137,7 @@ def test_an_object_keeps_its_class() -> None:
     assert tracks == [0]
 
 
-def test_what_was_not_seen_for_longest_is_forgotten_first() -> None:
+def test_the_track_missing_for_longest_is_forgotten_first() -> None:
     _, known = seen(nothing(), (0, 0, 1), (90, 50, 1), max_known=2)
     tracks, known = seen(known, (0, 0, 1), (180, 99, 2), max_known=2)
     assert tracks == [0, 2]

@@ -66,7 +66,7 @@ def test_coding_is_torchvisions(weights: tuple[float, float, float, float]) -> N
     assert torch.equal(found, coder.decode_single(deltas, references).view(50, 3, 4))
 
 
-def test_boxes_are_cut_scaled_and_judged() -> None:
+def test_boxes_are_clipped_scaled_and_compared() -> None:
     boxes = torch.tensor([[-3.0, 2.0, 50.0, 9.0], [30.0, 5.0, 31.0, 5.5]])
     assert clip_boxes(boxes, (8, 20)).tolist() == [[0, 2, 20, 8], [20, 5, 20, 5.5]]
     assert scale_boxes(boxes, (10, 100), (20, 50)).tolist() == [[-1.5, 4, 25, 18], [15, 10, 15.5, 11]]

@@ -104,7 +104,7 @@ def test_the_heavier_votes_win() -> None:
     assert voted.scores.tolist() == pytest.approx([0.95])
 
 
-def test_empty_masks_and_low_scores_are_left_out() -> None:
+def test_empty_masks_and_low_scores_are_skipped() -> None:
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [4.0, 4.0, 8.0, 8.0], [7.9, 7.9, 8.0, 8.0]])
     masks = torch.stack([torch.zeros(3, 3), torch.ones(3, 3), torch.ones(3, 3)])
     scores = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.8, 0.2]])

@@ -102,7 +102,7 @@ def test_the_enlarged_scores_are_never_held_whole(monkeypatch: pytest.MonkeyPatc
     ("size", "long_side", "expected"),
     [((360, 480), 240, (180, 240)), ((480, 360), 240, (240, 180)), ((1, 1000), 10, (1, 10)), ((3, 3), 1, (1, 1))],
 )
-def test_the_long_side_becomes_what_is_wanted(size: tuple[int, int], long_side: int, expected: tuple[int, int]) -> None:
+def test_the_long_side_gets_the_given_size(size: tuple[int, int], long_side: int, expected: tuple[int, int]) -> None:
     assert resize.long_side_size(size, long_side) == expected
 
 

@@ -68,7 +68,7 @@ def test_joined_windows_equal_the_slow_formula(
 
 
 def test_the_mean_in_an_overlap_worked_by_hand():
-    """1×5 pixels in windows of 3, which begin at 0 and 2: the pixel in the middle is seen twice."""
+    """1×5 pixels in windows of 3, which begin at 0 and 2: the pixel in the middle lies in both."""
     assert window_starts(5, 3) == [0, 2]
 
     def window(probability: float) -> torch.Tensor:

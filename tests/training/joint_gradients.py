@@ -1,14 +1,12 @@
-"""Write the gradients of one step in float64; started alone, or by torchrun with as many processes as one likes.
+"""The gradients of one step in float64, by one process or by several together.
 
-    python joint_gradients.py OUT
-
-Every process takes its share of the same four images, of which the later ones are evaluated less and less.
+Every process takes its share of the same four images, of which the later ones have more and more void.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -69,7 +67,8 @@ def share_of_batch() -> Batch:
     return replace(batch, images=batch.images.double())
 
 
-def main() -> None:
+def write_gradients(out: Path) -> None:
+    """Write those of this process and of the others that were launched with it, once."""
     gradients: dict[str, Tensor] = {}
     with joined_processes("cpu"):
         for name, stage in STAGES.items():
@@ -85,8 +84,4 @@ def main() -> None:
             for key, value in terms.items():
                 gradients[f"{name}:term {key}"] = torch.tensor(value, dtype=torch.float64)
         if process_rank() == 0:
-            save_file({key: value.contiguous() for key, value in gradients.items()}, sys.argv[1])
-
-
-if __name__ == "__main__":
-    main()
+            save_file({key: value.contiguous() for key, value in gradients.items()}, out)

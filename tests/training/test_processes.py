@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from safetensors.torch import load_file
 
+from tests import forked
 from tests.drawn_scenes import write_masks_tree
+from tests.forked import Forked
+from tests.training import joint_gradients
+from tests.training.run_folder import log_of, weights_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")]
 
 REPOSITORY = Path(__file__).parents[2]
-JOINT_GRADIENTS = str(Path(__file__).with_name("joint_gradients.py"))
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SETTINGS = {
     "steps": 8,
@@ -37,32 +40,18 @@ SETTINGS = {
 }
 
 
-def start(*command: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def ended(*command: str) -> subprocess.CompletedProcess[str]:
-    process = start(*command)
-    output, errors = process.communicate(timeout=400)
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+def start_pair(target: Callable[..., None], *arguments: object) -> list[Forked]:
+    """Two processes with the environment that torchrun gives them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [Forked(target, *arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
 
 
 def arguments(data: Path, out: Path, **changes) -> list[str]:
     settings = [f"--set={name}={value}" for name, value in {**SETTINGS, **changes}.items()]
     words = ["train", "deeplab_v3_plus", "--data", f"masks:{data}", "--backbone", "mobilenet_v2", *settings]
-    return ["-m", "pixelwise", *words, "--out", str(out), "--workers", "0", "--device", "cpu"]
-
-
-def log_of(run: Path, event: str) -> list[dict]:
-    path = run / "log.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    events = [json.loads(line) for line in lines if line.endswith("}")]
-    return [content for content in events if content["event"] == event]
-
-
-def weights_of(run: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}
+    return [*words, "--out", str(out), "--workers", "0", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +61,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes, from start to end."""
+    """A run of two processes, from start to end, as torchrun starts them."""
     out = tmp_path_factory.mktemp("pair") / "run"
-    done = ended(*TORCHRUN, *arguments(data, out, batch_size=2))
+    command = [*TORCHRUN, "-m", "pixelwise", *arguments(data, out, batch_size=2)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"{out}/  best/, last/, log.jsonl; val mean IoU") == 1
     assert done.stderr.count("7 images to train on, 3 to validate on") == 1
@@ -83,10 +73,10 @@ def pair(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
-    alone = ended(sys.executable, JOINT_GRADIENTS, str(tmp_path / "one"))
-    assert alone.returncode == 0, alone.stderr
-    joint = ended(*TORCHRUN, JOINT_GRADIENTS, str(tmp_path / "two"))
-    assert joint.returncode == 0, joint.stderr
+    alone = Forked(joint_gradients.write_gradients, tmp_path / "one")
+    joint = start_pair(joint_gradients.write_gradients, tmp_path / "two")
+    for process in (alone, *joint):
+        assert process.ended().returncode == 0, process.ended().stderr
     one, two = load_file(tmp_path / "one"), load_file(tmp_path / "two")
     assert one.keys() == two.keys()
     assert {"all:main.weight", "hard:auxiliary.bias", "plain:term aux"} <= one.keys()
@@ -96,7 +86,7 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
 
 
 def test_a_run_of_two_processes_is_that_of_one_with_the_double_batch(data: Path, pair: Path, tmp_path: Path) -> None:
-    alone = ended(sys.executable, *arguments(data, tmp_path / "run", batch_size=4))
+    alone = forked.run(*arguments(data, tmp_path / "run", batch_size=4))
     assert alone.returncode == 0, alone.stderr
     files = sorted(str(path.relative_to(pair)) for path in pair.rglob("*") if path.is_file())
     assert files == sorted(str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*.*"))
@@ -108,9 +98,9 @@ def test_a_run_of_two_processes_is_that_of_one_with_the_double_batch(data: Path,
         assert (value - second[key]).abs().max() <= 1e-3 * max(1.0, float(value.abs().max())), key
 
 
-def test_each_image_is_judged_once(data: Path, pair: Path) -> None:
-    words = ["-m", "pixelwise", "evaluate", str(pair / "last"), "--data", f"masks:{data}", "--json", "--device", "cpu"]
-    evaluated = ended(sys.executable, *words, "--workers", "0")
+def test_each_image_is_evaluated_once(data: Path, pair: Path) -> None:
+    words = ["evaluate", pair / "last", "--data", f"masks:{data}", "--json", "--device", "cpu", "--workers", "0"]
+    evaluated = forked.run(*words)
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = json.loads(evaluated.stdout)["metrics"]
     logged = log_of(pair, "evaluation")[-1]["metrics"]
@@ -121,26 +111,21 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step_and_they_go_on(
     data: Path, pair: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = start(*TORCHRUN, *arguments(data, out, batch_size=2))
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline and len(log_of(out, "step")) < 2:
-        time.sleep(0.02)
-    workers = psutil.Process(process.pid).children()
-    assert len(workers) == 2
-    other = next(worker for worker in workers if worker.environ()["RANK"] == "1")
-    other.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode != 0
+    first, second = start_pair(forked.command_line, *arguments(data, out, batch_size=2))
+    first.wait_until(lambda: len(log_of(out, "step")) >= 2)
+    second.send_signal(signal.SIGTERM)
+    assert (first.ended().returncode, second.ended().returncode) == (143, 143)
     resume = f"torchrun --nproc-per-node 2 -m pixelwise train --resume {out}"
-    assert errors.count(f"stopped; the state is saved: {resume}") == 1
+    assert first.ended().stderr.count(f"stopped; the state is saved: {resume}") == 1
+    assert second.ended().stderr == ""
     made = log_of(out, "step")[-1]["step"]
     assert 2 <= made < SETTINGS["steps"]
     assert (out / "last" / "model.safetensors").exists()
-    refused = ended(sys.executable, "-m", "pixelwise", "train", "--resume", str(out))
+    refused = forked.run("train", "--resume", out)
     assert refused.returncode == 2
     assert f"was started with 2 processes, here are 1, which is another batch: {resume}" in refused.stderr
-    done = ended(*TORCHRUN, "-m", "pixelwise", "train", "--resume", str(out), "--workers", "0", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
+    for process in start_pair(forked.command_line, "train", "--resume", str(out), "--workers", "0", "--device", "cpu"):
+        assert process.ended().returncode == 0, process.ended().stderr
     assert [line["step"] for line in log_of(out, "step")] == list(range(1, SETTINGS["steps"] + 1))
     assert weights_of(out) == weights_of(pair)
 
@@ -150,9 +135,11 @@ def test_what_one_process_cannot_read_stops_both_with_one_line(data: Path, tmp_p
     content = broken.read_bytes()
     try:
         broken.write_bytes(content[:500])
-        stopped = ended(*TORCHRUN, *arguments(data, tmp_path / "run", batch_size=2, class_weights="none"))
+        words = arguments(data, tmp_path / "run", batch_size=2, class_weights="none")
+        stopped = [process.ended() for process in start_pair(forked.command_line, *words)]
     finally:
         broken.write_bytes(content)
-    assert stopped.returncode != 0
-    assert stopped.stderr.count(f"pixelwise: {broken}: truncated PNG") == 1
-    assert f'File "{REPOSITORY / "src"}' not in stopped.stderr  # no traceback through our own files
+    assert all(process.returncode > 0 for process in stopped)
+    errors = "".join(process.stderr for process in stopped)
+    assert errors.count(f"pixelwise: {broken}: truncated PNG") == 1
+    assert f'File "{REPOSITORY / "src"}' not in errors  # no traceback through our own files

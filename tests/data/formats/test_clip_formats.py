@@ -348,7 +348,7 @@ def truths(data: Dataset) -> list[tuple[str, torch.Tensor]]:
 
 
 def tracks(data: Dataset) -> list[set[tuple[str, tuple[tuple[int, bytes], ...]]]]:
-    """For each clip the objects: class, and the mask in each frame where it is seen."""
+    """For each clip the objects: class, and the mask in each frame where it is visible."""
     found: dict[str, dict[int, tuple[str, list[tuple[int, bytes]]]]] = {}
     for index in range(len(data)):
         sample = data[index]
@@ -425,7 +425,7 @@ def test_what_a_target_cannot_hold_is_counted(tmp_path: Path) -> None:
     assert "belongs to no clip" in conversion.failures[0]
 
 
-def test_made_clips_are_written_as_they_look(tmp_path: Path) -> None:
+def test_made_clips_are_written_pixel_by_pixel(tmp_path: Path) -> None:
     source = f"cutout-clips:{cutout_clips_set.cutout_clips(tmp_path / 'a')}?clips=2&frames=2&height=32&width=40"
     vps, _ = converted(source, f"cityscapes-vps:{tmp_path / 'b'}")
     made = opened(source)

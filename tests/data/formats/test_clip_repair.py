@@ -145,7 +145,7 @@ def test_lists_of_segments(format: str, tmp_path: Path) -> None:
     edited(next(root.glob("*_val*.json")), edit)
     image, map = (Path(path) for path in _files_of_second(root, format))
     ids, _ = clip_drawing.segment_ids(1)
-    ids[3, 0] = 31  # nobody lists it
+    ids[3, 0] = 31  # in no list
     clip_drawing.write_rgb(map, clip_drawing.id_channels(ids))
     pixels = Image.new("RGB", (4, 6), (9, 9, 9))  # stored upside down: EXIF turns it to 4×6 pixels
     exif = pixels.getexif()

@@ -151,7 +151,7 @@ class TestInstances:
         assert dataset.note == "skipped: 1 annotation without extent, see pixelwise data check"
 
     @pytest.mark.parametrize("nothing", [None, [], {}, [[]], [[], []], [[1, 1, 4, 3]], [[1, 1], []]])
-    def test_nobody_learns_or_evaluates_a_box_without_segmentation(self, tmp_path: Path, nothing: Any) -> None:
+    def test_a_box_without_segmentation_is_ignored(self, tmp_path: Path, nothing: Any) -> None:
         annotations = [
             coco_set.annotation(1, 7, CRATE, (0, 0, 2, 2)),
             coco_set.annotation(2, 7, CRATE, (1, 1, 4, 3), segmentation=nothing),
@@ -168,7 +168,8 @@ class TestInstances:
             [0, 255, 255, 255, 0, 0, 0, 0],
         ]
         assert dataset.note == (
-            "neither learned nor evaluated: the boxes of 1 annotation without segmentation, see pixelwise data check"
+            "ignored in training and evaluation: the boxes of 1 annotation without segmentation, "
+            "see pixelwise data check"
         )
 
     def test_boxes_alone_are_no_masks(self, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class TestReading:
             opened(f"coco-panoptic:{tmp_path}")
         assert len(opened(f"coco-panoptic:{tmp_path}?masks=elsewhere")) == 3
 
-    def test_images_without_annotation_are_left_out(self, tmp_path: Path) -> None:
+    def test_images_without_annotation_are_skipped(self, tmp_path: Path) -> None:
         coco_panoptic_set.coco_panoptic(tmp_path)
         change(tmp_path / "annotations" / "panoptic_train2017.json", lambda content: content["annotations"].pop(1))
         dataset = opened(f"coco-panoptic:{tmp_path}")

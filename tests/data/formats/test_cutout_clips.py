@@ -193,7 +193,7 @@ def test_flow_to_any_frame_of_the_clip_and_to_none_before_the_first() -> None:
     assert not torch.equal(clips.flow(10, reference=0).nan_to_num(), clips.flow(10).nan_to_num())
 
 
-def test_ids_hold_in_a_clip_and_the_parts_of_the_truth_agree() -> None:
+def test_ids_hold_in_a_clip_and_the_parts_of_the_ground_truth_agree() -> None:
     clips = clips_of(seed=5)
     for clip in range(4):
         class_of: dict[int, int] = {}

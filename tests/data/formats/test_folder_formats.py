@@ -273,7 +273,7 @@ class TestMasks:
         assert semantic is not None
         assert semantic.tolist() == [[0, 1, 255, 0, 1, 255]] * 4
 
-    def test_images_without_mask_are_left_out_and_counted(self, tmp_path: Path) -> None:
+    def test_images_without_mask_are_skipped_and_counted(self, tmp_path: Path) -> None:
         masks_set.masks(tmp_path, "abc")
         drawing.write_image(tmp_path / "images" / "x.png")
         drawing.write_image(tmp_path / "images" / "y.png")

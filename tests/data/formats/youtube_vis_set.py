@@ -12,7 +12,7 @@ from tests.data.drawing import write_image
 
 
 def youtube_vis_content(split: str) -> dict[str, Any]:
-    """A car, number 10 · video + 1, and a person, who is seen in the first frame alone."""
+    """A car, number 10 · video + 1, and a person, who is in the first frame alone."""
     videos, annotations = [], []
     for id, (clip, count) in enumerate(CLIPS[split].items(), start=1):
         names = [f"{clip}/{frame:05d}.png" for frame in range(count)]

@@ -111,7 +111,7 @@ def test_a_quarter_turn_is_numpys_and_half_of_the_images_are_turned() -> None:
     assert 8 < max(drawn) < 10
 
 
-def test_the_blur_is_the_gaussian_of_five_pixels_and_leaves_the_truth() -> None:
+def test_the_blur_is_the_gaussian_of_five_pixels_and_leaves_the_ground_truth() -> None:
     image = torch.randint(0, 256, (3, 31, 44), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sample = Sample(image, Annotation(semantic=image[0] % 4), "noise", (31, 44))
     plain = Augmentation(scale_min=1, scale_max=1, flip=0)
@@ -195,7 +195,7 @@ def test_scale_is_relative_to_the_input_size() -> None:
         assert geometry.source_box == (0, 0, size[1], size[0])
 
 
-def test_colours_change_and_the_truth_does_not() -> None:
+def test_colours_change_and_the_ground_truth_does_not() -> None:
     sample = marked_sample(64, 64, 10, 10, 20)
     noisy = Sample(torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8), sample.truth, "", (64, 64))
     plain = Augmentation(scale_min=1, scale_max=1, flip=0)
@@ -262,7 +262,7 @@ def test_proposals_are_cropped_as_the_objects_that_they_are(seed: int, degrees: 
     assert found.truth.instances.masks is not None
     assert found.truth.semantic is not None
     masks = torch.stack([found.proposals.mask(index) for index in range(len(found.proposals.members))])
-    # objects of which nothing is seen are no proposals either, and padding belongs to none
+    # objects of which nothing is visible are no proposals either, and padding belongs to none
     assert torch.equal(masks[:-1], found.truth.instances.masks.dense().bool())
     assert torch.equal(masks[-1], found.truth.semantic != 255)
 

@@ -1,4 +1,4 @@
-"""Which frame stands before the one that is learned, and what the two have in common."""
+"""Which frame stands before the one that is trained on, and what the two have in common."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_the_flow_to_the_reference_is_cut_and_turned_like_the_frames(wraps: bool
     assert 5 < mirrored < 35
 
 
-def test_a_flow_that_nobody_knows_is_none() -> None:
+def test_an_unknown_flow_is_none() -> None:
     pairs = FramePairs(CLIPS, offsets=(-1,), flow=partial(flow_of, Clip()))
     assert pairs.with_flow(frame(2), 2, frame(1)).truth.flow is None
     assert pairs.with_flow(frame(2), 2, None).truth.flow is None

@@ -133,7 +133,7 @@ class TestFaultsOfPairs:
         assert fault.kind == "rotated image"
         assert fault.text.startswith("EXIF rotation 270°, stored 4×6, upright 6×4 (height×width); the mask b.png has")
 
-    def test_turned_image_with_an_upright_mask_is_only_a_remark(self, root: Path) -> None:
+    def test_a_turned_image_with_an_upright_mask_is_only_a_note(self, root: Path) -> None:
         (root / "train" / "b.png").unlink()
         drawing.write_turned(root / "train" / "b.jpg")
         drawing.write_mask(root / "trainannot" / "b.png", np.ones((6, 4)))
@@ -185,7 +185,7 @@ class TestFaultsOfPairs:
         assert (fault.kind, fault.where) == ("image in two splits", str(root / "val" / "d.png"))
         assert str(root / "train" / "b.png") in fault.text
 
-    def test_one_name_for_two_images_is_only_a_remark(self, root: Path) -> None:
+    def test_one_name_for_two_images_is_only_a_note(self, root: Path) -> None:
         drawing.write_image(root / "val" / "b.png", seed=99)
         drawing.write_mask(root / "valannot" / "b.png")
         report = checked(f"camvid:{root}")

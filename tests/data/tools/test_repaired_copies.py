@@ -47,7 +47,7 @@ def kinds(spec: str) -> set[str]:
 
 
 def repaired(spec: str, out: Path) -> Repairs:
-    """Repair, and look whether the copy is sound and the set unchanged."""
+    """Repair, and check whether the copy is sound and the set unchanged."""
     root = Path(DataSpec.parse(spec).path)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     repairs = repair_dataset(DataSpec.parse(spec), out)
@@ -315,7 +315,7 @@ class TestCoco:
         coco_set.coco(tmp_path / "a", [*both, coco_set.annotation(3, 7, 3, (4, 4, 4, 8))])
         repairs = repair_dataset(DataSpec.parse(f"coco:{tmp_path / 'a'}"), tmp_path / "fixed.json")
         assert repairs.done == {"annotations": 1, "two_classes": 1}
-        assert "which is right only you know" in "".join(repairs.lines())
+        assert "decide which is right" in "".join(repairs.lines())
         assert kinds(repairs.opens_as[0]) == {"object in two classes"}
 
     def test_other_fields_stay(self, tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ class TestObjectMasks:
         assert same.instances.crowd is not None
         assert same.instances.labels.tolist() == whole.instances.labels.tolist() == [1, 2]
         assert same.instances.crowd.tolist() == [False, True]
-        semantic = after[2].truth.semantic  # which class 7 has nobody says
+        semantic = after[2].truth.semantic  # class 7 is unknown
         assert semantic is not None
         assert semantic.tolist() == [[0, 1, 1, 0, 255, 255]] * 4
         kept = np.asarray(Image.open(tmp_path / "b" / "masks" / "train" / "a.png"))
@@ -571,7 +571,7 @@ class TestYolo:
 
 
 @pytest.mark.parametrize("format", ["instance-masks", "labelme", "yolo"])
-def test_a_copy_of_a_sound_set_has_the_same_truth(tmp_path: Path, format: str) -> None:
+def test_a_copy_of_a_sound_set_has_the_same_ground_truth(tmp_path: Path, format: str) -> None:
     write_tiny_set(format, tmp_path / "a")
     repairs = repaired(f"{format}:{tmp_path / 'a'}", tmp_path / "b")
     assert repairs.done == {}

@@ -90,7 +90,7 @@ def test_objects_by_class_and_size(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_images_that_cannot_be_read_are_named_and_left_out(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_named_and_skipped(tmp_path: Path) -> None:
     two_images(tmp_path)
     (tmp_path / "images" / "a.png").write_bytes(b"")
     found = counted(tmp_path)

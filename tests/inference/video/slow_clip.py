@@ -1,11 +1,5 @@
-"""Predict a clip slowly, so that there is time to kill the process.
+"""A clip predicted so slowly that there is time to kill the process; the tests beside predict the same."""
 
-    python -m tests.inference.video.slow_clip CLIP OUT
-
-The tests beside predict the same, with `job`.
-"""
-
-import sys
 import time
 from pathlib import Path
 
@@ -33,14 +27,11 @@ def job(folder: Path, predictor: Predictor | None = None, **changes) -> VideoJob
     )
 
 
-def main() -> None:
+def main(path: Path, folder: Path) -> None:
+    """Predict a clip into a folder, and print the lines."""
     add_systems(pytest.MonkeyPatch())
     predict.COMMIT_FRAMES = 3
-    clip, mine = open_video(Path(sys.argv[1])), job(Path(sys.argv[2]))
+    clip, mine = open_video(path), job(folder)
     for line in predict_video(clip, mine, look_for_results(clip, mine)):
         print(line, flush=True)
         time.sleep(0.05)
-
-
-if __name__ == "__main__":
-    main()

@@ -221,7 +221,7 @@ def test_titles_in_any_encoding_do_not_matter(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("transfer", "told"), [(1, False), (16, True), (18, True)])
-def test_a_high_dynamic_range_is_remarked(tmp_path: Path, transfer: int, told: bool):
+def test_a_high_dynamic_range_is_noted(tmp_path: Path, transfer: int, told: bool):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)

@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -33,6 +31,7 @@ from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 from pixelwise.ops.resize_rule import ResizeRule
 from tests.contract.annotations import LABELS as FIVE
+from tests.forked import Forked
 from tests.inference.simple_models import panels, pointwise, pointwise_card
 from tests.inference.video import slow_clip
 from tests.inference.video.slow_clip import job
@@ -145,7 +144,7 @@ def track_ids(job: VideoJob) -> list[list[int]]:
 
 
 def moving_clip(path: Path, count: int) -> VideoClip:
-    """The squares that VPSNet's own tests look at."""
+    """The squares of VPSNet's own tests."""
     return open_video(
         write_video(path, [(255 * frame[0]).byte().permute(1, 2, 0).numpy() for frame in gliding_squares(count)])
     )
@@ -191,13 +190,10 @@ def test_ids_by_tracking_are_the_same_in_one_run_and_in_shards(tmp_path: Path):
 def test_a_killed_run_goes_on(tmp_path: Path, clip: VideoClip):
     whole, mine = job(tmp_path / "whole"), job(tmp_path / "out")
     predict(clip, whole)
-    command = [sys.executable, "-m", slow_clip.__name__, str(clip.path), str(mine.video.parent)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
-    assert process.stdout is not None
-    for _ in range(9):
-        assert process.stdout.readline()
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process = Forked(slow_clip.main, clip.path, mine.video.parent)
+    process.wait_until(lambda: process.out.exists() and process.out.read_text().count("\n") >= 9)
+    process.send_signal(signal.SIGKILL)
+    assert process.ended().returncode == -signal.SIGKILL
     before = len(read_video(mine.video)[0])
     assert 3 <= before < 20
     assert len(predict(clip, mine)) == 20 - before

@@ -136,7 +136,7 @@ def test_the_memory_does_not_grow_with_the_clip() -> None:
 
 
 def test_an_object_that_leaves_the_frame_is_looked_for_at_its_edge() -> None:
-    """It moves 3 pixels a frame to the left and up, is partly outside when it is seen again, or wholly."""
+    """It moves 3 pixels a frame to the left and up, is partly outside when it is found again, or wholly."""
     frames = [frame((1, square(9, 5))), frame((1, square(6, 2))), frame(), frame((1, (0, 0, 10, 6)))]
     assert identities(frames)[-1] == [0]
     assert identities(frames, follows_motion=False)[-1] == [1]

@@ -1,4 +1,4 @@
-"""The classes that a run learns."""
+"""The classes that a run is trained on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def coco(tmp_path: Path) -> str:
     return f"masks:{tmp_path}/a@train?labels=coco"
 
 
-def test_a_maps_target_is_learnt_where_no_set_has_its_classes(coco: str) -> None:
+def test_a_maps_target_is_trained_where_no_set_has_its_classes(coco: str) -> None:
     assert open_training_data([coco], None).labels.names == published("coco").names
     data = open_training_data([coco], "coco_to_voc")
     assert data.labels == published("voc")

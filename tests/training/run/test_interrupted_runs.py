@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.forked import Forked
 from tests.training.run.killed_run import killed_command_line
 from tests.training.run_folder import log_of, weights_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")]
 
 SETTINGS = {
     "batch_size": 4,
