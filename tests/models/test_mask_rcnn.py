@@ -53,7 +53,6 @@ def test_every_layout_trains_in_all_its_parts_and_predicts(changes: dict[str, An
     network = small(**changes)
     batch = objects_batch(THINGS)
     output = learned(network, batch)
-    assert output.boxes is None
     total(network, output, batch).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
@@ -61,7 +60,6 @@ def test_every_layout_trains_in_all_its_parts_and_predicts(changes: dict[str, An
         assert parameter.grad.any(), f"the gradient of {name} is zero"
     with torch.no_grad():
         found = network.eval()(batch.images, batch.valid_sizes)
-        assert found.mask_logits is None
         for annotation, size in zip(network.decode(found, Sizes.of(batch)), [(50, 71), (130, 33)], strict=True):
             instances = annotation.instances
             assert instances is not None
@@ -76,7 +74,6 @@ def test_c4_predicts_masks_with_half_the_cells() -> None:
     network = small(layout="c4", backbone="resnet18")
     with torch.no_grad():
         found = network(torch.rand(1, 3, *SIZE))
-    assert found.mask_probabilities is not None
     assert found.mask_probabilities[0].shape[1:] == (14, 14)
     assert network.fpn is None
     assert "backbone.layer4.1.conv2.weight" in network.state_dict(), "so that a classifier's weights fill the head"
@@ -126,9 +123,6 @@ def test_masks_are_of_positives_and_their_targets_of_the_proposal() -> None:
     )
     batch = random_batch(SIZE, [SIZE], truth=[truth])
     output = learned(network, batch)
-    assert output.mask_logits is not None
-    assert output.mask_targets is not None
-    assert output.box_targets is not None
     positives = int((output.channels[0] > 0).sum())
     assert output.mask_logits[0].shape == output.mask_targets[0].shape == (positives, 28, 28)
     assert output.channels[0][:positives].tolist() == [3] * positives
@@ -203,7 +197,6 @@ def test_crowds_are_neither_targets_nor_background() -> None:
         truth.append(replace(one, instances=crowd))
     output = learned(network, replace(batch, truth=tuple(truth)))
     assert [len(channels) for channels in output.channels] == [0, 0]
-    assert output.anchor_is_object is not None
     assert not torch.cat(output.anchor_is_object).any()
     loss = total(network, output, batch)
     loss.backward()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import pytest
@@ -71,6 +73,40 @@ def test_aligned_pooling_is_moved_by_half_a_cell() -> None:
     # the middles of the two halves lie at 3.5 and 6.5 cells, of which the centre of cell i is at i + 0.5
     assert aligned[0, 0, 0].tolist() == pytest.approx([3.0, 6.0])
     assert legacy[0, 0, 0].tolist() == pytest.approx([3.5, 6.5])
+
+
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_aligned_pooling_is_detectron2s_formula(sampling_ratio: int) -> None:
+    """`ROIAlign` with `aligned=True`, sample by sample.
+
+    With a ratio of 0 each cell has as many samples as pixels, rounded up. A sample more than a pixel beyond the map is
+    0, a nearer one takes the pixel at the border.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, stride, size = torch.randn(1, 1, 9, 11, generator=generator), 4, 3
+    boxes = torch.tensor([[3.0, 5.0, 30.0, 17.5], [0.0, 0.0, 44.0, 36.0], [-9.0, 20.0, 13.0, 60.0]])
+
+    def read(y: float, x_: float) -> float:
+        height, width = x.shape[2:]
+        if not (-1 <= y <= height and -1 <= x_ <= width):
+            return 0.0
+        y, x_ = min(max(y, 0.0), height - 1), min(max(x_, 0.0), width - 1)
+        top, left = min(int(y), height - 2), min(int(x_), width - 2)
+        dy, dx = y - top, x_ - left
+        (a, b), (c, d) = x[0, 0, top : top + 2, left : left + 2].tolist()
+        return (1 - dy) * ((1 - dx) * a + dx * b) + dy * ((1 - dx) * c + dx * d)
+
+    found = RoIPooling((stride,), size=size, sampling_ratio=sampling_ratio, is_aligned=True)([x], [boxes])
+    for index, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        top, left = y1 / stride - 0.5, x1 / stride - 0.5
+        height, width = (y2 - y1) / stride / size, (x2 - x1) / stride / size
+        rows, columns = sampling_ratio or math.ceil(height), sampling_ratio or math.ceil(width)
+        for row, column in itertools.product(range(size), repeat=2):
+            samples = [
+                read(top + (row + (i + 0.5) / rows) * height, left + (column + (j + 0.5) / columns) * width)
+                for i, j in itertools.product(range(rows), range(columns))
+            ]
+            assert float(found[index, 0, row, column]) == pytest.approx(sum(samples) / len(samples), abs=1e-5)
 
 
 def test_roi_pool_takes_the_same_levels() -> None:

@@ -45,8 +45,15 @@ from pixelwise.contracts import (
     Traits,
     flat_arguments,
 )
-from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import box_term, class_term, mask_term, objectness_term, training_instances
+from pixelwise.errors import RecipeError
+from pixelwise.losses.detection import (
+    box_term,
+    class_term,
+    mask_term,
+    objectness_term,
+    training_instances,
+    training_output,
+)
 from pixelwise.nn.backbone import Backbone, Normalize
 from pixelwise.nn.backbones import ResNetBackbone, build_backbone
 from pixelwise.nn.fpn import FPN, pyramid_maps
@@ -56,11 +63,10 @@ from pixelwise.nn.roi_heads import (
     MaskHead,
     Pooling,
     RoIPooling,
-    RoISamples,
     sample_rois,
     select_detections,
 )
-from pixelwise.nn.rpn import RPN, Proposals
+from pixelwise.nn.rpn import RPN
 from pixelwise.ops.anchors import base_anchors, inclusive_anchors
 from pixelwise.ops.boxes import clip_boxes, scale_boxes
 from pixelwise.ops.padding import zero_beyond
@@ -79,8 +85,8 @@ ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 MASKS_AT_A_TIME = 16
 
 
-class Output(NamedTuple):
-    """Inputs of the losses where there was ground truth, else the detections; each a tuple with one entry per image.
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses; each a tuple with one entry per image.
 
     Attributes:
         anchor_logits: objectness of the sampled anchors.
@@ -88,33 +94,43 @@ class Output(NamedTuple):
         anchor_deltas: predicted deltas of the positive ones.
         anchor_targets: their regression targets.
         class_logits: of the sampled proposals, background first.
-        channels: their ground truth class, 0 for background; or the class of each detection, from 1 on.
+        channels: their ground truth class, 0 for background.
         box_deltas: predicted deltas of the positive proposals, for their ground truth class.
         box_targets: their regression targets.
         mask_logits: of the positive proposals, for their ground truth class.
         mask_targets: 0 or 1, the ground truth masks inside the proposals.
         positive_boxes: the positive proposals.
         positive_objects: index of the ground truth instance that each of them is matched to.
-        boxes: of the detections, in pixels of the network's input, highest score first.
+    """
+
+    anchor_logits: tuple[Float[Tensor, " _"], ...]
+    anchor_is_object: tuple[Bool[Tensor, " _"], ...]
+    anchor_deltas: tuple[Float[Tensor, "_ 4"], ...]
+    anchor_targets: tuple[Float[Tensor, "_ 4"], ...]
+    class_logits: tuple[Float[Tensor, "_ K"], ...]
+    channels: tuple[Int64[Tensor, " _"], ...]
+    box_deltas: tuple[Float[Tensor, "_ 4"], ...]
+    box_targets: tuple[Float[Tensor, "_ 4"], ...]
+    mask_logits: tuple[Float[Tensor, "_ M M"], ...]
+    mask_targets: tuple[Float[Tensor, "_ M M"], ...]
+    positive_boxes: tuple[Float[Tensor, "_ 4"], ...]
+    positive_objects: tuple[Int64[Tensor, " _"], ...]
+
+
+class Output(NamedTuple):
+    """The detections; each a tuple with one entry per image.
+
+    Attributes:
+        boxes: in pixels of the network's input, highest score first.
+        channels: the class of each, from 1 on.
         scores: probabilities of their classes.
         mask_probabilities: of their masks, inside the boxes.
     """
 
+    boxes: tuple[Float[Tensor, "_ 4"], ...]
     channels: tuple[Int64[Tensor, " _"], ...]
-    anchor_logits: tuple[Float[Tensor, " _"], ...] | None = None
-    anchor_is_object: tuple[Bool[Tensor, " _"], ...] | None = None
-    anchor_deltas: tuple[Float[Tensor, "_ 4"], ...] | None = None
-    anchor_targets: tuple[Float[Tensor, "_ 4"], ...] | None = None
-    class_logits: tuple[Float[Tensor, "_ K"], ...] | None = None
-    box_deltas: tuple[Float[Tensor, "_ 4"], ...] | None = None
-    box_targets: tuple[Float[Tensor, "_ 4"], ...] | None = None
-    mask_logits: tuple[Float[Tensor, "_ M M"], ...] | None = None
-    mask_targets: tuple[Float[Tensor, "_ M M"], ...] | None = None
-    positive_boxes: tuple[Float[Tensor, "_ 4"], ...] | None = None
-    positive_objects: tuple[Int64[Tensor, " _"], ...] | None = None
-    boxes: tuple[Float[Tensor, "_ 4"], ...] | None = None
-    scores: tuple[Float[Tensor, " _"], ...] | None = None
-    mask_probabilities: tuple[Float[Tensor, "_ M M"], ...] | None = None
+    scores: tuple[Float[Tensor, " _"], ...]
+    mask_probabilities: tuple[Float[Tensor, "_ M M"], ...]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -204,7 +220,7 @@ class MaskRCNN(nn.Module):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
+    ) -> Output | TrainingOutput:
         """With ground truth the inputs of the losses, else the detections.
 
         Raises:
@@ -212,7 +228,10 @@ class MaskRCNN(nn.Module):
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
-        return self._objects(self._levels(x), (x.shape[2], x.shape[3]), valid, truth)
+        levels, padded_size = self._levels(x), (x.shape[2], x.shape[3])
+        if truth is None:
+            return self._detect(levels, padded_size, valid)
+        return self._train(levels, padded_size, valid, truth)
 
     def class_rows(self) -> tuple[ClassRows, ...]:
         """See `contracts.System`."""
@@ -222,47 +241,42 @@ class MaskRCNN(nn.Module):
             ClassRows("mask_head.predictor", self.things),
         )
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # noqa: ARG002 (forward has sampled the ground truth)
+    def loss(self, output: Output | TrainingOutput, batch: Batch) -> dict[str, Term]:  # noqa: ARG002
         """The five terms, all of weight 1: objectness and boxes of anchors; classes, boxes and masks of proposals.
 
         Raises:
             DataError: forward was called without ground truth.
         """
+        output = training_output(output, TrainingOutput)
+        anchor_logits, channels = torch.cat(output.anchor_logits), torch.cat(output.channels)
         return {
-            "rpn_objectness": objectness_term(_joined(output.anchor_logits), _joined(output.anchor_is_object)),
+            "rpn_objectness": objectness_term(anchor_logits, torch.cat(output.anchor_is_object)),
             "rpn_box": box_term(
-                _joined(output.anchor_deltas),
-                _joined(output.anchor_targets),
-                count=len(_joined(output.anchor_logits)),
+                torch.cat(output.anchor_deltas),
+                torch.cat(output.anchor_targets),
+                count=len(anchor_logits),
                 beta=self.rpn_beta,
             ),
-            "class": class_term(_joined(output.class_logits), _joined(output.channels)),
+            "class": class_term(torch.cat(output.class_logits), channels),
             "box": box_term(
-                _joined(output.box_deltas),
-                _joined(output.box_targets),
-                count=len(_joined(output.channels)),
-                beta=self.box_beta,
+                torch.cat(output.box_deltas), torch.cat(output.box_targets), count=len(channels), beta=self.box_beta
             ),
-            "mask": mask_term(_joined(output.mask_logits), _joined(output.mask_targets)),
+            "mask": mask_term(torch.cat(output.mask_logits), torch.cat(output.mask_targets)),
         }
 
     def decode(self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None) -> list[Annotation]:
-        """The detections with masks at the original size, highest score first; none of an output of training."""
+        """The detections with masks at the original size, highest score first."""
         annotations: list[Annotation] = []
         for index, (valid, size) in enumerate(zip(sizes.valid, sizes.original, strict=True)):
-            if output.boxes is None or output.scores is None or output.mask_probabilities is None:
-                nothing = torch.zeros(0, 4, device=output.channels[index].device)
-                instances = Instances(nothing, nothing[:, 0].long(), Masks.from_crops([], [], size), nothing[:, 0])
-            else:
-                kept = (thresholds or self.thresholds).places(output.scores[index])
-                boxes = clip_boxes(scale_boxes(output.boxes[index][kept], valid, size), size)
-                pasted = paste_masks(output.mask_probabilities[index][kept], boxes, size, convention=self.paste)
-                instances = Instances(
-                    boxes=boxes,
-                    labels=class_ids_of(output.channels[index][kept], self.things),
-                    masks=Masks(pasted.crops, pasted.offsets, pasted.boxes, size),
-                    scores=output.scores[index][kept],
-                )
+            kept = (thresholds or self.thresholds).places(output.scores[index])
+            boxes = clip_boxes(scale_boxes(output.boxes[index][kept], valid, size), size)
+            pasted = paste_masks(output.mask_probabilities[index][kept], boxes, size, convention=self.paste)
+            instances = Instances(
+                boxes=boxes,
+                labels=class_ids_of(output.channels[index][kept], self.things),
+                masks=Masks(pasted.crops, pasted.offsets, pasted.boxes, size),
+                scores=output.scores[index][kept],
+            )
             annotations.append(Annotation(instances=instances))
         return annotations
 
@@ -295,14 +309,14 @@ class MaskRCNN(nn.Module):
         maps = self.backbone(x)
         return self.fpn([maps[number] for number in self.maps])
 
-    def _objects(
+    def _train(
         self,
         levels: Sequence[Float[Tensor, "B _ _ _"]],
         padded_size: tuple[int, int],
         sizes: Sequence[Sequence[int]],
-        truth: tuple[Annotation, ...] | None,
-    ) -> Output:
-        """Inputs of the heads' losses where there is ground truth, else the detections.
+        truth: tuple[Annotation, ...],
+    ) -> TrainingOutput:
+        """Inputs of the losses of the RPN and the heads.
 
         Args:
             levels: of the pyramid.
@@ -312,35 +326,15 @@ class MaskRCNN(nn.Module):
         """
         predictions = self.rpn(levels, padded_size)
         proposals = self.rpn.propose(predictions, sizes)
-        if truth is None:
-            return self._detect(levels, proposals, sizes)
         instances = training_instances(truth)
         anchors = self.rpn.sample(predictions, sizes, instances)
-        channels = [channels_of(one.labels, self.things) for one in instances]
         rois = sample_rois(
-            proposals.boxes, instances, channels, samples=self.samples, positive_fraction=self.positive_fraction
+            proposals.boxes,
+            instances,
+            [channels_of(one.labels, self.things) for one in instances],
+            samples=self.samples,
+            positive_fraction=self.positive_fraction,
         )
-        return self._learn(levels, rois, instances)._replace(
-            anchor_logits=anchors.logits,
-            anchor_is_object=anchors.is_object,
-            anchor_deltas=anchors.deltas,
-            anchor_targets=anchors.targets,
-        )
-
-    def _box_features(
-        self, levels: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
-    ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R _ _ _"] | None]:
-        """A vector for each box, and with C4 the features that the mask head shares."""
-        x = self.box_pooling(levels, boxes)
-        if self.box_head is not None:
-            return self.box_head(x), None
-        assert isinstance(self.backbone, ResNetBackbone)
-        x = self.backbone.layer4(x)
-        return x.mean(dim=(2, 3)), x
-
-    def _learn(
-        self, levels: Sequence[Float[Tensor, "B _ _ _"]], rois: RoISamples, instances: Sequence[Instances]
-    ) -> Output:
         vectors, features = self._box_features(levels, rois.boxes)
         logits, deltas = self.box_predictor(vectors)
         channels = torch.cat(rois.channels)
@@ -355,9 +349,13 @@ class MaskRCNN(nn.Module):
             if one.masks is not None
         ]
         samples, found = [len(boxes) for boxes in rois.boxes], [len(objects) for objects in rois.objects]
-        return Output(
-            channels=rois.channels,
+        return TrainingOutput(
+            anchor_logits=anchors.logits,
+            anchor_is_object=anchors.is_object,
+            anchor_deltas=anchors.deltas,
+            anchor_targets=anchors.targets,
             class_logits=logits.split(samples),
+            channels=rois.channels,
             box_deltas=deltas[positives, channels[positives] - 1].split(found),
             box_targets=rois.targets,
             mask_logits=masks.split(found),
@@ -367,19 +365,32 @@ class MaskRCNN(nn.Module):
         )
 
     def _detect(
-        self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], padded_size: tuple[int, int], sizes: Sequence[Sequence[int]]
     ) -> Output:
-        boxes, channels, scores = self._chosen(levels, proposals, sizes)
+        """The detections; the arguments are those of `_train`."""
+        boxes, channels, scores = self._detected_boxes(levels, padded_size, sizes)
         masks = self._mask_logits(levels, boxes, channels).sigmoid().split([len(one) for one in boxes])
-        return Output(channels=channels, boxes=boxes, scores=scores, mask_probabilities=masks)
+        return Output(boxes=boxes, channels=channels, scores=scores, mask_probabilities=masks)
 
-    def _chosen(
-        self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
+    def _box_features(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
+    ) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R _ _ _"] | None]:
+        """A vector for each box, and with C4 the features that the mask head shares."""
+        x = self.box_pooling(levels, boxes)
+        if self.box_head is not None:
+            return self.box_head(x), None
+        assert isinstance(self.backbone, ResNetBackbone)
+        x = self.backbone.layer4(x)
+        return x.mean(dim=(2, 3)), x
+
+    def _detected_boxes(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], padded_size: tuple[int, int], sizes: Sequence[Sequence[int]]
     ) -> tuple[tuple[Float[Tensor, "_ 4"], ...], tuple[Int64[Tensor, " _"], ...], tuple[Float[Tensor, " _"], ...]]:
         """The final boxes of each image, their channels and their scores."""
-        counts = [len(boxes) for boxes in proposals.boxes]
-        logits, deltas = self.box_predictor(self._box_features(levels, proposals.boxes)[0])
-        parts = zip(logits.split(counts), deltas.split(counts), proposals.boxes, sizes, strict=True)
+        proposals = self.rpn.propose(self.rpn(levels, padded_size), sizes).boxes
+        counts = [len(boxes) for boxes in proposals]
+        logits, deltas = self.box_predictor(self._box_features(levels, proposals)[0])
+        parts = zip(logits.split(counts), deltas.split(counts), proposals, sizes, strict=True)
         detections = [
             select_detections(
                 image_logits,
@@ -599,13 +610,6 @@ def _mask_targets(
     """The part of the matched mask in each proposal: 0 or 1 for each cell. Proposals of an instance share its crop."""
     chosen = Masks(masks.crops, masks.offsets[objects], masks.boxes[objects], masks.size)
     return (chosen.sample(boxes, (side, side)) >= 0.5).to(boxes.dtype)
-
-
-def _joined(parts: tuple[Tensor, ...] | None) -> Tensor:
-    """The parts of all images. Raises DataError where forward had no ground truth."""
-    if parts is None:
-        raise DataError("no training targets: forward was called without ground truth")
-    return torch.cat(parts)
 
 
 def _pair(values: Sequence[int] | None, default: tuple[int, int], name: str) -> tuple[int, int]:

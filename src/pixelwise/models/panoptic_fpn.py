@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from pixelwise.contracts import ClassRows, Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
+from pixelwise.losses.detection import training_output
 from pixelwise.models import mask_rcnn
 from pixelwise.nn.convolution import group_norm
 from pixelwise.nn.panoptic_merge import LARGEST_OVERLAP, SCORE_THRESHOLD, SMALLEST_STUFF, merge_segments
@@ -45,9 +46,20 @@ THINGS = 0
 """The channel of all things."""
 
 
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses.
+
+    Attributes:
+        logits: see Output.
+        objects: of Mask R-CNN.
+    """
+
+    logits: Float[Tensor, "B S h w"]
+    objects: mask_rcnn.TrainingOutput
+
+
 class Output(NamedTuple):
-    """Semantic logits, and of Mask R-CNN's heads the inputs of the losses, where there was ground truth, or the
-    detections.
+    """Semantic logits and detections.
 
     Attributes:
         logits: all things first, then each class of stuff in the order of the ids, at a quarter of the padded images'
@@ -147,7 +159,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
+    ) -> Output | TrainingOutput:
         """With ground truth the inputs of the losses, else the detections.
 
         Raises:
@@ -155,20 +167,25 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
-        levels = self._levels(x)
-        objects = self._objects(levels, (x.shape[2], x.shape[3]), valid, truth)
-        return Output(self.semantic_branch(levels), objects)
+        levels, padded_size = self._levels(x), (x.shape[2], x.shape[3])
+        logits = self.semantic_branch(levels)
+        if truth is None:
+            return Output(logits, self._detect(levels, padded_size, valid))
+        return TrainingOutput(logits, self._train(levels, padded_size, valid, truth))
 
     def class_rows(self) -> tuple[ClassRows, ...]:
         """See `contracts.System`."""
         return (*super().class_rows(), ClassRows("semantic_branch.score", self.stuff, first=1))
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def loss(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, output: Output | TrainingOutput, batch: Batch
+    ) -> dict[str, Term]:
         """Mask R-CNN's five terms, and the cross-entropy of every pixel's class of stuff.
 
         Raises:
             DataError: forward was called without ground truth, or the ground truth has no class for each pixel.
         """
+        output = training_output(output, TrainingOutput)
         terms = super().loss(output.objects, batch)
         truth = stack_semantic(batch.truth)
         height, width = truth.shape[1:]
@@ -190,7 +207,7 @@ class PanopticFPN(mask_rcnn.MaskRCNN):
     def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
     ) -> list[Annotation]:
-        """Instances and stuff at the original size, merged; of an output of training stuff alone."""
+        """Instances and stuff at the original size, merged."""
         annotations: list[Annotation] = []
         height, width = (STRIDE * side for side in output.logits.shape[2:])
         thresholds = thresholds or self.thresholds

@@ -36,9 +36,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pixelwise.contracts import ClassRows, Recipe, Sizes, Term, Thresholds, Traits, flat_arguments
-from pixelwise.errors import DataError, RecipeError
+from pixelwise.errors import RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss, stack_semantic
-from pixelwise.losses.detection import training_instances
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.models import mask_rcnn
 from pixelwise.nn.backbones import ResNetBackbone
 from pixelwise.nn.convolution import group_norm
@@ -46,7 +46,6 @@ from pixelwise.nn.deformable import DeformableConv2d, deform
 from pixelwise.nn.fpn import FPN
 from pixelwise.nn.panoptic_head import IGNORED, panoptic_logits, panoptic_segments, panoptic_targets, uncovered
 from pixelwise.nn.roi_heads import RoIPooling
-from pixelwise.nn.rpn import Proposals
 from pixelwise.ops.boxes import clip_boxes, scale_boxes
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.thing_channels import channels_of, class_ids_of
@@ -65,24 +64,42 @@ ROI_SIDE = 28
 """Cells along each side of a box in the RoI loss, as of a mask."""
 
 
-class Output(NamedTuple):
-    """Semantic logits, and the inputs of the losses where there was ground truth, else the detections.
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses.
 
     Attributes:
         logits: of every class, at a quarter of the padded images' size.
-        objects: of Mask R-CNN's heads; of detections it holds `boxes`, `channels`, `scores` and `mask_logits`.
-        roi_logits: logits of the classes inside all ground truth boxes of each image.
+        objects: of Mask R-CNN's heads.
+        roi_logits: logits of the classes inside all ground truth boxes of each image; none without the RoI loss.
         roi_targets: their ground truth classes.
         panoptic_logits: of each image, see `nn.panoptic_head.panoptic_logits`.
         panoptic_targets: see `nn.panoptic_head.panoptic_targets`.
     """
 
     logits: Float[Tensor, "B K h w"]
-    objects: mask_rcnn.Output
-    roi_logits: tuple[Float[Tensor, "_ K M M"], ...] | None = None
-    roi_targets: tuple[Int64[Tensor, "_ M M"], ...] | None = None
-    panoptic_logits: tuple[Float[Tensor, "_ h w"], ...] | None = None
-    panoptic_targets: tuple[Int64[Tensor, "h w"], ...] | None = None
+    objects: mask_rcnn.TrainingOutput
+    roi_logits: tuple[Float[Tensor, "_ K M M"], ...]
+    roi_targets: tuple[Int64[Tensor, "_ M M"], ...]
+    panoptic_logits: tuple[Float[Tensor, "_ h w"], ...]
+    panoptic_targets: tuple[Int64[Tensor, "h w"], ...]
+
+
+class Output(NamedTuple):
+    """Semantic logits, and the detections of each image.
+
+    Attributes:
+        logits: of every class, at a quarter of the padded images' size.
+        boxes: in pixels of the network's input, highest score first.
+        channels: the class of each, from 1 on.
+        scores: probabilities of their classes.
+        mask_logits: of their masks, inside the boxes.
+    """
+
+    logits: Float[Tensor, "B K h w"]
+    boxes: tuple[Float[Tensor, "_ 4"], ...]
+    channels: tuple[Int64[Tensor, " _"], ...]
+    scores: tuple[Float[Tensor, " _"], ...]
+    mask_logits: tuple[Float[Tensor, "_ M M"], ...]
 
 
 class SemanticHead(nn.Module):
@@ -134,7 +151,7 @@ class SemanticHead(nn.Module):
 class UPSNet(mask_rcnn.MaskRCNN):
     """Mask R-CNN, the semantic head, and the panoptic head.
 
-    A system that extends this one may change the levels between `_levels` and `_segments`.
+    A system that extends this one may change the levels between `_levels` and `_train_segments` or `_detect_segments`.
 
     Args:
         parts: of the detector.
@@ -180,7 +197,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Any = None,  # noqa: ARG002
-    ) -> Output:
+    ) -> Output | TrainingOutput:
         """With ground truth the inputs of the losses, else the detections.
 
         Raises:
@@ -188,19 +205,25 @@ class UPSNet(mask_rcnn.MaskRCNN):
         """
         valid = [(images.shape[2], images.shape[3])] * len(images) if sizes is None else sizes.tolist()
         x = self._prepared(images, sizes)
-        return self._segments(self._levels(x), (x.shape[2], x.shape[3]), valid, truth)
+        levels, padded_size = self._levels(x), (x.shape[2], x.shape[3])
+        if truth is None:
+            return self._detect_segments(levels, padded_size, valid)
+        return self._train_segments(levels, padded_size, valid, truth)
 
     def class_rows(self) -> tuple[ClassRows, ...]:
         """See `contracts.System`."""
         every = tuple(range(self.semantic_head.score.out_channels))
         return (*super().class_rows(), ClassRows("semantic_head.score", every))
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def loss(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, output: Output | TrainingOutput, batch: Batch
+    ) -> dict[str, Term]:
         """Mask R-CNN's five terms, and those of the semantic head, of its boxes and of the panoptic head.
 
         Raises:
             DataError: forward was called without ground truth.
         """
+        output = training_output(output, TrainingOutput)
         terms = super().loss(output.objects, batch)
         height, width = batch.images.shape[2:]
         logits = F.interpolate(
@@ -208,9 +231,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
         )
         truth = stack_semantic(batch.truth)
         terms["semantic"] = self.pixel_loss(logits[:, :, :height, :width], truth, weight=self.semantic_weight)
-        if output.panoptic_logits is None or output.panoptic_targets is None:
-            raise DataError("no training targets: forward was called without ground truth")
-        if output.roi_logits is not None and output.roi_targets is not None:
+        if output.roi_logits:
             terms["roi"] = _segment_term(output.roi_logits, output.roi_targets, self.roi_weight)
         logits, targets = ([one[None] for one in part] for part in (output.panoptic_logits, output.panoptic_targets))
         terms["panoptic"] = _segment_term(logits, targets, self.panoptic_weight)
@@ -219,7 +240,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
     def decode(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, output: Output, sizes: Sizes, thresholds: Thresholds | None = None
     ) -> list[Annotation]:
-        """The segments at the original size; of an output of training, those of the semantic head alone."""
+        """The segments at the original size."""
         thresholds = thresholds or self.thresholds
         images = range(len(sizes.original))
         return [Annotation(panoptic=self._panoptic(output, sizes, index, thresholds)) for index in images]
@@ -228,30 +249,30 @@ class UPSNet(mask_rcnn.MaskRCNN):
         """All maps before detections are sorted and selected."""
         return (*super().features(images), self.semantic_head(self._levels(self._prepared(images, None))))
 
-    def _segments(
+    def _train_segments(
         self,
         levels: Sequence[Float[Tensor, "B _ _ _"]],
         padded_size: tuple[int, int],
         sizes: Sequence[Sequence[int]],
-        truth: tuple[Annotation, ...] | None,
-    ) -> Output:
-        """Inputs of the losses or detections of all heads; the arguments are those of `_objects`."""
-        output = Output(self.semantic_head(levels), self._objects(levels, padded_size, sizes, truth))
-        if truth is None:
-            return output
+        truth: tuple[Annotation, ...],
+    ) -> TrainingOutput:
+        """Inputs of the losses of all heads; the arguments are those of `_train`."""
+        semantic_logits = self.semantic_head(levels)
+        detector = self._train(levels, padded_size, sizes, truth)
         instances = [_without_crowds(one) for one in training_instances(truth)]
         semantic = stack_semantic(truth)
+        roi_logits: tuple[Tensor, ...] = ()
+        roi_targets: tuple[Tensor, ...] = ()
         if self.roi_pooling is not None:
             boxes = [one.boxes for one in instances]
-            pooled = self.roi_pooling([output.logits], boxes).split([len(one) for one in boxes])
+            roi_logits = self.roi_pooling([semantic_logits], boxes).split([len(one) for one in boxes])
             roi_targets = tuple(_inside_boxes(*pair) for pair in zip(semantic, boxes, strict=True))
-            output = output._replace(roi_logits=pooled, roi_targets=roi_targets)
         kept = [_some_of(one, self.kept_objects) for one in instances] if self.has_unknown else instances
         boxes, channels = [one.boxes for one in kept], [channels_of(one.labels, self.things) for one in kept]
         masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in kept])
         logits: list[Tensor] = []
-        segment_targets: list[Tensor] = []
-        for scores, objects, mask, classes in zip(output.logits, kept, masks, semantic, strict=True):
+        targets: list[Tensor] = []
+        for scores, objects, mask, classes in zip(semantic_logits, kept, masks, semantic, strict=True):
             assert objects.masks is not None
             logits.append(
                 panoptic_logits(
@@ -264,7 +285,7 @@ class UPSNet(mask_rcnn.MaskRCNN):
                     has_unknown=self.has_unknown,
                 )
             )
-            segment_targets.append(
+            targets.append(
                 panoptic_targets(
                     classes,
                     objects.masks,
@@ -275,14 +296,23 @@ class UPSNet(mask_rcnn.MaskRCNN):
                     has_unknown=self.has_unknown,
                 )
             )
-        return output._replace(panoptic_logits=tuple(logits), panoptic_targets=tuple(segment_targets))
+        return TrainingOutput(
+            logits=semantic_logits,
+            objects=detector,
+            roi_logits=roi_logits,
+            roi_targets=roi_targets,
+            panoptic_logits=tuple(logits),
+            panoptic_targets=tuple(targets),
+        )
 
-    def _detect(
-        self, levels: Sequence[Float[Tensor, "B _ _ _"]], proposals: Proposals, sizes: Sequence[Sequence[int]]
-    ) -> mask_rcnn.Output:
-        boxes, channels, scores = self._chosen(levels, proposals, sizes)
+    def _detect_segments(
+        self, levels: Sequence[Float[Tensor, "B _ _ _"]], padded_size: tuple[int, int], sizes: Sequence[Sequence[int]]
+    ) -> Output:
+        """Semantic logits and detections; the arguments are those of `_train`."""
+        logits = self.semantic_head(levels)
+        boxes, channels, scores = self._detected_boxes(levels, padded_size, sizes)
         masks = self._mask_logits(levels, boxes, channels).split([len(one) for one in boxes])
-        return mask_rcnn.Output(channels=channels, boxes=boxes, scores=scores, mask_logits=masks)
+        return Output(logits, boxes, channels, scores, masks)
 
     def _panoptic(
         self,
@@ -302,18 +332,13 @@ class UPSNet(mask_rcnn.MaskRCNN):
             numbers: track ids of its detections, which the segments get; else they are counted.
         """
         valid, size = sizes.valid[index], sizes.original[index]
-        logits, found = output.logits[index], output.objects
+        logits, chosen = output.logits[index], thresholds.places(output.scores[index])
         height, width = (STRIDE * side for side in logits.shape[1:])
         covered = (height * size[0] / valid[0], width * size[1] / valid[1])
-        if found.boxes is None or found.scores is None or found.mask_logits is None:
-            boxes, labels = logits.new_zeros(0, 4), torch.zeros(0, dtype=torch.int64, device=logits.device)
-            masks, scores = logits.new_zeros(0, 1, 1), logits.new_zeros(0)
-        else:
-            chosen = thresholds.places(found.scores[index])
-            boxes = clip_boxes(scale_boxes(found.boxes[index][chosen], valid, size), size)
-            labels, masks = class_ids_of(found.channels[index][chosen], self.things), found.mask_logits[index][chosen]
-            scores = found.scores[index][chosen]
-            numbers = None if numbers is None else numbers[chosen]
+        boxes = clip_boxes(scale_boxes(output.boxes[index][chosen], valid, size), size)
+        labels, masks = class_ids_of(output.channels[index][chosen], self.things), output.mask_logits[index][chosen]
+        scores = output.scores[index][chosen]
+        numbers = None if numbers is None else numbers[chosen]
         kept = uncovered(boxes, labels, masks, size)
         return panoptic_segments(
             logits,

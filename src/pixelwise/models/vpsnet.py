@@ -17,8 +17,9 @@ Differences from the paper:
   but samples it by torch's default, which has changed since: then a flow of zero is not the identity.
 - Proposals whose instance has no annotated identity are not counted in the loss of "Track"; in Cityscapes-VPS all have
   one. Otherwise it is that of the public code: the mean over the positive proposals, times 0.5.
-- A track never changes its class: a detection that is matched to a track of another class gets a new one. The public
-  code keeps the number, but its segments are identified by class and number, which is the same.
+- A track never changes its class: a detection that is matched to a track of another class gets a new one. In the public
+  code it keeps the number and overwrites the track's features and box, though not its class; segments are identified
+  there by class and number.
 - The public code remembers all tracks of a clip, here their number is bounded: those not detected for longest are
   forgotten. It remembers their features, here their vectors, which is the same.
 - The recipe is for small data sets on a small machine; the paper's numbers stand beside it.
@@ -38,7 +39,7 @@ from torch import Tensor, nn
 
 from pixelwise.contracts import Augmentation, Optimizer, Recipe, Sizes, Stage, Term, Thresholds, Traits, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.losses.detection import training_instances
+from pixelwise.losses.detection import training_instances, training_output
 from pixelwise.models import mask_rcnn, upsnet
 from pixelwise.nn.convolution import convolution
 from pixelwise.nn.flow import build_flow
@@ -72,23 +73,33 @@ class Memory(NamedTuple):
     gathered: Float[Tensor, "1 C h w"]
 
 
-class Output(NamedTuple):
-    """Inputs of the losses of the target frames, where there was ground truth, else the detections in all frames.
+class TrainingOutput(NamedTuple):
+    """Inputs of the losses, of the target frames.
 
     Attributes:
         segments: of UPSNet.
         match_logits: of the positive proposals of each target: first for a new track, then for each of the reference's
-            instances.
+            instances; none without the track head.
         match_targets: the right column, or UNKNOWN.
-        track_ids: of each image, those of the detections.
+    """
+
+    segments: upsnet.TrainingOutput
+    match_logits: tuple[Float[Tensor, "_ _"], ...]
+    match_targets: tuple[Int64[Tensor, " _"], ...]
+
+
+class Output(NamedTuple):
+    """The detections in each frame.
+
+    Attributes:
+        segments: of UPSNet.
+        track_ids: of the detections.
         memory: for the next frame; None for several images.
     """
 
     segments: upsnet.Output
-    match_logits: tuple[Float[Tensor, "_ _"], ...] | None = None
-    match_targets: tuple[Int64[Tensor, " _"], ...] | None = None
-    track_ids: tuple[Int64[Tensor, " _"], ...] | None = None
-    memory: Memory | None = None
+    track_ids: tuple[Int64[Tensor, " _"], ...]
+    memory: Memory | None
 
 
 class FlowRefinement(nn.Module):
@@ -259,7 +270,7 @@ class VPSNet(upsnet.UPSNet):
         sizes: Int64[Tensor, "B 2"] | None = None,
         truth: tuple[Annotation, ...] | None = None,
         memory: Memory | None = None,
-    ) -> Output:
+    ) -> Output | TrainingOutput:
         """With ground truth the inputs of the losses, else the detections in the next frame, or the first, of a clip.
 
         Args:
@@ -277,7 +288,7 @@ class VPSNet(upsnet.UPSNet):
         x = self._prepared(images, sizes)
         frames = F.pad(images, (0, x.shape[3] - images.shape[3], 0, x.shape[2] - images.shape[2]))
         if truth is not None:
-            return self._learn_pairs(self._levels(x), frames, valid, truth)
+            return self._train_pairs(self._levels(x), frames, valid, truth)
         if memory is not None and len(images) > 1:
             raise DataError(f"{len(images)} frames with the memory of one clip; give them one by one")
         if memory is not None and self.fuse is not None and memory.image.shape != frames.shape:
@@ -286,16 +297,19 @@ class VPSNet(upsnet.UPSNet):
                 f"a frame of {frames.shape[2]}×{frames.shape[3]} after one of {height}×{width} (padded); the frames of "
                 "a clip have one size: begin a clip with memory=None"
             )
-        return self._predict(self._levels(x), frames, valid, memory)
+        return self._predict_frames(self._levels(x), frames, valid, memory)
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Term]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def loss(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, output: Output | TrainingOutput, batch: Batch
+    ) -> dict[str, Term]:
         """UPSNet's terms of the targets, and the cross-entropy of the positive proposals' identities, in nats.
 
         Raises:
             DataError: forward was called without ground truth.
         """
+        output = training_output(output, TrainingOutput)
         terms = super().loss(output.segments, _targets_of(batch))  # pyright: ignore[reportArgumentType]
-        if output.match_logits is None or output.match_targets is None:
+        if not output.match_logits:
             return terms
         sums = [
             F.cross_entropy(logits, targets, ignore_index=UNKNOWN, reduction="sum")
@@ -312,8 +326,6 @@ class VPSNet(upsnet.UPSNet):
         Raises:
             DataError: forward was called with ground truth.
         """
-        if output.track_ids is None:
-            raise DataError("no detections: forward was called with ground truth")
         thresholds = thresholds or self.thresholds
         return [
             Annotation(panoptic=self._panoptic(output.segments, sizes, index, thresholds, tracks))
@@ -332,13 +344,13 @@ class VPSNet(upsnet.UPSNet):
             found.append(self.track_head(self.box_pooling(levels, [whole] * len(images))))
         return tuple(found)
 
-    def _learn_pairs(
+    def _train_pairs(
         self,
         levels: Sequence[Float[Tensor, "B _ _ _"]],
         frames: Float[Tensor, "B 3 H W"],
         sizes: Sequence[Sequence[int]],
         truth: tuple[Annotation, ...],
-    ) -> Output:
+    ) -> TrainingOutput:
         if len(frames) % 2:
             raise DataError(f"{len(frames)} images to train on; expected pairs of a reference and a target")
         references, targets = [x[0::2] for x in levels], [x[1::2] for x in levels]
@@ -346,21 +358,19 @@ class VPSNet(upsnet.UPSNet):
         if self.fuse is not None and self.flow is not None:
             flow = self.flow(frames[1::2], frames[0::2])
             fused = self.fuse(targets, self.fuse.gather(targets), self.fuse.gather(references), flow)
-        segments = self._segments(fused, (frames.shape[2], frames.shape[3]), sizes[1::2], truth[1::2])
+        segments = self._train_segments(fused, (frames.shape[2], frames.shape[3]), sizes[1::2], truth[1::2])
         if self.track_head is None:
-            return Output(segments)
+            return TrainingOutput(segments, match_logits=(), match_targets=())
         boxes, objects = segments.objects.positive_boxes, segments.objects.positive_objects
-        assert boxes is not None
-        assert objects is not None
         known = [_identified(one) for one in training_instances(truth[0::2])]
         vectors = self.track_head(self.box_pooling(fused, boxes)).split([len(one) for one in boxes])
         others = self.track_head(self.box_pooling(references, [one.boxes for one in known]))
         others = others.split([len(one) for one in known])
         columns = [match_targets(*parts) for parts in zip(training_instances(truth[1::2]), objects, known, strict=True)]
         logits = tuple(match_logits(*pair) for pair in zip(vectors, others, strict=True))
-        return Output(segments, match_logits=logits, match_targets=tuple(columns))
+        return TrainingOutput(segments, match_logits=logits, match_targets=tuple(columns))
 
-    def _predict(
+    def _predict_frames(
         self,
         levels: Sequence[Float[Tensor, "B _ _ _"]],
         frames: Float[Tensor, "B 3 H W"],
@@ -374,10 +384,8 @@ class VPSNet(upsnet.UPSNet):
             flow = torch.zeros_like(frames[:, :2]) if memory is None else self.flow(frames, memory.image)
             levels = self.fuse(levels, gathered, gathered if memory is None else memory.gathered, flow)
             image = frames
-        segments = self._segments(levels, (frames.shape[2], frames.shape[3]), sizes, None)
-        boxes, channels, scores = segments.objects.boxes, segments.objects.channels, segments.objects.scores
-        assert boxes is not None
-        assert scores is not None
+        segments = self._detect_segments(levels, (frames.shape[2], frames.shape[3]), sizes)
+        boxes, channels, scores = segments.boxes, segments.channels, segments.scores
         every = torch.cat(boxes)
         vectors, max_known = every.new_zeros(len(every), 0), 0
         if self.track_head is not None:

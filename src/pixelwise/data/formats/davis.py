@@ -54,7 +54,7 @@ ONE_SPLIT = ("all", "train", "val")
 """What the split of a folder without lists may be called."""
 
 _VOID = 255
-"""What a mask holds where nobody evaluates; numbers of objects are below it."""
+"""Value of ignored pixels in a mask; ids of objects are below it."""
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -142,17 +142,17 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
 
 
 def _lists(path: Path, options: Mapping[str, str]) -> Mapping[str, Path]:
-    """The list of each split, of the year that is wanted or of the latest. Raises DataError where it has none."""
-    wanted, earlier = options.get("year"), ("2016", _resolution(options))
-    if wanted not in (None, "2016", "2017"):
-        raise DataError(f"davis: year={wanted}; expected 2016 or 2017")
-    names = {None: ("2017", *earlier), "2016": earlier, "2017": ("2017",)}[wanted]
+    """The list of each split, of the given year or of the latest. Raises DataError where it has none."""
+    year, earlier = options.get("year"), ("2016", _resolution(options))
+    if year not in (None, "2016", "2017"):
+        raise DataError(f"davis: year={year}; expected 2016 or 2017")
+    names = {None: ("2017", *earlier), "2016": earlier, "2017": ("2017",)}[year]
     for name in names:
         files = sorted((path / "ImageSets" / name).glob("*.txt"))
         if files:
             return {file.stem: file for file in files}
-    if wanted is not None:
-        raise DataError(f"{path}: no ImageSets/{wanted}/ with lists in it")
+    if year is not None:
+        raise DataError(f"{path}: no ImageSets/{year}/ with lists in it")
     return {}
 
 

@@ -95,11 +95,11 @@ def writable_labels(options: Mapping[str, str], *, source: LabelSet, default: st
         source: the label set of what is converted.
         default: the published set of the format, or None.
     """
-    wanted = options.get("labels")
-    if wanted in published_names():
-        return published(wanted)
-    if wanted:
-        return read_labels(Path(wanted).expanduser())
+    named_labels = options.get("labels")
+    if named_labels in published_names():
+        return published(named_labels)
+    if named_labels:
+        return read_labels(Path(named_labels).expanduser())
     return published(default) if default else source
 
 

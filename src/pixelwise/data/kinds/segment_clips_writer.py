@@ -169,7 +169,7 @@ def tracks_in(entry: Mapping[str, Any], labels: LabelSet) -> Iterator[Track]:
 
 
 def joined_regions(regions: Sequence[PlacedSegment], labels: LabelSet) -> Counter[str]:
-    """How many regions become one with another of their class, where regions that are no objects have no number."""
+    """Number of regions that are merged with another of their class, since regions without instances have no number."""
     classes = Counter((one.class_id, one.crowd) for one in regions if not _is_object(one, labels))
     return Counter(joined_segments=sum(classes.values()) - len(classes))
 

@@ -158,7 +158,7 @@ def two_channels(panoptic: Panoptic, labels: LabelSet) -> tuple[UInt8[np.ndarray
     values = np.zeros((len(panoptic) + 1, 3), dtype=np.uint8)
     void = next((id for id in labels.void_ids if 0 <= id <= 255), None)
     if void is None:
-        raise DataError(f"label set '{labels.name}': no void id from 0 to 255, which 2 channels want")
+        raise DataError(f"label set '{labels.name}': no void id from 0 to 255, which 2 channels need")
     values[0, 0] = void
     counted: dict[int, int] = {}
     whole: set[tuple[int, int]] = set()

@@ -123,7 +123,7 @@ def repaired_parts(frame: Item, labels: LabelSet, size: Size, orientation: int) 
 
 
 def _is_of(shape: FramePart, size: Size) -> bool:
-    """Whether a segmentation is of an image of that size, as far as it tells."""
+    """Whether a segmentation may be of an image of that size."""
     segmentation = shape.segmentation
     if isinstance(segmentation, Mapping):
         return segmentation.get("size") == [*size]

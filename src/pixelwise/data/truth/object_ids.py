@@ -59,7 +59,7 @@ def painted_ids(
 
 
 def numbered_by_class(instances: Instances, labels: LabelSet, divisor: int) -> list[int]:
-    """Ids that tell the class: its id on disk · divisor + 0, 1, 2 … of each object, and the id alone of crowds.
+    """Ids that contain the class: its id on disk · divisor + 0, 1, 2 … for each instance, and the id alone for crowds.
 
     So are regions of classes that are no things. Raises DataError for more objects of a class than the divisor.
     """
