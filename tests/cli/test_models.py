@@ -103,7 +103,7 @@ def test_detectors_show_the_samples_that_their_recipes_train_with(name: str) -> 
     [
         ("pspnet", {"augmentation.rotate": "10.0", "augmentation.blur": "0.5", "sync_batch_norm": "True"}),
         ("yolact", {"augmentation.expand": "0.5", "augmentation.sample_crop": "0.8333333333333334"}),
-        ("mask_rcnn", {"augmentation.short_sides": "(800,)", "schedule": "step", "milestones": "(60000, 80000)"}),
+        ("mask_rcnn", {"augmentation.short_sides": "(800,)", "schedule": "step", "warmup_steps": "500"}),
         (
             "deeplab_v3",
             {

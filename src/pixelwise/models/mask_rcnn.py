@@ -679,6 +679,7 @@ PUBLISHED_STAGE = Stage(
     warmup_factor=1 / 3,
     freeze_batch_norm=True,
     frozen_stages=1,
+    arguments={"samples": 512},
 )
 """Detectron's 1x, of `e2e_mask_rcnn_R-50-FPN_1x.yaml`; section 3.1 has 160,000 steps with a drop at 120,000."""
 
@@ -688,7 +689,13 @@ DETECTRON2_STAGE = replace(
     augmentation=replace(PUBLISHED_STAGE.augmentation, short_sides=(640, 672, 704, 736, 768, 800)),
     warmup_steps=1_000,
     warmup_factor=1 / 1_000,
-    arguments={"post_nms_topk": (1_000, 1_000), "sampling_ratio": 0, "rpn_beta": 0.0, "box_beta": 0.0},
+    arguments={
+        **PUBLISHED_STAGE.arguments,
+        "post_nms_topk": (1_000, 1_000),
+        "sampling_ratio": 0,
+        "rpn_beta": 0.0,
+        "box_beta": 0.0,
+    },
 )
 """detectron2's 1x, of `Base-RCNN-FPN.yaml`; its biases are decayed as weights are."""
 
@@ -698,8 +705,17 @@ THREE_TIMES = {"steps": 270_000, "milestones": (210_000, 250_000)}
 PUBLISHED_RECIPE = Recipe(stages=(PUBLISHED_STAGE,), input_size=800, input_side="short", input_limit=1333)
 """Detectron's, detectron2's and UPSNet's size of images on COCO."""
 
+_LONG = replace(DETECTRON2_STAGE, **THREE_TIMES)
 PUBLISHED = {
-    name: dict.fromkeys(("mask_rcnn", *VARIANTS), replace(PUBLISHED_RECIPE, stages=(stage,)))
-    for name, stage in (("paper", PUBLISHED_STAGE), ("paper_3x", replace(DETECTRON2_STAGE, **THREE_TIMES)))
+    name: {
+        **dict.fromkeys(("mask_rcnn", *VARIANTS), replace(PUBLISHED_RECIPE, stages=(stage,))),
+        "mask_rcnn_resnet50_c4": replace(
+            PUBLISHED_RECIPE, stages=(replace(stage, arguments={**stage.arguments, **of_c4}),)
+        ),
+    }
+    for name, stage, of_c4 in (
+        ("paper", PUBLISHED_STAGE, {"samples": 64}),
+        ("paper_3x", _LONG, {"post_nms_topk": (2_000, 1_000)}),
+    )
 }
-"""`paper` as the authors' Detectron, `paper_3x` as detectron2's `mask_rcnn_R_50_FPN_3x.yaml`."""
+"""`paper` as the authors' Detectron, `paper_3x` as detectron2's `mask_rcnn_R_50_FPN_3x.yaml` and `…_C4_3x.yaml`."""

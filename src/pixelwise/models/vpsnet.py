@@ -522,6 +522,7 @@ _PUBLISHED = Recipe(
             warmup_factor=1 / 3,
             freeze_batch_norm=True,
             frozen_stages=1,
+            arguments={"samples": 512},
         ),
     ),
     input_size=2048,
