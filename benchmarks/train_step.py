@@ -77,7 +77,7 @@ def our_step(batch: Batch, precision: str) -> Callable[[], float]:
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
-        terms = make_gradients(system, system, batch, accelerator)
+        terms = make_gradients(system, system, [batch], accelerator)
         optimizer.step()
         return terms["loss"]
 

@@ -232,7 +232,7 @@ class SystemFile(Protocol):
         TRAITS: of `build` without arguments.
         VARIANTS: arguments of `build` by the name of the variant.
         RECIPE: how the system is trained.
-        RECIPES: of the variants that are trained in another way.
+        RECIPES: of variants with a recipe of their own.
         PUBLISHED: by name, such as `paper`, the recipes of the paper or of its public code, for machines that have the
             room: of the system and the variants that have one, by their names.
     """
@@ -352,14 +352,14 @@ class Augmentation:
         expand: probability that the image is put into a canvas of up to four times its sides, as SSD does; see
             `data.loading.window`.
         sample_crop: probability of SSD's crop around the centre of an object; see there.
-        rotate: every second image is turned by up to so many degrees to either side.
+        rotate: largest rotation in degrees, of every second image.
         blur: probability of a 5×5 Gaussian.
         flip: probability of a mirror image.
         copy_paste: probability that parts of another training image are pasted in; see `data.loading.copy_paste`.
         brightness: largest relative change.
         contrast: largest relative change.
         saturation: largest relative change.
-        hue: largest turn, in fractions of the colour circle.
+        hue: largest shift, as a fraction of the colour circle.
         colour_probability: of each of these four.
     """
 
@@ -416,7 +416,7 @@ class Stage:
         freeze_batch_norm: keep batch-norm statistics and weights fixed.
         sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
         batch_norm_momentum: share of a batch in the running statistics; None leaves what the network was built with.
-        frozen_stages: so many first stages of the backbone keep their weights and statistics; 0 trains all.
+        frozen_stages: number of first stages of the backbone with fixed weights and statistics; 0 trains all.
         ema_decay: decay of the running average of weights that is evaluated and shipped; 0 for none.
         arguments: of the system's `build` that are others in this stage than in the run, JSON values. The network
             begins with all weights of the stage before that fit it by name and shape.
@@ -472,7 +472,7 @@ class Recipe:
             median long side of the validation images.
         input_side: which side that is: `long`, `short`, `square` for both, or `none` for images as they are.
         input_limit: most pixels of the long side where `input_side` is `short`; 0 for no limit.
-        seed: of the order, the augmentation, the new weights and the dropout.
+        seed: of order, augmentation, new weights and dropout.
         precision: `float32`, `bfloat16` (in forward), or `auto`: bfloat16 where the processor computes in it.
         evaluate_every: steps between two evaluations; 0 for one at the end.
         checkpoint_every: steps between two training states, beside those at evaluations.

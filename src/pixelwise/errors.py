@@ -5,6 +5,7 @@ The command line prints the text and no traceback. Anything else that escapes is
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,3 +38,9 @@ def first_fault(error: ValidationError) -> str:
 def count(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: `1 image`, `1,204 images`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def in_words(text: str, number: int) -> str:
+    """A line about a number of things: `{}` stands for the number, `[one|many]` for the word that fits it."""
+    chosen = re.sub(r"\[([^|\]]*)\|([^\]]*)\]", lambda found: found[1 if number == 1 else 2], text)
+    return chosen.format(f"{number:,}")

@@ -168,6 +168,13 @@ class Masks(_Movable):
         mask[y1:y2, x1:x2] = self.crop(index).bool()
         return mask
 
+    def union(self) -> Bool[Tensor, "H W"]:
+        """The pixels of any mask."""
+        covered = torch.zeros(self.size, dtype=torch.bool, device=self.crops.device)
+        for index, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
+            covered[y1:y2, x1:x2] |= self.crop(index).bool()
+        return covered
+
     def dense(self) -> Bool[Tensor, "N H W"]:
         """All masks at the image's size: N·H·W bytes, for small images and tests."""
         if not len(self):
@@ -301,6 +308,11 @@ class Instances(_Movable):
         index = _places(which, len(self), self.labels.device)
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return Instances(**{name: part[index] for name, part in parts.items() if part is not None})
+
+    @property
+    def crowds(self) -> Bool[Tensor, " N"]:
+        """Which are crowds; none where nothing says it."""
+        return torch.zeros_like(self.labels, dtype=torch.bool) if self.crowd is None else self.crowd
 
     def by_score(self) -> Instances:
         """The instances by descending score; equal scores keep their order, and so do instances without scores."""

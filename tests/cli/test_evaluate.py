@@ -20,6 +20,7 @@ from pixelwise.cli.progress import image_bar
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import DataError
 from pixelwise.evaluation.evaluate import evaluate, model_predictions
+from pixelwise.evaluation.protocols import ProtocolPredictions, protocol_of
 from pixelwise.evaluation.shards import Shard
 from pixelwise.evaluation.worst_images import WorstImages
 from pixelwise.inference.model_folder import ModelCard, write_model
@@ -168,6 +169,40 @@ def test_options_of_prediction_reach_the_model(
     assert code == 0
     assert json.loads(out)["metrics"] == means(expected)
     assert json.loads(out)["metrics"] != json.loads(plain)["metrics"]
+
+
+def test_a_protocol_is_named_in_the_report_and_in_its_parts(
+    run: Run, model: Path, drawings: Path, network: nn.Module, tmp_path: Path
+) -> None:
+    arguments = (model, "--data", f"masks:{drawings}", "--workers", 0, "--protocol", "pspnet:41", "--tta")
+    code, out, err = run("evaluate", *arguments, "--json")
+    card = ModelCard("semantic", "deeplab_v3_plus", LABELS, resize=ResizeRule(length=80))
+    predictor, options = Predictor(network, card, device="cpu"), Options(tta=True)
+    predict = ProtocolPredictions(predictor, protocol_of("pspnet:41", predictor, options), options)
+    assert code == 0
+    assert json.loads(out)["metrics"] == means(metrics_by_hand(drawings, predict))
+    stated = {
+        "name": "pspnet",
+        "scales": [0.5, 0.75, 1.0, 1.25, 1.5, 1.75],
+        "mirrored": True,
+        "crop": [41, 41],
+        "output_stride": None,
+    }
+    assert json.loads(out)["protocol"] == stated
+    assert err == "protocol pspnet: windows of 41×41, scales 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, mirrored\n"
+    parts = shards(run, arguments, 2, tmp_path / "shards")
+    code, merged, _ = run("evaluate", "--merge", *parts, "--json")
+    assert code == 0
+    assert {**json.loads(merged), "seconds": 0} == {**json.loads(out), "seconds": 0}
+    other = tmp_path / "other.json"
+    other.write_text(run("evaluate", *arguments[:-1], "--shard", "2/2", "--json")[1])
+    code, _, err = run("evaluate", "--merge", parts[0], other)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "only shards of one evaluation can be joined" in err
+    _, out, _ = run("evaluate", *arguments)
+    assert out.splitlines()[-1] == "protocol pspnet"
+    _, out, _ = run("evaluate", *arguments[:-3], "--json")
+    assert "protocol" not in json.loads(out)
 
 
 def test_the_table_names_classes_means_and_definition(run: Run, model: Path, drawings: Path) -> None:
@@ -351,7 +386,7 @@ def test_void_in_every_mask_is_said(run: Run, tmp_path: Path) -> None:
     code, _, err = run("evaluate", "--predictions", tmp_path / "predicted", *data, "--quiet", "--workers", 0)
     assert code == 0
     assert err == (
-        f"{tmp_path / 'predicted'}: void (255) stands in every one of its 2 masks and counts as an error; 'part' is "
+        f"{tmp_path / 'predicted'}: void (255) is in every one of its 2 masks and counts as an error; 'part' is "
         "never predicted: write 1 for it where 255 is meant to be it\n"
     )
     Image.fromarray(ids).save(tmp_path / "predicted" / "b.png")
@@ -470,6 +505,10 @@ def refusals(tmp_path: Path, drawings: Path, model: Path) -> dict[str, tuple[lis
         "two files": (["--predictions", twins, *data], "000.bmp has the same name"),
         "two folders": (["--predictions", copies, *data], "may have its mask in"),
         "options": (["--predictions", twins, "--tta", "--tile", *data], "--tile, --tta: only with MODEL"),
+        "protocol of masks": (["--predictions", twins, "--protocol", "pspnet", *data], "--protocol: only with MODEL"),
+        "no protocol": ([model, "--protocol", "segnet", *data], "--protocol segnet: expected pspnet, pspnet:CROP or"),
+        "tiles": ([model, "--protocol", "pspnet", "--tile", *data], "--tile: not with --protocol pspnet"),
+        "tracks": ([model, "--protocol", "pspnet", "--track", *data], "--track: not with --protocol"),
         "no split": ([model, "--data", f"masks:{drawings}@test"], "no split 'test'"),
         "no size": ([model, "--input-size", 0, *data], "Invalid value for '--input-size'"),
         "two models": ([model, model, *data], "2 models; evaluate evaluates one, see pixelwise compare"),
@@ -686,6 +725,7 @@ def test_shards_that_do_not_belong_together_are_refused(
     for options, wanted in (
         ([], "--merge: expected the files of the shards"),
         ([first, second, "--tta"], "--tta: not with --merge"),
+        ([first, second, "--protocol", "pspnet"], "--protocol: not with --merge"),
         ([first, second, "--data", "masks:x", "--shard", "1/2"], "--data, --shard: not with --merge"),
     ):
         code, out, err = run("evaluate", "--merge", *options)

@@ -536,7 +536,7 @@ def test_impossible_things_are_refused() -> None:
     for arguments, text in (
         ({"key_interval": 0}, "key_interval 0: expected at least 1"),
         ({"learns": "clips"}, "learns 'clips': images or pairs"),
-        ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge takes a ResNet, MobileNet or DarkNet"),
+        ({"backbone": "vgg16"}, "VGGBackbone: yolact_edge takes a ResNet, MobileNet, EfficientNet-Lite or DarkNet"),
         ({"backbone": "timm/resnet18"}, "TimmBackbone: yolact_edge takes"),
         ({"anchor_sizes": (24, 48)}, "at least three levels"),
     ):

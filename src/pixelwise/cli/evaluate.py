@@ -72,6 +72,15 @@ def evaluate(
     input_size: InputSizeOption = None,
     tile: TileOption = False,
     tta: TtaOption = False,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            metavar="NAME",
+            help="Run as the test of a paper does: pspnet or pspnet:CROP, mirrored windows of the crop, with --tta at "
+            "six scales from 0.5 to 1.75; deeplab_v3, mirrored at these scales and output stride 8.",
+        ),
+    ] = None,
     track: Annotated[
         bool,
         typer.Option(
@@ -115,7 +124,13 @@ def evaluate(
     are matched to objects (davis-unsupervised), unless --definition davis says that their ids are those of the ground
     truth. Exit code 1 if an image could not be evaluated.
     """
-    of_model = {"--input-size": input_size, "--tile": tile, "--tta": tta, "--track": track}
+    of_model = {
+        "--input-size": input_size,
+        "--tile": tile,
+        "--tta": tta,
+        "--protocol": protocol,
+        "--track": track,
+    }
     names = model or []
     if merge:
         of_data = {
@@ -159,6 +174,7 @@ def evaluate(
             device=device.value,
             options=Options(input_size=input_size, tile=tile, tta=tta),
             tracks=track,
+            protocol=protocol,
         )
     else:
         subject = stored_subject(predictions, data, label_map)
@@ -170,10 +186,10 @@ def evaluate(
             print(line, file=sys.stderr)
 
     everything = subject.considered
-    wanted = everything if part is None else part.part_of(everything, subject.dataset.clips)
+    selected = everything if part is None else part.part_of(everything, subject.dataset.clips)
     answered = set(subject.indices)
-    indices = [index for index in wanted if index in answered]
-    missing = tuple(subject.dataset.ids[index] for index in wanted if index not in answered)
+    indices = [index for index in selected if index in answered]
+    missing = tuple(subject.dataset.ids[index] for index in selected if index not in answered)
     worst = None if out is None else WorstImages(metric)
     classes = None if out is None or subject.task != "panoptic" else ClassConfusion(subject.dataset.labels)
     void = VoidPredictions(subject.dataset.labels) if subject.masks else None
@@ -198,8 +214,9 @@ def evaluate(
         metric=metric,
         failures=failures,
         missing=missing,
-        total=len(wanted),
+        total=len(selected),
         seconds=time.perf_counter() - started,
+        protocol=subject.conditions.get("protocol"),
     )
     if subject.is_mapped and part is None:
         _require_ground_truth(metric, subject.dataset.name)
@@ -324,6 +341,8 @@ def _print_tables(result: dict[str, Any]) -> None:
         means.add_row(heading(name), _shown(value))
     console.print(means)
     print(DEFINITIONS[result["definition"]])
+    if "protocol" in result:
+        print(f"protocol {result['protocol'].get('name')}")
 
 
 def _shown(value: float | int | None) -> str:

@@ -185,7 +185,7 @@ def _say(report: dict[str, Any], found: ImportedModel | ImportedBackbone, as_jso
         print(f"{report['model']}/  model.safetensors, model.json; labels '{report['labels']}'")
 
 
-def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSet:
+def _labels(named: str | None, model: ImportedModel, family: Family) -> LabelSet:
     """The label set of --labels, or the usual one of the family's weights with so many classes."""
     from pixelwise.labels import LabelSet, published, published_names
 
@@ -198,25 +198,25 @@ def _labels(wanted: str | None, model: ImportedModel, family: Family) -> LabelSe
         Family.detectron2: {81: "coco"},
         Family.upsnet: {133: "coco_panoptic", 19: "cityscapes"},
     }
-    wanted = wanted or usual.get(family, {}).get(count)
-    if wanted is None:
+    named = named or usual.get(family, {}).get(count)
+    if named is None:
         names = ["background", "foreground"] if model.is_sigmoid else [f"class {index}" for index in range(count)]
         return LabelSet.from_names(f"{count} classes", names)
-    if wanted in published_names():
-        labels = published(wanted)
-    elif not Path(wanted).is_file():
+    if named in published_names():
+        labels = published(named)
+    elif not Path(named).is_file():
         raise DataError(
-            f"--labels {wanted}: no such file; {', '.join(published_names())}, a TOML file or a list of names"
+            f"--labels {named}: no such file; {', '.join(published_names())}, a TOML file or a list of names"
         )
-    elif Path(wanted).suffix == ".toml":
-        labels = LabelSet.from_toml(Path(wanted))
+    elif Path(named).suffix == ".toml":
+        labels = LabelSet.from_toml(Path(named))
     else:
-        names = [line.strip() for line in read_lines(Path(wanted)) if line.strip()]
+        names = [line.strip() for line in read_lines(Path(named)) if line.strip()]
         if model.is_sigmoid and len(names) == 1:
             names = ["background", *names]  # class 1 is that of the channel
-        labels = LabelSet.from_names(Path(wanted).stem, names)
+        labels = LabelSet.from_names(Path(named).stem, names)
     if len(labels) != count:
-        raise DataError(f"--labels {wanted}: {len(labels)} classes, but the weights have logits for {count}")
+        raise DataError(f"--labels {named}: {len(labels)} classes, but the weights have logits for {count}")
     return labels
 
 

@@ -174,7 +174,7 @@ def _notes(plan: Plan, sources: TrainingData, folder: Path, *, resumes: bool) ->
         yield from describe_label_map(label_map)
     if plan.init is None and not resumes and "backbone" in plan.arguments:
         yield "the backbone starts at random; --init pip, torchvision, timm or FILE: from ImageNet; default: from VOC"
-    # where the weights began is of no interest when they go on
+    # the origin of the weights does not matter for a resumed run
     yield from sources.notes if resumes else plan.notes
     threads = torch.get_num_threads()
     if plan.threads != threads:

@@ -6,10 +6,9 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +22,11 @@ from pixelwise.files.images import image_size, read_image
 from pixelwise.labels import LabelMap, LabelSet
 from pixelwise.types import Annotation, Sample
 
+if TYPE_CHECKING:  # pyright takes no cached_property for the property of a protocol
+    cached_property = property
+else:
+    from functools import cached_property
+
 
 class Dataset(Protocol):
     """Images with their ground truth, by number. Can be pickled, so that other processes may read.
@@ -32,7 +36,7 @@ class Dataset(Protocol):
         format: the format on disk.
         labels: what the class ids of the ground truth mean.
         ids: one for each image, unique.
-        note: what was decided when it was opened and the user should know, or None.
+        note: a note to the user about its opening, or None.
         clips: the clip of each image, where all are frames that stand clip by clip in the order of time; else None.
         numbered_by: what divides the id of an object with its number in the clip as remainder; None where the id is the
             number. See `data.truth.track_ids`.
@@ -78,7 +82,7 @@ class Dataset(Protocol):
         ...
 
     def flow(self, index: int, *, reference: int) -> Float[Tensor, "2 H W"] | None:
-        """The optical flow from a frame to another of its clip, by the other's place in it; None where nobody knows."""
+        """The optical flow from a frame to another of its clip, by the other's index in it; None if unknown."""
         ...
 
 
@@ -161,7 +165,7 @@ class FileDataset:
         return path
 
     def flow(self, index: int, *, reference: int) -> None:
-        """Nobody knows the flow."""
+        """The flow is unknown."""
 
 
 def open_listing(listing: Listing, *, name: str, format: str) -> Dataset:
@@ -483,7 +487,7 @@ def clip_of_each(dataset: object) -> tuple[str | None, ...] | None:
 
 
 def flow_of(samples: object, index: int, reference: int) -> Float[Tensor, "2 H W"] | None:
-    """The optical flow from a frame to another of its clip, by the other's place in it; None where nobody knows."""
+    """The optical flow from a frame to another of its clip, by the other's index in it; None if unknown."""
     return samples.flow(index, reference=reference) if isinstance(samples, FlowSamples) else None
 
 

@@ -17,7 +17,7 @@ def with_labels(dataset: Dataset, labels: LabelSet, label_map: str | None) -> Da
 
     Args:
         dataset: as opened.
-        labels: the wanted classes.
+        labels: the target classes.
         label_map: None (names must agree), `names`, a TOML file, or the name of a map that ships.
 
     Raises:

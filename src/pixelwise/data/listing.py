@@ -31,7 +31,7 @@ class Item(NamedTuple):
         truth: the file of its ground truth, or None.
         clip: the clip that a frame belongs to, or None.
         size_hw: as a list states it, or None.
-        extra: what the format knows besides, such as what a list says of it.
+        extra: further data of the format, such as its entry in a list.
         rivals: further files of the same name, so that it is not clear which is meant.
     """
 
@@ -56,7 +56,7 @@ class Fault:
     Attributes:
         kind: a few words, the same for all faults of the kind.
         where: the file, the id or the annotation.
-        text: what is wrong with it, and the repair where it is not plain.
+        text: the fault, and its repair where it is not obvious.
         fatal: of a list: whether a set with it cannot be opened.
         entry: what in a list is at fault, or None.
     """
@@ -196,7 +196,7 @@ class Listing:
         inspect: looks for faults in the ground truth of one.
         source: the file or the folder that lists it.
         faults: of lists, each naming its file.
-        notes: what was decided and the user should know.
+        notes: for the user.
         skipped: what is skipped when the set is opened, since a check has a fault for each.
         halves: whether images without ground truth, and of stills the reverse, are skipped when it is opened.
         truths: where ground truth was looked for, as text, of sets in which an image may have none; else None.

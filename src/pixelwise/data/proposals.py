@@ -5,8 +5,8 @@ absolute, and `{split}` in it stands for the split. Two forms are read:
 
 - a folder with `<image id>.npz` for each image: `superpixels`, whole numbers [H, W], and `members`, bools [R, S], where
   column s stands for the s-th smallest number in `superpixels` (MCG's form, whose proposals are sets of superpixels);
-- a JSON file with a list of `{"image_id": …, "segmentation": RLE}`, best first, as COCO's results have it; entries may
-  have `bbox` [x, y, width, height] in place of a segmentation, which stands for all pixels of the box.
+- a JSON file with a list of `{"image_id": …, "segmentation": RLE}`, highest score first, as COCO's results have it;
+  entries may have `bbox` [x, y, width, height] in place of a segmentation, which stands for all pixels of the box.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class DataSpec:
 
     @classmethod
     def parse(cls, text: str) -> DataSpec:
-        """Take a specification apart; nothing is looked up. Raises DataError for text of another form."""
+        """Parse a specification; nothing is read. Raises DataError for text of another form."""
         format, colon, rest = text.partition(":")
         if not colon or not format or not rest:
             raise DataError(

@@ -148,7 +148,7 @@ class _Reader(Dataset["Sample | DataError"]):
 
 
 def _read_each(samples: Samples, indices: Sequence[int], *, workers: int) -> Iterator[Sample | DataError]:
-    """The chosen samples in order, read by `workers` processes or by this one."""
+    """The selected samples in order, read by `workers` processes or by this one."""
     reader = _Reader(samples, indices)
     if not workers:
         for place in range(len(reader)):

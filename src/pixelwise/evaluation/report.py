@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Evaluation:
         missing: the ids of images without a prediction.
         total: how many images there were.
         seconds: how long it took.
+        protocol: under which the model ran, see `protocols.Protocol.to_json`; None for that of `pixelwise predict`.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Evaluation:
     missing: tuple[str, ...]
     total: int
     seconds: float
+    protocol: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that `evaluate --json` prints."""
@@ -51,6 +54,7 @@ class Evaluation:
             "images": len(self.metric.images),
             "labels": list(self.metric.labels.names),
             "definition": self.metric.definition,
+            **({} if self.protocol is None else {"protocol": dict(self.protocol)}),
             "metrics": {name: value for name, value in values.items() if not isinstance(value, dict)},
             **{name: value for name, value in values.items() if isinstance(value, dict)},
             "seconds": round(self.seconds, 3),

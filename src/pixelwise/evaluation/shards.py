@@ -131,7 +131,17 @@ def merge_shards(paths: Sequence[Path]) -> Evaluation:
     if accounted != total:
         raise DataError(f"{paths[0]} …: the shards have {accounted:,} images, {total:,} are in {first.stored.data}")
     seconds = sum(part.stored.seconds for part in parts)
-    return Evaluation(first.stored.model, first.stored.data, metric, failures, missing, total, seconds)
+    protocol = first.stored.shard.conditions.get("protocol")
+    return Evaluation(
+        first.stored.model,
+        first.stored.data,
+        metric,
+        failures,
+        missing,
+        total,
+        seconds,
+        protocol=protocol if isinstance(protocol, dict) else None,
+    )
 
 
 class _Whole(BaseModel, strict=True):

@@ -14,6 +14,7 @@ from pixelwise.data.label_maps import describe_label_map, with_labels
 from pixelwise.data.spec import open_dataset
 from pixelwise.errors import CheckpointError, DataError, RecipeError
 from pixelwise.evaluation.evaluate import Predictions, model_predictions
+from pixelwise.evaluation.protocols import ProtocolPredictions, protocol_of
 from pixelwise.inference.load import load, weights_digest
 from pixelwise.inference.predictor import DEFAULTS, Options, Predictor
 from pixelwise.labels import LabelMap, LabelSet
@@ -93,6 +94,7 @@ def model_subject(
     device: str = "auto",
     options: Options = DEFAULTS,
     tracks: bool = False,
+    protocol: str | None = None,
 ) -> Subject:
     """A model evaluated on data in its own classes.
 
@@ -106,6 +108,7 @@ def model_subject(
         device: see `load`.
         options: how it runs on an image.
         tracks: see `model_predictions`.
+        protocol: of the test, see `protocols.protocol_of`; None predicts as `pixelwise predict` does.
 
     Raises:
         CheckpointError: the model cannot be loaded, or its task cannot be evaluated.
@@ -119,8 +122,17 @@ def model_subject(
         raise CheckpointError(
             f"{name}: a model for {task} segmentation; {', '.join(EVALUATED_TASKS)} ones can be evaluated"
         )
-    answers = model_predictions(predictor, options, tracks=tracks)
     notes = [predictor.note] if predictor.note else []
+    conditions: dict[str, Any] = {}
+    if protocol is None:
+        answers = model_predictions(predictor, options, tracks=tracks)
+    else:
+        if tracks:
+            raise RecipeError("--track: not with --protocol, which is of single images")
+        chosen = protocol_of(protocol, predictor, options)
+        answers = ProtocolPredictions(predictor, chosen, options)
+        notes.append(str(chosen))
+        conditions["protocol"] = chosen.to_json()
     first = datasets[0].labels
     any_class = task == "instance" and label_map is None and all(one.labels.is_class_agnostic for one in datasets)
     any_class = any_class and first.names != predictor.labels.names
@@ -145,6 +157,7 @@ def model_subject(
             "tta": options.tta,
             "track": tracks,
             "label_maps": [[list(row) for row in one.rows()] for one in maps],
+            **conditions,
         },
         predictor,
         task,

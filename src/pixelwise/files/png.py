@@ -24,4 +24,4 @@ def write_png(path: Path, image: Image.Image) -> None:
     """Write an RGB image. Raises OSError where the place cannot be written."""
     pixels = np.array(image)
     _, content = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR, dst=pixels), _FAST)
-    path.write_bytes(content)
+    path.write_bytes(content.tobytes())

@@ -47,7 +47,7 @@ class ImportedModel:
         arguments: of its `build`, without `num_classes`.
         weights: under our keys.
         skipped: names of tensors that the network does not use.
-        notes: sentences for whoever imports.
+        notes: for the user.
         resize: how its authors bring images to the size at which they evaluate them.
         classes: with the background; None where the tensor that gives the logits tells it.
         is_sigmoid: whether the network had one channel for two classes, see `fit.model_of`.

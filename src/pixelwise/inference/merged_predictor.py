@@ -75,7 +75,7 @@ class MergedPredictor(Predictor):
     def logits(
         self, image: ImageInput, size: tuple[int, int] | None = None, *, input_size: int | str | None = None
     ) -> Float[Tensor, "K h w"]:
-        """The scores of the semantic model; see Predictor."""
+        """The logits of the semantic model; see Predictor."""
         return self.semantic.logits(image, size, input_size=input_size)
 
     def require_possible(self, options: Options) -> None:

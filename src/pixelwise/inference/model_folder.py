@@ -49,8 +49,8 @@ class ModelCard:
         labels: the classes; their number is `build`'s `num_classes`.
         arguments: the other keyword arguments of `build`, as JSON values.
         resize: how images are brought to the size at which the network runs, as in validation.
-        licence: under which the weights may be used.
-        preprocessing: what happens to an image before the network, in words.
+        licence: of the weights.
+        preprocessing: of an image before the network, in words.
         scores: metrics of the weights, fractions of 1.
         training: origin of the weights: data, steps, command, revision.
         pixelwise_version: that wrote the folder.

@@ -36,16 +36,14 @@ class Options:
     """How a model runs on an image.
 
     Attributes:
-        score_threshold: of a semantic model: pixels whose best probability is lower become `ignore_id`; None keeps all.
-            Of one that finds objects or things: those with a lower score are skipped; None takes the model's own
-            threshold.
-        max_detections: most objects for each image, None for the model's own number; without effect on models that find
-            no objects.
+        score_threshold: for a semantic model, pixels whose probability is lower become `ignore_id`; None keeps all. For
+            instances and things, those with a lower score are skipped; None takes the model's own threshold.
+        max_detections: largest number of instances per image, None for the model's own; no effect on semantic models.
         input_size: to which the image is brought instead of the model's own rule: the long side in pixels, or
             `short:SIDE`, `short:SIDE:LIMIT`, `square:SIDE`, `none` (see `ops.resize_rule`), whose SIDE is that of the
             windows with `tile`; None is as the model was validated.
-        tile: look at the image at its own size through overlapping windows, and average where they overlap. Not for
-            panoptic models.
+        tile: run on overlapping windows of the image at its own size, and average where they overlap. Not for panoptic
+            models.
         tta: average over three scales and their mirror images: six passes. Not for panoptic models.
     """
 
@@ -321,12 +319,12 @@ class Predictor:
     def logits(
         self, image: ImageInput, size: tuple[int, int] | None = None, *, input_size: int | str | None = None
     ) -> Float[Tensor, "K h w"]:
-        """The scores before the softmax, on the predictor's device.
+        """The logits, on the predictor's device.
 
         Args:
             image: as in a call.
-            size: height and width to which they are enlarged bilinearly; None leaves them at the size at which the
-                network gives them. All K×H×W of them are held.
+            size: height and width to which they are enlarged bilinearly; None leaves them at the network's size. All
+                K×H×W of them are held in memory.
             input_size: as in a call.
 
         Raises:
@@ -341,12 +339,12 @@ class Predictor:
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.traits.align_corners)[0]
 
     def _find_objects(self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, options: Options) -> Annotation:
-        """The objects of an image, with windows and mirror images as asked for."""
+        """Detect instances, with windows and mirror images by the options."""
         height, width = image.shape[1:]
         scales = TTA_SCALES if options.tta else (1.0,)
         parts: list[Instances] = []
         answer = Annotation()
-        # with windows the whole image is looked at too, since a large object fills several of them
+        # with windows the model runs on the whole image too, since a large instance may fill several windows
         views = [(0, 0, image, rule)]
         if options.tile:
             window = self._window(rule)
@@ -432,7 +430,7 @@ class Predictor:
         mean = total / (2 * len(TTA_SCALES))
         return output._replace(logits=mean.clamp_min(torch.finfo(torch.float32).tiny).log())
 
-    @torch.inference_mode()  # here alone: its tensors refuse changes in place, which users may make on what they get
+    @torch.inference_mode()  # here alone: its tensors refuse in-place changes, which users may make on results
     def _look(
         self, image: UInt8[Tensor, "3 H W"], rule: ResizeRule, scale: float = 1.0, *, mirrored: bool = False
     ) -> Any:

@@ -127,7 +127,7 @@ class AveragePrecision(PerImage[ImageObjects]):
     definitions = DEFINITIONS
     result = ImageObjects
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageObjects:
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageObjects:
         """Instances of one image and their overlaps. See PerImage."""
         if predicted.instances is None or truth.instances is None:
             which = "prediction" if predicted.instances is None else "ground truth"

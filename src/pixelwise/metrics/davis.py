@@ -27,7 +27,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
@@ -129,7 +128,7 @@ class Davis(PerImage[FrameObjects]):
     result = FrameObjects
     order = "decay needs"
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameObjects:
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameObjects:
         """Overlaps of the objects of one frame. See PerImage. Raises DataError also for a track that occurs twice."""
         id = at.key
         truth_name, found_name = f"image '{id}': the ground truth", f"image '{id}': the prediction"
@@ -138,8 +137,7 @@ class Davis(PerImage[FrameObjects]):
         require_size(found_masks.size, masks.size, id=id)
         self.require_classes(objects.labels.tolist(), id=id, side="ground truth")
         void = _void(truth, objects, masks, self.labels)
-        crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
-        evaluated = (~crowd).nonzero().flatten()
+        evaluated = (~objects.crowds).nonzero().flatten()
         objects, masks = objects[evaluated], masks[evaluated]
         if void is not None:
             masks, found_masks = masks.without(void), found_masks.without(void)
@@ -205,12 +203,9 @@ def _tracks(instances: Instances | None, *, name: str) -> tuple[Instances, Masks
 
 def _void(truth: Annotation, objects: Instances, masks: Masks, labels: LabelSet) -> Bool[Tensor, "H W"] | None:
     """The ignored pixels; None without any."""
-    crowds = [] if objects.crowd is None else objects.crowd.nonzero().flatten().tolist()
-    void = torch.zeros(masks.size, dtype=torch.bool)
+    void = masks[objects.crowds].union()
     if truth.semantic is not None and truth.semantic.shape == void.shape:
         void |= truth.semantic.cpu() == labels.ignore_id
-    for index in crowds:
-        void |= masks.dense_one(index)
     return void if bool(void.any()) else None
 
 

@@ -104,7 +104,7 @@ class MeanIoU(PerImage[ImageScore]):
         self.images_without_objects = 0
         """Number of images whose ground truth has no instances; with any of them there is no iIoU."""
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageScore:
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageScore:
         """Count the pixels of one image. See PerImage."""
         if predicted.semantic is None or truth.semantic is None:
             which = "prediction" if predicted.semantic is None else "ground truth"
@@ -143,8 +143,7 @@ class MeanIoU(PerImage[ImageScore]):
             return
         masks = instances.masks.to("cpu")
         for index, label in enumerate(instances.labels.tolist()):
-            is_crowd = instances.crowd is not None and bool(instances.crowd[index])
-            if is_crowd or self.labels.names[label] not in INSTANCE_SIZES:
+            if instances.crowds[index] or self.labels.names[label] not in INSTANCE_SIZES:
                 continue
             x1, y1, x2, y2 = masks.boxes[index].tolist()
             predicted_ids = semantic[y1:y2, x1:x2][masks.crop(index).bool()].long()

@@ -114,7 +114,7 @@ class PanopticQuality(PerImage[ImageSegments]):
     definitions = DEFINITIONS
     result = ImageSegments
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageSegments:
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageSegments:
         """Match the segments of one image. See PerImage."""
         return ImageSegments(class_counts(segment_overlaps(predicted, truth, self.labels, id=at.key)))
 

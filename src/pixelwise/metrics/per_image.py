@@ -71,9 +71,9 @@ class PerImage(Generic[Result]):
             raise DataError(f"image '{key}' was evaluated before; each id is counted once")
         if self.order is not None and clip is not None and frame is None:
             raise DataError(f"image '{key}': a frame of the clip '{clip}' without its index; {self.order} the order")
-        self.images[key] = self.count(predicted, truth, Place(key, clip, frame or 0))
+        self.images[key] = self.compare(predicted, truth, Place(key, clip, frame or 0))
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> Result:
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> Result:
         """The result of one image. Raises DataError where it cannot be counted; then nothing has changed."""
         raise NotImplementedError
 

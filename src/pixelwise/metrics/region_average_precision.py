@@ -106,7 +106,7 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
     definitions = DEFINITIONS
     result = ImageMatches
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageMatches:
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> ImageMatches:
         """Match the detections of one image. See PerImage."""
         id = at.key
         found, objects = predicted.instances, truth.instances
@@ -121,7 +121,7 @@ class RegionAveragePrecision(PerImage[ImageMatches]):
         return self._match(found.to("cpu"), objects.to("cpu"))
 
     def _match(self, found: Instances, objects: Instances) -> ImageMatches:
-        crowd = objects.crowd if objects.crowd is not None else torch.zeros(len(objects), dtype=torch.bool)
+        crowd = objects.crowds
         counts = [0] * len(self.labels)
         detections: list[Detection] = []
         for label in range(len(self.labels)):

@@ -118,7 +118,7 @@ class VideoPanopticQuality(PerImage[FrameSegments]):
         self.k = tuple(dict.fromkeys(k))
         self.spacing = spacing
 
-    def count(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameSegments:
+    def compare(self, predicted: Annotation, truth: Annotation, at: Place) -> FrameSegments:
         """Count the shared pixels of one frame's segments. See PerImage."""
         overlaps = segment_overlaps(predicted, truth, self.labels, id=at.key)
         return FrameSegments(at.key if at.clip is None else at.clip, at.frame, overlaps)

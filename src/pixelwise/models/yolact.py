@@ -493,7 +493,7 @@ class YOLACT(nn.Module):
                 mask_logits.append(logits)
                 if self.mask_iou is not None:
                     inside = inside_boxes(one.boxes[objects[index, anchors]], size, _grid(logits))
-                    ious = self.mask_iou(logits.sigmoid() * inside)
+                    ious: Tensor = self.mask_iou(logits.sigmoid() * inside)
                     mask_ious.append(ious.gather(1, targets[index, anchors, None] - 1)[:, 0])
         return TrainingOutput(
             predictions=predictions,

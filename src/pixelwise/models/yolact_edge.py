@@ -41,6 +41,7 @@ from pixelwise.models.yolact import YOLACT, Detections, Predictions
 from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import MobileNetV2Backbone, MobileNetV3Backbone, ResNetBackbone
 from pixelwise.nn.darknet import DarkNetBackbone
+from pixelwise.nn.efficientnet_lite import EfficientNetLiteBackbone
 from pixelwise.ops.padding import zero_beyond
 from pixelwise.ops.precision import at_least_float32
 from pixelwise.ops.warp import warp
@@ -49,6 +50,13 @@ from pixelwise.types import Annotation, Batch
 TASK = "instance"
 TRAITS = replace(yolact.TRAITS, uses_memory=True, clip_frames=2, reference_offsets=(-5, -4, -3, -2), learns_flow=True)
 
+_WITH_FIRST_STAGES = (
+    ResNetBackbone,
+    MobileNetV2Backbone,
+    MobileNetV3Backbone,
+    EfficientNetLiteBackbone,
+    DarkNetBackbone,
+)
 LEAK = 0.1
 """Slope of the activations of the flow network and the refinement below zero."""
 
@@ -248,10 +256,10 @@ class YolactEdge(YOLACT):
         key_interval: int,
         learns: Learns,
     ) -> None:
-        if not isinstance(backbone, ResNetBackbone | MobileNetV2Backbone | MobileNetV3Backbone | DarkNetBackbone):
+        if not isinstance(backbone, _WITH_FIRST_STAGES):
             raise RecipeError(
-                f"{type(backbone).__name__}: yolact_edge takes a ResNet, MobileNet or DarkNet of its own, whose "
-                "first stages run alone"
+                f"{type(backbone).__name__}: yolact_edge takes a ResNet, MobileNet, EfficientNet-Lite or DarkNet of "
+                "its own, whose first stages run alone"
             )
         super().__init__(backbone, things=things, detector=detector)
         self.flow_net = FeatFlowNet(self.fpn.channels, width=flow_width)
@@ -308,7 +316,9 @@ class YolactEdge(YOLACT):
         both = [self.predict(self.fpn.refine(each), size) for each in (sums, others)]
         return tuple(map for one in both for map in (one.logits, one.deltas, one.prototypes))
 
-    def loss(self, output: Output | TrainingOutput | yolact.TrainingOutput, batch: Batch) -> dict[str, Term]:
+    def loss(  # pyright: ignore[reportIncompatibleMethodOverride] (it compares its own outputs)
+        self, output: Output | TrainingOutput | yolact.TrainingOutput, batch: Batch
+    ) -> dict[str, Term]:
         """YOLACT's losses. On pairs there are those of the later frame between key frames, those of it as a key frame
         (`key_…`), and the distance of the transformed features from those of the whole network: 1 - cosine, averaged
         over cells and maps. Where the ground truth has a flow, the endpoint error of the predicted flow is added: in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -64,7 +65,8 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
         """The convolution."""
-        (down, across), (rows, columns), (below, beside) = self.stride, self.padding, self.dilation  # pyright: ignore
+        (down, across), (below, beside) = self.stride, self.dilation
+        rows, columns = cast("tuple[int, int]", self.padding)
         return depthwise_convolution(
             input, self.weight, stride=(down, across), padding=(rows, columns), dilation=(below, beside)
         )

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
-from pixelwise.data.kinds.segment_maps import box_of, read_segment_ids
+from pixelwise.data.kinds.segment_maps import read_segment_ids, segment_infos
 from pixelwise.data.truth.segments import panoptic_of, regions_of_ids
 from pixelwise.errors import DataError
 from pixelwise.files.text import read_json
@@ -88,23 +88,9 @@ class PanopticResults:
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
             entry = {"image_id": self._image_ids[id], "file_name": self._names[id]}
-            self._results.add([{**entry, "segments_info": self._infos(panoptic)}])
+            self._results.add([{**entry, "segments_info": [*segment_infos(panoptic, self.labels)]}])
         except OSError as error:
             raise _unwritable(path, error) from None
-
-    def _infos(self, panoptic: Panoptic) -> list[dict[str, Any]]:
-        regions = regions_of_ids(panoptic.ids.numpy())
-        place = {id: number for number, id in enumerate(regions.ids.tolist())}
-        scores = [None] * len(panoptic) if panoptic.scores is None else panoptic.scores.tolist()
-        infos: list[dict[str, Any]] = []
-        for id, label, score in zip(panoptic.segment_ids.tolist(), panoptic.labels.tolist(), scores, strict=True):
-            if id not in place:
-                continue
-            number = place[id]
-            info: dict[str, Any] = {"id": id, "category_id": self.labels.dataset_ids[label], "iscrowd": 0}
-            info |= {"area": int(regions.areas[number]), "bbox": box_of(regions.boxes[number])}
-            infos.append(info if score is None else {**info, "score": score})
-        return infos
 
 
 def panoptic_head(labels: LabelSet) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import freeze_batch_norm, freeze_stages
 from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.optimizer import build_optimizer, schedule_factor, set_rates, weight_average
-from pixelwise.training.processes import process_count, wrapped
+from pixelwise.training.processes import on_all_ranks, process_count, wrapped
 from pixelwise.types import Batch
 
 
@@ -102,7 +102,7 @@ def fit(
         samples: training images.
         accelerator: device, precision and processes.
         resize: to which size images are brought where they are evaluated, around which they are scaled.
-        labels: what the ids of the ground truth mean.
+        labels: the classes of the ground truth.
         seed: of order, augmentation and dropout.
         workers: processes that read images.
 
@@ -143,7 +143,7 @@ def fit(
         ignore_id=labels.ignore_id,
     )
     while fitting.step < stage.steps:
-        parts = [together(lambda: next(batches)) for _ in range(stage.accumulate)]
+        parts = [on_all_ranks(lambda: next(batches)) for _ in range(stage.accumulate)]
         system.train()
         _freeze(system, stage)
         first = fitting.step * stage.accumulate
@@ -196,8 +196,8 @@ def make_gradients(
     the network twice for that: to be counted, and to be learned.
 
     Args:
-        network: what is called: the system, or what `processes.wrapped` made of it.
-        system: whose loss is meant.
+        network: the system, or `processes.wrapped` of it.
+        system: with the loss.
         batches: of this process, one after the other on its device.
         accelerator: precision and processes.
         seeds: of what the network draws, one for each batch; none leaves the generator as it is.

@@ -168,7 +168,8 @@ class TestInstances:
             [0, 255, 255, 255, 0, 0, 0, 0],
         ]
         assert dataset.note == (
-            "neither learned nor evaluated: the boxes of 1 annotation without segmentation, see pixelwise data check"
+            "ignored in training and evaluation: the boxes of 1 annotation without segmentation, "
+            "see pixelwise data check"
         )
 
     def test_boxes_alone_are_no_masks(self, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class TestTypes:
         coco_set.coco(tmp_path / "a", [coco_set.annotation(1, in_annotations, CRATE, (0, 0, 2, 2))], images=images)
         content, repairs = fixed(tmp_path / "a")
         assert repairs.done == {"ids_as_numbers": 1}
-        assert "1 ids that are text become numbers, which they are in other places" in [*repairs.lines()]
+        assert "1 id in text becomes a number, as in other places" in [*repairs.lines()]
         assert (
             [one["image_id"] for one in content["annotations"]] == [image["id"] for image in content["images"]] == [7]
         )

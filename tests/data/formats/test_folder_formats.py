@@ -376,7 +376,7 @@ class TestLabelFiles:
         [
             ("", "no class names in it"),
             ("floor\n\nwall\n", "line 2 is empty"),
-            ("floor\nwall\nfloor\n", "floor stands more than once"),
+            ("floor\nwall\nfloor\n", "floor occurs more than once"),
         ],
     )
     def test_faulty_text(self, tmp_path: Path, content: str, why: str) -> None:

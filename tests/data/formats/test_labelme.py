@@ -176,7 +176,7 @@ class TestRegions:
         shapes = (labelme_set.shape("a", SQUARE), labelme_set.shape("a", [(5, 5), (8, 8)], kind))
         dataset = opened(one_file(tmp_path, *shapes))
         assert self.semantic(dataset)[5] == [0, 0, 0, 0, 0, 255, 255, 255]
-        assert dataset.note == "neither learned nor evaluated: the boxes of 1 shape that tell no outline"
+        assert dataset.note == "ignored in training and evaluation: the boxes of 1 shape without outline"
 
     @pytest.mark.parametrize(("crowd", "is_crowd"), [("false", False), ("True", True), (0, False), (None, False)])
     def test_crowds_by_text(self, tmp_path: Path, crowd: Any, is_crowd: bool) -> None:

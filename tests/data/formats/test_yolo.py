@@ -322,7 +322,7 @@ class TestFaults:
         assert [(fault.kind, fault.where[-6:]) for fault in faults(tmp_path)] == [
             ("no segmentation", "line 2"), ("no segmentation", "line 3"), ("repeated annotation", "line 3"),
         ]  # fmt: skip
-        assert opened(tmp_path).note == "neither learned nor evaluated: 2 lines without polygon, boxes alone"
+        assert opened(tmp_path).note == "ignored in training and evaluation: 2 lines without polygon, boxes alone"
 
     def test_a_box_is_void(self, tmp_path: Path) -> None:
         dataset = opened(one_file(tmp_path, SQUARE, "1 0.75 0.75 0.5 0.5"))

@@ -219,7 +219,7 @@ class TestInstanceMasks:
         with pytest.raises(DataError, match=r"masks/a\.png: object 7 is of no class by divisor 1,000; 1 such"):
             opened(f"instance-masks:{tmp_path}@train?divisor=1000")[0]
         assert faults(f"instance-masks:{tmp_path}@train?divisor=1000") == [
-            Fault("object of no class", f"{tmp_path}/masks/a.png: object 7", "divisor 1,000 does not tell its class")
+            Fault("object of no class", f"{tmp_path}/masks/a.png: object 7", "divisor 1,000 does not give its class")
         ]
 
     def test_a_table_tells_the_class(self, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ class TestInstanceMasks:
         (tmp_path / "classes.json").write_text(json.dumps({"train/b": {"1": "dog", "9": "cat"}}))
         file = f"{tmp_path}/classes.json"
         assert faults(f"instance-masks:{tmp_path}@train") == [
-            Fault("object of no class", f"{tmp_path}/masks/b.png: object 7", f"{file} does not tell its class"),
+            Fault("object of no class", f"{tmp_path}/masks/b.png: object 7", f"{file} does not give its class"),
             Fault(
                 "object without pixels",
                 f"{file}: image 'b', object 9",

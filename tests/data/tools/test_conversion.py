@@ -307,8 +307,8 @@ class TestCoco:
         assert made.losses == {"flattened_objects": 2, "overlapping_pixels": 4, "crowd_regions": 1}
         assert list(made.lines()) == [
             "2 objects become the class of their pixels; where one ends and the next begins is lost",
-            "4 pixels belong to several objects; the smallest of them keeps them",
-            "1 crowd regions become void where no object covers them",
+            "4 pixels belong to several objects; the smallest of these keeps them",
+            "1 crowd region becomes void where no object covers it",
         ]
 
     def test_names_of_coco_get_the_ids_of_coco(self, tmp_path: Path) -> None:

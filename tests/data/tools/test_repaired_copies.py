@@ -315,7 +315,7 @@ class TestCoco:
         coco_set.coco(tmp_path / "a", [*both, coco_set.annotation(3, 7, 3, (4, 4, 4, 8))])
         repairs = repair_dataset(DataSpec.parse(f"coco:{tmp_path / 'a'}"), tmp_path / "fixed.json")
         assert repairs.done == {"annotations": 1, "two_classes": 1}
-        assert "which is right only you know" in "".join(repairs.lines())
+        assert "decide which is right" in "".join(repairs.lines())
         assert kinds(repairs.opens_as[0]) == {"object in two classes"}
 
     def test_other_fields_stay(self, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@
 The ground truth has the 19 classes of the benchmark, read from `labelIds` or, by `?ids=trainIds` or where only those
 are there, from `*_labelTrainIds.png` (0-18, 255 = void); every other id is void. `?annotations=gtCoarse` takes the
 coarse masks. Where every image has `*_instanceIds.png`, the ground truth has objects and segments too: an id from 1000
-on is labelId · 1000 + number; a smaller one is a region, which is a crowd if its class is one whose objects are told
-apart. `?instances=false` leaves them out. Images may be of any kind.
+on is labelId · 1000 + number; a smaller one is a region, which is a crowd if its class is one with instances.
+`?instances=false` leaves them out. Images may be of any kind.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from pixelwise.data.kinds.class_masks import ObjectFiles, mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter
 from pixelwise.data.kinds.folders import FilesByStem, by_stem, in_reading_order, item_of, require_split
-from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids
+from pixelwise.data.kinds.object_masks import contradictions, instances_option, read_object_ids
 from pixelwise.data.listing import Fault, Item, Listing
 from pixelwise.data.spec import Format
 from pixelwise.data.truth.segments import ids_in, instances_of_ids, panoptic_of
@@ -64,10 +64,10 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     images = _of_all_cities(path / "leftImg8bit" / split, "_leftImg8bit")
     masks = _of_all_cities(path / annotations / split, f"_{annotations}_{_FILES[ids]}")
     items = [item_of(id, images, masks) for id in sorted(images.keys() | masks.keys())]
-    objects, wanted = None, objects_wanted(options, name="cityscapes")
-    if wanted is not False:
+    objects, required = None, instances_option(options, name="cityscapes")
+    if required is not False:
         items = [_with_objects(item, options) for item in items]
-        objects = ObjectFiles(read_instances, _inspect_instances, instances_in, wanted, tells_class=True)
+        objects = ObjectFiles(read_instances, _inspect_instances, instances_in, required, tells_class=True)
     return mask_listing(
         items,
         _with_ids(ids),
@@ -120,7 +120,7 @@ def _label_id(id: int) -> int:
 
 
 def _things(labels: LabelSet) -> dict[int, int]:
-    """labelId → class id of the classes whose objects are told apart."""
+    """labelId → class id of the classes with instances."""
     dataset_id = published("cityscapes").dataset_ids
     return {id: index for index, id in enumerate(dataset_id) if labels.is_thing[index]}
 
@@ -145,7 +145,7 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:  # noqa:
 
     Where the ground truth has objects, instanceIds are written too.
     """
-    ids, annotations = _wanted_ids(options) or "labelIds", _annotations(options)
+    ids, annotations = _ids_option(options) or "labelIds", _annotations(options)
     mask = f"{annotations}/{{split}}/all/{{name}}_{annotations}"
     return PairWriter(
         format="cityscapes",
@@ -154,7 +154,7 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:  # noqa:
         mask=f"{mask}_{_FILES[ids]}.png",
         suffixes=(".png", ".jpg"),
         default=_with_ids(ids),
-        objects=None if objects_wanted(options, name="cityscapes") is False else f"{mask}_instanceIds.png",
+        objects=None if instances_option(options, name="cityscapes") is False else f"{mask}_instanceIds.png",
         object_labels=published("cityscapes"),
         divisor=_OBJECTS,
     )
@@ -175,24 +175,24 @@ def _with_objects(item: Item, options: Mapping[str, str]) -> Item:
 
 
 def _annotations(options: Mapping[str, str]) -> str:
-    wanted = options.get("annotations", "gtFine")
-    if wanted not in ("gtFine", "gtCoarse"):
-        raise DataError(f"cityscapes: annotations={wanted}; expected gtFine or gtCoarse")
-    return wanted
+    option = options.get("annotations", "gtFine")
+    if option not in ("gtFine", "gtCoarse"):
+        raise DataError(f"cityscapes: annotations={option}; expected gtFine or gtCoarse")
+    return option
 
 
-def _wanted_ids(options: Mapping[str, str]) -> str | None:
-    wanted = options.get("ids")
-    if wanted is not None and wanted not in _FILES:
-        raise DataError(f"cityscapes: ids={wanted}; expected labelIds or trainIds")
-    return wanted
+def _ids_option(options: Mapping[str, str]) -> str | None:
+    option = options.get("ids")
+    if option is not None and option not in _FILES:
+        raise DataError(f"cityscapes: ids={option}; expected labelIds or trainIds")
+    return option
 
 
 def ids_of(path: Path, split: str, options: Mapping[str, str]) -> str:
-    """`labelIds` unless others are wanted, or only `trainIds` are there."""
+    """`labelIds` unless others are given, or only `trainIds` are there."""
     folder, annotations = path / _annotations(options) / split, _annotations(options)
     there = (ids for ids, name in _FILES.items() if any(folder.glob(f"*/*_{annotations}_{name}.*")))
-    return _wanted_ids(options) or next(there, "labelIds")
+    return _ids_option(options) or next(there, "labelIds")
 
 
 def _with_ids(ids: str) -> LabelSet:

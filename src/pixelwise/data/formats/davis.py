@@ -29,7 +29,6 @@ from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, p
 from pixelwise.data.kinds.track_clips_writer import (
     by_clip,
     clip_and_frame,
-    crowd_pixels,
     free_clip,
     stuff_pixels,
     tracked_objects,
@@ -55,7 +54,7 @@ ONE_SPLIT = ("all", "train", "val")
 """What the split of a folder without lists may be called."""
 
 _VOID = 255
-"""What a mask holds where nobody evaluates; numbers of objects are below it."""
+"""Value of ignored pixels in a mask; ids of objects are below it."""
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:
@@ -143,17 +142,17 @@ def _clips(path: Path, split: str, options: Mapping[str, str]) -> tuple[str, ...
 
 
 def _lists(path: Path, options: Mapping[str, str]) -> Mapping[str, Path]:
-    """The list of each split, of the year that is wanted or of the latest. Raises DataError where it has none."""
-    wanted, earlier = options.get("year"), ("2016", _resolution(options))
-    if wanted not in (None, "2016", "2017"):
-        raise DataError(f"davis: year={wanted}; expected 2016 or 2017")
-    names = {None: ("2017", *earlier), "2016": earlier, "2017": ("2017",)}[wanted]
+    """The list of each split, of the given year or of the latest. Raises DataError where it has none."""
+    year, earlier = options.get("year"), ("2016", _resolution(options))
+    if year not in (None, "2016", "2017"):
+        raise DataError(f"davis: year={year}; expected 2016 or 2017")
+    names = {None: ("2017", *earlier), "2016": earlier, "2017": ("2017",)}[year]
     for name in names:
         files = sorted((path / "ImageSets" / name).glob("*.txt"))
         if files:
             return {file.stem: file for file in files}
-    if wanted is not None:
-        raise DataError(f"{path}: no ImageSets/{wanted}/ with lists in it")
+    if year is not None:
+        raise DataError(f"{path}: no ImageSets/{year}/ with lists in it")
     return {}
 
 
@@ -193,15 +192,14 @@ class DavisWriter(Writer):
         instances, masks, tracks = tracked_objects(original.truth, source=original.image)
         places = [*range(1, len(instances) + 1)]
         ids, lost = painted_ids(instances, places, np.zeros(masks.size, dtype=np.int32), crowds=False)
-        void = crowd_pixels(instances, masks)
+        void = masks[instances.crowds].union().numpy()
         if original.truth.semantic is not None:
             void |= original.truth.semantic.numpy() == self.labels.ignore_id
         ids[void & (ids == 0)] = len(instances) + 1
         path = root / "Annotations" / self.resolution / clip / f"{frame}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_ids(path, ids, None)
-        whole = instances.crowd is None or ~instances.crowd
-        found = [place for place in places if isinstance(whole, bool) or whole[place - 1]]
+        found = [place for place, crowd in zip(places, instances.crowds.tolist(), strict=True) if not crowd]
         classes = sum(is_thing for is_thing in self.labels.is_thing)
         lost = Counter(lost) + Counter(classless_objects=len(found) if classes > 1 else 0)
         lost += Counter(stuff_pixels=stuff_pixels(original.truth, self.labels), renamed_images=renamed)

@@ -19,10 +19,11 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from pixelwise.data.kinds.folders import in_reading_order, labels_for, require_split
 from pixelwise.data.kinds.frames import clip_listing, clip_repair, folders_in, pair_clip
-from pixelwise.data.kinds.segment_clips_writer import NumberedMapsWriter, Places, with_ids_below, write_rgb
+from pixelwise.data.kinds.segment_clips_writer import NumberedMapsWriter, Places, with_ids_below
 from pixelwise.data.kinds.segment_frames import SegmentMap, inspect_map, numbered_map, repaired_map, truth_of_map
 from pixelwise.data.kinds.track_clips_writer import clip_and_frame
 from pixelwise.data.kinds.writing import Original
@@ -62,7 +63,7 @@ class StepWriter(NumberedMapsWriter):
 
     def save(self, path: Path, values: np.ndarray) -> None:
         """Write a map of three channels."""
-        write_rgb(path, values)
+        Image.fromarray(values.astype(np.uint8)).save(path)
 
 
 def splits(path: Path, options: Mapping[str, str]) -> tuple[str, ...]:  # noqa: ARG001

@@ -71,10 +71,10 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
 
 def has_colours(options: Mapping[str, str]) -> bool:
     """Whether the masks hold colours. Raises DataError for an option that is not `labels`."""
-    wanted = options.get("palette")
-    if wanted not in (None, "labels"):
-        raise DataError(f"masks: palette={wanted}; expected labels, the colours are those of the label set")
-    return wanted is not None
+    palette = options.get("palette")
+    if palette not in (None, "labels"):
+        raise DataError(f"masks: palette={palette}; expected labels, the colours are those of the label set")
+    return palette is not None
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:

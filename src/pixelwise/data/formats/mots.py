@@ -243,8 +243,8 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
             continue
         numbers = [int(field) for field in fields[:5] if field.isascii() and field.isdecimal()]
         if len(fields) != 6 or len(numbers) != 5:
-            wanted = "expected frame, id, class, height, width and RLE"
-            faults.append(Fault("unusable line", f"{text}: line {place}", f"{wanted}, separated by blanks"))
+            expected = "expected frame, id, class, height, width and RLE"
+            faults.append(Fault("unusable line", f"{text}: line {place}", f"{expected}, separated by blanks"))
             continue
         frame, id, dataset_id, height, width = numbers
         if max(numbers) > LARGEST_TRACK_ID:
@@ -287,7 +287,7 @@ class MotsWriter(Writer):
         file, losses = original.write_image(root, f"{original.split}/images/{clip}/{frame}")
         number = number_of(frame)
         if number is None:
-            raise DataError(f"{original.image}: frame '{original.id}' has no number in its name; mots wants one")
+            raise DataError(f"{original.image}: frame '{original.id}' has no number in its name; mots needs one")
         entry = {
             "clip": clip,
             "number": number,

@@ -127,10 +127,10 @@ def read_map(frame: Item, labels: LabelSet) -> SegmentMap:
             continue
         name, is_thing = labels.names[class_of[dataset_id]], labels.is_thing[class_of[dataset_id]]
         if is_thing and id <= largest:
-            text = f"{area:,} pixels of {name}, whose objects are told apart, have no number of an object"
+            text = f"{area:,} pixels of {name}, a class with instances, have no instance id"
             faults.append(Fault("thing without instance", where, text))
         elif not is_thing and id > largest:
-            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; expected {dataset_id}"
+            text = f"{area:,} pixels of {name}, a class without instances, have a number; expected {dataset_id}"
             faults.append(Fault("number of stuff", where, text))
             stuff[id] = dataset_id
             continue
@@ -145,10 +145,10 @@ def read_map(frame: Item, labels: LabelSet) -> SegmentMap:
 
 
 def _has_json(path: Path, options: Mapping[str, str]) -> bool:
-    wanted = options.get("masks")
-    if wanted not in (None, "panomasks", "panomasksRGB"):
-        raise DataError(f"vipseg: masks={wanted}; expected panomasks or panomasksRGB")
-    return wanted != "panomasks" and any(path.glob(f"{_BEFORE}*.json"))
+    masks = options.get("masks")
+    if masks not in (None, "panomasks", "panomasksRGB"):
+        raise DataError(f"vipseg: masks={masks}; expected panomasks or panomasksRGB")
+    return masks != "panomasks" and any(path.glob(f"{_BEFORE}*.json"))
 
 
 def _images(path: Path) -> Path:

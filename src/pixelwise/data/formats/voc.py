@@ -29,7 +29,7 @@ from skimage.measure import label
 from pixelwise.data.kinds.class_masks import ObjectFiles, mask_listing
 from pixelwise.data.kinds.class_masks_writer import PairWriter, writable_labels
 from pixelwise.data.kinds.folders import by_stem, in_reading_order, item_of, labels_for, names_colours, require_split
-from pixelwise.data.kinds.object_masks import contradictions, objects_wanted, read_object_ids
+from pixelwise.data.kinds.object_masks import contradictions, instances_option, read_object_ids
 from pixelwise.data.listing import Fault, Item, Listing
 from pixelwise.data.spec import Format
 from pixelwise.data.truth.object_ids import majority_classes
@@ -76,11 +76,11 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
     objects, colours = None, names_colours(_year(path), options)
     if options.get("instances") == REGIONS:
         items = [item._replace(extra=item.truth) for item in items]
-        objects = ObjectFiles(read_regions, wanted=True)
-    elif not colours and (wanted := objects_wanted(options, name="voc")) is not False:
+        objects = ObjectFiles(read_regions, required=True)
+    elif not colours and (required := instances_option(options, name="voc")) is not False:
         folder = _year(path) / _OBJECTS
         items = [item._replace(extra=file if (file := folder / f"{item.id}.png").is_file() else None) for item in items]
-        objects = ObjectFiles(read_instances, _inspect_instances, instances_in, wanted)
+        objects = ObjectFiles(read_instances, _inspect_instances, instances_in, required)
     return mask_listing(items, labels, source=list_file, writer=writer, colours=colours, objects=objects)
 
 
@@ -160,7 +160,7 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
         shares_images=True,
         palette=True,
         objects=None
-        if options.get("instances") == REGIONS or objects_wanted(options, name="voc") is False
+        if options.get("instances") == REGIONS or instances_option(options, name="voc") is False
         else "SegmentationObject/{name}.png",
         default=published("voc"),
     )
@@ -168,12 +168,12 @@ def writer(options: Mapping[str, str], source: LabelSet) -> PairWriter:
 
 def _year(path: Path) -> Path:
     """The folder with the images: `path` itself, or the one year in a VOCdevkit."""
-    wanted = ("JPEGImages", "SegmentationClass", str(_LISTS))
-    missing = [name for name in wanted if not (path / name).is_dir()]
+    parts = ("JPEGImages", "SegmentationClass", str(_LISTS))
+    missing = [name for name in parts if not (path / name).is_dir()]
     if not missing:
         return path
     devkit = path / "VOCdevkit" if (path / "VOCdevkit").is_dir() else path
-    years = [folder for folder in sorted(devkit.glob("VOC*")) if all((folder / name).is_dir() for name in wanted)]
+    years = [folder for folder in sorted(devkit.glob("VOC*")) if all((folder / name).is_dir() for name in parts)]
     if len(years) == 1:
         return years[0]
     if years:

@@ -30,14 +30,14 @@ class ObjectFiles(NamedTuple):
         read: the objects of a file, and the segments if it tells them, given the class ids [H, W] of the image.
         inspect: what is wrong with the objects of an item, given its class ids [H, W]; None where nothing can be.
         instances_in: the objects of ids [H, W] and class ids [H, W]; None where a repaired copy has no such files.
-        wanted: True refuses a set without; None takes them if they are there for all images.
+        required: True refuses a set without; None takes them if they are there for all images.
         tells_class: whether the id of an object tells its class, and regions have ids too.
     """
 
     read: Callable[[Path, np.ndarray, LabelSet], Annotation]
     inspect: Callable[[Item, np.ndarray, LabelSet], Iterable[Fault]] | None = None
     instances_in: Callable[[np.ndarray, np.ndarray, LabelSet], Instances] | None = None
-    wanted: bool | None = None
+    required: bool | None = None
     tells_class: bool = False
 
 
@@ -68,11 +68,11 @@ def mask_listing(
     """
     faults, more, read = [], [], None
     lonely = [item for item in items if item.truth and item.extra is None]
-    if objects is not None and (objects.wanted or any(item.extra for item in items)):
+    if objects is not None and (objects.required or any(item.extra for item in items)):
         text = "no file of object ids beside it, others have one"
-        faults = [Fault("missing objects", str(item.truth), text, bool(objects.wanted), item) for item in lonely]
+        faults = [Fault("missing objects", str(item.truth), text, bool(objects.required), item) for item in lonely]
         read = objects.read if not lonely else None
-        if lonely and not objects.wanted:
+        if lonely and not objects.required:
             have = "1 image has" if len(lonely) == 1 else f"{len(lonely):,} images have"
             more.append(f"objects are skipped: {have} no file of them, such as {lonely[0].id}")
     else:
@@ -140,7 +140,7 @@ def inspect_mask(
     colours: bool,
     objects: ObjectFiles | None,
 ) -> Findings:
-    """What is in a mask, and everything that is wrong with it; see `Listing.inspect`."""
+    """The contents of a mask, and its faults; see `Listing.inspect`."""
     path = item.truth
     assert path is not None
     stored = stored_mask(path, colours=colours)

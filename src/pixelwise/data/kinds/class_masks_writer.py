@@ -95,11 +95,11 @@ def writable_labels(options: Mapping[str, str], *, source: LabelSet, default: st
         source: the label set of what is converted.
         default: the published set of the format, or None.
     """
-    wanted = options.get("labels")
-    if wanted in published_names():
-        return published(wanted)
-    if wanted:
-        return read_labels(Path(wanted).expanduser())
+    named_labels = options.get("labels")
+    if named_labels in published_names():
+        return published(named_labels)
+    if named_labels:
+        return read_labels(Path(named_labels).expanduser())
     return published(default) if default else source
 
 
@@ -108,14 +108,13 @@ def _flattened(truth: Annotation) -> dict[str, int]:
     instances = truth.instances
     if instances is None or not len(instances):
         return {}
-    crowd = int(instances.crowd.sum()) if instances.crowd is not None else 0
+    crowd = int(instances.crowds.sum())
     losses = {"flattened_objects": len(instances) - crowd}
     losses["joined_segments" if truth.panoptic is not None else "crowd_regions"] = crowd  # segments have a class
     if instances.masks is not None:
         covered = np.zeros(instances.masks.size, dtype=np.int32)
-        for number in range(len(instances)):
-            if instances.crowd is None or not instances.crowd[number]:
-                x1, y1, x2, y2 = instances.masks.boxes[number].tolist()
-                covered[y1:y2, x1:x2] += instances.masks.crop(number).numpy() != 0
+        for number in (~instances.crowds).nonzero().flatten().tolist():
+            x1, y1, x2, y2 = instances.masks.boxes[number].tolist()
+            covered[y1:y2, x1:x2] += instances.masks.crop(number).numpy() != 0
         losses["overlapping_pixels"] = int((covered > 1).sum())
     return {key: value for key, value in losses.items() if value}

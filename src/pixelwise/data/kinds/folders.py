@@ -170,9 +170,9 @@ def stored_labels(path: Path, options: Mapping[str, str]) -> tuple[LabelSet, boo
 
     With it, whether it is a list of names alone. Raises DataError for a faulty file.
     """
-    wanted = options.get("labels")
-    if wanted in published_names():
-        return published(wanted), False
+    named_labels = options.get("labels")
+    if named_labels in published_names():
+        return published(named_labels), False
     file = _label_file(path, options)
     return None if file is None else (read_labels(file), file.suffix != ".toml")
 
@@ -185,11 +185,11 @@ def names_colours(path: Path, options: Mapping[str, str]) -> bool:
 
 def _label_file(path: Path, options: Mapping[str, str]) -> Path | None:
     """The file that the option `labels` names, else the first that is there."""
-    wanted = options.get("labels")
-    if wanted in published_names():
+    named_labels = options.get("labels")
+    if named_labels in published_names():
         return None
-    if wanted:
-        return path / wanted
+    if named_labels:
+        return path / named_labels
     return next((path / name for name in LABEL_FILES if (path / name).exists()), None)
 
 

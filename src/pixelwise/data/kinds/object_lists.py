@@ -38,9 +38,9 @@ class Shape(NamedTuple):
         polygons: x1 y1 x2 y2 … of each part.
         runs: its RLE, where it has no polygons.
         crowd: whether the region is of many objects.
-        box: x1 y1 x2 y2 in pixels as stated, or None where only the mask tells it.
-        area: in square pixels as stated, or None where only the mask tells it.
-        boxed: whether nothing but its box is known: that of one object, which is a crowd to everything but box AP.
+        box: x1 y1 x2 y2 in pixels as stated, or None to take the mask's.
+        area: in square pixels as stated, or None to take the mask's.
+        boxed: whether it has a box alone; such an instance is a crowd everywhere but in box AP.
         name: what errors call it, where that is another than its id: text, or a number above LARGEST_ID.
     """
 
@@ -64,10 +64,10 @@ class Objects:
         starts: objects starts[i] … starts[i+1]-1 belong to image i.
         ids: of the annotations, or places in a file.
         class_ids: 0…K-1, or HOLE.
-        boxes: x1 y1 x2 y2, pixels; NaN where only the mask tells.
-        areas: square pixels; NaN where only the mask tells.
+        boxes: x1 y1 x2 y2, pixels; NaN to take the mask's.
+        areas: square pixels; NaN to take the mask's.
         crowd: whether the region is of many objects.
-        boxed: whether nothing but the box is known.
+        boxed: whether it has a box alone.
         polygon_starts: polygons polygon_starts[n] … polygon_starts[n+1]-1 belong to object n.
         point_starts: where in `coordinates` each polygon begins, and the end of the last.
         coordinates: x, y of all polygons.
@@ -260,20 +260,20 @@ def inspect_objects(
     )
 
 
-def faults_in(file: Path, faults: Iterable[ShapeFault], *, noun: str) -> Iterator[Fault]:
+def faults_in(file: Path, faults: Iterable[DrawnFault], *, noun: str) -> Iterator[Fault]:
     """The faults of a file, with the file and the place in it."""
     for fault in faults:
         where = f"{file}: {noun} {fault.shape}" if fault.shape else str(file)
         yield Fault(fault.kind, where, fault.text, fault.fatal, fault.shape)
 
 
-class ShapeFault(NamedTuple):
+class DrawnFault(NamedTuple):
     """What is wrong with one shape of an image's own file, or with the file where `shape` is None.
 
     Attributes:
         kind: a few words, the same for all faults of the kind.
         shape: its place in the file, from 1.
-        text: what is wrong.
+        text: the fault.
         fatal: whether a set with it cannot be opened; else the shape is skipped.
     """
 

@@ -13,12 +13,12 @@ from pixelwise.files.images import read_ids
 from pixelwise.labels import LabelSet
 
 
-def objects_wanted(options: Mapping[str, str], *, name: str) -> bool | None:
+def instances_option(options: Mapping[str, str], *, name: str) -> bool | None:
     """What the option `instances` says. Raises DataError for another value than true or false."""
-    wanted = options.get("instances")
-    if wanted not in (None, "true", "false"):
-        raise DataError(f"{name}: instances={wanted}; expected true or false")
-    return None if wanted is None else wanted == "true"
+    option = options.get("instances")
+    if option not in (None, "true", "false"):
+        raise DataError(f"{name}: instances={option}; expected true or false")
+    return None if option is None else option == "true"
 
 
 def read_object_ids(path: Path, size: tuple[int, ...]) -> np.ndarray:

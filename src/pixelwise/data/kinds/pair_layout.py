@@ -1,6 +1,6 @@
 """How folders of images and masks that are paired by name are laid out, and divided into splits.
 
-The layouts are those of the format masks; see there. The options `images`, `masks` and `suffix` are looked at.
+The layouts are those of the format masks; see there. It uses the options `images`, `masks` and `suffix`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def panoptic_labels_of(
     *,
     source: Path,
     stored: Mapping[str, Any] | None = None,
-    wanted: LabelSet | None = None,
+    given: LabelSet | None = None,
 ) -> tuple[LabelSet, dict[int, int]]:
     """The label set of a JSON's categories, and category id → class id.
 
@@ -37,24 +37,24 @@ def panoptic_labels_of(
         categories: the entries.
         source: the file.
         stored: the label set that stands in it, if one does.
-        wanted: is taken whatever the categories say, but for a category that is called otherwise.
+        given: is taken whatever the categories say, but for a category that is called otherwise.
 
     Raises:
         DataError: a category without integer id, name and `isthing`, or an id or name twice.
     """
-    named = named_categories(categories, source=source) if categories or wanted is None else []
-    if wanted is not None:
-        name_of = dict(zip(wanted.dataset_ids, wanted.names, strict=True))
+    named = named_categories(categories, source=source) if categories or given is None else []
+    if given is not None:
+        name_of = dict(zip(given.dataset_ids, given.names, strict=True))
         for id, name in named:
             if name_of.get(id, name) != name:
-                raise DataError(f"{source}: category {id} is '{name}', but '{name_of[id]}' in '{wanted.name}'")
-        return wanted, {id: index for index, id in enumerate(wanted.dataset_ids)}
+                raise DataError(f"{source}: category {id} is '{name}', but '{name_of[id]}' in '{given.name}'")
+        return given, {id: index for index, id in enumerate(given.dataset_ids)}
     by_id = {int(category["id"]): category for category in categories}
     for id, name in named:
         if by_id[id].get("isthing") not in (0, 1):
             raise DataError(
                 f"{source}: category {id} '{name}' has isthing {by_id[id].get('isthing')!r}; expected 1 of classes "
-                "whose objects are told apart, 0 of the others"
+                "with instances, 0 of the others"
             )
     things = tuple(bool(by_id[id]["isthing"]) for id, _ in named)
     known = [published(name) for name in PUBLISHED]
@@ -88,7 +88,7 @@ def panoptic_categories(labels: LabelSet) -> list[dict[str, Any]]:
 def panoptic_problems(
     annotations: Iterable[Entry], images: Mapping[int | str, Entry], class_of: Mapping[int, int], *, segments: bool
 ) -> Iterator[Fault]:
-    """What is wrong with the annotations, as far as it can be told without reading a PNG.
+    """The faults of the annotations that are found without reading a PNG.
 
     The entry of a problem is an annotation, or one of its segments.
 

@@ -20,7 +20,7 @@ from pixelwise.types import Annotation
 
 
 class RepairedTruth(NamedTuple):
-    """The ground truth of an image as far as it can be used, and what was done; see `Repaired`."""
+    """The usable ground truth of an image, and the repairs; see `Repaired`."""
 
     truth: Annotation
     done: Mapping[str, int]

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from pixelwise.data.kinds.segment_maps import write_segment_ids
 from pixelwise.data.kinds.track_clips_writer import by_clip, clip_and_frame
@@ -170,7 +169,7 @@ def tracks_in(entry: Mapping[str, Any], labels: LabelSet) -> Iterator[Track]:
 
 
 def joined_regions(regions: Sequence[PlacedSegment], labels: LabelSet) -> Counter[str]:
-    """How many regions become one with another of their class, where regions that are no objects have no number."""
+    """Number of regions that are merged with another of their class, since regions without instances have no number."""
     classes = Counter((one.class_id, one.crowd) for one in regions if not _is_object(one, labels))
     return Counter(joined_segments=sum(classes.values()) - len(classes))
 
@@ -209,11 +208,6 @@ def translated(
     for one in regions:
         table[one.place] = value(one)
     return table[places]
-
-
-def write_rgb(path: Path, channels: np.ndarray) -> None:
-    """Write a PNG of three channels [H, W, 3]."""
-    Image.fromarray(channels.astype(np.uint8)).save(path)
 
 
 def write_listed(

@@ -129,7 +129,7 @@ def numbered_map(
             void.append(id)
         elif number and not labels.is_thing[class_of[dataset_id]]:
             name = labels.names[class_of[dataset_id]]
-            text = f"{area:,} pixels of {name}, whose objects are not told apart, have a number; expected 0"
+            text = f"{area:,} pixels of {name}, a class without instances, have a number; expected 0"
             faults.append(Fault("number of stuff", f"{path}: class {dataset_id}, number {number}", text))
             stuff.append(id)
         else:

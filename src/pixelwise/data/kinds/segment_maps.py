@@ -123,6 +123,20 @@ def box_of(region: np.ndarray) -> list[int]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
+def segment_infos(panoptic: Panoptic, labels: LabelSet) -> Iterator[dict[str, Any]]:
+    """The segments that have pixels, as a JSON of COCO's family lists them, with scores where there are."""
+    regions = regions_of_ids(panoptic.ids.numpy())
+    place = {id: number for number, id in enumerate(regions.ids.tolist())}
+    scores = [None] * len(panoptic) if panoptic.scores is None else panoptic.scores.tolist()
+    columns = (panoptic.segment_ids.tolist(), panoptic.labels.tolist(), panoptic.crowd.tolist(), scores)
+    for id, class_id, crowd, score in zip(*columns, strict=True):
+        if id in place:
+            area, box = int(regions.areas[place[id]]), box_of(regions.boxes[place[id]])
+            info = {"id": id, "category_id": labels.dataset_ids[class_id], "iscrowd": int(crowd)}
+            info |= {"area": area, "bbox": box}
+            yield info if score is None else {**info, "score": score}
+
+
 def is_other_box(stated: Any, box: Sequence[int]) -> bool:
     """Whether a stated box is no box, or more than a pixel off, which tools that count pixels otherwise are."""
     if not isinstance(stated, list) or len(stated) != 4 or not all(map(is_finite, stated)):
@@ -144,7 +158,7 @@ def two_channels(panoptic: Panoptic, labels: LabelSet) -> tuple[UInt8[np.ndarray
     values = np.zeros((len(panoptic) + 1, 3), dtype=np.uint8)
     void = next((id for id in labels.void_ids if 0 <= id <= 255), None)
     if void is None:
-        raise DataError(f"label set '{labels.name}': no void id from 0 to 255, which 2 channels want")
+        raise DataError(f"label set '{labels.name}': no void id from 0 to 255, which 2 channels need")
     values[0, 0] = void
     counted: dict[int, int] = {}
     whole: set[tuple[int, int]] = set()

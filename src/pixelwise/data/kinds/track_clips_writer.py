@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pixelwise.data.kinds.writing import Written
@@ -69,7 +68,7 @@ def tracked_objects(truth: Annotation, *, source: Path) -> tuple[Instances, Mask
 def object_entries(truth: Annotation, *, source: Path) -> Iterator[dict[str, Any]]:
     """The objects as entries of a JSON."""
     instances, masks, tracks = tracked_objects(truth, source=source)
-    crowd = [False] * len(instances) if instances.crowd is None else instances.crowd.tolist()
+    crowd = instances.crowds.tolist()
     runs, areas = masks.to_coco(), masks.areas().tolist()
     for number, (x1, y1, x2, y2) in enumerate(masks.boxes.tolist()):
         if areas[number]:
@@ -88,24 +87,11 @@ def whole_tracks(entry: Mapping[str, Any]) -> Iterator[Track]:
     return ((one["track"], one["class_id"]) for one in entry["objects"] if not one["crowd"])
 
 
-def crowd_pixels(instances: Instances, masks: Masks) -> np.ndarray:
-    """The pixels of crowds, bool [H, W]."""
-    covered = np.zeros(masks.size, dtype=np.bool_)
-    for number in [] if instances.crowd is None else instances.crowd.nonzero().flatten().tolist():
-        x1, y1, x2, y2 = masks.boxes[number].tolist()
-        covered[y1:y2, x1:x2] |= masks.crop(number).numpy() != 0
-    return covered
-
-
 def _covered(truth: Annotation) -> torch.Tensor:
     """The pixels of any object or crowd, bool [H, W]."""
     assert truth.instances is not None
     assert truth.instances.masks is not None
-    masks = truth.instances.masks
-    covered = torch.zeros(masks.size, dtype=torch.bool)
-    for number, (x1, y1, x2, y2) in enumerate(masks.boxes.tolist()):
-        covered[y1:y2, x1:x2] |= masks.crop(number).bool()
-    return covered
+    return truth.instances.masks.union()
 
 
 def stuff_pixels(truth: Annotation, labels: LabelSet) -> int:

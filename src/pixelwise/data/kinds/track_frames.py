@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,7 +123,7 @@ def repaired_parts(frame: Item, labels: LabelSet, size: Size, orientation: int) 
 
 
 def _is_of(shape: FramePart, size: Size) -> bool:
-    """Whether a segmentation is of an image of that size, as far as it tells."""
+    """Whether a segmentation may be of an image of that size."""
     segmentation = shape.segmentation
     if isinstance(segmentation, Mapping):
         return segmentation.get("size") == [*size]
@@ -177,13 +178,7 @@ def truth_of_numbers(frame: Item, labels: LabelSet, size: Size, *, read: ReadNum
     ground = labels.ignore_id if labels.background_id is None else labels.background_id
     semantic = np.where(numbers == 0, ground, thing)
     semantic = np.where(np.isin(numbers, void), labels.ignore_id, semantic).astype(np.uint8)
-    instances = Instances(
-        boxes=instances.boxes,
-        labels=instances.labels,
-        masks=instances.masks,
-        track_ids=torch.tensor(found, dtype=torch.int64),
-        crowd=instances.crowd,
-    )
+    instances = replace(instances, track_ids=torch.tensor(found, dtype=torch.int64))
     return Annotation(semantic=torch.from_numpy(semantic), instances=instances)
 
 

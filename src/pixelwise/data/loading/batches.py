@@ -73,7 +73,7 @@ class AugmentedSamples(Dataset["tuple[Sample, ...] | DataError"]):
         seed: of the augmentation.
         paste: joins an augmented sample with a second one.
         paste_probability: of `paste`.
-        pairs: where frames have their references; None for a system that learns from single images.
+        pairs: where frames have their references; None for a system that is trained on single images.
     """
 
     def __init__(

@@ -50,15 +50,12 @@ def _with_objects_of(sample: Sample, other: Sample, generator: np.random.Generat
     objects, below = other.truth.instances, sample.truth.instances
     if objects is None or objects.masks is None or below is None or below.masks is None:
         return sample
-    single = torch.ones(len(objects), dtype=torch.bool) if objects.crowd is None else ~objects.crowd
-    present = single.nonzero().flatten().tolist()
+    present = (~objects.crowds).nonzero().flatten().tolist()
     if not present:
         return sample
     above = objects[sorted(_half_of(present, generator))]
     assert above.masks is not None
-    covered = torch.zeros(above.masks.size, dtype=torch.bool)
-    for index, (x1, y1, x2, y2) in enumerate(above.masks.boxes.tolist()):
-        covered[y1:y2, x1:x2] |= above.masks.crop(index).bool()
+    covered = above.masks.union()
     left = below.masks.without(covered)
     shown = (left.areas() > 0).nonzero().flatten()
     left = left[shown]

@@ -251,7 +251,7 @@ def blurred(picture: Image.Image) -> Image.Image:
 def change_colours(picture: Image.Image, generator: np.random.Generator, augmentation: Augmentation) -> Image.Image:
     """Draw and apply brightness, contrast, saturation and hue, in this order; those of size 0 are skipped.
 
-    Works on Pillow pictures, whose integer arithmetic gives the same answer with any number of threads.
+    Works on Pillow images, whose integer arithmetic gives the same result with any number of threads.
     """
     for size, enhancer in (
         (augmentation.brightness, ImageEnhance.Brightness),
@@ -327,7 +327,7 @@ def cropped_regions(regions: Regions, geometry: Geometry) -> Regions:
 def cropped_instances(instances: Instances, geometry: Geometry) -> Instances:
     """The objects of which the crop shows a pixel, in tight boxes. Raises DataError for objects without masks."""
     if instances.masks is None:
-        raise DataError("objects without masks; expected masks to learn from")
+        raise DataError("instances without masks; expected masks to train on")
     masks = geometry.apply_masks(instances.masks)
     shown = (masks.areas() > 0).nonzero().flatten()
     masks = masks[shown]

@@ -1,4 +1,4 @@
-"""What video systems learn from: a frame of a clip after another frame of the same clip, its reference."""
+"""Training pairs of video systems: a frame of a clip and another frame of the same clip, its reference."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class FramePairs:
 
     Args:
         clips: the clip of each sample, clip by clip in the order of time, None of a still; None for a set of stills.
-        offsets: where references lie, in frames from the frame that is learned, such as (-1, 1).
+        offsets: where references lie, in frames from the target, such as (-1, 1).
         flow: gives the optical flow from a sample to a frame of its clip, by their places in the set and in the clip;
-            None where it is not wanted, or where the set does not know it.
+            None where it is not needed, or where the set does not know it.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class FramePairs:
         there = [index + offset for offset in self.offsets if self._is_of(index + offset, clip)]
         if there:
             return there[int(generator.integers(len(there)))]
-        wanted = index + self.offsets[int(generator.integers(len(self.offsets)))]
-        step = 1 if wanted < index else -1
-        while not self._is_of(wanted, clip):
-            wanted += step
-        if wanted != index:
-            return wanted
+        candidate = index + self.offsets[int(generator.integers(len(self.offsets)))]
+        step = 1 if candidate < index else -1
+        while not self._is_of(candidate, clip):
+            candidate += step
+        if candidate != index:
+            return candidate
         return next((other for other in (index - 1, index + 1) if self._is_of(other, clip)), index)
 
     def with_flow(self, target: Sample, index: int, reference: Sample | None) -> Sample:
@@ -74,7 +74,7 @@ def augmented_pair(
     under an augmentation of its own: its objects keep their identities and move as a whole.
 
     Args:
-        target: the frame to be learned.
+        target: the target frame.
         reference: of the same clip; None for a still.
         augment: the augmentation.
         generator: what it draws from.

@@ -62,7 +62,7 @@ def drawn_window(
 
 
 def in_window(sample: Sample, box: Box, *, ignore_id: int) -> Sample:
-    """The sample as it is seen in a box x1 y1 x2 y2 of its own pixels, which may lie outside of the image.
+    """Crop the sample to a box x1 y1 x2 y2 of its own pixels, which may lie outside of the image.
 
     Args:
         sample: whose masks and boxes move along; objects of which nothing is left stay, with empty masks.
@@ -87,7 +87,7 @@ def in_window(sample: Sample, box: Box, *, ignore_id: int) -> Sample:
 
 
 def _centres(instances: Instances | None) -> np.ndarray | None:
-    """x y of the centre of each object that is no crowd; None where nobody tells objects."""
+    """x y of the centre of each object that is no crowd; None without instances."""
     if instances is None:
         return None
     single = instances if instances.crowd is None else instances[(~instances.crowd).nonzero().flatten()]

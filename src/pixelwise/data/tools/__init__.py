@@ -1,1 +1,1 @@
-"""What `pixelwise data …` calls; formats are known by their protocol alone."""
+"""The functions of `pixelwise data …`; they use formats by their protocol alone."""

@@ -43,7 +43,7 @@ def check_dataset(spec: DataSpec, *, workers: int = 0, progress: Progress = sile
     """Read every file of a data set, of one split or, where the specification names none, of all.
 
     Raises:
-        DataError: nothing could be looked at: an unknown format, no such folder, no split that can be read.
+        DataError: an unknown format, no such folder, or no readable split.
     """
     format, path, options = format_of(spec), folder_of(spec), dict(spec.options)
     splits = (spec.split,) if spec.split else format.splits(path, options)

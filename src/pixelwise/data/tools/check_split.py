@@ -34,7 +34,7 @@ class SplitReport:
         ids: of every image, with those whose file is missing.
         images: the file of each, or None.
         faults: in the order in which they were found.
-        notes: what is no fault, but good to know.
+        notes: notes that are no faults.
         of_clips: whether the images are frames, and their ids CLIP/FRAME.
     """
 
@@ -64,7 +64,7 @@ def check_split(listing: Listing, *, split: str, workers: int, progress: Progres
         listing: the split.
         split: its name.
         workers: processes that read; 0 reads in this one.
-        progress: is told of each image.
+        progress: called for each image.
     """
     items, labels = listing.items, listing.labels
     slim = replace(listing, items=(), faults=(), repair=None)  # what other processes need
@@ -250,7 +250,7 @@ def _palettes(items: Sequence[Item], inspected: Sequence[Inspected], labels: Lab
         (file, text), *_ = others.items()
         yield (
             f"palettes differ from file to file, in {count(len(others), 'mask')}: {text} {file.name if file else ''}; "
-            "the ids in the files count, not the colours: look at them with pixelwise data show"
+            "the ids in the files count, not the colours: see them by pixelwise data show"
         )
 
 

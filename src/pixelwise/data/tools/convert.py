@@ -17,38 +17,45 @@ from pixelwise.data.kinds.folders import UNIONS
 from pixelwise.data.kinds.writing import MakeWriter, Original, Writer
 from pixelwise.data.listing import Written
 from pixelwise.data.spec import DataSpec, folder_of, format_named, format_names, format_of, open_dataset
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, in_words
 from pixelwise.files.atomic import replace_folder
 from pixelwise.files.images import exif_orientation
 from pixelwise.files.parallel import Progress, apply, silent
 from pixelwise.labels import LabelMap, LabelSet
 
 LOSSES: Mapping[str, str] = {
-    "unmapped_pixels": "{} pixels of classes that have no place in the target become void",
-    "unmapped_objects": "{} objects of classes that have no place in the target are skipped",
-    "void_pixels_as_class": "{} void pixels become background (or the class around them); a set of objects has no void",
-    "crowd_pixels": "{} pixels of crowd regions have a class no more",
-    "changed_pixels": "{} pixels change their class where objects overlap",
-    "left_out_objects": "{} objects without a pixel, or of the background, are skipped",
-    "loose_boxes": "{} boxes that are not those of their masks become so",
-    "joined_regions": "{} regions of countable classes become one annotation each, however many objects they hold",
-    "flattened_objects": "{} objects become the class of their pixels; where one ends and the next begins is lost",
-    "overlapping_pixels": "{} pixels belong to several objects; the smallest of them keeps them",
-    "hidden_objects": "{} objects are covered by smaller ones and vanish",
-    "empty_segments": "{} segments without a pixel are skipped",
-    "joined_segments": "{} segments become one with another of their class: stuff, or crowds",
-    "renumbered_segments": "{} segments get another id",
-    "crowds_of_classes": "{} regions of countable classes become crowds, since no object tells what is in them",
-    "renumbered_objects": "{} objects get another number in their clip; the target cannot hold theirs, or has it",
-    "classless_objects": "{} objects in frames lose their class; the target has one",
-    "stuff_pixels": "{} pixels of classes that have no objects become background, or void",
-    "left_out_crowds": "{} crowd regions are skipped, and become background",
-    "crowd_regions": "{} crowd regions become void where no object covers them",
-    "reencoded_images": "{} images are encoded anew, the target does not take their kind of file",
-    "turned_images": "{} images are copied with their EXIF rotation; their ground truth is that of the upright image",
-    "renamed_images": "{} images get another name, because the target would have two of one name",
+    "unmapped_pixels": "{} [pixel|pixels] of classes that have no place in the target [becomes|become] void",
+    "unmapped_objects": "{} [object|objects] of classes that have no place in the target [is|are] skipped",
+    "void_pixels_as_class": "{} void [pixel|pixels] [becomes|become] background (or the class around them); a set of "
+    "objects has no void",
+    "crowd_pixels": "{} [pixel|pixels] of crowd regions [loses its class|lose their class]",
+    "changed_pixels": "{} [pixel|pixels] [changes|change] [its|their] class where objects overlap",
+    "left_out_objects": "{} [object|objects] without a pixel, or of the background, [is|are] skipped",
+    "loose_boxes": "{} [box|boxes] replaced by the tight [box|boxes] of the [mask|masks]",
+    "joined_regions": "{} [region|regions] of countable classes [becomes|become] one annotation each, however many "
+    "objects they hold",
+    "flattened_objects": "{} [object|objects] [becomes|become] the class of [its|their] pixels; where one ends and "
+    "the next begins is lost",
+    "overlapping_pixels": "{} [pixel|pixels] [belongs|belong] to several objects; the smallest of these keeps "
+    "[it|them]",
+    "hidden_objects": "{} [object|objects] [is|are] covered by smaller ones and [vanishes|vanish]",
+    "empty_segments": "{} [segment|segments] without a pixel [is|are] skipped",
+    "joined_segments": "{} [segment|segments] [becomes|become] one with another of [its|their] class: stuff, or crowds",
+    "renumbered_segments": "{} [segment|segments] [gets|get] another id",
+    "crowds_of_classes": "{} [region|regions] of countable classes [becomes a crowd|become crowds], since [it "
+    "has|they have] no instances",
+    "renumbered_objects": "{} [object|objects] [gets|get] another number in [its|their] clip; the target cannot hold "
+    "[its|theirs], or has it",
+    "classless_objects": "{} [object|objects] in frames [loses|lose] [its|their] class; the target has one",
+    "stuff_pixels": "{} [pixel|pixels] of classes that have no objects [becomes|become] background, or void",
+    "left_out_crowds": "{} crowd [region|regions] [is|are] skipped, and [becomes|become] background",
+    "crowd_regions": "{} crowd [region|regions] [becomes|become] void where no object covers [it|them]",
+    "reencoded_images": "{} [image|images] [is|are] encoded anew, the target does not take [its|their] kind of file",
+    "turned_images": "{} [image|images] [is|are] copied with [its|their] EXIF rotation; [its|their] ground truth is "
+    "that of the upright image",
+    "renamed_images": "{} [image|images] [gets|get] another name, because the target would have two of one name",
 }
-"""What a target may be unable to hold: key → the line that says it, {} for the number."""
+"""What a target may be unable to hold: key → its line; see `errors.in_words`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Conversion:
         images: split → how many images it has now.
         failures: one line for each image, or split, that could not be read and was skipped.
         losses: key of LOSSES → how much the target could not hold.
-        notes: what was decided and the user should know.
+        notes: for the user.
         label_map: how the classes of the source became those of the target, or None where they are the same.
     """
 
@@ -77,7 +84,7 @@ class Conversion:
         """What the target cannot hold, one line each."""
         for key, text in LOSSES.items():
             if self.losses.get(key):
-                yield text.format(f"{self.losses[key]:,}")
+                yield in_words(text, self.losses[key])
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ def convert_dataset(
         map_labels: makes the map from the source's classes to the target's where they differ.
         overwrite: replace a set of the target's format that lies in its place.
         workers: processes that read and write; 0 does both in this one.
-        progress: is told of each image.
+        progress: called for each image.
 
     Raises:
         DataError: nothing was attempted: an unusable specification, label sets that differ and no map, a target that
@@ -175,11 +182,11 @@ class _Names:
         if not self.shared:
             self.files = {}
         ids = [dataset.image_path(index).stem if self.by_file else id for index, id in enumerate(dataset.ids)]
-        wanted = [id.replace("/", "_") for id in ids]
-        repeated = {name for name, times in Counter(wanted).items() if times > 1}
+        preferred = [id.replace("/", "_") for id in ids]
+        repeated = {name for name, times in Counter(preferred).items() if times > 1}
         named: list[_Named] = []
         new_ids = dataset.ids if keep_ids else self._unique(split, dataset.ids)
-        for index, name in enumerate(wanted):
+        for index, name in enumerate(preferred):
             if name in repeated:  # as in a COCO file whose images lie in several folders
                 name = f"{name}_{dataset.ids[index].replace('/', '_')}"
             image, stem = dataset.image_path(index), name
@@ -189,7 +196,7 @@ class _Names:
             while self.files.get(name, image) != image:
                 name = f"{stem}_{split}_{(number := number + 1)}"
             self.files[name] = image
-            named.append(_Named(index, name, new_ids[index], name != wanted[index]))
+            named.append(_Named(index, name, new_ids[index], name != preferred[index]))
         return named
 
     def _unique(self, split: str, ids: Sequence[str]) -> list[str]:

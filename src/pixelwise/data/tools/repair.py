@@ -19,78 +19,94 @@ from pixelwise.data.listing import Fault, Item, Repair, Repaired, Repairer, Size
 from pixelwise.data.spec import DataSpec, Format, folder_of, format_of
 from pixelwise.data.tools.check import check_dataset
 from pixelwise.data.tools.check_split import NO_TRUTH
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, in_words
 from pixelwise.files.atomic import replace_folder
 from pixelwise.files.parallel import Progress, apply, silent
 
 REPAIRS: Mapping[str, str] = {
-    "missing_images": "{} skipped, their image is missing",
-    "missing_masks": "{} images skipped, their mask is missing",
-    "unreadable_images": "{} images skipped, they cannot be read",
-    "unreadable_masks": "{} images skipped, their mask cannot be read",
-    "colour_masks": "{} images skipped, their mask holds colours; see pixelwise data convert and ?palette=labels",
-    "size_mismatches": "{} images skipped, their mask has another size",
-    "only_void": "{} images skipped, every pixel is void",
-    "unreadable_annotations": "{} images skipped, their file of objects cannot be read",
-    "repeated_images": "{} images skipped, the same image is in the set already (of two splits the later keeps it)",
-    "rival_files": "{} files skipped, another has the same name",
-    "grey_masks": "{} colour masks with equal channels stored as ids",
-    "turned_masks": "{} masks turned as EXIF turns their image",
-    "upright_images": "{} images stored upright, without EXIF rotation, encoded anew",
-    "missing_objects": "{} images skipped, their file of object ids is missing or cannot be read",
-    "missing_clips": "{} clips skipped, there is no folder of their masks",
-    "unusable_splits": "{} splits skipped, their list or JSON cannot be read",
-    "empty_splits": "{} splits skipped, no frame of them can be used",
-    "cut_clips": "{} times a clip cut in two: frames are missing, or the size changes; the rest is a clip of its own",
-    "renumbered_objects": "{} objects of clips numbered anew, an object of another class or clip has their number",
-    "unknown_regions": "{} regions of unknown classes become void",
-    "unlisted_regions": "{} regions become void, no frame of their clip lists a segment of their id",
-    "given_segments": "{} regions given the segment that other frames of their clip list under their id",
-    "numbers_of_stuff": "{} regions of classes whose objects are not told apart lose their number",
-    "things_without_number": "{} regions of things without number become an object each",
-    "images_without_annotation": "{} images skipped, no annotation is of them",
-    "entries": "{} annotations of images removed: no image or no PNG of theirs, no segments, or a second one",
-    "videos": "{} videos removed, with their annotations: no usable id, file_names or size, or the id of another",
-    "lengths": "{} lengths of videos corrected to their file_names",
-    "tracks": "{} annotations of objects removed: no video, no category, or not one segmentation for each frame",
-    "runs": "{} RLEs given the size of their frame, which their runs fill",
-    "joined_masks": "{} masks joined with another of the same object in the frame",
-    "object_classes": "{} objects made one of the class that most of their pixels have, or that their id tells",
-    "objects_without_class": "{} objects removed, none of their pixels has a class of objects",
-    "pixels_without_object": "{} pixels of classes become void, they belong to no object",
-    "table_numbers": "{} numbers of objects removed from the table of classes, no pixel has them",
-    "unknown_pixels": "{} pixels of unknown ids or colours become void",
-    "images": "{} images removed, with their annotations: unreadable, missing or without id and file_name",
-    "merged_images": "{} entries of images removed, another has the same file or id",
-    "file_names": "{} file names corrected to where the files lie",
-    "numbers": "{} numbers written as text become numbers",
-    "ids_as_numbers": "{} ids that are text become numbers, which they are in other places",
-    "ids_as_text": "{} ids that are numbers become text, which they are in other places",
-    "joined_categories": "{} categories joined with another of the same name",
-    "wrapped_polygons": "{} segmentations of one flat list become a list of polygons",
-    "frames_by_size": "{} images turned by EXIF: their coordinates fit the stored frame and the upright one, and the "
-    "stated size alone says that the stored one is meant; look at them with pixelwise data show",
-    "embedded_images": "{} images written out of the JSON files that hold them",
-    "sizes": "{} heights and widths corrected to those of the upright image",
-    "turned_annotations": "{} annotations turned as EXIF turns their image",
-    "annotations": "{} annotations removed: no image, no category, or no segmentation that covers a pixel",
-    "regions_of_boxes": "{} boxes without segmentation made regions (iscrowd) in which nothing is learned or evaluated",
-    "repeated_annotations": "{} annotations removed, another has their class and their pixels",
-    "two_classes": "{} annotations stay though one of another class has the same pixels; which is right only you know",
-    "shapes": "{} shapes or lines removed: malformed, of no known class, or without a pixel of the image",
-    "label_names": "{} label files given the name of their image",
-    "lonely_labels": "{} label files skipped, no image has their name",
-    "boxes_alone": "{} lines that are boxes stay, nothing is learned or evaluated in them; draw what is in them",
-    "cut_polygons": "{} polygons cut at the border of the image",
-    "polygons": "{} polygons removed, they are malformed or have no three points",
-    "unlisted_ids": "{} images skipped, their PNG has ids of which the JSON knows no segment",
-    "segments": "{} segments removed: no category, the id 0, or that of another of the image",
-    "segments_without_pixels": "{} segments removed, no pixel of the PNG has their id",
-    "areas": "{} areas corrected to the pixels",
-    "boxes": "{} boxes cut at the border of the image, or drawn around the segmentation",
-    "ids": "{} annotations numbered anew, their id was taken or no whole number",
+    "missing_images": "{} [image|images] skipped, [its|their] file is missing",
+    "missing_masks": "{} [image|images] skipped, [its|their] mask is missing",
+    "unreadable_images": "{} [image|images] skipped, [it|they] cannot be read",
+    "unreadable_masks": "{} [image|images] skipped, [its|their] mask cannot be read",
+    "colour_masks": "{} [image|images] skipped, [its|their] mask holds colours; see pixelwise data convert and "
+    "?palette=labels",
+    "size_mismatches": "{} [image|images] skipped, [its|their] mask has another size",
+    "only_void": "{} [image|images] skipped, every pixel is void",
+    "unreadable_annotations": "{} [image|images] skipped, [its|their] file of objects cannot be read",
+    "repeated_images": "{} [image|images] skipped, the same image is in the set already (of two splits the later "
+    "keeps it)",
+    "rival_files": "{} [file|files] skipped, another has the same name",
+    "grey_masks": "{} colour [mask|masks] with equal channels stored as ids",
+    "turned_masks": "{} [mask|masks] turned as EXIF turns [its|their] image",
+    "upright_images": "{} [image|images] stored upright, without EXIF rotation, encoded anew",
+    "missing_objects": "{} [image|images] skipped, [its|their] file of object ids is missing or cannot be read",
+    "missing_clips": "{} [clip|clips] skipped, there is no folder of [its|their] masks",
+    "unusable_splits": "{} [split|splits] skipped, [its|their] list or JSON cannot be read",
+    "empty_splits": "{} [split|splits] skipped, no frame of [it|them] can be used",
+    "cut_clips": "{} [time|times] a clip cut in two: frames are missing, or the size changes; the rest is a clip of "
+    "its own",
+    "renumbered_objects": "{} [object|objects] of clips numbered anew, an object of another class or clip has "
+    "[its|their] number",
+    "unknown_regions": "{} [region|regions] of unknown classes [becomes|become] void",
+    "unlisted_regions": "{} [region|regions] [becomes|become] void, no frame of [its|their] clip lists a segment of "
+    "[its|their] id",
+    "given_segments": "{} [region|regions] given the segment that other frames of [its|their] clip list under "
+    "[its|their] id",
+    "numbers_of_stuff": "{} [region|regions] of classes without instances [loses|lose] [its|their] number",
+    "things_without_number": "{} [region|regions] of things without number [becomes|become] an object each",
+    "images_without_annotation": "{} [image|images] skipped, no annotation is of [it|them]",
+    "entries": "{} [annotation|annotations] of images removed: no image or no PNG, no segments, or a second one",
+    "videos": "{} [video|videos] removed, with [its|their] annotations: no usable id, file_names or size, or the id "
+    "of another",
+    "lengths": "{} [length|lengths] of videos corrected to [its|their] file_names",
+    "tracks": "{} [annotation|annotations] of objects removed: no video, no category, or not one segmentation for "
+    "each frame",
+    "runs": "{} [RLE|RLEs] given the size of [its|their] frame, which [its|their] runs fill",
+    "joined_masks": "{} [mask|masks] joined with another of the same object in the frame",
+    "object_classes": "{} [object|objects] made one of the class that most of [its|their] pixels have, or that "
+    "[its|their] id tells",
+    "objects_without_class": "{} [object|objects] removed, none of [its|their] pixels has a class of objects",
+    "pixels_without_object": "{} [pixel|pixels] of classes [becomes|become] void, [it belongs|they belong] to no "
+    "object",
+    "table_numbers": "{} [number|numbers] of objects removed from the table of classes, no pixel has [it|them]",
+    "unknown_pixels": "{} [pixel|pixels] of unknown ids or colours [becomes|become] void",
+    "images": "{} [image|images] removed, with [its|their] annotations: unreadable, missing or without id and "
+    "file_name",
+    "merged_images": "{} [entry|entries] of images removed, another has the same file or id",
+    "file_names": "{} file [name|names] corrected to where the files lie",
+    "numbers": "{} [number|numbers] written as text [becomes a number|become numbers]",
+    "ids_as_numbers": "{} [id|ids] in text [becomes a number|become numbers], as in other places",
+    "ids_as_text": "{} [id|ids] in numbers [becomes|become] text, as in other places",
+    "joined_categories": "{} [category|categories] joined with another of the same name",
+    "wrapped_polygons": "{} [segmentation|segmentations] of one flat list [becomes|become] a list of polygons",
+    "frames_by_size": "{} [image|images] turned by EXIF: [its|their] coordinates fit the stored frame and the "
+    "upright one, and the "
+    "stated size alone says that the stored one is meant; see them by pixelwise data show",
+    "embedded_images": "{} [image|images] written out of the JSON files that hold [it|them]",
+    "sizes": "{} [height or width|heights and widths] corrected to those of the upright image",
+    "turned_annotations": "{} [annotation|annotations] turned as EXIF turns [its|their] image",
+    "annotations": "{} [annotation|annotations] removed: no image, no category, or no segmentation that covers a pixel",
+    "regions_of_boxes": "{} [box|boxes] without segmentation made [a crowd region|crowd regions], ignored in "
+    "training and evaluation",
+    "repeated_annotations": "{} [annotation|annotations] removed, another has [its|their] class and [its|their] pixels",
+    "two_classes": "{} [annotation|annotations] [stays|stay] though one of another class has the same pixels; decide "
+    "which is right",
+    "shapes": "{} [shape or line|shapes or lines] removed: malformed, of no known class, or without a pixel of the "
+    "image",
+    "label_names": "{} label [file|files] given the name of [its|their] image",
+    "lonely_labels": "{} label [file|files] skipped, no image has [its|their] name",
+    "boxes_alone": "{} [line|lines] with a box alone [stays|stay], [it is|they are] ignored in training and "
+    "evaluation; draw what is in them",
+    "cut_polygons": "{} [polygon|polygons] cut at the border of the image",
+    "polygons": "{} [polygon|polygons] removed, malformed or with fewer than three points",
+    "unlisted_ids": "{} [image|images] skipped, [its|their] PNG has ids of which the JSON knows no segment",
+    "segments": "{} [segment|segments] removed: no category, the id 0, or that of another of the image",
+    "segments_without_pixels": "{} [segment|segments] removed, no pixel of the PNG has [its|their] id",
+    "areas": "{} [area|areas] corrected to the pixels",
+    "boxes": "{} [box|boxes] cut at the border of the image, or drawn around the segmentation",
+    "ids": "{} [annotation|annotations] numbered anew, [its|their] id was taken or no whole number",
 }
-"""What can be done: key → the line that says it, {} for the number."""
+"""The repairs: key → its line; see `errors.in_words`."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +131,7 @@ class Repairs:
         """What was done, one line each."""
         for key, text in REPAIRS.items():
             if self.done.get(key):
-                yield text.format(f"{self.done[key]:,}")
+                yield in_words(text, self.done[key])
 
 
 class _Outcome(NamedTuple):

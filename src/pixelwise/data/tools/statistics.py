@@ -167,7 +167,7 @@ def statistics_of(dataset: Dataset, *, workers: int = 0, progress: Progress = si
     Args:
         dataset: one split.
         workers: processes that read; 0 reads in this one.
-        progress: is told of each image.
+        progress: called for each image.
 
     Raises:
         DataError: not one image could be read.
@@ -206,12 +206,11 @@ def measure(index: int, *, dataset: Dataset) -> Measurement:
 
 
 def _objects(instances: Instances | None, classes: int) -> np.ndarray | None:
-    """How many small, medium and large objects, and crowds, each class has, [K, 4]."""
+    """Number of small, medium and large instances, and of crowds, of each class, [K, 4]."""
     if instances is None or instances.masks is None:
         return None
     kinds = np.searchsorted(SIZE_LIMITS_PX, instances.masks.areas().numpy(), side="right")
-    if instances.crowd is not None:
-        kinds = np.where(instances.crowd.numpy(), len(SIZES), kinds)
+    kinds = np.where(instances.crowds.numpy(), len(SIZES), kinds)
     counts = np.zeros((classes, len(SIZES) + 1), dtype=np.int64)
     np.add.at(counts, (instances.labels.numpy(), kinds), 1)
     return counts
@@ -220,13 +219,12 @@ def _objects(instances: Instances | None, classes: int) -> np.ndarray | None:
 def _tracks(instances: Instances | None) -> tuple[tuple[int, int], ...] | None:
     if instances is None or instances.track_ids is None:
         return None
-    crowd = [False] * len(instances) if instances.crowd is None else instances.crowd.tolist()
-    found = zip(instances.labels.tolist(), instances.track_ids.tolist(), crowd, strict=True)
+    found = zip(instances.labels.tolist(), instances.track_ids.tolist(), instances.crowds.tolist(), strict=True)
     return tuple((class_id, track) for class_id, track, is_crowd in found if not is_crowd)
 
 
 def _tracks_of_classes(whole: Sequence[Measurement], classes: int) -> list[int | None]:
-    """How many tracks each class has in all clips; None of each where an image has no track ids."""
+    """Number of tracks of each class in all clips; None where an image has no track ids."""
     if any(one.clip is None or one.tracks is None for one in whole):
         return [None] * classes
     found = {(one.clip, class_id, track) for one in whole for class_id, track in one.tracks or ()}

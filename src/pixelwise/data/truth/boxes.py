@@ -26,7 +26,7 @@ def leaves_image(box: Sequence[float], size: tuple[int, int]) -> bool:
 def is_elsewhere(box: Sequence[float], other: Sequence[float]) -> bool:
     """Whether a box is another than the tight one of a mask: more than 2 pixels off, and with an IoU below one half.
 
-    So are boxes that were stored as x1 y1 x2 y2, where x y width height are wanted.
+    So are boxes that were stored as x1 y1 x2 y2, where x y width height are expected.
     """
     if max(abs(one - two) for one, two in zip(box, other, strict=True)) <= 2:
         return False

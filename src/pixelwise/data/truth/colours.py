@@ -1,4 +1,4 @@
-"""Masks that are pictures: the class of a pixel is told by its colour, that of the label set's palette.
+"""Colour masks: the class of a pixel is given by its colour in the label set's palette.
 
 Void is every colour of `VOID_COLOURS` that no class has. Any other colour is unknown, and refused: it is most often the
 blur of a picture that was scaled or saved as JPEG.

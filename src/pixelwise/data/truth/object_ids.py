@@ -41,7 +41,7 @@ def painted_ids(
     assert instances.masks is not None
     masks, ids = instances.masks, ground.astype(np.int32)
     covered = np.zeros(ids.shape, dtype=np.int32)
-    crowd = instances.crowd.tolist() if instances.crowd is not None else [False] * len(instances)
+    crowd = instances.crowds.tolist()
     areas = masks.areas().tolist()
     drawn = [number for number in range(len(masks)) if crowds or not crowd[number]]
     for number in sorted(drawn, key=lambda number: (not crowd[number], -areas[number])):
@@ -59,7 +59,7 @@ def painted_ids(
 
 
 def numbered_by_class(instances: Instances, labels: LabelSet, divisor: int) -> list[int]:
-    """Ids that tell the class: its id on disk · divisor + 0, 1, 2 … of each object, and the id alone of crowds.
+    """Ids that contain the class: its id on disk · divisor + 0, 1, 2 … for each instance, and the id alone for crowds.
 
     So are regions of classes that are no things. Raises DataError for more objects of a class than the divisor.
     """
@@ -67,7 +67,7 @@ def numbered_by_class(instances: Instances, labels: LabelSet, divisor: int) -> l
     taken: Counter[int] = Counter()
     for number, class_id in enumerate(instances.labels.tolist()):
         dataset_id = labels.dataset_ids[class_id]
-        if (instances.crowd is not None and instances.crowd[number]) or not labels.is_thing[class_id]:
+        if instances.crowds[number] or not labels.is_thing[class_id]:
             numbers.append(dataset_id)
             continue
         if taken[dataset_id] == divisor:

@@ -27,7 +27,7 @@ class Region(NamedTuple):
         class_id: 0…K-1.
         place: x1 y1 x2 y2 of its pixels' box, exclusive.
         mask: bool [h, w], inside that box.
-        crowd: whether it stands for many objects that nobody told apart.
+        crowd: whether it is a crowd region.
         box: x1 y1 x2 y2 in pixels, as annotated.
     """
 
@@ -58,7 +58,7 @@ def regions_of(truth: Annotation, labels: LabelSet, *, source: Path) -> tuple[li
 
 
 def loose_boxes(regions: Sequence[Region]) -> dict[str, int]:
-    """How many stated boxes are more than a pixel off the tight ones, for formats that hold no boxes."""
+    """Number of stated boxes that are more than a pixel off the tight ones, for formats without boxes."""
     loose = sum(
         max(abs(one - two) for one, two in zip(region.box, region.place, strict=True)) > 1 for region in regions
     )
@@ -76,8 +76,7 @@ def _objects(truth: Annotation, labels: LabelSet) -> Iterator[Region]:
             x1, y1, x2, y2 = instances.masks.boxes[number].tolist()
             left, top, right, bottom = (float(value) for value in instances.boxes[number])
             box = (left, top, right, bottom) if left < right and top < bottom else (x1, y1, x2, y2)
-            crowd = bool(instances.crowd is not None and instances.crowd[number])
-            yield Region(class_id, (x1, y1, x2, y2), mask, crowd, box)
+            yield Region(class_id, (x1, y1, x2, y2), mask, bool(instances.crowds[number]), box)
 
 
 def _rest(semantic: np.ndarray, objects: Sequence[Region], labels: LabelSet) -> Iterator[Region]:
@@ -95,7 +94,7 @@ def _rest(semantic: np.ndarray, objects: Sequence[Region], labels: LabelSet) -> 
 
 
 def _changes(semantic: np.ndarray, regions: Sequence[Region], labels: LabelSet) -> dict[str, int]:
-    """How many pixels will read back as another class."""
+    """Number of pixels that will be read as another class."""
     after = _painted(regions, semantic.shape, labels)
     changed = semantic != after
     void = int((changed & (semantic == labels.ignore_id)).sum())

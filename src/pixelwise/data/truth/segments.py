@@ -40,11 +40,11 @@ def annotation_of(panoptic: Panoptic, labels: LabelSet, *, clip: bool = False) -
     """
     segment_ids, order = panoptic.segment_ids.sort()
     class_ids = panoptic.labels[order]
-    wanted = torch.tensor(labels.is_thing)[class_ids].nonzero().flatten()
-    masks = masks_of_ids(panoptic.ids.numpy(), segment_ids[wanted].tolist())
+    selected = torch.tensor(labels.is_thing)[class_ids].nonzero().flatten()
+    masks = masks_of_ids(panoptic.ids.numpy(), segment_ids[selected].tolist())
     seen = (masks.boxes[:, 2] > masks.boxes[:, 0]).nonzero().flatten()
-    kept = wanted[seen]
-    if len(kept) < len(wanted):
+    kept = selected[seen]
+    if len(kept) < len(selected):
         masks = masks[seen]
     instances = Instances(
         boxes=masks.boxes.float(),
@@ -82,21 +82,21 @@ def regions_of_ids(ids: np.ndarray) -> IdRegions:
     return IdRegions(values[firsts], np.stack(boxes, axis=1), np.add.reduceat(lengths, firsts))
 
 
-def masks_of_ids(ids: np.ndarray, wanted: Sequence[int]) -> Masks:
+def masks_of_ids(ids: np.ndarray, selected: Sequence[int]) -> Masks:
     """The masks of the pixels that hold each of some ids; empty for one that does not occur.
 
     No more than their boxes is copied.
     """
     size = (ids.shape[0], ids.shape[1])
-    if not len(wanted):
+    if not len(selected):
         return Masks.from_crops([], [], size)
     regions = regions_of_ids(ids)
-    boxes = np.zeros((len(wanted), 4), dtype=np.int64)
+    boxes = np.zeros((len(selected), 4), dtype=np.int64)
     if len(regions.ids):
-        place = np.searchsorted(regions.ids, wanted).clip(max=len(regions.ids) - 1)
-        occurs = regions.ids[place] == np.asarray(wanted)
+        place = np.searchsorted(regions.ids, selected).clip(max=len(regions.ids) - 1)
+        occurs = regions.ids[place] == np.asarray(selected)
         boxes[occurs] = regions.boxes[place[occurs]]
-    crops = [torch.from_numpy(ids[y1:y2, x1:x2] == id) for id, (x1, y1, x2, y2) in zip(wanted, boxes, strict=True)]
+    crops = [torch.from_numpy(ids[y1:y2, x1:x2] == id) for id, (x1, y1, x2, y2) in zip(selected, boxes, strict=True)]
     return Masks.from_crops(crops, boxes.tolist(), size)
 
 
@@ -123,9 +123,8 @@ def ids_in(ids: np.ndarray, *, but: Sequence[int] = ()) -> list[int]:
 def mapped_segments(panoptic: Panoptic, label_map: LabelMap) -> Panoptic:
     """Segments with the classes of another label set; those of ignored classes become void.
 
-    What becomes one stuff class is one segment, as stuff wants it; where several classes flow into it, or things, its
-    id is 2²⁴ + its class id, which no file holds and every frame of a clip agrees on. Stuff that becomes a thing is a
-    crowd.
+    What becomes one stuff class is one segment, as for stuff; where several classes flow into it, or things, its id is
+    2²⁴ + its class id, which no file holds and every frame of a clip agrees on. Stuff that becomes a thing is a crowd.
     """
     target, table = label_map.target, torch.tensor(label_map.table)
     source_things, target_things = torch.tensor(label_map.source.is_thing), torch.tensor(target.is_thing)

@@ -35,7 +35,7 @@ def segments_of(truth: Annotation, labels: LabelSet, *, source: Path) -> tuple[P
         count = len(objects)
         numbers = [*range(1, count + 1)]
         ids, lost = painted_ids(objects, numbers, ids, crowds=True)
-        crowd = objects.crowd.tolist() if objects.crowd is not None else [False] * count
+        crowd = objects.crowds.tolist()
         things = torch.tensor(labels.is_thing)[objects.labels].numpy()
         class_of = np.array([-1, *objects.labels.tolist()], dtype=np.int32)
         # classes go before objects: an object keeps the pixels of its class, a crowd those of no class too

@@ -1,4 +1,4 @@
-"""The numbers by which objects are known in their clip, kept where a set becomes one of another format.
+"""Track ids, kept where a set is converted to another format.
 
 In memory an object is known by an id. Formats whose files hold class and number make it of both, as (class + 1) ·
 divisor + number; of the others the id is the number. What a file cannot hold, or what another object of the clip has
@@ -28,7 +28,7 @@ class Numbers(NamedTuple):
 
 
 def tracks_of(frames: Iterable[Iterable[Track]]) -> list[Track]:
-    """The objects of a clip; those that are seen in most frames first, then in the order in which they come."""
+    """The objects of a clip, by descending number of frames, then in order of appearance."""
     return [track for track, _ in Counter(chain.from_iterable(frames)).most_common()]
 
 

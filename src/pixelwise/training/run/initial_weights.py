@@ -86,7 +86,7 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
                 load_flow(part, "torchvision")
         return ""
     module, card = read_model(find_model(source))
-    wanted, found = system.state_dict(), module.state_dict()
+    expected, found = system.state_dict(), module.state_dict()
     # a backbone may be nested, as that of a tower
     there, here = _place_of_backbone(module), _place_of_backbone(system)
     found = {here + key.removeprefix(there) if key.startswith(there) else key: value for key, value in found.items()}
@@ -98,20 +98,20 @@ def initialise(system: nn.Module, plan: Plan, stage: Stage, labels: LabelSet) ->
     fitting = {
         key: value
         for key, value in found.items()
-        if key in wanted and wanted[key].shape == value.shape and key not in of_classes
+        if key in expected and expected[key].shape == value.shape and key not in of_classes
     }
     shared = () if same_classes else tuple(name for name in labels.names if name in card.labels.names)
     rows = shared_rows(as_system(module), card.labels, as_system(system), labels) if shared else {}
-    of_backbone = [key for key in wanted if key.startswith(here)]
+    of_backbone = [key for key in expected if key.startswith(here)]
     has_backbone = card.system != plan.system and bool(of_backbone) and all(key in fitting for key in of_backbone)
-    if len(fitting) < len(wanted) // 2 and not has_backbone:
-        strange = next(key for key in wanted if key not in fitting)
+    if len(fitting) < len(expected) // 2 and not has_backbone:
+        strange = next(key for key in expected if key not in fitting)
         raise CheckpointError(
             f"--init {source}: a {card.system}, not a {plan.system} with these arguments; no '{strange}'"
             f"{_other_arguments(plan, stage, card)}"
         )
     system.load_state_dict({**fitting, **rows}, strict=False)
-    skipped = [key for key in wanted if key not in fitting and key not in rows]
+    skipped = [key for key in expected if key not in fitting and key not in rows]
     parts = [f"{_listed(skipped)} start at random{_other_arguments(plan, stage, card)}"] if skipped else []
     if rows:
         parts.append(f"{_listed(list(rows))} keep the rows of {_listed(shared)}")
@@ -127,11 +127,11 @@ def carry_over(system: nn.Module, weights: Mapping[str, Tensor]) -> str:
     Returns:
         a line about new tensors and unused ones, or nothing.
     """
-    wanted = system.state_dict()
-    fitting = {key: value for key, value in weights.items() if key in wanted and wanted[key].shape == value.shape}
+    expected = system.state_dict()
+    fitting = {key: value for key, value in weights.items() if key in expected and expected[key].shape == value.shape}
     system.load_state_dict(fitting, strict=False)
-    new = [key for key in wanted if key not in fitting]
-    old = [key for key in weights if key not in wanted]
+    new = [key for key in expected if key not in fitting]
+    old = [key for key in weights if key not in expected]
     parts = ((new, "start at random"), (old, "are not used any more"))
     return "; ".join(f"{_listed(names)} {what}" for names, what in parts if names)
 

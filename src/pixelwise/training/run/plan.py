@@ -33,7 +33,7 @@ class Plan:
         init: initial weights: a file, a run or model folder, a shipped name, `torchvision`, `timm`, or None for random
             ones.
         threads: of torch on the CPU; resuming with another number is not bit-exact.
-        processes: that train together, each with batches of its own.
+        processes: that train on_all_ranks, each with batches of its own.
         command: that started the run.
         revision: of pixelwise.
         notes: for the user, about the data and the initial weights.

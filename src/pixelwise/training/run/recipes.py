@@ -258,7 +258,7 @@ def _stage_values(stage: Stage) -> dict[str, Any]:
 
 
 def require_possible(recipe: Recipe) -> None:
-    """Raise RecipeError for numbers that do not go together."""
+    """Raise RecipeError for numbers that do not go on_all_ranks."""
     if recipe.input_side == "none" and recipe.input_size:
         raise RecipeError(f"input_side=none with input_size={recipe.input_size}: images stay as they are; expected 0")
     if recipe.input_limit and (recipe.input_side != "short" or recipe.input_limit < recipe.input_size):

@@ -197,6 +197,7 @@ class Validation:
                 "init": self.plan.init,
                 **named,
                 "step": self.step,
+                "crop_size": stage.crop_size,
                 "command": self.plan.command,
                 "revision": self.plan.revision,
             },

@@ -139,7 +139,7 @@ def skipped_categories(categories: Sequence[Entry], used: Collection[Any]) -> di
 def annotation_problems(
     annotation: Entry, images: Mapping[int | str, Entry], class_of: Mapping[Any, int]
 ) -> Iterator[Fault]:
-    """What is wrong with one annotation, as far as it can be told without rasterising it.
+    """The faults of one annotation that are found without rasterising it.
 
     Args:
         annotation: the entry.
@@ -231,7 +231,7 @@ def _reference_problems(
 ) -> Iterator[tuple[str, str, bool]]:
     id = annotation.get("id")
     if not is_id(id):
-        yield "annotation entry", f"its id is {id!r}; expected a whole number", True
+        yield "annotation entry", f"its id is {id!r}; expected a whole number or text", True
     for field, noun, known, plural in (
         ("image_id", "image", images, "images"),
         ("category_id", "category", class_of, "categories"),

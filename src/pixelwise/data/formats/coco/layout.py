@@ -91,7 +91,7 @@ def _other_files(path: Path, prefix: str) -> dict[str, Path]:
 
 
 def image_folder(
-    path: Path, split: str, year: str, *, wanted: str | None, names: Sequence[str], file: Path | None = None
+    path: Path, split: str, year: str, *, option: str | None, names: Sequence[str], file: Path | None = None
 ) -> Path:
     """The folder that the names of the image entries start from: of those there are, the one with most of the images.
 
@@ -99,17 +99,17 @@ def image_folder(
         path: the folder of the set.
         split: as in the specification.
         year: the same as in the name of the JSON file.
-        wanted: what the option `images` says, or None.
+        option: what the option `images` says, or None.
         names: of the images.
         file: the JSON file, beside which images may lie too.
 
     Raises:
         DataError: there is none.
     """
-    if wanted is not None:
-        folder = path / wanted
+    if option is not None:
+        folder = path / option
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder, named by ?images={wanted}")
+            raise DataError(f"{folder}: no such folder, named by ?images={option}")
         return folder
     candidates = image_folders(path, split, year, file=file)
     step = max(1, len(names) // _SAMPLES)

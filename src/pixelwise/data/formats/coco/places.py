@@ -36,4 +36,4 @@ def image_folder(path: Path, split: str, options: Mapping[str, str], images: Seq
     names = [image_name(image) or "" for image in images]
     file = annotation_file(path, split, options)
     year = file.stem.removeprefix(PREFIX)
-    return layout.image_folder(path, split, year, wanted=options.get("images"), names=names, file=file)
+    return layout.image_folder(path, split, year, option=options.get("images"), names=names, file=file)

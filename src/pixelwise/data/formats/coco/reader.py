@@ -200,7 +200,7 @@ def _losses(annotations: Sequence[Entry]) -> Iterator[str]:
         yield lost
     if boxes:
         yield (
-            f"neither learned nor evaluated: the boxes of {count(boxes, 'annotation')} without segmentation, see "
+            f"ignored in training and evaluation: the boxes of {count(boxes, 'annotation')} without segmentation, see "
             "pixelwise data check"
         )
     if redrawn:
@@ -208,11 +208,11 @@ def _losses(annotations: Sequence[Entry]) -> Iterator[str]:
 
 
 def _notes(content: CocoJson, labels: LabelSet) -> Iterator[str]:
-    """What is no fault of a file, but good to know."""
+    """Notes on a file that are no faults."""
     annotations = content.annotations
     if annotations and all(truth_value(one.get("iscrowd")) for one in annotations):
         yield (
-            f"all {count(len(annotations), 'annotation')} are crowds (iscrowd 1), in which nothing is learned or "
+            f"all {count(len(annotations), 'annotation')} are crowds (iscrowd 1), which are ignored in training and "
             "evaluated; iscrowd 0 marks objects"
         )
     grounds = {one.get("id") for one in content.categories if one.get("name") in ("background", DRAWN_BACKGROUND)}

@@ -299,7 +299,7 @@ def as_polygons(segmentation: Sequence[Any]) -> Sequence[Any]:
 
 
 def _region_of_box(stated: Any, image: _Image, done: Counter[str]) -> tuple[dict[str, Any], np.ndarray, rle.Box] | None:
-    """As a crowd region, in which nothing is learned or evaluated, the box of an annotation that says no more."""
+    """The box of an annotation without segmentation as a crowd region, which is ignored in training and evaluation."""
     turned = _turned_box(stated, image)
     box = turned and _cut_box(turned, image.size)
     if turned is None or box is None:

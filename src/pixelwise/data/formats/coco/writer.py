@@ -109,7 +109,7 @@ def things_alone(labels: LabelSet) -> LabelSet:
     """The things of a set after `background`, which all other classes become. Raises DataError where it has none."""
     things = [index for index, is_thing in enumerate(labels.is_thing) if is_thing]
     if not things:
-        raise DataError(f"label set '{labels.name}': no class whose objects are told apart, so no things to write")
+        raise DataError(f"label set '{labels.name}': no class with instances, so no things to write")
     ids = [labels.dataset_ids[index] for index in things]
     return LabelSet(
         name=labels.name,

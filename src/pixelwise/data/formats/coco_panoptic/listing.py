@@ -94,7 +94,7 @@ def panoptic_listing(files: PanopticFiles) -> Listing:
     optional = {"annotations": files.two_channels, "categories": files.labels is not None}
     content = read_json(files.json, optional=[name for name, may_lack in optional.items() if may_lack])
     labels, class_of = panoptic_labels_of(
-        content.categories, source=files.json, stored=content.label_set, wanted=files.labels
+        content.categories, source=files.json, stored=content.label_set, given=files.labels
     )
     annotations = [*content.annotations]
     if files.two_channels and not annotations:  # as panopticapi's converter names the PNGs
@@ -278,7 +278,7 @@ def _inspect_channels(channels: Channels, labels: LabelSet, map: Path) -> Findin
         if not labels.is_thing[class_id]:
             for number in found:
                 if number:
-                    text = f"{areas[class_id, number]:,} pixels of a class whose objects are not told apart"
+                    text = f"{areas[class_id, number]:,} pixels of a class without instances"
                     faults.append(Fault("number of stuff", f"{map}: {name}, number {number}", text))
         elif 0 in found:
             text = f"{areas[class_id, 0]:,} pixels of a thing have no number"

@@ -64,7 +64,7 @@ def image_folder(path: Path, split: str, options: Mapping[str, str], images: Seq
     """The folder that the names of the entries start from. Raises DataError when there is none."""
     year = _json(path, split, options).stem.removeprefix(_PREFIX)
     names = [str(image.get("file_name")) for image in images]
-    return coco_layout.image_folder(path, split, year, wanted=options.get("images"), names=names)
+    return coco_layout.image_folder(path, split, year, option=options.get("images"), names=names)
 
 
 def writer(options: Mapping[str, str], source: LabelSet) -> PanopticWriter:

@@ -20,12 +20,10 @@ from typing import Any
 from PIL import Image
 
 from pixelwise.data.kinds.panoptic_json import panoptic_categories
-from pixelwise.data.kinds.segment_maps import two_channels, write_segment_ids
+from pixelwise.data.kinds.segment_maps import segment_infos, two_channels, write_segment_ids
 from pixelwise.data.kinds.writing import Original, Writer, Written
-from pixelwise.data.truth.segments import regions_of_ids
 from pixelwise.data.truth.segments_of import segments_of, within_24_bits
 from pixelwise.labels import LabelSet, published
-from pixelwise.types import Panoptic
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class PanopticWriter(Writer):
             panoptic, renumbered = within_24_bits(panoptic)
             counted["renumbered_segments"] += renumbered
             write_segment_ids(path, panoptic.ids.numpy())
-            entry["segments_info"] = self._infos(panoptic)
+            entry["segments_info"] = [*segment_infos(panoptic, self.labels)]
         return Written(original.name, file, {key: number for key, number in counted.items() if number}, entry)
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> None:
@@ -81,27 +79,6 @@ class PanopticWriter(Writer):
         }
         path = root / "annotations" / f"panoptic_{split}.json"
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-    def _infos(self, panoptic: Panoptic) -> list[dict[str, Any]]:
-        regions = regions_of_ids(panoptic.ids.numpy())
-        place = {int(id): number for number, id in enumerate(regions.ids)}
-        infos: list[dict[str, Any]] = []
-        for id, class_id, crowd in zip(
-            panoptic.segment_ids.tolist(), panoptic.labels.tolist(), panoptic.crowd.tolist(), strict=True
-        ):
-            number = place.get(id)
-            if number is not None:
-                x1, y1, x2, y2 = regions.boxes[number].tolist()
-                infos.append(
-                    {
-                        "id": id,
-                        "category_id": self.labels.dataset_ids[class_id],
-                        "area": int(regions.areas[number]),
-                        "bbox": [x1, y1, x2 - x1, y2 - y1],
-                        "iscrowd": int(crowd),
-                    }
-                )
-        return infos
 
 
 def panoptic_labels(labels: LabelSet) -> LabelSet:

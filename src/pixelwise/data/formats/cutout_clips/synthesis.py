@@ -28,10 +28,10 @@ from pixelwise.data.truth.segments import annotation_of
 from pixelwise.data.truth.segments_of import segments_of
 from pixelwise.errors import DataError
 from pixelwise.labels import LabelSet
-from pixelwise.types import Annotation, Instances, Panoptic, Sample
+from pixelwise.types import Annotation, Panoptic, Sample
 
 BACKGROUND_VIEW = (0.65, 0.95)
-"""How much of the largest crop that fits into a photograph the camera sees at most, lengths."""
+"""Largest side of the camera's window, as a fraction of the largest crop that fits into a photograph."""
 
 OBJECT_EXTENT = (0.15, 0.45)
 """Square root of an object's area in a frame, as a fraction of that of the frame."""
@@ -58,7 +58,7 @@ _ROUNDING = 1e-6
 """Pixels by which a computed place may lie outside of a frame."""
 
 _TRIALS = 12
-"""Photographs that are looked at for an object that its photograph does not cut off."""
+"""Number of photographs that are tried for an object that the border does not cut."""
 
 
 class Motion(NamedTuple):
@@ -129,8 +129,8 @@ class Picture(NamedTuple):
     owner: np.ndarray
 
 
-class Scene(NamedTuple):
-    """What a clip is made of.
+class ClipParts(NamedTuple):
+    """The parts of a clip.
 
     Attributes:
         layers: the background, then objects from far to near.
@@ -168,7 +168,7 @@ class CutoutClips:
     seed: int = 0
     name: str = "cutout clips"
     format: str = "cutout-clips"
-    _scenes: dict[int, Scene] = field(default_factory=dict, init=False, repr=False)
+    _scenes: dict[int, ClipParts] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for what, value in (("frames", self.frames), ("clips", self.count), ("objects", self.objects)):
@@ -252,8 +252,8 @@ class CutoutClips:
         """The file that holds the ground truth of the background."""
         return self.dataset.truth_path(self._background(index))
 
-    def scene(self, clip: int) -> Scene:
-        """What a clip is made of; the last one is kept, since its frames are asked for one after the other."""
+    def scene(self, clip: int) -> ClipParts:
+        """The parts of a clip; the last one is cached, since its frames are read one after the other."""
         if clip not in self._scenes:
             made = self._made(clip)
             self._scenes.clear()
@@ -273,7 +273,7 @@ class CutoutClips:
     def _time(self, frame: int) -> float:
         return frame - (self.frames - 1) / 2
 
-    def _made(self, clip: int) -> Scene:
+    def _made(self, clip: int) -> ClipParts:
         generator = self._generator(clip)
         below = self.dataset[int(generator.integers(len(self.dataset)))]
         require_objects(below, source=self.dataset.name)
@@ -288,7 +288,7 @@ class CutoutClips:
             if found is not None:
                 layer, classes[first + number] = found
                 layers.append(layer)
-        return Scene(tuple(layers), classes, crowds)
+        return ClipParts(tuple(layers), classes, crowds)
 
     def _drawn_object(self, generator: np.random.Generator, id: int) -> tuple[Layer, int] | None:
         """An object in motion, and its class; rather one that its photograph does not cut off. None where no object."""
@@ -320,7 +320,7 @@ class CutoutClips:
         layer = Layer(sample.image[:, top:bottom, left:right].clone(), ids, motion)
         return _reduced(layer), int(instances.labels[number])
 
-    def _truth(self, ids: np.ndarray, scene: Scene) -> Annotation:
+    def _truth(self, ids: np.ndarray, scene: ClipParts) -> Annotation:
         present = [id for id in np.unique(ids).tolist() if id]
         panoptic = Panoptic(
             ids=torch.from_numpy(ids),
@@ -335,8 +335,8 @@ def require_objects(sample: Sample, *, source: str) -> None:
     """Raise DataError, beginning with `source`, where the ground truth of a still has no objects with masks."""
     if sample.truth.instances is None or sample.truth.instances.masks is None:
         raise DataError(
-            f"{source}: it has no objects with masks to cut out (image '{sample.id}'); a set with objects is "
-            "wanted, such as coco"
+            f"{source}: it has no objects with masks to cut out (image '{sample.id}'); expected a set with "
+            "instances, such as coco"
         )
 
 
@@ -377,10 +377,6 @@ def flow_between(
     return torch.from_numpy(flow)
 
 
-def _crowds(instances: Instances) -> np.ndarray:
-    return np.zeros(len(instances), bool) if instances.crowd is None else instances.crowd.numpy()
-
-
 def _objects_of(sample: Sample) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """The objects of a still that are large enough, number and area: those that are whole, and those cut off."""
     instances = sample.truth.instances
@@ -389,7 +385,7 @@ def _objects_of(sample: Sample) -> tuple[list[tuple[int, int]], list[tuple[int, 
     height, width = instances.masks.size
     whole: list[tuple[int, int]] = []
     cut_off: list[tuple[int, int]] = []
-    areas, crowd = instances.masks.areas().tolist(), _crowds(instances)
+    areas, crowd = instances.masks.areas().tolist(), instances.crowds.tolist()
     for number, (x1, y1, x2, y2) in enumerate(instances.masks.boxes.tolist()):
         large = areas[number] >= _SMALLEST_AREA and min(x2 - x1, y2 - y1) >= _SMALLEST_SIDE
         if large and not crowd[number]:

@@ -1,4 +1,4 @@
-"""What class the numbers in a mask of objects are of: one for all, one told by the number itself, or one by a table.
+"""The class of the ids in an instance mask: one for all, by the id itself, or by a table.
 
 A table is a JSON file: the image's name (or `SPLIT/NAME`) → number → the name of the class, or
 `{"class": NAME, "crowd": true}` for a region of many objects.
@@ -168,18 +168,18 @@ def _divisor(options: Mapping[str, str]) -> int | None:
 def _read_table(file: Path) -> dict[str, dict[int, dict[str, Any]]]:
     """Image → number → `class` and `crowd`, as they stand in the file."""
     content = read_json(file)
-    wanted = '{"IMAGE": {"1": "CLASS", expected …}, …}'
+    form = '{"IMAGE": {"1": "CLASS", …}, …}'
     if not isinstance(content, dict):
-        raise DataError(f"{file}: {wanted}")
+        raise DataError(f"{file}: {form}")
     table: dict[str, dict[int, dict[str, Any]]] = {}
     for image, numbers in content.items():
         if not isinstance(numbers, dict):
-            raise DataError(f"{file}: image '{image}': {wanted}")
+            raise DataError(f"{file}: image '{image}': {form}")
         table[image] = {}
         for number, meaning in numbers.items():
             entry = {"class": meaning} if isinstance(meaning, str) else meaning
             if not number.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("class"), str):
-                raise DataError(f"{file}: image '{image}', object '{number}': {wanted}")
+                raise DataError(f"{file}: image '{image}', object '{number}': {form}")
             table[image][int(number)] = entry
     return table
 

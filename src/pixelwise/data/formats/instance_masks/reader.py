@@ -133,7 +133,7 @@ def inspect_numbers(
         meant = classes.of(number, names)
         if meant is None:
             where = f"{item.truth}: object {number}"
-            faults.append(Fault("object of no class", where, f"{classes.source} does not tell its class"))
+            faults.append(Fault("object of no class", where, f"{classes.source} does not give its class"))
         else:
             class_ids.add(meant.class_id)
     for number in classes.of_image(names):

@@ -1,14 +1,4 @@
-"""LabelMe: a JSON file for each image, beside it or in a folder of its own.
-
-    PATH/
-    ├── labels.txt         may be missing
-    ├── train/
-    │   ├── 0001.jpg
-    │   └── 0001.json      shapes: label, points, shape_type
-    └── val/
-
-See `reader` for the layouts, and `json` for what counts as an object.
-"""
+"""LabelMe: `reader` lists and reads, `json` knows what counts as an object, `repair` writes sound copies."""
 
 from pixelwise.data.formats.labelme.reader import OPTIONS, list_split, splits, writer
 from pixelwise.data.spec import Format

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from pixelwise.data.kinds.coco_json import is_finite, is_id, is_integer, number_of_text, truth_value, whole
-from pixelwise.data.kinds.object_lists import ShapeFault
+from pixelwise.data.kinds.object_lists import DrawnFault
 from pixelwise.errors import DataError
 from pixelwise.files.images import MAX_MEGAPIXELS
 from pixelwise.files.lookup import posix_name
@@ -57,7 +57,7 @@ class Part(NamedTuple):
         crowd: whether it is marked as a region of many objects.
         polygon: x1 y1 x2 y2 …, or None of a mask.
         mask: the pixels and their box, or None of a polygon.
-        void: whether the shape tells its box alone, so that nobody knows which pixels in it are the object's.
+        void: whether the shape has a box alone, so that the pixels of its object are unknown.
     """
 
     place: int
@@ -86,7 +86,7 @@ class LabelmeFile:
     image: str
     size: tuple[int, int] | None
     parts: tuple[Part, ...]
-    faults: tuple[ShapeFault, ...]
+    faults: tuple[DrawnFault, ...]
     embedded: str | None = field(default=None, repr=False)
 
     def objects(self) -> list[list[Part]]:
@@ -107,17 +107,17 @@ def read_labelme(path: Path) -> LabelmeFile:
     height, width = (whole(content.get(side)) for side in ("imageHeight", "imageWidth"))
     sides: tuple[Any, Any] = (height, width)
     size = sides if all(is_integer(side) and side > 0 for side in sides) else None
-    faults: list[ShapeFault] = []
+    faults: list[DrawnFault] = []
     if sides != (None, None) and size is None:
         text = f"imageHeight {sides[0]!r}, imageWidth {sides[1]!r}; expected whole numbers of pixels"
-        faults.append(ShapeFault("image entry", None, text, True))
+        faults.append(DrawnFault("image entry", None, text, True))
     elif size is not None and size[0] * size[1] > MAX_MEGAPIXELS * 1e6:
         text = f"{size[0]:,}×{size[1]:,} pixels; at most {MAX_MEGAPIXELS:g} megapixels are read"
-        faults.append(ShapeFault("image entry", None, text, True))
+        faults.append(DrawnFault("image entry", None, text, True))
     parts: list[Part] = []
     for place, shape in enumerate(shapes, start=1):
         found = _part(shape, place)
-        if isinstance(found, ShapeFault):
+        if isinstance(found, DrawnFault):
             faults.append(found)
             found = None if found.fatal else _void(shape, place, found)
         if found is not None:
@@ -129,7 +129,7 @@ def read_labelme(path: Path) -> LabelmeFile:
     )
 
 
-def _void(shape: Mapping[str, Any], place: int, fault: ShapeFault) -> Part | None:
+def _void(shape: Mapping[str, Any], place: int, fault: DrawnFault) -> Part | None:
     """The box of a shape that has some, but does not tell which pixels it means; None of what marks no area."""
     points, crowd = shape["points"], truth_value((shape.get("flags") or {}).get("crowd"))
     if fault.kind == "shape without area" or not points:
@@ -141,38 +141,38 @@ def _void(shape: Mapping[str, Any], place: int, fault: ShapeFault) -> Part | Non
     return Part(place, shape["label"], None, bool(crowd), outline, void=True)
 
 
-def _part(shape: Any, place: int) -> Part | ShapeFault:
+def _part(shape: Any, place: int) -> Part | DrawnFault:
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
-        return ShapeFault("shape", place, "a shape needs a label and points", True)
+        return DrawnFault("shape", place, "a shape needs a label and points", True)
     kind, points, group = shape.get("shape_type") or "polygon", shape.get("points"), whole(shape.get("group_id"))
     group = number if is_integer(number := number_of_text(group)) else group or (0 if group == 0 else None)
     if group is not None and not is_id(group):
-        return ShapeFault("shape", place, f"its group_id is {group!r}; expected a number, text or null", True)
+        return DrawnFault("shape", place, f"its group_id is {group!r}; expected a number, text or null", True)
     if not isinstance(points, list) or not all(_is_point(point) for point in points):
-        return ShapeFault("shape", place, "its points are not a list of pairs x, y", True)
+        return DrawnFault("shape", place, "its points are not a list of pairs x, y", True)
     farthest = max((abs(value) for point in points for value in point), default=0)
     if farthest > FARTHEST_PX:
-        return ShapeFault("shape", place, f"a coordinate of {farthest:g} pixels", True)
+        return DrawnFault("shape", place, f"a coordinate of {farthest:g} pixels", True)
     flags = shape.get("flags")
     crowd = truth_value(flags.get("crowd")) if isinstance(flags, Mapping) else False
     name = shape["label"]
     if crowd is None:
-        return ShapeFault(
+        return DrawnFault(
             "shape", place, f"its flag crowd is {shape['flags']['crowd']!r}; expected true or false", True
         )
     if kind in WITHOUT_AREA:
-        return ShapeFault("shape without area", place, f"a {kind} of '{name}' covers no pixel", False)
+        return DrawnFault("shape without area", place, f"a {kind} of '{name}' covers no pixel", False)
     if kind == "mask":
         drawn = _mask(points, shape.get("mask"))
         if drawn is None:
-            return ShapeFault("shape", place, f"the mask of '{name}' needs two corners and a picture in base64", True)
+            return DrawnFault("shape", place, f"the mask of '{name}' needs two corners and a picture in base64", True)
         return Part(place, name, group, crowd, None, drawn)
     if kind not in (*POLYGONS, "rectangle", "circle"):
         text = f"a {kind}; polygons, rectangles, circles and masks are read"
-        return ShapeFault("unknown shape", place, text, False)
+        return DrawnFault("unknown shape", place, text, False)
     fewest = 3 if kind in POLYGONS else 2
     if len(points) < fewest:
-        return ShapeFault("polygon without extent", place, f"the {kind} has {len(points)} points, not {fewest}", False)
+        return DrawnFault("polygon without extent", place, f"the {kind} has {len(points)} points, not {fewest}", False)
     return Part(place, name, group, crowd, _outline(kind, points))
 
 
@@ -229,9 +229,9 @@ def labels_in(files: Sequence[LabelmeFile]) -> list[str]:
     return sorted({part.label for file in files for part in file.parts})
 
 
-def all_faults(file: LabelmeFile, known: Sequence[str]) -> Iterator[ShapeFault]:
+def all_faults(file: LabelmeFile, known: Sequence[str]) -> Iterator[DrawnFault]:
     """The faults of a file, and its shapes whose label is not known."""
     yield from file.faults
     for part in file.parts:
         if part.label not in known:
-            yield ShapeFault("unknown category", part.place, f"label '{part.label}' is not in the label set", True)
+            yield DrawnFault("unknown category", part.place, f"label '{part.label}' is not in the label set", True)

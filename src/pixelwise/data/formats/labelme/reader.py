@@ -269,7 +269,7 @@ def _skipped(files: Sequence[LabelmeFile]) -> str | None:
     lost = Counter(fault.kind for file in files for fault in file.faults)
     boxes = sum(part.void for file in files for part in file.parts)
     flat = lost["polygon without extent"] + lost["unknown shape"] - boxes
-    unknown = f"neither learned nor evaluated: the boxes of {count(boxes, 'shape')} that tell no outline"
+    unknown = f"ignored in training and evaluation: the boxes of {count(boxes, 'shape')} without outline"
     return joined(
         skipped({"without area": lost["shape without area"], "without extent": flat}), unknown if boxes else None
     )

@@ -12,8 +12,8 @@ instead. An image without text file has no objects; a set in which hardly an ima
 
 The classes are those of `?labels=` or of a `labels.toml` in PATH, else the names in `data.yaml`, else a `labels.txt`,
 `classes.txt` or `obj.names` with one name a line, the first is class 0; `background` comes before them. A line that is
-a box does not say which pixels are the object's: in its box nothing is learned and no prediction is wrong. The set's
-note counts them; a set in which every line is a box is refused, and so is a set of poses.
+a box does not say which pixels are the object's: its box is ignored in training and evaluation. The set's note counts
+them; a set in which every line is a box is refused, and so is a set of poses.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def _packed(files: Sequence[YoloFile], labels: LabelSet) -> Objects:
 
 
 def notes_of(path: Path, options: Mapping[str, str], labels: LabelSet) -> Iterator[str]:
-    """What is no fault of a set, but good to know."""
+    """Notes on a set that are no faults."""
     config, (places, missing) = config_of(path, options), layout.places_of(path, options)
     if not places:
         yield EVERY_FIFTH
@@ -261,4 +261,4 @@ def _losses(files: Sequence[YoloFile]) -> Iterator[str]:
         yield flat
     boxes = sum(len(file.boxes) for file in files)
     if boxes:
-        yield f"neither learned nor evaluated: {count(boxes, 'line')} without polygon, boxes alone"
+        yield f"ignored in training and evaluation: {count(boxes, 'line')} without polygon, boxes alone"

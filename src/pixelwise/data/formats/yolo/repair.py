@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.data.formats.yolo.layout import LabelFiles, label_place
-from pixelwise.data.formats.yolo.text import Line, leaves_image, read_yolo
+from pixelwise.data.formats.yolo.text import Line, leaves_unit_square, read_yolo
 from pixelwise.data.formats.yolo.text import all_faults as faults_of_lines
 from pixelwise.data.formats.yolo.writer import line_of, write_label_files
 from pixelwise.data.kinds.object_lists_repair import Drawn, rasterised, told_apart
@@ -83,7 +83,7 @@ class YoloRepairer(Repairer):
         done["repeated_annotations"] += sum(box.class_id in self.known for box in file.boxes) - len(first)
         done["shapes"] += sum(bool(text.strip()) for text in texts) - len(drawn) - len(boxes)
         done["shapes"] -= sum(box.class_id in self.known for box in file.boxes) - len(first)
-        outside = {line.place for line in file.lines if leaves_image(line)}
+        outside = {line.place for line in file.lines if leaves_unit_square(line)}
         kept = {place: texts[place - 1].strip() for place in boxes}
         for one in told_apart(drawn, done):
             text = texts[one.places[0] - 1].strip()

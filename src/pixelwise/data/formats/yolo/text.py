@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pixelwise.data.kinds.object_lists import ShapeFault
+from pixelwise.data.kinds.object_lists import DrawnFault
 from pixelwise.files.text import read_lines
 
 FAR_OUTSIDE = 0.5
@@ -50,7 +50,7 @@ class YoloFile:
     path: Path
     lines: tuple[Line, ...]
     boxes: tuple[Line, ...]
-    faults: tuple[ShapeFault, ...]
+    faults: tuple[DrawnFault, ...]
 
 
 def read_yolo(path: Path) -> YoloFile:
@@ -60,7 +60,7 @@ def read_yolo(path: Path) -> YoloFile:
     texts = read_lines(path)
     lines: list[Line] = []
     boxes: list[Line] = []
-    faults: list[ShapeFault] = []
+    faults: list[DrawnFault] = []
     for place, text in enumerate(texts, start=1):
         words = text.split()
         if not words:
@@ -68,9 +68,9 @@ def read_yolo(path: Path) -> YoloFile:
         found = _line(words, place)
         if isinstance(found, Line):
             lines.append(found)
-            if leaves_image(found):
+            if leaves_unit_square(found):
                 text = f"a corner lies {_farthest(found.polygon):.3g} of the image outside of it"
-                faults.append(ShapeFault("polygon outside", place, text, False))
+                faults.append(DrawnFault("polygon outside", place, text, False))
             continue
         if len(words) == 5 and not found.fatal:
             boxes.append(_box(place, words))
@@ -78,7 +78,7 @@ def read_yolo(path: Path) -> YoloFile:
     return YoloFile(path, tuple(lines), tuple(boxes), tuple(faults))
 
 
-def leaves_image(line: Line) -> bool:
+def leaves_unit_square(line: Line) -> bool:
     """Whether a corner lies so far outside of the image that it is a fault."""
     return _farthest(line.polygon) > OUTSIDE
 
@@ -88,12 +88,12 @@ def _farthest(coordinates: Sequence[float]) -> float:
     return max((max(-value, value - 1) for value in coordinates), default=0)
 
 
-def all_faults(file: YoloFile, known: Sequence[int]) -> Iterator[ShapeFault]:
+def all_faults(file: YoloFile, known: Sequence[int]) -> Iterator[DrawnFault]:
     """The faults of a file, and its lines of unknown classes."""
     yield from file.faults
     for line in (*file.lines, *file.boxes):
         if line.class_id not in known:
-            yield ShapeFault("unknown category", line.place, f"class {line.class_id} is not in the label set", True)
+            yield DrawnFault("unknown category", line.place, f"class {line.class_id} is not in the label set", True)
 
 
 def _box(place: int, words: Sequence[str]) -> Line:
@@ -102,23 +102,23 @@ def _box(place: int, words: Sequence[str]) -> Line:
     return Line(place, int(class_id), (left, top, right, top, right, bottom, left, bottom))
 
 
-def _line(words: Sequence[str], place: int) -> Line | ShapeFault:
+def _line(words: Sequence[str], place: int) -> Line | DrawnFault:
     try:
         values = [float(word) for word in words]
     except ValueError:
-        return ShapeFault("line", place, "expected a class and numbers x1 y1 x2 y2 …", True)
+        return DrawnFault("line", place, "expected a class and numbers x1 y1 x2 y2 …", True)
     class_id, coordinates = values[0], values[1:]
     if not all(map(math.isfinite, values)) or class_id != int(class_id) or class_id < 0:
-        return ShapeFault("line", place, "expected a class (a whole number) and numbers x1 y1 x2 y2 …", True)
+        return DrawnFault("line", place, "expected a class (a whole number) and numbers x1 y1 x2 y2 …", True)
     farthest = _farthest(coordinates)
     if farthest > FAR_OUTSIDE:
         text = f"a coordinate {farthest:g} outside of 0 to 1; expected fractions of width and height, no pixels"
-        return ShapeFault("line", place, text, True)
+        return DrawnFault("line", place, text, True)
     if len(coordinates) == 4:
-        return ShapeFault("no segmentation", place, "no polygon; a box alone does not say which pixels", False)
+        return DrawnFault("no segmentation", place, "no polygon; a box alone does not say which pixels", False)
     if len(coordinates) % 2:
-        return ShapeFault("line", place, f"{len(coordinates)} coordinates; expected pairs x y", True)
+        return DrawnFault("line", place, f"{len(coordinates)} coordinates; expected pairs x y", True)
     if len(coordinates) < 6:
         points = len(coordinates) // 2
-        return ShapeFault("polygon without extent", place, f"the polygon has {points} points, not three", False)
+        return DrawnFault("polygon without extent", place, f"the polygon has {points} points, not three", False)
     return Line(place, int(class_id), coordinates)
