@@ -387,10 +387,10 @@ _AT_ONCE = replace(_HEAVY, name="fit", steps=300_000)
 
 PUBLISHED = {
     "paper": {
-        "fcn": Recipe(stages=_HEAVY_STAGES),
-        "fcn_32s": Recipe(stages=_HEAVY_STAGES[:1]),
-        "fcn_16s": Recipe(stages=_HEAVY_STAGES[:2]),
-        "fcn_8s": Recipe(stages=_HEAVY_STAGES),
-        "fcn_8s_at_once": Recipe(stages=(_AT_ONCE,)),
+        "fcn": Recipe(stages=_HEAVY_STAGES, input_side="none"),
+        "fcn_32s": Recipe(stages=_HEAVY_STAGES[:1], input_side="none"),
+        "fcn_16s": Recipe(stages=_HEAVY_STAGES[:2], input_side="none"),
+        "fcn_8s": Recipe(stages=_HEAVY_STAGES, input_side="none"),
+        "fcn_8s_at_once": Recipe(stages=(_AT_ONCE,), input_side="none"),
     }
 }

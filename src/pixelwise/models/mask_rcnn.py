@@ -715,9 +715,15 @@ THREE_TIMES = {"steps": 270_000, "milestones": (210_000, 250_000)}
 """What detectron2 and UPSNet call 3x."""
 
 PUBLISHED = {
-    "paper": dict.fromkeys(("mask_rcnn", *VARIANTS), Recipe(stages=(PUBLISHED_STAGE,), input_size=1333)),
+    "paper": dict.fromkeys(
+        ("mask_rcnn", *VARIANTS),
+        Recipe(stages=(PUBLISHED_STAGE,), input_size=800, input_side="short", input_limit=1333),
+    ),
     "paper_3x": dict.fromkeys(
-        ("mask_rcnn", *VARIANTS), Recipe(stages=(replace(DETECTRON2_STAGE, **THREE_TIMES),), input_size=1333)
+        ("mask_rcnn", *VARIANTS),
+        Recipe(
+            stages=(replace(DETECTRON2_STAGE, **THREE_TIMES),), input_size=800, input_side="short", input_limit=1333
+        ),
     ),
 }
 """`paper` as the authors' Detectron, `paper_3x` as detectron2's `mask_rcnn_R_50_FPN_3x.yaml`."""

@@ -763,7 +763,9 @@ _PUBLISHED = Recipe(
             frozen_stages=2,
         ),
     ),
-    input_size=1000,
+    input_size=600,
+    input_side="short",
+    input_limit=1000,
 )
 """Of the authors' `models/VGG16/mnc_5stage/solver.prototxt` and its training script."""
 

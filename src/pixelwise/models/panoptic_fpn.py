@@ -307,7 +307,9 @@ RECIPE = Recipe(
 RECIPES: dict[str, Recipe] = {}
 
 PUBLISHED = {
-    name: dict.fromkeys(("panoptic_fpn", *VARIANTS), Recipe(stages=(stage,), input_size=1333))
+    name: dict.fromkeys(
+        ("panoptic_fpn", *VARIANTS), Recipe(stages=(stage,), input_size=800, input_side="short", input_limit=1333)
+    )
     for name, stage in (
         ("paper", mask_rcnn.DETECTRON2_STAGE),
         ("paper_3x", replace(mask_rcnn.DETECTRON2_STAGE, **mask_rcnn.THREE_TIMES)),

@@ -527,9 +527,15 @@ _CITYSCAPES = replace(
 )
 PUBLISHED = {
     "paper": {
-        **dict.fromkeys(("upsnet", *VARIANTS), Recipe(stages=(_COCO,), input_size=1333)),
-        "upsnet_coco_resnet101_deformable": Recipe(stages=(_LONG,), input_size=1333),
-        "upsnet_cityscapes_resnet50": Recipe(stages=(_CITYSCAPES,), input_size=2048),
+        **dict.fromkeys(
+            ("upsnet", *VARIANTS), Recipe(stages=(_COCO,), input_size=800, input_side="short", input_limit=1333)
+        ),
+        "upsnet_coco_resnet101_deformable": Recipe(
+            stages=(_LONG,), input_size=800, input_side="short", input_limit=1333
+        ),
+        "upsnet_cityscapes_resnet50": Recipe(
+            stages=(_CITYSCAPES,), input_size=1024, input_side="short", input_limit=2048
+        ),
     }
 }
 """Of the authors' `upsnet_resnet50_coco_16gpu.yaml` and its neighbours; the warm-up's start is that of their code."""

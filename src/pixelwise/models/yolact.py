@@ -755,6 +755,7 @@ _PUBLISHED = Recipe(
         ),
     ),
     input_size=550,
+    input_side="square",
     paper={"augmentation.brightness": "adds up to 32 of 255 levels"},
 )
 """Section 6, and `yolact_base_config` of the authors' code; its crop is SSD's in five of six cases."""
