@@ -1,6 +1,6 @@
 # make demo          segment three photographs with the weights that ship, into out/demo/
 # make test          every check but learning, under 15 minutes on two cores
-# make test-fast     the quick tests, under two minutes
+# make test-fast     the quick tests of each room, without whole commands, contracts and documentation
 # make test-learning what every system learns from fresh drawings; FAMILIES=semantic,instance,panoptic: the quick of each
 # make test-fuzz     damaged files through all readers, for two minutes
 # make format        repair what ruff can
@@ -82,8 +82,10 @@ benchmark: install-dev
 release: test docs
 	$(BIN)/python tools/release.py
 
+# What goes through many rooms at once, and takes most of the time.
+WHOLE := cli contract docs fuzz learning packaging
 test-fast: install-dev
-	$(BIN)/pytest -m "not slow and not fuzz"
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not fuzz" $(foreach room,$(WHOLE),--ignore tests/$(room))
 
 lock: install-dev
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --no-emit-index-url --upgrade -o requirements.txt

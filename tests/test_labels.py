@@ -109,8 +109,8 @@ def test_vocs_colours_follow_its_bits() -> None:
     [
         ({"names": ()}, "no classes"),
         ({"names": ("a", "b")}, "3 values in is_thing for 2 names"),
-        ({"names": ("a", "b", "a")}, "a stands more than once in names"),
-        ({"dataset_ids": (0, 1, 1)}, "1 stands more than once in dataset_ids"),
+        ({"names": ("a", "b", "a")}, "a occurs more than once in names"),
+        ({"dataset_ids": (0, 1, 1)}, "1 occurs more than once in dataset_ids"),
         ({"dataset_ids": (0, 1, 255)}, r"ids \[255\] are both a class and void"),
         ({"dataset_ids": (0, 1, 10**12)}, "id 1000000000000; ids on disk are below 16,777,216"),
         ({"void_ids": (-(10**12),)}, "id -1000000000000"),
@@ -147,7 +147,7 @@ def test_a_set_is_read_from_toml_with_defaults(tmp_path: Path) -> None:
         ('[[class]]\nname = "a"\ncolor = [1, 2, 3]', r"class\.0\.color: Extra inputs are not permitted"),
         ('[[class]]\nname = "a"\ncolour = [1, 2]', r"class\.0\.colour"),
         ('[[class]]\nname = "a"\ncolour = [1, 2, 300]', "a colour is three numbers 0-255"),
-        ('[[class]]\nname = "a"\n[[class]]\nname = "a"', "a stands more than once in names"),
+        ('[[class]]\nname = "a"\n[[class]]\nname = "a"', "a occurs more than once in names"),
         ('void_ids = [0]\n[[class]]\nname = "a"', r"ids \[0\] are both a class and void"),
     ],
 )

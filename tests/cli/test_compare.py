@@ -122,7 +122,7 @@ def test_the_table_names_models_units_and_what_was_done(run: Run, folder: Path) 
     assert list(rows) == ["model", "small", "large"]
     assert rows["small"].split()[-3:] == ["12", "MiB", "48"]
     assert "1 multiply-add = 2 FLOPs" in out
-    assert "median of 1 × 3 answers on cpu, 1 thread, the models by turns" in out
+    assert "median of 1 × 3 predictions on cpu, 1 thread; the models take turns" in out
     assert "by PASCAL VOC's definition" in out
     assert "different classes" not in out
     markdown = (folder / "tables" / "table.md").read_text().splitlines()
@@ -157,7 +157,7 @@ def test_models_of_other_classes_need_a_map_and_are_told(run: Run, folder: Path)
     code, out, err = run(*arguments, "--map", "names")
     assert code == 0
     assert "triangle → ignore" in err
-    assert "the models tell different classes apart: their means are over different classes" in out
+    assert "the models have different classes, so their means are over different classes" in out
     assert run(*arguments, "--map", "names", "--quiet")[2] == ""
 
 

@@ -67,7 +67,7 @@ class TestCheck:
             f"  {tmp_path}/train/a.png: the file is empty",
             f"  {tmp_path}/train/c.png: the file is empty",
             f"  {tmp_path}/trainannot/b.png: value 37 (24 pixels) is not in LabelSet 'camvid' (0-10, 11 = void); "
-            "1 unknown value(s) in all; is this a colour mask, or another label set? see pixelwise data convert",
+            "1 unknown value in all; is this a colour mask, or another label set? see pixelwise data convert",
             "val: 2 images, 11 classes",
             "2 kinds of fault, 3 in all",
         ]
@@ -177,7 +177,7 @@ class TestStats:
     def test_objects(self, data: Shell, tmp_path: Path) -> None:
         run = data("stats", f"voc:{voc_set.voc(tmp_path, {'val': 'c'}, objects=True)}@val")
         lines = run.out.splitlines()
-        assert lines[4] == "2 objects (2 small, 0 medium, 0 large) in 1 image"
+        assert lines[4] == "2 instances (2 small, 0 medium, 0 large) in 1 image"
         assert lines[5].split()[-4:] == ["objects", "small", "medium", "large"]
         assert lines[7].split() == ["1", "aeroplane", "50.00%", "1", "2", "2", "0", "0"]
 

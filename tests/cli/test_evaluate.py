@@ -386,7 +386,7 @@ def test_void_in_every_mask_is_said(run: Run, tmp_path: Path) -> None:
     code, _, err = run("evaluate", "--predictions", tmp_path / "predicted", *data, "--quiet", "--workers", 0)
     assert code == 0
     assert err == (
-        f"{tmp_path / 'predicted'}: void (255) stands in every one of its 2 masks and counts as an error; 'part' is "
+        f"{tmp_path / 'predicted'}: void (255) is in every one of its 2 masks and counts as an error; 'part' is "
         "never predicted: write 1 for it where 255 is meant to be it\n"
     )
     Image.fromarray(ids).save(tmp_path / "predicted" / "b.png")

@@ -79,12 +79,12 @@ def test_results_under_a_map_are_read_with_the_same_map_alone(root: Path) -> Non
             results.add(entries_of_instances(ids[sample.id], answer.instances, MODEL))
     assert 0 < metric.compute()["mask_ap"] < 1
     assert computed(file, spec, label_map) == metric.compute()
-    with pytest.raises(DataError, match=r"written under a --map, in the classes of 'model' .*; give the same --map"):
+    with pytest.raises(DataError, match=r"written with a --map, in the classes of 'model' .*; give the same --map"):
         computed(file, spec, None)
     plain = root / "plain.json"
     entries = json.loads(file.read_text())
     plain.write_text(json.dumps([{**one, "label_set": None, "category_id": 3} for one in entries]))
-    with pytest.raises(RecipeError, match="was not written under a map"):
+    with pytest.raises(RecipeError, match="was not written with a map"):
         computed(plain, spec, label_map)
 
 
@@ -105,5 +105,5 @@ def test_segments_under_a_map_are_read_with_it_alone(tmp_path: Path) -> None:
 
 def test_masks_take_no_map(root: Path) -> None:
     (root / "masks").mkdir()
-    with pytest.raises(RecipeError, match="masks and lines are evaluated as they are"):
+    with pytest.raises(RecipeError, match="masks and lines are evaluated without one"):
         stored_subject(root / "masks", [f"coco:{root / 'set'}@val"], "names")

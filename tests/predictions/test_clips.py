@@ -133,7 +133,7 @@ LINE = {"frame": 0, "size": [4, 6], "labels": ["background", "swan"], "segments"
     [
         ({**LINE, "frame": "0"}, "line 1: frame is '0'"),
         ({**LINE, "segments": [{**SEGMENT, "label": 2}]}, "line 1: a segment of class 2 among 2 labels"),
-        ({**LINE, "segments": [{**SEGMENT, "track_id": None}]}, "no object has an identity; predict with --track"),
+        ({**LINE, "segments": [{**SEGMENT, "track_id": None}]}, "no instance has a track id; predict with --track"),
         ({**LINE, "labels": ["background"], "segments": []}, "no class of 'predicted'"),
         ({}, "line 1: expected a field frame"),
     ],

@@ -167,7 +167,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ({"annotations": []}, "expected COCO results, a list of objects with image_id"),
+        ({"annotations": []}, "expected COCO results, a list of entries with image_id"),
         ([5], "entry 1: it is 5: input should be"),
         ([ENTRY, None], "entry 2: it is None: input should be"),
         ([{**ENTRY, "score": "0.5"}], "entry 1: score is '0.5': input should be a valid number"),
@@ -206,13 +206,13 @@ def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "text"),
     [
-        ({"size": [HEIGHT, WIDTH]}, "object 0: expected an RLE with size"),
-        ({"size": "ab", "counts": "x"}, "object 0: expected an RLE with size"),
-        ({"size": [HEIGHT, WIDTH], "counts": ["1"]}, "object 0: the runs do not make a mask"),
-        ({"size": [HEIGHT, WIDTH], "counts": [10**30]}, "object 0: the runs do not make a mask"),
-        ({"size": [HEIGHT, WIDTH], "counts": 5}, "object 0: the runs do not make a mask"),
-        ({"size": [9, 9], "counts": "l2"}, f"object 0: the RLE is 9×9, the image {HEIGHT}×{WIDTH}"),
-        ([[1.0, 2.0]], "object 0: a polygon of 2 numbers"),
+        ({"size": [HEIGHT, WIDTH]}, "entry 0: expected an RLE with size"),
+        ({"size": "ab", "counts": "x"}, "entry 0: expected an RLE with size"),
+        ({"size": [HEIGHT, WIDTH], "counts": ["1"]}, "entry 0: the runs do not make a mask"),
+        ({"size": [HEIGHT, WIDTH], "counts": [10**30]}, "entry 0: the runs do not make a mask"),
+        ({"size": [HEIGHT, WIDTH], "counts": 5}, "entry 0: the runs do not make a mask"),
+        ({"size": [9, 9], "counts": "l2"}, f"entry 0: the RLE is 9×9, the image {HEIGHT}×{WIDTH}"),
+        ([[1.0, 2.0]], "entry 0: a polygon of 2 numbers"),
     ],
 )
 def test_a_mask_that_cannot_be_read_fails_its_image(tmp_path: Path, segmentation: Any, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pixelwise.errors import DataError
+from pixelwise.errors import DataError, count
 from pixelwise.files.text import read_toml
 
 Colour = tuple[int, int, int]
@@ -190,7 +190,7 @@ class LabelSet:
             strange, counts = np.unique(strange, return_counts=True)
             raise DataError(
                 f"{source}: value {strange[0]} ({counts[0]:,} pixels) is not in LabelSet '{self.name}' "
-                f"({self.describe_ids()}); {len(strange)} unknown values in all; "
+                f"({self.describe_ids()}); {count(len(strange), 'unknown value')} in all; "
                 "is this a colour mask, or another label set? see pixelwise data convert"
             )
         return ids.astype(np.uint8 if len(self) <= 255 else np.int32)

@@ -146,7 +146,7 @@ class TestFaultsOfPairs:
         fault = self.only(root)
         assert (fault.kind, fault.where) == ("unknown ids", str(root / "trainannot" / "b.png"))
         assert fault.text.startswith("value 37 (8 pixels) is not in LabelSet 'camvid' (0-10, 11 = void)")
-        assert "2 unknown value(s)" in fault.text
+        assert "2 unknown values" in fault.text
 
     def test_colour_mask(self, root: Path) -> None:
         mask = root / "trainannot" / "b.png"

@@ -27,6 +27,7 @@ from pixelwise.inference.video.input import Frame, VideoClip, open_images, open_
 from pixelwise.inference.video.output import VideoOutput
 from pixelwise.inference.video.predict import VideoJob, look_for_results, predict_video
 from pixelwise.inference.video.state import ClipMemory, ClipProgress, read_state, write_state
+from pixelwise.inference.video.tracking import track
 from pixelwise.labels import LabelSet
 from pixelwise.ops import rle
 from pixelwise.ops.resize_rule import ResizeRule
@@ -84,12 +85,12 @@ def test_lines_and_pictures(tmp_path: Path, clip: VideoClip):
     pictures, times = read_video(mine.video)
     assert times == pytest.approx([record["time"] for record in records(mine)], abs=1e-5)
     assert times[:4] == pytest.approx([0, 0.065, 0.08, 0.12])
-    predictor, memory = mine.predictor, ClipMemory()
+    predictor, tracks = mine.predictor, None
     for frame, picture in zip(clip.frames(), pictures, strict=True):
-        scene, memory = module._look(frame, mine, memory)
+        annotation, _ = predictor.annotate_frame(frame.image, None, mine.options)
+        annotation, tracks = track(annotation, tracks, num_classes=3)
+        scene = Scene(frame.image, annotation, predictor.labels, seconds=0, model="", is_tracked=True)
         assert np.abs(np.asarray(scene.draw(legend=False, names=True)).astype(int) - picture).mean() < 8
-    assert isinstance(scene, Scene)
-    assert scene.labels == predictor.labels
 
 
 def test_a_thing_keeps_its_colour(tmp_path: Path, clip: VideoClip):
@@ -166,8 +167,9 @@ def test_ids_of_a_model_with_memory_are_the_same_in_one_run_and_in_shards(tmp_pa
 
     # had the memory been lost between two runs, the numbers would begin again
     tenth = next(itertools.islice(clip.frames(), 9, None))
-    scene, _ = module._look(tenth, whole, ClipMemory())
-    assert [segment["track_id"] for segment in scene.record()["segments"] if segment["track_id"] is not None] != ids[9]
+    annotation, _ = vpsnet.annotate_frame(tenth.image, None, whole.options)
+    segments = Scene(tenth.image, annotation, FIVE, seconds=0, model="", is_tracked=True).record()["segments"]
+    assert [segment["track_id"] for segment in segments if segment["track_id"] is not None] != ids[9]
 
 
 def test_ids_by_tracking_are_the_same_in_one_run_and_in_shards(tmp_path: Path):

@@ -203,7 +203,7 @@ SMALL: dict[tuple[str, str], tuple[str, ...]] = {
     ("mnc_mobilenet_v2", "paper"): (
         "accumulate=2",
         "augmentation.short_sides=[64]",
-        "input_size=64",
+        "input_size=80",
         "input_limit=112",
         "milestones=[6]",
         "model.hidden=64",
