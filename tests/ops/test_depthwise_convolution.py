@@ -46,7 +46,9 @@ def test_results_and_gradients_are_torchs(case: tuple, dtype: torch.dtype, layou
     for ours, theirs in ((found, result), (own[0].grad, x.grad), (own[1].grad, weight.grad)):
         assert ours.dtype == dtype
         assert ours.shape == theirs.shape
-        torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max()))
+        torch.testing.assert_close(
+            ours.double(), theirs, rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max())
+        )
 
 
 def test_only_what_learns_gets_a_gradient() -> None:
