@@ -103,8 +103,18 @@ def test_detectors_show_the_samples_that_their_recipes_train_with(name: str) -> 
     [
         ("pspnet", {"augmentation.rotate": "10.0", "augmentation.blur": "0.5", "sync_batch_norm": "True"}),
         ("yolact", {"augmentation.expand": "0.5", "augmentation.sample_crop": "0.8333333333333334"}),
-        ("mask_rcnn", {"augmentation.short_sides": "(800,)", "schedule": "step", "milestones": "(60000, 80000)"}),
-        ("deeplab_v3", {"steps": "30,000, then 30,000 with batch norm frozen and output stride 8"}),
+        ("mask_rcnn", {"augmentation.short_sides": "(800,)", "schedule": "step", "warmup_steps": "500"}),
+        (
+            "deeplab_v3",
+            {
+                "steps": "30000",
+                "optimizer.lr": "0.007, then 0.001",
+                "freeze_batch_norm": "False, then True",
+                "model.output_stride": "16, then 8",
+            },
+        ),
+        ("deeplab_v3_resnet101", {"os8.optimizer.lr": "0.001", "os16.freeze_batch_norm": ""}),
+        ("upsnet_cityscapes_resnet50", {"steps": "12000", "input_size": "1024", "input_limit": "2048"}),
         ("fcn_8s", {"16s.optimizer.lr": "1e-12", "8s.reduction": "sum"}),
     ],
 )

@@ -185,21 +185,20 @@ def recipe_rows(system: str, recipe: str | None = None) -> list[dict[str, Any]]:
         short = name.removeprefix(stage)
         paper = named.recipe.paper.get(name, named.recipe.paper.get(short, ""))
         if not paper and published:
-            paper = _differing(_published_value(published, name, short), value)
+            paper = _differing(_published_values(published, stage.rstrip("."), short), value)
         rows.append({"--set": name, "here": "" if value is None else value, "paper": paper})
     return rows
 
 
-def _published_value(published: NamedSystem, name: str, short: str) -> list[Any]:
-    """The number of a published recipe, or those of its stages where it has others."""
+def _published_values(published: NamedSystem, stage: str, name: str) -> list[Any]:
+    """The number of a published recipe in a stage, or in all of its stages where it has others."""
     from pixelwise.training.run.recipes import MODEL, recipe_values
 
     values = {f"{MODEL}{key}": value for key, value in published.arguments.items()} | recipe_values(published.recipe)
-    if name in values:
-        return [values[name]]
-    return [values[key] for stage in published.recipe.stages if (key := f"{stage.name}.{short}") in values] or [
-        value for key, value in values.items() if key == short
-    ]
+    names = [one.name for one in published.recipe.stages]
+    keys = [f"{one}.{name}" for one in names if one == stage] or [f"{one}.{name}" for one in names]
+    found = [values.get(key, values.get(name, ...)) for key in keys]
+    return [value for value in found if value is not ...]
 
 
 def _differing(published: list[Any], here: Any) -> str:

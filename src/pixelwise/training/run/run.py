@@ -345,6 +345,12 @@ def _tried_out(plan: Plan, data: TrainingData) -> str:
 def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
     """Raise RecipeError for a stage whose training does not fit its evaluation."""
     traits = as_system(system).traits
+    if traits.stretches_input and (stage.augmentation.short_sides or stage.augmentation.scale_around == "image"):
+        raise RecipeError(
+            f"stage {stage.name}: augmentation.short_sides={list(stage.augmentation.short_sides)}, "
+            f"scale_around={stage.augmentation.scale_around}: {type(system).__name__} runs on squares; expected none "
+            "and input"
+        )
     if traits.stretches_input and stage.crop_size not in (input_size, (input_size, input_size)):
         raise RecipeError(
             f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} runs "
