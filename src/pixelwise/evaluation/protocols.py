@@ -115,8 +115,9 @@ def protocol_of(text: str, predictor: Predictor, options: Options) -> Protocol:
 
 def _crop_of(predictor: Predictor, options: Options) -> tuple[int, int]:
     stated = predictor.card.training.get("crop_size")
-    sides = stated if isinstance(stated, list | tuple) else (stated, stated)
-    if len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides):
+    both = stated if isinstance(stated, list | tuple) else (stated, stated)
+    sides = [side for side in both if isinstance(side, int) and side > 0]
+    if len(sides) == 2:
         return sides[0], sides[1]
     side = CITYSCAPES_CROP if predictor.resize_rule(options).length >= LARGE_INPUT else CROP
     return side, side
