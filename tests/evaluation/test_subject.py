@@ -84,7 +84,7 @@ def test_results_under_a_map_are_read_with_the_same_map_alone(root: Path) -> Non
     plain = root / "plain.json"
     entries = json.loads(file.read_text())
     plain.write_text(json.dumps([{**one, "label_set": None, "category_id": 3} for one in entries]))
-    with pytest.raises(RecipeError, match="was not written under a map"):
+    with pytest.raises(RecipeError, match="was not written with a map"):
         computed(plain, spec, label_map)
 
 

@@ -114,10 +114,13 @@ def protocol_of(text: str, predictor: Predictor, options: Options) -> Protocol:
 
 
 def _crop_of(predictor: Predictor, options: Options) -> tuple[int, int]:
-    stated = predictor.card.training.get("crop_size")
-    sides = stated if isinstance(stated, list | tuple) else (stated, stated)
-    if len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides):
-        return sides[0], sides[1]
+    match predictor.card.training.get("crop_size"):
+        case (int(height), int(width)) if min(height, width) > 0:
+            return height, width
+        case int(side) if side > 0:
+            return side, side
+        case _:
+            pass
     side = CITYSCAPES_CROP if predictor.resize_rule(options).length >= LARGE_INPUT else CROP
     return side, side
 
