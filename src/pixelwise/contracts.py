@@ -412,6 +412,8 @@ class Stage:
         warmup_factor: see `warmup`.
         class_weights: of the pixel loss: `none`, `balanced` (`losses.cross_entropy.median_frequency_weights` of the
             training images), or one number for each class.
+        sampling: `uniform`, each image once in an epoch; `balanced`, images of rare classes more often, see
+            `training.class_weights.repeat_factors`.
         ohem: fraction of an image's pixels whose loss counts, the hardest ones.
         freeze_batch_norm: keep batch-norm statistics and weights fixed.
         sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
@@ -439,6 +441,7 @@ class Stage:
     warmup_steps: Count = 0
     warmup_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
     class_weights: Literal["none", "balanced"] | tuple[Factor, ...] = "none"
+    sampling: Literal["uniform", "balanced"] = "uniform"
     ohem: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = False
     sync_batch_norm: bool = False

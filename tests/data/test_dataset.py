@@ -88,7 +88,7 @@ class TestFileDataset:
             dataset[0]
 
     def test_ids_are_unique(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="'a' stands more than once"):
+        with pytest.raises(DataError, match="'a' occurs more than once"):
             pairs(tmp_path, ("a", "b", "a"))
 
     def test_worker_processes_read_the_same(self, tmp_path: Path) -> None:

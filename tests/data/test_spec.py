@@ -57,7 +57,7 @@ def test_text_stays_the_same(text: str) -> None:
         ("voc:./VOC2012@", "nothing follows the @"),
         ("masks:a?", "expected option=value"),
         ("masks:a?suffix", "stands 'suffix'; expected option=value"),
-        ("masks:a?suffix=b&suffix=c", "'suffix' stands more than once"),
+        ("masks:a?suffix=b&suffix=c", "'suffix' occurs more than once"),
     ],
 )
 def test_other_texts_are_refused(text: str, why: str) -> None:

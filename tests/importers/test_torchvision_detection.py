@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from skimage import data
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import detection
 
 from pixelwise.contracts import Sizes
@@ -20,50 +19,11 @@ from pixelwise.labels import published
 from pixelwise.models.mask_rcnn import MaskRCNN, build
 from pixelwise.types import Annotation, Batch
 from tests.importers.foreign_networks import ours
-from tests.perturbed import perturb_batch_norm
+from tests.importers.torchvision_detectors import require_same_objects, their_model
 
 NAMES = ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2")
 PROPOSALS, DETECTIONS = 80, 15
 """Less than usual, for speed; the numbers that are usual are compared by themselves."""
-
-
-SPREADS = {
-    "cls_logits": 2.0,
-    "rpn.head.bbox_pred": 0.3,
-    "cls_score": 2.0,
-    "predictor.bbox_pred": 1.0,
-    "fcn_logits": 2.0,
-}
-"""Deviation that the predictions of each layer shall have."""
-
-
-def their_model(name: str, images: list[Tensor], **options: Any) -> nn.Module:
-    """With random weights, whose predictions to the images are many and of every size and class."""
-    torch.manual_seed(1)
-    build_theirs = getattr(detection, name)
-    theirs = build_theirs(weights=None, weights_backbone=None, num_classes=7, **options).eval()
-    perturb_batch_norm(theirs)
-    for parameter in theirs.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.05)
-
-    def spread(layer: Any, inputs: tuple[Tensor], answer: Tensor, deviation: float) -> Tensor:
-        dims = [dim for dim in range(answer.ndim) if dim != 1]
-        mean, factor = answer.mean(dim=dims), deviation / answer.std(dim=dims)
-        layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.ndim - 1)))
-        layer.bias.copy_((layer.bias - mean) * factor)
-        hooks.pop(layer).remove()
-        return layer(*inputs)
-
-    hooks = {
-        layer: layer.register_forward_hook(partial(spread, deviation=deviation))
-        for key, layer in theirs.named_modules()
-        for ending, deviation in SPREADS.items()
-        if key.endswith(ending)
-    }
-    assert len(hooks) == len(SPREADS)
-    theirs(images)
-    return theirs
 
 
 def batch_of(images: Tensor, valid: list[tuple[int, int]], original: list[tuple[int, int]]) -> Batch:
@@ -84,33 +44,6 @@ def our_model(model: ImportedModel, **changes: Any) -> MaskRCNN:
     network = ours(ImportedModel(model.system, {**model.arguments, **changes}, model.weights, classes=model.classes))
     assert isinstance(network, MaskRCNN)
     return network
-
-
-def require_same_objects(found: Annotation, expected: dict[str, Tensor], *, at_least: int) -> None:
-    """As matched sets: boxes within 0.05 px, scores within 1e-4, labels equal, masks but for 0.1 % of their pixels."""
-    instances = found.instances
-    assert instances is not None
-    assert instances.masks is not None
-    assert instances.scores is not None
-    assert len(instances) == len(expected["boxes"]) >= at_least
-    assert (instances.scores.diff() <= 0).all()
-    free = set(range(len(instances)))
-    differing = pixels = 0
-    for box, label, score, mask in zip(*(expected[key] for key in ("boxes", "labels", "scores", "masks")), strict=True):
-        same = [
-            index
-            for index in free
-            if instances.labels[index] == label
-            and (instances.boxes[index] - box).abs().max() <= 0.05
-            and abs(float(instances.scores[index] - score)) <= 1e-4
-        ]
-        assert same, f"nothing like {box.tolist()}, {int(label)}, {float(score)}"
-        free.remove(same[0])
-        theirs = mask[0] >= 0.5
-        differing += int((instances.masks.dense_one(same[0]) != theirs).sum())
-        pixels += int(theirs.sum())
-    assert pixels > 1000
-    assert differing <= pixels // 1000
 
 
 @pytest.mark.parametrize("name", NAMES)

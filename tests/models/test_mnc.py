@@ -274,9 +274,9 @@ def test_predictions_move_boxes_by_the_likeliest_channel_no_object_included() ->
 
 
 def test_biases_of_all_layers_have_the_double_rate() -> None:
-    paper = mnc.RECIPE.paper
-    for name in ("optimizer.bias_lr_multiplier", "optimizer.head_bias_lr_multiplier"):
-        assert paper[name] == "2", "of the backbone, and of what is not"
+    optimizer = mnc.PUBLISHED["paper"]["mnc"].stages[0].optimizer
+    rates = optimizer.bias_lr_multiplier, optimizer.head_bias_lr_multiplier
+    assert rates == (2, 2), "of the backbone, and of what is not"
 
 
 def test_decode_votes_at_the_original_size() -> None:

@@ -14,8 +14,19 @@ from torchvision.ops import deform_conv2d, nms, roi_align
 
 from pixelwise.contracts import Sizes, flat_arguments
 from pixelwise.errors import DataError, RecipeError
-from pixelwise.models.upsnet import IGNORED, SemanticHead, UPSNet, _inside_boxes, _some_of, build
+from pixelwise.models.upsnet import (
+    IGNORED,
+    PUBLISHED,
+    RECIPE,
+    VARIANTS,
+    SemanticHead,
+    UPSNet,
+    _inside_boxes,
+    _some_of,
+    build,
+)
 from pixelwise.nn.roi_heads import RoIPooling
+from pixelwise.training.optimizer import build_optimizer
 from pixelwise.types import Annotation, Instances, Masks
 from tests.contract.annotations import empty_annotation, random_batch
 from tests.models.small_detectors import SIZE, SMALL, learned, objects_batch, total
@@ -299,6 +310,26 @@ def test_padding_changes_no_prediction() -> None:
     assert one.ids.shape == (75, 105)
     assert (one.ids == other.ids).float().mean() > 0.99
     assert len(one) > 1
+
+
+# ---- recipe
+
+
+@pytest.mark.parametrize("name", ["upsnet", "upsnet_coco_resnet101_deformable"])
+def test_the_papers_biases_have_twice_the_rate_wherever_they_are(name: str) -> None:
+    """`get_params_lr` of the public code: of the backbone, the pyramid and all heads; and no bias is decayed."""
+    assert {RECIPE.paper[f"optimizer.{part}bias_lr_multiplier"] for part in ("", "head_")} == {"2"}
+    network = build(**{**WITH_STUFF, **VARIANTS.get(name, {}), "backbone": "resnet50"})
+    weights = dict(network.named_parameters())
+    optimizer = build_optimizer(network, PUBLISHED["paper"][name].stages[0].optimizer)
+    rates = {
+        id(one): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for one in group["params"]
+    }
+    for key, parameter in network.named_parameters():
+        if key.endswith("bias") and weights[f"{key[:-4]}weight"].ndim > 1:  # no normalisation's
+            assert rates[id(parameter)] == (pytest.approx(0.04), 0), key
+        elif parameter.ndim > 1:
+            assert rates[id(parameter)] == (pytest.approx(0.02), 1e-4), key
 
 
 # ---- parts

@@ -189,6 +189,13 @@ def test_the_reference_is_brought_to_where_the_target_shows_it() -> None:
 # ---- the system
 
 
+def test_anchors_are_matched_as_the_public_code_does() -> None:
+    """Its configurations have `allowed_border=0` and `min_pos_iou=0.3`; see `tests/nn/test_rpn.py`."""
+    rpn = small_vpsnet().rpn
+    assert (rpn.allowed_border, rpn.min_pos_iou) == (0, 0.3)
+    assert (rpn.positive_overlap, rpn.negative_overlap, rpn.samples, rpn.positive_fraction) == (0.7, 0.3, 256, 0.5)
+
+
 def pairs(count: int = 1, **arguments: Any) -> Batch:
     """A frame and its reference, so many times."""
     return objects_batch((2, 3, 4), [(50, 71)] * 2 * count, **arguments)

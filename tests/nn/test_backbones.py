@@ -17,6 +17,7 @@ from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.nn import backbones
 from pixelwise.nn.backbone import Backbone
 from pixelwise.nn.backbones import (
+    EFFICIENTNET_LITES,
     MobileNetV3Backbone,
     VGGBackbone,
     build_backbone,
@@ -49,6 +50,54 @@ def test_a_dilated_map_holds_the_strided_one(name: str, output_stride: int) -> N
         step = max(1, stride // output_stride)
         assert (full[:, :, ::step, ::step] - thin).abs().max() <= 1e-5 * max(1, thin.abs().max())
         assert full.shape[2] == 128 // min(stride, output_stride)
+
+
+@pytest.mark.parametrize("name", EFFICIENTNET_LITES)
+@torch.no_grad()
+def test_efficientnet_lite_is_timms_at_every_size(name: str) -> None:
+    """Sides that halve evenly, oddly and both: TensorFlow pads each differently."""
+    ours = build_backbone(name, output_stride=32).eval()
+    perturb_batch_norm(ours)
+    theirs = timm.create_model(f"tf_{name}", features_only=True).eval()
+    theirs.load_state_dict(ours.state_dict())
+    assert ours.mean == ours.std == tuple(timm.get_pretrained_cfg(f"tf_{name}").mean) == (0.5, 0.5, 0.5)
+    for height, width in ((64, 96), (65, 33), (50, 75)):
+        images = torch.randn(2, 3, height, width)
+        maps = ours(images)
+        assert tuple(x.shape[1] for x in maps) == ours.channels
+        for found, wanted in zip(maps, theirs(images), strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize(("height", "width", "places"), [(65, 97, "first"), (64, 96, "last")])
+@torch.no_grad()
+def test_a_dilated_map_of_efficientnet_lite_holds_the_strided_one(
+    height: int, width: int, places: str, output_stride: int
+) -> None:
+    """Strided convolutions pad odd sides evenly and lie on the first place of each stride; on the last of even ones."""
+    plain, dilated = pair("efficientnet_lite0", output_stride)
+    images = torch.randn(1, 3, height, width)
+    for full, thin, stride in zip(dilated(images), plain(images), plain.strides, strict=True):
+        step = max(1, stride // output_stride)
+        first = 0 if places == "first" else step - 1
+        torch.testing.assert_close(full[:, :, first::step, first::step], thin, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+@torch.no_grad()
+def test_the_first_stages_of_efficientnet_lite_run_alone(count: int) -> None:
+    backbone = build_backbone("efficientnet_lite0", output_stride=32).eval()
+    images = torch.randn(1, 3, 64, 64)
+    maps = backbone(images)
+    first = backbone.first_maps(images, count)
+    in_stages = {id(part) for stage in backbone.stages() for module in stage for part in module.parameters()}
+    assert in_stages == {id(part) for part in backbone.parameters()}
+    backbone.shorten(count)
+    assert len(backbone.stages()) == len(backbone.strides) == len(backbone.channels) == count
+    for found, alone, wanted in zip(first, backbone(images), maps, strict=False):
+        assert torch.equal(found, wanted)
+        assert torch.equal(alone, wanted)
 
 
 @torch.no_grad()

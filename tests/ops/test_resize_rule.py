@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from skimage import data
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms._presets import SemanticSegmentation
@@ -19,20 +18,10 @@ from torchvision.transforms._presets import SemanticSegmentation
 from pixelwise.errors import RecipeError
 from pixelwise.importers import detectron2, semseg, torchvision, upsnet, yolact
 from pixelwise.ops.resize_rule import ResizeRule
+from tests.photographs import photographs
 
 SIDES = (97, 161, 300, 333, 451, 480, 512, 640, 799, 800, 1001, 1333, 1334, 2048, 2500)
 SIZES = [*product(SIDES, SIDES), (60, 2000), (2000, 61), (30, 41)]
-
-
-def photographs() -> dict[str, np.ndarray]:
-    """Landscape, portrait, square, very wide and small."""
-    return {
-        "landscape": data.chelsea(),
-        "portrait": np.ascontiguousarray(data.coffee()[:, 100:400]),
-        "square": data.astronaut(),
-        "very wide": np.ascontiguousarray(data.coffee()[150:230]),
-        "small": np.ascontiguousarray(data.astronaut()[20:110, 170:290]),
-    }
 
 
 PHOTOGRAPHS = pytest.mark.parametrize("photograph", photographs().values(), ids=photographs())

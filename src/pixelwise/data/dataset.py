@@ -492,7 +492,7 @@ def flow_of(samples: object, index: int, reference: int) -> Float[Tensor, "2 H W
 
 
 def require_unique(ids: Sequence[str], *, source: str) -> None:
-    """Raise DataError, beginning with `source`, when an id stands more than once."""
+    """Raise DataError, beginning with `source`, when an id occurs more than once."""
     repeated = [id for id, count in Counter(ids).items() if count > 1]
     if repeated:
-        raise DataError(f"{source}: id '{repeated[0]}' stands more than once; {len(repeated)} such ids in all")
+        raise DataError(f"{source}: id '{repeated[0]}' occurs more than once; {len(repeated)} such ids in all")

@@ -58,14 +58,9 @@ class ProposalFiles:
             self.entries.setdefault(str(entry["image_id"]), []).append(entry)
 
     def regions(self, id: str, size: tuple[int, int]) -> Regions:
-        """The regions of one image.
+        """The regions of an image of that height and width.
 
-        Args:
-            id: of the image.
-            size: its height and width.
-
-        Raises:
-            DataError: the image has no proposals, or they are broken or of another size; names the file and the image.
+        Raises DataError, with the file and the image, where there are none, or they are broken or of another size.
         """
         if self.entries is None:
             return self._read(self.path / f"{id}.npz", size)
@@ -110,13 +105,7 @@ class ProposalFiles:
 
 
 def proposal_files(folder: Path, place: str, *, split: str) -> ProposalFiles:
-    """The proposals that the option of a specification names. Raises DataError if they are not there.
-
-    Args:
-        folder: of the data set.
-        place: the value of the option.
-        split: of the data set.
-    """
+    """The proposals that the option of a specification names, in the folder of the set. Raises DataError without."""
     return ProposalFiles(folder / Path(place.replace("{split}", split)).expanduser())
 
 

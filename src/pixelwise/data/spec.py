@@ -179,6 +179,6 @@ def _options(text: str, query: str) -> Iterator[tuple[str, str]]:
         if not name or not equals:
             raise DataError(f"'{text}': after the ? stands '{part}'; expected option=value, several joined by &")
         if name in seen:
-            raise DataError(f"'{text}': option '{name}' stands more than once")
+            raise DataError(f"'{text}': option '{name}' occurs more than once")
         seen.add(name)
         yield name, unquote(value)

@@ -11,11 +11,7 @@ from pixelwise.types import Annotation, Sample
 
 
 class ClassConfusion:
-    """Counts the classes of the pixels of segments. Call it with every evaluated sample.
-
-    Args:
-        labels: the classes.
-    """
+    """Counts the classes of the pixels of segments. Call it with every evaluated sample."""
 
     def __init__(self, labels: LabelSet) -> None:
         self._metric = MeanIoU(labels)

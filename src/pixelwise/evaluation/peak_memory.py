@@ -1,6 +1,6 @@
 """Peak memory of a model, measured in a process of its own.
 
-`python -m pixelwise.training.peak_memory` is that process: a request as JSON on stdin, bytes on stdout.
+`python -m pixelwise.evaluation.peak_memory` is that process: a request as JSON on stdin, bytes on stdout.
 """
 
 from __future__ import annotations

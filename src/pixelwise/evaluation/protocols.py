@@ -114,13 +114,11 @@ def protocol_of(text: str, predictor: Predictor, options: Options) -> Protocol:
 
 
 def _crop_of(predictor: Predictor, options: Options) -> tuple[int, int]:
-    match predictor.card.training.get("crop_size"):
-        case (int(height), int(width)) if min(height, width) > 0:
-            return height, width
-        case int(side) if side > 0:
-            return side, side
-        case _:
-            pass
+    stated = predictor.card.training.get("crop_size")
+    both = stated if isinstance(stated, list | tuple) else (stated, stated)
+    sides = [side for side in both if isinstance(side, int) and side > 0]
+    if len(sides) == 2:
+        return sides[0], sides[1]
     side = CITYSCAPES_CROP if predictor.resize_rule(options).length >= LARGE_INPUT else CROP
     return side, side
 

@@ -11,11 +11,7 @@ from pixelwise.types import Annotation, Sample
 
 
 class VoidPredictions:
-    """Counts the masks with void and the classes that occur. Call it with every evaluated sample.
-
-    Args:
-        labels: the classes.
-    """
+    """Counts the masks with void and the classes that occur. Call it with every evaluated sample."""
 
     def __init__(self, labels: LabelSet) -> None:
         self._labels = labels

@@ -230,26 +230,9 @@ RECIPE = Recipe(
             ema_decay=0.998,
         ),
     ),
-    paper={
-        "steps": "30,000, then 30,000 with batch norm frozen and output stride 8",
-        "batch_size": "16",
-        "crop_size": "513",
-        "input_size": "513",
-        "optimizer.name": "sgd",
-        "optimizer.lr": "0.007, then 0.001",
-        "optimizer.head_lr_multiplier": "1",
-        "optimizer.weight_decay": "1e-4",
-        "warmup_steps": "0",
-        "ema_decay": "none",
-        "augmentation.brightness": "0",
-        "augmentation.contrast": "0",
-        "augmentation.saturation": "0",
-        "augmentation.hue": "0",
-    },
 )
 
 _LEARNT = RECIPE.stages[0]
-_PAPER = RECIPE.paper
 RECIPES = {
     "deeplab_v3_resnet101": replace(
         RECIPE,
@@ -264,19 +247,6 @@ RECIPES = {
                 arguments={"output_stride": 8},
             ),
         ),
-        paper={
-            **{
-                f"{stage}.{name}": value
-                for stage in ("os16", "os8")
-                for name, value in _PAPER.items()
-                if name not in ("steps", "optimizer.lr", "input_size")
-            },
-            "input_size": _PAPER["input_size"],
-            "os16.steps": "30,000",
-            "os8.steps": "30,000",
-            "os16.optimizer.lr": "0.007",
-            "os8.optimizer.lr": "0.001",
-        },
     )
 }
 """Of the variants: batch norm trained at output stride 16, then frozen at 8 (section 4.1)."""

@@ -232,20 +232,7 @@ RECIPE = Recipe(
         ),
     ),
     paper={
-        "steps": "30,000",
-        "batch_size": "16",
-        "crop_size": "513",
-        "input_size": "513",
-        "optimizer.name": "sgd",
-        "optimizer.lr": "0.007",
-        "optimizer.head_lr_multiplier": "1",
         "optimizer.weight_decay": "4e-5 (Xception), 1e-4 (ResNet)",
-        "warmup_steps": "0",
-        "ema_decay": "none",
-        "augmentation.brightness": "0",
-        "augmentation.contrast": "0",
-        "augmentation.saturation": "0",
-        "augmentation.hue": "0",
     },
 )
 RECIPES: dict[str, Recipe] = {}

@@ -306,56 +306,22 @@ def _stage(name: str, steps: int, lr: float) -> Stage:
     )
 
 
-_PAPER_STAGE = {
-    "steps": "100,000 (300,000 at once)",
-    "batch_size": "1 (20 at CVPR)",
-    "crop_size": "whole images",
-    "optimizer.name": "sgd",
-    "optimizer.momentum": "0.99 (0.9 at CVPR)",
-    "optimizer.head_lr_multiplier": "1",
-    "optimizer.bias_lr_multiplier": "2",
-    "optimizer.weight_decay": "5e-4",
-    "poly_power": "0",
-    "warmup_steps": "0",
-    "ema_decay": "none",
-    "augmentation.scale_min": "1",
-    "augmentation.scale_max": "1",
-    "augmentation.flip": "0",
-    "augmentation.brightness": "0",
-    "augmentation.contrast": "0",
-    "augmentation.saturation": "0",
-    "augmentation.hue": "0",
-}
-
-
-def _recipe(*stages: Stage) -> Recipe:
-    return Recipe(
-        stages=stages,
-        paper={
-            f"{prefix}{name}": value
-            for stage, lr in zip(stages, ("1e-10 (of sums)", "1e-12", "1e-14"), strict=False)
-            for prefix in ("" if len(stages) == 1 else f"{stage.name}.",)
-            for name, value in {"optimizer.lr": lr, **_PAPER_STAGE}.items()
-        },
-    )
-
-
 _COARSE, _MIDDLE, _FINE = (
     replace(_stage("32s", 2_000, 3e-4), arguments={"skips": "32s"}),
     replace(_stage("16s", 1_000, 1e-4), arguments={"skips": "16s"}),
     replace(_stage("8s", 1_000, 1e-4), arguments={"skips": "8s"}),
 )
 
-RECIPE = _recipe(_COARSE, _MIDDLE, _FINE)
+RECIPE = Recipe(stages=(_COARSE, _MIDDLE, _FINE))
 """Each stage begins with the weights of the one before (section 4.2)."""
 
 RECIPES = {
-    "fcn_32s": _recipe(_stage("32s", 4_000, 3e-4)),
-    "fcn_16s": _recipe(_COARSE, _MIDDLE),
+    "fcn_32s": Recipe(stages=(_stage("32s", 4_000, 3e-4),)),
+    "fcn_16s": Recipe(stages=(_COARSE, _MIDDLE)),
     "fcn_8s": RECIPE,
-    "fcn_8s_at_once": _recipe(_stage("fit", 4_000, 3e-4)),
-    "fcn_resnet50": _recipe(_stage("fit", 4_000, 3e-4)),
-    "fcn_resnet101": _recipe(_stage("fit", 4_000, 3e-4)),
+    "fcn_8s_at_once": Recipe(stages=(_stage("fit", 4_000, 3e-4),)),
+    "fcn_resnet50": Recipe(stages=(_stage("fit", 4_000, 3e-4),)),
+    "fcn_resnet101": Recipe(stages=(_stage("fit", 4_000, 3e-4),)),
 }
 """Of the variants."""
 
@@ -387,10 +353,10 @@ _AT_ONCE = replace(_HEAVY, name="fit", steps=300_000)
 
 PUBLISHED = {
     "paper": {
-        "fcn": Recipe(stages=_HEAVY_STAGES),
-        "fcn_32s": Recipe(stages=_HEAVY_STAGES[:1]),
-        "fcn_16s": Recipe(stages=_HEAVY_STAGES[:2]),
-        "fcn_8s": Recipe(stages=_HEAVY_STAGES),
-        "fcn_8s_at_once": Recipe(stages=(_AT_ONCE,)),
+        "fcn": Recipe(stages=_HEAVY_STAGES, input_side="none"),
+        "fcn_32s": Recipe(stages=_HEAVY_STAGES[:1], input_side="none"),
+        "fcn_16s": Recipe(stages=_HEAVY_STAGES[:2], input_side="none"),
+        "fcn_8s": Recipe(stages=_HEAVY_STAGES, input_side="none"),
+        "fcn_8s_at_once": Recipe(stages=(_AT_ONCE,), input_side="none"),
     }
 }

@@ -652,27 +652,8 @@ DETECTOR_STAGE = Stage(
 RECIPE = Recipe(
     stages=(replace(DETECTOR_STAGE, augmentation=replace(DETECTOR_STAGE.augmentation, copy_paste=0.5)),),
     paper={
-        "steps": "160,000 (90,000 in Detectron's 1x)",
-        "batch_size": "16",
-        "crop_size": "none: short side 800, long side at most 1333",
-        "input_size": "800",
-        "input_side": "short",
-        "input_limit": "1333",
-        "optimizer.name": "sgd",
-        "optimizer.lr": "0.02",
-        "optimizer.head_lr_multiplier": "1",
-        "optimizer.weight_decay": "1e-4",
-        "optimizer.clip_norm": "none",
-        "augmentation.scale_min": "1",
-        "augmentation.scale_max": "1",
-        "augmentation.copy_paste": "0",
-        "augmentation.brightness": "0",
-        "augmentation.contrast": "0",
-        "augmentation.saturation": "0",
-        "augmentation.hue": "0",
-        "poly_power": "divided by 10 at 120,000 steps",
-        "warmup_steps": "500 in Detectron",
-        "ema_decay": "none",
+        "steps": "90,000 in Detectron's 1x, 160,000 in the paper",
+        "milestones": "60,000 and 80,000 in Detectron's 1x, 120,000 in the paper",
     },
 )
 RECIPES: dict[str, Recipe] = {
@@ -698,6 +679,7 @@ PUBLISHED_STAGE = Stage(
     warmup_factor=1 / 3,
     freeze_batch_norm=True,
     frozen_stages=1,
+    arguments={"samples": 512},
 )
 """Detectron's 1x, of `e2e_mask_rcnn_R-50-FPN_1x.yaml`; section 3.1 has 160,000 steps with a drop at 120,000."""
 
@@ -707,17 +689,33 @@ DETECTRON2_STAGE = replace(
     augmentation=replace(PUBLISHED_STAGE.augmentation, short_sides=(640, 672, 704, 736, 768, 800)),
     warmup_steps=1_000,
     warmup_factor=1 / 1_000,
-    arguments={"post_nms_topk": (1_000, 1_000), "sampling_ratio": 0, "rpn_beta": 0.0, "box_beta": 0.0},
+    arguments={
+        **PUBLISHED_STAGE.arguments,
+        "post_nms_topk": (1_000, 1_000),
+        "sampling_ratio": 0,
+        "rpn_beta": 0.0,
+        "box_beta": 0.0,
+    },
 )
 """detectron2's 1x, of `Base-RCNN-FPN.yaml`; its biases are decayed as weights are."""
 
 THREE_TIMES = {"steps": 270_000, "milestones": (210_000, 250_000)}
 """What detectron2 and UPSNet call 3x."""
 
+PUBLISHED_RECIPE = Recipe(stages=(PUBLISHED_STAGE,), input_size=800, input_side="short", input_limit=1333)
+"""Detectron's, detectron2's and UPSNet's size of images on COCO."""
+
+_LONG = replace(DETECTRON2_STAGE, **THREE_TIMES)
 PUBLISHED = {
-    "paper": dict.fromkeys(("mask_rcnn", *VARIANTS), Recipe(stages=(PUBLISHED_STAGE,), input_size=1333)),
-    "paper_3x": dict.fromkeys(
-        ("mask_rcnn", *VARIANTS), Recipe(stages=(replace(DETECTRON2_STAGE, **THREE_TIMES),), input_size=1333)
-    ),
+    name: {
+        **dict.fromkeys(("mask_rcnn", *VARIANTS), replace(PUBLISHED_RECIPE, stages=(stage,))),
+        "mask_rcnn_resnet50_c4": replace(
+            PUBLISHED_RECIPE, stages=(replace(stage, arguments={**stage.arguments, **of_c4}),)
+        ),
+    }
+    for name, stage, of_c4 in (
+        ("paper", PUBLISHED_STAGE, {"samples": 64}),
+        ("paper_3x", _LONG, {"post_nms_topk": (2_000, 1_000)}),
+    )
 }
-"""`paper` as the authors' Detectron, `paper_3x` as detectron2's `mask_rcnn_R_50_FPN_3x.yaml`."""
+"""`paper` as the authors' Detectron, `paper_3x` as detectron2's `mask_rcnn_R_50_FPN_3x.yaml` and `…_C4_3x.yaml`."""

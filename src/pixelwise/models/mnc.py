@@ -715,29 +715,6 @@ RECIPE = Recipe(
         ),
     ),
     input_size=320,
-    paper={
-        "steps": "25,000",
-        "batch_size": "8 (one by one, their gradients added)",
-        "crop_size": "whole images",
-        "input_size": "600",
-        "input_side": "short",
-        "input_limit": "1,000",
-        "optimizer.name": "sgd",
-        "optimizer.lr": "0.001, a tenth from step 20,000",
-        "optimizer.head_lr_multiplier": "1",
-        "optimizer.bias_lr_multiplier": "2",
-        "optimizer.head_bias_lr_multiplier": "2",
-        "optimizer.weight_decay": "5e-4",
-        "optimizer.clip_norm": "none",
-        "poly_power": "0",
-        "warmup_steps": "0",
-        "augmentation.scale_min": "1",
-        "augmentation.scale_max": "1",
-        "augmentation.brightness": "0",
-        "augmentation.contrast": "0",
-        "augmentation.saturation": "0",
-        "augmentation.hue": "0",
-    },
 )
 RECIPES: dict[str, Recipe] = {}
 
@@ -763,7 +740,9 @@ _PUBLISHED = Recipe(
             frozen_stages=2,
         ),
     ),
-    input_size=1000,
+    input_size=600,
+    input_side="short",
+    input_limit=1000,
 )
 """Of the authors' `models/VGG16/mnc_5stage/solver.prototxt` and its training script."""
 

@@ -286,28 +286,16 @@ RECIPE = Recipe(
     stages=(mask_rcnn.DETECTOR_STAGE,),
     paper={
         "steps": "90,000 on COCO, 65,000 on Cityscapes",
+        "milestones": "60,000 and 80,000 on COCO, 40,000 and 55,000 on Cityscapes",
         "batch_size": "16 on COCO, 32 on Cityscapes",
-        "crop_size": "none: short side 800, long side at most 1333; on Cityscapes 512×1024",
-        "input_size": "800; on Cityscapes 1024",
-        "input_side": "short",
-        "input_limit": "1333; on Cityscapes 2048",
-        "optimizer.name": "sgd",
         "optimizer.lr": "0.02 on COCO, 0.01 on Cityscapes",
-        "optimizer.head_lr_multiplier": "1",
-        "optimizer.weight_decay": "1e-4",
-        "optimizer.clip_norm": "none",
-        "augmentation.scale_min": "1; on Cityscapes 0.5",
-        "augmentation.scale_max": "1; on Cityscapes 2",
-        "augmentation.brightness": "0; Cityscapes' colours are changed too",
-        "poly_power": "divided by 10 at 60,000 and 80,000 steps, on Cityscapes at 40,000 and 55,000",
-        "warmup_steps": "1,000 in detectron2",
-        "ema_decay": "none",
+        "crop_size": "whole images; on Cityscapes 512×1024",
     },
 )
 RECIPES: dict[str, Recipe] = {}
 
 PUBLISHED = {
-    name: dict.fromkeys(("panoptic_fpn", *VARIANTS), Recipe(stages=(stage,), input_size=1333))
+    name: dict.fromkeys(("panoptic_fpn", *VARIANTS), replace(mask_rcnn.PUBLISHED_RECIPE, stages=(stage,)))
     for name, stage in (
         ("paper", mask_rcnn.DETECTRON2_STAGE),
         ("paper_3x", replace(mask_rcnn.DETECTRON2_STAGE, **mask_rcnn.THREE_TIMES)),

@@ -211,19 +211,8 @@ RECIPE = Recipe(
     ),
     paper={
         "steps": "150,000 (ADE20K), 30,000 (VOC), 90,000 (Cityscapes)",
-        "batch_size": "16",
         "crop_size": "473 (ADE20K, VOC), 713 (Cityscapes)",
         "input_size": "512, 2048 (Cityscapes)",
-        "optimizer.name": "sgd",
-        "optimizer.lr": "0.01",
-        "optimizer.head_lr_multiplier": "10",
-        "optimizer.weight_decay": "1e-4",
-        "warmup_steps": "0",
-        "ema_decay": "none",
-        "augmentation.brightness": "0",
-        "augmentation.contrast": "0",
-        "augmentation.saturation": "0",
-        "augmentation.hue": "0",
     },
 )
 RECIPES: dict[str, Recipe] = {}

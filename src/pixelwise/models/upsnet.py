@@ -485,31 +485,6 @@ VARIANTS = {
 
 RECIPE = Recipe(
     stages=(mask_rcnn.DETECTOR_STAGE,),
-    paper={
-        "steps": "90,000 on COCO, 12,000 on Cityscapes",
-        "batch_size": "16",
-        "crop_size": "none: short side 800, long side at most 1333; on Cityscapes short side 800-1024",
-        "input_size": "800; on Cityscapes 1024",
-        "input_side": "short",
-        "input_limit": "1333; on Cityscapes 2048",
-        "optimizer.name": "sgd",
-        "optimizer.lr": "0.02",
-        "optimizer.head_lr_multiplier": "1",
-        "optimizer.bias_lr_multiplier": "2",
-        "optimizer.head_bias_lr_multiplier": "2",
-        "optimizer.weight_decay": "1e-4",
-        "optimizer.clip_norm": "none",
-        "augmentation.scale_min": "1",
-        "augmentation.scale_max": "1",
-        "augmentation.brightness": "0",
-        "augmentation.contrast": "0",
-        "augmentation.saturation": "0",
-        "augmentation.hue": "0",
-        "poly_power": "divided by 10 at 60,000 and 80,000 steps, on Cityscapes at 9,000",
-        "warmup_steps": "1,500",
-        "frozen_stages": "1 (the stem and res2)",
-        "ema_decay": "none",
-    },
 )
 RECIPES: dict[str, Recipe] = {}
 
@@ -527,9 +502,11 @@ _CITYSCAPES = replace(
 )
 PUBLISHED = {
     "paper": {
-        **dict.fromkeys(("upsnet", *VARIANTS), Recipe(stages=(_COCO,), input_size=1333)),
-        "upsnet_coco_resnet101_deformable": Recipe(stages=(_LONG,), input_size=1333),
-        "upsnet_cityscapes_resnet50": Recipe(stages=(_CITYSCAPES,), input_size=2048),
+        **dict.fromkeys(("upsnet", *VARIANTS), replace(mask_rcnn.PUBLISHED_RECIPE, stages=(_COCO,))),
+        "upsnet_coco_resnet101_deformable": replace(mask_rcnn.PUBLISHED_RECIPE, stages=(_LONG,)),
+        "upsnet_cityscapes_resnet50": Recipe(
+            stages=(_CITYSCAPES,), input_size=1024, input_side="short", input_limit=2048
+        ),
     }
 }
 """Of the authors' `upsnet_resnet50_coco_16gpu.yaml` and its neighbours; the warm-up's start is that of their code."""

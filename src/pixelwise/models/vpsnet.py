@@ -500,25 +500,7 @@ VARIANTS = {
 RECIPE = Recipe(
     stages=(replace(upsnet.RECIPE.stages[0], batch_size=2),),
     paper={
-        "steps": "12 epochs of 8 repetitions of the pairs of Cityscapes-VPS, from weights of Cityscapes",
         "batch_size": "8 pairs, one in each process",
-        "crop_size": "[800,1600]",
-        "input_size": "2048",
-        "optimizer.name": "sgd",
-        "optimizer.lr": "0.005",
-        "optimizer.head_lr_multiplier": "1",
-        "optimizer.weight_decay": "1e-4",
-        "optimizer.norm_weight_decay": "1e-4",
-        "optimizer.clip_norm": "35",
-        "augmentation.scale_min": "0.8",
-        "augmentation.scale_max": "1.5",
-        "augmentation.brightness": "0",
-        "augmentation.contrast": "0",
-        "augmentation.saturation": "0",
-        "augmentation.hue": "0",
-        "poly_power": "divided by 10 after 8 and 11 epochs",
-        "warmup_steps": "500, from a third",
-        "ema_decay": "none",
     },
 )
 RECIPES: dict[str, Recipe] = {}
@@ -540,6 +522,7 @@ _PUBLISHED = Recipe(
             warmup_factor=1 / 3,
             freeze_batch_norm=True,
             frozen_stages=1,
+            arguments={"samples": 512},
         ),
     ),
     input_size=2048,

@@ -711,21 +711,7 @@ RECIPE = Recipe(
     input_size=320,
     input_side="square",
     paper={
-        "steps": "800,000",
-        "batch_size": "8",
-        "crop_size": "550",
-        "input_size": "550",
-        "optimizer.name": "sgd",
-        "optimizer.lr": "0.001, a tenth of it after 280,000, 600,000, 700,000 and 750,000 steps",
-        "optimizer.head_lr_multiplier": "1",
-        "optimizer.weight_decay": "5e-4",
-        "optimizer.norm_weight_decay": "5e-4",
-        "optimizer.clip_norm": "0",
-        "augmentation.copy_paste": "0",
-        "poly_power": "steps of a tenth",
-        "warmup_steps": "500, from 1e-4",
         "freeze_batch_norm": "with less than 6 images on a GPU",
-        "ema_decay": "none",
     },
 )
 RECIPES: dict[str, Recipe] = {}
@@ -755,6 +741,7 @@ _PUBLISHED = Recipe(
         ),
     ),
     input_size=550,
+    input_side="square",
     paper={"augmentation.brightness": "adds up to 32 of 255 levels"},
 )
 """Section 6, and `yolact_base_config` of the authors' code; its crop is SSD's in five of six cases."""

@@ -26,7 +26,7 @@ _BLOCK = 3
 
 def depthwise_convolution(
     x: Float[Tensor, "B C H W"],
-    weight: Float[Tensor, "C 1 K K"],
+    weight: Float[Tensor, "C 1 k l"],
     *,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),

@@ -92,6 +92,7 @@ def fit(
     labels: LabelSet,
     seed: int,
     workers: int,
+    weights: Sequence[float] | None = None,
 ) -> Iterator[Step]:
     """Run the remaining steps of a stage; yield each step.
 
@@ -105,6 +106,7 @@ def fit(
         labels: the classes of the ground truth.
         seed: of order, augmentation and dropout.
         workers: processes that read images.
+        weights: how often each training image is drawn, in relation to the others; None draws all equally often.
 
     Raises:
         RecipeError: the loss is not finite; names the step and the images.
@@ -127,6 +129,7 @@ def fit(
         steps=(fitting.step * stage.accumulate, stage.steps * stage.accumulate),
         seed=seed,
         process=(accelerator.process_index, accelerator.num_processes),
+        weights=weights,
     )
     batches = training_batches(
         AugmentedSamples(

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.optim.swa_utils import AveragedModel
 
 from pixelwise.contracts import Optimizer, Stage, as_system
@@ -32,7 +31,13 @@ def build_optimizer(system: nn.Module, optimizer: Optimizer) -> torch.optim.Opti
 def _groups(system: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, list[nn.Parameter], float, float]]:
     backbone = as_system(system).backbone
     in_backbone = set() if backbone is None else {id(parameter) for parameter in backbone.parameters()}
-    biases = {id(module.bias) for module in system.modules() if isinstance(module, nn.Linear | _ConvNd)}
+    # of every kind of convolution and linear layer; a normalisation has weights of one dimension
+    names = dict(system.named_parameters())
+    biases = {
+        id(parameter)
+        for name, parameter in names.items()
+        if name.endswith("bias") and getattr(names.get(f"{name[:-4]}weight"), "ndim", 0) > 1
+    }
     parameters = [parameter for parameter in system.parameters() if parameter.requires_grad]
     head, head_bias = optimizer.head_lr_multiplier, optimizer.head_bias_lr_multiplier
     for part, of_backbone, multiplier, bias_multiplier in (

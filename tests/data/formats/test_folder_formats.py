@@ -73,7 +73,7 @@ class TestVoc:
 
     def test_repeated_ids_are_refused(self, tmp_path: Path) -> None:
         voc_set.voc(tmp_path, {"train": ["a", "b", "a"]})
-        with pytest.raises(DataError, match="'a' stands more than once"):
+        with pytest.raises(DataError, match="'a' occurs more than once"):
             opened(f"voc:{tmp_path}@train")
 
     def test_an_empty_list_is_refused(self, tmp_path: Path) -> None:

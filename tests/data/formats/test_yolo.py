@@ -104,7 +104,7 @@ class TestLayouts:
             ("a: [", "not a readable YAML file"),
             ("train: nowhere\nnames: [a]", "no folder nowhere"),
             ("train: images/train\nnames: 3", "names is '3'"),
-            ("train: images/train\nnames: [a, a]", "a name stands more than once"),
+            ("train: images/train\nnames: [a, a]", "a name occurs more than once"),
         ],
     )
     def test_another_data_yaml(self, tmp_path: Path, text: str, why: str) -> None:

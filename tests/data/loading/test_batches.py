@@ -38,6 +38,22 @@ def test_processes_share_the_larger_batch() -> None:
     assert [first + second for first, second in zip(*parts, strict=True)] == whole
 
 
+def test_weighted_images_are_drawn_as_often_as_their_share_says() -> None:
+    weights = [1, 1, 1, 1, 1, 1, 1, 1, 1, 6]
+    options = {"batch_size": 10, "weights": weights}
+    epochs = places(steps=(0, 30), **options)
+    counts = [sum(index == 9 for _, index in epoch) for epoch in epochs]
+    assert sum(counts) == pytest.approx(30 * 10 * 6 / 15, abs=30)
+    assert set(counts) <= {4, 5}
+    assert {index for epoch in epochs for _, index in epoch} == set(range(10))
+    # of an image that comes twice each is augmented anew
+    assert all(len(set(epoch)) == 10 for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert places(steps=(3, 9), **options) == epochs[3:9]
+    parts = [places(batch_size=5, steps=(0, 4), process=(rank, 2), weights=weights) for rank in (0, 1)]
+    assert [first + second for first, second in zip(*parts, strict=True)] == epochs[:4]
+
+
 class Noise:
     """Ten images, each its own."""
 

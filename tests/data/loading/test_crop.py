@@ -277,14 +277,12 @@ def test_a_mask_of_one_column_has_a_mirror_image() -> None:
 
 
 def drawn_sizes(
-    count: int, size_hw: tuple[int, int], augmentation: Augmentation, *, input_size: int
+    count: int, size_hw: tuple[int, int], augmentation: Augmentation, *, resize: ResizeRule
 ) -> set[tuple[int, int]]:
     """The sizes of whole images under this augmentation."""
     generator = np.random.default_rng(0)
     return {
-        draw_geometry(
-            generator, size_hw, augmentation=augmentation, crop_size=0, resize=ResizeRule(length=input_size)
-        ).crop_hw
+        draw_geometry(generator, size_hw, augmentation=augmentation, crop_size=0, resize=resize).crop_hw
         for _ in range(count)
     }
 
@@ -292,20 +290,28 @@ def drawn_sizes(
 def test_short_sides_are_drawn_from_the_list_and_the_long_one_has_a_limit() -> None:
     """detectron2's `ResizeShortestEdge` with `sample_style=choice`."""
     once = Augmentation(scale_min=1, scale_max=1, short_sides=(640, 672, 800))
-    assert drawn_sizes(60, (480, 640), once, input_size=1333) == {(640, 853), (672, 896), (800, 1067)}
-    assert drawn_sizes(60, (640, 480), once, input_size=1333) == {(853, 640), (896, 672), (1067, 800)}
-    assert drawn_sizes(60, (400, 1000), once, input_size=1333) == {(533, 1333)}
+    assert drawn_sizes(60, (480, 640), once, resize=ResizeRule("short", 800, 1333)) == {
+        (640, 853),
+        (672, 896),
+        (800, 1067),
+    }
+    assert drawn_sizes(60, (640, 480), once, resize=ResizeRule("short", 800, 1333)) == {
+        (853, 640),
+        (896, 672),
+        (1067, 800),
+    }
+    assert drawn_sizes(60, (400, 1000), once, resize=ResizeRule("short", 800, 1333)) == {(533, 1333)}
 
 
 def test_factors_are_drawn_around_the_image_or_the_input_size_in_steps_or_not() -> None:
     steps = Augmentation(scale_min=0.5, scale_max=1, scale_step=0.25, scale_around="image")
-    assert drawn_sizes(60, (40, 80), steps, input_size=160) == {(20, 40), (30, 60), (40, 80)}
+    assert drawn_sizes(60, (40, 80), steps, resize=ResizeRule(length=160)) == {(20, 40), (30, 60), (40, 80)}
     common = replace(steps, scale_around="input")
-    assert drawn_sizes(60, (40, 80), common, input_size=160) == {(40, 80), (60, 120), (80, 160)}
-    every = drawn_sizes(400, (40, 80), replace(steps, scale_step=0), input_size=160)
+    assert drawn_sizes(60, (40, 80), common, resize=ResizeRule(length=160)) == {(40, 80), (60, 120), (80, 160)}
+    every = drawn_sizes(400, (40, 80), replace(steps, scale_step=0), resize=ResizeRule(length=160))
     assert {min(size) for size in every} == set(range(20, 41))
     third = replace(steps, scale_min=1, scale_max=2, scale_step=0.4)  # 1, 1.4, 1.8
-    assert {size[1] for size in drawn_sizes(60, (50, 100), third, input_size=160)} == {100, 140, 180}
+    assert {size[1] for size in drawn_sizes(60, (50, 100), third, resize=ResizeRule(length=160))} == {100, 140, 180}
 
 
 def test_whole_images_of_a_batch_are_padded_with_what_is_not_evaluated() -> None:

@@ -44,7 +44,7 @@ def test_a_map_may_have_classes_of_its_own(coco: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"map.toml: target and \[\[class\]\] both tell"):
         open_training_data([coco], str(tmp_path / "map.toml"))
     (tmp_path / "map.toml").write_text(f"{own}{own}")
-    with pytest.raises(DataError, match=r"map.toml: target: label set 'map': rest, person stands more than once"):
+    with pytest.raises(DataError, match=r"map.toml: target: label set 'map': rest, person occurs more than once"):
         open_training_data([coco], str(tmp_path / "map.toml"))
 
 

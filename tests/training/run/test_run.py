@@ -19,6 +19,7 @@ from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.systems import system_module, system_names
 from pixelwise.labels import LabelSet
 from pixelwise.models.deeplab_v3_plus import build
+from pixelwise.training.class_weights import repeat_factors
 from pixelwise.training.fit import Step
 from pixelwise.training.interruption import Interruption
 from pixelwise.training.run import run as run_module
@@ -107,6 +108,26 @@ def test_balanced_weights_are_counted_once_and_written_down(data: Path, tmp_path
     with pytest.raises(RecipeError, match=r"class_weights: 2 numbers for the 4 classes background, disc"):
         started(tmp_path / "other", data, recipe(class_weights=(1.0, 2.0)))
     assert not (tmp_path / "other").exists()
+
+
+def test_balanced_sampling_draws_alike_after_an_interruption(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    plain = run_module.fit
+
+    def spied(*arguments: Any, **options: Any) -> Any:
+        drawn.append(options["weights"])
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(run_module, "fit", spied)
+    opened = started(tmp_path / "run", data, recipe(steps=2, sampling="balanced"))
+    events_of(tmp_path / "run", opened, stop_after=1)
+    events_of(tmp_path / "run", resume(tmp_path / "run"))
+    assert drawn[0] == drawn[1] == repeat_factors(opened[1].train)
+    assert len(set(drawn[0])) > 1
+    events_of(tmp_path / "uniform", started(tmp_path / "uniform", data, recipe(steps=1)))
+    assert drawn[2] is None
 
 
 def test_synchronised_batch_norm_is_refused_without_cuda(data: Path, tmp_path: Path) -> None:

@@ -81,13 +81,7 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
 def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:
     """The objects of a file of instance ids, then the crowds, each in the order of their ids; and all segments.
 
-    Args:
-        path: the file.
-        semantic: class ids of the image, of which the size counts.
-        labels: the 19 classes.
-
-    Raises:
-        DataError: an unreadable file, or one of another size.
+    See ObjectFiles. Raises DataError for an unreadable file, or one of another size.
     """
     ids = read_object_ids(path, semantic.shape)
     return Annotation(instances=instances_in(ids, semantic, labels), panoptic=panoptic_in(ids, labels))

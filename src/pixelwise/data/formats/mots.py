@@ -43,16 +43,9 @@ from pixelwise.data.kinds.frames import (
     in_time,
     number_of,
 )
-from pixelwise.data.kinds.track_clips_writer import (
-    by_clip,
-    clip_and_frame,
-    object_entries,
-    stuff_pixels,
-    void_pixels,
-    whole_tracks,
-)
+from pixelwise.data.kinds.track_clips_writer import ObjectClipsWriter, by_clip, whole_tracks
 from pixelwise.data.kinds.track_frames import inspect_parts, repaired_parts, truth_of_parts
-from pixelwise.data.kinds.writing import Original, Writer, Written
+from pixelwise.data.kinds.writing import Original, Written
 from pixelwise.data.listing import Fault, Item, Listing, Repair
 from pixelwise.data.spec import Format
 from pixelwise.data.truth.track_ids import former_numbers, kept_numbers, tracks_of
@@ -266,37 +259,22 @@ def _read_lines(text: Path, labels: LabelSet) -> _Lines:
     return _Lines(shapes, sizes, tuple(faults), misfits)
 
 
-_IGNORED = 10_000
-"""MOTS's id of regions that are ignored; class 10."""
-
-
 MOTS_DIVISOR = 1000
 """Numbers of objects in MOTS are below it; an id is class · 1000 + number."""
 
 
 @dataclass(frozen=True)
-class MotsWriter(Writer):
+class MotsWriter(ObjectClipsWriter):
     """The format mots. See Writer for the attributes."""
 
     format: str = "mots"
     label_file: str | None = "labels.toml"
 
-    def write(self, root: Path, original: Original) -> Written:
-        """Write one frame; its objects go into the entry, for `finish`. See Writer."""
-        clip, frame = clip_and_frame(original.id, source=original.image)
-        file, losses = original.write_image(root, f"{original.split}/images/{clip}/{frame}")
-        number = number_of(frame)
-        if number is None:
+    def place(self, original: Original, clip: str, frame: str) -> str:
+        """See ObjectClipsWriter."""
+        if number_of(frame) is None:
             raise DataError(f"{original.image}: frame '{original.id}' has no number in its name; mots needs one")
-        entry = {
-            "clip": clip,
-            "number": number,
-            "size": (original.pixels.shape[0], original.pixels.shape[1]),
-            "objects": [*object_entries(original.truth, source=original.image)],
-        }
-        lost = Counter(stuff_pixels=stuff_pixels(original.truth, self.labels))
-        lost += Counter(void_pixels_as_class=void_pixels(original.truth, self.labels))
-        return Written(original.name, file, Counter(losses) + lost, entry)
+        return f"{original.split}/images/{clip}/{frame}"
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the text of each clip; an id is class · 1000 + number.
@@ -329,10 +307,7 @@ class MotsWriter(Writer):
                         continue
                     id = dataset_id * MOTS_DIVISOR + ids[one["track"], one["class_id"]]
                     lines.append(f"{entry['number']} {id} {dataset_id} {sides} {runs}\n")
-                lines += (
-                    f"{entry['number']} {_IGNORED} {_IGNORED // MOTS_DIVISOR} {sides} {runs}\n"
-                    for runs in sorted(crowds)
-                )
+                lines += (f"{entry['number']} {IGNORED_ID} {IGNORED_CLASS} {sides} {runs}\n" for runs in sorted(crowds))
             path = root / split / "instances_txt" / f"{clip}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(lines), encoding="utf-8")

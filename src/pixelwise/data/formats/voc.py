@@ -87,25 +87,13 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
 def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:
     """The objects of a file, in the order of their numbers; those of no class by the class mask are skipped.
 
-    Args:
-        path: the file.
-        semantic: class ids of the image.
-        labels: what they mean.
-
-    Raises:
-        DataError: an unreadable file, or one of another size.
+    See ObjectFiles. Raises DataError for an unreadable file, or one of another size.
     """
     return Annotation(instances=instances_in(read_object_ids(path, semantic.shape), semantic, labels))
 
 
 def read_regions(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:  # noqa: ARG001
-    """The connected regions of each class as objects, from top to bottom; the background's are none.
-
-    Args:
-        path: the file of the class mask.
-        semantic: class ids of the image.
-        labels: what they mean.
-    """
+    """The connected regions of each class but the background as objects, from top to bottom. See ObjectFiles."""
     shown = np.where((semantic == labels.ignore_id) | (semantic == labels.background_id), -1, semantic.astype(np.int32))
     regions = np.asarray(label(shown, background=-1, connectivity=1))
     firsts = np.unique(regions, return_index=True)

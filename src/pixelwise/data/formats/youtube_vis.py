@@ -36,16 +36,9 @@ from pixelwise.data.kinds.frames import (
     folders_in,
     frame_item,
 )
-from pixelwise.data.kinds.track_clips_writer import (
-    by_clip,
-    clip_and_frame,
-    object_entries,
-    stuff_pixels,
-    void_pixels,
-    whole_tracks,
-)
+from pixelwise.data.kinds.track_clips_writer import ObjectClipsWriter, by_clip, whole_tracks
 from pixelwise.data.kinds.track_frames import inspect_parts, repaired_parts, truth_of_parts
-from pixelwise.data.kinds.writing import Original, Writer, Written
+from pixelwise.data.kinds.writing import Original, Written
 from pixelwise.data.listing import Fault, Item, Listing, Repair
 from pixelwise.data.spec import Format
 from pixelwise.data.truth.track_ids import Track, former_numbers, kept_numbers, tracks_of
@@ -285,24 +278,14 @@ _LARGEST_ID = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class TrackWriter(Writer):
+class TrackWriter(ObjectClipsWriter):
     """The format youtube-vis. See Writer for the attributes."""
 
     format: str = "youtube-vis"
 
-    def write(self, root: Path, original: Original) -> Written:
-        """Write one frame; its objects go into the entry, for `finish`. See Writer."""
-        clip, frame = clip_and_frame(original.id, source=original.image)
-        file, losses = original.write_image(root, f"{original.split}/JPEGImages/{clip}/{frame}")
-        entry = {
-            "clip": clip,
-            "file_name": f"{clip}/{Path(file).name}",
-            "size": (original.pixels.shape[0], original.pixels.shape[1]),
-            "objects": [*object_entries(original.truth, source=original.image)],
-        }
-        lost = Counter(stuff_pixels=stuff_pixels(original.truth, self.labels))
-        lost += Counter(void_pixels_as_class=void_pixels(original.truth, self.labels))
-        return Written(original.name, file, Counter(losses) + lost, entry)
+    def place(self, original: Original, clip: str, frame: str) -> str:
+        """See ObjectClipsWriter."""
+        return f"{original.split}/JPEGImages/{clip}/{frame}"
 
     def finish(self, root: Path, *, split: str, written: Sequence[Written]) -> Mapping[str, int]:
         """Write the JSON of the split. An object has its number as id, unless another clip has it already."""

@@ -92,15 +92,9 @@ def mask_listing(
 
 
 def read_semantic(path: Path, labels: LabelSet, *, colours: bool = False) -> np.ndarray:
-    """Read a mask file as class ids [H, W].
+    """Read a mask file, of ids or of colours, as class ids [H, W].
 
-    Args:
-        path: the file.
-        labels: what its ids, or its colours, mean.
-        colours: whether it holds colours.
-
-    Raises:
-        DataError: an unusable file, or an id or a colour that is not of the label set.
+    Raises DataError for an unusable file, or an id or a colour that is not of the label set.
     """
     if colours:
         return ids_of_colours(read_colours(path), labels, source=str(path))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pixelwise.data.kinds.coco_json import Entry, image_problems, is_integer
 from pixelwise.data.kinds.frames import FramePart, clip_listing, clip_repair, frame_item, in_time
-from pixelwise.data.kinds.panoptic_json import panoptic_labels_of, panoptic_problems
+from pixelwise.data.kinds.panoptic_json import FAULTS_OF_SEGMENTS, panoptic_labels_of, panoptic_problems
 from pixelwise.data.kinds.segment_frames import inspect_map, listed_map, repaired_listed_map, truth_of_map
 from pixelwise.data.kinds.writing import MakeWriter
 from pixelwise.data.listing import Fault, Item, Listing, Repair
@@ -116,7 +116,7 @@ def _repair(entries: FrameEntries, writer: MakeWriter) -> Repair:
         "images": kinds["image entry"] + kinds["repeated id"],
         "images_without_annotation": kinds["missing annotation"],
         "entries": kinds["unknown image"] + kinds["repeated annotation"] + kinds["annotation entry"],
-        "segments": sum(kinds[kind] for kind in _OF_SEGMENTS),
+        "segments": sum(kinds[kind] for kind in FAULTS_OF_SEGMENTS),
         "sizes": sum(one is not image for one, image in zip(sized, images, strict=True)),
     }
     categories_of: defaultdict[str, defaultdict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
@@ -129,10 +129,6 @@ def _repair(entries: FrameEntries, writer: MakeWriter) -> Repair:
     }
     read = partial(repaired_listed_map, dataset_ids=dataset_ids)
     return clip_repair(listed.frames, listed.labels, read, writer, done=done)
-
-
-_OF_SEGMENTS = ("segment id", "repeated segment", "unknown category", "segment entry")
-"""Kinds of problem of single segments."""
 
 
 def _with_sides(image: Entry, places: FramePlaces) -> Entry:

@@ -157,8 +157,6 @@ def read_objects(item: Item, labels: LabelSet, size: Size, *, objects: Objects, 
 
     Args:
         item: the image; its `extra` is its number in `objects`.
-        labels: the classes.
-        size: of the image.
         objects: of all images.
         noun: what an object is called in its file, such as `annotation`.
     """
@@ -241,7 +239,6 @@ def inspect_objects(
 
     Args:
         item: the image; its `extra` is its number in `objects`.
-        labels: the classes.
         size: of the image; without one that it states, nothing is rasterised.
         objects: of all images.
         noun: what an object is called in its file.

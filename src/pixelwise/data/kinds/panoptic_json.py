@@ -20,6 +20,9 @@ from pixelwise.labels import LARGEST_ID, Colour, LabelSet, published, voc_colour
 PUBLISHED = ("coco_panoptic", "cityscapes")
 """The label sets that categories are compared with."""
 
+FAULTS_OF_SEGMENTS = ("segment id", "repeated segment", "unknown category", "segment entry")
+"""Kinds of fault of single segments."""
+
 
 def panoptic_labels_of(
     categories: Sequence[Entry],

@@ -126,13 +126,9 @@ class UsableMask(NamedTuple):
 
 
 def usable_mask(item: Item, size: Size, orientation: int, *, colours: bool = False) -> UsableMask:
-    """The mask of an image. Raises UnusableError for one that cannot be read, of colours, or of another size.
+    """The mask of an image, of ids or of colours, turned as EXIF turned the image if only that makes it fit.
 
-    Args:
-        item: names its file.
-        size: of the image.
-        orientation: by which EXIF turned it.
-        colours: whether the mask holds colours, instead of ids.
+    Raises UnusableError for one that cannot be read, that holds colours in place of ids, or of another size.
     """
     assert item.truth is not None
     is_grey = False

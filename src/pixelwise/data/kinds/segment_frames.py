@@ -178,10 +178,6 @@ def repaired_listed_map(
     """The ground truth of a map whose segments are listed; see `repairing.ReadRepaired`.
 
     Args:
-        frame: with its list.
-        labels: the classes.
-        size: of the upright image.
-        orientation: of the image.
         dataset_ids: clip → id of a segment → its category, where all lists of the clip agree.
     """
     stated = {one.id: one.area for one in reversed(frame.extra)}

@@ -6,14 +6,16 @@ given when all are there, in `finish`. What stands before the last `/` in the id
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pixelwise.data.kinds.writing import Written
+from pixelwise.data.kinds.frames import number_of
+from pixelwise.data.kinds.writing import Original, Writer, Written
 from pixelwise.data.truth.track_ids import Track
 from pixelwise.errors import DataError
 from pixelwise.files.text import read_lines
@@ -82,6 +84,30 @@ def object_entries(truth: Annotation, *, source: Path) -> Iterator[dict[str, Any
             }
 
 
+@dataclass(frozen=True)
+class ObjectClipsWriter(Writer):
+    """A format whose clips have a list of objects. See Writer for the attributes."""
+
+    def place(self, original: Original, clip: str, frame: str) -> str:
+        """Where the image of a frame goes, without suffix. Raises DataError for a frame that the format cannot hold."""
+        raise NotImplementedError
+
+    def write(self, root: Path, original: Original) -> Written:
+        """Write one frame; its objects go into the entry, for `finish`. See Writer."""
+        clip, frame = clip_and_frame(original.id, source=original.image)
+        file, losses = original.write_image(root, self.place(original, clip, frame))
+        entry = {
+            "clip": clip,
+            "number": number_of(frame),
+            "file_name": f"{clip}/{Path(file).name}",
+            "size": (original.pixels.shape[0], original.pixels.shape[1]),
+            "objects": [*object_entries(original.truth, source=original.image)],
+        }
+        lost = Counter(stuff_pixels=stuff_pixels(original.truth, self.labels))
+        lost += Counter(void_pixels_as_class=_void_pixels(original.truth, self.labels))
+        return Written(original.name, file, Counter(losses) + lost, entry)
+
+
 def whole_tracks(entry: Mapping[str, Any]) -> Iterator[Track]:
     """The objects of a frame that are no crowds."""
     return ((one["track"], one["class_id"]) for one in entry["objects"] if not one["crowd"])
@@ -105,6 +131,6 @@ def stuff_pixels(truth: Annotation, labels: LabelSet) -> int:
     return int((~none & ~_covered(truth)).sum())
 
 
-def void_pixels(truth: Annotation, labels: LabelSet) -> int:
+def _void_pixels(truth: Annotation, labels: LabelSet) -> int:
     """Pixels that are ignored, and that no crowd covers."""
     return 0 if truth.semantic is None else int(((truth.semantic == labels.ignore_id) & ~_covered(truth)).sum())

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pixelwise.data.loading.collate import collate
@@ -17,6 +18,9 @@ from pixelwise.data.loading.frame_pairs import FramePairs, augmented_pair
 from pixelwise.errors import DataError
 from pixelwise.files.parallel import prepare_reader, reader_start_method
 from pixelwise.types import Batch, Sample
+
+REPEAT = 2**32
+"""Between the epochs of an image that is drawn several times in one."""
 
 
 class Samples(Protocol):
@@ -29,7 +33,9 @@ class Samples(Protocol):
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """The (epoch, index) pairs of each step, from any step on.
 
-    The order is endless: epoch after epoch, each a permutation of (seed, epoch); batches may straddle two epochs.
+    The order is endless: epoch after epoch, each a permutation of (seed, epoch); batches may straddle two epochs. With
+    `weights` an epoch has as many places, and an image as many of them as its share says, rounded up or down by
+    (seed, epoch); repeated images have other epochs in their pairs, REPEAT apart, so that each is augmented anew.
 
     Args:
         length: number of samples.
@@ -37,29 +43,50 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         steps: first step and the step after the last.
         seed: of the permutations.
         process: rank of this process and number of all; together they read what one would with the larger batch.
+        weights: of each sample, positive; None draws all equally often.
     """
 
     def __init__(
-        self, length: int, *, batch_size: int, steps: tuple[int, int], seed: int, process: tuple[int, int] = (0, 1)
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        steps: tuple[int, int],
+        seed: int,
+        process: tuple[int, int] = (0, 1),
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.length, self.batch_size, self.steps, self.seed, self.process = length, batch_size, steps, seed, process
+        self.weights = weights
 
     def __len__(self) -> int:
         return self.steps[1] - self.steps[0]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rank, world = self.process
-        epoch_of_order, order = -1, np.empty(0, dtype=np.int64)
+        epoch_of_order, order = -1, np.empty((0, 2), dtype=np.int64)
         for step in range(*self.steps):
             pairs: list[tuple[int, int]] = []
             for place in range(self.batch_size):
                 position = (step * world + rank) * self.batch_size + place
                 epoch, index = divmod(position, self.length)
                 if epoch != epoch_of_order:
-                    order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-                    epoch_of_order = epoch
-                pairs.append((epoch, int(order[index])))
+                    order, epoch_of_order = self._order(epoch), epoch
+                repeat, sample = (int(value) for value in order[index])
+                pairs.append((epoch + repeat * REPEAT, sample))
             yield pairs
+
+    def _order(self, epoch: int) -> Int64[np.ndarray, "N 2"]:
+        """How often each sample of an epoch came before in it, and its index."""
+        generator = np.random.default_rng((self.seed, epoch))
+        if self.weights is None:
+            order = generator.permutation(self.length)
+            return np.stack([np.zeros_like(order), order], axis=1)
+        ends = np.cumsum(np.asarray(self.weights, dtype=np.float64))
+        places = (np.arange(self.length) + generator.random()) * (ends[-1] / self.length)
+        drawn = np.minimum(np.searchsorted(ends, places, side="right"), self.length - 1)
+        repeats = np.arange(self.length) - np.searchsorted(drawn, drawn)
+        return np.stack([repeats, drawn], axis=1)[generator.permutation(self.length)]
 
 
 class AugmentedSamples(Dataset["tuple[Sample, ...] | DataError"]):

@@ -6,7 +6,6 @@ are read at the target pixel's centre, so a marked pixel lands in the same place
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -227,13 +226,10 @@ def drawn_size(
         scale = generator.uniform(least, augmentation.scale_max)
     if augmentation.short_sides:
         side = augmentation.short_sides[int(generator.integers(len(augmentation.short_sides)))]
-        limit = resize.length if resize.side == "long" else resize.limit or math.inf
-        factor = scale * min(side / min(size_hw), limit / max(size_hw))
-    elif augmentation.scale_around == "image":
-        factor = scale
-    else:
-        return resize.size_of(size_hw, scale)
-    return max(1, round(size_hw[0] * factor)), max(1, round(size_hw[1] * factor))
+        return replace(resize, side="short", length=side).size_of(size_hw, scale)
+    if augmentation.scale_around == "image":
+        return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
+    return resize.size_of(size_hw, scale)
 
 
 def blurred(picture: Image.Image) -> Image.Image:

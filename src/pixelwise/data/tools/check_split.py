@@ -127,16 +127,7 @@ def inspect_item(item: Item, *, listing: Listing) -> Inspected:
 
 
 def _size_fault(where: str, size: Size, degrees: int, *, stated: Size, by: str, turns: bool) -> Fault:
-    """An image and its ground truth differ in size.
-
-    Args:
-        where: names the image.
-        size: of the upright image.
-        degrees: by which EXIF turns it.
-        stated: the other size.
-        by: what states it.
-        turns: whether a repair turns it.
-    """
+    """An upright image, which EXIF turns, and its ground truth differ in size; `turns`: whether a repair turns that."""
     if degrees in (90, 270) and stated == size[::-1]:
         repair = " (pixelwise data check --fix does)" if turns else ""
         text = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pixelwise.errors import DataError
 
@@ -18,13 +18,6 @@ Track = tuple[int, int]
 """An object of a clip: its id in memory, and its class id."""
 
 Key = TypeVar("Key", bound=Hashable)
-
-
-class Numbers(NamedTuple):
-    """The number of each object, and how many of them are others than before."""
-
-    of: Mapping[Track, int]
-    renumbered: int
 
 
 def tracks_of(frames: Iterable[Iterable[Track]]) -> list[Track]:

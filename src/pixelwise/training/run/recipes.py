@@ -284,6 +284,11 @@ def require_possible(recipe: Recipe) -> None:
                 f"{prefix}crop_size=0: whole images have several sizes, which cannot be pasted into each other; add "
                 f"--set {prefix}augmentation.copy_paste=0"
             )
+        if 0 < recipe.input_limit < max(stage.augmentation.short_sides, default=0):
+            raise RecipeError(
+                f"{prefix}augmentation.short_sides={list(stage.augmentation.short_sides)}: expected at most "
+                f"input_limit={recipe.input_limit}, which the long side may have"
+            )
         if stage.schedule == "step" and not stage.milestones:
             raise RecipeError(f"{prefix}schedule=step: expected the steps of a lower rate; add --set milestones=[N,…]")
         if stage.batch_size == 1 and not stage.freeze_batch_norm:

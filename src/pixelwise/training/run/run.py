@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -29,7 +29,7 @@ from pixelwise.inference.model_folder import recover_model
 from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.training.allocator import keep_freed_memory
-from pixelwise.training.class_weights import balanced_weights
+from pixelwise.training.class_weights import balanced_weights, repeat_factors
 from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss
 from pixelwise.training.interruption import Interruption
 from pixelwise.training.processes import new_accelerator, on_all_ranks, on_first_rank, process_count, process_rank
@@ -213,7 +213,11 @@ def run(
     number = on_first_rank(newest_stage)
     carried: dict[str, Tensor] | None = None
     offset = 0
-    for states, stage in list(zip(folders, plan.recipe.stages, strict=True))[number:]:
+    remaining = list(zip(folders, plan.recipe.stages, strict=True))[number:]
+    factors: tuple[float, ...] | None = None
+    if any(stage.sampling == "balanced" for _, stage in remaining):
+        factors = on_all_ranks(lambda: repeat_factors(data.train, workers=workers))
+    for states, stage in remaining:
         system = new_system(plan, stage, classes=len(data.labels))
         system.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         fitting = Fit.start(system, stage)
@@ -231,7 +235,14 @@ def run(
             _save(states, validation)
         _first(lambda: _remove(folders[: folders.index(states)]))  # noqa: B023 (called at once)
         yield from _run_stage(
-            states, validation, data, plan, accelerator=accelerator, workers=workers, stop=interruption
+            states,
+            validation,
+            data,
+            plan,
+            accelerator=accelerator,
+            workers=workers,
+            stop=interruption,
+            weights=factors if stage.sampling == "balanced" else None,
         )
         if interruption.answered is not None:
             return
@@ -248,6 +259,7 @@ def _run_stage(
     accelerator: Accelerator,
     workers: int,
     stop: Interruption,
+    weights: Sequence[float] | None,
 ) -> Iterator[Event]:
     fitting, offset = validation.fitting, validation.offset
     path = validation.folder / "log.jsonl"
@@ -283,6 +295,7 @@ def _run_stage(
         labels=data.labels,
         seed=plan.recipe.seed,
         workers=workers,
+        weights=weights,
     ):
         now = time.perf_counter()
         made = step._replace(number=validation.step)
@@ -332,6 +345,12 @@ def _tried_out(plan: Plan, data: TrainingData) -> str:
 def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
     """Raise RecipeError for a stage whose training does not fit its evaluation."""
     traits = as_system(system).traits
+    if traits.stretches_input and (stage.augmentation.short_sides or stage.augmentation.scale_around == "image"):
+        raise RecipeError(
+            f"stage {stage.name}: augmentation.short_sides={list(stage.augmentation.short_sides)}, "
+            f"scale_around={stage.augmentation.scale_around}: {type(system).__name__} runs on squares; expected none "
+            "and input"
+        )
     if traits.stretches_input and stage.crop_size not in (input_size, (input_size, input_size)):
         raise RecipeError(
             f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} runs "

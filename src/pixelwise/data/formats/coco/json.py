@@ -131,7 +131,7 @@ def skipped_categories(categories: Sequence[Entry], used: Collection[Any]) -> di
     for name in dict.fromkeys(name for name in names if isinstance(name, str)):
         same = [category for category in rest if category.get("name") == name]
         idle = [category for category in same if _id_of(category) not in used]
-        if len(same) > 1 and len({_key(_id_of(category)) for category in same}) == len(same):
+        if len(same) > 1 and len({str(_id_of(category)) for category in same}) == len(same):
             twins += idle if len(idle) < len(same) else idle[:-1]
     return {"root": roots, "twin": twins}
 
@@ -194,10 +194,6 @@ def has_box(annotation: Entry) -> bool:
 def _id_of(category: Entry) -> Any:
     id = category.get("id")
     return id if is_id(id) else None
-
-
-def _key(id: Any) -> str:
-    return str(id)
 
 
 def _numbers_of_ids(categories: Sequence[Entry]) -> dict[Any, int]:

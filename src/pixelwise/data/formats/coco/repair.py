@@ -57,17 +57,7 @@ class _Listed(NamedTuple):
 
 
 def repair_of(path: Path, split: str, options: Mapping[str, str], source: Path) -> Repair:
-    """How a repaired copy of the JSON of one split is made.
-
-    Args:
-        path: the folder of the set.
-        split: its split.
-        options: of the specification.
-        source: the JSON.
-
-    Raises:
-        DataError: the file as a whole is unusable.
-    """
+    """How a repaired copy of the JSON of one split is made. Raises DataError where it is unusable as a whole."""
     done: Counter[str] = Counter()
     content = typed(read_json(source), done)
     _, class_of = labels_in(content, source=source)

@@ -14,7 +14,7 @@ import numpy as np
 from pixelwise.data.formats.coco.repair import from_folder
 from pixelwise.data.formats.coco_panoptic.repair import PanopticRepairer
 from pixelwise.data.kinds.coco_json import CocoJson, Entry, image_problems, is_integer, read_json
-from pixelwise.data.kinds.panoptic_json import panoptic_labels_of, panoptic_problems
+from pixelwise.data.kinds.panoptic_json import FAULTS_OF_SEGMENTS, panoptic_labels_of, panoptic_problems
 from pixelwise.data.kinds.segment_maps import (
     CROWD,
     Channels,
@@ -168,7 +168,7 @@ def _repair(
         )
     kinds = Counter(fault.kind for fault in faults if fault.fatal)
     done = {
-        "segments": sum(kinds[kind] for kind in _OF_SEGMENTS),
+        "segments": sum(kinds[kind] for kind in FAULTS_OF_SEGMENTS),
         "repeated_annotations": kinds["repeated annotation"],
         "images": len(content.images) - len(items),
     }
@@ -177,10 +177,6 @@ def _repair(
     ]
     repairer = PanopticRepairer(content.rest, content.categories, folder, files.maps)
     return Repair(entries, repairer, done, lists=partial(_opens_as, files, folder), list_name="panoptic_")
-
-
-_OF_SEGMENTS = ("segment id", "repeated segment", "unknown category", "segment entry")
-"""Kinds of fault of single segments."""
 
 
 def _opens_as(files: PanopticFiles, folder: Path, file: Path) -> str:
@@ -228,9 +224,6 @@ def inspect_segments(
     """What is wrong between the PNG of an image and what the JSON says of it; see `Listing.inspect`.
 
     Args:
-        item: the image.
-        labels: what the categories mean.
-        size: of the image.
         segments: of all images; None where PNGs have 2 channels.
         infos: the sound segments of each image, as the JSON has them.
         unsound: the ids of the others of each.

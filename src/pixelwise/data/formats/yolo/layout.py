@@ -73,8 +73,12 @@ def config_of(path: Path, options: Mapping[str, str]) -> Config:
             places[SPLITS.get(name, name)] = values
     names: Any = content.get("names")
     root, number = content.get("path"), content.get("nc")
-    pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names)) if _is_list(names) else names
-    if pairs is not None and not isinstance(pairs, list):
+    pairs: list[tuple[Any, Any]] | None = None
+    if isinstance(names, dict):
+        pairs = [*names.items()]
+    elif isinstance(names, list):
+        pairs = [*enumerate(names)]
+    elif names is not None:
         raise DataError(f"{file}: names is {names!r}; expected a list of names, or numbers with names")
     return Config(file, root if _says(root) else None, places, pairs, number if _says(number) else None)
 
@@ -246,7 +250,3 @@ def looked_for(images: Sequence[Path]) -> str:
 
 def _says(value: Any) -> bool:
     return isinstance(value, str) and value.strip().lower() not in _NOTHING
-
-
-def _is_list(names: Any) -> bool:
-    return isinstance(names, list)

@@ -177,7 +177,7 @@ def labels_of(path: Path, options: Mapping[str, str]) -> LabelSet:
             raise DataError(f"{path}: {there}, and no labels.txt or classes.txt with one class name a line")
         pairs = [*enumerate(read_labels(files[0]).names)]
     if len({one for _, one in pairs}) < len(pairs):
-        raise DataError(f"{config.file or path}: a name stands more than once in names")
+        raise DataError(f"{config.file or path}: a name occurs more than once in names")
     labels = labels_from(sorted(pairs), name=path.resolve().name)
     if labels.background_id is None or "background" in (one for _, one in pairs):
         return labels

@@ -171,7 +171,8 @@ SMALL_DETECTOR = (
     "batch_size=2",
     "optimizer.clip_norm=1",  # frozen batch norms of a network without ImageNet's weights normalise nothing
     "augmentation.short_sides=[64,80]",
-    "input_size=112",
+    "input_size=80",
+    "input_limit=112",
     "milestones=[6,8]",
     "warmup_steps=3",
     "model.channels=32",
@@ -202,7 +203,8 @@ SMALL: dict[tuple[str, str], tuple[str, ...]] = {
     ("mnc_mobilenet_v2", "paper"): (
         "accumulate=2",
         "augmentation.short_sides=[64]",
-        "input_size=112",
+        "input_size=80",
+        "input_limit=112",
         "milestones=[6]",
         "model.hidden=64",
         "model.post_nms_topk=[50,50]",
@@ -231,7 +233,7 @@ def test_ten_steps_are_made_on_small_drawings(name: str, recipe: str) -> None:
             fitting,
             DrawnClips(2, first_seed=0, size_hw=(64, 96)) if named.module.TRAITS.uses_memory else SmallScenes(),
             accelerator=Accelerator(cpu=True),
-            input_size=numbers.input_size or 96,
+            resize=numbers.resize,
             labels=LABELS,
             seed=0,
             workers=0,

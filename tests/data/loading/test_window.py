@@ -11,6 +11,7 @@ import torch
 from pixelwise.contracts import Augmentation
 from pixelwise.data.loading.crop import TrainingCrop
 from pixelwise.data.loading.window import MEAN_RGB, drawn_window, in_window
+from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.ops.superpixels import regions_of_masks
 from pixelwise.types import Annotation, Instances, Masks, Sample
 
@@ -123,7 +124,7 @@ def test_a_window_beside_the_image_is_empty() -> None:
 
 def test_a_training_crop_of_an_expanded_image_is_scaled_as_a_whole() -> None:
     whole = sample_of_places()
-    crop = TrainingCrop(Augmentation(scale_min=1, scale_max=1, expand=1, flip=0), 80, 80, 255)
+    crop = TrainingCrop(Augmentation(scale_min=1, scale_max=1, expand=1, flip=0), 80, ResizeRule(length=80), 255)
     result = crop(whole, np.random.default_rng(3))
     assert result.image.shape == (3, 80, 80)
     assert (result.truth.semantic == 255).any()
