@@ -83,7 +83,7 @@ release: test docs
 	$(BIN)/python tools/release.py
 
 # What goes through many rooms at once, and takes most of the time.
-WHOLE := cli contract docs fuzz learning packaging
+WHOLE := cli contract docs fuzz importers inference learning models packaging training
 test-fast: install-dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not fuzz" $(foreach room,$(WHOLE),--ignore tests/$(room))
 
