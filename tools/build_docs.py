@@ -189,6 +189,8 @@ def _system(name: str, module: SystemFile, costs: Mapping[str, Mapping[str, Any]
     variants = _table(("variant", "arguments", "parameters", "GFLOPs"), rows)
     recipe = _table(("`--set`", "here", "paper"), list(_recipe(name)))
     details = f'??? note "Recipe of {name}, beside the paper\'s"\n\n{_indented(recipe)}'
+    if module.PUBLISHED:
+        details += f"\n\n`--recipe` takes {', '.join(f'`{recipe}`' for recipe in module.PUBLISHED)}."
     return f"### {name}\n\n{_text(head)}\n\n{_text(rest)}\n\n{variants}\n\n{details}"
 
 

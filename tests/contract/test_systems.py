@@ -26,8 +26,6 @@ from tests.outputs import require_equal
 NAMES = system_names()
 VIDEO_NAMES = [name for name in NAMES if system_module(name).TRAITS.uses_memory]
 TASKS = {"semantic", "instance", "panoptic", "weak", "attention"}
-ONE_OUTPUT = {"mask_rcnn", "upsnet", "vpsnet"}
-"""Systems whose output still has fields of one mode alone."""
 ORIGINAL_SIZES = [(50, 71), (130, 33)]
 
 
@@ -217,8 +215,6 @@ def test_the_output_is_a_named_tuple_for_the_losses_or_for_decode(module: System
 
 def test_no_field_of_an_output_belongs_to_one_mode(module: SystemFile, system: nn.Module) -> None:
     """Where training and prediction share a type, what one has the other has; the auxiliary logits alone are left."""
-    if name_of(module) in ONE_OUTPUT:
-        pytest.skip("its output stands for both modes")
     learnt, predicted = (forward(system.train(training), a_batch(system)) for training in (True, False))
     if type(learnt) is type(predicted):
         empty = [

@@ -26,6 +26,7 @@ from pixelwise.cli.launch import is_first_process
 from pixelwise.cli.merge import merge
 from pixelwise.cli.models import models
 from pixelwise.cli.predict import predict
+from pixelwise.cli.pseudo_label import pseudo_label
 from pixelwise.cli.terminal import print, printable
 from pixelwise.cli.train import train
 from pixelwise.errors import PixelwiseError
@@ -60,6 +61,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(merge)
+app.command()(pseudo_label)
 app.command()(models)
 app.command("import")(import_weights)
 app.command()(doctor)

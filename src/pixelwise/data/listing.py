@@ -210,6 +210,8 @@ class Listing:
             number. See `data.truth.track_ids`.
         counts: what a list holds, such as `3 annotations`; None for what the images hold.
         repair: how a repaired copy is made; None where it cannot be.
+        tags: reads which classes each image is said to contain: the id of the image → their names; None where the
+            format has no such lists.
         make: makes the data set from that of the images that are listed, and its name, of a set that is synthetic.
     """
 
@@ -232,6 +234,7 @@ class Listing:
     numbered_by: int | None = None
     counts: tuple[str, ...] | None = None
     repair: Callable[[], Repair] | None = None
+    tags: Callable[[], Mapping[str, frozenset[str]]] | None = None
     make: Callable[[Any, str], Any] | None = None
 
     def where(self, item: Item, path: Path | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack, overload
@@ -70,6 +70,9 @@ class OptionArguments(TypedDict, total=False):
     tile: bool
     tta: bool
 
+
+IMPOSSIBLE = -1e4
+"""The logit of a class that an image does not contain."""
 
 DEFAULTS = Options()
 """The options of validation."""
@@ -220,10 +223,40 @@ class Predictor:
             return self._decoded(image, rule, options)[0]
         if self.card.task == "instance":
             return self._find_objects(image, rule, options)
+        return self._classify(image, rule, options)
+
+    @torch.no_grad()
+    def annotate_within(
+        self, image: UInt8[Tensor, "3 H W"], classes: Collection[int], options: Options = DEFAULTS
+    ) -> Annotation:
+        """As `annotate`, of some classes alone, such as those that an image is known to contain.
+
+        Args:
+            image: RGB on the CPU.
+            classes: class ids; probabilities are among these.
+            options: see Options.
+
+        Raises:
+            RecipeError: an option is impossible for the model, or it is not a semantic one.
+        """
+        if self.card.task != "semantic":
+            raise RecipeError(f"{self.name}: a model for {self.card.task} segmentation, expected semantic")
+        return self._classify(image, self.resize_rule(options), options, classes)
+
+    def _classify(
+        self,
+        image: UInt8[Tensor, "3 H W"],
+        rule: ResizeRule,
+        options: Options,
+        classes: Collection[int] | None = None,
+    ) -> Annotation:
+        """The class of each pixel."""
         if options.tile:
             size = (image.shape[1], image.shape[2])
             window = self._window(rule)
             windows = self._window_logits(image, rule, window, tta=options.tta)
+            if classes is not None:
+                windows = ([_within(logits, classes, 0) for logits in row] for row in windows)
             semantic, confidence = join_windows(
                 windows, size_hw=size, window=window, align_corners=self.traits.align_corners
             )
@@ -231,6 +264,8 @@ class Predictor:
         else:
             size = (image.shape[1], image.shape[2])
             output = self._scores(image, rule, tta=options.tta)
+            if classes is not None:
+                output = output._replace(logits=_within(output.logits, classes, 1))
             annotation = as_system(self.model).decode(output, Sizes((size,), (size,)))[0]
         if options.score_threshold is not None:
             annotation = _without_doubtful(annotation, options.score_threshold, self.labels.ignore_id)
@@ -532,6 +567,12 @@ def choose_device(named: str | torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RecipeError(f"device '{named}': torch finds {torch.cuda.device_count()} GPUs here; use cpu or auto")
     return device
+
+
+def _within(logits: Float[Tensor, "*B K h w"], classes: Collection[int], axis: int) -> Float[Tensor, "*B K h w"]:
+    """The logits of some classes; those of the others are so low, and finite, that they have no probability."""
+    others = [number for number in range(logits.shape[axis]) if number not in classes]
+    return logits.float().index_fill(axis, torch.tensor(others, dtype=torch.long, device=logits.device), IMPOSSIBLE)
 
 
 def _without_doubtful(annotation: Annotation, threshold: float, ignore_id: int) -> Annotation:

@@ -4,7 +4,8 @@
     ├── ImageSets/Segmentation/train.txt     one id a line
     ├── JPEGImages/2007_000032.jpg
     ├── SegmentationClass/2007_000032.png    class ids, 255 is void
-    └── SegmentationObject/2007_000032.png   numbers of objects, may be missing
+    ├── SegmentationObject/2007_000032.png   numbers of objects, may be missing
+    └── ImageSets/Main/cat_train.txt         which images contain a cat, may be missing; see `read_tags`
 
 Where every listed id has SegmentationObject/ID.png, the ground truth has objects: each of its numbers is one, of the
 class that most of its pixels have in SegmentationClass; 0 is none and 255 the border. `?instances=false` leaves them
@@ -20,7 +21,9 @@ the 20 classes and the background of VOC 2012.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,7 @@ SMALLEST_REGION = 100
 """Pixels; smaller regions are mostly slivers of objects that another one cuts, and become crowds, which are ignored."""
 
 _LISTS = Path("ImageSets", "Segmentation")
+_TAGS = Path("ImageSets", "Main")
 _OBJECTS = "SegmentationObject"
 
 
@@ -81,7 +85,33 @@ def list_split(path: Path, split: str, options: Mapping[str, str]) -> Listing:
         folder = _year(path) / _OBJECTS
         items = [item._replace(extra=file if (file := folder / f"{item.id}.png").is_file() else None) for item in items]
         objects = ObjectFiles(read_instances, _inspect_instances, instances_in, required)
-    return mask_listing(items, labels, source=list_file, writer=writer, colours=colours, objects=objects)
+    listing = mask_listing(items, labels, source=list_file, writer=writer, colours=colours, objects=objects)
+    tag_files = sorted((_year(path) / _TAGS).glob(f"*_{split}.txt"))
+    return replace(listing, tags=partial(read_tags, tuple(tag_files), split)) if tag_files else listing
+
+
+def read_tags(files: Sequence[Path], split: str) -> dict[str, frozenset[str]]:
+    """The classes that each image contains, by VOC's lists for classification.
+
+    Args:
+        files: CLASS_SPLIT.txt, each with the id of an image and 1, 0 (hard to recognise) or -1 (absent) a line.
+        split: of the names.
+
+    Raises:
+        DataError: a line of another form; names file and line.
+    """
+    tags: dict[str, set[str]] = {}
+    for file in files:
+        for number, line in enumerate(read_lines(file), start=1):
+            parts = line.split()
+            if parts and (len(parts) != 2 or parts[1] not in ("1", "0", "-1")):
+                raise DataError(
+                    f"{file}, line {number}: {line.strip()[:80]!r}; expected the id of an image and 1, 0 or -1"
+                )
+            if parts:
+                here = tags.setdefault(parts[0], set())
+                here |= set() if parts[1] == "-1" else {file.stem.removesuffix(f"_{split}")}
+    return {id: frozenset(names) for id, names in tags.items()}
 
 
 def read_instances(path: Path, semantic: np.ndarray, labels: LabelSet) -> Annotation:
