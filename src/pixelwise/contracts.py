@@ -415,7 +415,8 @@ class Stage:
         sampling: `uniform`, each image once in an epoch; `balanced`, images of rare classes more often, see
             `training.class_weights.repeat_factors`.
         ohem: fraction of an image's pixels whose loss counts, the hardest ones.
-        freeze_batch_norm: keep batch-norm statistics and weights fixed.
+        freeze_batch_norm: keep statistics and weights of the backbone's batch norms fixed; `all` those of pyramid and
+            heads too, which an earlier stage has trained.
         sync_batch_norm: take batch-norm statistics over all processes; needs CUDA.
         batch_norm_momentum: share of a batch in the running statistics; None leaves what the network was built with.
         frozen_stages: number of first stages of the backbone with fixed weights and statistics; 0 trains all.
@@ -443,7 +444,7 @@ class Stage:
     class_weights: Literal["none", "balanced"] | tuple[Factor, ...] = "none"
     sampling: Literal["uniform", "balanced"] = "uniform"
     ohem: Annotated[float, Field(gt=0, le=1)] = 1.0
-    freeze_batch_norm: bool = False
+    freeze_batch_norm: bool | Literal["all"] = False
     sync_batch_norm: bool = False
     batch_norm_momentum: Probability | None = None
     frozen_stages: Count = 0

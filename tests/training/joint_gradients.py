@@ -23,9 +23,9 @@ from pixelwise.types import Batch
 from tests.drawn_scenes import DrawnScenes
 
 STAGES = {
-    "all": Stage(freeze_batch_norm=True, class_weights=(0.5, 2.0, 1.0, 7.0)),
-    "hard": Stage(freeze_batch_norm=True, class_weights=(0.5, 2.0, 1.0, 7.0), ohem=0.3),
-    "plain": Stage(freeze_batch_norm=True, optimizer=Optimizer(name="adamw")),
+    "all": Stage(freeze_batch_norm="all", class_weights=(0.5, 2.0, 1.0, 7.0)),
+    "hard": Stage(freeze_batch_norm="all", class_weights=(0.5, 2.0, 1.0, 7.0), ohem=0.3),
+    "plain": Stage(freeze_batch_norm="all", optimizer=Optimizer(name="adamw")),
 }
 
 

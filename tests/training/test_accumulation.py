@@ -66,7 +66,7 @@ def test_batch_norm_counts_each_batch_once() -> None:
 def test_the_loop_reads_the_images_of_the_large_batch() -> None:
     def made(**numbers: int) -> list[Step]:
         torch.manual_seed(0)
-        stage = Stage(steps=2, crop_size=48, freeze_batch_norm=True, optimizer=Optimizer(lr=0.05), **numbers)
+        stage = Stage(steps=2, crop_size=48, freeze_batch_norm="all", optimizer=Optimizer(lr=0.05), **numbers)
         system = build(num_classes=4, backbone="mobilenet_v2", channels=8, dropout=0.0)
         fitting = Fit.start(system, stage)
         return list(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from pixelwise.contracts import Augmentation, Optimizer, Stage, Term
 from pixelwise.errors import CheckpointError, RecipeError
 from pixelwise.losses.cross_entropy import PixelLoss
+from pixelwise.models import mask_rcnn
 from pixelwise.models.deeplab_v3_plus import build
 from pixelwise.ops.resize_rule import ResizeRule
 from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss, total_loss
@@ -112,7 +114,7 @@ def test_frozen_batch_norm_keeps_statistics_and_weights() -> None:
     before = {
         name: {key: value.clone() for key, value in module.state_dict().items()} for name, module in norms.items()
     }
-    make_steps(Fit.start(system, stage(freeze_batch_norm=True)))
+    make_steps(Fit.start(system, stage(freeze_batch_norm="all")))
     for name, module in norms.items():
         assert all(torch.equal(value, before[name][key]) for key, value in module.state_dict().items()), name
     assert not torch.equal(system.classifier.weight, small_system().classifier.weight)
@@ -218,3 +220,19 @@ def test_an_optimizer_with_less_than_its_state_is_named(tmp_path) -> None:
         save_file(changed, state / "optimizer.safetensors")
         with pytest.raises(CheckpointError, match=rf"step-00000001: this training state cannot be used .*{fault}"):
             load_state(tmp_path, Fit.start(small_system(), fitting.stage))
+
+
+@pytest.mark.parametrize("freezes", [True, "all"])
+def test_frozen_batch_norms_are_those_of_the_backbone_unless_all_are(freezes: bool | Literal["all"]) -> None:
+    """torchvision's second Mask R-CNN has untrained norms in its pyramid and heads, which have to learn."""
+    system = mask_rcnn.build(num_classes=4, backbone="resnet18", channels=16, box_width=16, has_norm=True)
+    stage = Stage(steps=1, batch_size=2, crop_size=64, freeze_batch_norm=freezes)
+    scenes, rule = DrawnScenes(4, first_seed=0), ResizeRule(length=64)
+    next(fit(Fit.start(system, stage), scenes, accelerator=CPU, resize=rule, labels=LABELS, seed=1, workers=0))
+    norms = {name: part for name, part in system.named_modules() if isinstance(part, torch.nn.BatchNorm2d)}
+    of_heads = {name for name in norms if not name.startswith("backbone.")}
+    assert 0 < len(of_heads) < len(norms)
+    learning = {name for name, norm in norms.items() if norm.training and norm.weight.requires_grad}
+    assert learning == (of_heads if freezes is True else set())
+    moved = {name for name, norm in norms.items() if norm.running_mean is not None and norm.running_mean.any()}
+    assert {name for name in moved if name in of_heads} == learning

@@ -30,7 +30,7 @@ SETTINGS = {
     "input_size": 64,
     "evaluate_every": 4,
     "checkpoint_every": 3,
-    "freeze_batch_norm": "true",
+    "freeze_batch_norm": "all",
     "precision": "float32",
     "class_weights": "balanced",
     "model.channels": 8,

@@ -288,13 +288,19 @@ def total_loss(
     return total * accelerator.num_processes, dict(zip((*terms, "loss"), values.tolist(), strict=True))
 
 
+def backbones_of(system: nn.Module) -> list[nn.Module]:
+    """The parts that pretrained weights fill; without pyramids and heads."""
+    return [module for module in system.modules() if isinstance(module, Backbone)]
+
+
 def _freeze(system: nn.Module, stage: Stage) -> None:
     if stage.batch_norm_momentum is not None:
         for module in system.modules():
             if isinstance(module, _BatchNorm):
                 module.momentum = stage.batch_norm_momentum
     if stage.freeze_batch_norm:
-        freeze_batch_norm(system)
+        for module in [system] if stage.freeze_batch_norm == "all" else backbones_of(system):
+            freeze_batch_norm(module)
     if stage.frozen_stages:
         backbone = as_system(system).backbone
         if not isinstance(backbone, Backbone):

@@ -69,7 +69,7 @@ def log_of(folder: Path) -> list[dict]:
 
 
 def test_patience_ends_a_run_that_gets_no_better_also_after_an_interruption(data: Path, tmp_path: Path) -> None:
-    still = recipe(steps=9, patience=2, evaluate_every=1, freeze_batch_norm=True, optimizer=Optimizer(lr=0.0))
+    still = recipe(steps=9, patience=2, evaluate_every=1, freeze_batch_norm="all", optimizer=Optimizer(lr=0.0))
     for name, stops in (("whole", ()), ("broken", (1, 2, 3))):
         folder = tmp_path / name
         opened = started(folder, data, still)
@@ -157,7 +157,7 @@ def test_a_head_for_as_many_other_classes_is_dropped_too(data: Path, tmp_path: P
     for names, kept in ((LABELS.names, True), (["sky", "road", "car", "tree"], False)):
         source = stored_model(tmp_path / f"model {kept}", names)
         folder = tmp_path / f"run {kept}"
-        still = recipe(steps=1, freeze_batch_norm=True, optimizer=Optimizer(lr=0.0))
+        still = recipe(steps=1, freeze_batch_norm="all", optimizer=Optimizer(lr=0.0))
         plan, opened = started(folder, data, still, init=str(source))
         others = f"its classes differ (4 of 'theirs', here 4 of '{data.name}')"
         head = f"classifier.weight, classifier.bias start at random; {others}"

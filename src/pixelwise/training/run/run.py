@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pixelwise.contracts import Recipe, SolverProgress, Stage, as_system
 from pixelwise.data.loading.batches import sizes_median
@@ -30,7 +31,7 @@ from pixelwise.inference.systems import system_module
 from pixelwise.labels import LabelSet
 from pixelwise.training.allocator import keep_freed_memory
 from pixelwise.training.class_weights import balanced_weights, repeat_factors
-from pixelwise.training.fit import Fit, Step, fit, set_pixel_loss
+from pixelwise.training.fit import Fit, Step, backbones_of, fit, set_pixel_loss
 from pixelwise.training.interruption import Interruption
 from pixelwise.training.processes import new_accelerator, on_all_ranks, on_first_rank, process_count, process_rank
 from pixelwise.training.run.checkpoint import load_state, recover_states, save_state
@@ -356,6 +357,16 @@ def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
             f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} runs "
             "on squares of one size, to which its anchors scale; set both to the same number"
         )
+    inside = {id(module) for backbone in backbones_of(system) for module in backbone.modules()}
+    if stage.batch_size == 1 and stage.freeze_batch_norm is True:
+        free = [
+            name for name, part in system.named_modules() if isinstance(part, _BatchNorm) and id(part) not in inside
+        ]
+        if free:
+            raise RecipeError(
+                f"stage {stage.name}: batch_size=1 gives the batch norms of pyramid and heads nothing to average "
+                f"({norms[0]}, …); use more images, or --set freeze_batch_norm=all"
+            )
     if traits.clip_frames > 1 and stage.augmentation.copy_paste:
         raise RecipeError(
             f"stage {stage.name}: augmentation.copy_paste={stage.augmentation.copy_paste}: pasted instances would not "
