@@ -703,7 +703,7 @@ def test_shards_that_do_not_belong_together_are_refused(
         ([first, changed(state={**state, "images": {"000": [1, 1, 1.0]}})], "in its confusion matrix"),
         ([first, changed(state={**state, "confusion": [[1.5]]})], "state.confusion.0.0"),
         ([first, changed(state=json.loads(first.read_text())["shard"]["state"])], "image '000' is in both parts"),
-        ([first, changed(missing=["007"])], "tell of 6 images, 5 are in"),
+        ([first, changed(missing=["007"])], "the shards have 6 images, 5 are in"),
         ([first, changed(missing=[7])], "shard.missing.0: "),
         ([first, changed(number="2")], "shard.number: "),
         ([first, changed(count=10**12)], "shard.count: "),

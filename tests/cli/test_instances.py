@@ -170,7 +170,7 @@ def test_objects_of_all_classes_count_where_the_set_has_one(run: Run, model: Pat
     data = ("--data", f"davis:{davis_set.davis(tmp_path / 'davis')}@train", "--workers", 0)
     code, out, err = run("evaluate", model, *data, "--json", "--out", tmp_path / "report")
     assert code == 0
-    assert "'davis' has objects of any class: those of all 3 classes of the model count" in err
+    assert "'davis' has objects of any class: instances of all 3 classes of the model count" in err
     whole = json.loads(out)
     assert (whole["definition"], list(whole["per_class"])) == ("coco", ["object"])
     code, out, _ = run("evaluate", "--predictions", tmp_path / "report/coco_results.json", *data, "--json")
@@ -314,7 +314,7 @@ def test_what_cannot_work_is_said_in_one_line(run: Run, model: Path, drawings: P
     )
     code, out, err = run("evaluate", "--predictions", results, *data)
     assert code == 1
-    assert "image '101', object 0: the RLE is 9×9, the image 60×80" in err
+    assert "image '101', entry 0: the RLE is 9×9, the image 60×80" in err
     code, out, err = run("evaluate", model, *data, "--definition", "voc")
     assert (code, err.count("\n")) == (2, 1)
     assert "expected one of coco, boundary, region, region-2015, davis, davis-unsupervised" in err

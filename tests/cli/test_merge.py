@@ -223,7 +223,7 @@ def _no_pair(root: Path) -> tuple[Any, Any]:
         (_bad_folder, "no such folder; expected a folder of id masks"),
         (_no_masks, "no id masks, *.semantic.png as a semantic model's"),
         (_no_objects, "results.jsonl: no such file"),
-        (_no_list, "expected COCO results, a list of objects"),
+        (_no_list, "expected COCO results, a list of entries"),
         (_no_pair, "no image of it is in"),
     ],
 )

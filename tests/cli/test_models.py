@@ -8,17 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from pixelwise.cli.app import app
 from pixelwise.cli.models import recipe_rows
 from pixelwise.contracts import Recipe, Stage
 from pixelwise.inference import systems
+from pixelwise.inference.model_folder import ModelCard, write_model
 from pixelwise.inference.systems import system_module, system_names
+from pixelwise.labels import LabelSet
 from pixelwise.nn.backbones import NAMES
-from pixelwise.training.run import run
+from pixelwise.ops.resize_rule import ResizeRule
+from pixelwise.training.run import run as runs
 from pixelwise.training.run.initial_weights import new_system
 from pixelwise.training.run.plan import Plan
+from tests.cli.conftest import Run
 
 OFFERED = [
     (name, recipe)
@@ -56,7 +61,7 @@ def test_every_number_shown_is_that_of_the_network_and_the_stage_that_train_buil
         given.update(values)
         raise StartedError
 
-    monkeypatch.setattr(run, "start", started)
+    monkeypatch.setattr(runs, "start", started)
     arguments = ["train", name, "--data", "masks:nowhere", "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(app, [*arguments, *(["--recipe", recipe] if recipe else [])])
     assert isinstance(result.exception, StartedError), result.output
@@ -129,6 +134,31 @@ def test_published_recipes_are_named_and_shown() -> None:
     rows = json.loads(CliRunner().invoke(app, ["models", "mask_rcnn", "--recipe", "paper_3x", "--json"]).output)
     shown = {row["--set"]: row["here"] for row in rows}
     assert (shown["steps"], shown["milestones"], shown["model.rpn_beta"]) == (270_000, [210_000, 250_000], 0.0)
+
+
+def test_the_card_of_a_model_tells_how_images_are_resized(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("models", "default")
+    assert code == 0
+    assert "images: long side 500 (--input-size 500)" in out.splitlines()
+    labels = LabelSet.from_names("fruit", ["apple", "pear"])
+    rule = ResizeRule("short", 800, 1333, filter="bilinear")
+    write_model(tmp_path / "mine", nn.Linear(1, 1).state_dict(), ModelCard("semantic", "fcn", labels, resize=rule))
+    code, out, _ = run("models", tmp_path / "mine", "--json")
+    assert json.loads(out)["images"] == (
+        "short side 800, long side at most 1333, not antialiased (--input-size short:800:1333)"
+    )
+    # squares, whatever the card of an older version says
+    write_model(tmp_path / "mine", nn.Linear(1, 1).state_dict(), ModelCard("instance", "yolact", labels))
+    assert "images: 512×512 (--input-size square:512)" in run("models", tmp_path / "mine")[1]
+    code, _, err = run("models", "nosuch")
+    assert (code, "no system 'nosuch'" in err) == (2, True)
+
+
+def test_the_list_tells_how_shipped_weights_resize_images(run: Run) -> None:
+    rows = json.loads(run("models", "--json")[1])
+    shipped = {name: rule for row in rows for name, rule in row["shipped weights"].items()}
+    assert shipped == {"default": "long side 500", "default_instance": "long side 512"}
+    assert "default (images: long side 500)" in run("models")[1]
 
 
 def test_backbones_are_listed_with_their_cost_and_their_weights() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pixelwise.cli.options import JsonOption
 from pixelwise.cli.terminal import cell, print
-from pixelwise.errors import RecipeError
+from pixelwise.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from pixelwise.contracts import SystemFile
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 def models(
     system: Annotated[
-        str | None, typer.Argument(help="Show the recipe of this system or variant beside the paper's.")
+        str | None,
+        typer.Argument(help="Show the recipe of this system or variant beside the paper's, or this model's card."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Show a published recipe, such as paper, in place of its own.")
@@ -30,9 +32,16 @@ def models(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the systems and the weights that ship, or show one system's recipe, or list the backbones."""
+    """List the systems and the weights that ship, or the backbones; or show a system's recipe, or a model's card."""
     if backbones and (system or recipe):
         raise RecipeError(f"--backbones lists all of them; expected no {system or '--recipe'} beside it")
+    card = card_rows(system) if system and not recipe else {}
+    if card:
+        if as_json:
+            print(json.dumps(card, ensure_ascii=False), whole=True)
+        else:
+            _print_lines(card)
+        return
     if recipe and not system:
         raise RecipeError(f"--recipe {recipe}: expected a system too: pixelwise models SYSTEM --recipe {recipe}")
     rows = backbone_rows() if backbones else recipe_rows(system, recipe) if system else _system_rows()
@@ -51,19 +60,21 @@ def models(
 
 
 def _print_systems(rows: list[dict[str, Any]]) -> None:
-    width = shutil.get_terminal_size().columns
     for row in rows:
         print(f"{row['system']}  ({row['task']})")
         lines = {
             "paper": row["paper"],
             "variants": ", ".join(row["variants"]),
-            "shipped weights": ", ".join(row["shipped weights"]),
+            "shipped weights": ", ".join(f"{name} (images: {rule})" for name, rule in row["shipped weights"].items()),
         }
-        for name, text in lines.items():
-            if text:
-                start = f"  {name}: "
-                for line in textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * 4):
-                    print(line)
+        _print_lines({f"  {name}": text for name, text in lines.items() if text})
+
+
+def _print_lines(texts: dict[str, str]) -> None:
+    width = shutil.get_terminal_size().columns
+    for name, text in texts.items():
+        for line in textwrap.wrap(text, width, initial_indent=f"{name}: ", subsequent_indent=" " * 4):
+            print(line)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -140,7 +151,7 @@ def _system_rows() -> list[dict[str, Any]]:
     from pixelwise.inference.model_folder import read_card
     from pixelwise.inference.systems import system_module, system_names
 
-    shipped = {name: read_card(find_model(name)).system for name in shipped_models()}
+    cards = {name: read_card(find_model(name)) for name in shipped_models()}
     rows: list[dict[str, Any]] = []
     for name in system_names():
         module = system_module(name)
@@ -150,10 +161,38 @@ def _system_rows() -> list[dict[str, Any]]:
                 "task": module.TASK,
                 "paper": _paper(module),
                 "variants": list(module.VARIANTS),
-                "shipped weights": [weights for weights, system in shipped.items() if system == name],
+                "shipped weights": {weights: str(card.rule) for weights, card in cards.items() if card.system == name},
             }
         )
     return rows
+
+
+def card_rows(name: str) -> dict[str, str]:
+    """What the card of a shipped model, a model folder or a run says, by its heading; empty for a system's name."""
+    from pixelwise.inference.load import find_model, shipped_models
+    from pixelwise.inference.model_folder import read_card
+    from pixelwise.training.run.recipes import named_system
+
+    if name not in shipped_models():
+        try:
+            named_system(name)
+        except CheckpointError:
+            if not Path(name).exists():
+                raise
+        else:
+            return {}
+    card = read_card(find_model(name))
+    scores = [f"{key} {value:.4f}" for key, value in card.scores.items() if isinstance(value, float)]
+    return {
+        "model": name,
+        "task": card.task,
+        "system": card.system,
+        "arguments": ", ".join(f"{key}={value}" for key, value in card.arguments.items()) or "none",
+        "classes": f"{len(card.labels)} of '{card.labels.name}'",
+        "images": f"{card.rule} (--input-size {card.rule.input_size})",
+        "scores": ", ".join(scores) or "none",
+        "licence": card.licence,
+    }
 
 
 def _paper(module: SystemFile) -> str:

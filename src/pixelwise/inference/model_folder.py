@@ -25,7 +25,7 @@ from pixelwise.files.atomic import current_folder, recover_folder, replace_folde
 from pixelwise.files.tensors import read_tensors
 from pixelwise.files.text import read_json
 from pixelwise.importers.foreign import require_finite, require_fit
-from pixelwise.inference.systems import build_system
+from pixelwise.inference.systems import build_system, system_module
 from pixelwise.labels import LabelSet
 from pixelwise.ops.resize_rule import Filter, ResizeRule, Rounding, Side
 
@@ -66,6 +66,11 @@ class ModelCard:
     scores: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     pixelwise_version: str = pixelwise.__version__
+
+    @property
+    def rule(self) -> ResizeRule:
+        """How images are resized: `resize`, as a square where the system runs on squares alone."""
+        return self.resize.as_square() if system_module(self.system).TRAITS.stretches_input else self.resize
 
     def to_json(self) -> dict[str, Any]:
         """The content of `model.json`."""

@@ -66,12 +66,15 @@ class _Depthwise(torch.autograd.Function):
         sides = weight.shape[2:]
         reach = [step * (side - 1) for step, side in zip(dilation, sides, strict=True)]
         if stride != (1, 1) or any(zeros > length for zeros, length in zip(padding, reach, strict=True)):
-            return (*_torch_gradients(gradient, x, weight, ctx.geometry, (of_x, of_weight)), None, None, None)
-        around = tuple(length - zeros for length, zeros in zip(reach, padding, strict=True))
-        input_gradient = (
-            F.conv2d(gradient, weight.flip(2, 3), None, 1, around, dilation, groups=len(weight)) if of_x else None
-        )
-        weight_gradient = _weight_gradient(gradient, x, weight, padding, dilation) if of_weight else None
+            input_gradient, weight_gradient = _torch_gradients(gradient, x, weight, ctx.geometry, (of_x, of_weight))
+        else:
+            around = tuple(length - zeros for length, zeros in zip(reach, padding, strict=True))
+            input_gradient = (
+                F.conv2d(gradient, weight.flip(2, 3), None, 1, around, dilation, groups=len(weight)) if of_x else None
+            )
+            weight_gradient = _weight_gradient(gradient, x, weight, padding, dilation) if of_weight else None
+        if weight_gradient is not None:  # in the weight's layout, which distributed training expects
+            weight_gradient = torch.empty_like(weight).copy_(weight_gradient)
         return input_gradient, weight_gradient, None, None, None
 
 

@@ -151,7 +151,7 @@ class TestReading:
     @pytest.mark.parametrize(
         ("category", "text"),
         [
-            ({"id": 7, "name": "road"}, "category 7 'road' has isthing None; expected 1 of classes whose objects"),
+            ({"id": 7, "name": "road"}, "category 7 'road' has isthing None; expected 1 of classes with instances"),
             ({"id": 26, "name": "road", "isthing": 0}, "2 categories have the id '26'"),
             ({"name": "road", "isthing": 0}, "expected an integer id and a name"),
         ],

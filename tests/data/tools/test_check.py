@@ -284,8 +284,8 @@ class TestFaultsOfCoco:
             ({"segmentation": [[1, 1, 2, 2]]}, "polygon without extent", "polygon 1 has 2 points, not three"),
             ({"category_id": 99}, "unknown category", "category 99 is not in categories"),
             ({"id": 1}, "repeated id", "another annotation has the same id"),
-            ({"id": None}, "annotation entry", "its id is None; expected a whole number"),
-            ({"id": 1.5}, "annotation entry", "its id is 1.5; expected a whole number"),
+            ({"id": None}, "annotation entry", "its id is None; expected a whole number or text"),
+            ({"id": 1.5}, "annotation entry", "its id is 1.5; expected a whole number or text"),
             (
                 {"segmentation": [drawing.rectangle(20, 20, 30, 30)]},
                 "object without pixels",

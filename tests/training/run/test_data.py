@@ -41,7 +41,7 @@ def test_a_map_may_have_classes_of_its_own(coco: str, tmp_path: Path) -> None:
     (tmp_path / "map.toml").write_text(f'default = "rest"\n{own}')
     assert open_training_data([coco], str(tmp_path / "map.toml")).labels.names == ("rest", "person")
     (tmp_path / "map.toml").write_text(f'target = "voc"\ndefault = "rest"\n{own}')
-    with pytest.raises(DataError, match=r"map.toml: target and \[\[class\]\] both tell"):
+    with pytest.raises(DataError, match=r"map.toml: target and \[\[class\]\] both define"):
         open_training_data([coco], str(tmp_path / "map.toml"))
     (tmp_path / "map.toml").write_text(f"{own}{own}")
     with pytest.raises(DataError, match=r"map.toml: target: label set 'map': rest, person occurs more than once"):

@@ -91,10 +91,10 @@ def named_system(name: str, recipe: str | None = None) -> NamedSystem:
         CheckpointError: an unknown name.
         RecipeError: it has no recipe of that name.
     """
-    system = next((other for other in system_names() if name in system_module(other).VARIANTS), name)
-    system = name if name in system_names() else system
+    others = () if name in system_names() else system_names()
+    system = next((other for other in others if name in system_module(other).VARIANTS), name)
     module = system_module(system)
-    arguments = {**model_values(module), **module.VARIANTS.get(name, {})}
+    arguments = {**model_values(module), **({} if name == system else module.VARIANTS[name])}
     chosen = module.RECIPES.get(name, module.RECIPE)
     if recipe is not None:
         names = published_names(module, name)
