@@ -61,7 +61,7 @@ def test_without_a_command_the_help_is_shown(command: list[str]) -> None:
     assert "Traceback" not in result.stderr
 
 
-COMMANDS = ["predict", "train", "evaluate", "compare", "models", "import", "data"]
+COMMANDS = ["predict", "train", "evaluate", "compare", "pseudo-label", "models", "import", "data"]
 
 
 @pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)])

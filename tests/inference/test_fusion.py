@@ -69,7 +69,7 @@ def kinds(network: nn.Module | None, kind: type[nn.Module]) -> int:
     return sum(isinstance(module, kind) for module in network.modules())
 
 
-SMALL = ("mobilenet_v2", "resnet18", "resnet50")
+SMALL = ("mobilenet_v2", "resnet18", "resnet50", "efficientnet_lite0")
 
 
 @pytest.mark.parametrize("backbone", SMALL)
@@ -87,6 +87,13 @@ def test_every_system_has_a_faster_copy(name: str, backbone: str):
     fused = fused_copy(network)
     require_same(network, fused, torch.rand(1, 3, 96, 64))
     assert kinds(fused, FusedConv) >= 10
+
+
+def test_efficientnet_lite_is_fused_wholly():
+    network = lively(deeplab_v3_plus.build(num_classes=3, backbone="efficientnet_lite0", channels=16))
+    fused = fused_copy(network)
+    require_same(network, fused, torch.rand(1, 3, 75, 64))
+    assert kinds(fused, nn.BatchNorm2d) == kinds(fused, nn.Conv2d) == 0
 
 
 def test_channels_last_and_maps_large_enough_for_winograd(monkeypatch: pytest.MonkeyPatch):

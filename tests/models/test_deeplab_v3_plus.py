@@ -175,3 +175,12 @@ def test_impossible_strides_are_refused() -> None:
         build(num_classes=3, backbone="resnet18", output_stride=32)
     with pytest.raises(RecipeError, match="layout 'caffe': paper or smp"):
         unwrap(build)(num_classes=3, backbone="resnet18", layout="caffe")
+
+
+@torch.no_grad()
+def test_images_are_normalised_as_the_backbone_was_trained() -> None:
+    network = build(num_classes=3, backbone="efficientnet_lite0", channels=8).eval()
+    seen: list[torch.Tensor] = []
+    network.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network(torch.full((1, 3, 33, 33), 0.75))
+    torch.testing.assert_close(seen[0], torch.full((1, 3, 33, 33), 0.5))

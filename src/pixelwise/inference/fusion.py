@@ -30,6 +30,7 @@ from pixelwise.contracts import as_system
 from pixelwise.nn.backbones import ResNetBackbone
 from pixelwise.nn.convolution import DepthwiseConv2d
 from pixelwise.nn.dense import DenseSystem
+from pixelwise.nn.efficientnet_lite import EfficientNetLiteBackbone, ResidualBlock
 from pixelwise.ops.winograd import tile_count, transform_kernels, winograd_convolution
 
 TRIAL_SIZE = (64, 96)
@@ -160,6 +161,8 @@ def _fuse_children(parent: nn.Module) -> None:
         _fuse_sequence(parent)
     elif isinstance(parent, ResNetBackbone):
         _fuse_stem(parent)
+    elif isinstance(parent, EfficientNetLiteBackbone):
+        _fuse_run_of(parent, ("conv_stem", "bn1", "act1"))
     for name, child in parent.named_children():
         if _is_plain(child):
             setattr(parent, name, FusedConv(child))
@@ -211,6 +214,15 @@ def _fuse_stem(backbone: ResNetBackbone) -> None:
         setattr(backbone, "relu", nn.Identity())  # noqa: B010 (of another type)
 
 
+def _fuse_run_of(parent: nn.Module, names: Sequence[str]) -> None:
+    """Fuse children that are called one after the other."""
+    fused, length = _fused_run([getattr(parent, name) for name in names])
+    if fused is not None:
+        setattr(parent, names[0], fused)
+        for name in names[1:length]:
+            setattr(parent, name, nn.Identity())
+
+
 def _fused_block(block: nn.Module) -> nn.Module:
     """A residual block of torchvision's, fused; any other module as it is."""
     if type(block) in (resnet.BasicBlock, resnet.Bottleneck):
@@ -219,6 +231,8 @@ def _fused_block(block: nn.Module) -> nn.Module:
         return _fused_inverted_residual(block.conv, block)
     if type(block) is mobilenetv3.InvertedResidual and block.use_res_connect:
         return _fused_inverted_residual(block.block, block)
+    if type(block) is ResidualBlock:
+        return _fused_inverted_residual(block, block)
     return block
 
 

@@ -9,6 +9,7 @@ aligned by their corners, on sides of 16n + 1 pixels.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,14 +28,33 @@ _STAGES = ((0,), (1,), (2,), (3, 4), (5, 6))
 """Timm's groups of blocks whose maps have one stride: 2, 4, 8, 16, 32."""
 
 
-class SameDepthwiseConv2d(DepthwiseConv2d):
-    """A depthwise convolution that is padded as TensorFlow pads where it is strided."""
+class SamePadding(nn.Module):
+    """Zeros around a map, as TensorFlow pads for a convolution that follows without padding of its own.
 
-    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-        """The convolution."""
-        if self.stride != (1, 1):
-            input = _pad_same(input, self.kernel_size, self.stride)
-        return super().forward(input)
+    Args:
+        kernel: side of the convolution's kernel.
+        stride: of the convolution.
+    """
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """The larger map, with a place for each stride begun."""
+        margins: list[int] = []
+        for side in (x.shape[3], x.shape[2]):
+            zeros = max((-(-side // self.stride) - 1) * self.stride + self.kernel - side, 0)
+            margins += [zeros // 2, zeros - zeros // 2]
+        return F.pad(x, margins)
+
+
+class ResidualBlock(nn.Sequential):
+    """An inverted residual that is added to its input."""
+
+    def forward(self, input: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        """The sum of both."""
+        return input + super().forward(input)
 
 
 class EfficientNetLiteBackbone(Backbone):
@@ -53,16 +73,22 @@ class EfficientNetLiteBackbone(Backbone):
 
         super().__init__()
         network: Any = timm.create_model(f"{TIMM_PREFIX}{name}", pretrained=False)
-        _quicken(network.blocks)
-        self.conv_stem, self.bn1, self.blocks = network.conv_stem, network.bn1, network.blocks
-        groups = [[block for part in parts for block in self.blocks[part]] for parts in _STAGES]
+        self.pad_stem = SamePadding(3, 2)
+        self.conv_stem = nn.Conv2d(3, network.conv_stem.out_channels, 3, stride=2, bias=False)
+        self.conv_stem.weight = network.conv_stem.weight
+        self.bn1, self.act1 = _plain_norm(network.bn1), nn.ReLU6(inplace=True)
+        blocks = [[_own_block(block) for block in part] for part in network.blocks]
+        self.blocks = nn.Sequential(*(nn.Sequential(*part) for part in blocks))
+        groups = [[block for part in parts for block in blocks[part]] for parts in _STAGES]
         self.strides = dilate_stages(groups, (2, 4, 8, 16, 32), output_stride, first_block=first_block)
-        infos = network.feature_info
-        self.channels = tuple(info["num_chs"] for info in infos)
+        for block in (block for group in groups for block in group):
+            if hasattr(block, "pad") and block.conv_dw.stride == (1, 1):
+                block.pad = nn.Identity()  # dilated, it is padded evenly
+        self.channels = tuple(info["num_chs"] for info in network.feature_info)
 
     def first_maps(self, images: Float[Tensor, "B 3 H W"], count: int) -> tuple[Float[Tensor, "B C h w"], ...]:
         """The maps after so many first stages."""
-        x = self.bn1(self.conv_stem(images))  # with the activation
+        x = self.act1(self.bn1(self.conv_stem(self.pad_stem(images))))
         maps: list[Tensor] = []
         for parts in _STAGES[:count]:
             for part in parts:
@@ -81,24 +107,29 @@ class EfficientNetLiteBackbone(Backbone):
         self.strides, self.channels = self.strides[:maps], self.channels[:maps]
 
 
-def _quicken(blocks: nn.Module) -> None:
-    """Replace timm's depthwise convolutions in place by those of `nn.convolution`."""
-    for parent in list(blocks.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and child.groups > 1:
-                made = SameDepthwiseConv2d if child.stride != (1, 1) else DepthwiseConv2d
-                side = child.kernel_size[0]
-                own = made(child.groups, side, stride=child.stride[0], padding=int(child.padding[0]))
-                own.weight = child.weight
-                setattr(parent, name, own)
+def _own_block(block: Any) -> nn.Sequential:
+    """Timm's block as a plain sequence with the same names, which `inference.fusion` knows how to fuse."""
+    layers: dict[str, nn.Module] = {}
+    for name, child in block.named_children():
+        number = name.removeprefix("bn")
+        if isinstance(child, nn.BatchNorm2d):
+            layers[name] = _plain_norm(child)
+            if isinstance(child.act, nn.ReLU6):
+                layers[f"act{number}"] = nn.ReLU6(inplace=True)
+        elif name == "conv_dw":
+            (stride, _), (side, _) = child.stride, child.kernel_size
+            if stride > 1:
+                layers["pad"] = SamePadding(side, stride)
+            padding = 0 if stride > 1 else (side - 1) // 2
+            layers[name] = DepthwiseConv2d(child.groups, side, stride=stride, padding=padding)
+            layers[name].weight = child.weight
+        elif isinstance(child, nn.Conv2d):
+            layers[name] = child
+    return (ResidualBlock if block.has_skip else nn.Sequential)(OrderedDict(layers))
 
 
-def _pad_same(
-    x: Float[Tensor, "B C H W"], kernel: tuple[int, ...], stride: tuple[int, ...]
-) -> Float[Tensor, "B C h w"]:
-    """Zeros around a map, so that a strided convolution has a place for each stride begun."""
-    margins: list[int] = []
-    for side, taps, step in zip(x.shape[:1:-1], kernel[::-1], stride[::-1], strict=True):
-        zeros = max((-(-side // step) - 1) * step + taps - side, 0)
-        margins += [zeros // 2, zeros - zeros // 2]
-    return F.pad(x, margins)
+def _plain_norm(norm: Any) -> nn.BatchNorm2d:
+    """A batch norm of timm's without the activation in it."""
+    plain = nn.BatchNorm2d(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+    plain.load_state_dict(norm.state_dict())
+    return plain

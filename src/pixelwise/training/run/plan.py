@@ -30,8 +30,8 @@ class Plan:
         recipe: every number.
         data: data set specifications.
         label_map: `--map`, or None.
-        init: initial weights: a file, a run or model folder, a shipped name, `torchvision`, `timm`, or None for random
-            ones.
+        init: initial weights: a file, a run or model folder, a shipped name, `torchvision`, `timm`, `pip`, or None for
+            random ones.
         threads: of torch on the CPU; resuming with another number is not bit-exact.
         processes: that train on_all_ranks, each with batches of its own.
         command: that started the run.
