@@ -168,6 +168,12 @@ def test_a_head_for_as_many_other_classes_is_dropped_too(data: Path, tmp_path: P
         assert torch.equal(found["classifier.weight"], trained["classifier.weight"]) == kept
 
 
+def test_norms_of_heads_need_more_than_one_image(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"batch_size=1 gives .*\(aspp\..*, …\); .*freeze_batch_norm=all"):
+        started(tmp_path / "run", data, recipe(batch_size=1, freeze_batch_norm=True))
+    started(tmp_path / "run", data, recipe(batch_size=1, freeze_batch_norm="all"))
+
+
 def test_a_model_of_another_build_is_refused_with_its_arguments(data: Path, tmp_path: Path) -> None:
     source = stored_model(tmp_path / "model", LABELS.names, backbone="resnet18")
     with pytest.raises(CheckpointError, match=r"not a deeplab_v3_plus with these arguments; .*backbone=resnet18"):

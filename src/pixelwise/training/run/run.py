@@ -357,12 +357,10 @@ def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
             f"stage {stage.name}: crop_size={stage.crop_size}, input_size={input_size}: {type(system).__name__} runs "
             "on squares of one size, to which its anchors scale; set both to the same number"
         )
-    inside = {id(module) for backbone in backbones_of(system) for module in backbone.modules()}
     if stage.batch_size == 1 and stage.freeze_batch_norm is True:
-        free = [
-            name for name, part in system.named_modules() if isinstance(part, _BatchNorm) and id(part) not in inside
-        ]
-        if free:
+        frozen = {module for backbone in backbones_of(system) for module in backbone.modules()}
+        norms = [name for name, part in system.named_modules() if isinstance(part, _BatchNorm) and part not in frozen]
+        if norms:
             raise RecipeError(
                 f"stage {stage.name}: batch_size=1 gives the batch norms of pyramid and heads nothing to average "
                 f"({free[0]}, …); use more images, or --set freeze_batch_norm=all"
