@@ -363,7 +363,7 @@ def _require_fitting(system: nn.Module, stage: Stage, input_size: int) -> None:
         if norms:
             raise RecipeError(
                 f"stage {stage.name}: batch_size=1 gives the batch norms of pyramid and heads nothing to average "
-                f"({free[0]}, …); use more images, or --set freeze_batch_norm=all"
+                f"({norms[0]}, …); use more images, or --set freeze_batch_norm=all"
             )
     if traits.clip_frames > 1 and stage.augmentation.copy_paste:
         raise RecipeError(
