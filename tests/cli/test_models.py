@@ -114,7 +114,7 @@ def test_detectors_show_the_samples_that_their_recipes_train_with(name: str) -> 
             {
                 "steps": "30000",
                 "optimizer.lr": "0.007, then 0.001",
-                "freeze_batch_norm": "False, then True",
+                "freeze_batch_norm": "False, then all",
                 "model.output_stride": "16, then 8",
             },
         ),
